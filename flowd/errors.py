@@ -1,0 +1,147 @@
+"""Every error flowd raises on purpose: one tree, each with a public code that never changes.
+
+The tree knows neither HTTP nor exit codes: the API and the command line each map the codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with what a user sent.
+
+    `path` leads to the value (`dag.nodes[2].dependencies[0]`), `code` is stable, `message` says what
+    is wrong with the value quoted and what to do when we know.
+    """
+
+    path: str
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class FlowdError(Exception):
+    """Base of the tree. `str(error)` is a sentence for a user."""
+
+    code: ClassVar[str] = "internal"
+
+
+class InvalidWorkflow(FlowdError):
+    """A definition was refused; `problems` holds every reason, never only the first."""
+
+    code = "invalid_workflow"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(str(problem) for problem in self.problems))
+
+
+class InvalidSettings(FlowdError):
+    """flowd.toml, the environment or a flag holds something flowd cannot run with."""
+
+    code = "invalid_settings"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class UnknownExecution(FlowdError):
+    """No execution has this id."""
+
+    code = "unknown_execution"
+
+    def __init__(self, execution_id: str) -> None:
+        self.execution_id = execution_id
+        super().__init__(f"no execution has the id {execution_id!r}; submit a workflow to get one")
+
+
+class TemplateError(FlowdError):
+    """A template found nothing where it looked."""
+
+    code = "template_failed"
+
+
+class HandlerFailed(FlowdError):
+    """A handler did its work and the answer is no."""
+
+    code = "handler_failed"
+
+
+class UnknownHandler(FlowdError):
+    """No handler is registered under this name."""
+
+    code = "unknown_handler"
+
+
+class StoreError(FlowdError):
+    """The store could not do what was asked; nothing was half done."""
+
+    code = "store_failed"
+
+
+class StoreUnavailable(StoreError):
+    """Redis does not answer, is loading or went away; the same call may be made again."""
+
+    code = "store_unavailable"
+
+
+class StoreFull(StoreError):
+    """Redis is at its memory limit and refuses what would need more."""
+
+    code = "store_full"
+
+
+class StoreReadOnly(StoreError):
+    """This Redis is a replica: writes belong elsewhere."""
+
+    code = "store_read_only"
+
+
+class CorruptExecution(StoreError):
+    """A key of this execution holds something flowd did not write."""
+
+    code = "corrupt_execution"
+
+    def __init__(self, execution_id: str, reason: str) -> None:
+        self.execution_id = execution_id
+        self.reason = reason
+        super().__init__(f"execution {execution_id!r} is corrupt: {reason}")
+
+
+class LeaseLost(FlowdError):
+    """This worker's lease was given away: whatever it still runs belongs to somebody else."""
+
+    code = "lease_lost"
+
+
+class ServerFailed(FlowdError):
+    """The embedded Redis server could not be started."""
+
+    code = "server_failed"
+
+
+class AlreadyRunning(FlowdError):
+    """Another flowd holds the lock of this data directory, or the address it should listen on."""
+
+    code = "already_running"
+
+
+class CrashLoop(FlowdError):
+    """A process of flowd never became ready, and the supervisor gave up on it."""
+
+    code = "crash_loop"
+
+    def __init__(self, role: str, tries: int, last_exit: str) -> None:
+        self.role = role
+        tried = "once" if tries == 1 else f"{tries} times"
+        super().__init__(
+            f"{role} was started {tried} and never became ready; the last one {last_exit}, "
+            "its reason is in the lines above"
+        )

@@ -1,0 +1,215 @@
+"""Structured log events: text on a terminal, JSON lines otherwise, one write per line.
+
+An event is `noun.past_verb` and stands in EVENTS with its sentence; facts are fields. DEBUG polls,
+INFO moves of state, WARNING flowd healed itself, ERROR a person must look. No outputs, no secrets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import time
+import traceback
+from typing import Any
+
+# What an operator can be told, in the order of a life. A test finds events missing here.
+EVENTS: dict[str, str] = {
+    "supervisor.started": "the API answers and a worker is ready",
+    "supervisor.stopping": "a signal asked for the end; children are stopped in order",
+    "supervisor.stopped": "every child has ended",
+    "supervisor.hurried": "a second signal: children are killed, only the server may finish",
+    "child.started": "a child process was forked",
+    "child.unforked": "the machine refused a new process; it is tried again",
+    "child.ready": "a child process said it is ready to serve",
+    "child.slow": "a child did not become ready in time and is killed",
+    "child.ended": "a child process ended when it was asked to",
+    "child.died": "a child process ended unasked; it is started again after `restart_in_s`",
+    "child.killed": "a child did not end in time and is killed",
+    "child.given_up": "a role never became ready; flowd stops",
+    "role.failed": "a role ended with an exception",
+    "server.orphaned": "the server of a killed supervisor was still there and is ended first",
+    "server.loading": "Redis reads its data; nothing can run before it is done",
+    "control.refused": "a request on the control socket made no sense",
+    "library.logged": "a library had something to say",
+}
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+class _Output:
+    """Where lines go, and which; one per process, inherited by forked children."""
+
+    def __init__(self) -> None:
+        self.descriptor = 2
+        self.threshold = _LEVELS["info"]
+        self.is_text = True
+        self.has_color = False
+        self.process = ""
+
+    def write(self, line: str) -> None:
+        # A reader that stopped reading, or a full disk, costs a log line and never the process.
+        with contextlib.suppress(OSError):
+            os.write(self.descriptor, line.encode("utf-8", "backslashreplace"))
+
+
+_output = _Output()
+
+
+def set_up_log(*, level: str = "info", process: str = "") -> None:
+    """Send log lines to stderr from now on; `process` is the name each line carries.
+
+    Python's own logging is led here too, from WARNING up, so that what a library says is
+    neither lost nor in another format.
+    """
+    _output.descriptor = _never_blocking(2)
+    _output.threshold = _LEVELS[level]
+    _output.is_text = _is_terminal(2)
+    _output.has_color = _output.is_text and not os.environ.get("NO_COLOR")
+    name_process(process)
+    _take_over_library_logs()
+
+
+def name_process(process: str) -> None:
+    """Called by a forked child: its lines carry its own name."""
+    _output.process = process
+
+
+class Logger:
+    """`log.info("node.completed", execution_id=..., node_id=...)`."""
+
+    __slots__ = ()
+
+    def debug(self, event: str, **facts: Any) -> None:
+        if _output.threshold <= 10:
+            _write("debug", event, facts)
+
+    def info(self, event: str, **facts: Any) -> None:
+        if _output.threshold <= 20:
+            _write("info", event, facts)
+
+    def warning(self, event: str, **facts: Any) -> None:
+        if _output.threshold <= 30:
+            _write("warning", event, facts)
+
+    def error(self, event: str, **facts: Any) -> None:
+        """A fact that is an exception is written with its traceback."""
+        _write("error", event, facts)
+
+    def is_debug(self) -> bool:
+        """True when debug lines are written: ask before preparing costly facts."""
+        return _output.threshold <= 10
+
+
+_logger = Logger()
+
+
+def get_logger(_module: str) -> Logger:
+    """The logger of a module. One object serves all: events name their own noun."""
+    return _logger
+
+
+def _write(level: str, event: str, facts: dict[str, Any]) -> None:
+    now = time.time()
+    shown: dict[str, Any] = {}
+    trace = ""
+    for name, value in facts.items():
+        if isinstance(value, BaseException):
+            shown[name] = describe_error(value)
+            if level == "error":
+                trace = _trace(value)
+        elif value is not None:
+            shown[name] = value
+    if _output.is_text:
+        _output.write(_text_line(now, level, event, shown, trace))
+    else:
+        _output.write(_json_line(now, level, event, shown, trace))
+
+
+def describe_error(error: BaseException) -> str:
+    """`ValueError: what it says`, also for an exception whose `__str__` raises."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - somebody else's __str__
+        text = "(its text could not be read)"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _trace(error: BaseException) -> str:
+    with contextlib.suppress(Exception):
+        return "".join(traceback.format_exception(error)).rstrip()
+    return ""
+
+
+_COLORS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
+
+
+def _text_line(now: float, level: str, event: str, facts: dict[str, Any], trace: str) -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1000):03d}"
+    word = f"{level.upper():7}"
+    if _output.has_color:
+        word = f"{_COLORS[level]}{word}\x1b[0m"
+    pairs = "".join(f" {name}={_plain(value)}" for name, value in facts.items())
+    line = f"{clock} {word} {_output.process or 'flowd':12} {event}{pairs}\n"
+    if trace:
+        line += "".join(f"    {part}\n" for part in trace.splitlines())
+    return line
+
+
+def _json_line(now: float, level: str, event: str, facts: dict[str, Any], trace: str) -> str:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+    record: dict[str, Any] = {"time": stamp, "level": level, "event": event}
+    if _output.process:
+        record["process"] = _output.process
+    record.update(facts)
+    if trace:
+        record["traceback"] = trace
+    return json.dumps(record, default=str) + "\n"
+
+
+def _plain(value: Any) -> str:
+    """A value on one line: quoted when a space, a quote or a control character is in it."""
+    text = value if isinstance(value, str) else str(value)
+    if text and text.isprintable() and not any(mark in text for mark in " \"'="):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def _is_terminal(descriptor: int) -> bool:
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False
+
+
+def _never_blocking(descriptor: int) -> int:
+    """The same pipe opened anew without blocking; anything else as it is.
+
+    O_NONBLOCK set on the inherited descriptor would be shared with whoever started us.
+    """
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            return os.open(f"/proc/self/fd/{descriptor}", flags)
+    except OSError:
+        pass
+    return descriptor
+
+
+def _take_over_library_logs() -> None:
+    import logging
+
+    class LibraryLogs(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            level = record.levelname.lower()
+            facts: dict[str, Any] = {"logger": record.name, "message": record.getMessage()}
+            if record.exc_info and record.exc_info[1]:
+                facts["error"] = record.exc_info[1]
+            _write(level if level in _LEVELS else "error", "library.logged", facts)
+
+    root = logging.getLogger()
+    root.handlers = [LibraryLogs()]
+    root.setLevel(logging.WARNING)
+    logging.raiseExceptions = False
+    logging.captureWarnings(True)

@@ -1,0 +1,1 @@
+"""The workflow graph itself: pure, without Redis, clock, process or network."""

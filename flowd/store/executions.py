@@ -1,0 +1,299 @@
+"""Executions in Redis: stored, started, read; the nodes that are too many for one script call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+import orjson
+
+from flowd.config import Settings
+from flowd.dag.graph import Plan
+from flowd.dag.states import ExecutionState, NodeState
+from flowd.errors import CorruptExecution, UnknownExecution
+from flowd.store import redis_keys as keys
+from flowd.store import scripts
+from flowd.store.redis_client import RedisClient
+
+T = TypeVar("T")
+
+# A thousand small writes hold the server for about a millisecond.
+NODES_PER_CALL_MAX: Final = 1000
+# Dependents opened within the call that completes their node; more than these go by advance_node.
+DEPENDENTS_PER_CALL_MAX: Final = 500
+
+
+class Continuation(NamedTuple):
+    """Work begun in one call and left for the next: `submit`, `advance` or `fail` of a node."""
+
+    verb: str
+    execution_id: str
+    node_id: str
+    age_ms: int
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for at in range(0, len(items), size):
+        yield items[at : at + size]
+
+
+class Executions:
+    """Every method raises StoreUnavailable while Redis does not answer; each may be repeated."""
+
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self._client = client
+        self._stream = settings.tasks.stream
+        self._group = settings.tasks.group
+
+    async def submit_workflow(self, definition: bytes, plan: Plan) -> str:
+        """Store a validated definition with all its nodes PENDING; the new execution's id.
+
+        Nodes beyond one call's worth are staged first. The last call makes the execution exist;
+        if it never comes, `discard_staged` removes what was staged.
+        """
+        execution_id = keys.new_execution_id()
+        node_ids = list(plan.nodes)
+        staged, rest = node_ids[:-NODES_PER_CALL_MAX], node_ids[-NODES_PER_CALL_MAX:]
+        if staged:
+            await self._stage_nodes(execution_id, definition, staged)
+        roots = plan.roots if len(plan.roots) <= DEPENDENTS_PER_CALL_MAX else ()
+        await self._client.run(
+            scripts.SUBMIT_WORKFLOW,
+            (
+                keys.definition(execution_id),
+                keys.status(execution_id),
+                keys.run(execution_id),
+                keys.CONTINUATIONS,
+            ),
+            execution_id,
+            definition,
+            plan.digest,
+            ",".join(roots),
+            len(node_ids),
+            now_ms(),
+            *rest,
+        )
+        return execution_id
+
+    async def _stage_nodes(
+        self, execution_id: str, definition: bytes, node_ids: Sequence[str]
+    ) -> None:
+        member = f"submit {execution_id}"
+        await self._client.converse(
+            [
+                ("ZADD", keys.CONTINUATIONS, now_ms(), member),
+                ("SET", keys.definition(execution_id), definition),
+            ]
+        )
+        for some in slices(node_ids, NODES_PER_CALL_MAX):
+            pairs = [part for one in some for part in (keys.node(execution_id, one), "PENDING")]
+            await self._client.execute("MSET", *pairs)
+
+    async def discard_staged(self, execution_id: str) -> None:
+        """Remove what a submission that broke off has left; one that went through stays."""
+        if not await self._client.execute("EXISTS", keys.status(execution_id)):
+            node_ids = await self._node_ids(execution_id)
+            for some in slices(node_ids, NODES_PER_CALL_MAX):
+                await self._client.execute("DEL", *(keys.node(execution_id, one) for one in some))
+            await self._client.execute("DEL", keys.definition(execution_id))
+        await self.drop_continuation(Continuation("submit", execution_id, "", 0))
+
+    async def trigger_workflow(self, execution_id: str) -> str:
+        """Start a PENDING execution and open its roots.
+
+        Returns `triggered`, `continue` when the roots are left to `advance_node`, or the state the
+        execution was in already. Raises UnknownExecution.
+        """
+        outcome: str = await self._client.run(
+            scripts.TRIGGER_WORKFLOW,
+            (
+                keys.status(execution_id),
+                keys.run(execution_id),
+                keys.ACTIVE,
+                self._stream,
+                keys.CONTINUATIONS,
+            ),
+            execution_id,
+            self._group,
+            now_ms(),
+        )
+        if outcome == "unknown":
+            raise UnknownExecution(execution_id)
+        return outcome
+
+    async def advance_node(
+        self,
+        execution_id: str,
+        node_id: str,
+        plan_digest: str,
+        *,
+        offset: int,
+        total: int,
+        dependents: Sequence[tuple[str, int]],
+    ) -> int:
+        """Open a slice of a completed node's dependents (id, number of its dependencies).
+
+        An empty node id stands for the execution itself, whose dependents are the roots. Returns
+        the offset the next slice begins at, `total` when none is left.
+        """
+        next_offset: int = await self._client.run(
+            scripts.ADVANCE_NODE,
+            (
+                keys.run(execution_id),
+                keys.status(execution_id),
+                self._stream,
+                keys.CONTINUATIONS,
+            ),
+            execution_id,
+            node_id,
+            plan_digest,
+            offset,
+            total,
+            *(part for dependent in dependents for part in dependent),
+        )
+        return next_offset
+
+    async def fail_downstream(
+        self, execution_id: str, node_id: str, output: bytes, node_ids: Sequence[str]
+    ) -> str:
+        """Fail every node downstream of a failed one, in slices; the last outcome."""
+        outcome = "failed"
+        for at in range(0, len(node_ids), NODES_PER_CALL_MAX):
+            outcome = await self._client.run(
+                scripts.FAIL_DOWNSTREAM,
+                (keys.ACTIVE, keys.CONTINUATIONS),
+                execution_id,
+                node_id,
+                now_ms(),
+                "1" if at + NODES_PER_CALL_MAX >= len(node_ids) else "0",
+                output,
+                *node_ids[at : at + NODES_PER_CALL_MAX],
+            )
+        return outcome
+
+    async def fail_execution(self, execution_id: str, reason: str) -> bool:
+        """End an execution whose keys make no sense any more as FAILED; False if it had ended."""
+        outcome = await self._client.run(
+            scripts.FAIL_EXECUTION,
+            (keys.status(execution_id), keys.run(execution_id), keys.ACTIVE),
+            execution_id,
+            reason,
+            now_ms(),
+        )
+        return bool(outcome == "failed")
+
+    async def continuations(self, count_max: int) -> list[Continuation]:
+        """What was left for a later call and is still to do, the oldest first."""
+        flat = await self._client.execute(
+            "ZRANGE", keys.CONTINUATIONS, 0, count_max - 1, "WITHSCORES"
+        )
+        found = []
+        for member, began_ms in zip(flat[::2], flat[1::2], strict=True):
+            verb, execution_id, node_id = [*member.split(" "), "", ""][:3]
+            found.append(Continuation(verb, execution_id, node_id, now_ms() - int(float(began_ms))))
+        return found
+
+    async def drop_continuation(self, one: Continuation) -> None:
+        member = f"{one.verb} {one.execution_id} {one.node_id}"
+        await self._client.execute("ZREM", keys.CONTINUATIONS, member.rstrip(), member)
+
+    async def definition(self, execution_id: str) -> bytes:
+        """The stored definition (JSON). Raises UnknownExecution."""
+        text = await self._client.execute("GET", keys.definition(execution_id))
+        if text is None:
+            raise UnknownExecution(execution_id)
+        return bytes(text, "utf-8", "surrogateescape")
+
+    async def execution_status(self, execution_id: str) -> ExecutionState:
+        """Raises UnknownExecution, or CorruptExecution when the key holds no state."""
+        state = await self._client.execute("GET", keys.status(execution_id))
+        if state is None:
+            raise UnknownExecution(execution_id)
+        try:
+            return ExecutionState(state)
+        except ValueError:
+            raise CorruptExecution(execution_id, f"its status is {state!r}") from None
+
+    async def node_states(self, execution_id: str) -> dict[str, NodeState]:
+        """The state of every node, by node id. Raises UnknownExecution or CorruptExecution."""
+        await self.execution_status(execution_id)
+        states = await self._of_every_node(execution_id, keys.node)
+        try:
+            return {node_id: NodeState(state or "") for node_id, state in states.items()}
+        except ValueError as error:
+            raise CorruptExecution(execution_id, str(error)) from None
+
+    async def execution_results(self, execution_id: str) -> dict[str, Any]:
+        """The output of every node that has one, by node id. Raises UnknownExecution."""
+        await self.execution_status(execution_id)
+        outputs = await self._of_every_node(execution_id, keys.output)
+        try:
+            return {
+                node_id: orjson.loads(output)
+                for node_id, output in outputs.items()
+                if output is not None
+            }
+        except ValueError as error:
+            raise CorruptExecution(execution_id, f"an output is not JSON: {error}") from None
+
+    async def outputs(self, wanted: Sequence[tuple[str, str]]) -> list[str | None]:
+        """The outputs (JSON) of (execution id, node id) pairs; None where there is none."""
+        found: list[str | None] = []
+        for some in slices(wanted, NODES_PER_CALL_MAX):
+            found += await self._client.execute("MGET", *(keys.output(*pair) for pair in some))
+        return found
+
+    async def active_slice(self, cursor: str, count: int) -> tuple[str, list[str]]:
+        """Some of the executions that run, and the cursor for more; `0` begins and ends."""
+        next_cursor, execution_ids = await self._client.execute(
+            "SSCAN", keys.ACTIVE, cursor, "COUNT", count
+        )
+        return next_cursor, execution_ids
+
+    async def attempts(self, execution_id: str, node_ids: Sequence[str]) -> list[str | None]:
+        """The newest attempt record of each node, None before its first was recorded."""
+        records: list[str | None] = await self._client.execute(
+            "HMGET", keys.attempts(execution_id), *node_ids
+        )
+        return records
+
+    async def restore_node(
+        self, execution_id: str, node_id: str, *, state: NodeState, record: str | None
+    ) -> bool:
+        """Give a node that has lost its entry a new one, unless it has moved on since."""
+        attempt = int(record.split(" ", 1)[0]) if record else 1
+        outcome: str = await self._client.run(
+            scripts.RESTORE_NODE,
+            (
+                self._stream,
+                keys.status(execution_id),
+                keys.node(execution_id, node_id),
+                keys.attempts(execution_id),
+                keys.run(execution_id),
+            ),
+            execution_id,
+            node_id,
+            state,
+            record or "",
+            attempt + 1,
+        )
+        return outcome == "restored"
+
+    async def _of_every_node(self, execution_id: str, key: Any) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
+        for some in slices(await self._node_ids(execution_id), NODES_PER_CALL_MAX):
+            values = await self._client.execute("MGET", *(key(execution_id, one) for one in some))
+            found.update(zip(some, values, strict=True))
+        return found
+
+    async def _node_ids(self, execution_id: str) -> list[str]:
+        try:
+            nodes = orjson.loads(await self.definition(execution_id))["dag"]["nodes"]
+            return [node["id"] for node in nodes]
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorruptExecution(execution_id, f"its definition is broken: {error}") from None

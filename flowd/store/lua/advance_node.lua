@@ -1,0 +1,37 @@
+#!lua flags=allow-oom
+--- @use open_node
+-- Opens one more slice of the dependents of a completed node that has too many for one call, or of
+-- an execution's roots (then the node id is empty). The offset makes a repeated slice harmless.
+--
+-- KEYS  1 run (hash)  2 status (string)  3 stream  4 continuations (zset)
+-- ARGV  1 execution id  2 node id  3 plan digest  4 offset of this slice  5 number of dependents
+--       6… for each dependent of the slice its id and how many it waits for
+-- RETURNS the offset the next slice begins at; the number of dependents when all is done
+local execution_id, node_id, plan = ARGV[1], ARGV[2], ARGV[3]
+local progress, total = 'opened:' .. node_id, tonumber(ARGV[5])
+local function close()
+  redis.call('HDEL', KEYS[1], progress)
+  redis.call('ZREM', KEYS[4], 'advance ' .. execution_id .. ' ' .. node_id)
+  return total
+end
+if not redis.call('ZSCORE', KEYS[4], 'advance ' .. execution_id .. ' ' .. node_id) then
+  return total
+elseif redis.call('GET', KEYS[2]) ~= 'RUNNING' then
+  return close()
+end
+local offset = tonumber(redis.call('HGET', KEYS[1], progress) or '0')
+if offset ~= tonumber(ARGV[4]) then
+  return offset
+end
+for at = 6, #ARGV, 2 do
+  local needed = tonumber(ARGV[at + 1])
+  if needed <= 1 or redis.call('HINCRBY', KEYS[1], 'arrived:' .. ARGV[at], 1) == needed then
+    open_node(KEYS[3], execution_id, ARGV[at], plan)
+  end
+  offset = offset + 1
+end
+if offset == total then
+  return close()
+end
+redis.call('HSET', KEYS[1], progress, offset)
+return offset

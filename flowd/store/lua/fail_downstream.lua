@@ -1,0 +1,29 @@
+#!lua flags=allow-oom
+--- @use fail_pending
+--- @use finish_execution
+-- Fails one more slice of the nodes downstream of a failed one. Every slice may be sent twice.
+--
+-- KEYS  1 active (set)  2 continuations (zset)
+-- ARGV  1 execution id  2 failed node id  3 now, ms  4 '1' with the last slice
+--       5 output (JSON) of the nodes  6… their ids
+-- RETURNS 'failed', 'finished', 'ended' or 'corrupt', as fail_node
+local active, continuations = KEYS[1], KEYS[2]
+local execution_id = ARGV[1]
+local prefix = 'workflow:' .. execution_id
+local outcome = 'failed'
+if redis.pcall('GET', prefix .. ':status') ~= 'RUNNING' then
+  outcome = 'ended'
+else
+  local failed = fail_pending(execution_id, 6, ARGV[5])
+  local remaining = redis.pcall('HINCRBY', prefix .. ':run', 'remaining', -failed)
+  if type(remaining) ~= 'number' or remaining < 0 then
+    outcome = 'corrupt'
+  elseif remaining == 0 then
+    finish_execution(active, execution_id, ARGV[3])
+    outcome = 'finished'
+  end
+end
+if ARGV[4] == '1' or outcome ~= 'failed' then
+  redis.call('ZREM', continuations, 'fail ' .. execution_id .. ' ' .. ARGV[2])
+end
+return outcome

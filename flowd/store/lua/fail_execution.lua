@@ -1,0 +1,17 @@
+#!lua flags=allow-oom
+-- Ends an execution whose keys no longer make sense: visibly, and without touching what is in them.
+--
+-- KEYS  1 status (string)  2 run (hash)  3 active (set)
+-- ARGV  1 execution id  2 reason  3 now, ms
+-- RETURNS 'failed', or 'ended' when it does not run
+local state = redis.pcall('GET', KEYS[1])
+if state == 'PENDING' then
+  return 'ended'
+end
+redis.call('SREM', KEYS[3], ARGV[1])
+if not state or state == 'COMPLETED' or state == 'FAILED' then
+  return 'ended'
+end
+redis.call('SET', KEYS[1], 'FAILED')
+redis.pcall('HSET', KEYS[2], 'error', ARGV[2], 'finished_ms', ARGV[3])
+return 'failed'

@@ -1,0 +1,40 @@
+#!lua flags=allow-oom
+--- @use end_entry
+--- @use fail_pending
+--- @use finish_execution
+-- Fails a node and everything that waits for it.
+--
+-- KEYS  1 stream  2 active (set)  3 continuations (zset)  4 dead letters (stream)
+-- ARGV  1 group  2 now, ms  3 entry id  4 execution id  5 node id  6 attempt record
+--       7 output (JSON) of the node  8 output (JSON) of the nodes downstream
+--       9 reason to keep it as a dead letter, or empty  10 number of nodes downstream left to
+--       fail_downstream  11… ids of those failed here
+-- RETURNS 'failed', 'finished', 'stale', 'ended' or 'corrupt', as complete_nodes
+local stream, active, continuations = KEYS[1], KEYS[2], KEYS[3]
+local now_ms, execution_id, node_id = ARGV[2], ARGV[4], ARGV[5]
+local prefix = 'workflow:' .. execution_id
+local node, run = prefix .. ':node:' .. node_id, prefix .. ':run'
+if not end_entry(stream, ARGV[1], ARGV[3]) then
+  return 'stale'
+elseif redis.pcall('GET', prefix .. ':status') ~= 'RUNNING' then
+  return 'ended'
+end
+redis.call('MSET', node, 'FAILED', node .. ':output', ARGV[7])
+redis.pcall('HSET', prefix .. ':attempts', node_id, ARGV[6])
+redis.pcall('HSET', run, 'failed', '1')
+local failed = 1 + fail_pending(execution_id, 11, ARGV[8])
+if ARGV[9] ~= '' then
+  redis.call('XADD', KEYS[4], 'MAXLEN', '~', 10000, '*', 'reason', ARGV[9], 'entry_id', ARGV[3],
+    'execution_id', execution_id, 'node_id', node_id, 'attempt', ARGV[6])
+end
+if ARGV[10] ~= '0' then
+  redis.call('ZADD', continuations, now_ms, 'fail ' .. execution_id .. ' ' .. node_id)
+end
+local remaining = redis.pcall('HINCRBY', run, 'remaining', -failed)
+if remaining == 0 then
+  finish_execution(active, execution_id, now_ms)
+  return 'finished'
+elseif type(remaining) ~= 'number' or remaining < 0 then
+  return 'corrupt'
+end
+return 'failed'

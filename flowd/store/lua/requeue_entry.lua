@@ -1,0 +1,56 @@
+#!lua flags=allow-oom
+--- @use is_owner
+--- @use requeue_node
+-- Takes an entry away from a worker that is dead or draining and gives its node to the others as
+-- the next attempt: a new entry, so that whatever the old worker still says is stale.
+--
+-- KEYS  1 stream
+-- ARGV  1 group  2 consumer that holds the entry (empty: no one, it was delivered to a group that is
+--       gone)  3 entry id  4 '1' when the consumer died  5 the most deaths a node may cause
+-- RETURNS 'requeued' | 'gone' (not that consumer's) | 'ended' (nothing left to run) |
+--         'garbage' (the entry names no node) | 'poison' (this death was one too many; the entry is
+--         left for the caller to fail), the last three followed by the entry's fields
+local stream, group, consumer, entry_id = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+if consumer ~= '' then
+  if not is_owner(stream, group, entry_id, consumer) then
+    return { 'gone' }
+  end
+elseif #redis.call('XPENDING', stream, group, entry_id, entry_id, 1) == 1 then
+  return { 'gone' }
+end
+local found = redis.call('XRANGE', stream, entry_id, entry_id)[1]
+if not found then
+  redis.call('XACK', stream, group, entry_id)
+  return { 'gone' }
+end
+local fields = {}
+for at = 1, #found[2], 2 do
+  fields[found[2][at]] = found[2][at + 1]
+end
+local execution_id, node_id = fields.execution_id, fields.node_id
+if not execution_id or not node_id then
+  return { 'garbage', found[2] }
+end
+local prefix = 'workflow:' .. execution_id
+local state = redis.pcall('GET', prefix .. ':node:' .. node_id)
+local ended = redis.pcall('GET', prefix .. ':status') ~= 'RUNNING'
+  or (state ~= 'QUEUED' and state ~= 'RUNNING')
+
+-- Two deaths in company prove nothing. From then on the node runs alone, and only a death after
+-- its start was recorded counts against it.
+local deaths = tonumber(fields.deaths or '0') or 0
+if ARGV[4] == '1' and (deaths < 2 or state == 'RUNNING') then
+  deaths = deaths + 1
+end
+if not ended and deaths >= tonumber(ARGV[5]) then
+  return { 'poison', found[2] }
+end
+redis.call('XACK', stream, group, entry_id)
+redis.call('XDEL', stream, entry_id)
+if ended then
+  return { 'ended', found[2] }
+end
+local attempt = (tonumber(fields.attempt or '1') or 1) + 1
+local plan = fields.plan or redis.call('HGET', prefix .. ':run', 'plan') or ''
+requeue_node(stream, execution_id, node_id, attempt, plan, deaths)
+return { 'requeued', found[2] }

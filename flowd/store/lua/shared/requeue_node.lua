@@ -1,0 +1,9 @@
+-- Puts a node in front of the workers again, as its next attempt.
+local function requeue_node(stream, execution_id, node_id, attempt, plan, deaths)
+  local entry_id = redis.call('XADD', stream, '*', 'execution_id', execution_id, 'node_id', node_id,
+    'attempt', attempt, 'plan', plan, 'deaths', deaths)
+  local prefix = 'workflow:' .. execution_id
+  redis.call('SET', prefix .. ':node:' .. node_id, 'QUEUED')
+  redis.pcall('HSET', prefix .. ':attempts', node_id,
+    attempt .. ' ' .. string.match(entry_id, '%d+') .. ' - - -')
+end

@@ -1,0 +1,33 @@
+#!lua
+--- @use open_node
+-- Starts a PENDING execution and opens the nodes that depend on nothing. Harmless when repeated.
+--
+-- KEYS  1 status (string)  2 run (hash)  3 active (set)  4 stream  5 continuations (zset)
+-- ARGV  1 execution id  2 group  3 now, ms
+-- RETURNS 'unknown' | 'triggered' | 'continue' (the roots are too many for one call: the caller
+--         opens them by advance_node) | the state it was in already
+local execution_id, now_ms = ARGV[1], ARGV[3]
+local state = redis.call('GET', KEYS[1])
+if not state then
+  return 'unknown'
+elseif state ~= 'PENDING' then
+  return state
+end
+local plan, roots = unpack(redis.call('HMGET', KEYS[2], 'plan', 'roots'))
+
+-- A group made later would have to begin behind what is already in the stream, or hand out again
+-- what others are running; so the first one to write makes it.
+if redis.call('EXISTS', KEYS[4]) == 0 then
+  redis.call('XGROUP', 'CREATE', KEYS[4], ARGV[2], '0', 'MKSTREAM')
+end
+for node_id in string.gmatch(roots, '[^,]+') do
+  open_node(KEYS[4], execution_id, node_id, plan)
+end
+redis.call('SET', KEYS[1], 'RUNNING')
+redis.call('SADD', KEYS[3], execution_id)
+redis.call('HSET', KEYS[2], 'triggered_ms', now_ms)
+if roots == '' then
+  redis.call('ZADD', KEYS[5], now_ms, 'advance ' .. execution_id .. ' ')
+  return 'continue'
+end
+return 'triggered'

@@ -1,0 +1,66 @@
+"""Every key flowd keeps in Redis, and nothing else about them.
+
+The Lua files spell the keys of one execution out by the same rules, because a name put together
+in the script is cheaper than one more argument on the wire.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from typing import Final
+
+# Contract: clients and redis-cli rely on these.
+ACTIVE: Final = "workflows:active"  # set: ids of executions that were triggered and have not ended
+
+# flowd's own.
+CONTINUATIONS: Final = "flowd:continuations"  # zset: work left for a later call, by its begin in ms
+LEASES: Final = "flowd:leases"  # hash: consumer -> heartbeat sequence
+WORKERS: Final = "flowd:workers"  # hash: consumer -> owner (JSON)
+DEAD_LETTERS: Final = "flowd:dead_letters"  # stream: what no worker can run, with its raw fields
+
+_EXECUTION_ID = re.compile(r"[0-9a-f]{24}")
+
+
+def new_execution_id() -> str:
+    """48 bits of wall time in ms, then 48 random bits, as 24 hex digits: ids sort by age."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
+
+
+def is_execution_id(text: str) -> bool:
+    return _EXECUTION_ID.fullmatch(text) is not None
+
+
+def definition(execution_id: str) -> str:
+    """String: the workflow as submitted (JSON)."""
+    return f"workflow:{execution_id}"
+
+
+def status(execution_id: str) -> str:
+    """String: the execution's state."""
+    return f"workflow:{execution_id}:status"
+
+
+def node(execution_id: str, node_id: str) -> str:
+    """String: the node's state."""
+    return f"workflow:{execution_id}:node:{node_id}"
+
+
+def output(execution_id: str, node_id: str) -> str:
+    """String: the node's output, or its error (a JSON object)."""
+    return f"workflow:{execution_id}:node:{node_id}:output"
+
+
+def run(execution_id: str) -> str:
+    """Hash: what the engine counts while the execution runs.
+
+    plan, roots, remaining, failed, submitted_ms, triggered_ms, finished_ms, `arrived:<join>`,
+    `opened:<node>` (progress of a wide fan-out), error (why the whole execution failed).
+    """
+    return f"workflow:{execution_id}:run"
+
+
+def attempts(execution_id: str) -> str:
+    """Hash: node id -> `attempt queued_ms waited_ms ran_ms consumer` of its newest attempt."""
+    return f"workflow:{execution_id}:attempts"

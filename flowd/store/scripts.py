@@ -1,0 +1,47 @@
+"""The Lua transitions: one file each, with the fragments they share put in front.
+
+A file names its fragments in its head: `--- @use open_node`. A fragment lives in `lua/shared/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+_USE = re.compile(r"^--- @use (\w+)$", re.MULTILINE)
+_LUA = resources.files("flowd.store") / "lua"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    name: str
+    text: str
+    sha: str
+
+
+def _load(name: str) -> Script:
+    """The first line (`#!lua …`) has to stay first, so fragments go in behind it."""
+    shebang, _, body = (_LUA / f"{name}.lua").read_text().partition("\n")
+    fragments = [(_LUA / "shared" / f"{used}.lua").read_text() for used in _USE.findall(body)]
+    text = "\n".join([shebang, *fragments, body])
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+SUBMIT_WORKFLOW: Final = _load("submit_workflow")
+TRIGGER_WORKFLOW: Final = _load("trigger_workflow")
+CLAIM_NODES: Final = _load("claim_nodes")
+COMPLETE_NODES: Final = _load("complete_nodes")
+FAIL_NODE: Final = _load("fail_node")
+FAIL_DOWNSTREAM: Final = _load("fail_downstream")
+ADVANCE_NODE: Final = _load("advance_node")
+REQUEUE_ENTRY: Final = _load("requeue_entry")
+RESTORE_NODE: Final = _load("restore_node")
+BURY_ENTRY: Final = _load("bury_entry")
+FAIL_EXECUTION: Final = _load("fail_execution")
+RENEW_LEASE: Final = _load("renew_lease")
+RETIRE_WORKER: Final = _load("retire_worker")
+
+ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Script))

@@ -1,0 +1,429 @@
+"""The task stream: what is outstanding, who holds it, and how it changes hands.
+
+An entry is one attempt of one node. It is delivered to one worker once; when that attempt is
+taken away, the entry is closed and the next attempt gets an entry of its own. So an entry id is
+the fence, and the group's list of pending entries is the table of who runs what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from flowd.config import Settings
+from flowd.dag.graph import PlannedNode
+from flowd.store import redis_keys as keys
+from flowd.store import scripts
+from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
+from flowd.store.redis_client import (
+    Argument,
+    Command,
+    MissingGroup,
+    MissingScript,
+    RedisClient,
+    script_call,
+    translate,
+)
+
+# A node that was running at this many deaths of its worker is given up.
+DEATHS_MAX: Final = 3
+# XPENDING and XRANGE pages: a hundred rows hold the server for well under a millisecond.
+PAGE: Final = 100
+BLOCK_MS: Final = 5_000
+_NO_ADVANCE: Final = ("0", "0", "0")
+
+
+class Entry(NamedTuple):
+    """One attempt of one node, as it stands in the stream. `deaths` counts workers lost with it."""
+
+    entry_id: str
+    execution_id: str
+    node_id: str
+    attempt: int
+    plan_digest: str
+    deaths: int
+
+    @property
+    def queued_ms(self) -> int:
+        return int(self.entry_id.partition("-")[0])
+
+
+class Garbage(NamedTuple):
+    """An entry flowd did not write, or somebody has damaged."""
+
+    entry_id: str
+    reason: str
+
+
+class Completion(NamedTuple):
+    """A node that ended well: its output as JSON, and the plan that says what it opens."""
+
+    entry: Entry
+    node: PlannedNode
+    record: str
+    output: bytes
+
+
+class Failure(NamedTuple):
+    """A node that failed: its output (the error), and that of the nodes that now cannot run.
+
+    With a reason in `dead_letter` it also goes to the dead letters, for a person to look at.
+    """
+
+    entry: Entry
+    record: str
+    output: bytes
+    downstream_output: bytes
+    downstream: tuple[str, ...]
+    dead_letter: str = ""
+
+
+class Claim(NamedTuple):
+    """A node that runs longer than one call to Redis, so that the world should hear of it."""
+
+    entry: Entry
+    record: str
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What one call brought back. The outcome words are those of the scripts, in order."""
+
+    completed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    claimed: list[str] = field(default_factory=list)
+    entries: list[Entry | Garbage] = field(default_factory=list)
+    is_group_missing: bool = False
+
+
+def attempt_record(entry: Entry, consumer: str, started_ms: int, finished_ms: int | None) -> str:
+    """`attempt queued_ms waited_ms ran_ms consumer`; `-` while it runs.
+
+    Under 65 bytes for usual names: Redis keeps a small hash of short values in half the space.
+    """
+    queued_ms = entry.queued_ms
+    ran_ms = "-" if finished_ms is None else finished_ms - started_ms
+    return f"{entry.attempt} {queued_ms} {max(0, started_ms - queued_ms)} {ran_ms} {consumer}"
+
+
+def parse_entry(entry_id: str, fields: Sequence[str] | None) -> Entry | Garbage | None:
+    """None for an entry that is pending but was deleted from the stream."""
+    if fields is None:
+        return None
+    named = dict(zip(fields[::2], fields[1::2], strict=False))
+    execution_id, node_id = named.get("execution_id", ""), named.get("node_id", "")
+    if not keys.is_execution_id(execution_id) or not node_id:
+        return Garbage(entry_id, "it names no execution_id and node_id")
+    try:
+        attempt, deaths = int(named.get("attempt", "1")), int(named.get("deaths", "0"))
+    except ValueError:
+        return Garbage(entry_id, "its attempt or deaths is not a number")
+    return Entry(entry_id, execution_id, node_id, attempt, named.get("plan", ""), deaths)
+
+
+class TaskSession:
+    """The conversation one worker has with the stream, under one consumer name."""
+
+    def __init__(self, client: RedisClient, settings: Settings, consumer: str) -> None:
+        self.consumer = consumer
+        self._stream = settings.tasks.stream
+        self._group = settings.tasks.group
+        self._session = client.new_session()
+        # A blocked connection answers nothing else, so the doorbell has its own.
+        self._doorbell = client.new_session()
+        self._keys = (self._stream, keys.ACTIVE, keys.CONTINUATIONS, keys.DEAD_LETTERS)
+
+    async def complete_and_claim(
+        self,
+        completions: Sequence[Completion],
+        failures: Sequence[Failure],
+        claims: Sequence[Claim],
+        read_max: int,
+    ) -> Exchange:
+        """Commit what has ended and take up to `read_max` new entries, in one transaction.
+
+        The read must not be a command of its own: another worker's blocked read would be served
+        first, and every hop of a lone chain would change the process. Safe to send again after a
+        lost reply: what was committed the first time is `stale` the second.
+        """
+        commands: list[Command] = []
+        if completions:
+            commands.append(self._completion_call(completions))
+        commands += [self._failure_call(failure) for failure in failures]
+        if claims:
+            commands.append(self._claim_call(claims))
+        if read_max > 0:
+            commands.append(self._read_command(read_max, ">"))
+        if len(commands) == 1:
+            replies = await self._session.converse(commands)
+        else:
+            replies = await self._session.transaction(commands)
+        replies = await self._with_scripts_loaded(commands, replies)
+
+        exchange = Exchange()
+        if read_max > 0:
+            self._take_entries(exchange, replies.pop())
+        if claims:
+            exchange.claimed = _outcomes(replies.pop())
+        if completions:
+            exchange.completed = _outcomes(replies.pop(0))
+        exchange.failed = [_outcomes(reply) for reply in replies]
+        return exchange
+
+    async def _with_scripts_loaded(
+        self, commands: Sequence[Command], replies: list[Any]
+    ) -> list[Any]:
+        """Load and call again what the server had forgotten; the read has happened, keep it."""
+        forgotten = [
+            at
+            for at, reply in enumerate(replies)
+            if isinstance(reply, Exception) and isinstance(translate(reply), MissingScript)
+        ]
+        if forgotten:
+            await self._session.load_scripts(scripts.ALL)
+            again = await self._session.converse([commands[at] for at in forgotten])
+            for at, reply in zip(forgotten, again, strict=True):
+                replies[at] = reply
+        return replies
+
+    def _take_entries(self, exchange: Exchange, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            error = translate(reply)
+            if not isinstance(error, MissingGroup):
+                raise error from reply
+            exchange.is_group_missing = True
+        else:
+            exchange.entries = _entries(reply)
+
+    def _completion_call(self, completions: Sequence[Completion]) -> Command:
+        arguments: list[Argument] = [self._group, now_ms()]
+        for entry, node, record, output in completions:
+            arguments += (
+                entry.entry_id,
+                entry.execution_id,
+                entry.node_id,
+                entry.plan_digest,
+                record,
+                output,
+            )
+            arguments += _advance_arguments(node)
+        return script_call(scripts.COMPLETE_NODES, self._keys[:3], arguments)
+
+    def _failure_call(self, failure: Failure) -> Command:
+        arguments = _failure_arguments(self._group, failure)
+        return script_call(scripts.FAIL_NODE, self._keys, arguments)
+
+    def _claim_call(self, claims: Sequence[Claim]) -> Command:
+        arguments: list[Argument] = [self._group, self.consumer]
+        for entry, record in claims:
+            arguments += (entry.entry_id, entry.execution_id, entry.node_id, record)
+        return script_call(scripts.CLAIM_NODES, (self._stream,), arguments)
+
+    def _read_command(self, count: int, after: str, *options: Argument) -> Command:
+        return (
+            "XREADGROUP",
+            "GROUP",
+            self._group,
+            self.consumer,
+            "COUNT",
+            count,
+            *options,
+            "STREAMS",
+            self._stream,
+            after,
+        )
+
+    async def wait_for_entry(self) -> list[Entry | Garbage]:
+        """Block until there is an entry, and take it; empty when none came for a while."""
+        command = self._read_command(1, ">", "BLOCK", BLOCK_MS)
+        reply = await self._doorbell.execute(*command, timeout_s=BLOCK_MS / 1000 + 5)
+        return _entries(reply)
+
+    async def own_entries(self) -> list[Entry | Garbage]:
+        """Everything this consumer holds, also what came in replies that were lost."""
+        found: list[Entry | Garbage] = []
+        after = "0"
+        while True:
+            page = _entries(await self._session.execute(*self._read_command(PAGE, after)))
+            if not page:
+                return found
+            found += page
+            after = page[-1].entry_id
+
+    async def close(self) -> None:
+        await self._doorbell.close()
+        await self._session.close()
+
+
+def _advance_arguments(node: PlannedNode) -> Sequence[Argument]:
+    """What complete_nodes is told of a node's dependents."""
+    opens, joins = node.opens, node.joins
+    if not joins:
+        if not opens:
+            return _NO_ADVANCE
+        if len(opens) <= DEPENDENTS_PER_CALL_MAX:
+            return (len(opens), "0", "0", *opens)
+    total = len(opens) + len(joins)
+    if total > DEPENDENTS_PER_CALL_MAX:
+        return ("0", "0", total)
+    return (len(opens), len(joins), "0", *opens, *(part for join in joins for part in join))
+
+
+def _failure_arguments(group: str, failure: Failure) -> list[Argument]:
+    entry = failure.entry
+    inline = failure.downstream[:DEPENDENTS_PER_CALL_MAX]
+    return [
+        group,
+        now_ms(),
+        entry.entry_id,
+        entry.execution_id,
+        entry.node_id,
+        failure.record,
+        failure.output,
+        failure.downstream_output,
+        failure.dead_letter,
+        len(failure.downstream) - len(inline),
+        *inline,
+    ]
+
+
+def _outcomes(reply: Any) -> Any:
+    if isinstance(reply, Exception):
+        raise translate(reply) from reply
+    return reply
+
+
+def _entries(reply: Any) -> list[Entry | Garbage]:
+    if not reply:
+        return []
+    parsed = (parse_entry(entry_id, fields) for entry_id, fields in reply[0][1])
+    return [entry for entry in parsed if entry is not None]
+
+
+class Tasks:
+    """The stream as those see it who look after it: workers, leases, entries left behind."""
+
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._stream = settings.tasks.stream
+        self._group = settings.tasks.group
+        self._keys = (self._stream, keys.ACTIVE, keys.CONTINUATIONS, keys.DEAD_LETTERS)
+
+    def open_session(self, consumer: str) -> TaskSession:
+        return TaskSession(self._client, self._settings, consumer)
+
+    async def ensure_group(self) -> bool:
+        """Make stream and group where they are missing. True when it made the group.
+
+        A group that was destroyed begins anew behind what is in the stream: those entries were
+        delivered once and may be running; recovery gives their nodes entries of their own.
+        """
+        start = "$" if await self._client.execute("EXISTS", self._stream) else "0"
+        command = ("XGROUP", "CREATE", self._stream, self._group, start, "MKSTREAM")
+        session = self._client.new_session()
+        try:
+            (reply,) = await session.converse([command])
+        finally:
+            await session.close()
+        if isinstance(reply, Exception):
+            if "BUSYGROUP" in str(reply):
+                return False
+            raise translate(reply) from reply
+        return True
+
+    async def enroll_worker(self, consumer: str, owner: bytes) -> None:
+        """Give a worker its lease. `owner` (JSON) says which process it is."""
+        await self._client.converse(
+            [
+                ("HSET", keys.WORKERS, consumer, owner),
+                ("HSET", keys.LEASES, consumer, 0),
+            ]
+        )
+
+    async def renew_lease(self, consumer: str) -> bool:
+        """False when the lease was given away: the worker must let go of everything it runs."""
+        outcome = await self._client.run(scripts.RENEW_LEASE, (keys.LEASES,), consumer)
+        return bool(outcome == "renewed")
+
+    async def leases(self) -> dict[str, int | None]:
+        """Heartbeat sequence of every consumer, None for one that holds entries without a lease."""
+        flat, consumers = await self._client.converse(
+            [("HGETALL", keys.LEASES), ("XINFO", "CONSUMERS", self._stream, self._group)]
+        )
+        found: dict[str, int | None] = {
+            consumer: int(beat) for consumer, beat in zip(flat[::2], flat[1::2], strict=True)
+        }
+        for row in consumers:
+            described = dict(zip(row[::2], row[1::2], strict=True))
+            found.setdefault(described["name"], None)
+        return found
+
+    async def owners(self) -> dict[str, str]:
+        """What each enrolled consumer has said of itself (JSON), by consumer."""
+        flat = await self._client.execute("HGETALL", keys.WORKERS)
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    async def pending_ids(self, consumer: str | None, after: str = "") -> list[str]:
+        """One page of the ids of entries that are delivered and not ended."""
+        start = f"({after}" if after else "-"
+        command = ("XPENDING", self._stream, self._group, start, "+", PAGE)
+        rows = await self._client.execute(*command, *([consumer] if consumer else []))
+        return [row[0] for row in rows]
+
+    async def stream_page(self, after: str = "") -> list[tuple[str, Entry | Garbage]]:
+        """One page of everything outstanding, oldest first."""
+        start = f"({after}" if after else "-"
+        rows = await self._client.execute("XRANGE", self._stream, start, "+", "COUNT", 10 * PAGE)
+        parsed = ((entry_id, parse_entry(entry_id, fields)) for entry_id, fields in rows)
+        return [(entry_id, entry) for entry_id, entry in parsed if entry is not None]
+
+    async def last_delivered_id(self) -> str:
+        """Entries up to this id were delivered to somebody. Raises MissingGroup."""
+        for row in await self._client.execute("XINFO", "GROUPS", self._stream):
+            described = dict(zip(row[::2], row[1::2], strict=True))
+            if described["name"] == self._group:
+                return str(described["last-delivered-id"])
+        raise MissingGroup(f"NOGROUP no group {self._group!r}")
+
+    async def requeue_entry(
+        self, entry_id: str, consumer: str, *, is_death: bool = False
+    ) -> tuple[str, Entry | Garbage | None]:
+        """Give an entry's node to the others as its next attempt; see requeue_entry.lua."""
+        outcome, *rest = await self._client.run(
+            scripts.REQUEUE_ENTRY,
+            (self._stream,),
+            self._group,
+            consumer,
+            entry_id,
+            "1" if is_death else "0",
+            DEATHS_MAX,
+        )
+        return outcome, parse_entry(entry_id, rest[0] if rest else None)
+
+    async def fail_node(self, failure: Failure) -> str:
+        """Fail a node outside of any worker; the outcome word of fail_node.lua."""
+        outcome: str = await self._client.run(
+            scripts.FAIL_NODE,
+            self._keys,
+            *_failure_arguments(self._group, failure),
+        )
+        return outcome
+
+    async def bury_entry(self, entry_id: str, reason: str) -> None:
+        """Move an entry that nobody can run to the dead letters, with its raw fields."""
+        await self._client.run(
+            scripts.BURY_ENTRY,
+            (self._stream, keys.DEAD_LETTERS),
+            self._group,
+            entry_id,
+            reason,
+        )
+
+    async def retire_worker(self, consumer: str) -> bool:
+        """Forget a worker that holds nothing; False while it holds something."""
+        outcome = await self._client.run(
+            scripts.RETIRE_WORKER, (self._stream, keys.LEASES, keys.WORKERS), self._group, consumer
+        )
+        return bool(outcome == "retired")

@@ -1,0 +1,83 @@
+"""Start executions, and carry on where a node has too many neighbours for one script call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from flowd.dag.definition import WorkflowDefinition
+from flowd.dag.graph import Plan, compile_plan
+from flowd.orchestrator.plans import Plans
+from flowd.store import Store
+from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.tasks import Entry, Failure
+
+# The node id under which an execution's roots are opened, as if they depended on it.
+ROOTS = ""
+
+
+async def submit_workflow(store: Store, workflow: WorkflowDefinition) -> str:
+    """Store a validated workflow as a new execution; its id."""
+    definition = workflow.to_json()
+    return await store.executions.submit_workflow(definition, compile_plan(definition))
+
+
+async def trigger_workflow(store: Store, execution_id: str) -> None:
+    """Start an execution; harmless when it was started before. Raises UnknownExecution."""
+    outcome = await store.executions.trigger_workflow(execution_id)
+    if outcome == "continue":
+        plan = await Plans(store).load(execution_id, "")
+        await advance_node(store, plan, execution_id, ROOTS)
+
+
+async def advance_node(store: Store, plan: Plan, execution_id: str, node_id: str) -> None:
+    """Open the many dependents of a completed node, slice by slice; may be begun anew by anyone."""
+    dependents = _dependents(plan, node_id)
+    offset = 0
+    while offset < len(dependents):
+        offset = await store.executions.advance_node(
+            execution_id,
+            node_id,
+            plan.digest,
+            offset=offset,
+            total=len(dependents),
+            dependents=dependents[offset : offset + DEPENDENTS_PER_CALL_MAX],
+        )
+
+
+def _dependents(plan: Plan, node_id: str) -> Sequence[tuple[str, int]]:
+    if node_id == ROOTS:
+        return [(root, 0) for root in plan.roots]
+    node = plan.nodes[node_id]
+    return [*((one, 1) for one in node.opens), *node.joins]
+
+
+def node_failure(
+    plan: Plan, entry: Entry, *, record: str, error: str, dead_letter: str = ""
+) -> Failure:
+    """A node's failure with all it takes along: every node that cannot run without it."""
+    return Failure(
+        entry,
+        record,
+        error_output(error),
+        _downstream_output(entry.node_id),
+        plan.downstream(entry.node_id),
+        dead_letter,
+    )
+
+
+async def fail_downstream(store: Store, plan: Plan, execution_id: str, node_id: str) -> None:
+    """Fail the many nodes downstream of a failed one, slice by slice; may be begun anew."""
+    await store.executions.fail_downstream(
+        execution_id, node_id, _downstream_output(node_id), plan.downstream(node_id)
+    )
+
+
+def error_output(error: str) -> bytes:
+    """What stands in a failed node's output key."""
+    return orjson.dumps({"error": error})
+
+
+def _downstream_output(node_id: str) -> bytes:
+    return error_output(f"not run: it depends on {node_id!r}, which failed")

@@ -1,0 +1,116 @@
+"""Prove that every execution can still move, and mend the one that cannot.
+
+No transition leaves a node behind; a hand in the keys, a restored backup or a defect might.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from flowd.dag.states import NodeState
+from flowd.errors import StoreError, StoreUnavailable, UnknownExecution
+from flowd.log import get_logger
+from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.recovery import CONTINUATIONS_PER_TICK, recover_orphans
+from flowd.store import Store
+from flowd.store.tasks import Entry
+
+log = get_logger(__name__)
+
+EXECUTIONS_PER_SLICE: Final = 200
+_OUTSTANDING: Final = frozenset({NodeState.QUEUED, NodeState.RUNNING})
+
+_NodeKey = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Round:
+    """One walk over all active executions, against the entries that stood when it began."""
+
+    entries: set[_NodeKey]
+    continuing: set[str]
+    cursor: str = "0"
+    missing: dict[_NodeKey, tuple[NodeState, str | None]] = field(default_factory=dict)
+    stuck: set[str] = field(default_factory=set)
+
+
+class Reconciler:
+    """Checks that each QUEUED or RUNNING node has an entry, a bounded slice at a time.
+
+    A node without an entry when the round began may have been given one since. What is suspected
+    in two rounds running, and did not move in between, is certain and is mended.
+    """
+
+    def __init__(self, store: Store, plans: Plans) -> None:
+        self._store = store
+        self._plans = plans
+        self._round: _Round | None = None
+        self._missing: dict[_NodeKey, tuple[NodeState, str | None]] = {}
+        self._stuck: set[str] = set()
+
+    async def run_slice(self) -> bool:
+        """Check the next slice; True when no further round has to follow at once."""
+        if self._round is None:
+            self._round = await self._begin_round()
+        this = self._round
+        this.cursor, execution_ids = await self._store.executions.active_slice(
+            this.cursor, EXECUTIONS_PER_SLICE
+        )
+        for execution_id in execution_ids:
+            await self._check_execution(this, execution_id)
+        if this.cursor != "0":
+            return False
+        is_second = bool(self._missing or self._stuck)
+        self._missing, self._stuck, self._round = this.missing, this.stuck, None
+        return is_second or not (self._missing or self._stuck)
+
+    async def _begin_round(self) -> _Round:
+        await recover_orphans(self._store, self._plans)
+        entries: set[_NodeKey] = set()
+        after = ""
+        while page := await self._store.tasks.stream_page(after):
+            entries.update(
+                (entry.execution_id, entry.node_id) for _, entry in page if isinstance(entry, Entry)
+            )
+            after = page[-1][0]
+        continuations = await self._store.executions.continuations(CONTINUATIONS_PER_TICK)
+        for node_key, seen in self._missing.items():
+            if node_key not in entries:
+                await self._restore_node(node_key, *seen)
+        return _Round(entries, {one.execution_id for one in continuations})
+
+    async def _restore_node(self, node_key: _NodeKey, state: NodeState, record: str | None) -> None:
+        execution_id, node_id = node_key
+        if await self._store.executions.restore_node(
+            execution_id, node_id, state=state, record=record
+        ):
+            log.warning("node.restored", execution_id=execution_id, node_id=node_id)
+
+    async def _check_execution(self, this: _Round, execution_id: str) -> None:
+        try:
+            states = await self._store.executions.node_states(execution_id)
+        except StoreUnavailable:
+            raise
+        except (UnknownExecution, StoreError) as error:
+            await self._fail_execution(execution_id, str(error))
+            return
+        outstanding = [one for one, state in states.items() if state in _OUTSTANDING]
+        lost = [one for one in outstanding if (execution_id, one) not in this.entries]
+        if lost:
+            records = await self._store.executions.attempts(execution_id, lost)
+            for node_id, record in zip(lost, records, strict=True):
+                this.missing[execution_id, node_id] = (states[node_id], record)
+        if not outstanding and execution_id not in this.continuing:
+            await self._suspect_stuck(this, execution_id)
+
+    async def _suspect_stuck(self, this: _Round, execution_id: str) -> None:
+        if execution_id in self._stuck:
+            reason = "nothing of it is left to run, yet it has not ended"
+            await self._fail_execution(execution_id, reason)
+        else:
+            this.stuck.add(execution_id)
+
+    async def _fail_execution(self, execution_id: str, reason: str) -> None:
+        if await self._store.executions.fail_execution(execution_id, reason):
+            log.error("execution.corrupt", execution_id=execution_id, reason=reason)

@@ -1,0 +1,201 @@
+"""Give the work of the dead to the living, and carry on with what they had begun."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import Final
+
+import uvloop
+
+from flowd.config import Settings
+from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
+from flowd.log import get_logger
+from flowd.orchestrator.executor import (
+    ROOTS,
+    advance_node,
+    fail_downstream,
+    node_failure,
+)
+from flowd.orchestrator.owner import Owner, boot_id
+from flowd.orchestrator.plans import Plans
+from flowd.store import Store, open_store
+from flowd.store.executions import Continuation
+from flowd.store.tasks import DEATHS_MAX, Entry, Garbage
+
+log = get_logger(__name__)
+
+RELEASE_TIMEOUT_S: Final = 10.0
+CONTINUATIONS_PER_TICK: Final = 100
+_OVERDUE_MS: Final = 5_000
+_SUBMISSION_OVERDUE_MS: Final = 60_000
+
+
+def release_dead_worker(
+    settings: Settings, pid: int, cause: str, *, is_blamed: bool = True
+) -> None:
+    """Requeue at once what a dead process of this machine was running.
+
+    Runs in a short-lived process of its own. `cause` says how it died, for logs and errors;
+    `is_blamed` is False when what it ran had no part in that (it was killed while draining). Gives
+    up silently when Redis does not answer: the scheduler sees the lease expire.
+    """
+    uvloop.run(_release(settings, pid, cause, is_blamed))
+
+
+async def _release(settings: Settings, pid: int, cause: str, is_blamed: bool) -> None:
+    store = open_store(settings)
+    deadline_s = time.monotonic() + RELEASE_TIMEOUT_S
+    try:
+        while True:
+            try:
+                await _release_process(store, pid, cause, is_blamed)
+                return
+            except StoreUnavailable:
+                if time.monotonic() > deadline_s:
+                    return
+                await asyncio.sleep(0.1)
+    finally:
+        await store.close()
+
+
+async def _release_process(store: Store, pid: int, cause: str, is_blamed: bool) -> None:
+    here = (socket.gethostname(), boot_id(), pid)
+    for consumer, text in (await store.tasks.owners()).items():
+        try:
+            owner = Owner.from_json(text)
+        except (ValueError, TypeError):
+            continue
+        if (owner.host, owner.boot_id, owner.pid) == here:
+            await recover_worker(store, Plans(store), consumer, cause, is_blamed=is_blamed)
+
+
+async def recover_worker(
+    store: Store, plans: Plans, consumer: str, cause: str, *, is_blamed: bool
+) -> int:
+    """Requeue every entry a consumer holds, then forget the consumer; how many were requeued."""
+    after, requeued = "", 0
+    while page := await store.tasks.pending_ids(consumer, after):
+        for entry_id in page:
+            requeued += await recover_entry(
+                store, plans, entry_id, consumer, cause, is_blamed=is_blamed
+            )
+        after = page[-1]
+    await store.tasks.retire_worker(consumer)
+    if requeued or is_blamed:
+        log.warning("worker.recovered", consumer=consumer, cause=cause, nodes=requeued)
+    return requeued
+
+
+async def recover_entry(
+    store: Store,
+    plans: Plans,
+    entry_id: str,
+    consumer: str,
+    cause: str,
+    *,
+    is_blamed: bool,
+) -> bool:
+    """Requeue one entry; True when its node runs again. A node that kills its workers is failed."""
+    outcome, entry = await store.tasks.requeue_entry(entry_id, consumer, is_death=is_blamed)
+    if outcome == "garbage" or isinstance(entry, Garbage):
+        await store.tasks.bury_entry(entry_id, "it names no execution_id and node_id")
+        log.error("entry.buried", entry_id=entry_id)
+    elif outcome == "poison" and entry is not None:
+        await _fail_poison(store, plans, entry, consumer, cause)
+    elif outcome == "requeued" and entry is not None:
+        log.info(
+            "node.requeued",
+            execution_id=entry.execution_id,
+            node_id=entry.node_id,
+            attempt=entry.attempt + 1,
+            cause=cause,
+        )
+        return True
+    return False
+
+
+async def _fail_poison(store: Store, plans: Plans, entry: Entry, consumer: str, cause: str) -> None:
+    error = f"given up: {DEATHS_MAX} workers died while they ran this node; the last: {cause}"
+    try:
+        plan = await plans.load(entry.execution_id, entry.plan_digest)
+    except (UnknownExecution, CorruptExecution) as unreadable:
+        await store.executions.fail_execution(entry.execution_id, str(unreadable))
+        return
+    record = f"{entry.attempt} {entry.queued_ms} - - {consumer}"
+    failure = node_failure(plan, entry, record=record, error=error, dead_letter=error)
+    await store.tasks.fail_node(failure)
+    await fail_downstream(store, plan, entry.execution_id, entry.node_id)
+    log.error(
+        "node.poisoned",
+        execution_id=entry.execution_id,
+        node_id=entry.node_id,
+        attempt=entry.attempt,
+        cause=cause,
+    )
+
+
+async def ensure_group(store: Store, plans: Plans) -> None:
+    """Make the stream's group where it is missing; requeue what a destroyed one had handed out."""
+    if await store.tasks.ensure_group():
+        await recover_orphans(store, plans)
+
+
+async def recover_orphans(store: Store, plans: Plans) -> None:
+    """Requeue the entries that were delivered to somebody and are pending for nobody.
+
+    Only a group that was destroyed leaves such entries. They are read before the pending list is,
+    and the script looks again, so an entry that ends meanwhile is not mistaken for one.
+    """
+    last_delivered = _entry_order(await store.tasks.last_delivered_id())
+    delivered: list[str] = []
+    after = ""
+    while page := await store.tasks.stream_page(after):
+        delivered += [one for one, _ in page if _entry_order(one) <= last_delivered]
+        after = page[-1][0]
+    pending: set[str] = set()
+    after = ""
+    while delivered and (ids := await store.tasks.pending_ids(None, after)):
+        pending.update(ids)
+        after = ids[-1]
+    for entry_id in delivered:
+        if entry_id not in pending:
+            cause = "its consumer group was destroyed"
+            await recover_entry(store, plans, entry_id, "", cause, is_blamed=False)
+
+
+def _entry_order(entry_id: str) -> tuple[int, int]:
+    ms, _, sequence = entry_id.partition("-")
+    return int(ms), int(sequence)
+
+
+async def finish_continuations(store: Store, plans: Plans) -> None:
+    """Carry on with what a process began and did not live to end."""
+    for one in await store.executions.continuations(CONTINUATIONS_PER_TICK):
+        if one.age_ms < (_SUBMISSION_OVERDUE_MS if one.verb == "submit" else _OVERDUE_MS):
+            continue
+        try:
+            await _finish_continuation(store, plans, one)
+        except (UnknownExecution, CorruptExecution) as error:
+            await store.executions.fail_execution(one.execution_id, str(error))
+            await store.executions.drop_continuation(one)
+        log.warning(
+            "continuation.finished",
+            verb=one.verb,
+            execution_id=one.execution_id,
+            node_id=one.node_id,
+        )
+
+
+async def _finish_continuation(store: Store, plans: Plans, one: Continuation) -> None:
+    if one.verb == "submit":
+        await store.executions.discard_staged(one.execution_id)
+        return
+    plan = await plans.load(one.execution_id, "")
+    if one.node_id != ROOTS and one.node_id not in plan.nodes:
+        raise CorruptExecution(one.execution_id, f"it has no node {one.node_id!r}")
+    if one.verb == "fail":
+        await fail_downstream(store, plan, one.execution_id, one.node_id)
+    else:
+        await advance_node(store, plan, one.execution_id, one.node_id)

@@ -1,0 +1,98 @@
+"""The healer and the clock: what no worker can do for itself, in a bounded slice each tick.
+
+It is not the pump: nodes move without it. Any number of schedulers may run, on any hosts; every
+action is safe to do twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from typing import Final
+
+import uvloop
+
+from flowd.config import Settings
+from flowd.errors import StoreError
+from flowd.log import get_logger
+from flowd.orchestrator.leases import LEASE_S, LeaseWatch
+from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.reconciler import Reconciler
+from flowd.orchestrator.recovery import ensure_group, finish_continuations, recover_worker
+from flowd.store import Store, open_store
+
+log = get_logger(__name__)
+
+RECONCILE_EVERY_S: Final = 60.0
+
+
+def serve(settings: Settings, ready: Callable[[], None]) -> None:
+    """Run a scheduler until SIGTERM or SIGINT; `ready` is called once Redis has answered."""
+    uvloop.run(_serve(settings, ready))
+
+
+async def _serve(settings: Settings, ready: Callable[[], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    store = open_store(settings)
+    scheduler = Scheduler(store)
+    try:
+        while not stop.is_set():
+            if await scheduler.tick(time.monotonic()):
+                ready()
+                ready = _already_ready
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), settings.scheduler.interval_s)
+    finally:
+        await store.close()
+
+
+def _already_ready() -> None:
+    return
+
+
+class Scheduler:
+    """One tick at a time; what it remembers between ticks is only what it has observed."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._plans = Plans(store)
+        self._leases = LeaseWatch()
+        self._reconciler = Reconciler(store, self._plans)
+        self._reconcile_at_s = 0.0
+        self._is_redis_away = False
+
+    async def tick(self, now_s: float) -> bool:
+        """Heal what is due; False when Redis did not let it. `now_s` is monotonic."""
+        try:
+            await ensure_group(self._store, self._plans)
+            await self._recover_expired(now_s)
+            await finish_continuations(self._store, self._plans)
+            await self._reconcile(now_s)
+        except StoreError as error:
+            self._leases.pause()
+            if not self._is_redis_away:
+                log.error("redis.lost", reason=str(error))
+            self._is_redis_away = True
+            return False
+        if self._is_redis_away:
+            log.warning("redis.found")
+        self._is_redis_away = False
+        return True
+
+    async def _recover_expired(self, now_s: float) -> None:
+        for consumer in self._leases.expired(await self._store.tasks.leases(), now_s):
+            cause = f"{consumer} has not renewed its lease for {LEASE_S:.0f} s"
+            await recover_worker(self._store, self._plans, consumer, cause, is_blamed=True)
+
+    async def _reconcile(self, now_s: float) -> None:
+        """A round at start and every minute, and one right behind it when it suspects something."""
+        if now_s < self._reconcile_at_s:
+            return
+        if await self._reconciler.run_slice():
+            self._reconcile_at_s = now_s + RECONCILE_EVERY_S

@@ -1,0 +1,1 @@
+"""Run the nodes: the worker loop, the handlers and what they share."""

@@ -1,0 +1,12 @@
+"""Do nothing, successfully: a place to join branches, or to try a workflow's shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flowd.workers.registry import HandlerContext, handler
+
+
+@handler("noop", inline=True)
+def noop(_config: dict[str, Any], _context: HandlerContext) -> dict[str, Any]:
+    return {"status": "ok"}

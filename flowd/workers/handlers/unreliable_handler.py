@@ -1,0 +1,35 @@
+"""Fail on purpose, by a rate or in the first attempts, to see how a workflow bears it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from pydantic import Field
+
+from flowd.errors import HandlerFailed
+from flowd.workers.node_config import NodeConfig, read_config
+from flowd.workers.registry import HandlerContext, handler
+
+
+class UnreliableHandlerConfig(NodeConfig):
+    """With neither key set the node never fails."""
+
+    failure_rate: float = Field(default=0.0, ge=0.0, le=1.0, allow_inf_nan=False)
+    fail_first_attempts: int = Field(default=0, ge=0)
+
+
+@handler("unreliable_handler", inline=True)
+def unreliable_handler(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    wanted = read_config(UnreliableHandlerConfig, config)
+    if context.attempt <= wanted.fail_first_attempts:
+        raise HandlerFailed(
+            f"attempt {context.attempt} failed on purpose: "
+            f"config.fail_first_attempts is {wanted.fail_first_attempts}"
+        )
+    if random.random() < wanted.failure_rate:
+        raise HandlerFailed(
+            f"attempt {context.attempt} failed on purpose: "
+            f"config.failure_rate is {wanted.failure_rate:g}"
+        )
+    return {"status": "ok", "attempt": context.attempt}

@@ -1,0 +1,238 @@
+"""The one way handlers speak HTTP: a pooled client with a deadline and a bounded answer.
+
+Every failure becomes a HandlerFailed that names the address without its query and password,
+because error texts are stored and shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import httpx2
+import orjson
+
+from flowd import __version__
+from flowd.errors import HandlerFailed
+
+CONNECT_TIMEOUT_S = 10.0
+ANSWER_MAX_BYTES = 10 * 1024 * 1024
+# As much of a refusal as an error text can show.
+REFUSAL_MAX_BYTES = 500
+SHOWN_URL_MAX_CHARS = 200
+
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+_AUTHORITY = re.compile(r"[^/?#]*//[^/?#]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A 2xx answer, decompressed. `content_type` is lower case and without parameters."""
+
+    status_code: int
+    content_type: str
+    charset: str
+    body: bytes
+
+    @property
+    def is_json(self) -> bool:
+        return self.content_type == "application/json" or self.content_type.endswith("+json")
+
+
+class HttpClient:
+    """One per worker process; keeps connections open between calls."""
+
+    def __init__(self) -> None:
+        # Executions share this client, so no cookie may pass from one to another.
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        # The worker's slots bound the connections in use. A limit here would only turn a busy
+        # worker into failed nodes.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
+        self._client = httpx2.AsyncClient(
+            cookies=no_cookies,
+            limits=limits,
+            timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
+            headers={"user-agent": f"flowd/{__version__}"},
+            follow_redirects=False,
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def send(
+        self,
+        method: str,
+        url: httpx2.URL,
+        *,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        deadline_s: float,
+    ) -> Answer:
+        """Send one request and read its whole answer.
+
+        Raises HandlerFailed for any answer but a 2xx, one over ANSWER_MAX_BYTES, and when nothing
+        complete has come after `deadline_s`, however slowly it drips.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self._exchange(method, url, headers, content)
+        except TimeoutError:
+            reason = f"no complete answer within {deadline_s:g} s"
+        except (httpx2.LocalProtocolError, UnicodeError):
+            # Their texts quote the header, which may be a key.
+            reason = "the request cannot be sent: a header holds a character HTTP does not allow"
+        except httpx2.HTTPError as error:
+            reason = _reason(error)
+        except HandlerFailed as error:
+            reason = str(error)
+        raise HandlerFailed(f"{method} {shown(url)}: {reason}")
+
+    async def _exchange(
+        self, method: str, url: httpx2.URL, headers: Mapping[str, str], content: bytes | None
+    ) -> Answer:
+        async with self._client.stream(method, url, headers=headers, content=content) as response:
+            if not response.is_success:
+                raise HandlerFailed(await _refusal(response))
+            body = await _read(response, ANSWER_MAX_BYTES)
+            if len(body) > ANSWER_MAX_BYTES:
+                limit = ANSWER_MAX_BYTES // (1024 * 1024)
+                raise HandlerFailed(f"the answer is larger than {limit} MiB")
+            return Answer(
+                status_code=response.status_code,
+                content_type=response.headers.get("content-type", "").split(";")[0].strip().lower(),
+                charset=response.encoding or "utf-8",
+                body=body,
+            )
+
+
+def parse_url(text: str, *, source: str) -> httpx2.URL:
+    """The url to send, percent-encoded. Rendered text may hold anything; only the host must not.
+
+    A space, a line break or a lone percent sign after the host travels encoded. What is already
+    encoded stays as it is. Raises HandlerFailed naming `source`, where the url was written.
+    """
+    authority = _AUTHORITY.match(text)
+    start = authority.end() if authority else 0
+    rest = _STRAY_PERCENT.sub("%25", text[start:])
+    rest = _CONTROL_CHARACTER.sub(lambda found: f"%{ord(found[0]):02X}", rest)
+    try:
+        url = httpx2.URL(text[:start] + rest)
+    except (httpx2.InvalidURL, UnicodeError) as error:
+        raise HandlerFailed(f"{source} is not a url: {_lower_first(str(error))}") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise HandlerFailed(f"{source} must begin with http:// or https:// and name a host")
+    return url
+
+
+def parse_body(answer: Answer) -> Any:
+    """Parsed JSON when the answer says it is JSON, else text. Raises HandlerFailed for neither."""
+    if not answer.body:
+        return ""
+    if answer.is_json:
+        return _parse_json(answer)
+    if not answer.content_type:
+        try:
+            return orjson.loads(answer.body)
+        except orjson.JSONDecodeError:
+            return _parse_text(answer)
+    return _parse_text(answer)
+
+
+def excerpt(body: bytes) -> str:
+    """The first bytes of an answer on one line, for an error text."""
+    text = " ".join(body[:REFUSAL_MAX_BYTES].decode("utf-8", "replace").split())
+    return text[:200] or "(empty)"
+
+
+def shown(url: httpx2.URL) -> str:
+    """The url without user name, password, query and fragment."""
+    bare = url.copy_with(userinfo=b"", query=None, fragment=None)
+    text = str(bare)
+    return text if len(text) <= SHOWN_URL_MAX_CHARS else text[:SHOWN_URL_MAX_CHARS] + "..."
+
+
+def _parse_json(answer: Answer) -> Any:
+    try:
+        return orjson.loads(answer.body)
+    except orjson.JSONDecodeError as error:
+        raise HandlerFailed(
+            f"answered {answer.status_code} with {answer.content_type} that is not JSON "
+            f"({error}): {excerpt(answer.body)}"
+        ) from None
+
+
+def _parse_text(answer: Answer) -> str:
+    # Old pages often lie about their charset, so text is taken as well as can be. Anything else
+    # that does not decode is not text at all, and a mangled copy of it would help nobody.
+    is_text = answer.content_type.startswith("text/")
+    try:
+        return answer.body.decode(answer.charset, "replace" if is_text else "strict")
+    except UnicodeDecodeError:
+        kind = answer.content_type or "an unnamed type"
+        raise HandlerFailed(
+            f"answered {answer.status_code} with {len(answer.body)} bytes of {kind}, "
+            "which is neither JSON nor text"
+        ) from None
+
+
+async def _read(response: httpx2.Response, bytes_max: int) -> bytes:
+    """The body, or a little more than `bytes_max` of it when it is larger."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > bytes_max:
+            break
+    return bytes(body)
+
+
+async def _refusal(response: httpx2.Response) -> str:
+    text = f"answered {response.status_code}"
+    if response.has_redirect_location:
+        return f"{text}, a redirect{_target(response)}; redirects are not followed"
+    return f"{text}: {excerpt(await _read(response, REFUSAL_MAX_BYTES))}"
+
+
+def _target(response: httpx2.Response) -> str:
+    try:
+        return f" to {shown(response.url.join(response.headers['location']))}"
+    except (httpx2.InvalidURL, UnicodeError):
+        return ""
+
+
+def _reason(error: httpx2.HTTPError) -> str:
+    if isinstance(error, httpx2.ConnectTimeout):
+        return f"no connection within {CONNECT_TIMEOUT_S:g} s"
+    cause = _lower_first(_root_cause(error))
+    if isinstance(error, httpx2.ConnectError):
+        return f"cannot connect: {cause}"
+    if isinstance(error, httpx2.DecodingError):
+        return f"the answer cannot be decompressed: {cause}"
+    return f"the connection broke: {cause}"
+
+
+def _root_cause(error: BaseException) -> str:
+    """The operating system's own words where there are any, else the error's."""
+    current: BaseException | None = error
+    for _ in range(10):
+        if isinstance(current, ssl.SSLError | socket.gaierror):
+            return current.strerror or str(current)
+        if isinstance(current, OSError) and current.errno:
+            # asyncio and uvloop put words of their own into strerror.
+            return os.strerror(current.errno)
+        if isinstance(current, BaseExceptionGroup):
+            current = current.exceptions[0]
+        elif current is not None:
+            current = current.__cause__ or current.__context__
+    return str(error) or type(error).__name__
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,337 @@
+"""A shift: what a worker does under one consumer name, from its lease to its drain.
+
+A node's way through it: the intake receives and prepares its entry, a slot handles it, and
+`_complete_and_claim` commits what has ended while it takes new entries in the same call. Whatever
+ends while such a call is under way travels with the next, so batches grow with the load and a lone
+chain never waits for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from flowd.config import Settings
+from flowd.dag.graph import Plan
+from flowd.errors import (
+    CorruptExecution,
+    FlowdError,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+    UnknownExecution,
+)
+from flowd.log import get_logger
+from flowd.orchestrator.executor import advance_node, fail_downstream
+from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.recovery import ensure_group
+from flowd.store import Store
+from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.tasks import Claim, Completion, Entry, Exchange, Failure, attempt_record
+from flowd.workers.intake import Intake
+from flowd.workers.node_run import PreparedNode, now_ms
+from flowd.workers.pauses import growing_pauses
+from flowd.workers.registry import Registry, Resources
+from flowd.workers.slots import Ending, Slots
+
+log = get_logger(__name__)
+
+# More entries than this in one call gain nothing and make the server hold its breath.
+READ_MAX: Final = 64
+# From this many deaths on a node runs alone, so that a further death is its own.
+DEATHS_BEFORE_ALONE: Final = 2
+
+_SideStep = Callable[[Store, Plan, str, str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What the shifts of one worker process share."""
+
+    settings: Settings
+    store: Store
+    plans: Plans
+    registry: Registry
+    resources: Resources
+    threads: Executor
+
+
+class Shift:
+    """`work` until drained; `close` lets go of what still runs."""
+
+    def __init__(self, equipment: Equipment, consumer: str) -> None:
+        settings, store, plans = equipment.settings, equipment.store, equipment.plans
+        self._store = store
+        self._plans = plans
+        self._consumer = consumer
+        self._slots_max = settings.workers.concurrency
+        self._session = store.tasks.open_session(consumer)
+        self._intake = Intake(store, plans, equipment.registry, consumer)
+        self._slots = Slots(
+            settings,
+            equipment.resources,
+            equipment.threads,
+            consumer,
+            on_end=self._end,
+            on_claim_due=self._make_claims_due,
+        )
+        self._wake = asyncio.Event()
+        self._is_draining = False
+        self._is_claim_due = False
+        self._waiting: deque[PreparedNode] = deque()
+        self._alone: str | None = None
+        self._completions: list[Completion] = []
+        self._failures: list[Failure] = []
+        self._read_window = 1
+        self._is_hungry = True
+        self._doorbell: asyncio.Task[None] | None = None
+        self._side_tasks: set[asyncio.Task[None]] = set()
+
+    def drain(self) -> None:
+        """Take and start nothing from now on."""
+        self._is_draining = True
+        self._wake.set()
+
+    async def work(self, drain_s: float) -> None:
+        """Run nodes until `drain` is called, then end what runs within `drain_s`."""
+        while not self._is_draining:
+            await self._turn()
+        await self._stop_listening()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(drain_s):
+                while self._slots or self._completions or self._failures:
+                    await self._turn()
+
+    async def close(self) -> bool:
+        """Let go of everything; True when a handler runs on in a thread, which nothing can stop."""
+        await self._stop_listening()
+        has_threads = self._slots.cancel_all()
+        for task in self._side_tasks:
+            task.cancel()
+        await self._session.close()
+        return has_threads
+
+    async def _turn(self) -> None:
+        try:
+            if not self._is_draining:
+                self._waiting.extend(await self._intake.prepare())
+                await self._start_waiting()
+            if not self._has_news():
+                self._listen()
+                self._wake.clear()
+                await self._wake.wait()
+            if self._has_news():
+                await self._complete_and_claim()
+        except (StoreUnavailable, StoreFull, StoreReadOnly) as error:
+            await self._reconnect(error)
+
+    def _has_news(self) -> bool:
+        if self._completions or self._failures or self._is_claim_due:
+            return True
+        return self._is_hungry and self._free_slots() > 0
+
+    def _free_slots(self) -> int:
+        """Slots a read may fill. A node that has to run alone lets nothing else in."""
+        if self._is_draining or self._waiting or self._alone is not None:
+            return 0
+        taken = len(self._slots) + self._intake.arrived_count
+        return self._slots_max - taken - (self._doorbell is not None)
+
+    # The call that is the engine's heartbeat, and what follows from its answer.
+
+    async def _complete_and_claim(self) -> None:
+        """Commit what has ended, record what runs on, and take new entries: one call."""
+        read_max = max(0, min(self._read_window, READ_MAX, self._free_slots()))
+        completions, self._completions = self._completions, []
+        failures, self._failures = self._failures, []
+        claims = self._slots.unclaimed() if self._is_claim_due else []
+        self._is_claim_due = False
+        try:
+            exchange = await self._session.complete_and_claim(
+                completions, failures, claims, read_max
+            )
+        except BaseException:
+            # What became of them is unknown; sent again, the fence refuses what was done.
+            self._completions[:0] = completions
+            self._failures[:0] = failures
+            self._is_claim_due = bool(claims)
+            raise
+        if read_max:
+            self._take_entries(exchange, read_max)
+        if completions:
+            self._settle_completions(completions, exchange.completed)
+        if failures:
+            self._settle_failures(failures, exchange.failed)
+        if claims:
+            self._settle_claims(claims, exchange.claimed)
+        if exchange.is_group_missing:
+            await ensure_group(self._store, self._plans)
+
+    def _take_entries(self, exchange: Exchange, read_max: int) -> None:
+        self._is_hungry = len(exchange.entries) == read_max
+        # Doubling leaves the first of a wide fan to the other workers.
+        self._read_window = min(2 * self._read_window, READ_MAX) if self._is_hungry else 1
+        self._intake.receive(exchange.entries)
+
+    def _settle_completions(self, completions: list[Completion], outcomes: list[str]) -> None:
+        for completion, outcome in zip(completions, outcomes, strict=True):
+            entry, node = completion.entry, completion.node
+            self._intake.release(entry.entry_id)
+            if outcome == "completed":
+                if node.opens or node.joins:
+                    self._intake.keep_output(completion)
+                    if len(node.opens) + len(node.joins) > DEPENDENTS_PER_CALL_MAX:
+                        self._carry_on(advance_node, entry)
+            elif outcome != "finished":
+                self._settle_oddity(entry, outcome)
+        if log.is_debug():
+            for completion, outcome in zip(completions, outcomes, strict=True):
+                _log_ending("node.completed", completion.entry, outcome, completion.record)
+
+    def _settle_failures(self, failures: list[Failure], outcomes: list[str]) -> None:
+        for failure, outcome in zip(failures, outcomes, strict=True):
+            self._intake.release(failure.entry.entry_id)
+            if outcome not in ("failed", "finished"):
+                self._settle_oddity(failure.entry, outcome)
+                continue
+            if len(failure.downstream) > DEPENDENTS_PER_CALL_MAX:
+                self._carry_on(fail_downstream, failure.entry)
+            error = orjson.loads(failure.output)["error"]
+            _log_ending("node.failed", failure.entry, outcome, failure.record, error)
+
+    def _settle_claims(self, claims: Sequence[Claim], outcomes: list[str]) -> None:
+        for claim, outcome in zip(claims, outcomes, strict=True):
+            entry_id = claim.entry.entry_id
+            if outcome == "claimed":
+                self._slots.note_claimed(entry_id)
+            elif self._slots.cancel(entry_id):
+                self._intake.release(entry_id)
+                self._settle_oddity(claim.entry, outcome)
+
+    def _settle_oddity(self, entry: Entry, outcome: str) -> None:
+        if outcome == "corrupt":
+            self._carry_on(_fail_corrupt, entry)
+            return
+        log.warning(
+            "node.refused",
+            execution_id=entry.execution_id,
+            node_id=entry.node_id,
+            attempt=entry.attempt,
+            outcome=outcome,
+        )
+
+    def _carry_on(self, step: _SideStep, entry: Entry) -> None:
+        """Do beside the loop what is too much for one call; the scheduler ends what breaks off."""
+        task = asyncio.create_task(self._side_step(step, entry))
+        self._side_tasks.add(task)
+        task.add_done_callback(self._side_tasks.discard)
+
+    async def _side_step(self, step: _SideStep, entry: Entry) -> None:
+        with contextlib.suppress(StoreError, UnknownExecution, CorruptExecution):
+            plan = await self._plans.load(entry.execution_id, entry.plan_digest)
+            await step(self._store, plan, entry.execution_id, entry.node_id)
+
+    # Starting what was prepared.
+
+    async def _start_waiting(self) -> None:
+        """Start in order; a node under suspicion waits until it is alone."""
+        while self._waiting and self._alone is None:
+            prepared = self._waiting[0]
+            if prepared.entry.deaths < DEATHS_BEFORE_ALONE:
+                self._waiting.popleft()
+                self._slots.start(prepared)
+            elif self._slots or self._completions or self._failures:
+                return
+            else:
+                await self._start_alone(prepared)
+
+    async def _start_alone(self, prepared: PreparedNode) -> None:
+        """Record the start before it: a death from here on is this node's doing."""
+        entry = prepared.entry
+        claim = Claim(entry, attempt_record(entry, self._consumer, now_ms(), None))
+        exchange = await self._session.complete_and_claim((), (), [claim], 0)
+        self._waiting.popleft()
+        if exchange.claimed == ["claimed"]:
+            self._alone = entry.entry_id
+            self._slots.start(prepared, is_claimed=True)
+        else:
+            self._intake.release(entry.entry_id)
+
+    def _end(self, ending: Ending) -> None:
+        """Put an ending where the next call finds it."""
+        if self._alone == ending.entry.entry_id:
+            self._alone = None
+        if isinstance(ending, Completion):
+            self._completions.append(ending)
+        else:
+            self._failures.append(ending)
+        self._wake.set()
+
+    def _make_claims_due(self) -> None:
+        self._is_claim_due = bool(self._slots)
+        self._wake.set()
+
+    # The doorbell: a blocked read on a connection of its own, while there is nothing else to do.
+
+    def _listen(self) -> None:
+        if self._doorbell is None and not self._is_hungry and self._free_slots() > 0:
+            self._doorbell = asyncio.create_task(self._answer_doorbell())
+
+    async def _answer_doorbell(self) -> None:
+        try:
+            entries = await self._session.wait_for_entry()
+            self._intake.receive(entries)
+            self._is_hungry = bool(entries)
+        except StoreError:
+            # The next call meets the same trouble, and deals with it.
+            self._is_hungry = True
+        finally:
+            self._doorbell = None
+            self._wake.set()
+
+    async def _stop_listening(self) -> None:
+        """An entry that arrives while the line is cut is handed back when the shift ends."""
+        if self._doorbell is not None:
+            self._doorbell.cancel()
+            await asyncio.gather(self._doorbell, return_exceptions=True)
+
+    async def _reconnect(self, error: FlowdError) -> None:
+        """Wait until Redis answers, then look for entries whose delivery was lost on the way."""
+        log.error("redis.lost", reason=str(error))
+        for pause_s in growing_pauses():
+            try:
+                await ensure_group(self._store, self._plans)
+                self._intake.receive(await self._session.own_entries())
+                break
+            except StoreError:
+                await asyncio.sleep(pause_s)
+        log.warning("redis.found")
+
+
+async def _fail_corrupt(store: Store, _plan: Plan, execution_id: str, node_id: str) -> None:
+    reason = f"its counters were damaged; seen when node {node_id!r} ended"
+    if await store.executions.fail_execution(execution_id, reason):
+        log.error("execution.corrupt", execution_id=execution_id, reason=reason)
+
+
+def _log_ending(event: str, entry: Entry, outcome: str, record: str, error: str = "") -> None:
+    _, _, waited_ms, ran_ms, _ = record.split(" ", 4)
+    write = log.info if error else log.debug
+    write(
+        event,
+        execution_id=entry.execution_id,
+        node_id=entry.node_id,
+        attempt=entry.attempt,
+        waited_ms=int(waited_ms),
+        duration_ms=int(ran_ms),
+        is_last=outcome == "finished",
+        error=error or None,
+    )

@@ -1,0 +1,134 @@
+"""A worker process: one shift after another, each under a lease of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import uvloop
+
+from flowd.config import Settings
+from flowd.errors import StoreError
+from flowd.log import get_logger
+from flowd.orchestrator.owner import Owner
+from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.recovery import ensure_group, recover_worker
+from flowd.store import Store, open_store
+from flowd.workers.lease import keep_lease
+from flowd.workers.pauses import growing_pauses
+from flowd.workers.registry import Registry, Resources, built_in_registry
+from flowd.workers.shift import Equipment, Shift
+
+log = get_logger(__name__)
+
+# Part of the grace period a drain waits for handlers; the rest is for returning what is left.
+DRAIN_SHARE: Final = 0.8
+
+
+def serve(settings: Settings, name: str, ready: Callable[[], None]) -> None:
+    """Run a worker until SIGTERM or SIGINT, then drain; `ready` is called once it has its lease."""
+    uvloop.run(_serve(settings, name, ready))
+
+
+async def _serve(settings: Settings, name: str, ready: Callable[[], None]) -> None:
+    worker = Worker(settings, name, open_store(settings), built_in_registry())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    await worker.run(ready)
+
+
+class Worker:
+    """A worker that loses its lease lets go of everything and begins a new shift as a stranger."""
+
+    def __init__(self, settings: Settings, name: str, store: Store, registry: Registry) -> None:
+        self._name = name
+        self._store = store
+        self._plans = Plans(store)
+        self._resources = Resources()
+        self._threads = ThreadPoolExecutor(settings.workers.concurrency, thread_name_prefix=name)
+        self._equipment = Equipment(
+            settings, store, self._plans, registry, self._resources, self._threads
+        )
+        self._drain_s = DRAIN_SHARE * settings.shutdown.grace_s
+        self._owner = Owner.of_this_process()
+        self._stop = asyncio.Event()
+        self._shift: Shift | None = None
+
+    def stop(self) -> None:
+        """Begin to drain: take nothing new, end what runs."""
+        self._stop.set()
+        if self._shift is not None:
+            self._shift.drain()
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Work until stopped and drained; `ready` is called at the first lease."""
+        shifts = 0
+        while not self._stop.is_set():
+            shifts += 1
+            consumer = self._owner.consumer(self._name, shifts)
+            if await self._enroll(consumer):
+                if shifts == 1:
+                    ready()
+                await self._work(consumer)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._resources.close()
+        await self._store.close()
+
+    async def _enroll(self, consumer: str) -> bool:
+        """Wait for Redis and take a lease; False when stopped meanwhile."""
+        for pause_s in growing_pauses():
+            with contextlib.suppress(StoreError):
+                await ensure_group(self._store, self._plans)
+                await self._store.tasks.enroll_worker(consumer, self._owner.to_json())
+                log.info("worker.enrolled", consumer=consumer)
+                return True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), pause_s)
+                return False
+        return False
+
+    async def _work(self, consumer: str) -> None:
+        """One shift: until drained, or until the lease is lost."""
+        shift = self._shift = Shift(self._equipment, consumer)
+        lease = asyncio.create_task(keep_lease(self._store.tasks, consumer))
+        work = asyncio.create_task(shift.work(self._drain_s))
+        await asyncio.wait((lease, work), return_when=asyncio.FIRST_COMPLETED)
+        is_lost = not work.done()
+        if is_lost:
+            log.error("lease.lost", consumer=consumer, reason=str(lease.exception()))
+        self._shift = None
+        for task in (lease, work):
+            task.cancel()
+        await asyncio.gather(lease, work, return_exceptions=True)
+        is_stuck = await shift.close()
+        if is_lost and is_stuck:
+            self._end_process("a handler runs in a thread, and the lease is lost", os.EX_TEMPFAIL)
+        if not is_lost:
+            work.result()
+        await self._return_entries(consumer)
+        if is_stuck:
+            self._end_process("a handler runs in a thread past the grace period", os.EX_OK)
+
+    def _end_process(self, reason: str, exit_code: int) -> None:
+        """A handler in a thread cannot be called back: the process has to take it along."""
+        log.error("worker.ended", worker=self._name, reason=reason)
+        os._exit(exit_code)
+
+    async def _return_entries(self, consumer: str) -> None:
+        """Hand back what the shift still holds, uncounted: nobody died."""
+        for pause_s in growing_pauses():
+            try:
+                cause = f"{consumer} gave it back"
+                await recover_worker(self._store, self._plans, consumer, cause, is_blamed=False)
+                return
+            except StoreError as error:
+                if self._stop.is_set():
+                    log.error("worker.abandoned", consumer=consumer, reason=str(error))
+                    return
+            await asyncio.sleep(pause_s)

@@ -14,24 +14,41 @@ import time
 import traceback
 from typing import Any
 
-# What an operator can be told, in the order of a life. A test finds events missing here.
+# All an operator can be told. A test reads the source and finds events that are missing here.
 EVENTS: dict[str, str] = {
     "supervisor.started": "the API answers and a worker is ready",
     "supervisor.stopping": "a signal asked for the end; children are stopped in order",
-    "supervisor.stopped": "every child has ended",
     "supervisor.hurried": "a second signal: children are killed, only the server may finish",
+    "supervisor.stopped": "every child has ended",
     "child.started": "a child process was forked",
     "child.unforked": "the machine refused a new process; it is tried again",
     "child.ready": "a child process said it is ready to serve",
     "child.slow": "a child did not become ready in time and is killed",
-    "child.ended": "a child process ended when it was asked to",
     "child.died": "a child process ended unasked; it is started again after `restart_in_s`",
+    "child.ended": "a child process ended when it was asked to",
     "child.killed": "a child did not end in time and is killed",
     "child.given_up": "a role never became ready; flowd stops",
     "role.failed": "a role ended with an exception",
-    "server.orphaned": "the server of a killed supervisor was still there and is ended first",
-    "server.loading": "Redis reads its data; nothing can run before it is done",
     "control.refused": "a request on the control socket made no sense",
+    "server.loading": "Redis reads its data; nothing can run before it is done",
+    "server.orphaned": "the server of a killed supervisor was still there and is ended first",
+    "redis.lost": "Redis does not answer or refuses writes; this process waits for it",
+    "redis.found": "Redis answers again",
+    "request.failed": "a request was answered with a 5xx that nobody foresaw",
+    "worker.enrolled": "a worker took its lease and takes nodes from now on",
+    "worker.recovered": "what a dead or stopped worker held was given to others",
+    "worker.abandoned": "a worker could not return what it held; its lease will run out",
+    "worker.ended": "a worker ends its process: what it still runs is not its own any more",
+    "lease.lost": "a worker could not renew its lease; it begins anew with nothing",
+    "node.completed": "a node ended well",
+    "node.failed": "a node ended badly; what depends on it fails without running",
+    "node.refused": "a late result was dropped: the node belongs to another attempt",
+    "node.requeued": "a node that was held by a dead worker waits for its next attempt",
+    "node.poisoned": "a node whose workers died each time is failed and will not run again",
+    "node.restored": "a node that waited without an entry in the stream got one",
+    "continuation.finished": "somebody died between a node's end and its dependents; that is done",
+    "entry.buried": "an entry of the stream that makes no sense was set aside with its bytes",
+    "execution.corrupt": "the keys of an execution were damaged; it is failed visibly",
     "library.logged": "a library had something to say",
 }
 

@@ -74,18 +74,31 @@ async def _release_process(store: Store, pid: int, cause: str, is_blamed: bool) 
 async def recover_worker(
     store: Store, plans: Plans, consumer: str, cause: str, *, is_blamed: bool
 ) -> int:
-    """Requeue every entry a consumer holds, then forget the consumer; how many were requeued."""
-    after, requeued = "", 0
-    while page := await store.tasks.pending_ids(consumer, after):
-        for entry_id in page:
-            requeued += await recover_entry(
-                store, plans, entry_id, consumer, cause, is_blamed=is_blamed
-            )
-        after = page[-1]
+    """Requeue every entry a consumer holds, then forget the consumer; how many were requeued.
+
+    Its lease goes first: a worker that is not as dead as it seemed hears so when it next renews. The
+    list of what it holds is read to its end before anything is requeued, because such a worker may
+    well take the very entries this makes.
+    """
+    await store.tasks.revoke_lease(consumer)
+    requeued = 0
+    for entry_id in await _pending_ids(store, consumer):
+        requeued += await recover_entry(
+            store, plans, entry_id, consumer, cause, is_blamed=is_blamed
+        )
     await store.tasks.retire_worker(consumer)
     if requeued or is_blamed:
         log.warning("worker.recovered", consumer=consumer, cause=cause, nodes=requeued)
     return requeued
+
+
+async def _pending_ids(store: Store, consumer: str | None) -> list[str]:
+    found: list[str] = []
+    after = ""
+    while page := await store.tasks.pending_ids(consumer, after):
+        found += page
+        after = page[-1]
+    return found
 
 
 async def recover_entry(
@@ -154,11 +167,7 @@ async def recover_orphans(store: Store, plans: Plans) -> None:
     while page := await store.tasks.stream_page(after):
         delivered += [one for one, _ in page if _entry_order(one) <= last_delivered]
         after = page[-1][0]
-    pending: set[str] = set()
-    after = ""
-    while delivered and (ids := await store.tasks.pending_ids(None, after)):
-        pending.update(ids)
-        after = ids[-1]
+    pending = set(await _pending_ids(store, None)) if delivered else set()
     for entry_id in delivered:
         if entry_id not in pending:
             cause = "its consumer group was destroyed"

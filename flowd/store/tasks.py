@@ -347,6 +347,10 @@ class Tasks:
         outcome = await self._client.run(scripts.RENEW_LEASE, (keys.LEASES,), consumer)
         return bool(outcome == "renewed")
 
+    async def revoke_lease(self, consumer: str) -> None:
+        """Take a worker's lease away; it hears so at its next renewal."""
+        await self._client.execute("HDEL", keys.LEASES, consumer)
+
     async def leases(self) -> dict[str, int | None]:
         """Heartbeat sequence of every consumer, None for one that holds entries without a lease."""
         flat, consumers = await self._client.converse(

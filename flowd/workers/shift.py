@@ -65,13 +65,17 @@ class Equipment:
 
 
 class Shift:
-    """`work` until drained; `close` lets go of what still runs."""
+    """`work` until drained; `close` lets go of what still runs.
 
-    def __init__(self, equipment: Equipment, consumer: str) -> None:
+    `on_stale` hears of a node that was taken away, which happens when the lease is gone.
+    """
+
+    def __init__(self, equipment: Equipment, consumer: str, on_stale: Callable[[], None]) -> None:
         settings, store, plans = equipment.settings, equipment.store, equipment.plans
         self._store = store
         self._plans = plans
         self._consumer = consumer
+        self._on_stale = on_stale
         self._slots_max = settings.workers.concurrency
         self._session = store.tasks.open_session(consumer)
         self._intake = Intake(store, plans, equipment.registry, consumer)
@@ -220,6 +224,8 @@ class Shift:
         if outcome == "corrupt":
             self._carry_on(_fail_corrupt, entry)
             return
+        if outcome == "stale":
+            self._on_stale()
         log.warning(
             "node.refused",
             execution_id=entry.execution_id,

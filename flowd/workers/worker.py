@@ -19,7 +19,7 @@ from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group, recover_worker
 from flowd.store import Store, open_store
-from flowd.workers.lease import keep_lease
+from flowd.workers.lease import Lease
 from flowd.workers.pauses import growing_pauses
 from flowd.workers.registry import Registry, Resources, built_in_registry
 from flowd.workers.shift import Equipment, Shift
@@ -95,8 +95,9 @@ class Worker:
 
     async def _work(self, consumer: str) -> None:
         """One shift: until drained, or until the lease is lost."""
-        shift = self._shift = Shift(self._equipment, consumer)
-        lease = asyncio.create_task(keep_lease(self._store.tasks, consumer))
+        right = Lease(self._store.tasks, consumer)
+        shift = self._shift = Shift(self._equipment, consumer, on_stale=right.doubt)
+        lease = asyncio.create_task(right.keep())
         work = asyncio.create_task(shift.work(self._drain_s))
         await asyncio.wait((lease, work), return_when=asyncio.FIRST_COMPLETED)
         is_lost = not work.done()

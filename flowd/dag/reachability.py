@@ -157,14 +157,11 @@ def _missed_targets(
     upstream: dict[Node, int] = {}
     missed: set[tuple[Node, Node]] = set()
     for component in components:
-        is_cycle = len(component) > 1 or component[0] in dependencies[component[0]]
+        # In a knot every node is a dependency of another one, so all of them are reached.
         reached = 0
         for node in component:
             for dependency in dependencies[node]:
                 reached |= upstream.get(dependency, 0) | bit.get(dependency, 0)
-        if is_cycle:
-            for node in component:
-                reached |= bit.get(node, 0)
         for node in component:
             upstream[node] = reached
             for target in references.get(node, ()):

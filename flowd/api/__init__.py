@@ -1,0 +1,1 @@
+"""The HTTP API: what clients send is validated here, what goes wrong becomes a problem document."""

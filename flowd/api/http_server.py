@@ -1,0 +1,140 @@
+"""Serve on a listener that is already bound: uvicorn, with flowd's stop and its time limits."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from flowd.api.problems import KINDS, MEDIA_TYPE, problem_document
+
+HEAD_S_MAX = 8.0
+HEAD_BYTES_MAX = 64 * 1024
+KEEP_ALIVE_S = 30
+# A client still sending its body when the API stops has not been promised anything yet.
+STOP_BODY_S_MAX = 1.0
+
+
+class _Protocol(HttpToolsProtocol):
+    """One connection. Bounds the head of a request, in time and size, which uvicorn does not."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._is_in_head = False
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._arm(HEAD_S_MAX)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse("head_too_large", f"the head exceeds {HEAD_BYTES_MAX:,} bytes")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head = True
+        self._head_bytes = 0
+        if self._deadline is None:
+            self._arm(HEAD_S_MAX)
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._disarm()
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            # Proxies and servers disagree on which of two hosts is meant: RFC 9112 3.2.
+            raise ValueError("a request must name one host")
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        self._refuse("bad_request", "this is not a valid HTTP/1.1 request")
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.cycle is not None and self.cycle.more_body:
+            self._arm(STOP_BODY_S_MAX)
+
+    def _refuse(self, code: str, detail: str) -> None:
+        self._is_in_head = False
+        body = problem_document(code, detail)
+        head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        line = STATUS_LINE[KINDS[code].status]
+        self.transport.write(line + head % (MEDIA_TYPE.encode(), len(body)) + body)
+        self.transport.close()
+
+    def _arm(self, delay_s: float) -> None:
+        self._disarm()
+        self._deadline = self.loop.call_later(delay_s, self.transport.close)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class HttpServer(uvicorn.Server):
+    """Accepts on `listener` until SIGTERM or SIGINT, answers what it has begun, and returns.
+
+    `ready` is called once, when connections are accepted. Connections that only wait for a next
+    request are closed at once. A second signal ends without waiting for anybody.
+    """
+
+    def __init__(self, app: ASGIApp, *, grace_s: float, ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=_Protocol,
+                ws="none",
+                lifespan="on",
+                interface="asgi3",
+                access_log=False,
+                log_config=None,
+                log_level="error",
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=grace_s,  # type: ignore[arg-type]
+            )
+        )
+        self._ready = ready
+
+    async def serve_on(self, listener: socket.socket) -> None:
+        await self.serve(sockets=[listener])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        # uvicorn's own raises the signal again in the end, and the process would die of it.
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True

@@ -1,0 +1,203 @@
+"""Turn whatever goes wrong into a problem document (RFC 9457); the one place to choose a status.
+
+No traceback ever reaches a client: an error nobody foresaw is logged with its own, and answered
+with a 500 that says as little as can be said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
+
+from flowd.errors import FlowdError, InvalidWorkflow, Problem
+from flowd.log import get_logger
+
+log = get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+# How many problems the sentence in `detail` names; `errors` lists them all.
+DETAIL_PROBLEMS_MAX = 3
+TEXT_CHARS_SHOWN_MAX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How an error with a certain code is answered. `retry_after_s` is None for no header."""
+
+    status: int
+    title: str
+    retry_after_s: int | None = None
+
+
+_DEFECT = Kind(500, "Internal error")
+
+# Every public code there is. A test walks the error tree and fails on a code that is missing here.
+KINDS: Mapping[str, Kind] = {
+    # What the client can mend.
+    "invalid_workflow": Kind(400, "Invalid workflow"),
+    "bad_request": Kind(400, "Bad request"),
+    "unknown_execution": Kind(404, "Unknown execution"),
+    "not_found": Kind(404, "Not found"),
+    "method_not_allowed": Kind(405, "Method not allowed"),
+    "body_too_slow": Kind(408, "Body too slow"),
+    "body_too_large": Kind(413, "Body too large"),
+    "head_too_large": Kind(431, "Request head too large"),
+    # What passes: the same request may be sent again.
+    "stopping": Kind(503, "Stopping", retry_after_s=1),
+    "store_unavailable": Kind(503, "Store unavailable", retry_after_s=1),
+    "missing_script": Kind(503, "Store unavailable", retry_after_s=1),
+    "missing_group": Kind(503, "Store unavailable", retry_after_s=1),
+    "store_full": Kind(503, "Store full", retry_after_s=10),
+    "store_read_only": Kind(503, "Store is read-only", retry_after_s=10),
+    # What a person has to look at.
+    "internal": _DEFECT,
+    "store_failed": _DEFECT,
+    "wrong_type": _DEFECT,
+    "corrupt_execution": Kind(500, "Corrupt execution"),
+    # What no request should ever meet.
+    "invalid_settings": _DEFECT,
+    "template_failed": _DEFECT,
+    "handler_failed": _DEFECT,
+    "unknown_handler": _DEFECT,
+    "lease_lost": _DEFECT,
+    "server_failed": _DEFECT,
+    "already_running": _DEFECT,
+    "crash_loop": _DEFECT,
+}
+
+_CODES_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_INTERNAL_DETAIL = "flowd could not answer this request because of a defect; its log says more"
+
+
+def problem_document(code: str, detail: str, problems: Sequence[Problem] = ()) -> bytes:
+    """The body. Without `problems`, the detail is the only one."""
+    kind = KINDS[code]
+    return orjson.dumps(
+        {
+            "type": f"urn:flowd:problem:{code}",
+            "title": kind.title,
+            "status": kind.status,
+            "detail": detail,
+            "code": code,
+            "errors": [
+                {"path": problem.path, "code": problem.code, "message": problem.message}
+                for problem in problems or (Problem("", code, detail),)
+            ],
+        }
+    )
+
+
+def problem_response(
+    code: str,
+    detail: str,
+    problems: Sequence[Problem] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    kind = KINDS[code]
+    sent = dict(headers or {})
+    if kind.retry_after_s is not None:
+        sent["retry-after"] = str(kind.retry_after_s)
+    if kind.status in (408, 413):
+        # The rest of the body is not read: no further request can follow it.
+        sent["connection"] = "close"
+    document = problem_document(code, detail, problems)
+    return Response(document, kind.status, sent, MEDIA_TYPE)
+
+
+def summarize(problems: Sequence[Problem]) -> str:
+    """One sentence on all problems. It names cycles first, because clients look for the word."""
+    if len(problems) == 1:
+        return str(problems[0])
+    first = sorted(problems, key=lambda problem: problem.code != "cycle")[:DETAIL_PROBLEMS_MAX]
+    count = f"{len(problems)} problems"
+    named = "; ".join(str(problem) for problem in first)
+    return f"{count}, among them: {named}" if len(problems) > len(first) else f"{count}: {named}"
+
+
+async def _answer_flowd_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, FlowdError)
+    if isinstance(error, InvalidWorkflow):
+        return problem_response(error.code, summarize(error.problems), error.problems)
+    kind = KINDS.get(error.code, _DEFECT)
+    if kind.status != 500:
+        return problem_response(error.code, str(error))
+    _log_failure(request.scope, error)
+    # The text of a defect may tell a stranger too much; that of a corrupt execution helps.
+    if kind is _DEFECT:
+        return problem_response("internal", _INTERNAL_DETAIL)
+    return problem_response(error.code, str(error))
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _CODES_BY_STATUS.get(error.status_code, "bad_request")
+    method = request.method
+    path = request.scope["path"][:TEXT_CHARS_SHOWN_MAX]
+    headers = error.headers or {}
+    if code == "not_found":
+        detail = f"there is nothing at {path!r}"
+    elif code == "method_not_allowed":
+        detail = f"{method} is not allowed at {path!r}; use {headers.get('Allow', 'another')}"
+    else:
+        detail = error.detail
+    return problem_response(code, detail, headers=headers)
+
+
+async def _answer_nobody(_request: Request, _error: Exception) -> Response:
+    # The client is gone; the answer is never sent.
+    return problem_response("bad_request", "the connection was closed before the body had ended")
+
+
+EXCEPTION_HANDLERS: Mapping[type[Exception], ExceptionHandler] = {
+    FlowdError: _answer_flowd_error,
+    HTTPException: _answer_http_exception,
+    ClientDisconnect: _answer_nobody,
+}
+
+
+class UnforeseenErrors:
+    """Answers what no handler answered. Wraps the routes, inside Starlette's own last resort."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except asyncio.CancelledError:
+            # The server cancels what has not been answered at the end of the grace period.
+            if has_started:
+                raise
+            detail = "flowd is stopping; send the request again"
+            await problem_response("stopping", detail)(scope, receive, send)
+        except Exception as error:
+            _log_failure(scope, error)
+            if has_started:
+                raise
+            await problem_response("internal", _INTERNAL_DETAIL)(scope, receive, send)
+
+
+def _log_failure(scope: Scope, error: Exception) -> None:
+    log.error(
+        "request.failed",
+        method=scope["method"],
+        path=scope["path"][:TEXT_CHARS_SHOWN_MAX],
+        error=error,
+    )

@@ -1,0 +1,17 @@
+"""`GET /health`: the API is alive. It asks nobody else, so that a slow Redis restarts no API."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from flowd.api.responses import json_response
+from flowd.api.schemas import Health
+
+
+async def show_health(_request: Request) -> Response:
+    return json_response(Health(status="ok"))
+
+
+ROUTES = [Route("/health", show_health, methods=["GET"])]

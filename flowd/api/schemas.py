@@ -1,0 +1,57 @@
+"""The bodies the API answers with. Clients rely on them: they may not grow a field.
+
+The body of a submission is `flowd.dag.definition.WorkflowDefinition`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from flowd.dag.states import ExecutionState
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Health(_Body):
+    status: str
+
+
+class Submitted(_Body):
+    execution_id: str
+    message: str
+
+
+class Triggered(_Body):
+    message: str
+    execution_id: str
+
+
+class ExecutionStatus(_Body):
+    execution_id: str
+    status: ExecutionState
+
+
+class ExecutionResults(_Body):
+    execution_id: str
+    results: dict[str, Any]
+
+
+class ProblemEntry(_Body):
+    path: str
+    code: str
+    message: str
+
+
+class ProblemDocument(_Body):
+    """RFC 9457, with flowd's stable `code` and every single problem in `errors`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[ProblemEntry]

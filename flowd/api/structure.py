@@ -1,0 +1,94 @@
+"""Say why the models refused the shape of a document: the pieces one by one, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from flowd.api.body import join_path
+from flowd.api.report import Report, quote
+from flowd.api.suggestions import Suggestions
+from flowd.dag.definition import DagDefinition, NodeDefinition, WorkflowDefinition
+from flowd.dag.templating import describe_type
+
+_SOME_NODE = {"id": "A", "handler": "noop"}
+_STAND_INS: Mapping[str, Any] = {
+    "dag": {"nodes": [_SOME_NODE]},
+    "nodes": [_SOME_NODE],
+    "dependencies": ["A"],
+}
+
+
+def explain_structure(report: Report, document: Any) -> None:
+    """Everything the models find wrong with the shape of a document they refused."""
+    if not _explain_object(report, WorkflowDefinition, document, ""):
+        return
+    dag = document.get("dag")
+    if not isinstance(dag, dict):
+        return
+    _explain_object(report, DagDefinition, dag, "dag")
+    nodes = dag.get("nodes")
+    for index, node in enumerate(nodes if isinstance(nodes, list) else ()):
+        path = f"dag.nodes[{index}]"
+        if _explain_object(report, NodeDefinition, node, path):
+            _explain_dependencies(report, node.get("dependencies"), path)
+
+
+def _explain_dependencies(report: Report, dependencies: Any, path: str) -> None:
+    for position, value in enumerate(dependencies if isinstance(dependencies, list) else ()):
+        if not isinstance(value, str):
+            message = f"expected a node id, not {describe_type(value)}"
+            report.add(f"{path}.dependencies[{position}]", "wrong_type", message)
+
+
+def _explain_object(report: Report, model: type[BaseModel], value: Any, path: str) -> bool:
+    """Report what is wrong with an object itself, not with what is in it; False if it is none."""
+    if not isinstance(value, dict):
+        report.add(path, "wrong_type", f"expected an object, not {describe_type(value)}")
+        return False
+    known = {name: _stand_in(name, value[name]) for name in model.model_fields if name in value}
+    if len(known) < len(value):
+        suggestions = Suggestions(model.model_fields)
+        for name in value:
+            if name not in known:
+                message = f"unknown field{suggestions.hint(name)}"
+                report.add(join_path(path, name), "unknown_field", message)
+    try:
+        model.model_validate(known)
+    except ValidationError as refused:
+        for error in refused.errors(include_url=False):
+            if len(error["loc"]) == 1:
+                code, message = _translate(error["type"], error["msg"], error["input"])
+                report.add(join_path(path, str(error["loc"][0])), code, message)
+    return True
+
+
+def _stand_in(field: str, value: Any) -> Any:
+    """Something valid of the same type, where what is in the value is explained on its own.
+
+    A million bad items would be a million errors, each of them found anew at every level above.
+    """
+    stand_in = _STAND_INS.get(field)
+    return stand_in if value and isinstance(value, type(stand_in)) else value
+
+
+def _translate(kind: str, text: str, value: Any) -> tuple[str, str]:
+    """The code and the message for an error of pydantic's."""
+    expected = {
+        "string_type": "a string",
+        "list_type": "an array",
+        "dict_type": "an object",
+        "model_type": "an object",
+    }
+    if kind in expected:
+        return "wrong_type", f"expected {expected[kind]}, not {describe_type(value)}"
+    if kind == "missing":
+        return "missing_field", "this field is required"
+    if kind == "string_pattern_mismatch":
+        rule = "1 to 128 letters, digits, '_' and '-', the first of them not '-'"
+        return "bad_id", f"bad node id {quote(value)}; use {rule}"
+    if kind == "too_short":
+        return "empty_dag", "a workflow needs at least one node"
+    return "invalid_value", text[:1].lower() + text[1:]

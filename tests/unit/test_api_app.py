@@ -1,0 +1,179 @@
+"""The application with no Redis to be reached: what needs none, and what is said where one does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx2
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from flowd.api import body
+from flowd.api.app import create_app
+from flowd.config import load_settings
+from flowd.errors import CorruptExecution, FlowdError, StoreError, StoreFull, StoreReadOnly
+from flowd.store import open_store
+
+GOOD = {"name": "one", "dag": {"nodes": [{"id": "A", "handler": "noop"}]}}
+SOME_ID = "0123456789abcdef01234567"
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Starlette:
+    config = tmp_path / "flowd.toml"
+    config.touch()
+    nowhere = load_settings(config, {}, {}).with_redis_socket(str(tmp_path / "no.sock"))
+    return create_app(open_store(nowhere), ("noop",))
+
+
+@pytest.fixture
+def client(app: Starlette) -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client
+
+
+def problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = response.json()
+    assert document["status"] == status
+    assert document["code"] == code
+    assert set(document) == {"type", "title", "status", "detail", "code", "errors"}
+    return document
+
+
+def test_health_answers_without_a_store(client: TestClient) -> None:
+    response = client.get("/health")
+    assert (response.status_code, response.content) == (200, b'{"status":"ok"}')
+    assert response.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/workflow"),
+        ("POST", f"/workflow/trigger/{SOME_ID}"),
+        ("GET", f"/workflows/{SOME_ID}"),
+        ("GET", f"/workflows/{SOME_ID}/results"),
+    ],
+)
+def test_without_a_store_requests_are_told_to_come_back(
+    client: TestClient, method: str, path: str
+) -> None:
+    response = client.request(method, path, json=GOOD)
+    problem(response, 503, "store_unavailable")
+    assert int(response.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize("execution_id", ["x", "0" * 23, "0" * 25, "G" * 24, SOME_ID.upper(), "é"])
+def test_what_cannot_be_an_id_is_unknown_without_a_store(
+    client: TestClient, execution_id: str
+) -> None:
+    problem(client.get(f"/workflows/{execution_id}"), 404, "unknown_execution")
+    problem(client.get(f"/workflows/{execution_id}/results"), 404, "unknown_execution")
+    problem(client.post(f"/workflow/trigger/{execution_id}"), 404, "unknown_execution")
+
+
+def test_an_unknown_path_is_a_problem(client: TestClient) -> None:
+    document = problem(client.get("/nope"), 404, "not_found")
+    assert document["detail"] == "there is nothing at '/nope'"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/health", {"GET", "HEAD"}),
+        ("GET", "/workflow", {"POST"}),
+        ("GET", f"/workflow/trigger/{SOME_ID}", {"POST"}),
+        ("DELETE", f"/workflows/{SOME_ID}", {"GET", "HEAD"}),
+    ],
+)
+def test_another_method_is_a_problem_that_names_the_right_one(
+    client: TestClient, method: str, path: str, allowed: set[str]
+) -> None:
+    response = client.request(method, path)
+    problem(response, 405, "method_not_allowed")
+    assert set(response.headers["allow"].split(", ")) == allowed
+
+
+def test_a_wrong_workflow_is_a_problem_with_all_its_reasons(client: TestClient) -> None:
+    wrong = {
+        "name": "x",
+        "dag": {
+            "nodes": [
+                {"id": "A", "handler": "nop", "dependencies": ["B"]},
+                {"id": "B", "handler": "noop", "dependencies": ["A"]},
+            ]
+        },
+    }
+    document = problem(client.post("/workflow", json=wrong), 400, "invalid_workflow")
+    assert "cycle A -> B -> A" in document["detail"]
+    assert [(one["path"], one["code"]) for one in document["errors"]] == [
+        ("dag.nodes[0].dependencies[0]", "cycle"),
+        ("dag.nodes[0].handler", "unknown_handler"),
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b'{"name": NaN}', b"[]"])
+def test_garbage_is_a_problem(client: TestClient, content: bytes) -> None:
+    problem(client.post("/workflow", content=content), 400, "invalid_workflow")
+
+
+def test_a_body_over_the_limit_is_refused_announced_or_not(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "BODY_BYTES_MAX", 1000)
+    chunks = (b"x" * 100 for _ in range(11))
+    for response in (
+        client.post("/workflow", content=b"x" * 1001),
+        client.post("/workflow", content=chunks),
+    ):
+        problem(response, 413, "body_too_large")
+        assert response.headers["connection"] == "close"
+    padded = json.dumps(GOOD).encode().ljust(1000)
+    problem(client.post("/workflow", content=padded), 503, "store_unavailable")
+
+
+class _Unmapped(StoreError):
+    code = "no_such_code_in_the_table"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (StoreFull("full"), 503, "store_full"),
+        (StoreReadOnly("read-only"), 503, "store_read_only"),
+        (CorruptExecution(SOME_ID, "its status is 'x'"), 500, "corrupt_execution"),
+        (StoreError("a secret of the store"), 500, "internal"),
+        (_Unmapped("a secret of the store"), 500, "internal"),
+        (RuntimeError("a secret of the code"), 500, "internal"),
+    ],
+)
+def test_an_error_is_answered_by_its_code_and_a_defect_is_logged_not_told(
+    app: Starlette,
+    error: Exception,
+    status: int,
+    code: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async def fail(_request: Request) -> NoReturn:
+        raise error
+
+    app.router.routes.append(Route("/fail", fail))
+    with TestClient(app) as client:
+        response = client.get("/fail")
+    problem(response, status, code)
+    assert "secret" not in response.text
+    assert "Traceback" not in response.text
+    assert "retry-after" in response.headers or status == 500
+    logged = capfd.readouterr().err
+    assert ("request.failed" in logged) == (status == 500)
+    if not isinstance(error, FlowdError):
+        assert "Traceback" in logged
+        assert "a secret of the code" in logged

@@ -1,0 +1,252 @@
+"""The HTTP server on a listener of its own: when it is ready, what it refuses, how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from flowd.api import http_server
+from flowd.api.http_server import HttpServer
+from flowd.api.problems import UnforeseenErrors
+
+TIMEOUT_S = 10.0
+
+
+class Running:
+    """A server under test, in this process, and what its application saw."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.ready_calls = 0
+        self.is_ready = asyncio.Event()
+        self.has_begun = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.is_stopping = False
+        self.has_closed = False
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self.address)
+
+    def stop(self) -> None:
+        self.is_stopping = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def ready(self) -> None:
+        self.ready_calls += 1
+        self.is_ready.set()
+
+    def server(self, grace_s: float) -> HttpServer:
+        self.address = self.listener.getsockname()
+
+        async def quick(_request: Request) -> Response:
+            return Response(b"quick")
+
+        async def slow(_request: Request) -> Response:
+            self.has_begun.set()
+            await self.may_end.wait()
+            return Response(b"slow")
+
+        async def upload(request: Request) -> Response:
+            self.has_begun.set()
+            return Response(str(len(await request.body())))
+
+        @asynccontextmanager
+        async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
+            yield
+            self.has_closed = True
+
+        routes = [
+            Route("/quick", quick),
+            Route("/slow", slow),
+            Route("/upload", upload, methods=["POST"]),
+        ]
+        app = Starlette(routes=routes, lifespan=lifespan)
+        return HttpServer(UnforeseenErrors(app), grace_s=grace_s, ready=self.ready)
+
+
+def run(story: Callable[[Running], Awaitable[None]], *, grace_s: float = 5.0) -> Running:
+    """Run a story beside a server, and stop the server where the story did not."""
+
+    async def both() -> Running:
+        running = Running()
+        serving = asyncio.create_task(running.server(grace_s).serve_on(running.listener))
+        await running.is_ready.wait()
+        try:
+            await story(running)
+        finally:
+            if not running.is_stopping:
+                running.stop()
+            await serving
+        return running
+
+    return asyncio.run(asyncio.wait_for(both(), TIMEOUT_S))
+
+
+async def ask(running: Running, request: bytes) -> bytes:
+    """Everything the server says until it closes the connection."""
+    reader, writer = await running.connect()
+    writer.write(request)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def test_ready_is_called_once_and_a_signal_ends_it_in_order() -> None:
+    async def story(running: Running) -> None:
+        answer = await ask(running, b"GET /quick HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.endswith(b"quick")
+        assert b"\r\nserver:" not in answer.lower()
+
+    running = run(story)
+    assert running.ready_calls == 1
+    assert running.has_closed
+
+
+def test_a_stop_answers_what_has_begun_and_closes_what_is_idle() -> None:
+    async def story(running: Running) -> None:
+        idle_reader, idle = await running.connect()
+        idle.write(b"GET /quick HTTP/1.1\r\nHost: a\r\n\r\n")
+        await idle_reader.readuntil(b"quick")
+        _, silent = await running.connect()
+        slow_reader, slow = await running.connect()
+        slow.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        await running.has_begun.wait()
+        running.stop()
+        assert await idle_reader.read() == b""
+        running.may_end.set()
+        assert (await slow_reader.read()).endswith(b"slow")
+        for writer in (idle, silent, slow):
+            writer.close()
+
+    started = time.monotonic()
+    assert run(story).has_closed
+    assert time.monotonic() - started < 3
+
+
+def test_what_is_not_answered_within_the_grace_period_is_told_so() -> None:
+    async def story(running: Running) -> None:
+        reader, writer = await running.connect()
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        await running.has_begun.wait()
+        running.stop()
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b'"code":"stopping"' in answer
+        writer.close()
+
+    run(story, grace_s=0.2)
+
+
+def test_an_upload_that_does_not_end_does_not_hold_up_a_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_server, "STOP_BODY_S_MAX", 0.1)
+
+    async def story(running: Running) -> None:
+        reader, writer = await running.connect()
+        writer.write(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome")
+        await running.has_begun.wait()
+        running.stop()
+        assert await reader.read() == b""
+        writer.close()
+
+    run(story, grace_s=60)
+
+
+HOSTS = b"GET /quick HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"
+BOTH_LENGTHS = (
+    b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        HOSTS,
+        b"GET /quick HTTP/1.1\r\n\r\n",
+        BOTH_LENGTHS,
+        b"\x00\xff nonsense\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /quick HTTP/1.1\r\nHost: a\r\nbad header\r\n\r\n",
+    ],
+)
+def test_what_is_not_http_is_a_problem_document(request_bytes: bytes) -> None:
+    async def story(running: Running) -> None:
+        answer = await ask(running, request_bytes)
+        assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert b"content-type: application/problem+json\r\n" in answer
+        assert b'"code":"bad_request"' in answer
+
+    run(story)
+
+
+def test_a_head_without_end_is_refused() -> None:
+    async def story(running: Running) -> None:
+        endless = b"GET /quick HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 20_000
+        answer = await ask(running, endless)
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert b'"code":"head_too_large"' in answer
+
+    run(story)
+
+
+def test_a_long_body_in_one_piece_with_its_head_is_no_long_head() -> None:
+    async def story(running: Running) -> None:
+        length = http_server.HEAD_BYTES_MAX * 2
+        head = (
+            b"POST /upload HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        )
+        answer = await ask(running, head % length + b"x" * length)
+        assert answer.endswith(b"%d" % length)
+
+    run(story)
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /quick HT", b"GET /quick HTTP/1.1\r\nHost: a\r\n"])
+def test_a_head_that_does_not_come_closes_the_connection(
+    monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(http_server, "HEAD_S_MAX", 0.1)
+
+    async def story(running: Running) -> None:
+        assert await ask(running, begun) == b""
+
+    run(story)
+
+
+def test_a_second_head_on_a_connection_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "HEAD_S_MAX", 0.1)
+
+    async def story(running: Running) -> None:
+        answer = await ask(running, b"GET /quick HTTP/1.1\r\nHost: a\r\n\r\nGET /sl")
+        assert answer.endswith(b"quick")
+
+    run(story)
+
+
+def test_a_second_signal_ends_without_waiting() -> None:
+    async def story(running: Running) -> None:
+        _, writer = await running.connect()
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        await running.has_begun.wait()
+        running.stop()
+        await asyncio.sleep(0)
+        running.stop()
+        writer.close()
+
+    started = time.monotonic()
+    run(story, grace_s=60)
+    assert time.monotonic() - started < 3

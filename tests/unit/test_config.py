@@ -1,0 +1,271 @@
+"""Settings: where a value comes from, and what a mistake is answered with."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowd.config import Settings, load_settings
+from flowd.errors import InvalidSettings
+
+Load = Callable[..., Settings]
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Settings of a folder of our own, with nothing of this machine's environment."""
+    monkeypatch.chdir(tmp_path)
+
+    def load(
+        toml: str = "", *, dotenv: str = "", flags: Any = None, environ: Any = None
+    ) -> Settings:
+        if toml:
+            (tmp_path / "flowd.toml").write_text(toml)
+        if dotenv:
+            (tmp_path / ".env").write_text(dotenv)
+        return load_settings(None, flags or {}, environ or {})
+
+    return load
+
+
+def problems_of(load: Load, *arguments: Any, **named: Any) -> list[str]:
+    with pytest.raises(InvalidSettings) as caught:
+        load(*arguments, **named)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_without_any_source_the_documented_defaults_hold(load: Load, tmp_path: Path) -> None:
+    settings = load()
+
+    assert (settings.redis.host, settings.redis.port, settings.redis.db) == ("localhost", 6379, 0)
+    assert (settings.environment, settings.debug) == ("development", True)
+    assert (settings.tasks.stream, settings.tasks.group) == ("workflow:tasks", "workflow_group")
+    assert settings.workers.name.startswith("worker-")
+    assert (settings.api.host, settings.api.port, settings.api.processes) == ("127.0.0.1", 8000, 1)
+    assert (settings.workers.count, settings.workers.concurrency) == (2, 64)
+    assert (settings.redis.mode, settings.redis.durability) == ("auto", "always")
+    assert (settings.scheduler.interval_s, settings.shutdown.grace_s) == (1.0, 30.0)
+    assert settings.redis.data_dir == tmp_path / ".flowd"
+
+
+SOURCES = [
+    ("default", 6379),
+    ("file", 1001),
+    ("dotenv", 1002),
+    ("documented", 1003),
+    ("flowd", 1004),
+]
+
+
+@pytest.mark.parametrize(("strongest", "port"), SOURCES)
+def test_a_value_comes_from_the_strongest_source(load: Load, strongest: str, port: int) -> None:
+    given = [name for name, _ in SOURCES[: [name for name, _ in SOURCES].index(strongest) + 1]]
+    environ = {}
+    if "documented" in given:
+        environ["REDIS_PORT"] = "1003"
+    if "flowd" in given:
+        environ["FLOWD_REDIS__PORT"] = "1004"
+
+    settings = load(
+        "[redis]\nport = 1001" if "file" in given else "",
+        dotenv="REDIS_PORT=1002" if "dotenv" in given else "",
+        environ=environ,
+    )
+
+    assert settings.redis.port == port
+
+
+def test_a_flag_wins_over_everything_and_an_absent_flag_over_nothing(load: Load) -> None:
+    settings = load(
+        "[workers]\ncount = 7",
+        flags={"api.port": 0, "workers.count": None},
+        environ={"FLOWD_API__PORT": "9000"},
+    )
+
+    assert (settings.api.port, settings.workers.count) == (0, 7)
+
+
+def test_the_documented_variables_are_read_from_the_environment_and_dotenv(load: Load) -> None:
+    settings = load(
+        dotenv="export REDIS_HOST=redis.internal\nENVIRONMENT='production'\n# REDIS_DB=9\n",
+        environ={
+            "REDIS_DB": "3",
+            "DEBUG": "False",
+            "WORKER_STREAM": "s",
+            "WORKER_GROUP": "g",
+            "WORKER_NAME": "w",
+        },
+    )
+
+    assert (settings.redis.host, settings.redis.db) == ("redis.internal", 3)
+    assert (settings.environment, settings.debug) == ("production", False)
+    assert (settings.tasks.stream, settings.tasks.group) == ("s", "g")
+    assert settings.workers.name == "w"
+
+
+def test_an_empty_documented_variable_is_not_given(load: Load) -> None:
+    assert load(environ={"REDIS_PORT": "", "DEBUG": ""}).redis.port == 6379
+
+
+def test_foreign_variables_in_dotenv_are_nobodys_business(load: Load) -> None:
+    assert load(dotenv="PORT=1\nAWS_REGION=x\n").api.port == 8000
+
+
+def test_dotenv_is_read_from_the_folder_of_the_config_file(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.toml").touch()
+    (tmp_path / ".env").write_text("REDIS_PORT=7001")
+
+    assert load_settings(tmp_path / "elsewhere.toml", {}, {}).redis.port == 7001
+
+
+def test_lists_are_read_from_the_file_and_with_commas_from_a_variable(load: Load) -> None:
+    name = "FLOWD_HANDLERS__CALL_EXTERNAL_SERVICE__SIMULATED_HOSTS"
+    from_file = load('[handlers.call_external_service]\nsimulated_hosts = ["a", "b"]')
+    from_variable = load(environ={name: "c, d"})
+
+    assert from_file.handlers.call_external_service.simulated_hosts == ("a", "b")
+    assert from_variable.handlers.call_external_service.simulated_hosts == ("c", "d")
+
+
+def test_a_relative_data_dir_starts_from_where_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "here").mkdir()
+    config = tmp_path / "etc" / "flowd.toml"
+    config.write_text('[redis]\ndata_dir = "data"')
+    monkeypatch.chdir(tmp_path / "here")
+
+    assert load_settings(config, {}, {}).redis.data_dir == tmp_path / "etc" / "data"
+    flags = {"redis.data_dir": "data"}
+    assert load_settings(config, flags, {}).redis.data_dir == tmp_path / "here" / "data"
+    config.write_text("")
+    assert load_settings(config, {}, {}).redis.data_dir == tmp_path / "etc" / ".flowd"
+
+
+def test_every_problem_is_reported_at_once_with_its_place(load: Load, tmp_path: Path) -> None:
+    found = problems_of(
+        load,
+        "[api]\n"
+        "prot = 8000\n"
+        "port = 99999\n"
+        "[worker]\n"
+        "count = 3\n"
+        "[redis]\n"
+        "interval_s = 2\n"
+        "durability = 'never'\n",
+        dotenv="\nFLOWD_API__PROT=1\n",
+        environ={"REDIS_PORT": "tcp://10.0.0.1:6379"},
+    )
+
+    assert found == [
+        "flowd.toml:2: unknown key 'prot' in [api]; did you mean 'port'?",
+        "flowd.toml:4: unknown section [worker]; did you mean 'workers'?",
+        "flowd.toml:7: unknown key 'interval_s' in [redis]; it belongs in [scheduler]",
+        (
+            f"{tmp_path}/.env:2: FLOWD_API__PROT: no setting has this name; "
+            "did you mean 'FLOWD_API__PORT'?"
+        ),
+        "flowd.toml:3: api.port must be a whole number from 0 to 65535, 99999 is not",
+        "flowd.toml:8: redis.durability must be 'always' or 'everysec', 'never' is not",
+        (
+            "REDIS_PORT: redis.port must be a whole number from 0 to 65535, "
+            "'tcp://10.0.0.1:6379' is not"
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("api = 3", "flowd.toml:1: api is a section; write [api] above its keys"),
+        ("[workers]\ncount = true", "workers.count must be a whole number from 0 to 512"),
+        ("[workers]\ncount = 1.5", "workers.count must be a whole number from 0 to 512"),
+        ("[shutdown]\ngrace_s = -1", "shutdown.grace_s must be a number of seconds"),
+        ("[scheduler]\ninterval_s = nan", "scheduler.interval_s must be a number of seconds"),
+        ("debug = 'maybe'", "debug must be true or false, 'maybe' is not"),
+        ("[redis]\nurl = 'http://x'", "redis.url must be a URL that starts with redis://"),
+        ("[redis]\nmode = 'embedded'\nurl = 'redis://x'", "exclude each other"),
+        ("[redis]\nhost = ''", "redis.host must be a text that is not empty"),
+        ("[handlers.llm]\nmodl = 'x'", "unknown key 'modl' in [handlers.llm]; did you mean"),
+        ("port = 1", "flowd.toml:1: unknown key 'port'; it belongs in [api]"),
+        ("[api\n", "this is not TOML"),
+    ],
+)
+def test_a_mistake_in_the_file_says_what_would_be_right(
+    load: Load, toml: str, message: str
+) -> None:
+    (found,) = problems_of(load, toml)
+
+    assert message in found
+
+
+def test_a_config_file_that_was_named_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match="cannot read it: No such file"):
+        load_settings(tmp_path / "absent.toml", {}, {})
+
+
+@pytest.mark.parametrize("name", ["FLOWD_TEST_REDIS_SERVER", "FLOWD_URL", "FLOWD_TOKEN"])
+def test_variables_of_clients_and_tests_are_no_settings(load: Load, name: str) -> None:
+    assert load(environ={name: "x"}) == load()
+
+
+def test_a_flag_with_a_bad_value_is_named_as_it_was_typed(load: Load) -> None:
+    assert problems_of(load, flags={"workers.count": -1}) == [
+        "--workers: workers.count must be a whole number from 0 to 512, -1 is not"
+    ]
+
+
+def test_secrets_appear_neither_in_repr_nor_in_messages(load: Load) -> None:
+    settings = load(
+        "[redis]\nurl = 'redis://user:canary@redis.internal'\n"
+        "[handlers.llm]\napi_key = 'canary'\nbase_url = 'http://llm'",
+    )
+
+    assert settings.handlers.llm.api_key == "canary"
+    assert "canary" not in repr(settings)
+    assert settings.redis.address == "redis.internal:6379"
+    found = problems_of(load, environ={"FLOWD_REDIS__URL": "http://:canary@x"})
+    assert "canary" not in "".join(found)
+
+
+def test_settings_survive_pickling_and_move_to_a_socket(load: Load) -> None:
+    settings = load()
+
+    moved = settings.with_redis_socket("/run/redis.sock")
+
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    assert moved.redis.address == "unix:/run/redis.sock"
+    assert settings.redis.socket_path is None
+
+
+def test_the_shipped_file_is_valid_and_holds_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = Path(__file__).parents[2] / "flowd.toml"
+
+    settings = load_settings(shipped, {"redis.data_dir": ".flowd"}, {})
+
+    assert settings == load_settings(None, {}, {})
+
+
+def test_the_shipped_file_names_every_setting() -> None:
+    """A setting nobody can find might as well not exist."""
+    from flowd.config import _keys
+
+    text = (Path(__file__).parents[2] / "flowd.toml").read_text()
+    section = ""
+    named = set()
+    for line in text.splitlines():
+        bare = line.lstrip("# ")
+        if bare.startswith("[") and bare.endswith("]"):
+            section = bare.strip("[]") + "."
+        elif " = " in bare and bare.split(" = ")[0].isidentifier():
+            named.add(section + bare.split(" = ")[0])
+
+    assert named == set(_keys())

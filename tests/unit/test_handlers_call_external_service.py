@@ -1,0 +1,314 @@
+"""call_external_service against real servers: what they receive, what the node's output holds."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import uvloop
+
+from flowd.config import Settings
+from flowd.errors import HandlerFailed
+from flowd.workers import http_client
+from flowd.workers.registry import HandlerContext, Resources, built_in_registry
+from tests.handler_calls import run_handler
+from tests.local_services import Reply, Request, Service, json_reply, running_service
+
+SIMULATED = "http://service-a"
+
+
+def call(config: dict[str, Any], settings: Settings | None = None) -> dict[str, Any]:
+    return run_handler("call_external_service", config, settings=settings)
+
+
+def failure_of(config: dict[str, Any], settings: Settings | None = None) -> str:
+    with pytest.raises(HandlerFailed) as failure:
+        call(config, settings)
+    return str(failure.value)
+
+
+def answering(reply: Reply) -> Callable[[Request], Reply]:
+    return lambda _request: reply
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with running_service(answering(json_reply({"n": 1}))) as running:
+        yield running
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings()
+
+
+def with_timeout(settings: Settings, timeout_s: float) -> Settings:
+    section = replace(settings.handlers.call_external_service, timeout_s=timeout_s)
+    return replace(settings, handlers=replace(settings.handlers, call_external_service=section))
+
+
+def test_json_is_parsed_and_the_status_kept(service: Service) -> None:
+    assert call({"url": service.url}) == {"data": {"n": 1}, "status_code": 200}
+
+
+def test_the_default_is_a_get_that_carries_the_idempotency_key(service: Service) -> None:
+    call({"url": f"{service.url}/path?q=1"})
+
+    (request,) = service.requests
+    assert (request.method, request.target, request.body) == ("GET", "/path?q=1", b"")
+    assert request.headers["idempotency-key"] == "e1:A"
+    assert request.headers["user-agent"].startswith("flowd/")
+
+
+def test_json_is_sent_with_its_type(service: Service) -> None:
+    call({"url": service.url, "method": "post", "json": {"a": [1, None]}})
+
+    (request,) = service.requests
+    assert (request.method, request.json) == ("POST", {"a": [1, None]})
+    assert request.headers["content-type"] == "application/json"
+
+
+def test_a_json_null_is_a_body_too(service: Service) -> None:
+    call({"url": service.url, "method": "PUT", "json": None})
+
+    assert service.requests[0].body == b"null"
+
+
+def test_a_text_body_and_headers_are_sent_as_given(service: Service) -> None:
+    headers = {"Content-Type": "text/csv", "X-Id": 7, "Idempotency-Key": "mine"}
+    call({"url": service.url, "method": "PATCH", "body": "ä;b", "headers": headers})
+
+    (request,) = service.requests
+    assert (request.method, request.body) == ("PATCH", "ä;b".encode())
+    assert request.headers["content-type"] == "text/csv"
+    assert request.headers["x-id"] == "7"
+    assert request.headers["idempotency-key"] == "mine"
+
+
+def test_rendered_text_travels_percent_encoded(service: Service) -> None:
+    call({"url": f"{service.url}/Simulated response for: 100% ä\n2/%41?q=a b&r=5%"})
+
+    expected = "/Simulated%20response%20for:%20100%25%20%C3%A4%0A2/%41?q=a%20b&r=5%25"
+    assert service.requests[0].target == expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "data"),
+    [
+        (Reply(body=b"hello", headers={"Content-Type": "text/plain"}), "hello"),
+        (Reply(body=b"12", headers={"Content-Type": "text/plain"}), "12"),
+        (Reply(body=b"12"), 12),
+        (Reply(body=b"hello"), "hello"),
+        (Reply(body=b"[1]", headers={"Content-Type": "application/ld+json; x=y"}), [1]),
+        (Reply(body=b"\xe4", headers={"Content-Type": "text/plain; charset=latin-1"}), "ä"),
+        (Reply(body=b"a\xe4", headers={"Content-Type": "text/html"}), "a\ufffd"),
+        (Reply(body=b"a", headers={"Content-Type": "text/plain; charset=no-such"}), "a"),
+        (Reply(body=b"", headers={"Content-Type": "application/json"}), ""),
+        (
+            Reply(
+                body=gzip.compress(b'"zip"'),
+                headers={"Content-Type": "application/json", "Content-Encoding": "gzip"},
+            ),
+            "zip",
+        ),
+    ],
+)
+def test_data_is_parsed_json_or_text(reply: Reply, data: Any) -> None:
+    with running_service(answering(reply)) as service:
+        assert call({"url": service.url}) == {"data": data, "status_code": 200}
+
+
+def test_any_status_from_200_to_299_is_a_success() -> None:
+    with running_service(answering(json_reply([], status=201))) as service:
+        assert call({"url": service.url}) == {"data": [], "status_code": 201}
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        (Reply(503, b"try\n later"), "answered 503: try later"),
+        (Reply(404), "answered 404: (empty)"),
+        (Reply(500, b"x" * 100_000), f"answered 500: {'x' * 200}"),
+        (
+            Reply(302, headers={"Location": "/new?token=s"}),
+            "answered 302, a redirect to {url}/new; redirects are not followed",
+        ),
+        (
+            Reply(302, headers={"Location": "http://h:x/"}),
+            "answered 302, a redirect; redirects are not followed",
+        ),
+        (Reply(304), "answered 304: (empty)"),
+        (
+            Reply(200, b"{", {"Content-Type": "application/json"}),
+            "answered 200 with application/json that is not JSON",
+        ),
+        (
+            Reply(200, b"\xff\xfe\x00", {"Content-Type": "image/png"}),
+            "answered 200 with 3 bytes of image/png, which is neither JSON nor text",
+        ),
+        (
+            Reply(200, b"no gzip", {"Content-Encoding": "gzip"}),
+            "the answer cannot be decompressed",
+        ),
+    ],
+)
+def test_a_useless_answer_fails_the_node_and_is_quoted(reply: Reply, text: str) -> None:
+    with running_service(answering(reply)) as service:
+        assert text.format(url=service.url) in failure_of({"url": service.url})
+
+
+def test_an_error_names_method_and_address_but_no_secret() -> None:
+    with running_service(answering(Reply(500, b"no"))) as service:
+        url = service.url.replace("http://", "http://user:password@") + "/path?token=secret#part"
+        text = failure_of({"url": url, "method": "POST"})
+
+        assert text == f"POST {service.url}/path: answered 500: no"
+
+
+def test_a_closed_port_is_a_failure_that_says_so() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+        assert failure_of({"url": url}) == f"GET {url}: cannot connect: connection refused"
+
+
+def test_a_connection_that_closes_without_an_answer_is_a_failure() -> None:
+    with running_service(lambda _request: 1 / 0) as service:  # type: ignore[arg-type, return-value]
+        service.handle_error = lambda *_: None  # type: ignore[method-assign]
+
+        assert "the connection broke: server disconnected" in failure_of({"url": service.url})
+
+
+def test_a_service_that_never_answers_is_given_up_at_the_deadline(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        text = failure_of({"url": url}, with_timeout(settings, 0.1))
+
+        assert text == f"GET {url}: no complete answer within 0.1 s"
+
+
+def test_an_answer_that_drips_is_given_up_at_the_deadline(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dripping = threading.Thread(target=_drip, args=(listener,))
+        dripping.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        text = failure_of({"url": url}, with_timeout(settings, 0.2))
+        dripping.join()
+
+        assert text == f"GET {url}: no complete answer within 0.2 s"
+
+
+def _drip(listener: socket.socket) -> None:
+    """One byte at a time, for as long as the client listens."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.01)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_an_answer_larger_than_the_limit_is_refused_however_it_is_packed(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_client, "ANSWER_MAX_BYTES", 1024 * 1024)
+    body = b"x" * (1024 * 1024 + 1)
+    packed = gzip.compress(body) if encoding == "gzip" else body
+    headers = {"Content-Encoding": encoding, "Content-Type": "text/plain"}
+
+    with running_service(answering(Reply(200, packed, headers))) as service:
+        assert failure_of({"url": service.url}).endswith("the answer is larger than 1 MiB")
+
+
+def test_no_cookie_passes_from_one_call_to_another() -> None:
+    with running_service(answering(Reply(headers={"Set-Cookie": "a=b; Path=/"}))) as service:
+        run_twice(service.url)
+
+        assert ["cookie" in request.headers for request in service.requests] == [False, False]
+
+
+def test_calls_of_one_worker_share_a_connection(service: Service) -> None:
+    run_twice(service.url)
+
+    assert (len(service.requests), service.connections) == (2, 1)
+
+
+def run_twice(url: str) -> None:
+    """Two calls through one worker's client."""
+
+    async def both() -> None:
+        resources = Resources()
+        function = built_in_registry().load("call_external_service").function
+        for node_id in ("A", "B"):
+            await function({"url": url}, HandlerContext("e1", node_id, 1, Settings(), resources))
+        await resources.close()
+
+    uvloop.run(both())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://service-a",
+        "http://SERVICE-A",
+        "https://service-a:8443/path?q=1",
+        "http://consumer/Simulated response for: Summarize Simulated call to http://service-a",
+    ],
+)
+def test_a_listed_host_is_simulated_and_echoes_the_url_as_rendered(url: str) -> None:
+    assert call({"url": url}) == {"data": f"Simulated call to {url}"}
+
+
+def test_only_the_exact_host_is_simulated(settings: Settings) -> None:
+    section = replace(settings.handlers.call_external_service, simulated_hosts=("127.0.0",))
+    handlers = replace(settings.handlers, call_external_service=section)
+
+    with running_service(answering(Reply(body=b"real"))) as service:
+        output = call({"url": service.url}, replace(settings, handlers=handlers))
+
+    assert output == {"data": "real", "status_code": 200}
+
+
+def test_an_empty_list_simulates_nothing(settings: Settings) -> None:
+    section = replace(settings.handlers.call_external_service, simulated_hosts=())
+    handlers = replace(settings.handlers, call_external_service=section)
+
+    text = failure_of({"url": "http://service-a.invalid"}, replace(settings, handlers=handlers))
+
+    assert text.startswith("GET http://service-a.invalid: cannot connect: ")
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({}, "config.url is missing: give the address to call, such as http://service-a/path"),
+        ({"url": 7}, "config.url: input should be a valid string"),
+        ({"url": "service-a/x"}, "config.url: a url begins with http:// or https:// and a host"),
+        ({"url": "ftp://h/x"}, "config.url: a url begins with http:// or https:// and a host"),
+        ({"url": "http:///x"}, "config.url: a url begins with http:// or https:// and a host"),
+        ({"url": "http://h:x/"}, "config.url is not a url: invalid port: 'x'"),
+        ({"url": "http://[::1/"}, "config.url is not a url: Invalid IPv6 URL"),
+        ({"url": "http://h\r\nX: y/"}, "config.url is not a url: invalid non-printable ASCII"),
+        ({"url": SIMULATED, "method": "GET /"}, "config.method: string should match pattern"),
+        ({"url": SIMULATED, "json": 1, "body": "x"}, "json and body exclude each other"),
+        ({"url": SIMULATED, "body": 1}, "config.body: input should be a valid string"),
+        ({"url": SIMULATED, "headers": {"a b": "x"}}, "header 'a b' holds a character"),
+        ({"url": SIMULATED, "headers": {"a": "x\r\nb: c"}}, "header 'a' holds a character"),
+        ({"url": SIMULATED, "headers": {"Content-Length": "1"}}, "is set by flowd from the body"),
+        ({"url": SIMULATED, "uri": "x"}, "config.uri is not known to this handler; did you mean"),
+    ],
+)
+def test_a_wrong_config_fails_the_node_and_says_what_is_right(
+    config: dict[str, Any], text: str
+) -> None:
+    assert text in failure_of(config)

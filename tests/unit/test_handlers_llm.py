@@ -1,0 +1,163 @@
+"""llm against a real OpenAI-compatible server, and simulated without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flowd.config import Settings
+from flowd.errors import HandlerFailed
+from tests.handler_calls import run_handler
+from tests.local_services import Reply, Request, Service, completion, json_reply, running_service
+
+
+def settings_for(base_url: str | None, **provider: Any) -> Settings:
+    settings = Settings()
+    section = replace(settings.handlers.llm, base_url=base_url, **provider)
+    return replace(settings, handlers=replace(settings.handlers, llm=section))
+
+
+def ask(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    return run_handler("llm", config, settings=settings)
+
+
+def failure_of(config: dict[str, Any], settings: Settings) -> str:
+    with pytest.raises(HandlerFailed) as failure:
+        ask(config, settings)
+    return str(failure.value)
+
+
+def answering(reply: Reply) -> Callable[[Request], Reply]:
+    return lambda _request: reply
+
+
+@pytest.fixture
+def server() -> Iterator[Service]:
+    with running_service(answering(completion("Four.", model="tiny-1"))) as running:
+        yield running
+
+
+def test_answer_model_and_usage_are_returned(server: Service) -> None:
+    output = ask({"prompt": "2 + 2?"}, settings_for(f"{server.url}/v1"))
+
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    assert output == {"answer": "Four.", "model": "tiny-1", "usage": usage}
+
+
+def test_a_prompt_is_one_user_message_and_nothing_unasked_is_sent(server: Service) -> None:
+    ask({"prompt": "2 + 2?"}, settings_for(f"{server.url}/v1"))
+
+    (request,) = server.requests
+    assert (request.method, request.target) == ("POST", "/v1/chat/completions")
+    assert request.json == {"messages": [{"role": "user", "content": "2 + 2?"}]}
+    assert request.headers["idempotency-key"] == "e1:A"
+    assert "authorization" not in request.headers
+
+
+def test_everything_asked_for_is_sent(server: Service) -> None:
+    settings = settings_for(f"{server.url}/v1/", api_key="key", model="of-settings")
+    config = {"prompt": "hi", "system": "be brief", "model": "m", "temperature": 0, "max_tokens": 5}
+
+    ask(config, settings)
+
+    (request,) = server.requests
+    assert request.target == "/v1/chat/completions"
+    assert request.headers["authorization"] == "Bearer key"
+    assert request.json == {
+        "model": "m",
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": "hi"},
+        ],
+        "temperature": 0,
+        "max_tokens": 5,
+    }
+
+
+def test_the_model_of_the_settings_is_used_when_the_node_names_none() -> None:
+    with running_service(answering(completion("x"))) as server:
+        output = ask({"prompt": "hi"}, settings_for(server.url, model="of-settings"))
+
+        assert server.requests[0].json["model"] == "of-settings"
+        assert output["model"] == "of-settings"
+
+
+def test_messages_are_sent_as_they_are(server: Service) -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+
+    ask({"messages": messages}, settings_for(server.url))
+
+    assert server.requests[0].json == {"messages": messages}
+
+
+def test_a_prompt_that_is_a_whole_value_is_sent_as_compact_json(server: Service) -> None:
+    ask({"prompt": {"a": [1, "ä"]}}, settings_for(server.url))
+
+    assert server.requests[0].json["messages"][0]["content"] == '{"a":[1,"ä"]}'
+
+
+@pytest.mark.parametrize(
+    ("config", "answer"),
+    [
+        ({"prompt": "Summarize x"}, "Simulated response for: Summarize x"),
+        ({"prompt": "x", "model": "m", "system": "s"}, "Simulated response for: x"),
+        ({"prompt": {"a": 1}}, 'Simulated response for: {"a":1}'),
+        ({"messages": [{"role": "user", "content": "hi"}]}, "Simulated response for: hi"),
+    ],
+)
+def test_without_a_base_url_the_answer_is_simulated(config: dict[str, Any], answer: str) -> None:
+    assert ask(config, settings_for(None)) == {"answer": answer}
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        (json_reply({"error": {"message": "no such model"}}, 404), 'answered 404: {"error"'),
+        (json_reply({}), "the answer holds no choices[0].message.content"),
+        (completion(None), "the answer holds no choices[0].message.content"),
+        (json_reply([]), "the answer holds no choices[0].message.content"),
+        (Reply(body=b"hello"), "the answer holds no choices[0].message.content"),
+        (
+            Reply(body=b"<html>", headers={"Content-Type": "application/json"}),
+            "answered 200 with application/json that is not JSON",
+        ),
+    ],
+)
+def test_a_useless_answer_fails_the_node(reply: Reply, text: str) -> None:
+    with running_service(answering(reply)) as server:
+        assert text in failure_of({"prompt": "hi"}, settings_for(server.url))
+
+
+@pytest.mark.parametrize("api_key", ["secret\u20ac", "secret\r\n"])
+def test_a_key_that_cannot_be_sent_is_not_shown(server: Service, api_key: str) -> None:
+    text = failure_of({"prompt": "hi"}, settings_for(server.url, api_key=api_key))
+
+    assert "a header holds a character HTTP does not allow" in text
+    assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({}, "config: give either prompt, a text, or messages, a list"),
+        ({"prompt": None}, "config: give either prompt, a text, or messages, a list"),
+        ({"prompt": "x", "messages": [{"role": "user"}]}, "config: give either prompt"),
+        ({"messages": []}, "config.messages: list should have at least 1 item"),
+        ({"prompt": "x", "max_tokens": 0}, "config.max_tokens: input should be greater than"),
+        ({"prompt": "x", "temperature": -1}, "config.temperature: input should be greater than"),
+        ({"promt": "x"}, "config.promt is not known to this handler; did you mean 'prompt'?"),
+    ],
+)
+def test_a_wrong_config_fails_the_node_and_says_what_is_right(
+    config: dict[str, Any], text: str
+) -> None:
+    assert text in failure_of(config, settings_for(None))
+
+
+def test_a_bad_base_url_is_named_by_its_setting() -> None:
+    text = failure_of({"prompt": "x"}, settings_for("http://h:port"))
+
+    assert text == "[handlers.llm] base_url is not a url: invalid port: 'port'"

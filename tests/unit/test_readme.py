@@ -1,0 +1,109 @@
+"""README.md names every setting, and nothing that is not there."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowd.config import Settings
+from flowd.dag.states import EXECUTION_TRANSITIONS, NODE_TRANSITIONS
+from flowd.workers.registry import built_in_registry
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+ROWS = [
+    [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])]
+    for line in README.splitlines()
+    if line.startswith("| ")
+]
+
+
+def settings_with_metadata(section: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    section = Settings() if section is None else section
+    for one in fields(section):
+        value = getattr(section, one.name)
+        if is_dataclass(value):
+            yield from settings_with_metadata(value, f"{prefix}{one.name}.")
+        elif one.metadata:
+            yield f"{prefix}{one.name}", one.metadata
+
+
+def documented_settings() -> dict[str, list[str]]:
+    names = dict(settings_with_metadata())
+    sections = tuple({name.partition(".")[0] for name in names})
+    return {row[0].strip("`"): row for row in ROWS if row[0].strip("`").startswith(sections)}
+
+
+def test_every_setting_has_its_row_and_every_row_its_setting() -> None:
+    assert documented_settings().keys() == dict(settings_with_metadata()).keys()
+
+
+@pytest.mark.parametrize(("name", "metadata"), list(settings_with_metadata()))
+def test_a_setting_s_row_names_its_flag_and_variable(name: str, metadata: Any) -> None:
+    row = documented_settings()[name]
+
+    wanted = {one for one in (metadata["flag"], metadata["variable"]) if one}
+    assert set(re.findall(r"`([^`]+)`", row[2])) == wanted
+
+
+def test_every_documented_default_is_the_real_one() -> None:
+    shipped = tomllib.loads((ROOT / "flowd.toml").read_text())
+    for name, row in documented_settings().items():
+        value: Any = shipped
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, list) or value is None:
+            continue
+        shown = str(value).lower() if isinstance(value, bool) else str(value)
+        assert row[1] == f"`{shown}`", name
+
+
+def test_every_file_it_names_exists() -> None:
+    named = set(re.findall(r"`((?:flowd|scripts|tests)/[\w./-]+)`", README))
+
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_every_function_of_the_path_table_is_in_its_file() -> None:
+    table = [row for row in ROWS if len(row) > 2 and row[1].endswith(".py`")]
+
+    assert len(table) > 15
+    for _, file, functions, *_ in table:
+        text = (ROOT / file.strip("`")).read_text()
+        for function in re.findall(r"`(\w+)`", functions):
+            assert f"def {function}(" in text, f"{function} in {file}"
+
+
+def test_every_handler_has_a_section() -> None:
+    for name in built_in_registry().names():
+        assert f"\n### {name}\n" in README
+
+
+@pytest.mark.parametrize(
+    ("title", "transitions"),
+    [("execution", EXECUTION_TRANSITIONS), ("node", NODE_TRANSITIONS)],
+)
+def test_the_state_tables_are_the_real_ones(title: str, transitions: Any) -> None:
+    start = next(index for index, row in enumerate(ROWS) if row[:2] == [title, "when"])
+    documented = {
+        row[0]: set(filter(None, row[2].split(", ")))
+        for row in ROWS[start + 1 : start + 1 + len(transitions)]
+    }
+
+    assert documented == {state: set(after) for state, after in transitions.items()}
+
+
+def test_every_link_leads_to_a_heading() -> None:
+    headings = {
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+    }
+
+    assert set(re.findall(r"\]\(#([\w-]+)\)", README)) <= headings

@@ -5,20 +5,24 @@ No transition leaves a node behind; a hand in the keys, a restored backup or a d
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from flowd.dag.states import NodeState
-from flowd.errors import StoreError, StoreUnavailable, UnknownExecution
+from flowd.errors import CorruptExecution, UnknownExecution
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
-from flowd.orchestrator.recovery import CONTINUATIONS_PER_TICK, recover_orphans
+from flowd.orchestrator.recovery import recover_orphans
 from flowd.store import Store
 from flowd.store.tasks import Entry
 
 log = get_logger(__name__)
 
 EXECUTIONS_PER_SLICE: Final = 200
+# Far more than are ever open at once; read in one call so that none is missed between two.
+_CONTINUATIONS_MAX: Final = 10_000
 _OUTSTANDING: Final = frozenset({NodeState.QUEUED, NodeState.RUNNING})
 
 _NodeKey = tuple[str, str]
@@ -32,7 +36,7 @@ class _Round:
     continuing: set[str]
     cursor: str = "0"
     missing: dict[_NodeKey, tuple[NodeState, str | None]] = field(default_factory=dict)
-    stuck: set[str] = field(default_factory=set)
+    stuck: dict[str, Counter[NodeState]] = field(default_factory=dict)
 
 
 class Reconciler:
@@ -47,7 +51,7 @@ class Reconciler:
         self._plans = plans
         self._round: _Round | None = None
         self._missing: dict[_NodeKey, tuple[NodeState, str | None]] = {}
-        self._stuck: set[str] = set()
+        self._stuck: dict[str, Counter[NodeState]] = {}
 
     async def run_slice(self) -> bool:
         """Check the next slice; True when no further round has to follow at once."""
@@ -74,7 +78,7 @@ class Reconciler:
                 (entry.execution_id, entry.node_id) for _, entry in page if isinstance(entry, Entry)
             )
             after = page[-1][0]
-        continuations = await self._store.executions.continuations(CONTINUATIONS_PER_TICK)
+        continuations = await self._store.executions.continuations(_CONTINUATIONS_MAX)
         for node_key, seen in self._missing.items():
             if node_key not in entries:
                 await self._restore_node(node_key, *seen)
@@ -82,34 +86,50 @@ class Reconciler:
 
     async def _restore_node(self, node_key: _NodeKey, state: NodeState, record: str | None) -> None:
         execution_id, node_id = node_key
-        if await self._store.executions.restore_node(
-            execution_id, node_id, state=state, record=record
-        ):
+        try:
+            is_restored = await self._store.executions.restore_node(
+                execution_id, node_id, state=state, record=record
+            )
+        except CorruptExecution as error:
+            await self._fail_execution(execution_id, str(error))
+            return
+        if is_restored:
             log.warning("node.restored", execution_id=execution_id, node_id=node_id)
 
     async def _check_execution(self, this: _Round, execution_id: str) -> None:
         try:
             states = await self._store.executions.node_states(execution_id)
-        except StoreUnavailable:
-            raise
-        except (UnknownExecution, StoreError) as error:
+            outstanding = [one for one, state in states.items() if state in _OUTSTANDING]
+            await self._note_missing(this, execution_id, states, outstanding)
+        except (UnknownExecution, CorruptExecution) as error:
             await self._fail_execution(execution_id, str(error))
             return
-        outstanding = [one for one, state in states.items() if state in _OUTSTANDING]
+        if not outstanding and execution_id not in this.continuing:
+            await self._suspect_stuck(this, execution_id, Counter(states.values()))
+
+    async def _note_missing(
+        self,
+        this: _Round,
+        execution_id: str,
+        states: Mapping[str, NodeState],
+        outstanding: Sequence[str],
+    ) -> None:
         lost = [one for one in outstanding if (execution_id, one) not in this.entries]
         if lost:
             records = await self._store.executions.attempts(execution_id, lost)
             for node_id, record in zip(lost, records, strict=True):
                 this.missing[execution_id, node_id] = (states[node_id], record)
-        if not outstanding and execution_id not in this.continuing:
-            await self._suspect_stuck(this, execution_id)
 
-    async def _suspect_stuck(self, this: _Round, execution_id: str) -> None:
-        if execution_id in self._stuck:
+    async def _suspect_stuck(
+        self, this: _Round, execution_id: str, counts: Counter[NodeState]
+    ) -> None:
+        # The states of a large execution are read in several calls, and between two of them its
+        # only outstanding node may move from what is not yet read to what has been.
+        if self._stuck.get(execution_id) == counts:
             reason = "nothing of it is left to run, yet it has not ended"
             await self._fail_execution(execution_id, reason)
         else:
-            this.stuck.add(execution_id)
+            this.stuck[execution_id] = counts
 
     async def _fail_execution(self, execution_id: str, reason: str) -> None:
         if await self._store.executions.fail_execution(execution_id, reason):

@@ -112,12 +112,13 @@ async def recover_entry(
 ) -> bool:
     """Requeue one entry; True when its node runs again. A node that kills its workers is failed."""
     outcome, entry = await store.tasks.requeue_entry(entry_id, consumer, is_death=is_blamed)
-    if outcome == "garbage" or isinstance(entry, Garbage):
-        await store.tasks.bury_entry(entry_id, "it names no execution_id and node_id")
-        log.error("entry.buried", entry_id=entry_id)
-    elif outcome == "poison" and entry is not None:
+    if outcome == "garbage":
+        reason = entry.reason if isinstance(entry, Garbage) else "flowd wrote no such entry"
+        await store.tasks.bury_entry(entry_id, reason)
+        log.error("entry.buried", entry_id=entry_id, reason=reason)
+    elif outcome == "poison" and isinstance(entry, Entry):
         await _fail_poison(store, plans, entry, consumer, cause)
-    elif outcome == "requeued" and entry is not None:
+    elif outcome == "requeued" and isinstance(entry, Entry):
         log.info(
             "node.requeued",
             execution_id=entry.execution_id,
@@ -138,8 +139,12 @@ async def _fail_poison(store: Store, plans: Plans, entry: Entry, consumer: str, 
         return
     record = f"{entry.attempt} {entry.queued_ms} - - {consumer}"
     failure = node_failure(plan, entry, record=record, error=error, dead_letter=error)
-    await store.tasks.fail_node(failure)
-    await fail_downstream(store, plan, entry.execution_id, entry.node_id)
+    outcome = await store.tasks.fail_node(failure)
+    if outcome not in ("failed", "finished"):
+        # Somebody else was quicker, and may have given the node another try.
+        return
+    if outcome == "failed":
+        await fail_downstream(store, plan, entry.execution_id, entry.node_id)
     log.error(
         "node.poisoned",
         execution_id=entry.execution_id,
@@ -188,7 +193,7 @@ async def finish_continuations(store: Store, plans: Plans) -> None:
             await _finish_continuation(store, plans, one)
         except (UnknownExecution, CorruptExecution) as error:
             await store.executions.fail_execution(one.execution_id, str(error))
-            await store.executions.drop_continuation(one)
+        await store.executions.drop_continuation(one)
         log.warning(
             "continuation.finished",
             verb=one.verb,
@@ -198,7 +203,7 @@ async def finish_continuations(store: Store, plans: Plans) -> None:
 
 
 async def _finish_continuation(store: Store, plans: Plans, one: Continuation) -> None:
-    if one.verb == "submit":
+    if one.verb in ("submit", "discard"):
         await store.executions.discard_staged(one.execution_id)
         return
     plan = await plans.load(one.execution_id, "")

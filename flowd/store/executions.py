@@ -11,10 +11,10 @@ import orjson
 from flowd.config import Settings
 from flowd.dag.graph import Plan
 from flowd.dag.states import ExecutionState, NodeState
-from flowd.errors import CorruptExecution, UnknownExecution
+from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
 from flowd.store import redis_keys as keys
 from flowd.store import scripts
-from flowd.store.redis_client import RedisClient
+from flowd.store.redis_client import Argument, RedisClient, WrongType
 
 T = TypeVar("T")
 
@@ -25,7 +25,10 @@ DEPENDENTS_PER_CALL_MAX: Final = 500
 
 
 class Continuation(NamedTuple):
-    """Work begun in one call and left for the next: `submit`, `advance` or `fail` of a node."""
+    """Work begun in one call and left for the next.
+
+    `submit` or `discard` of an execution, `advance` or `fail` of a node.
+    """
 
     verb: str
     execution_id: str
@@ -54,7 +57,8 @@ class Executions:
         """Store a validated definition with all its nodes PENDING; the new execution's id.
 
         Nodes beyond one call's worth are staged first. The last call makes the execution exist;
-        if it never comes, `discard_staged` removes what was staged.
+        if it never comes, `discard_staged` removes what was staged. Raises StoreUnavailable when
+        that has happened before the last call came.
         """
         execution_id = keys.new_execution_id()
         node_ids = list(plan.nodes)
@@ -62,7 +66,7 @@ class Executions:
         if staged:
             await self._stage_nodes(execution_id, definition, staged)
         roots = plan.roots if len(plan.roots) <= DEPENDENTS_PER_CALL_MAX else ()
-        await self._client.run(
+        outcome = await self._client.run(
             scripts.SUBMIT_WORKFLOW,
             (
                 keys.definition(execution_id),
@@ -78,6 +82,8 @@ class Executions:
             now_ms(),
             *rest,
         )
+        if outcome == "closed":
+            raise StoreUnavailable("storing the workflow took too long; submit it again")
         return execution_id
 
     async def _stage_nodes(
@@ -96,18 +102,21 @@ class Executions:
 
     async def discard_staged(self, execution_id: str) -> None:
         """Remove what a submission that broke off has left; one that went through stays."""
-        if not await self._client.execute("EXISTS", keys.status(execution_id)):
+        outcome = await self._client.run(
+            scripts.CLOSE_SUBMISSION, (keys.status(execution_id), keys.CONTINUATIONS), execution_id
+        )
+        if outcome == "closed":
             node_ids = await self._node_ids(execution_id)
             for some in slices(node_ids, NODES_PER_CALL_MAX):
                 await self._client.execute("DEL", *(keys.node(execution_id, one) for one in some))
             await self._client.execute("DEL", keys.definition(execution_id))
-        await self.drop_continuation(Continuation("submit", execution_id, "", 0))
+        await self.drop_continuation(Continuation("discard", execution_id, "", 0))
 
     async def trigger_workflow(self, execution_id: str) -> str:
         """Start a PENDING execution and open its roots.
 
         Returns `triggered`, `continue` when the roots are left to `advance_node`, or the state the
-        execution was in already. Raises UnknownExecution.
+        execution was in already. Raises UnknownExecution, or CorruptExecution.
         """
         outcome: str = await self._client.run(
             scripts.TRIGGER_WORKFLOW,
@@ -124,6 +133,8 @@ class Executions:
         )
         if outcome == "unknown":
             raise UnknownExecution(execution_id)
+        if outcome == "corrupt":
+            raise CorruptExecution(execution_id, "its status or run key was damaged")
         return outcome
 
     async def advance_node(
@@ -139,23 +150,26 @@ class Executions:
         """Open a slice of a completed node's dependents (id, number of its dependencies).
 
         An empty node id stands for the execution itself, whose dependents are the roots. Returns
-        the offset the next slice begins at, `total` when none is left.
+        the offset the next slice begins at, `total` when none is left. Raises CorruptExecution.
         """
-        next_offset: int = await self._client.run(
-            scripts.ADVANCE_NODE,
-            (
-                keys.run(execution_id),
-                keys.status(execution_id),
-                self._stream,
-                keys.CONTINUATIONS,
-            ),
-            execution_id,
-            node_id,
-            plan_digest,
-            offset,
-            total,
-            *(part for dependent in dependents for part in dependent),
-        )
+        try:
+            next_offset: int = await self._client.run(
+                scripts.ADVANCE_NODE,
+                (
+                    keys.run(execution_id),
+                    keys.status(execution_id),
+                    self._stream,
+                    keys.CONTINUATIONS,
+                ),
+                execution_id,
+                node_id,
+                plan_digest,
+                offset,
+                total,
+                *(part for dependent in dependents for part in dependent),
+            )
+        except WrongType as error:
+            raise CorruptExecution(execution_id, str(error)) from error
         return next_offset
 
     async def fail_downstream(
@@ -194,7 +208,7 @@ class Executions:
         )
         found = []
         for member, began_ms in zip(flat[::2], flat[1::2], strict=True):
-            verb, execution_id, node_id = [*member.split(" "), "", ""][:3]
+            verb, execution_id, node_id = [*member.split(" ", 2), "", ""][:3]
             found.append(Continuation(verb, execution_id, node_id, now_ms() - int(float(began_ms))))
         return found
 
@@ -203,15 +217,15 @@ class Executions:
         await self._client.execute("ZREM", keys.CONTINUATIONS, member.rstrip(), member)
 
     async def definition(self, execution_id: str) -> bytes:
-        """The stored definition (JSON). Raises UnknownExecution."""
-        text = await self._client.execute("GET", keys.definition(execution_id))
+        """The stored definition (JSON). Raises UnknownExecution or CorruptExecution."""
+        text = await self._read(execution_id, "GET", keys.definition(execution_id))
         if text is None:
             raise UnknownExecution(execution_id)
         return bytes(text, "utf-8", "surrogateescape")
 
     async def execution_status(self, execution_id: str) -> ExecutionState:
         """Raises UnknownExecution, or CorruptExecution when the key holds no state."""
-        state = await self._client.execute("GET", keys.status(execution_id))
+        state = await self._read(execution_id, "GET", keys.status(execution_id))
         if state is None:
             raise UnknownExecution(execution_id)
         try:
@@ -256,17 +270,25 @@ class Executions:
         return next_cursor, execution_ids
 
     async def attempts(self, execution_id: str, node_ids: Sequence[str]) -> list[str | None]:
-        """The newest attempt record of each node, None before its first was recorded."""
-        records: list[str | None] = await self._client.execute(
-            "HMGET", keys.attempts(execution_id), *node_ids
+        """The newest attempt record of each node, None before its first was recorded.
+
+        Raises CorruptExecution.
+        """
+        records: list[str | None] = await self._read(
+            execution_id, "HMGET", keys.attempts(execution_id), *node_ids
         )
         return records
 
     async def restore_node(
         self, execution_id: str, node_id: str, *, state: NodeState, record: str | None
     ) -> bool:
-        """Give a node that has lost its entry a new one, unless it has moved on since."""
-        attempt = int(record.split(" ", 1)[0]) if record else 1
+        """Give a node that has lost its entry a new one, unless it has moved on since.
+
+        Raises CorruptExecution when the record is none.
+        """
+        attempt = record.split(" ", 1)[0] if record else "1"
+        if not attempt.isdecimal():
+            raise CorruptExecution(execution_id, f"the attempt of {node_id!r} is {record!r}")
         outcome: str = await self._client.run(
             scripts.RESTORE_NODE,
             (
@@ -280,9 +302,17 @@ class Executions:
             node_id,
             state,
             record or "",
-            attempt + 1,
+            int(attempt) + 1,
         )
         return outcome == "restored"
+
+    async def _read(self, execution_id: str, *command: Argument) -> Any:
+        """The reply to a read of one execution. A key of another type is its trouble alone."""
+        try:
+            return await self._client.execute(*command)
+        except WrongType as error:
+            reason = f"{command[1]!r} is of another type than flowd keeps there"
+            raise CorruptExecution(execution_id, reason) from error
 
     async def _of_every_node(self, execution_id: str, key: Any) -> dict[str, str | None]:
         found: dict[str, str | None] = {}

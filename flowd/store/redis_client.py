@@ -28,7 +28,17 @@ CONNECT_TIMEOUT_S: Final = 5.0
 _SESSIONS_IDLE_MAX: Final = 16
 
 # The first word of an error reply decides. What is not listed is our defect or a tampered key.
-_UNAVAILABLE: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
+_UNAVAILABLE: Final = (
+    "LOADING",
+    "BUSY",
+    "MasterDown",
+    "ClusterDown",
+    "TryAgain",
+    "NOREPLICAS",
+    "MISCONF",
+    "UNBLOCKED",
+)
+_NO_GROUP: Final = ("NOGROUP", "requires the key to exist", "no such key", "key no longer exists")
 
 
 class MissingScript(StoreError):
@@ -59,7 +69,7 @@ def translate(error: Exception) -> StoreError:
         return StoreUnavailable(f"redis does not answer: {error or type(error).__name__}")
     if "NoScript" in words or "NOSCRIPT" in words:
         return MissingScript(str(error))
-    if "NOGROUP" in words or "requires the key to exist" in words or "no such key" in words:
+    if any(word in words for word in _NO_GROUP):
         return MissingGroup(str(error))
     if "OutOfMemory" in words or "OOM" in words:
         return StoreFull("redis is at its memory limit; raise maxmemory or delete old executions")

@@ -1,6 +1,7 @@
 """The Lua transitions: one file each, with the fragments they share put in front.
 
-A file names its fragments in its head: `--- @use open_node`. A fragment lives in `lua/shared/`.
+A file names its fragments in its head: `--- @use open_node`. A fragment lives in `lua/shared/`, and
+may use others.
 """
 
 from __future__ import annotations
@@ -25,12 +26,23 @@ class Script:
 def _load(name: str) -> Script:
     """The first line (`#!lua …`) has to stay first, so fragments go in behind it."""
     shebang, _, body = (_LUA / f"{name}.lua").read_text().partition("\n")
-    fragments = [(_LUA / "shared" / f"{used}.lua").read_text() for used in _USE.findall(body)]
-    text = "\n".join([shebang, *fragments, body])
+    fragments: dict[str, str] = {}
+    _collect(body, fragments)
+    text = "\n".join([shebang, *fragments.values(), body])
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
+def _collect(text: str, fragments: dict[str, str]) -> None:
+    """Add the fragments a text uses, each behind those it uses itself."""
+    for name in _USE.findall(text):
+        if name not in fragments:
+            fragment = (_LUA / "shared" / f"{name}.lua").read_text()
+            _collect(fragment, fragments)
+            fragments[name] = fragment
+
+
 SUBMIT_WORKFLOW: Final = _load("submit_workflow")
+CLOSE_SUBMISSION: Final = _load("close_submission")
 TRIGGER_WORKFLOW: Final = _load("trigger_workflow")
 CLAIM_NODES: Final = _load("claim_nodes")
 COMPLETE_NODES: Final = _load("complete_nodes")

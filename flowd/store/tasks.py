@@ -197,10 +197,10 @@ class TaskSession:
             exchange.entries = _entries(reply)
 
     def _completion_call(self, completions: Sequence[Completion]) -> Command:
-        arguments: list[Argument] = [self._group, now_ms()]
+        arguments: list[Argument] = [self._group, now_ms(), len(completions)]
+        arguments += [completion.entry.entry_id for completion in completions]
         for entry, node, record, output in completions:
             arguments += (
-                entry.entry_id,
                 entry.execution_id,
                 entry.node_id,
                 entry.plan_digest,

@@ -46,6 +46,7 @@ log = get_logger(__name__)
 
 # More entries than this in one call gain nothing and make the server hold its breath.
 READ_MAX: Final = 64
+COMMIT_MAX: Final = 256
 # From this many deaths on a node runs alone, so that a further death is its own.
 DEATHS_BEFORE_ALONE: Final = 2
 
@@ -154,7 +155,8 @@ class Shift:
     async def _complete_and_claim(self) -> None:
         """Commit what has ended, record what runs on, and take new entries: one call."""
         read_max = max(0, min(self._read_window, READ_MAX, self._free_slots()))
-        completions, self._completions = self._completions, []
+        completions = self._completions[:COMMIT_MAX]
+        del self._completions[:COMMIT_MAX]
         failures, self._failures = self._failures, []
         claims = self._slots.unclaimed() if self._is_claim_due else []
         self._is_claim_due = False

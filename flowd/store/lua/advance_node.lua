@@ -6,26 +6,29 @@
 -- KEYS  1 run (hash)  2 status (string)  3 stream  4 continuations (zset)
 -- ARGV  1 execution id  2 node id  3 plan digest  4 offset of this slice  5 number of dependents
 --       6… for each dependent of the slice its id and how many it waits for
--- RETURNS the offset the next slice begins at; the number of dependents when all is done
+-- RETURNS the offset the next slice begins at; the number of dependents when all is done; the error
+--         WRONGTYPE when run holds something flowd did not write
 local execution_id, node_id, plan = ARGV[1], ARGV[2], ARGV[3]
 local progress, total = 'opened:' .. node_id, tonumber(ARGV[5])
 local function close()
-  redis.call('HDEL', KEYS[1], progress)
+  redis.pcall('HDEL', KEYS[1], progress)
   redis.call('ZREM', KEYS[4], 'advance ' .. execution_id .. ' ' .. node_id)
   return total
 end
 if not redis.call('ZSCORE', KEYS[4], 'advance ' .. execution_id .. ' ' .. node_id) then
   return total
-elseif redis.call('GET', KEYS[2]) ~= 'RUNNING' then
+elseif redis.pcall('GET', KEYS[2]) ~= 'RUNNING' then
   return close()
 end
 local offset = tonumber(redis.call('HGET', KEYS[1], progress) or '0')
-if offset ~= tonumber(ARGV[4]) then
+if not offset then
+  return redis.error_reply('WRONGTYPE ' .. progress .. ' is not a number')
+elseif offset ~= tonumber(ARGV[4]) then
   return offset
 end
 for at = 6, #ARGV, 2 do
   local needed = tonumber(ARGV[at + 1])
-  if needed <= 1 or redis.call('HINCRBY', KEYS[1], 'arrived:' .. ARGV[at], 1) == needed then
+  if needed <= 1 or redis.pcall('HINCRBY', KEYS[1], 'arrived:' .. ARGV[at], 1) == needed then
     open_node(KEYS[3], execution_id, ARGV[at], plan)
   end
   offset = offset + 1

@@ -1,23 +1,29 @@
 #!lua flags=allow-oom
 --- @use is_owner
+--- @use end_entry
 -- Records who runs these nodes: state RUNNING, attempt and owner. A node that ends before its
 -- worker next speaks to Redis never passes through here.
 --
 -- KEYS  1 stream
 -- ARGV  1 group  2 consumer  3… four for each node: entry id, execution id, node id, attempt record
--- RETURNS for each node 'claimed', or 'stale' when it is no longer this worker's to run
+-- RETURNS for each node 'claimed' (also when it is said again), 'stale' (it is no longer this
+--         worker's to run) or 'ended' (the node or its execution runs no more; the entry is gone)
 local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]
 local outcomes = {}
 for at = 3, #ARGV, 4 do
   local prefix = 'workflow:' .. ARGV[at + 1]
   local node = prefix .. ':node:' .. ARGV[at + 2]
   local outcome = 'stale'
-  if is_owner(stream, group, ARGV[at], consumer)
-      and redis.pcall('GET', prefix .. ':status') == 'RUNNING'
-      and redis.pcall('GET', node) == 'QUEUED' then
-    redis.call('SET', node, 'RUNNING')
-    redis.pcall('HSET', prefix .. ':attempts', ARGV[at + 2], ARGV[at + 3])
-    outcome = 'claimed'
+  if is_owner(stream, group, ARGV[at], consumer) then
+    local status, state = unpack(redis.call('MGET', prefix .. ':status', node))
+    if status == 'RUNNING' and (state == 'QUEUED' or state == 'RUNNING') then
+      redis.call('SET', node, 'RUNNING')
+      redis.pcall('HSET', prefix .. ':attempts', ARGV[at + 2], ARGV[at + 3])
+      outcome = 'claimed'
+    else
+      end_entry(stream, group, ARGV[at])
+      outcome = 'ended'
+    end
   end
   outcomes[#outcomes + 1] = outcome
 end

@@ -1,64 +1,108 @@
 #!lua flags=allow-oom
---- @use open_node
+--- @use append_entry
 --- @use finish_execution
 -- Commits a batch of finished nodes and advances their dependents: the hot path of the engine.
--- The worker knows the plan, so nothing is looked up here that it could have said.
+-- The worker knows the plan, so nothing is looked up here that it could have said, and whatever
+-- the server can do for the whole batch at once is one command.
 --
 -- KEYS  1 stream  2 active (set)  3 continuations (zset)
--- ARGV  1 group  2 now, ms, then for each node:
---       entry id, execution id, node id, plan digest, attempt record, output (JSON),
---       number of dependents with one dependency, number of joins, number left to advance_node,
---       then the ids of the former, then of each join its id and how many it waits for
+-- ARGV  1 group  2 now, ms  3 number of nodes  4… their entry ids, then for each node:
+--       execution id, node id, plan digest, attempt record, output (JSON), number of dependents with
+--       one dependency, number of joins, number of dependents left to advance_node, then the ids of
+--       the first, then of each join its id and how many it waits for
 -- RETURNS for each node 'completed', 'finished' (and its execution with it), 'stale' (the attempt
---         was taken away, nothing written), 'ended' (its execution runs no more) or 'corrupt' (a key
---         of its execution holds something flowd did not write)
+--         was taken away, nothing written), 'ended' (the node or its execution runs no more, nothing
+--         written) or 'corrupt' (a key of its execution holds something flowd did not write)
 local call, pcall = redis.call, redis.pcall
 local stream, active, continuations = KEYS[1], KEYS[2], KEYS[3]
-local group, now_ms = ARGV[1], ARGV[2]
-local outcomes, ended = {}, {}
-local at, last = 3, #ARGV
-while at < last do
-  local entry_id, execution_id, node_id, plan = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local joins_at = at + 9 + ARGV[at + 6]
-  local next_at = joins_at + 2 * ARGV[at + 7]
-  local outcome = 'stale'
+local group, now_ms, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
-  -- The fence, see shared/end_entry.lua; the entries are deleted together at the end.
-  if call('XACK', stream, group, entry_id) == 1 then
-    ended[#ended + 1] = entry_id
-    local prefix = 'workflow:' .. execution_id
-    local node, run = prefix .. ':node:' .. node_id, prefix .. ':run'
-    if pcall('GET', prefix .. ':status') ~= 'RUNNING' then
-      outcome = 'ended'
-    else
-      outcome = 'completed'
-      call('MSET', node, 'COMPLETED', node .. ':output', ARGV[at + 5])
-      pcall('HSET', prefix .. ':attempts', node_id, ARGV[at + 4])
-      for open_at = at + 9, joins_at - 1 do
-        open_node(stream, execution_id, ARGV[open_at], plan)
-      end
-      for join_at = joins_at, next_at - 1, 2 do
-        local arrived = pcall('HINCRBY', run, 'arrived:' .. ARGV[join_at], 1)
-        if arrived == tonumber(ARGV[join_at + 1]) then
-          open_node(stream, execution_id, ARGV[join_at], plan)
-        end
-      end
-      if ARGV[at + 8] ~= '0' then
-        call('ZADD', continuations, now_ms, 'advance ' .. execution_id .. ' ' .. node_id)
-      end
-      local remaining = pcall('HINCRBY', run, 'remaining', -1)
-      if remaining == 0 then
-        finish_execution(active, execution_id, now_ms)
-        outcome = 'finished'
-      elseif type(remaining) ~= 'number' or remaining < 0 then
-        outcome = 'corrupt'
-      end
+-- The fence, see shared/end_entry.lua. One command ends all entries; only when it ended fewer is it
+-- worth asking which: those that are no longer in the stream.
+local is_stale = {}
+if call('XACK', stream, group, unpack(ARGV, 4, 3 + count)) ~= count then
+  for nth = 1, count do
+    local entry_id = ARGV[3 + nth]
+    is_stale[nth] = is_stale[entry_id] or #call('XRANGE', stream, entry_id, entry_id) == 0
+    is_stale[entry_id] = true
+  end
+end
+call('XDEL', stream, unpack(ARGV, 4, 3 + count))
+
+local starts, keys = {}, {}
+local at = 4 + count
+for nth = 1, count do
+  local prefix = 'workflow:' .. ARGV[at]
+  starts[nth] = at
+  keys[2 * nth - 1] = prefix .. ':status'
+  keys[2 * nth] = prefix .. ':node:' .. ARGV[at + 1]
+  at = at + 8 + ARGV[at + 5] + 2 * ARGV[at + 6]
+end
+local states = call('MGET', unpack(keys))
+
+-- What is to be written by one MSET: key, value, key, value …
+local writes, size = {}, 0
+local function write(key, value)
+  writes[size + 1], writes[size + 2] = key, value
+  size = size + 2
+  if size == 4000 then
+    call('MSET', unpack(writes, 1, size))
+    size = 0
+  end
+end
+
+local function open_node(execution_id, node_id, plan)
+  append_entry(stream, execution_id, node_id, plan)
+  write('workflow:' .. execution_id .. ':node:' .. node_id, 'QUEUED')
+end
+
+local function complete_node(nth)
+  local at, node = starts[nth], keys[2 * nth]
+  local execution_id, node_id, plan = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local prefix = 'workflow:' .. execution_id
+  local run, outcome = prefix .. ':run', 'completed'
+  write(node, 'COMPLETED')
+  write(node .. ':output', ARGV[at + 4])
+  pcall('HSET', prefix .. ':attempts', node_id, ARGV[at + 3])
+  local joins_at = at + 8 + ARGV[at + 5]
+  for open_at = at + 8, joins_at - 1 do
+    open_node(execution_id, ARGV[open_at], plan)
+  end
+  for join_at = joins_at, joins_at + 2 * ARGV[at + 6] - 1, 2 do
+    local arrived = pcall('HINCRBY', run, 'arrived:' .. ARGV[join_at], 1)
+    if arrived == tonumber(ARGV[join_at + 1]) then
+      open_node(execution_id, ARGV[join_at], plan)
+    elseif type(arrived) ~= 'number' then
+      outcome = 'corrupt'
     end
   end
-  outcomes[#outcomes + 1] = outcome
-  at = next_at
+  if ARGV[at + 7] ~= '0' then
+    call('ZADD', continuations, now_ms, 'advance ' .. execution_id .. ' ' .. node_id)
+  end
+  local remaining = pcall('HINCRBY', run, 'remaining', -1)
+  if remaining == 0 then
+    finish_execution(active, execution_id, now_ms)
+    return 'finished'
+  elseif type(remaining) ~= 'number' or remaining < 0 then
+    return 'corrupt'
+  end
+  return outcome
 end
-if #ended > 0 then
-  call('XDEL', stream, unpack(ended))
+
+local outcomes, is_done = {}, {}
+for nth = 1, count do
+  local status, state, node = states[2 * nth - 1], states[2 * nth], keys[2 * nth]
+  if is_stale[nth] then
+    outcomes[nth] = 'stale'
+  elseif status ~= 'RUNNING' or (state ~= 'QUEUED' and state ~= 'RUNNING') or is_done[node] then
+    -- The node says so itself when somebody has put it into the stream a second time.
+    outcomes[nth] = 'ended'
+  else
+    is_done[node] = true
+    outcomes[nth] = complete_node(nth)
+  end
+end
+if size > 0 then
+  call('MSET', unpack(writes, 1, size))
 end
 return outcomes

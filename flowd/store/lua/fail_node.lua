@@ -16,7 +16,9 @@ local prefix = 'workflow:' .. execution_id
 local node, run = prefix .. ':node:' .. node_id, prefix .. ':run'
 if not end_entry(stream, ARGV[1], ARGV[3]) then
   return 'stale'
-elseif redis.pcall('GET', prefix .. ':status') ~= 'RUNNING' then
+end
+local status, state = unpack(redis.call('MGET', prefix .. ':status', node))
+if status ~= 'RUNNING' or (state ~= 'QUEUED' and state ~= 'RUNNING') then
   return 'ended'
 end
 redis.call('MSET', node, 'FAILED', node .. ':output', ARGV[7])

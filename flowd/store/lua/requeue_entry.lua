@@ -8,8 +8,11 @@
 -- ARGV  1 group  2 consumer that holds the entry (empty: no one, it was delivered to a group that is
 --       gone)  3 entry id  4 '1' when the consumer died  5 the most deaths a node may cause
 -- RETURNS 'requeued' | 'gone' (not that consumer's) | 'ended' (nothing left to run) |
---         'garbage' (the entry names no node) | 'poison' (this death was one too many; the entry is
---         left for the caller to fail), the last three followed by the entry's fields
+--         'garbage' (flowd wrote no such entry) | 'poison' (this death was one too many), all but
+--         'gone' followed by the entry's fields; after the last two the entry is left to the caller
+local function is_count(text)
+  return #text <= 9 and string.match(text, '^%d+$')
+end
 local stream, group, consumer, entry_id = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 if consumer ~= '' then
   if not is_owner(stream, group, entry_id, consumer) then
@@ -27,18 +30,19 @@ local fields = {}
 for at = 1, #found[2], 2 do
   fields[found[2][at]] = found[2][at + 1]
 end
-local execution_id, node_id = fields.execution_id, fields.node_id
-if not execution_id or not node_id then
+local execution_id, node_id = fields.execution_id or '', fields.node_id or ''
+local attempt, deaths = fields.attempt or '1', fields.deaths or '0'
+if #execution_id ~= 24 or string.find(execution_id, '[^0-9a-f]') or node_id == ''
+    or not is_count(attempt) or not is_count(deaths) then
   return { 'garbage', found[2] }
 end
 local prefix = 'workflow:' .. execution_id
-local state = redis.pcall('GET', prefix .. ':node:' .. node_id)
-local ended = redis.pcall('GET', prefix .. ':status') ~= 'RUNNING'
-  or (state ~= 'QUEUED' and state ~= 'RUNNING')
+local status, state = unpack(redis.call('MGET', prefix .. ':status', prefix .. ':node:' .. node_id))
+local ended = status ~= 'RUNNING' or (state ~= 'QUEUED' and state ~= 'RUNNING')
 
 -- Two deaths in company prove nothing. From then on the node runs alone, and only a death after
 -- its start was recorded counts against it.
-local deaths = tonumber(fields.deaths or '0') or 0
+deaths = tonumber(deaths)
 if ARGV[4] == '1' and (deaths < 2 or state == 'RUNNING') then
   deaths = deaths + 1
 end
@@ -50,7 +54,5 @@ redis.call('XDEL', stream, entry_id)
 if ended then
   return { 'ended', found[2] }
 end
-local attempt = (tonumber(fields.attempt or '1') or 1) + 1
-local plan = fields.plan or redis.call('HGET', prefix .. ':run', 'plan') or ''
-requeue_node(stream, execution_id, node_id, attempt, plan, deaths)
+requeue_node(stream, execution_id, node_id, attempt + 1, fields.plan or '', deaths)
 return { 'requeued', found[2] }

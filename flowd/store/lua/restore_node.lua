@@ -7,10 +7,12 @@
 -- ARGV  1 execution id  2 node id  3 state the caller saw  4 attempt record the caller saw, or empty
 --       5 number of the next attempt
 -- RETURNS 'restored', or 'moved' when the node has moved on
-if redis.call('GET', KEYS[2]) ~= 'RUNNING' or redis.call('GET', KEYS[3]) ~= ARGV[3]
-    or (redis.call('HGET', KEYS[4], ARGV[2]) or '') ~= ARGV[4] then
+local status, state = unpack(redis.call('MGET', KEYS[2], KEYS[3]))
+if status ~= 'RUNNING' or state ~= ARGV[3]
+    or (redis.pcall('HGET', KEYS[4], ARGV[2]) or '') ~= ARGV[4] then
   return 'moved'
 end
-local plan = redis.call('HGET', KEYS[5], 'plan') or ''
+local plan = redis.pcall('HGET', KEYS[5], 'plan')
+plan = type(plan) == 'string' and plan or ''
 requeue_node(KEYS[1], ARGV[1], ARGV[2], ARGV[5], plan, 0)
 return 'restored'

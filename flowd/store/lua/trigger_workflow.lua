@@ -5,15 +5,19 @@
 -- KEYS  1 status (string)  2 run (hash)  3 active (set)  4 stream  5 continuations (zset)
 -- ARGV  1 execution id  2 group  3 now, ms
 -- RETURNS 'unknown' | 'triggered' | 'continue' (the roots are too many for one call: the caller
---         opens them by advance_node) | the state it was in already
+--         opens them by advance_node) | the state it was in already: 'RUNNING', 'COMPLETED' or
+--         'FAILED' | 'corrupt' (status or run holds something flowd did not write)
 local execution_id, now_ms = ARGV[1], ARGV[3]
-local state = redis.call('GET', KEYS[1])
+local state = redis.pcall('GET', KEYS[1])
 if not state then
   return 'unknown'
-elseif state ~= 'PENDING' then
+elseif state == 'RUNNING' or state == 'COMPLETED' or state == 'FAILED' then
   return state
 end
-local plan, roots = unpack(redis.call('HMGET', KEYS[2], 'plan', 'roots'))
+local plan, roots = unpack(redis.pcall('HMGET', KEYS[2], 'plan', 'roots'))
+if state ~= 'PENDING' or not plan or not roots then
+  return 'corrupt'
+end
 
 -- A group made later would have to begin behind what is already in the stream, or hand out again
 -- what others are running; so the first one to write makes it.

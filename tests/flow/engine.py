@@ -26,7 +26,9 @@ _HANDLERS = {
 }
 
 
-def node(node_id: str, dependencies: Iterable[str] = (), handler: str = "echo", **config: Any) -> Any:
+def node(
+    node_id: str, dependencies: Iterable[str] = (), handler: str = "echo", **config: Any
+) -> Any:
     return {
         "id": node_id,
         "handler": handler,

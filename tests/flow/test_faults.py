@@ -19,65 +19,54 @@ async def started(node_id: str) -> None:
     await until(lambda: node_id in handlers.GATES, f"the start of {node_id}")
 
 
-def test_a_drain_lets_the_running_node_end_and_takes_nothing_new(settings):
-    async def scenario():
-        async with Engine(settings, workers=1) as engine:
-            execution_id = await engine.start(
-                workflow(node("A", handler="held"), node("B", ["A"]))
-            )
-            await started("A")
-            stopping = asyncio.create_task(engine.stop_worker(engine.workers[0]))
-            handlers.GATES["A"].set()
-            await stopping
-            assert await engine.states(execution_id) == {"A": "COMPLETED", "B": "QUEUED"}
-            assert await consumers(engine) == []
-            await engine.add_worker()
-            await engine.end(execution_id)
-            assert calls(execution_id) == ["A", "B"]
-
-    asyncio.run(scenario())
+async def test_a_drain_lets_the_running_node_end_and_takes_nothing_new(settings):
+    async with Engine(settings, workers=1) as engine:
+        execution_id = await engine.start(workflow(node("A", handler="held"), node("B", ["A"])))
+        await started("A")
+        stopping = asyncio.create_task(engine.stop_worker(engine.workers[0]))
+        handlers.GATES["A"].set()
+        await stopping
+        assert await engine.states(execution_id) == {"A": "COMPLETED", "B": "QUEUED"}
+        assert await consumers(engine) == []
+        await engine.add_worker()
+        await engine.end(execution_id)
+        assert calls(execution_id) == ["A", "B"]
 
 
-def test_what_does_not_end_within_the_grace_goes_back_uncounted(brief_settings):
-    async def scenario():
-        async with Engine(brief_settings, workers=1) as engine:
-            execution_id = await engine.start(workflow(node("A", handler="held")))
-            await started("A")
-            await engine.stop_worker(engine.workers[0])
-            rows = await engine.redis("XRANGE", "workflow:tasks", "-", "+")
-            fields = dict(zip(rows[0][1][::2], rows[0][1][1::2], strict=True))
-            assert (fields["node_id"], fields["attempt"], fields["deaths"]) == ("A", "2", "0")
-            assert await engine.states(execution_id) == {"A": "QUEUED"}
-            handlers.GATES["A"].set()
-            await engine.add_worker()
-            await engine.end(execution_id)
-            assert [attempt for _, _, attempt in handlers.CALLS] == [1, 2]
-
-    asyncio.run(scenario())
+async def test_what_does_not_end_within_the_grace_goes_back_uncounted(brief_settings):
+    async with Engine(brief_settings, workers=1) as engine:
+        execution_id = await engine.start(workflow(node("A", handler="held")))
+        await started("A")
+        await engine.stop_worker(engine.workers[0])
+        rows = await engine.redis("XRANGE", "workflow:tasks", "-", "+")
+        fields = dict(zip(rows[0][1][::2], rows[0][1][1::2], strict=True))
+        assert (fields["node_id"], fields["attempt"], fields["deaths"]) == ("A", "2", "0")
+        assert await engine.states(execution_id) == {"A": "QUEUED"}
+        handlers.GATES["A"].set()
+        await engine.add_worker()
+        await engine.end(execution_id)
+        assert [attempt for _, _, attempt in handlers.CALLS] == [1, 2]
 
 
-def test_a_worker_whose_work_was_given_away_commits_nothing(settings):
-    async def scenario():
-        async with Engine(settings, workers=1) as engine:
-            execution_id = await engine.start(workflow(node("A", handler="held", of="first")))
-            await started("A")
-            (late,) = await consumers(engine)
-            gate = handlers.GATES.pop("A")
-            await recover_worker(
-                engine.store, Plans(engine.store), late, "the test says so", is_blamed=True
-            )
-            await engine.add_worker()
-            await started("A")
-            gate.set()
-            await until(lambda: _refused(engine, late), "the late commit")
-            assert await engine.states(execution_id) in ({"A": "QUEUED"}, {"A": "RUNNING"})
-            handlers.GATES["A"].set()
-            await engine.end(execution_id)
-            record = await engine.redis("HGET", f"workflow:{execution_id}:attempts", "A")
-            assert record.startswith("2 ")
-            assert [attempt for _, _, attempt in handlers.CALLS] == [1, 2]
-
-    asyncio.run(scenario())
+async def test_a_worker_whose_work_was_given_away_commits_nothing(settings):
+    async with Engine(settings, workers=1) as engine:
+        execution_id = await engine.start(workflow(node("A", handler="held", of="first")))
+        await started("A")
+        (late,) = await consumers(engine)
+        gate = handlers.GATES.pop("A")
+        await recover_worker(
+            engine.store, Plans(engine.store), late, "the test says so", is_blamed=True
+        )
+        await engine.add_worker()
+        await started("A")
+        gate.set()
+        await until(lambda: _refused(engine, late), "the late commit")
+        assert await engine.states(execution_id) in ({"A": "QUEUED"}, {"A": "RUNNING"})
+        handlers.GATES["A"].set()
+        await engine.end(execution_id)
+        record = await engine.redis("HGET", f"workflow:{execution_id}:attempts", "A")
+        assert record.startswith("2 ")
+        assert [attempt for _, _, attempt in handlers.CALLS] == [1, 2]
 
 
 async def _refused(engine: Engine, consumer: str) -> bool:
@@ -86,21 +75,18 @@ async def _refused(engine: Engine, consumer: str) -> bool:
     return any(consumer in row for row in rows)
 
 
-def test_a_lost_lease_begins_a_new_shift_under_a_new_name(settings, monkeypatch):
+async def test_a_lost_lease_begins_a_new_shift_under_a_new_name(settings, monkeypatch):
     monkeypatch.setattr("flowd.workers.lease.RENEW_EVERY_S", 0.02)
 
-    async def scenario():
-        async with Engine(settings, workers=1) as engine:
-            execution_id = await engine.start(workflow(node("A", handler="held")))
-            await started("A")
-            (first,) = await consumers(engine)
-            await engine.redis("HDEL", "flowd:leases", first)
-            await until(lambda: _is_other(engine, first), "a new consumer")
-            handlers.GATES["A"].set()
-            assert str(await engine.end(execution_id)) == "COMPLETED"
-            assert [attempt for _, _, attempt in handlers.CALLS] == [1, 2]
-
-    asyncio.run(scenario())
+    async with Engine(settings, workers=1) as engine:
+        execution_id = await engine.start(workflow(node("A", handler="held")))
+        await started("A")
+        (first,) = await consumers(engine)
+        await engine.redis("HDEL", "flowd:leases", first)
+        await until(lambda: _is_other(engine, first), "a new consumer")
+        handlers.GATES["A"].set()
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+        assert [attempt for _, _, attempt in handlers.CALLS] == [1, 2]
 
 
 async def _is_other(engine: Engine, first: str) -> bool:
@@ -108,146 +94,122 @@ async def _is_other(engine: Engine, first: str) -> bool:
     return len(found) == 1 and found != [first]
 
 
-def test_the_scheduler_gives_away_the_work_of_a_silent_worker(settings, monkeypatch):
-    async def scenario():
-        async with Engine(settings, workers=0) as engine:
-            execution_id = await engine.start(workflow(node("A")))
-            await engine.store.tasks.enroll_worker("gone-1", b"{}")
-            session = engine.store.tasks.open_session("gone-1")
-            taken = await session.complete_and_claim((), (), (), 1)
-            await session.close()
-            assert len(taken.entries) == 1
-            monkeypatch.setattr("flowd.orchestrator.leases.LEASE_S", 0.0)
-            await engine.tick()
-            await engine.add_worker()
-            await engine.end(execution_id)
-            assert handlers.CALLS == [(execution_id, "A", 2)]
-            assert "gone-1" not in await consumers(engine)
-
-    asyncio.run(scenario())
+async def test_the_scheduler_gives_away_the_work_of_a_silent_worker(settings, monkeypatch):
+    async with Engine(settings, workers=0) as engine:
+        execution_id = await engine.start(workflow(node("A")))
+        await engine.store.tasks.enroll_worker("gone-1", b"{}")
+        session = engine.store.tasks.open_session("gone-1")
+        taken = await session.complete_and_claim((), (), (), 1)
+        await session.close()
+        assert len(taken.entries) == 1
+        monkeypatch.setattr("flowd.orchestrator.leases.LEASE_S", 0.0)
+        await engine.tick()
+        await engine.add_worker()
+        await engine.end(execution_id)
+        assert [(execution_id, "A", 2)] == handlers.CALLS
+        assert "gone-1" not in await consumers(engine)
 
 
-def test_forgotten_scripts_are_loaded_again(settings):
-    async def scenario():
-        async with Engine(settings) as engine:
-            execution_id = await engine.start(
-                workflow(node("A", handler="held"), node("B", ["A"]))
-            )
-            await started("A")
-            await engine.redis("SCRIPT", "FLUSH")
-            handlers.GATES["A"].set()
-            assert str(await engine.end(execution_id)) == "COMPLETED"
-            assert calls(execution_id) == ["A", "B"]
-
-    asyncio.run(scenario())
+async def test_forgotten_scripts_are_loaded_again(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.start(workflow(node("A", handler="held"), node("B", ["A"])))
+        await started("A")
+        await engine.redis("SCRIPT", "FLUSH")
+        handlers.GATES["A"].set()
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+        assert calls(execution_id) == ["A", "B"]
 
 
-def test_a_destroyed_group_is_made_anew_and_its_late_commits_are_refused(settings):
-    async def scenario():
-        async with Engine(settings, workers=1) as engine:
-            execution_id = await engine.start(
-                workflow(node("A", handler="held"), node("B"), node("C", ["A", "B"]))
-            )
-            await started("A")
-            gate = handlers.GATES.pop("A")
-            await engine.redis("XGROUP", "DESTROY", "workflow:tasks", "workflow_group")
-            gate.set()
-            await started("A")
-            handlers.GATES["A"].set()
-            assert str(await engine.end(execution_id)) == "COMPLETED"
-            assert [attempt for _, one, attempt in handlers.CALLS if one == "A"] == [1, 2]
-            assert calls(execution_id).count("C") == 1
-
-    asyncio.run(scenario())
+async def test_a_destroyed_group_is_made_anew_and_its_late_commits_are_refused(settings):
+    async with Engine(settings, workers=1) as engine:
+        execution_id = await engine.start(
+            workflow(node("A", handler="held"), node("B"), node("C", ["A", "B"]))
+        )
+        await started("A")
+        gate = handlers.GATES.pop("A")
+        await engine.redis("XGROUP", "DESTROY", "workflow:tasks", "workflow_group")
+        gate.set()
+        await started("A")
+        handlers.GATES["A"].set()
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+        assert [attempt for _, one, attempt in handlers.CALLS if one == "A"] == [1, 2]
+        assert calls(execution_id).count("C") == 1
 
 
-def test_a_server_that_was_emptied_goes_on_with_what_is_new(settings, monkeypatch):
+async def test_a_server_that_was_emptied_goes_on_with_what_is_new(settings, monkeypatch):
     monkeypatch.setattr("flowd.workers.lease.RENEW_EVERY_S", 0.02)
 
-    async def scenario():
-        async with Engine(settings) as engine:
-            lost = await engine.start(workflow(node("A", handler="held"), node("B", ["A"])))
-            await started("A")
-            await engine.redis("FLUSHALL")
-            handlers.GATES["A"].set()
-            await engine.tick()
-            fresh = await engine.run(workflow(node("C"), node("D", ["C"])))
-            assert calls(fresh) == ["C", "D"]
-            assert "B" not in calls(lost)
-            assert await engine.redis("KEYS", f"workflow:{lost}*") == []
-
-    asyncio.run(scenario())
+    async with Engine(settings) as engine:
+        lost = await engine.start(workflow(node("A", handler="held"), node("B", ["A"])))
+        await started("A")
+        await engine.redis("FLUSHALL")
+        handlers.GATES["A"].set()
+        await engine.tick()
+        fresh = await engine.run(workflow(node("C"), node("D", ["C"])))
+        assert calls(fresh) == ["C", "D"]
+        assert "B" not in calls(lost)
+        assert await engine.redis("KEYS", f"workflow:{lost}*") == []
 
 
-def test_garbage_in_the_stream_is_buried_and_the_others_go_on(settings):
-    async def scenario():
-        async with Engine(settings) as engine:
-            for fields in (["nonsense", b"\xff\xfe"], ["execution_id", "x", "node_id", "y"]):
-                await engine.redis("XADD", "workflow:tasks", "*", *fields)
-            stranger = "0" * 24
-            await engine.redis(
-                "XADD", "workflow:tasks", "*", "execution_id", stranger, "node_id", "A"
-            )
-            execution_id = await engine.run(workflow(node("A")))
-            assert await engine.states(execution_id) == {"A": "COMPLETED"}
-            await until(lambda: _is_empty_stream(engine), "the end of the garbage")
-            assert await engine.redis("XLEN", "flowd:dead_letters") == 2
-
-    asyncio.run(scenario())
+async def test_garbage_in_the_stream_is_buried_and_the_others_go_on(settings):
+    async with Engine(settings) as engine:
+        for fields in (["nonsense", b"\xff\xfe"], ["execution_id", "x", "node_id", "y"]):
+            await engine.redis("XADD", "workflow:tasks", "*", *fields)
+        stranger = "0" * 24
+        await engine.redis("XADD", "workflow:tasks", "*", "execution_id", stranger, "node_id", "A")
+        execution_id = await engine.run(workflow(node("A")))
+        assert await engine.states(execution_id) == {"A": "COMPLETED"}
+        await until(lambda: _is_empty_stream(engine), "the end of the garbage")
+        assert await engine.redis("XLEN", "flowd:dead_letters") == 2
 
 
 async def _is_empty_stream(engine: Engine) -> bool:
     return await engine.redis("XLEN", "workflow:tasks") == 0
 
 
-def test_a_damaged_execution_fails_visibly_beside_healthy_ones(settings):
-    async def scenario():
-        async with Engine(settings) as engine:
-            hurt = await engine.start(workflow(node("A", handler="held"), node("B", ["A"])))
-            await started("A")
-            await engine.redis("SET", f"workflow:{hurt}:run", "not a hash")
-            well = await engine.start(workflow(node("C"), node("D", ["C"])))
-            handlers.GATES["A"].set()
-            assert str(await engine.end(hurt)) == "FAILED"
-            assert str(await engine.end(well)) == "COMPLETED"
-            assert await engine.redis("SCARD", "workflows:active") == 0
-
-    asyncio.run(scenario())
+async def test_a_damaged_execution_fails_visibly_beside_healthy_ones(settings):
+    async with Engine(settings) as engine:
+        hurt = await engine.start(workflow(node("A", handler="held"), node("B", ["A"])))
+        await started("A")
+        await engine.redis("SET", f"workflow:{hurt}:run", "not a hash")
+        well = await engine.start(workflow(node("C"), node("D", ["C"])))
+        handlers.GATES["A"].set()
+        assert str(await engine.end(hurt)) == "FAILED"
+        assert str(await engine.end(well)) == "COMPLETED"
+        assert await engine.redis("SCARD", "workflows:active") == 0
 
 
-def test_a_node_that_lost_workers_twice_runs_alone(settings):
+async def test_a_node_that_lost_workers_twice_runs_alone(settings):
     """The one that kills its worker is told from those that only were there."""
 
-    async def scenario():
-        async with Engine(settings, workers=0) as engine:
-            execution_id = await engine.start(
-                workflow(
-                    node("A", handler="held"), node("B", handler="held"), node("C", handler="held")
-                )
+    async with Engine(settings, workers=0) as engine:
+        execution_id = await engine.start(
+            workflow(
+                node("A", handler="held"), node("B", handler="held"), node("C", handler="held")
             )
-            for death in range(2):
-                consumer = f"dead-{death}"
-                await engine.store.tasks.enroll_worker(consumer, b"{}")
-                session = engine.store.tasks.open_session(consumer)
-                await session.complete_and_claim((), (), (), 64)
-                await session.close()
-                await recover_worker(
-                    engine.store, Plans(engine.store), consumer, "killed", is_blamed=True
-                )
-            await engine.add_worker()
-            for ended in range(3):
-                await until(lambda: len(handlers.CALLS) > ended, "the next start")
-                running = [
-                    one for one, state in (await engine.states(execution_id)).items()
-                    if state == "RUNNING"
-                ]
-                assert running == [handlers.CALLS[-1][1]]
-                assert len(handlers.CALLS) == ended + 1
-                handlers.GATES[running[0]].set()
-            await engine.end(execution_id)
-            assert [attempt for _, _, attempt in handlers.CALLS] == [3, 3, 3]
-
-    asyncio.run(scenario())
+        )
+        for death in range(2):
+            consumer = f"dead-{death}"
+            await engine.store.tasks.enroll_worker(consumer, b"{}")
+            session = engine.store.tasks.open_session(consumer)
+            await session.complete_and_claim((), (), (), 64)
+            await session.close()
+            await recover_worker(
+                engine.store, Plans(engine.store), consumer, "killed", is_blamed=True
+            )
+        await engine.add_worker()
+        for ended in range(3):
+            await until(lambda: len(handlers.CALLS) > ended, "the next start")
+            running = [
+                one
+                for one, state in (await engine.states(execution_id)).items()
+                if state == "RUNNING"
+            ]
+            assert running == [handlers.CALLS[-1][1]]
+            assert len(handlers.CALLS) == ended + 1
+            handlers.GATES[running[0]].set()
+        await engine.end(execution_id)
+        assert [attempt for _, _, attempt in handlers.CALLS] == [3, 3, 3]
 
 
 def test_the_lease_leaves_room_to_let_go_before_it_is_given_away():

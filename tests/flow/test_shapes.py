@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from tests.flow.engine import Engine, calls, node, workflow
@@ -21,94 +19,69 @@ def fan(width: int):
     return workflow(node("first"), *(node(one, ["first"]) for one in middle), node("last", middle))
 
 
-def test_a_chain_runs_in_order(settings):
-    async def scenario():
-        async with Engine(settings) as engine:
-            execution_id = await engine.run(chain(20))
-            assert calls(execution_id) == [f"n{at}" for at in range(20)]
-            assert set((await engine.states(execution_id)).values()) == {"COMPLETED"}
-
-    asyncio.run(scenario())
+async def test_a_chain_runs_in_order(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.run(chain(20))
+        assert calls(execution_id) == [f"n{at}" for at in range(20)]
+        assert set((await engine.states(execution_id)).values()) == {"COMPLETED"}
 
 
-def test_a_diamond_joins_once_both_sides_are_done(settings):
-    async def scenario():
-        async with Engine(settings) as engine:
-            diamond = workflow(
-                node("A"), node("B", ["A"]), node("C", ["A"]), node("D", ["B", "C"])
-            )
-            execution_id = await engine.run(diamond)
-            order = calls(execution_id)
-            assert sorted(order) == ["A", "B", "C", "D"]
-            assert order[0] == "A"
-            assert order[-1] == "D"
-
-    asyncio.run(scenario())
+async def test_a_diamond_joins_once_both_sides_are_done(settings):
+    async with Engine(settings) as engine:
+        diamond = workflow(node("A"), node("B", ["A"]), node("C", ["A"]), node("D", ["B", "C"]))
+        execution_id = await engine.run(diamond)
+        order = calls(execution_id)
+        assert sorted(order) == ["A", "B", "C", "D"]
+        assert order[0] == "A"
+        assert order[-1] == "D"
 
 
 @pytest.mark.parametrize("handler", ["echo", "echo_async", "echo_in_thread"])
-def test_each_kind_of_handler_runs(settings, handler):
-    async def scenario():
-        async with Engine(settings) as engine:
-            execution_id = await engine.run(workflow(node("A", handler=handler, said="yes")))
-            results = await engine.results(execution_id)
-            assert results["A"]["said"] == "yes"
-            assert ("thread" in results["A"]) == (handler == "echo_in_thread")
-
-    asyncio.run(scenario())
+async def test_each_kind_of_handler_runs(settings, handler):
+    async with Engine(settings) as engine:
+        execution_id = await engine.run(workflow(node("A", handler=handler, said="yes")))
+        results = await engine.results(execution_id)
+        assert results["A"]["said"] == "yes"
+        assert ("thread" in results["A"]) == (handler == "echo_in_thread")
 
 
-def test_a_chain_of_1000_nodes_runs_each_node_once(settings):
-    async def scenario():
-        async with Engine(settings) as engine:
-            execution_id = await engine.run(chain(CHAIN_LENGTH))
-            assert calls(execution_id) == [f"n{at}" for at in range(CHAIN_LENGTH)]
+async def test_a_chain_of_1000_nodes_runs_each_node_once(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.run(chain(CHAIN_LENGTH))
+        assert calls(execution_id) == [f"n{at}" for at in range(CHAIN_LENGTH)]
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+
+
+async def test_a_fan_of_1000_nodes_runs_each_node_once(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.run(fan(FAN_WIDTH))
+        order = calls(execution_id)
+        assert len(order) == len(set(order)) == FAN_WIDTH + 2
+        assert order[0] == "first"
+        assert order[-1] == "last"
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+
+
+async def test_more_roots_than_one_call_opens_all_run(settings):
+    async with Engine(settings) as engine:
+        roots = [f"r{at}" for at in range(1_201)]
+        execution_id = await engine.run(
+            workflow(*(node(one) for one in roots), node("last", roots))
+        )
+        order = calls(execution_id)
+        assert sorted(order[:-1]) == sorted(roots)
+        assert order[-1] == "last"
+        assert await engine.redis("ZCARD", "flowd:continuations") == 0
+
+
+async def test_many_executions_share_the_workers_and_leave_nothing_outstanding(settings):
+    async with Engine(settings) as engine:
+        diamond = workflow(node("A"), node("B", ["A"]), node("C", ["A"]), node("D", ["B", "C"]))
+        started = [await engine.start(diamond) for _ in range(50)]
+        for execution_id in started:
             assert str(await engine.end(execution_id)) == "COMPLETED"
-
-    asyncio.run(scenario())
-
-
-def test_a_fan_of_1000_nodes_runs_each_node_once(settings):
-    async def scenario():
-        async with Engine(settings) as engine:
-            execution_id = await engine.run(fan(FAN_WIDTH))
-            order = calls(execution_id)
-            assert len(order) == len(set(order)) == FAN_WIDTH + 2
-            assert order[0] == "first"
-            assert order[-1] == "last"
-            assert str(await engine.end(execution_id)) == "COMPLETED"
-
-    asyncio.run(scenario())
-
-
-def test_more_roots_than_one_call_opens_all_run(settings):
-    async def scenario():
-        async with Engine(settings) as engine:
-            roots = [f"r{at}" for at in range(1_201)]
-            execution_id = await engine.run(
-                workflow(*(node(one) for one in roots), node("last", roots))
-            )
-            order = calls(execution_id)
-            assert sorted(order[:-1]) == sorted(roots)
-            assert order[-1] == "last"
-            assert await engine.redis("ZCARD", "flowd:continuations") == 0
-
-    asyncio.run(scenario())
-
-
-def test_many_executions_share_the_workers_and_leave_nothing_outstanding(settings):
-    async def scenario():
-        async with Engine(settings) as engine:
-            diamond = workflow(
-                node("A"), node("B", ["A"]), node("C", ["A"]), node("D", ["B", "C"])
-            )
-            started = [await engine.start(diamond) for _ in range(50)]
-            for execution_id in started:
-                assert str(await engine.end(execution_id)) == "COMPLETED"
-                assert len(calls(execution_id)) == 4
-            assert await engine.redis("XLEN", "workflow:tasks") == 0
-            assert await engine.redis("SCARD", "workflows:active") == 0
-            pending = await engine.redis("XPENDING", "workflow:tasks", "workflow_group")
-            assert pending[0] == 0
-
-    asyncio.run(scenario())
+            assert len(calls(execution_id)) == 4
+        assert await engine.redis("XLEN", "workflow:tasks") == 0
+        assert await engine.redis("SCARD", "workflows:active") == 0
+        pending = await engine.redis("XPENDING", "workflow:tasks", "workflow_group")
+        assert pending[0] == 0

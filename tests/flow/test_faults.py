@@ -1,4 +1,4 @@
-"""The engine within one process: drains, lost leases, forgotten scripts, a server that was emptied."""
+"""Faults within one process: drains, lost leases, forgotten scripts, an emptied server."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ async def test_a_node_that_lost_workers_twice_runs_alone(settings):
             )
         await engine.add_worker()
         for ended in range(3):
-            await until(lambda: len(handlers.CALLS) > ended, "the next start")
+            await until(lambda so_far=ended: len(handlers.CALLS) > so_far, "the next start")
             running = [
                 one
                 for one, state in (await engine.states(execution_id)).items()

@@ -1,4 +1,4 @@
-"""What the specification promises: failures, double triggers, templates, what waits for a worker."""
+"""What the specification promises: failures, double triggers, templates, documented keys."""
 
 from __future__ import annotations
 

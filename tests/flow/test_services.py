@@ -1,4 +1,4 @@
-"""The linear sample against real services: what they receive was rendered, what they answer stays."""
+"""The linear sample against real services: rendered requests reach them, their answers stay."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The `flowd` command; the only place that chooses exit codes."""

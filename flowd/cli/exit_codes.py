@@ -1,0 +1,21 @@
+"""The exit code of every error, by its public code. Numbers follow sysexits.h and the LSB."""
+
+from __future__ import annotations
+
+from flowd.errors import FlowdError
+
+FAILED = 1
+NOT_RUNNING = 3
+UNKNOWN_STATE = 4
+
+_BY_CODE = {
+    "store_unavailable": 69,
+    "server_failed": 69,
+    "crash_loop": 70,
+    "already_running": 75,
+    "invalid_settings": 78,
+}
+
+
+def exit_code_of(error: FlowdError) -> int:
+    return _BY_CODE.get(error.code, FAILED)

@@ -1,0 +1,180 @@
+"""Fork one child of the supervisor, and look after its pidfd, its ready pipe and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import multiprocessing
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NoReturn
+
+import setproctitle
+
+from flowd.errors import FlowdError
+from flowd.log import get_logger, name_process
+
+log = get_logger(__name__)
+
+# The supervisor acts on these; a child starts with each at its default.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+
+_PR_SET_PDEATHSIG = 1
+# Looked up before any fork: a child's first lines should not load libraries.
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_fork = multiprocessing.get_context("fork")
+
+
+class Kind(StrEnum):
+    """What a child is for: decides when it starts, when it stops and what its death means."""
+
+    SERVER = "server"
+    API = "api"
+    SCHEDULER = "scheduler"
+    WORKER = "worker"
+    RECOVER = "recover"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One child the supervisor keeps alive. `run` is called in the child with its `ready`."""
+
+    name: str
+    kind: Kind
+    run: Callable[[Callable[[], None]], None]
+    # A role that turns into another program cannot call `ready`: the supervisor asks this instead.
+    # It must answer within milliseconds.
+    is_ready: Callable[[], bool] | None = None
+    # None waits as long as the child lives: a server may have much data to read.
+    start_limit_s: float | None = None
+    tries_max: int = 3
+    # What the child gets when the supervisor is gone.
+    death_signal: signal.Signals = signal.SIGKILL
+
+
+class Child:
+    """A running process, from fork to reap. The descriptors are the parent's, closed by `reap`."""
+
+    def __init__(self, role: Role, close_in_child: Callable[[], None]) -> None:
+        parent = os.getpid()
+        self.ready_fd, ready_end = os.pipe()
+        os.set_blocking(self.ready_fd, False)
+        self._process = _fork.Process(
+            target=_live,
+            args=(role, parent, ready_end, self.ready_fd, close_in_child),
+            name=role.name,
+        )
+        # A signal between the fork and the child's first lines would run the parent's handler in
+        # the child and wake the parent through the pipe they share.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            self._process.start()
+        except OSError:
+            os.close(self.ready_fd)
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+            os.close(ready_end)
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        self.pidfd = os.pidfd_open(self.pid)
+
+    def take_report(self) -> bool:
+        """Whether the child called `ready`; asked once, when its pipe first has something."""
+        try:
+            return os.read(self.ready_fd, 1) != b""
+        except BlockingIOError:
+            return False
+
+    def send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def close(self) -> None:
+        """Give the parent's descriptors back; also the first thing a sibling's child does."""
+        os.close(self.pidfd)
+        os.close(self.ready_fd)
+
+    def end(self, patience_s: float) -> None:
+        """SIGTERM, then SIGKILL when it is still there after `patience_s`; then reap it."""
+        self.send(signal.SIGTERM)
+        if not select.select([self.pidfd], [], [], patience_s)[0]:
+            self.send(signal.SIGKILL)
+        self.reap()
+
+    def reap(self) -> int:
+        """The exit code of a child that has ended; negative is the signal that killed it."""
+        # What its handlers started lives in the child's process group and must not outlive it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.join()
+        code = self._process.exitcode
+        self._process.close()
+        self.close()
+        return -signal.SIGKILL if code is None else code
+
+
+def describe_exit(code: int) -> str:
+    """`was killed by SIGKILL`, `ended with exit code 1`: continues a sentence about a process."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _live(
+    role: Role,
+    parent: int,
+    ready_end: int,
+    ready_fd: int,
+    close_in_child: Callable[[], None],
+) -> NoReturn:
+    """The whole life of a child. Leaves by `_exit`: a stuck thread must not keep it."""
+    code = 1
+    try:
+        _become_child(role, parent)
+        os.close(ready_fd)
+        close_in_child()
+        role.run(lambda: _report_ready(ready_end))
+        code = 0
+    except FlowdError as error:
+        log.error("role.failed", error=str(error))
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException as error:  # noqa: BLE001 - the outermost line of a process
+        log.error("role.failed", error=error)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
+
+
+def _become_child(role: Role, parent: int) -> None:
+    signal.set_wakeup_fd(-1)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    # Ctrl-C reaches the whole foreground group; only the supervisor decides who stops when.
+    os.setpgid(0, 0)
+    _prctl(_PR_SET_PDEATHSIG, int(role.death_signal), 0, 0, 0)
+    # The parent may have died before the line above: nobody would ever tell us.
+    if os.getppid() != parent:
+        os._exit(1)
+    # By number: `sys.stderr` is None when we were started without one.
+    faulthandler.enable(2)
+    name_process(role.name)
+    setproctitle.setproctitle(f"flowd: {role.name}")
+
+
+def _report_ready(ready_end: int) -> None:
+    with contextlib.suppress(OSError):
+        os.write(ready_end, b"1")
+        os.close(ready_end)

@@ -1,0 +1,67 @@
+"""One flowd per data directory: a lock on a pid file that is never unlinked."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from pathlib import Path
+
+from flowd.errors import AlreadyRunning, InvalidSettings, Problem
+
+PID_FILE = "flowd.pid"
+
+# struct flock on 64-bit Linux: type, whence, start, length, pid.
+_FLOCK = "hhqqi"
+
+
+class DataDirLock:
+    """Held from construction to `release`, or to the end of the process however it ends.
+
+    The kernel drops such a lock when *any* descriptor of the file is closed in this process:
+    nothing else here may open the pid file. Forked children do not inherit it. The pid inside is
+    for people; only the lock decides.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            self._fd = os.open(data_dir / PID_FILE, flags, 0o600)
+        except OSError as error:
+            message = f"{str(data_dir)!r} cannot be used: {error.strerror}; choose another"
+            raise InvalidSettings([Problem("redis.data_dir", "bad_value", message)]) from error
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _holder(self._fd)
+            os.close(self._fd)
+            raise AlreadyRunning(
+                f"flowd runs already in {data_dir} (pid {holder or 'unknown'}); see it with "
+                "`flowd status`, or start another one with its own --data-dir and --port"
+            ) from error
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        os.ftruncate(self._fd, 0)
+        os.close(self._fd)
+
+
+def is_held(data_dir: Path) -> bool:
+    """Whether another process holds the lock; looks without taking it."""
+    try:
+        fd = os.open(data_dir / PID_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return _holder(fd) is not None
+    finally:
+        os.close(fd)
+
+
+def _holder(fd: int) -> int | None:
+    """The pid that holds a lock on this file; 0 when it lives in another pid namespace."""
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+    return None if kind == fcntl.F_UNLCK else int(pid)

@@ -1,0 +1,74 @@
+"""What every test may use: a Redis server of this test process's own, settings, an event loop.
+
+A test that is a coroutine function runs on `runner`'s loop, under a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+
+import pytest
+import redis as redis_py
+import uvloop
+
+from flowd.config import Settings
+from flowd.store import Store, open_store
+from tests.private_server import PrivateServer
+
+# A test that hangs is a failure with a traceback, not a suite that never ends.
+ASYNC_TEST_TIMEOUT_S = 60.0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if not inspect.iscoroutinefunction(pyfuncitem.function):
+        return None
+    names = inspect.signature(pyfuncitem.function).parameters
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    runner: asyncio.Runner = pyfuncitem._request.getfixturevalue("runner")
+    runner.run(asyncio.wait_for(pyfuncitem.function(**arguments), ASYNC_TEST_TIMEOUT_S))
+    return True
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """The event loop of one test: `runner.run(coroutine)`, also from fixtures."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        yield runner
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PrivateServer]:
+    server = PrivateServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def redis(server: PrivateServer) -> Iterator[redis_py.Redis]:
+    """The server as redis-cli would show it, empty at the beginning of every test."""
+    with redis_py.Redis(
+        unix_socket_path=server.socket_path,
+        decode_responses=True,
+        encoding_errors="surrogateescape",
+    ) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def settings(server: PrivateServer, redis: redis_py.Redis) -> Settings:
+    """Settings of nobody's environment, on the empty server."""
+    return server.settings()
+
+
+@pytest.fixture
+def store(settings: Settings, runner: asyncio.Runner) -> Iterator[Store]:
+    store = open_store(settings)
+    yield store
+    runner.run(store.close())

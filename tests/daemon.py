@@ -1,0 +1,140 @@
+"""A daemon under test: in a session of its own, so that nothing it leaves behind can hide."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import psutil
+
+from flowd.supervisor.control import ControlUnavailable, ask
+
+T = TypeVar("T")
+
+PATIENCE_S = 20.0
+
+
+def wait_until(find: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
+    """What `find` returns once it is true; fails the test after `patience_s`."""
+    deadline = time.monotonic() + patience_s
+    while not (found := find()):
+        assert time.monotonic() < deadline, f"waited {patience_s:g} s in vain for {what}"
+        time.sleep(0.005)
+    return found
+
+
+class Daemon:
+    """`arguments` run in `folder`; what they write is in the files `stdout` and `stderr` there."""
+
+    def __init__(
+        self, arguments: Sequence[str], folder: Path, data_dir: Path, environ: Mapping[str, str]
+    ) -> None:
+        self.folder = folder
+        self.data_dir = data_dir
+        with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
+            self.process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=folder,
+                env=dict(environ),
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Daemon:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        for one in self.survivors():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE_S)
+
+    def status(self) -> dict[str, Any] | None:
+        with contextlib.suppress(ControlUnavailable):
+            return ask(self.data_dir, "status")
+        return None
+
+    def wait_for_status(self, is_right: Callable[[dict[str, Any]], bool], what: str) -> Any:
+        def find() -> dict[str, Any] | None:
+            assert self.process.poll() is None, f"it ended:\n{self.stderr}"
+            status = self.status()
+            return status if status and is_right(status) else None
+
+        return wait_until(find, what)
+
+    def wait_until_running(self) -> dict[str, Any]:
+        status: dict[str, Any] = self.wait_for_status(is_all_running, "every child to be ready")
+        return status
+
+    def post(self, name: str) -> dict[str, Any]:
+        """What the status says of one process."""
+        status = self.status()
+        assert status is not None
+        (found,) = (one for one in status["processes"] if one["name"] == name)
+        return dict(found)
+
+    def wait_for_post(self, name: str, is_right: Callable[[dict[str, Any]], bool]) -> Any:
+        """The status of one process once `is_right` says so."""
+
+        def find(status: dict[str, Any]) -> bool:
+            return any(one["name"] == name and is_right(one) for one in status["processes"])
+
+        self.wait_for_status(find, f"{name} to change")
+        return self.post(name)
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Signal one of the processes; its pid."""
+        pid = int(self.post(name)["pid"])
+        os.kill(pid, number)
+        return pid
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait_for_end(self, patience_s: float = PATIENCE_S) -> int:
+        return self.process.wait(patience_s)
+
+    def survivors(self) -> list[psutil.Process]:
+        """Every living process of the session. A daemon nobody waited for is not living."""
+        return [one for one in psutil.process_iter() if _is_alive_in(one, self.process.pid)]
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder / "stdout").read_text()
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """The log lines of this event so far."""
+        lines = [json.loads(line) for line in self.stderr.splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+
+def is_all_running(status: dict[str, Any]) -> bool:
+    return status["state"] == "RUNNING" and all(
+        one["state"] == "RUNNING" for one in status["processes"]
+    )
+
+
+def _is_alive_in(process: psutil.Process, session: int) -> bool:
+    try:
+        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return False

@@ -1,0 +1,26 @@
+"""Every `flowd` a test starts ends with the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.process.flowd_process import Flowd
+
+
+@pytest.fixture
+def run_flowd(tmp_path: Path) -> Iterator[Callable[..., Flowd]]:
+    """`run_flowd("start", "--workers", "1", REDIS_PORT="0")`: ended with the test, if not by it."""
+    running: list[Flowd] = []
+
+    def run(*arguments: str, **environ: str) -> Flowd:
+        flowd = Flowd(tmp_path, arguments, **environ)
+        running.append(flowd)
+        return flowd
+
+    yield run
+    for flowd in running:
+        with flowd:
+            pass

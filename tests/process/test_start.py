@@ -1,0 +1,291 @@
+"""`flowd start` from the first line on the terminal to the last process that ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.daemon import wait_until
+from tests.private_server import PrivateServer
+from tests.process.flowd_process import CONFIG, Flowd, definition, node
+
+Run = Callable[..., Flowd]
+
+CHAIN = (node("A"), node("B", "A"), node("C", "B"))
+
+
+def test_one_line_says_what_runs_and_a_workflow_completes(run_flowd: Run) -> None:
+    flowd = run_flowd("start")
+    status = flowd.wait_until_running()
+
+    execution_id = flowd.submit_and_trigger(*CHAIN)
+
+    assert flowd.wait_for_execution(execution_id) == "COMPLETED"
+    assert flowd.stdout == (
+        f"flowd listens on {status['api']} and uses its own Redis "
+        f"(data in {flowd.data_dir}); 2 workers run\n"
+    )
+    assert [one["name"] for one in status["processes"]] == [
+        "redis",
+        "api-1",
+        "scheduler",
+        "worker-1",
+        "worker-2",
+    ]
+    for one in status["processes"][1:]:
+        assert psutil.Process(one["pid"]).cmdline()[0] == f"flowd: {one['name']}"
+    assert psutil.Process(flowd.process.pid).cmdline()[0] == "flowd: supervisor"
+
+
+def test_flags_win_over_the_file(run_flowd: Run) -> None:
+    flowd = run_flowd("start", "--workers", "1", "--host", "localhost", "--data-dir", "other")
+    flowd.data_dir = flowd.folder / "other"
+
+    status = flowd.wait_until_running()
+
+    assert len(status["processes"]) == 4
+    assert flowd.stdout.endswith("1 worker runs\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_cleanly_with_nothing_left(run_flowd: Run, number: signal.Signals) -> None:
+    flowd = run_flowd("start")
+    flowd.wait_until_running()
+
+    flowd.signal(number)
+
+    assert flowd.wait_for_end() == 0
+    assert flowd.survivors() == []
+    assert flowd.events("role.failed") == []
+    assert not (flowd.data_dir / "control.sock").exists()
+
+
+def test_what_was_acknowledged_is_there_after_a_restart(run_flowd: Run) -> None:
+    flowd = run_flowd("start")
+    flowd.wait_until_running()
+    execution_id = flowd.submit_and_trigger(*CHAIN)
+    flowd.wait_for_execution(execution_id)
+    flowd.signal(signal.SIGTERM)
+    flowd.wait_for_end()
+
+    flowd = run_flowd("start")
+    flowd.wait_until_running()
+
+    assert flowd.api.execution_status(execution_id) == "COMPLETED"
+    assert set(flowd.api.execution_results(execution_id)) == {"A", "B", "C"}
+
+
+def test_a_killed_supervisor_takes_everything_with_it_and_leaves_nothing_to_clean_up(
+    run_flowd: Run,
+) -> None:
+    first = run_flowd("start")
+    first.wait_until_running()
+    execution_id = first.submit_and_trigger(*CHAIN)
+    first.wait_for_execution(execution_id)
+
+    first.process.kill()
+    wait_until(lambda: not first.survivors(), "every process to be gone", patience_s=2)
+
+    second = run_flowd("start")
+    second.wait_until_running()
+    assert second.api.execution_status(execution_id) == "COMPLETED"
+    assert second.wait_for_execution(second.submit_and_trigger(*CHAIN)) == "COMPLETED"
+
+
+def test_a_start_right_after_a_kill_does_not_meet_the_old_server(run_flowd: Run) -> None:
+    first = run_flowd("start")
+    first.wait_until_running()
+    execution_id = first.api.submit_workflow(definition(*CHAIN))
+
+    first.process.kill()
+    first.process.wait()
+    second = run_flowd("start")
+
+    second.wait_until_running()
+    assert second.api.execution_status(execution_id) == "PENDING"
+
+
+def test_a_second_start_in_the_same_data_dir_names_the_first(run_flowd: Run) -> None:
+    first = run_flowd("start")
+    first.wait_until_running()
+
+    second = run_flowd("start")
+
+    assert second.wait_for_end() == 75
+    assert f"flowd runs already in {first.data_dir} (pid {first.process.pid})" in second.stderr
+    # The first has lost nothing by it: not its lock, not its socket.
+    assert run_flowd("start").wait_for_end() == 75
+    assert first.wait_for_execution(first.submit_and_trigger(*CHAIN)) == "COMPLETED"
+
+
+def test_a_taken_port_is_named_and_nothing_is_started(run_flowd: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        flowd = run_flowd("start", "--port", str(port))
+
+        assert flowd.wait_for_end() == 75
+    assert f"another program listens on 127.0.0.1:{port} already" in flowd.stderr
+    assert not (flowd.data_dir / "redis.log").exists()
+
+
+def test_bad_settings_are_all_named(run_flowd: Run, tmp_path: Path) -> None:
+    (tmp_path / "flowd.toml").write_text(CONFIG)
+    flowd = run_flowd("start", FLOWD_WORKERS__COUNT="many", FLOWD_WORKER__COUNT="2")
+
+    assert flowd.wait_for_end() == 78
+    assert flowd.stderr == (
+        "flowd: the settings cannot be used:\n"
+        "  FLOWD_WORKER__COUNT: no setting has this name; did you mean 'FLOWD_WORKERS__COUNT'?\n"
+        "  FLOWD_WORKERS__COUNT: workers.count must be a whole number from 0 to 512, "
+        "'many' is not\n"
+    )
+
+
+def test_a_flag_that_does_not_exist_is_a_usage_error(run_flowd: Run) -> None:
+    assert run_flowd("start", "--prot", "1").wait_for_end() == 2
+
+
+def test_without_the_external_redis_it_does_not_start(run_flowd: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as refused:
+        port = str(refused.getsockname()[1])
+    flowd = run_flowd("start", FLOWD_REDIS__MODE="external", FLOWD_REDIS__PORT=port)
+
+    assert flowd.wait_for_end() == 69
+    assert f"flowd: no Redis answers at localhost:{port}" in flowd.stderr
+
+
+def test_an_embedded_server_that_cannot_start_is_quoted(run_flowd: Run) -> None:
+    flowd = run_flowd("start", FLOWD_REDIS__SERVER="/bin/false")
+    assert flowd.wait_for_end() == 69
+    assert "the embedded Redis server did not start" in flowd.stderr
+
+    flowd = run_flowd("start", FLOWD_REDIS__SERVER="no-such-server")
+    assert flowd.wait_for_end() == 69
+
+
+def test_a_redis_that_answers_is_used_and_no_server_started(run_flowd: Run, tmp_path: Path) -> None:
+    server = PrivateServer()
+    server.start()
+    try:
+        (tmp_path / "flowd.toml").write_text(
+            f"[api]\nport = 0\n[redis]\nurl = 'unix://{server.socket_path}'\ndata_dir = 'data'\n"
+        )
+        flowd = run_flowd("start")
+        status = flowd.wait_until_running()
+
+        assert "redis" not in [one["name"] for one in status["processes"]]
+        assert status["redis"]["mode"] == "external"
+        assert f"uses the Redis at unix:{server.socket_path}; 2 workers run" in flowd.stdout
+        assert flowd.wait_for_execution(flowd.submit_and_trigger(*CHAIN)) == "COMPLETED"
+        assert not (flowd.data_dir / "redis.sock").exists()
+    finally:
+        server.stop()
+
+
+def test_with_a_port_the_embedded_server_answers_there_too(run_flowd: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    flowd = run_flowd("start", FLOWD_REDIS__PORT=port, FLOWD_REDIS__MODE="auto")
+    status = flowd.wait_until_running()
+
+    assert status["redis"]["address"] == f"localhost:{port}"
+    # A role beside it, of somebody with the same settings, joins it there.
+    role = run_flowd("scheduler", FLOWD_REDIS__PORT=port)
+    wait_until(lambda: f"uses the Redis at localhost:{port}" in role.stdout, "the role to run")
+
+
+def test_closed_standard_streams_are_no_reason_to_die(tmp_path: Path, run_flowd: Run) -> None:
+    flowd = run_flowd("start")
+    flowd.wait_until_running()
+    flowd.signal(signal.SIGTERM)
+    flowd.wait_for_end()
+
+    command = f"exec {sys.executable} -m flowd.cli.main start <&- >&- 2>&-"
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", command], cwd=tmp_path, env=flowd.environ, start_new_session=True
+    )
+    flowd.process = process
+    flowd.wait_until_running()
+    assert flowd.wait_for_execution(flowd.submit_and_trigger(*CHAIN)) == "COMPLETED"
+    flowd.signal(signal.SIGTERM)
+    assert flowd.wait_for_end() == 0
+
+
+def test_a_log_that_nobody_reads_does_not_stop_it(tmp_path: Path, run_flowd: Run) -> None:
+    flowd = run_flowd("start")
+    flowd.wait_until_running()
+    flowd.signal(signal.SIGTERM)
+    flowd.wait_for_end()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        # Full to the last byte before it starts.
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * 4096)
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(writer, b"x")
+        os.set_blocking(writer, True)
+        flowd.process = subprocess.Popen(
+            [sys.executable, "-m", "flowd.cli.main", "start"],
+            cwd=tmp_path,
+            env=flowd.environ,
+            stderr=writer,
+            start_new_session=True,
+        )
+        flowd.wait_until_running()
+        flowd.kill("worker-1")
+        assert flowd.wait_for_execution(flowd.submit_and_trigger(*CHAIN)) == "COMPLETED"
+        flowd.signal(signal.SIGTERM)
+        assert flowd.wait_for_end() == 0
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_it_is_up_in_half_a_second_and_down_as_fast(run_flowd: Run) -> None:
+    """Measured on two cores at rest: 0.36 s up, 0.28 s down. The limits bear a busy machine."""
+    started_at = time.monotonic()
+    flowd = run_flowd("start")
+    wait_until(lambda: "flowd listens on" in flowd.stdout, "the start line")
+    up_s = time.monotonic() - started_at
+    flowd.signal(signal.SIGTERM)
+    stopped_at = time.monotonic()
+    flowd.wait_for_end()
+
+    assert up_s < 5
+    assert time.monotonic() - stopped_at < 5
+
+
+def test_the_command_itself_loads_next_to_nothing() -> None:
+    heavy = {"redis", "starlette", "uvicorn", "pydantic", "asyncio", "rich", "multiprocessing"}
+    program = f"import sys, flowd.cli.main; print(sorted({heavy} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert run.stdout == "[]\n", run.stderr
+
+
+def test_help_names_every_command() -> None:
+    command = [sys.executable, "-m", "flowd.cli.main", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True).stdout
+
+    assert set(re.findall(r"^  (\w+) ", text, flags=re.M)) >= {
+        "start",
+        "status",
+        "api",
+        "scheduler",
+        "worker",
+        "demo",
+    }

@@ -1,0 +1,108 @@
+"""`flowd status`: the table, the JSON, and what its exit code says."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+from tests.process.flowd_process import Flowd
+
+Run = Callable[..., Flowd]
+
+
+def ask_status(flowd: Flowd, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flowd.cli.main", "status", *arguments],
+        cwd=flowd.folder,
+        env=flowd.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_the_table_shows_every_process(run_flowd: Run) -> None:
+    flowd = run_flowd("start")
+    status = flowd.wait_until_running()
+    flowd.kill("worker-2")
+    flowd.wait_for_post("worker-2", lambda one: one["restarts"] == 1 and one["state"] == "RUNNING")
+
+    answer = ask_status(flowd)
+
+    assert answer.returncode == 0
+    head, places, empty, titles, *rows = answer.stdout.splitlines()
+    assert head.startswith(f"flowd (pid {flowd.process.pid}) is RUNNING for ")
+    assert places.startswith(f"API {status['api']}, Redis embedded at {flowd.data_dir}/redis.sock")
+    assert empty == ""
+    assert titles.split() == ["NAME", "ROLE", "PID", "STATE", "UPTIME", "RESTARTS", "LAST", "EXIT"]
+    assert [row.split()[0] for row in rows] == [one["name"] for one in status["processes"]]
+    name, role, pid, state, _, restarts, *last_exit = rows[-1].split()
+    assert (name, role, state, restarts) == ("worker-2", "worker", "RUNNING", "1")
+    assert pid == str(flowd.post("worker-2")["pid"])
+    assert " ".join(last_exit) == "was killed by SIGKILL"
+
+
+def test_json_holds_the_same(run_flowd: Run) -> None:
+    flowd = run_flowd("start")
+    flowd.wait_until_running()
+
+    answer = json.loads(ask_status(flowd, "-o", "json").stdout)
+
+    assert (answer["pid"], answer["state"]) == (flowd.process.pid, "RUNNING")
+    assert answer["data_dir"] == str(flowd.data_dir)
+    assert set(answer["processes"][0]) == {
+        "name",
+        "role",
+        "pid",
+        "state",
+        "uptime_s",
+        "restarts",
+        "last_exit",
+    }
+
+
+def test_it_answers_while_the_server_is_frozen(run_flowd: Run) -> None:
+    flowd = run_flowd("start")
+    flowd.wait_until_running()
+    pid = flowd.kill("redis", signal.SIGSTOP)
+
+    assert ask_status(flowd).returncode == 0
+
+    flowd.kill("redis", signal.SIGCONT)
+    assert flowd.post("redis")["pid"] == pid
+
+
+def test_where_nothing_runs_it_exits_3(run_flowd: Run) -> None:
+    flowd = run_flowd("start")
+    flowd.wait_until_running()
+    flowd.signal(signal.SIGTERM)
+    flowd.wait_for_end()
+
+    answer = ask_status(flowd)
+
+    assert answer.returncode == 3
+    assert answer.stdout == ""
+    assert f"flowd does not run in {flowd.data_dir}" in answer.stderr
+
+
+def test_after_a_kill_it_is_not_taken_in_by_what_is_left(run_flowd: Run) -> None:
+    flowd = run_flowd("start")
+    flowd.wait_until_running()
+    flowd.process.kill()
+    flowd.wait_for_end()
+
+    assert ask_status(flowd).returncode == 3
+
+
+def test_a_flowd_that_does_not_answer_is_in_an_unknown_state(run_flowd: Run) -> None:
+    flowd = run_flowd("start")
+    flowd.wait_until_running()
+    flowd.signal(signal.SIGSTOP)
+
+    answer = ask_status(flowd)
+
+    assert answer.returncode == 4
+    assert "does not answer" in answer.stderr

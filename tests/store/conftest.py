@@ -1,0 +1,51 @@
+"""What the store's tests may use: an engine without handlers, and an ear on every script."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from flowd.orchestrator.plans import Plans
+from flowd.store import Store, scripts
+from flowd.store.redis_client import Session
+from tests.store.engine import Engine
+
+
+@pytest.fixture
+def engine(store: Store, redis: redis_py.Redis, runner: asyncio.Runner) -> Iterator[Engine]:
+    engine = Engine(store, redis)
+    yield engine
+    runner.run(engine.close())
+
+
+@pytest.fixture
+def plans(store: Store) -> Plans:
+    return Plans(store)
+
+
+@pytest.fixture
+def outcomes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """What each script has answered in this test, by its name."""
+    names = {script.sha: script.name for script in scripts.ALL}
+    heard: dict[str, list[Any]] = defaultdict(list)
+    converse = Session.converse
+
+    async def listening(self: Session, commands: Sequence[Any], **options: Any) -> list[Any]:
+        replies = await converse(self, commands, **options)
+        is_transaction = commands[0] == ("MULTI",)
+        for command, reply in zip(
+            commands[1:-1] if is_transaction else commands,
+            replies[-1] if is_transaction else replies,
+            strict=True,
+        ):
+            if command[0] == "EVALSHA" and not isinstance(reply, Exception):
+                heard[names[command[1]]].append(reply)
+        return replies
+
+    monkeypatch.setattr(Session, "converse", listening)
+    return heard

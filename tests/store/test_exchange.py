@@ -1,0 +1,238 @@
+"""The call that is the engine's heartbeat: commits and the next read in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from flowd.store.tasks import BLOCK_MS, Entry, Exchange, Garbage
+from tests.store.engine import CHAIN, DIAMOND, GROUP, STREAM, State, outputs_of
+
+
+async def test_what_a_commit_opens_is_read_in_the_same_call(engine):
+    """A read of its own would let another worker's blocked read win every hop of a chain."""
+    worker, other = engine.worker("w1"), engine.worker("w2")
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    bell = asyncio.create_task(other.session.wait_for_entry())
+    await blocked(engine, 1)
+
+    exchange = await worker.exchange([worker.completion(a)], read_max=8)
+
+    assert exchange.completed == ["completed"]
+    assert [entry.node_id for entry in exchange.entries] == ["b"]
+    assert execution.state().held == {"w1": ["b#1"]}
+    bell.cancel()
+
+
+async def blocked(engine, count: int) -> None:
+    """Wait until so many clients block on the server."""
+    async with asyncio.timeout(5):
+        while f"blocked_clients:{count}" not in await engine.store._client.execute(
+            "INFO", "clients"
+        ):
+            await asyncio.sleep(0.002)
+
+
+async def test_one_call_commits_fails_claims_and_reads(engine):
+    worker = engine.worker()
+    one, (a, x) = await engine.start_and_take({"a": [], "b": ["a"], "x": [], "y": ["x"]}, worker)
+    other, (c,) = await engine.start_and_take(CHAIN, worker)
+
+    exchange = await worker.exchange(
+        [worker.completion(a)], [worker.failure(x)], [worker.start(c)], read_max=5
+    )
+
+    (b,) = exchange.entries
+    assert exchange == Exchange(["completed"], ["failed"], ["claimed"], [b], False)
+    assert one.state() == State(
+        status="RUNNING",
+        nodes={"a": "COMPLETED", "b": "QUEUED", "x": "FAILED", "y": "FAILED"},
+        counters={"remaining": "1", "failed": "1"},
+        outputs={
+            **outputs_of("a"),
+            "x": {"error": "boom"},
+            "y": {"error": "not run: it depends on 'x', which failed"},
+        },
+        attempts={"a": "#1 ended on w1", "x": "#1 ended on w1"},
+        held={"w1": ["b#1"]},
+    )
+    assert other.state().nodes == {"a": "RUNNING", "b": "PENDING", "c": "PENDING"}
+
+
+async def test_outcomes_come_in_the_order_of_what_was_sent(engine):
+    worker = engine.worker()
+    entries = [(await engine.start_and_take({"a": [], "b": []}, worker))[1] for _ in range(3)]
+    failures = [worker.failure(first) for first, _ in entries]
+    await worker.complete(entries[1][0])
+
+    exchange = await worker.exchange(
+        [worker.completion(second) for _, second in entries], failures
+    )
+
+    assert exchange.completed == ["completed", "finished", "completed"]
+    assert exchange.failed == ["finished", "stale", "finished"]
+
+
+async def test_an_exchange_about_nothing_brings_nothing(engine):
+    assert await engine.worker().exchange() == Exchange()
+
+
+async def test_no_more_is_read_than_was_asked_for(engine):
+    worker = engine.worker()
+    await engine.start({f"r{number}": [] for number in range(10)})
+
+    assert [len(await worker.take(count)) for count in (1, 4, 64, 64)] == [1, 4, 5, 0]
+
+
+async def test_an_entry_is_delivered_to_one_worker(engine):
+    workers = [engine.worker(f"w{number}") for number in range(4)]
+    execution = await engine.start({f"r{number}": [] for number in range(40)})
+
+    taken = await asyncio.gather(*(worker.take(10) for worker in workers))
+
+    assert [len(entries) for entries in taken] == [10, 10, 10, 10]
+    assert len({entry.node_id for entries in taken for entry in entries}) == 40
+    assert execution.state().queued == []
+
+
+async def test_what_was_delivered_in_a_lost_reply_is_read_back(engine):
+    worker = engine.worker()
+    await engine.start({f"r{number}": [] for number in range(250)})
+    lost = await worker.take(230)
+
+    assert await worker.session.own_entries() == lost
+    assert await engine.worker("w2").session.own_entries() == []
+
+
+async def test_what_was_read_back_and_deleted_meanwhile_is_left_out(engine, redis):
+    worker = engine.worker()
+    await engine.start({"a": [], "b": [], "c": []})
+    entries = await worker.take()
+    redis.xdel(STREAM, entries[1].entry_id)
+
+    assert await worker.session.own_entries() == [entries[0], entries[2]]
+
+
+async def test_a_page_of_deleted_entries_does_not_hide_those_behind_it(engine, redis):
+    """The reading once ended at the first page that held nothing but deleted entries."""
+    worker = engine.worker()
+    await engine.start({f"r{number}": [] for number in range(250)})
+    entries = await worker.take()
+    redis.xdel(STREAM, *(entry.entry_id for entry in entries[:130]))
+
+    assert await worker.session.own_entries() == entries[130:]
+
+
+async def test_scripts_the_server_has_forgotten_are_loaded_and_the_read_is_kept(engine, redis):
+    worker = engine.worker()
+    execution, (a, b, c, d) = await engine.start_and_take(
+        {"a": [], "b": [], "c": [], "d": [], "e": ["a"]}, worker
+    )
+    waiting = await engine.start(CHAIN)
+    redis.script_flush()
+
+    exchange = await worker.exchange(
+        [worker.completion(a), worker.completion(b)],
+        [worker.failure(c)],
+        [worker.start(d)],
+        read_max=1,
+    )
+
+    assert exchange.completed == ["completed", "completed"]
+    assert (exchange.failed, exchange.claimed) == (["failed"], ["claimed"])
+    (read,) = exchange.entries
+    assert isinstance(read, Entry)
+    assert (read.execution_id, read.node_id) == (waiting.id, "a")
+    assert waiting.state().held == {"w1": ["a#1"]}
+    assert execution.state().nodes == {
+        "a": "COMPLETED",
+        "b": "COMPLETED",
+        "c": "FAILED",
+        "d": "RUNNING",
+        "e": "QUEUED",
+    }
+
+
+async def test_every_other_call_survives_forgotten_scripts_too(engine, redis):
+    worker = engine.worker()
+    redis.script_flush()
+    execution = await engine.start(DIAMOND)
+    redis.script_flush()
+    (a,) = await worker.take()
+    redis.script_flush()
+    assert await worker.complete(a) == ["completed"]
+    redis.script_flush()
+    assert await engine.store.executions.fail_execution(execution.id, "enough")
+    redis.script_flush()
+    assert await engine.store.tasks.requeue_entry("1-1", "w1") == ("gone", None)
+
+
+async def test_the_doorbell_brings_one_entry_the_moment_it_is_queued(engine):
+    worker = engine.worker()
+    await engine.store.tasks.ensure_group()
+    bell = asyncio.create_task(worker.session.wait_for_entry())
+    await blocked(engine, 1)
+    execution = await engine.start({"a": [], "b": []})
+
+    (entry,) = await bell
+
+    assert isinstance(entry, Entry)
+    assert (entry.execution_id, entry.node_id) == (execution.id, "a")
+    assert execution.state().held == {"w1": ["a#1"]}
+
+
+async def test_the_doorbell_gives_up_after_a_while(engine, monkeypatch):
+    monkeypatch.setattr("flowd.store.tasks.BLOCK_MS", 20)
+    await engine.store.tasks.ensure_group()
+
+    assert await engine.worker().session.wait_for_entry() == []
+    assert BLOCK_MS >= 1_000
+
+
+async def test_a_cancelled_doorbell_does_not_mix_up_later_replies(engine, redis):
+    worker = engine.worker()
+    await engine.store.tasks.ensure_group()
+    bell = asyncio.create_task(worker.session.wait_for_entry())
+    await blocked(engine, 1)
+    bell.cancel()
+    await asyncio.gather(bell, return_exceptions=True)
+    await blocked(engine, 0)
+    execution = await engine.start({"a": []})
+
+    (entry,) = await worker.session.wait_for_entry()
+
+    assert entry.node_id == "a"
+    assert execution.state().held == {"w1": ["a#1"]}
+
+
+async def test_a_garbage_entry_is_told_apart_from_the_good_ones_beside_it(engine, redis):
+    worker = engine.worker()
+    await engine.start({"a": []})
+    redis.xadd(STREAM, {b"\xff": b"\xfe"})
+    await engine.start({"b": []})
+
+    first, garbage, last = (await worker.exchange(read_max=9)).entries
+
+    assert (first.node_id, last.node_id) == ("a", "b")
+    assert isinstance(garbage, Garbage)
+    assert "execution_id" in garbage.reason
+
+
+@pytest.mark.parametrize("is_committing", [True, False])
+async def test_a_group_that_is_gone_is_told_and_nothing_is_written(engine, redis, is_committing):
+    """The claim of a call was once an error, and what the rest of it had to say was lost."""
+    worker = engine.worker()
+    execution, (a, b, c) = await engine.start_and_take({"a": [], "b": [], "c": []}, worker)
+    redis.xgroup_destroy(STREAM, GROUP)
+
+    if is_committing:
+        exchange = await worker.exchange(
+            [worker.completion(a)], [worker.failure(b)], [worker.start(c)], read_max=8
+        )
+        assert exchange == Exchange(["stale"], ["stale"], ["stale"], [], True)
+    else:
+        assert await worker.exchange(read_max=8) == Exchange(is_group_missing=True)
+
+    assert execution.state().nodes == dict.fromkeys("abc", "QUEUED")
+    assert execution.state().counters == {"remaining": "3"}

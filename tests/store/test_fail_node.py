@@ -1,0 +1,249 @@
+"""Failing: a node fails with everything that cannot run without it, and nothing else does."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowd.store import redis_keys as keys
+from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from tests.store.engine import (
+    CHAIN,
+    DIAMOND,
+    STREAM,
+    State,
+    everything,
+    failed_by,
+    fan,
+    outputs_of,
+)
+
+BOOM = {"error": "boom"}
+
+
+async def test_a_failed_node_fails_what_is_downstream_and_finishes_its_execution(engine, redis):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+
+    assert await worker.fail(a) == "finished"
+
+    assert execution.state() == State(
+        status="FAILED",
+        nodes={"a": "FAILED", "b": "FAILED", "c": "FAILED"},
+        counters={"remaining": "0", "failed": "1", "finished_ms": "set"},
+        outputs={"a": BOOM, **failed_by("a", "b", "c")},
+        attempts={"a": "#1 ended on w1"},
+        is_active=False,
+    )
+    assert redis.xlen(STREAM) == 0
+
+
+async def test_an_independent_branch_goes_on_after_a_failure(engine):
+    worker = engine.worker()
+    execution, (a, x) = await engine.start_and_take(
+        {"a": [], "b": ["a"], "x": [], "y": ["x"], "both": ["b", "y"]}, worker
+    )
+
+    assert await worker.fail(a) == "failed"
+    assert execution.state() == State(
+        status="RUNNING",
+        nodes={"a": "FAILED", "b": "FAILED", "x": "QUEUED", "y": "PENDING", "both": "FAILED"},
+        counters={"remaining": "2", "failed": "1"},
+        outputs={"a": BOOM, **failed_by("a", "b", "both")},
+        attempts={"a": "#1 ended on w1"},
+        held={"w1": ["x#1"]},
+    )
+
+    await worker.complete(x)
+    (y,) = await worker.take()
+    assert await worker.complete(y) == ["finished"]
+    assert execution.state() == State(
+        status="FAILED",
+        nodes={"a": "FAILED", "b": "FAILED", "x": "COMPLETED", "y": "COMPLETED", "both": "FAILED"},
+        counters={"remaining": "0", "failed": "1", "arrived:both": "1", "finished_ms": "set"},
+        outputs={"a": BOOM, **failed_by("a", "b", "both"), **outputs_of("x", "y")},
+        attempts=dict.fromkeys("axy", "#1 ended on w1"),
+        is_active=False,
+    )
+
+
+async def test_two_failing_branches_count_the_node_below_both_once(engine):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(DIAMOND, worker)
+    await worker.complete(a)
+    b, c = await worker.take()
+
+    assert await worker.fail(b) == "failed"
+    assert execution.state().counters == {"remaining": "1", "failed": "1"}
+    assert await worker.fail(c) == "finished"
+
+    assert execution.state() == State(
+        status="FAILED",
+        nodes={"a": "COMPLETED", "b": "FAILED", "c": "FAILED", "d": "FAILED"},
+        counters={"remaining": "0", "failed": "1", "finished_ms": "set"},
+        outputs={**outputs_of("a"), "b": BOOM, "c": BOOM, **failed_by("b", "d")},
+        attempts=dict.fromkeys("abc", "#1 ended on w1"),
+        is_active=False,
+    )
+
+
+async def test_one_failing_and_one_completing_branch_do_not_open_the_node_below(engine):
+    for is_failure_first in (True, False):
+        worker = engine.worker()
+        execution, (a,) = await engine.start_and_take(DIAMOND, worker)
+        await worker.complete(a)
+        b, c = await worker.take()
+
+        if is_failure_first:
+            assert (await worker.fail(b), await worker.complete(c)) == ("failed", ["finished"])
+        else:
+            assert (await worker.complete(c), await worker.fail(b)) == (["completed"], "finished")
+
+        state = execution.state()
+        assert (state.status, state.nodes["d"], state.queued) == ("FAILED", "FAILED", [])
+        assert state.counters["remaining"] == "0"
+
+
+async def test_a_failure_and_completions_travel_in_one_call(engine):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(DIAMOND, worker)
+    await worker.complete(a)
+    b, c = await worker.take()
+
+    exchange = await worker.exchange([worker.completion(b)], [worker.failure(c)])
+
+    assert (exchange.completed, exchange.failed) == (["completed"], ["finished"])
+    assert execution.state().status == "FAILED"
+
+
+async def test_a_failure_sent_again_after_a_lost_reply_is_stale(engine, redis):
+    worker = engine.worker()
+    execution, (a, _) = await engine.start_and_take({"a": [], "b": ["a"], "x": []}, worker)
+    await worker.fail(a)
+    before = everything(redis)
+
+    assert await worker.fail(a) == "stale"
+
+    assert everything(redis) == before
+    assert execution.state().counters == {"remaining": "1", "failed": "1"}
+
+
+async def test_a_late_failure_does_not_harm_the_next_attempt(engine, redis):
+    late, successor = engine.worker("w1"), engine.worker("w2")
+    execution, (a,) = await engine.start_and_take(CHAIN, late)
+    await engine.store.tasks.requeue_entry(a.entry_id, "w1")
+    second = await successor.take_one()
+    before = everything(redis)
+
+    assert await late.fail(a) == "stale"
+
+    assert everything(redis) == before
+    assert await successor.complete(second) == ["completed"]
+    assert execution.state().nodes == {"a": "COMPLETED", "b": "QUEUED", "c": "PENDING"}
+
+
+async def test_a_failure_in_an_execution_that_was_failed_only_ends_the_entry(engine, redis):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await engine.store.executions.fail_execution(execution.id, "damaged")
+
+    assert await worker.fail(a) == "ended"
+
+    assert execution.state() == State(
+        status="FAILED",
+        nodes={"a": "QUEUED", "b": "PENDING", "c": "PENDING"},
+        counters={"remaining": "3", "error": "damaged", "finished_ms": "set"},
+    )
+    assert redis.xlen(STREAM) == 0
+
+
+async def test_a_node_that_stands_in_the_stream_twice_ends_once(engine, redis):
+    worker = engine.worker()
+    execution = await engine.start(CHAIN)
+    ((_, fields),) = redis.xrange(STREAM)
+    redis.xadd(STREAM, fields)
+    first, second = await worker.take()
+
+    assert await worker.complete(first) == ["completed"]
+    assert await worker.fail(second) == "ended"
+
+    state = execution.state()
+    assert state.nodes == {"a": "COMPLETED", "b": "QUEUED", "c": "PENDING"}
+    assert (state.counters, state.queued) == ({"remaining": "2"}, ["b#1"])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda redis, run: redis.hset(run, "remaining", "many"),
+        lambda redis, run: redis.hset(run, "remaining", "1"),
+        lambda redis, run: (redis.delete(run), redis.set(run, "x")),
+    ],
+    ids=["no number", "too small", "no hash"],
+)
+async def test_damaged_counters_are_told(engine, redis, damage):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    damage(redis, execution.key(":run"))
+
+    assert await worker.fail(a) == "corrupt"
+
+    assert redis.get(execution.key(":status")) == "RUNNING"
+    assert await engine.store.executions.fail_execution(execution.id, "damaged")
+    assert redis.get(execution.key(":status")) == "FAILED"
+    assert redis.xlen(STREAM) == 0
+
+
+async def test_a_damaged_node_downstream_is_not_counted(engine, redis):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    redis.delete(execution.key(":node:b"))
+    redis.lpush(execution.key(":node:b"), "a list")
+
+    assert await worker.fail(a) == "failed"
+
+    assert redis.get(execution.key(":node:c")) == "FAILED"
+    assert redis.hget(execution.key(":run"), "remaining") == "1"
+    assert redis.type(execution.key(":node:b")) == "list"
+
+
+async def test_a_dead_letter_says_which_attempt_of_which_node_and_why(engine, redis):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+
+    exchange = await worker.exchange(failures=[worker.failure(a, dead_letter="it kills workers")])
+
+    assert exchange.failed == ["finished"]
+    ((_, letter),) = redis.xrange(keys.DEAD_LETTERS)
+    assert letter == {
+        "reason": "it kills workers",
+        "entry_id": a.entry_id,
+        "execution_id": execution.id,
+        "node_id": "a",
+        "attempt": f"1 {a.queued_ms} 3 7 w1",
+    }
+
+
+async def test_a_node_may_be_failed_outside_of_any_worker(engine):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+
+    assert await engine.store.tasks.fail_node(worker.failure(a)) == "finished"
+    assert await engine.store.tasks.fail_node(worker.failure(a)) == "stale"
+
+    assert execution.state().status == "FAILED"
+
+
+@pytest.mark.parametrize("width", [DEPENDENTS_PER_CALL_MAX - 1, DEPENDENTS_PER_CALL_MAX])
+async def test_more_downstream_than_one_call_fails_is_left_to_fail_downstream(engine, width):
+    worker = engine.worker()
+    execution, (first,) = await engine.start_and_take(fan(width), worker)
+
+    outcome = await worker.fail(first)
+
+    is_too_many = width + 1 > DEPENDENTS_PER_CALL_MAX
+    assert outcome == ("failed" if is_too_many else "finished")
+    state = execution.state()
+    assert state.continuations == (["fail first"] if is_too_many else [])
+    assert state.counters["remaining"] == ("1" if is_too_many else "0")
+    assert state.nodes["last"] == ("PENDING" if is_too_many else "FAILED")
+    assert state.status == ("RUNNING" if is_too_many else "FAILED")

@@ -1,0 +1,163 @@
+"""Submitting: an execution exists entirely or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowd.errors import StoreUnavailable, UnknownExecution
+from flowd.store import redis_keys as keys
+from flowd.store import scripts
+from flowd.store.executions import NODES_PER_CALL_MAX
+from flowd.store.redis_client import RedisClient
+from tests.store.engine import DIAMOND, State, compiled, everything, fan
+
+AN_ID = "0123456789ab0123456789ab"
+
+
+def interrupt_last_call(monkeypatch, act):
+    """Do `act` right before the call that makes a submitted execution exist."""
+    run = RedisClient.run
+
+    async def interrupted(self, script, names, *arguments):
+        if script is scripts.SUBMIT_WORKFLOW:
+            await act()
+        return await run(self, script, names, *arguments)
+
+    monkeypatch.setattr(RedisClient, "run", interrupted)
+
+
+async def connection_lost():
+    raise StoreUnavailable("the connection is gone")
+
+
+async def test_a_submitted_execution_is_pending_with_all_its_nodes(engine, redis, outcomes):
+    execution = await engine.submit(DIAMOND)
+
+    assert outcomes["submit_workflow"] == ["submitted"]
+    assert execution.state() == State(
+        status="PENDING",
+        nodes=dict.fromkeys("abcd", "PENDING"),
+        counters={"remaining": "4"},
+    )
+    definition, plan = compiled(DIAMOND)
+    assert redis.get(execution.key()) == definition.decode()
+    run = redis.hgetall(execution.key(":run"))
+    assert (run["plan"], run["roots"]) == (plan.digest, "a")
+    assert abs(int(run["submitted_ms"]) - redis.time()[0] * 1000) < 60_000
+    assert set(redis.scan_iter()) == {
+        execution.key(),
+        execution.key(":status"),
+        execution.key(":run"),
+        *(execution.key(f":node:{node_id}") for node_id in "abcd"),
+    }
+
+
+async def test_a_submission_sent_again_after_a_lost_reply_changes_nothing(
+    engine, redis, outcomes, monkeypatch
+):
+    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    execution = await engine.start(DIAMOND)
+    before = everything(redis)
+
+    await engine.submit(DIAMOND)
+
+    assert outcomes["submit_workflow"] == ["submitted", "exists"]
+    assert execution.state().status == "RUNNING"
+    assert everything(redis) == before
+
+
+async def test_equal_definitions_become_executions_of_their_own(engine):
+    one, other = await engine.submit(DIAMOND), await engine.submit(DIAMOND)
+
+    assert one.id != other.id
+    assert one.plan.digest == other.plan.digest
+    assert one.state() == other.state()
+
+
+@pytest.mark.parametrize("count", [NODES_PER_CALL_MAX, NODES_PER_CALL_MAX + 1, 2_500])
+async def test_a_large_workflow_is_staged_and_then_exists_at_once(
+    engine, redis, outcomes, monkeypatch, count
+):
+    seen = {}
+
+    async def look():
+        seen["continuations"] = [one[:7] for one in redis.zrange(keys.CONTINUATIONS, 0, -1)]
+        seen["statuses"] = [key for key in redis.scan_iter("*:status")]
+
+    interrupt_last_call(monkeypatch, look)
+    execution = await engine.submit(fan(count - 2))
+
+    is_staged = count > NODES_PER_CALL_MAX
+    assert seen == {"continuations": ["submit "] if is_staged else [], "statuses": []}
+    assert outcomes["submit_workflow"] == ["submitted"]
+    assert execution.states() == {"PENDING": count}
+    state = execution.state()
+    assert (state.status, state.counters) == ("PENDING", {"remaining": str(count)})
+    assert state.continuations == []
+    assert redis.dbsize() == count + 3
+
+
+async def test_a_submission_that_broke_off_is_unknown_and_is_removed(
+    engine, redis, outcomes, monkeypatch
+):
+    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    interrupt_last_call(monkeypatch, connection_lost)
+    with pytest.raises(StoreUnavailable):
+        await engine.submit(fan(2_000))
+    assert redis.dbsize() == 1_002 + 2
+    with pytest.raises(UnknownExecution):
+        await engine.store.executions.execution_status(AN_ID)
+
+    await engine.store.executions.discard_staged(AN_ID)
+
+    assert outcomes == {"close_submission": ["closed"]}
+    assert redis.dbsize() == 0
+
+
+async def test_a_submission_that_went_through_is_not_discarded(engine, redis, outcomes):
+    execution = await engine.submit(fan(1_500))
+    # As if the reply of the last call had been lost, and its continuation with it.
+    redis.zadd(keys.CONTINUATIONS, {f"submit {execution.id}": 1})
+
+    await engine.store.executions.discard_staged(execution.id)
+
+    assert outcomes["close_submission"] == ["exists"]
+    assert execution.states() == {"PENDING": 1_502}
+    state = execution.state()
+    assert (state.status, state.continuations) == ("PENDING", [])
+
+
+async def test_a_submission_too_slow_to_find_what_it_staged_is_refused(
+    engine, redis, outcomes, monkeypatch
+):
+    """A process that was frozen between two calls came back after its staged nodes had been
+    removed, and made an execution exist that lacked them."""
+    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    interrupt_last_call(monkeypatch, lambda: engine.store.executions.discard_staged(AN_ID))
+
+    with pytest.raises(StoreUnavailable, match="submit it again"):
+        await engine.submit(fan(1_500))
+
+    assert outcomes == {"close_submission": ["closed"], "submit_workflow": ["closed"]}
+    assert redis.dbsize() == 0
+
+
+async def test_a_submission_closed_but_not_yet_removed_is_refused_too(
+    engine, redis, outcomes, monkeypatch
+):
+    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+
+    async def close_only():
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.store.executions, "_node_ids", lambda _: connection_lost())
+            with pytest.raises(StoreUnavailable):
+                await engine.store.executions.discard_staged(AN_ID)
+
+    interrupt_last_call(monkeypatch, close_only)
+    with pytest.raises(StoreUnavailable, match="submit it again"):
+        await engine.submit(fan(1_500))
+    assert redis.zrange(keys.CONTINUATIONS, 0, -1) == [f"discard {AN_ID}"]
+
+    await engine.store.executions.discard_staged(AN_ID)
+
+    assert redis.dbsize() == 0

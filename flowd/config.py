@@ -64,15 +64,19 @@ def _whole(least: int, most: int) -> Callable[[Any], int]:
     return read
 
 
-def _seconds(least: float, most: float) -> Callable[[Any], float]:
+def _number(least: float, most: float, unit: str) -> Callable[[Any], float]:
     def read(value: Any) -> float:
         if not isinstance(value, bool) and re.fullmatch(r"\s*\d+(\.\d*)?\s*", str(value)):
             number = float(value)
             if least <= number <= most:
                 return number
-        raise ValueError(f"a number of seconds from {least:g} to {most:g}")
+        raise ValueError(f"a number of {unit} from {least:g} to {most:g}")
 
     return read
+
+
+def _seconds(least: float, most: float) -> Callable[[Any], float]:
+    return _number(least, most, "seconds")
 
 
 def _one_of(*words: str) -> Callable[[Any], str]:
@@ -186,6 +190,12 @@ class ShutdownSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    # How long an execution is kept after its end; 0 keeps it for ever.
+    finished_days: float = _setting(7.0, _number(0, 36500, "days"))
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     level: str = _setting("info", _one_of("debug", "info", "warning", "error"))
 
@@ -226,6 +236,7 @@ class Settings:
     tasks: TasksSettings = field(default_factory=TasksSettings)
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     log: LogSettings = field(default_factory=LogSettings)
     handlers: HandlersSettings = field(default_factory=HandlersSettings)
 

@@ -14,8 +14,8 @@ from typing import ClassVar
 class Problem:
     """One thing wrong with what a user sent.
 
-    `path` leads to the value (`dag.nodes[2].dependencies[0]`), `code` is stable, `message` says what
-    is wrong with the value quoted and what to do when we know.
+    `path` leads to the value (`dag.nodes[2].dependencies[0]`), `code` is stable, `message` says
+    what is wrong with the value quoted and what to do when we know.
     """
 
     path: str

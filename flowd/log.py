@@ -48,6 +48,7 @@ EVENTS: dict[str, str] = {
     "node.restored": "a node that waited without an entry in the stream got one",
     "continuation.finished": "somebody died between a node's end and its dependents; that is done",
     "entry.buried": "an entry of the stream that makes no sense was set aside with its bytes",
+    "executions.forgotten": "executions were deleted, their time after the end is over",
     "execution.corrupt": "the keys of an execution were damaged; it is failed visibly",
     "library.logged": "a library had something to say",
 }

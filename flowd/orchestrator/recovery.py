@@ -76,9 +76,9 @@ async def recover_worker(
 ) -> int:
     """Requeue every entry a consumer holds, then forget the consumer; how many were requeued.
 
-    Its lease goes first: a worker that is not as dead as it seemed hears so when it next renews. The
-    list of what it holds is read to its end before anything is requeued, because such a worker may
-    well take the very entries this makes.
+    Its lease goes first: a worker that is not as dead as it seemed hears so when it next renews.
+    The list of what it holds is read to its end before anything is requeued, because such a worker
+    may well take the very entries this makes.
     """
     await store.tasks.revoke_lease(consumer)
     requeued = 0

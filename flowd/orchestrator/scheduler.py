@@ -22,7 +22,9 @@ from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.reconciler import Reconciler
 from flowd.orchestrator.recovery import ensure_group, finish_continuations, recover_worker
+from flowd.orchestrator.retention import forget_finished
 from flowd.store import Store, open_store
+from flowd.store.executions import now_ms
 
 log = get_logger(__name__)
 
@@ -40,7 +42,7 @@ async def _serve(settings: Settings, ready: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     store = open_store(settings)
-    scheduler = Scheduler(store)
+    scheduler = Scheduler(store, finished_days=settings.retention.finished_days)
     try:
         while not stop.is_set():
             if await scheduler.tick(time.monotonic()):
@@ -59,8 +61,9 @@ def _already_ready() -> None:
 class Scheduler:
     """One tick at a time; what it remembers between ticks is only what it has observed."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, finished_days: float = 0) -> None:
         self._store = store
+        self._finished_days = finished_days
         self._plans = Plans(store)
         self._leases = LeaseWatch()
         self._reconciler = Reconciler(store, self._plans)
@@ -74,6 +77,7 @@ class Scheduler:
             await self._recover_expired(now_s)
             await finish_continuations(self._store, self._plans)
             await self._reconcile(now_s)
+            await forget_finished(self._store, self._finished_days, now_ms())
         except StoreError as error:
             self._leases.pause()
             if not self._is_redis_away:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flowd.config import Settings
 from flowd.store.executions import Executions
+from flowd.store.finished import FinishedExecutions
 from flowd.store.redis_client import RedisClient
 from flowd.store.tasks import Tasks
 
@@ -11,11 +12,12 @@ __all__ = ["Store", "open_store"]
 
 
 class Store:
-    """Everything flowd keeps: what was submitted (`executions`) and what is to run (`tasks`)."""
+    """Everything flowd keeps: `executions`, the `finished` among them, and the `tasks` to run."""
 
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
         self.executions = Executions(client, settings)
+        self.finished = FinishedExecutions(client)
         self.tasks = Tasks(client, settings)
 
     async def ping(self) -> None:

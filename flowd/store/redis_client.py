@@ -63,7 +63,9 @@ def translate(error: Exception) -> StoreError:
     """The `StoreError` for a driver's error or an error reply."""
     # redis-py strips the first word of the replies it has a class for.
     words = f"{type(error).__name__} {error}"
-    if isinstance(error, AuthenticationError) or "NOAUTH" in words or "WRONGPASS" in words:
+    # What goes wrong while it connects, redis-py wraps.
+    is_login = any(isinstance(one, AuthenticationError) for one in (error, error.__cause__))
+    if is_login or "NOAUTH" in words or "WRONGPASS" in words:
         return StoreUnavailable(f"redis refused the login: {error}; check [redis] url")
     if not isinstance(error, ResponseError):
         return StoreUnavailable(f"redis does not answer: {error or type(error).__name__}")

@@ -16,6 +16,7 @@ ACTIVE: Final = "workflows:active"  # set: ids of executions that were triggered
 
 # flowd's own.
 CONTINUATIONS: Final = "flowd:continuations"  # zset: work left for a later call, by its begin in ms
+FINISHED: Final = "flowd:finished"  # zset: ids of executions that have ended, by when, ms
 LEASES: Final = "flowd:leases"  # hash: consumer -> heartbeat sequence
 WORKERS: Final = "flowd:workers"  # hash: consumer -> owner (JSON)
 DEAD_LETTERS: Final = "flowd:dead_letters"  # stream: what no worker can run, with its raw fields

@@ -7,12 +7,14 @@ the fence, and the group's list of pending entries is the table of who runs what
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
 from flowd.dag.graph import PlannedNode
+from flowd.errors import StoreFull
 from flowd.store import redis_keys as keys
 from flowd.store import scripts
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
@@ -155,10 +157,7 @@ class TaskSession:
             commands.append(self._claim_call(claims))
         if read_max > 0:
             commands.append(self._read_command(read_max, ">"))
-        if len(commands) == 1:
-            replies = await self._session.converse(commands)
-        else:
-            replies = await self._session.transaction(commands)
+        replies = await self._converse(commands)
         replies = await self._with_scripts_loaded(commands, replies)
 
         exchange = Exchange()
@@ -170,6 +169,14 @@ class TaskSession:
             exchange.completed = _outcomes(replies.pop(0))
         exchange.failed = [_outcomes(reply) for reply in replies]
         return exchange
+
+    async def _converse(self, commands: Sequence[Command]) -> list[Any]:
+        if len(commands) > 1:
+            # Redis 7 at its memory limit refuses to queue a transaction, whatever is in it, but
+            # takes each of these on its own. What was refused was not begun.
+            with contextlib.suppress(StoreFull):
+                return await self._session.transaction(commands)
+        return await self._session.converse(commands)
 
     async def _with_scripts_loaded(
         self, commands: Sequence[Command], replies: list[Any]
@@ -245,11 +252,12 @@ class TaskSession:
         found: list[Entry | Garbage] = []
         after = "0"
         while True:
-            page = _entries(await self._session.execute(*self._read_command(PAGE, after)))
-            if not page:
+            reply = await self._session.execute(*self._read_command(PAGE, after))
+            rows = reply[0][1] if reply else []
+            if not rows:
                 return found
-            found += page
-            after = page[-1].entry_id
+            found += _entries(reply)
+            after = rows[-1][0]
 
     async def close(self) -> None:
         await self._doorbell.close()

@@ -15,7 +15,8 @@ if redis.pcall('GET', prefix .. ':status') ~= 'RUNNING' then
   outcome = 'ended'
 else
   local failed = fail_pending(execution_id, 6, ARGV[5])
-  local remaining = redis.pcall('HINCRBY', prefix .. ':run', 'remaining', -failed)
+  -- Not `-failed`: Lua writes minus nothing as -0, which Redis 7.0 does not take for a number.
+  local remaining = redis.pcall('HINCRBY', prefix .. ':run', 'remaining', 0 - failed)
   if type(remaining) ~= 'number' or remaining < 0 then
     outcome = 'corrupt'
   elseif remaining == 0 then

@@ -13,5 +13,6 @@ if not state or state == 'COMPLETED' or state == 'FAILED' then
   return 'ended'
 end
 redis.call('SET', KEYS[1], 'FAILED')
+redis.call('ZADD', 'flowd:finished', ARGV[3], ARGV[1])
 redis.pcall('HSET', KEYS[2], 'error', ARGV[2], 'finished_ms', ARGV[3])
 return 'failed'

@@ -1,0 +1,34 @@
+"""Forget executions some time after they have ended, so that Redis does not fill with the past."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from flowd.log import get_logger
+from flowd.store import Store
+
+log = get_logger(__name__)
+
+DAY_MS: Final = 24 * 60 * 60 * 1000
+# A tick deletes for no longer than this; what is left is for the next.
+BUDGET_S: Final = 0.2
+EXECUTIONS_PER_STEP: Final = 100
+
+
+async def forget_finished(store: Store, finished_days: float, now_ms: int) -> int:
+    """Delete executions that ended more than `finished_days` ago; how many. 0 days keeps all."""
+    if finished_days == 0:
+        return 0
+    before_ms = now_ms - int(finished_days * DAY_MS)
+    end_s = time.monotonic() + BUDGET_S
+    forgotten = 0
+    while time.monotonic() < end_s:
+        execution_ids = await store.finished.ended_before(before_ms, EXECUTIONS_PER_STEP)
+        await store.finished.delete(execution_ids)
+        forgotten += len(execution_ids)
+        if len(execution_ids) < EXECUTIONS_PER_STEP:
+            break
+    if forgotten:
+        log.info("executions.forgotten", count=forgotten, finished_days=finished_days)
+    return forgotten

@@ -40,7 +40,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[PrivateServer]:
+def running_server() -> Iterator[PrivateServer]:
     server = PrivateServer()
     try:
         server.start()
@@ -50,19 +50,26 @@ def server() -> Iterator[PrivateServer]:
 
 
 @pytest.fixture
+def server(running_server: PrivateServer) -> PrivateServer:
+    """The one server of this process, empty at the beginning of every test."""
+    with redis_py.Redis(unix_socket_path=running_server.socket_path) as client:
+        client.flushall()
+    return running_server
+
+
+@pytest.fixture
 def redis(server: PrivateServer) -> Iterator[redis_py.Redis]:
-    """The server as redis-cli would show it, empty at the beginning of every test."""
+    """The server as redis-cli would show it; it keeps bytes that are no text."""
     with redis_py.Redis(
         unix_socket_path=server.socket_path,
         decode_responses=True,
         encoding_errors="surrogateescape",
     ) as client:
-        client.flushall()
         yield client
 
 
 @pytest.fixture
-def settings(server: PrivateServer, redis: redis_py.Redis) -> Settings:
+def settings(server: PrivateServer) -> Settings:
     """Settings of nobody's environment, on the empty server."""
     return server.settings()
 

@@ -35,6 +35,7 @@ class PrivateServer:
             "appendonly": "no",
             "hash-max-listpack-value": "128",
             "enable-debug-command": "local",
+            "enable-protected-configs": "local",
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         self.process = subprocess.Popen(

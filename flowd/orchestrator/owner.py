@@ -13,16 +13,22 @@ import orjson
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process of a machine: `started_ticks` since boot tells a reused pid from the first."""
+    """A process of a machine: `started_ticks` since boot tells a reused pid from the first.
+
+    `pid_space` tells containers that share a host name from each other.
+    """
 
     host: str
     boot_id: str
     pid: int
     started_ticks: int
+    pid_space: str = ""
 
     @classmethod
     def of_this_process(cls) -> Owner:
-        return cls(socket.gethostname(), boot_id(), os.getpid(), _started_ticks())
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        pid, pid_space = os.getpid(), str(Path("/proc/self/ns/pid").readlink())
+        return cls(socket.gethostname(), boot_id, pid, _started_ticks(pid), pid_space)
 
     @classmethod
     def from_json(cls, text: str) -> Owner:
@@ -32,16 +38,33 @@ class Owner:
     def to_json(self) -> bytes:
         return orjson.dumps(self)
 
+    def is_here(self) -> bool:
+        """True for a process whose life or death this machine can tell, since this boot."""
+        me = Owner.of_this_process()
+        return (self.host, self.boot_id, self.pid_space) == (me.host, me.boot_id, me.pid_space)
+
+    def is_gone(self) -> bool:
+        """True when the process is not among those of this machine; ask `is_here` first."""
+        try:
+            return _started_ticks(self.pid) != self.started_ticks
+        except ProcessLookupError:
+            return True
+
     def consumer(self, name: str, life: int) -> str:
         """The consumer name of this process; `life` counts how often it began anew."""
         identity = f"{self.host} {self.boot_id} {self.pid} {self.started_ticks} {life}"
         return f"{name}-{hashlib.blake2b(identity.encode(), digest_size=5).hexdigest()}"
 
 
-def boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+def _started_ticks(pid: int) -> int:
+    """Field 22 of /proc/<pid>/stat (proc(5)), counted behind the name, which may hold anything.
 
-
-def _started_ticks() -> int:
-    """Field 22 of /proc/self/stat (proc(5)), counted behind the name, which may hold anything."""
-    return int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    A zombie has ended: it only waits for its parent to take note.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        raise ProcessLookupError(f"no process has the pid {pid}") from None
+    if fields[0] in "ZX":
+        raise ProcessLookupError(f"the process {pid} has ended")
+    return int(fields[19])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from typing import Final
 
@@ -18,7 +17,7 @@ from flowd.orchestrator.executor import (
     fail_downstream,
     node_failure,
 )
-from flowd.orchestrator.owner import Owner, boot_id
+from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store, open_store
 from flowd.store.executions import Continuation
@@ -61,14 +60,22 @@ async def _release(settings: Settings, pid: int, cause: str, is_blamed: bool) ->
 
 
 async def _release_process(store: Store, pid: int, cause: str, is_blamed: bool) -> None:
-    here = (socket.gethostname(), boot_id(), pid)
+    for consumer, owner in await local_owners(store):
+        if owner.pid == pid and owner.is_gone():
+            await recover_worker(store, Plans(store), consumer, cause, is_blamed=is_blamed)
+
+
+async def local_owners(store: Store) -> list[tuple[str, Owner]]:
+    """The consumers whose processes are, or were, on this machine since it was booted."""
+    found = []
     for consumer, text in (await store.tasks.owners()).items():
         try:
             owner = Owner.from_json(text)
         except (ValueError, TypeError):
             continue
-        if (owner.host, owner.boot_id, owner.pid) == here:
-            await recover_worker(store, Plans(store), consumer, cause, is_blamed=is_blamed)
+        if owner.is_here():
+            found.append((consumer, owner))
+    return found
 
 
 async def recover_worker(

@@ -21,7 +21,12 @@ from flowd.log import get_logger
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.reconciler import Reconciler
-from flowd.orchestrator.recovery import ensure_group, finish_continuations, recover_worker
+from flowd.orchestrator.recovery import (
+    ensure_group,
+    finish_continuations,
+    local_owners,
+    recover_worker,
+)
 from flowd.orchestrator.retention import forget_finished
 from flowd.store import Store, open_store
 from flowd.store.executions import now_ms
@@ -69,12 +74,14 @@ class Scheduler:
         self._reconciler = Reconciler(store, self._plans)
         self._reconcile_at_s = 0.0
         self._is_redis_away = False
+        self._gone: set[str] = set()
 
     async def tick(self, now_s: float) -> bool:
         """Heal what is due; False when Redis did not let it. `now_s` is monotonic."""
         try:
             await ensure_group(self._store, self._plans)
             await self._recover_expired(now_s)
+            await self._recover_gone()
             await finish_continuations(self._store, self._plans)
             await self._reconcile(now_s)
             await forget_finished(self._store, self._finished_days, now_ms())
@@ -93,6 +100,21 @@ class Scheduler:
         for consumer in self._leases.expired(await self._store.tasks.leases(), now_s):
             cause = f"{consumer} has not renewed its lease for {LEASE_S:.0f} s"
             await recover_worker(self._store, self._plans, consumer, cause, is_blamed=True)
+
+    async def _recover_gone(self) -> None:
+        """What died on this machine with nobody to tell: a killed supervisor took it along.
+
+        At the second sight only, so that a supervisor that lives can say first how it died.
+        """
+        gone = {
+            consumer: owner
+            for consumer, owner in await local_owners(self._store)
+            if owner.is_gone()
+        }
+        for consumer in self._gone & gone.keys():
+            cause = f"{consumer} (pid {gone[consumer].pid}) died"
+            await recover_worker(self._store, self._plans, consumer, cause, is_blamed=True)
+        self._gone = set(gone)
 
     async def _reconcile(self, now_s: float) -> None:
         """A round at start and every minute, and one right behind it when it suspects something."""

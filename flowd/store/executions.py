@@ -21,7 +21,7 @@ T = TypeVar("T")
 # A thousand small writes hold the server for about a millisecond.
 NODES_PER_CALL_MAX: Final = 1000
 # Dependents opened within the call that completes their node; more than these go by advance_node.
-DEPENDENTS_PER_CALL_MAX: Final = 500
+DEPENDENTS_PER_CALL_MAX: Final = 1000
 
 
 class Continuation(NamedTuple):

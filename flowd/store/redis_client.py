@@ -148,6 +148,13 @@ class Session:
             if isinstance(reply, Exception):
                 raise translate(reply) from reply
 
+    async def is_usable(self) -> bool:
+        """False when the server has closed the connection while nobody used it."""
+        try:
+            return not (self._connection.is_connected and await self._connection.can_read())
+        except (RedisError, OSError):
+            return False
+
     async def close(self) -> None:
         try:
             await self._connection.disconnect(nowait=True)
@@ -197,7 +204,7 @@ class RedisClient:
         return Session(Connection(host=self._settings.host, port=self._settings.port, **options))
 
     async def execute(self, *command: Argument) -> Any:
-        session = self._take()
+        session = await self._take()
         try:
             return await session.execute(*command)
         finally:
@@ -205,7 +212,7 @@ class RedisClient:
 
     async def converse(self, commands: Sequence[Command]) -> list[Any]:
         """As `Session.converse`, but an error reply is raised."""
-        session = self._take()
+        session = await self._take()
         try:
             replies = await session.converse(commands)
         finally:
@@ -216,7 +223,7 @@ class RedisClient:
         return replies
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
-        session = self._take()
+        session = await self._take()
         try:
             return await session.run(script, keys, arguments)
         finally:
@@ -226,8 +233,13 @@ class RedisClient:
         while self._idle:
             await self._idle.pop().close()
 
-    def _take(self) -> Session:
-        return self._idle.pop() if self._idle else self.new_session()
+    async def _take(self) -> Session:
+        while self._idle:
+            session = self._idle.pop()
+            if await session.is_usable():
+                return session
+            await session.close()
+        return self.new_session()
 
     def _give_back(self, session: Session) -> None:
         if len(self._idle) < _SESSIONS_IDLE_MAX:

@@ -97,6 +97,9 @@ class Worker:
         """One shift: until drained, or until the lease is lost."""
         right = Lease(self._store.tasks, consumer)
         shift = self._shift = Shift(self._equipment, consumer, on_stale=right.doubt)
+        if self._stop.is_set():
+            # The signal came while the lease was taken, when there was no shift to be told.
+            shift.drain()
         lease = asyncio.create_task(right.keep())
         work = asyncio.create_task(shift.work(self._drain_s))
         await asyncio.wait((lease, work), return_when=asyncio.FIRST_COMPLETED)

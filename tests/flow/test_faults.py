@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import replace
 
 from flowd.orchestrator import leases
+from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_worker
+from flowd.orchestrator.scheduler import Scheduler
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
 
@@ -216,3 +220,23 @@ async def test_a_node_that_lost_workers_twice_runs_alone(settings):
 
 def test_the_lease_leaves_room_to_let_go_before_it_is_given_away():
     assert leases.RENEW_EVERY_S * 2 < leases.LET_GO_AFTER_S < leases.LEASE_S
+
+
+async def test_what_died_with_its_supervisor_is_given_away_at_the_second_sight(settings):
+    async with Engine(settings, workers=0) as engine:
+        execution_id = await engine.start(workflow(node("A")))
+        gone = replace(Owner.of_this_process(), started_ticks=1)
+        elsewhere = replace(gone, host="far-away")
+        for consumer, owner in (("gone-1", gone), ("far-1", elsewhere)):
+            await engine.store.tasks.enroll_worker(consumer, owner.to_json())
+        session = engine.store.tasks.open_session("gone-1")
+        await session.complete_and_claim((), (), (), 1)
+        await session.close()
+        scheduler = Scheduler(engine.store)
+        await scheduler.tick(time.monotonic())
+        assert await consumers(engine) == ["far-1", "gone-1"]
+        await scheduler.tick(time.monotonic())
+        assert await consumers(engine) == ["far-1"]
+        await engine.add_worker()
+        await engine.end(execution_id)
+        assert [(execution_id, "A", 2)] == handlers.CALLS

@@ -4,7 +4,8 @@ that Redis holds of an execution.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ from flowd.store.tasks import (
     parse_entry,
 )
 
+WAIT_MAX_S = 5.0
 STREAM, GROUP = "workflow:tasks", "workflow_group"
 
 # Node id -> ids of its dependencies.
@@ -75,7 +77,7 @@ def outputs_of(*node_ids: str) -> dict[str, Any]:
 def failed_by(failed: str, *node_ids: str) -> dict[str, Any]:
     """The outputs of nodes that were failed because `failed`, upstream of them, was."""
     error = f"not run: it depends on {failed!r}, which failed"
-    return dict.fromkeys(node_ids, {"error": error})
+    return {node_id: {"error": error} for node_id in node_ids}
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,11 @@ class Execution:
         times = {"submitted_ms", "triggered_ms"}
         attempts = redis.hgetall(self.key(":attempts"))
         outputs = {one: redis.get(keys.output(self.id, one)) for one in node_ids}
+        states = redis.mget([keys.node(self.id, one) for one in node_ids])
         continuations = [one.split(" ") for one in redis.zrange(keys.CONTINUATIONS, 0, -1)]
         state = State(
             status=redis.get(self.key(":status")),
-            nodes=dict(
-                zip(node_ids, redis.mget([keys.node(self.id, one) for one in node_ids]), strict=True)
-            ),
+            nodes=dict(zip(node_ids, states, strict=True)),
             counters={
                 name: "set" if name == "finished_ms" else value
                 for name, value in run.items()
@@ -316,6 +317,18 @@ def as_replica(redis: redis_py.Redis) -> Iterator[None]:
 def everything(redis: redis_py.Redis) -> dict[str, bytes | None]:
     """A picture of all keys: two that are equal mean that nothing was written in between."""
     return {key: redis.dump(key) for key in redis.scan_iter("*")}
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    """Wait for something that happens in the server, which tells nobody."""
+    async with asyncio.timeout(WAIT_MAX_S):
+        while not is_true():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+async def until_blocked(redis: redis_py.Redis, clients: int = 1) -> None:
+    """Wait until so many clients block on the server."""
+    await until(lambda: redis.info("clients")["blocked_clients"] == clients)
 
 
 def make_overdue(redis: redis_py.Redis) -> None:

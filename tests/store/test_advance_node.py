@@ -11,7 +11,8 @@ from flowd.store import redis_keys as keys
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
 from tests.store.engine import Execution, everything, fan, make_overdue
 
-WIDTH = 1_203
+SLICE = DEPENDENTS_PER_CALL_MAX
+WIDTH = 2 * SLICE + 203
 
 
 async def advance_slice(engine, execution: Execution, offset: int, node_id: str = "first") -> int:
@@ -23,7 +24,7 @@ async def advance_slice(engine, execution: Execution, offset: int, node_id: str 
         execution.plan.digest,
         offset=offset,
         total=len(dependents),
-        dependents=dependents[offset : offset + DEPENDENTS_PER_CALL_MAX],
+        dependents=dependents[offset : offset + SLICE],
     )
 
 
@@ -43,7 +44,7 @@ def wide(engine, runner):
 async def test_slices_open_every_dependent_once(engine, wide, outcomes):
     await advance_node(engine.store, wide.plan, wide.id, "first")
 
-    assert outcomes["advance_node"] == [500, 1_000, WIDTH]
+    assert outcomes["advance_node"] == [SLICE, 2 * SLICE, WIDTH]
     assert wide.states() == {"COMPLETED": 1, "QUEUED": WIDTH, "PENDING": 1}
     state = wide.state()
     assert state.queued == [f"m{number}#1" for number in range(WIDTH)]
@@ -52,20 +53,20 @@ async def test_slices_open_every_dependent_once(engine, wide, outcomes):
 
 
 async def test_a_slice_leaves_its_progress_for_the_next(engine, wide):
-    assert await advance_slice(engine, wide, 0) == 500
+    assert await advance_slice(engine, wide, 0) == SLICE
 
     state = wide.state()
-    assert state.counters == {"remaining": str(WIDTH + 1), "opened:first": "500"}
+    assert state.counters == {"remaining": str(WIDTH + 1), "opened:first": str(SLICE)}
     assert state.continuations == ["advance first"]
-    assert len(state.queued) == 500
+    assert len(state.queued) == SLICE
 
 
 async def test_a_slice_sent_again_opens_nothing_and_tells_how_far_it_is(engine, redis, wide):
     await advance_slice(engine, wide, 0)
     before = everything(redis)
 
-    assert await advance_slice(engine, wide, 0) == 500
-    assert await advance_slice(engine, wide, 1_000) == 500
+    assert await advance_slice(engine, wide, 0) == SLICE
+    assert await advance_slice(engine, wide, 2 * SLICE) == SLICE
 
     assert everything(redis) == before
 
@@ -88,13 +89,14 @@ async def test_another_process_goes_on_where_the_first_one_died(
     await finish_continuations(engine.store, plans)
 
     # The newcomer begins at 0, is told of the progress, and goes on from there.
-    assert outcomes["advance_node"] == [500, 500, 1_000, WIDTH]
+    assert outcomes["advance_node"] == [SLICE, SLICE, 2 * SLICE, WIDTH]
     state = wide.state()
     assert state.queued == [f"m{number}#1" for number in range(WIDTH)]
     assert (state.counters, state.continuations) == ({"remaining": str(WIDTH + 1)}, [])
 
 
-async def test_an_advance_that_is_under_way_is_left_alone(engine, redis, plans, wide):
+@pytest.mark.usefixtures("wide")
+async def test_an_advance_that_is_under_way_is_left_alone(engine, redis, plans):
     before = everything(redis)
 
     await finish_continuations(engine.store, plans)
@@ -119,16 +121,17 @@ async def test_nodes_may_end_while_their_siblings_are_still_to_be_opened(engine,
 
 async def test_joins_among_many_dependents_wait_for_their_other_parents(engine):
     worker = engine.worker()
-    joins = {f"j{number}": ["a", "b"] for number in range(600)}
+    count = SLICE + 100
+    joins = {f"j{number}": ["a", "b"] for number in range(count)}
     execution, (a, b) = await engine.start_and_take({"a": [], "b": [], **joins}, worker)
     await worker.complete(a, b)
 
     await advance_node(engine.store, execution.plan, execution.id, "a")
-    assert execution.states() == {"COMPLETED": 2, "PENDING": 600}
+    assert execution.states() == {"COMPLETED": 2, "PENDING": count}
 
     await advance_node(engine.store, execution.plan, execution.id, "b")
-    assert execution.states() == {"COMPLETED": 2, "QUEUED": 600}
-    assert execution.state().queued == [f"j{number}#1" for number in range(600)]
+    assert execution.states() == {"COMPLETED": 2, "QUEUED": count}
+    assert execution.state().queued == [f"j{number}#1" for number in range(count)]
 
 
 async def test_an_execution_that_has_ended_is_not_advanced(engine, wide):
@@ -138,7 +141,7 @@ async def test_an_execution_that_has_ended_is_not_advanced(engine, wide):
     await advance_node(engine.store, wide.plan, wide.id, "first")
 
     state = wide.state()
-    assert wide.states() == {"COMPLETED": 1, "QUEUED": 500, "PENDING": WIDTH - 499}
+    assert wide.states() == {"COMPLETED": 1, "QUEUED": SLICE, "PENDING": WIDTH + 1 - SLICE}
     assert (state.status, state.continuations) == ("FAILED", [])
     assert "opened:first" not in state.counters
 
@@ -156,7 +159,8 @@ async def test_a_damaged_progress_is_a_corrupt_execution(engine, redis, wide):
 async def test_a_damaged_count_of_arrivals_does_not_break_a_slice_in_two(engine, redis):
     """A script that failed half-way kept its writes, and the slice was opened a second time."""
     worker = engine.worker()
-    graph = {"a": [], "b": [], **{f"m{number}": ["a"] for number in range(600)}, "j": ["b", "a"]}
+    middle = [f"m{number}" for number in range(SLICE + 100)]
+    graph = {"a": [], "b": [], **{one: ["a"] for one in middle}, "j": ["b", "a"]}
     execution, (a, _b) = await engine.start_and_take(graph, worker)
     await worker.complete(a)
     redis.hset(execution.key(":run"), "arrived:j", "many")
@@ -164,7 +168,7 @@ async def test_a_damaged_count_of_arrivals_does_not_break_a_slice_in_two(engine,
     await advance_node(engine.store, execution.plan, execution.id, "a")
 
     state = execution.state()
-    assert state.queued == [f"m{number}#1" for number in range(600)]
+    assert state.queued == [f"{one}#1" for one in middle]
     assert (state.nodes["j"], state.continuations) == ("PENDING", [])
 
 
@@ -210,7 +214,8 @@ async def test_a_continuation_that_makes_no_sense_is_dropped(engine, redis, plan
     assert redis.zcard(keys.CONTINUATIONS) == 0
 
 
-async def test_a_continuation_waits_while_redis_is_away(engine, redis, plans, wide, monkeypatch):
+@pytest.mark.usefixtures("wide")
+async def test_a_continuation_waits_while_redis_is_away(engine, redis, plans, monkeypatch):
     make_overdue(redis)
     before = everything(redis)
 

@@ -6,14 +6,15 @@ import pytest
 
 from flowd.orchestrator.executor import fail_downstream
 from flowd.orchestrator.recovery import finish_continuations
-from flowd.store.executions import NODES_PER_CALL_MAX
+from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, NODES_PER_CALL_MAX
 from tests.store.engine import Execution, everything, failed_by, fan, make_overdue
 
-WIDTH = 1_700
+FAILED_AT_ONCE = 1 + DEPENDENTS_PER_CALL_MAX
+WIDTH = NODES_PER_CALL_MAX + 700
 
 
 async def fail_first(engine, graph) -> Execution:
-    """An execution whose node `first` has failed, with 500 nodes downstream of it."""
+    """An execution whose node `first` has failed, with as many nodes as fit one call."""
     worker = engine.worker("w0")
     execution, entries = await engine.start_and_take(graph, worker)
     (first,) = [entry for entry in entries if entry.node_id == "first"]
@@ -31,7 +32,7 @@ def output_of(failed: str) -> bytes:
 
 
 async def test_the_last_slice_finishes_the_execution(engine, wide, outcomes):
-    assert wide.states() == {"FAILED": 501, "PENDING": WIDTH - 499}
+    assert wide.states() == {"FAILED": FAILED_AT_ONCE, "PENDING": WIDTH + 2 - FAILED_AT_ONCE}
 
     await fail_downstream(engine.store, wide.plan, wide.id, "first")
 
@@ -79,7 +80,7 @@ async def test_another_process_goes_on_where_the_first_one_died(engine, redis, p
     assert (state.status, state.continuations) == ("FAILED", [])
 
 
-async def test_nothing_is_failed_in_an_execution_that_has_ended(engine, redis, wide, outcomes):
+async def test_nothing_is_failed_in_an_execution_that_has_ended(engine, wide, outcomes):
     await engine.store.executions.fail_execution(wide.id, "damaged")
     states = wide.states()
 
@@ -90,13 +91,13 @@ async def test_nothing_is_failed_in_an_execution_that_has_ended(engine, redis, w
     assert wide.state().continuations == []
 
 
-@pytest.mark.parametrize("remaining", ["many", "0"])
+@pytest.mark.parametrize("remaining", ["many", "1"])
 async def test_damaged_counters_are_told(engine, redis, wide, outcomes, remaining):
     redis.hset(wide.key(":run"), "remaining", remaining)
 
     await fail_downstream(engine.store, wide.plan, wide.id, "first")
 
-    assert outcomes["fail_downstream"][0] == "corrupt"
+    assert outcomes["fail_downstream"][-1] == "corrupt"
     assert wide.state().continuations == []
     assert wide.state().status == "RUNNING"
 

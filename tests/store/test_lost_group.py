@@ -10,8 +10,16 @@ from flowd.errors import UnknownExecution
 from flowd.orchestrator.recovery import ensure_group, recover_orphans
 from flowd.store import redis_keys as keys
 from flowd.store.redis_client import MissingGroup
-from tests.store.engine import CHAIN, DIAMOND, GROUP, STREAM, State, everything, outputs_of
-from tests.store.test_exchange import blocked
+from tests.store.engine import (
+    CHAIN,
+    DIAMOND,
+    GROUP,
+    STREAM,
+    State,
+    everything,
+    outputs_of,
+    until_blocked,
+)
 
 
 async def test_a_group_is_made_once(engine, redis):
@@ -188,7 +196,7 @@ async def test_a_waiting_worker_is_told_that_its_group_is_gone(engine, redis, de
     """Redis 7.0 says so in other words than its successors."""
     await engine.store.tasks.ensure_group()
     bell = asyncio.create_task(engine.worker().session.wait_for_entry())
-    await blocked(engine, 1)
+    await until_blocked(redis)
 
     destroy(redis)
 

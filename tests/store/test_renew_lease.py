@@ -41,15 +41,15 @@ async def test_a_retired_worker_has_lost_its_lease(engine, outcomes):
 
 
 async def test_leases_name_every_consumer_that_holds_entries_or_has_a_lease(engine):
-    execution = await engine.start(CHAIN)
+    execution = await engine.start({"a": [], "b": []})
     await engine.store.tasks.enroll_worker("idle", b"{}")
     await engine.store.tasks.enroll_worker("busy", b"{}")
     await engine.store.tasks.renew_lease("busy")
-    await engine.worker("busy").take()
-    await engine.worker("stranger").take()
+    await engine.worker("busy").take(1)
+    await engine.worker("stranger").take(1)
 
     assert await engine.store.tasks.leases() == {"idle": 0, "busy": 1, "stranger": None}
-    assert execution.state().held == {"busy": ["a#1"]}
+    assert execution.state().held == {"busy": ["a#1"], "stranger": ["b#1"]}
 
 
 async def test_a_worker_says_who_it_is(engine):

@@ -14,8 +14,9 @@ async def test_a_worker_that_holds_nothing_is_forgotten(engine, redis, outcomes)
     worker, other = engine.worker("w1"), engine.worker("w2")
     for name in ("w1", "w2"):
         await engine.store.tasks.enroll_worker(name, b"{}")
-    _, (entry,) = await engine.start_and_take({"a": []}, worker)
-    await other.take()
+    await engine.start({"a": [], "b": []})
+    entry = await worker.take_one()
+    await other.take_one()
     await worker.complete(entry)
 
     assert await engine.store.tasks.retire_worker("w1")

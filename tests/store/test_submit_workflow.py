@@ -82,7 +82,7 @@ async def test_a_large_workflow_is_staged_and_then_exists_at_once(
 
     async def look():
         seen["continuations"] = [one[:7] for one in redis.zrange(keys.CONTINUATIONS, 0, -1)]
-        seen["statuses"] = [key for key in redis.scan_iter("*:status")]
+        seen["statuses"] = list(redis.scan_iter("*:status"))
 
     interrupt_last_call(monkeypatch, look)
     execution = await engine.submit(fan(count - 2))
@@ -142,9 +142,7 @@ async def test_a_submission_too_slow_to_find_what_it_staged_is_refused(
     assert redis.dbsize() == 0
 
 
-async def test_a_submission_closed_but_not_yet_removed_is_refused_too(
-    engine, redis, outcomes, monkeypatch
-):
+async def test_a_submission_closed_but_not_yet_removed_is_refused_too(engine, redis, monkeypatch):
     monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
 
     async def close_only():

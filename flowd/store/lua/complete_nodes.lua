@@ -56,30 +56,44 @@ local function open_node(execution_id, node_id, plan)
   write('workflow:' .. execution_id .. ':node:' .. node_id, 'QUEUED')
 end
 
-local function complete_node(nth)
-  local at, node = starts[nth], keys[2 * nth]
-  local execution_id, node_id, plan = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+-- Commits nodes that stand next to each other in the batch and belong to one execution: whatever
+-- changes its counters is added up first.
+local function complete_nodes(nths)
+  local execution_id, plan = ARGV[starts[nths[1]]], ARGV[starts[nths[1]] + 2]
   local prefix = 'workflow:' .. execution_id
-  local run, outcome = prefix .. ':run', 'completed'
-  write(node, 'COMPLETED')
-  write(node .. ':output', ARGV[at + 4])
-  pcall('HSET', prefix .. ':attempts', node_id, ARGV[at + 3])
-  local joins_at = at + 8 + ARGV[at + 5]
-  for open_at = at + 8, joins_at - 1 do
-    open_node(execution_id, ARGV[open_at], plan)
+  local run, outcome, records = prefix .. ':run', 'completed', {}
+  local arrivals, needed
+  for at_record, nth in ipairs(nths) do
+    local at, node = starts[nth], keys[2 * nth]
+    write(node, 'COMPLETED')
+    write(node .. ':output', ARGV[at + 4])
+    records[2 * at_record - 1], records[2 * at_record] = ARGV[at + 1], ARGV[at + 3]
+    local joins_at = at + 8 + ARGV[at + 5]
+    for open_at = at + 8, joins_at - 1 do
+      open_node(execution_id, ARGV[open_at], plan)
+    end
+    if ARGV[at + 6] ~= '0' then
+      arrivals, needed = arrivals or {}, needed or {}
+      for join_at = joins_at, joins_at + 2 * ARGV[at + 6] - 1, 2 do
+        local join = ARGV[join_at]
+        arrivals[join] = (arrivals[join] or 0) + 1
+        needed[join] = ARGV[join_at + 1]
+      end
+    end
+    if ARGV[at + 7] ~= '0' then
+      call('ZADD', continuations, now_ms, 'advance ' .. execution_id .. ' ' .. ARGV[at + 1])
+    end
   end
-  for join_at = joins_at, joins_at + 2 * ARGV[at + 6] - 1, 2 do
-    local arrived = pcall('HINCRBY', run, 'arrived:' .. ARGV[join_at], 1)
-    if arrived == tonumber(ARGV[join_at + 1]) then
-      open_node(execution_id, ARGV[join_at], plan)
+  pcall('HSET', prefix .. ':attempts', unpack(records))
+  for join, count_here in pairs(arrivals or {}) do
+    local arrived = pcall('HINCRBY', run, 'arrived:' .. join, count_here)
+    if arrived == tonumber(needed[join]) then
+      open_node(execution_id, join, plan)
     elseif type(arrived) ~= 'number' then
       outcome = 'corrupt'
     end
   end
-  if ARGV[at + 7] ~= '0' then
-    call('ZADD', continuations, now_ms, 'advance ' .. execution_id .. ' ' .. node_id)
-  end
-  local remaining = pcall('HINCRBY', run, 'remaining', -1)
+  local remaining = pcall('HINCRBY', run, 'remaining', -#nths)
   if remaining == 0 then
     finish_execution(active, execution_id, now_ms)
     return 'finished'
@@ -89,7 +103,15 @@ local function complete_node(nth)
   return outcome
 end
 
-local outcomes, is_done = {}, {}
+local outcomes, is_done, together = {}, {}, {}
+local function settle()
+  local outcome = complete_nodes(together)
+  for _, nth in ipairs(together) do
+    outcomes[nth] = outcome == 'finished' and 'completed' or outcome
+  end
+  outcomes[together[#together]] = outcome
+  together = {}
+end
 for nth = 1, count do
   local status, state, node = states[2 * nth - 1], states[2 * nth], keys[2 * nth]
   if is_stale[nth] then
@@ -99,8 +121,14 @@ for nth = 1, count do
     outcomes[nth] = 'ended'
   else
     is_done[node] = true
-    outcomes[nth] = complete_node(nth)
+    if together[1] and ARGV[starts[together[1]]] ~= ARGV[starts[nth]] then
+      settle()
+    end
+    together[#together + 1] = nth
   end
+end
+if together[1] then
+  settle()
 end
 if size > 0 then
   call('MSET', unpack(writes, 1, size))

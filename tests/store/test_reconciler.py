@@ -1,0 +1,313 @@
+"""Reconciling: every execution can still move, and one that cannot is mended or fails visibly."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowd.orchestrator.reconciler import EXECUTIONS_PER_SLICE, Reconciler
+from flowd.store import redis_keys as keys
+from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from tests.store.engine import (
+    CHAIN,
+    DIAMOND,
+    GROUP,
+    STREAM,
+    State,
+    everything,
+    fan,
+    outputs_of,
+)
+
+
+@pytest.fixture
+def reconciler(store, plans) -> Reconciler:
+    return Reconciler(store, plans)
+
+
+async def run_rounds(reconciler, rounds=1) -> bool:
+    """Whole rounds; True when no further round has to follow at once."""
+    is_quiet = False
+    for _ in range(rounds):
+        is_quiet = await reconciler.run_slice()
+        while reconciler._round is not None:
+            is_quiet = await reconciler.run_slice()
+    return is_quiet
+
+
+async def test_a_busy_system_is_left_alone(engine, redis, reconciler):
+    worker = engine.worker()
+    completed, entries = await engine.start_and_take({"a": []}, worker)
+    await worker.complete(*entries)
+    running, (entry,) = await engine.start_and_take(DIAMOND, worker)
+    await worker.claim(entry)
+    await engine.start_and_take(CHAIN, worker)
+    wide, (first,) = await engine.start_and_take(fan(DEPENDENTS_PER_CALL_MAX + 1), worker)
+    await worker.complete(first)
+    await engine.start(CHAIN)
+    await engine.submit(CHAIN)
+    before = everything(redis)
+
+    assert await run_rounds(reconciler, 3)
+
+    assert everything(redis) == before
+    assert {one.state().status for one in (running, wide)} == {"RUNNING"}
+    assert completed.state().status == "COMPLETED"
+
+
+async def test_a_system_that_moves_between_the_rounds_is_left_alone(engine, reconciler):
+    worker = engine.worker()
+    execution = await engine.start({f"n{at}": [f"n{at - 1}"] if at else [] for at in range(12)})
+    for _ in range(12):
+        await run_rounds(reconciler)
+        (entry,) = await worker.take()
+        await run_rounds(reconciler)
+        await worker.complete(entry)
+
+    state = execution.state()
+    assert state.status == "COMPLETED"
+    assert set(state.attempts.values()) == {"#1 ended on w1"}
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+async def test_a_node_whose_entry_was_deleted_by_hand_is_restored_exactly_once(
+    engine, redis, reconciler, is_running
+):
+    worker = engine.worker()
+    execution, (entry,) = await engine.start_and_take(CHAIN, worker)
+    if is_running:
+        await worker.claim(entry)
+    redis.xdel(STREAM, entry.entry_id)
+
+    # It is suspected at first: it may have been given an entry since the round began.
+    assert not await run_rounds(reconciler)
+    assert redis.xlen(STREAM) == 0
+    assert await run_rounds(reconciler)
+
+    restored = State(
+        status="RUNNING",
+        nodes={"a": "QUEUED", "b": "PENDING", "c": "PENDING"},
+        counters={"remaining": "3"},
+        attempts={"a": "#2 queued"},
+        queued=["a#2"],
+    )
+    assert execution.state() == restored
+    await run_rounds(reconciler, 3)
+    assert execution.state() == restored
+    await engine.finish(engine.worker("w2"))
+    state = execution.state()
+    assert (state.status, state.outputs) == ("COMPLETED", outputs_of(*"abc"))
+
+
+async def test_two_schedulers_restore_a_node_once(engine, redis, store, plans):
+    execution = await engine.start(CHAIN)
+    redis.xtrim(STREAM, maxlen=0, approximate=False)
+    one, other = Reconciler(store, plans), Reconciler(store, plans)
+    await run_rounds(one)
+    await run_rounds(other)
+
+    await run_rounds(one, 2)
+    await run_rounds(other, 2)
+
+    assert execution.state().queued == ["a#2"]
+
+
+async def test_a_node_that_moved_between_the_rounds_is_not_restored(engine, redis, reconciler):
+    worker = engine.worker()
+    execution, (entry,) = await engine.start_and_take(CHAIN, worker)
+    ((_, fields),) = redis.xrange(STREAM)
+    redis.xdel(STREAM, entry.entry_id)
+    await run_rounds(reconciler)
+    # Somebody puts it back, and it completes before the next round.
+    redis.xadd(STREAM, fields)
+    await worker.complete(await worker.take_one())
+
+    await run_rounds(reconciler, 2)
+
+    assert execution.state().nodes == {"a": "COMPLETED", "b": "QUEUED", "c": "PENDING"}
+    assert execution.state().queued == ["b#1"]
+
+
+async def test_many_lost_entries_are_all_restored(engine, redis, reconciler):
+    execution = await engine.start({f"r{number}": [] for number in range(300)})
+    redis.xtrim(STREAM, maxlen=0, approximate=False)
+
+    await run_rounds(reconciler, 2)
+
+    assert sorted(execution.state().queued) == sorted(f"r{number}#2" for number in range(300))
+
+
+async def test_a_deleted_stream_is_made_anew_with_all_that_was_in_it(engine, redis, reconciler):
+    worker = engine.worker()
+    executions = [await engine.start(DIAMOND) for _ in range(3)]
+    await worker.complete(*await worker.take(2))
+    redis.delete(STREAM)
+    await engine.store.tasks.ensure_group()
+
+    await run_rounds(reconciler, 2)
+    await engine.finish(engine.worker("w2"))
+
+    assert [execution.state().status for execution in executions] == ["COMPLETED"] * 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda redis, key: redis.delete(key(":node:b")),
+        lambda redis, key: redis.set(key(":node:b"), "PENDIGN"),
+        lambda redis, key: (redis.delete(key(":node:b")), redis.lpush(key(":node:b"), "x")),
+        lambda redis, key: redis.set(key(), "not JSON"),
+        lambda redis, key: redis.set(key(), "[]"),
+        lambda redis, key: redis.delete(key()),
+        lambda redis, key: (redis.delete(key()), redis.lpush(key(), "x")),
+        lambda redis, key: redis.set(key(":status"), "RUNING"),
+        lambda redis, key: (redis.delete(key(":status")), redis.lpush(key(":status"), "x")),
+    ],
+    ids=[
+        "node gone",
+        "node no state",
+        "node no string",
+        "definition broken",
+        "definition foreign",
+        "definition gone",
+        "definition no string",
+        "status no state",
+        "status no string",
+    ],
+)
+async def test_damaged_keys_fail_their_execution_and_no_other(engine, redis, reconciler, damage):
+    good = await engine.start(CHAIN)
+    bad = await engine.start(CHAIN)
+    before = good.state()
+    damage(redis, bad.key)
+
+    assert await run_rounds(reconciler)
+
+    assert redis.get(bad.key(":status")) == "FAILED"
+    assert redis.hget(bad.key(":run"), "error")
+    assert redis.smembers(keys.ACTIVE) == {good.id}
+    assert good.state() == before
+
+
+async def test_an_execution_whose_status_was_deleted_is_forgotten(engine, redis, reconciler):
+    execution = await engine.start(CHAIN)
+    redis.delete(execution.key(":status"))
+
+    await run_rounds(reconciler)
+
+    assert not redis.exists(keys.ACTIVE)
+    assert not redis.exists(execution.key(":status"))
+
+
+@pytest.mark.parametrize("record", ["nonsense", "x 1 2 3 w1"])
+async def test_a_lost_node_with_a_broken_record_fails_its_execution(
+    engine, redis, reconciler, record
+):
+    """The scheduler once ended with a ValueError, and did so again at each of its starts."""
+    execution = await engine.start(CHAIN)
+    redis.hset(execution.key(":attempts"), "a", record)
+    redis.xtrim(STREAM, maxlen=0, approximate=False)
+
+    await run_rounds(reconciler, 2)
+
+    assert redis.get(execution.key(":status")) == "FAILED"
+    assert "attempt" in redis.hget(execution.key(":run"), "error")
+
+
+async def test_a_lost_node_whose_records_are_no_hash_fails_its_execution(engine, redis, reconciler):
+    """An error about one execution once stopped the round for all the others."""
+    lost = await engine.start(CHAIN)
+    bad = await engine.start(CHAIN)
+    redis.set(bad.key(":attempts"), "x")
+    redis.xtrim(STREAM, maxlen=0, approximate=False)
+
+    await run_rounds(reconciler, 2)
+
+    assert redis.get(bad.key(":status")) == "FAILED"
+    assert lost.state().queued == ["a#2"]
+
+
+async def test_a_stuck_execution_fails_when_it_is_found_stuck_twice(engine, redis, reconciler):
+    """Its counters were damaged: every node has ended, and yet nothing has ended it."""
+    worker = engine.worker()
+    execution, entries = await engine.start_and_take({"a": []}, worker)
+    redis.hset(execution.key(":run"), "remaining", "7")
+    await worker.complete(*entries)
+
+    assert not await run_rounds(reconciler)
+    assert execution.state().status == "RUNNING"
+    assert await run_rounds(reconciler)
+
+    assert execution.state() == State(
+        status="FAILED",
+        nodes={"a": "COMPLETED"},
+        counters={
+            "remaining": "6",
+            "error": "nothing of it is left to run, yet it has not ended",
+            "finished_ms": "set",
+        },
+        outputs=outputs_of("a"),
+        attempts={"a": "#1 ended on w1"},
+    )
+
+
+async def test_an_execution_that_moves_is_not_stuck(engine, redis, reconciler):
+    """The states of a large execution are read in several calls. One that moved from what was not
+    yet read to what had been looked stuck, and twice in a row it was failed."""
+    execution = await engine.start(CHAIN)
+    for done in range(3):
+        for at, node_id in enumerate("abc"):
+            redis.set(execution.key(f":node:{node_id}"), "COMPLETED" if at < done else "PENDING")
+        await run_rounds(reconciler)
+
+    assert execution.state().status == "RUNNING"
+
+
+async def test_an_execution_whose_dependents_are_still_to_be_opened_is_not_stuck(
+    engine, redis, reconciler
+):
+    """Only the oldest hundred of what was left for later were once looked at."""
+    for number in range(200):
+        redis.zadd(keys.CONTINUATIONS, {f"submit {number:024x}": 1})
+    worker = engine.worker()
+    execution, (first,) = await engine.start_and_take(fan(DEPENDENTS_PER_CALL_MAX + 1), worker)
+    await worker.complete(first)
+
+    assert await run_rounds(reconciler, 3)
+
+    assert execution.state().status == "RUNNING"
+    assert execution.state().continuations == ["advance first"]
+
+
+async def test_a_round_takes_as_many_slices_as_there_are_executions(engine, redis, reconciler):
+    count = 3 * EXECUTIONS_PER_SLICE
+    for _ in range(count):
+        await engine.start({"a": []})
+    redis.xtrim(STREAM, maxlen=0, approximate=False)
+
+    slices = 1
+    while not await reconciler.run_slice():
+        slices += 1
+
+    assert slices > 2
+    assert redis.xlen(STREAM) == count
+
+
+async def test_a_garbage_entry_is_left_to_whoever_takes_it(engine, redis, reconciler):
+    await engine.start(CHAIN)
+    redis.xadd(STREAM, {"x": "y"})
+    before = everything(redis)
+
+    assert await run_rounds(reconciler)
+
+    assert everything(redis) == before
+
+
+async def test_a_round_finds_what_a_destroyed_group_had_handed_out(engine, redis, reconciler):
+    """The group was made anew by somebody who knows nothing of flowd."""
+    execution, _ = await engine.start_and_take(CHAIN, engine.worker())
+    redis.xgroup_destroy(STREAM, GROUP)
+    redis.xgroup_create(STREAM, GROUP, "$")
+
+    await run_rounds(reconciler)
+
+    assert execution.state().queued == ["a#2"]

@@ -1,0 +1,355 @@
+"""Recovery: the work of the dead goes to the living, and what kills every worker is given up."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from flowd.orchestrator.leases import LEASE_S
+from flowd.orchestrator.owner import Owner
+from flowd.orchestrator.recovery import recover_worker, release_dead_worker
+from flowd.orchestrator.scheduler import Scheduler
+from flowd.store import redis_keys as keys
+from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.tasks import DEATHS_MAX
+from tests.store.engine import (
+    CHAIN,
+    DIAMOND,
+    GROUP,
+    STREAM,
+    State,
+    everything,
+    failed_by,
+    fan,
+    outputs_of,
+)
+
+# A process that had this one's pid and started at another time: it is gone.
+DEAD_OWNER = replace(Owner.of_this_process(), started_ticks=1)
+
+
+async def recover(engine, plans, consumer="w1", *, is_blamed=True):
+    return await recover_worker(
+        engine.store, plans, consumer, "killed by signal 9", is_blamed=is_blamed
+    )
+
+
+async def die_with(engine, plans, deaths):
+    """Let workers die, one after another, with everything they have taken and started."""
+    for number in range(deaths):
+        worker = engine.worker(f"dying-{number}")
+        entries = await worker.take()
+        await worker.claim(*entries)
+        await recover(engine, plans, worker.name)
+
+
+async def test_everything_a_dead_worker_held_is_requeued_and_the_worker_forgotten(
+    engine, redis, plans
+):
+    worker, other = engine.worker("w1"), engine.worker("w2")
+    await engine.store.tasks.enroll_worker("w1", b"{}")
+    execution = await engine.start({"a": [], "b": [], "c": []})
+    a, b = await worker.take(2)
+    await other.take(1)
+    await worker.claim(a)
+
+    assert await recover(engine, plans) == 2
+
+    assert execution.state() == State(
+        status="RUNNING",
+        nodes={"a": "QUEUED", "b": "QUEUED", "c": "QUEUED"},
+        counters={"remaining": "3"},
+        attempts={"a": "#2 queued", "b": "#2 queued"},
+        queued=["a#2 after 1 deaths", "b#2 after 1 deaths"],
+        held={"w2": ["c#1"]},
+    )
+    assert not redis.exists(keys.LEASES, keys.WORKERS)
+    assert {row["name"] for row in redis.xinfo_consumers(STREAM, GROUP)} == {"w2"}
+    assert not await engine.store.tasks.renew_lease("w1")
+    assert await worker.complete(a, b) == ["stale", "stale"]
+
+
+async def test_a_worker_that_gives_its_work_back_blames_no_node(engine, plans):
+    worker = engine.worker()
+    execution, _ = await engine.start_and_take(CHAIN, worker)
+
+    assert await recover(engine, plans, is_blamed=False) == 1
+
+    assert execution.state().queued == ["a#2"]
+
+
+async def test_a_worker_is_recovered_once_even_by_two_at_a_time(engine, redis, plans):
+    worker = engine.worker()
+    execution, _ = await engine.start_and_take(CHAIN, worker)
+    await recover(engine, plans)
+    before = everything(redis)
+
+    assert await recover(engine, plans) == 0
+
+    assert everything(redis) == before
+    assert execution.state().queued == ["a#2 after 1 deaths"]
+
+
+async def test_more_entries_than_fit_a_page_are_requeued(engine, plans):
+    execution, _ = await engine.start_and_take(
+        {f"r{number}": [] for number in range(330)}, engine.worker()
+    )
+
+    assert await recover(engine, plans) == 330
+
+    assert execution.state().queued == [f"r{number}#2 after 1 deaths" for number in range(330)]
+
+
+async def test_a_worker_that_reads_on_does_not_keep_its_recovery_going_for_ever(
+    engine, plans, monkeypatch
+):
+    """A worker that only seemed dead took the entries its recovery made, and these again."""
+    worker = engine.worker()
+    execution, _ = await engine.start_and_take({"a": [], "b": []}, worker)
+    requeue_entry = engine.store.tasks.requeue_entry
+
+    async def requeue_and_be_taken(*arguments, **options):
+        outcome = await requeue_entry(*arguments, **options)
+        await worker.take()
+        return outcome
+
+    monkeypatch.setattr(engine.store.tasks, "requeue_entry", requeue_and_be_taken)
+
+    assert await recover(engine, plans) == 2
+
+    state = execution.state()
+    assert state.held == {"w1": ["a#2 after 1 deaths", "b#2 after 1 deaths"]}
+
+
+async def test_a_node_that_kills_three_workers_is_given_up_with_all_downstream(
+    engine, redis, plans
+):
+    execution = await engine.start({**CHAIN, "x": ["a"]})
+
+    await die_with(engine, plans, DEATHS_MAX)
+
+    reason = "given up: 3 workers died while they ran this node; the last: killed by signal 9"
+    assert execution.state() == State(
+        status="FAILED",
+        nodes=dict.fromkeys("abcx", "FAILED"),
+        counters={"remaining": "0", "failed": "1", "finished_ms": "set"},
+        outputs={"a": {"error": reason}, **failed_by("a", "b", "c", "x")},
+        attempts={"a": "#3 given up on dying-2"},
+        dead_letters=["a"],
+        is_active=False,
+    )
+    ((_, letter),) = redis.xrange(keys.DEAD_LETTERS)
+    assert letter["reason"] == reason
+    assert redis.xlen(STREAM) == 0
+    assert redis.xinfo_consumers(STREAM, GROUP) == []
+
+
+async def test_two_deaths_are_not_enough(engine, plans):
+    execution = await engine.start(CHAIN)
+
+    await die_with(engine, plans, DEATHS_MAX - 1)
+    await engine.finish(engine.worker("survivor"))
+
+    state = execution.state()
+    assert (state.status, state.outputs) == ("COMPLETED", outputs_of(*"abc"))
+    assert state.attempts["a"] == "#3 ended on survivor"
+
+
+async def test_a_node_that_was_only_near_is_never_given_up(engine, plans):
+    """Its worker dies again and again, but never after the node's own start was recorded."""
+    execution = await engine.start(CHAIN)
+    for _ in range(6):
+        await engine.worker("unlucky").take()
+        await recover(engine, plans, "unlucky")
+
+    assert execution.state().queued == ["a#7 after 2 deaths"]
+
+
+async def test_a_given_up_node_leaves_independent_branches_alone(engine, plans):
+    execution = await engine.start({"bad": [], "below": ["bad"], "good": [], "next": ["good"]})
+    worker = engine.worker("dying")
+    for _ in range(DEATHS_MAX):
+        bad, *_ = (one for one in await worker.take() if one.node_id == "bad")
+        await worker.claim(bad)
+        await recover(engine, plans, "dying")
+
+    await engine.finish(engine.worker("survivor"))
+
+    state = execution.state()
+    assert state.nodes == {
+        "bad": "FAILED",
+        "below": "FAILED",
+        "good": "COMPLETED",
+        "next": "COMPLETED",
+    }
+    assert (state.status, state.dead_letters) == ("FAILED", ["bad"])
+
+
+async def test_a_given_up_node_takes_any_number_of_nodes_along(engine, plans):
+    width = DEPENDENTS_PER_CALL_MAX + 200
+    execution = await engine.start(fan(width))
+
+    await die_with(engine, plans, DEATHS_MAX)
+
+    assert execution.states() == {"FAILED": width + 2}
+    state = execution.state()
+    assert (state.status, state.continuations, state.counters["remaining"]) == ("FAILED", [], "0")
+
+
+async def test_who_is_too_late_to_give_a_node_up_harms_nothing(engine, plans, monkeypatch):
+    """Between the verdict and its execution somebody else had requeued the node. Its downstream
+    was failed all the same, and the counters went wrong when it then completed."""
+    execution = await engine.start(DIAMOND)
+    await die_with(engine, plans, DEATHS_MAX - 1)
+    worker = engine.worker("w1")
+    (entry,) = await worker.take()
+    await worker.claim(entry)
+    fail_node = engine.store.tasks.fail_node
+
+    async def fail_node_late(failure):
+        await engine.store.tasks.requeue_entry(entry.entry_id, "w1")
+        return await fail_node(failure)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.store.tasks, "fail_node", fail_node_late)
+        assert await recover(engine, plans) == 0
+
+    state = execution.state()
+    assert state.nodes == {"a": "QUEUED", "b": "PENDING", "c": "PENDING", "d": "PENDING"}
+    assert state.dead_letters == []
+    await engine.finish(engine.worker("survivor"))
+    assert execution.state().status == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda redis, key: redis.set(key, "not JSON"),
+        lambda redis, key: (redis.delete(key), redis.lpush(key, "a list")),
+        lambda redis, key: redis.delete(key),
+    ],
+    ids=["broken", "no string", "gone"],
+)
+async def test_a_poisoned_node_without_a_readable_definition_fails_its_execution(
+    engine, redis, plans, damage
+):
+    execution = await engine.start(CHAIN)
+    await die_with(engine, plans, DEATHS_MAX - 1)
+    damage(redis, execution.key())
+
+    worker = engine.worker("last")
+    await worker.claim(*await worker.take())
+    await recover(engine, plans, "last")
+    await recover(engine, plans, "last")
+
+    assert redis.get(execution.key(":status")) == "FAILED"
+    assert redis.hget(execution.key(":run"), "error")
+    assert not redis.exists(keys.ACTIVE)
+    assert redis.xlen(STREAM) == 0
+
+
+async def test_a_garbage_entry_a_dead_worker_held_is_buried(engine, redis, plans):
+    await engine.store.tasks.ensure_group()
+    redis.xadd(STREAM, {"execution_id": "../../etc", "node_id": "passwd"})
+    execution = await engine.start(CHAIN)
+    await engine.worker("w1").exchange(read_max=5)
+
+    assert await recover(engine, plans) == 1
+
+    ((_, letter),) = redis.xrange(keys.DEAD_LETTERS)
+    assert "execution_id" in letter["reason"]
+    assert "../../etc" in letter["raw"]
+    assert execution.state().queued == ["a#2 after 1 deaths"]
+    assert redis.xlen(STREAM) == 1
+    assert redis.xinfo_consumers(STREAM, GROUP) == []
+
+
+def test_the_work_of_a_dead_process_of_this_machine_is_released(engine, redis, runner, settings):
+    async def take():
+        for name, owner in (
+            ("dead", DEAD_OWNER.to_json()),
+            ("dead-again", DEAD_OWNER.to_json()),
+            ("other-host", Owner("far", "boot", os.getpid(), 1).to_json()),
+            ("nonsense", b"nonsense"),
+        ):
+            await engine.store.tasks.enroll_worker(name, owner)
+        execution = await engine.start({f"r{number}": [] for number in range(4)})
+        for name in ("dead", "dead-again", "other-host", "nonsense"):
+            await engine.worker(name).take(1)
+        return execution
+
+    execution = runner.run(take())
+
+    release_dead_worker(settings, os.getpid(), "killed by signal 9")
+    release_dead_worker(settings, os.getpid(), "killed by signal 9")
+
+    state = execution.state()
+    assert state.held == {"other-host": ["r2#1"], "nonsense": ["r3#1"]}
+    assert state.queued == ["r0#2 after 1 deaths", "r1#2 after 1 deaths"]
+    assert set(redis.hgetall(keys.WORKERS)) == {"other-host", "nonsense"}
+
+
+def test_a_process_killed_while_draining_blames_no_node(engine, runner, settings):
+    async def take():
+        await engine.store.tasks.enroll_worker("dead", DEAD_OWNER.to_json())
+        return (await engine.start_and_take(CHAIN, engine.worker("dead")))[0]
+
+    execution = runner.run(take())
+
+    release_dead_worker(settings, os.getpid(), "it did not drain in time", is_blamed=False)
+
+    assert execution.state().queued == ["a#2"]
+
+
+async def test_the_scheduler_requeues_what_a_silent_worker_holds(engine, redis):
+    silent, alive = engine.worker("silent"), engine.worker("alive")
+    for worker in (silent, alive):
+        await engine.store.tasks.enroll_worker(worker.name, b"{}")
+    execution = await engine.start({"a": [], "b": [], "c": []})
+    await silent.take(1)
+    await alive.take(1)
+    await engine.worker("stranger").take(1)
+    scheduler = Scheduler(engine.store)
+
+    assert await scheduler.tick(0.0)
+    await engine.store.tasks.renew_lease("alive")
+    assert await scheduler.tick(LEASE_S - 1)
+    assert execution.state().queued == []
+    assert await scheduler.tick(LEASE_S)
+
+    state = execution.state()
+    assert state.held == {"alive": ["b#1"]}
+    assert state.queued == ["a#2 after 1 deaths", "c#2 after 1 deaths"]
+    assert redis.hgetall(keys.LEASES) == {"alive": "1"}
+
+
+async def test_the_scheduler_waits_for_a_server_that_refuses_writes(engine, redis):
+    worker = engine.worker()
+    await engine.store.tasks.enroll_worker("w1", b"{}")
+    execution, _ = await engine.start_and_take(CHAIN, worker)
+    scheduler = Scheduler(engine.store)
+    assert await scheduler.tick(0.0)
+
+    redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        assert not await scheduler.tick(LEASE_S)
+    finally:
+        redis.execute_command("REPLICAOF", "NO", "ONE")
+
+    # Nobody could renew meanwhile: the time does not count.
+    assert await scheduler.tick(LEASE_S + 1)
+    assert execution.state().held == {"w1": ["a#1"]}
+    assert await scheduler.tick(2 * LEASE_S + 1)
+    assert execution.state().queued == ["a#2 after 1 deaths"]
+
+
+async def test_the_scheduler_makes_the_group_after_flushall(engine, redis):
+    scheduler = Scheduler(engine.store)
+    assert await scheduler.tick(0.0)
+    redis.flushall()
+
+    assert await scheduler.tick(1.0)
+
+    assert [group["name"] for group in redis.xinfo_groups(STREAM)] == [GROUP]

@@ -1,0 +1,61 @@
+"""The workflows that are run: all of `noop` nodes, so that what is measured is the engine."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from flowd.dag.definition import WorkflowDefinition
+from flowd.dag.graph import Plan, compile_plan
+
+
+class Shape(NamedTuple):
+    """A workflow ready to be submitted."""
+
+    workflow: WorkflowDefinition
+    node_ids: tuple[str, ...]
+    definition: bytes
+    plan: Plan
+
+    @property
+    def name(self) -> str:
+        return self.workflow.name
+
+    @property
+    def size(self) -> int:
+        return len(self.node_ids)
+
+    @property
+    def last(self) -> str:
+        """The node that ends last: each shape has one that all others lead to."""
+        return self.node_ids[-1]
+
+
+def single(handler: str = "noop") -> Shape:
+    return _shape("single", [("A", ())], handler)
+
+
+def chain(length: int) -> Shape:
+    nodes = [(f"n{at}", (f"n{at - 1}",) if at else ()) for at in range(length)]
+    return _shape(f"chain of {length}", nodes)
+
+
+def fan(width: int) -> Shape:
+    middle = [f"b{at}" for at in range(width)]
+    nodes = [("a", ()), *((one, ("a",)) for one in middle), ("z", tuple(middle))]
+    return _shape(f"fan of {width}", nodes)
+
+
+def diamond() -> Shape:
+    return _shape("diamond", [("A", ()), ("B", ("A",)), ("C", ("A",)), ("D", ("B", "C"))])
+
+
+def _shape(name: str, nodes: list[tuple[str, tuple[str, ...]]], handler: str = "noop") -> Shape:
+    written = [
+        {"id": node_id, "handler": handler, "dependencies": list(dependencies), "config": {}}
+        for node_id, dependencies in nodes
+    ]
+    body: dict[str, Any] = {"name": name, "dag": {"nodes": written}}
+    workflow = WorkflowDefinition.model_validate(body)
+    definition = workflow.to_json()
+    node_ids = tuple(node_id for node_id, _ in nodes)
+    return Shape(workflow, node_ids, definition, compile_plan(definition))

@@ -1,0 +1,101 @@
+"""W5: single nodes one after another, from submit to done through the store, without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from statistics import median
+from typing import NamedTuple
+
+import uvloop
+
+from flowd.orchestrator.executor import submit_workflow, trigger_workflow
+from flowd.store import Store, open_store
+from scripts.benchmark.bench import Bench, Repetition
+from scripts.benchmark.engine import Engine
+from scripts.benchmark.figures import Reading
+from scripts.benchmark.floors import round_trip_s
+from scripts.benchmark.percentiles import percentile
+from scripts.benchmark.shapes import Shape, single
+from scripts.benchmark.stack import Stack, running_stacks
+
+WARM_UPS = 20
+_TRIPS = 200
+
+
+class _Times(NamedTuple):
+    """Seconds: a bare round trip just before, until submitted, until triggered, until done."""
+
+    round_trip_s: float
+    submitted_s: float
+    triggered_s: float
+    done_s: float
+
+
+@contextmanager
+def single_node(bench: Bench) -> Iterator[Repetition]:
+    shape = single()
+    with ExitStack() as open_ones:
+        (stack,) = open_ones.enter_context(running_stacks(bench.folder, bench.durability))
+        engine = open_ones.enter_context(Engine(stack))
+        runner = open_ones.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
+        store = open_store(engine.settings)
+        open_ones.callback(lambda: runner.run(store.close()))
+        runner.run(_run_some(engine, store, shape, WARM_UPS))
+
+        def repeat() -> dict[str, Reading]:
+            times = runner.run(_run_some(engine, store, shape, bench.sizes.singles))
+            trips, submitted, triggered, done = zip(*times, strict=True)
+            p50 = percentile(done, 50) * 1000
+            parts = {
+                "ms until submitted": median(submitted) * 1000,
+                "ms until triggered": median(triggered) * 1000,
+                "ms a round-trip across cores": _round_trip_across_cores_ms(engine, stack),
+            }
+            return {
+                "W5 p50": Reading(p50, median(trips) * 1000, parts),
+                "W5 p99": Reading(percentile(done, 99) * 1000, p50),
+            }
+
+        yield repeat
+
+
+async def _run_some(engine: Engine, store: Store, shape: Shape, count: int) -> list[_Times]:
+    engine.begin_to_count()
+    ids, times = [], []
+    for _ in range(count):
+        trip_s = round_trip_s(engine.line)
+        begin = time.perf_counter()
+        execution_id = await submit_workflow(store, shape.workflow)
+        submitted = time.perf_counter()
+        # Not waited for: it costs this process one write, and the server a look-up.
+        engine.expect_end(shape, execution_id)
+        await trigger_workflow(store, execution_id)
+        triggered = time.perf_counter()
+        # Nothing else lives on this loop, so that it may be blocked until the end.
+        done = engine.await_end(shape, execution_id)
+        ids.append(execution_id)
+        times.append(_Times(trip_s, submitted - begin, triggered - begin, done - begin))
+    engine.check(shape, ids)
+    engine.clear()
+    return times
+
+
+def _round_trip_across_cores_ms(engine: Engine, stack: Stack) -> float:
+    """The dearer kind: left alone, client and server share a core, and meet in a tenth of it.
+
+    A workflow cannot do without it, because a third process takes part.
+    """
+    cores = os.sched_getaffinity(0)
+    others = {max(cores)} if len(cores) > 1 else cores
+    server = stack.server_pid()
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        os.sched_setaffinity(server, others)
+        return median(round_trip_s(engine.line) for _ in range(_TRIPS)) * 1000
+    finally:
+        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(server, cores)

@@ -24,7 +24,6 @@ from flowd.store.tasks import (
     Entry,
     Exchange,
     Failure,
-    Garbage,
     attempt_record,
     parse_entry,
 )
@@ -283,11 +282,6 @@ def compiled(graph: Graph) -> tuple[bytes, Plan]:
     workflow = WorkflowDefinition.model_validate({"name": "test", "dag": {"nodes": nodes}})
     definition = workflow.to_json()
     return definition, compile_plan(definition)
-
-
-def garbage_in(entries: Sequence[Entry | Garbage]) -> list[str]:
-    """The ids of the entries that make no sense."""
-    return [entry.entry_id for entry in entries if isinstance(entry, Garbage)]
 
 
 @contextmanager

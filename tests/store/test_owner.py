@@ -61,6 +61,43 @@ def test_every_life_of_every_process_is_a_consumer_of_its_own():
     assert names[0].startswith("w-")
 
 
+def test_a_process_that_lives_is_not_gone_and_one_with_its_pid_and_another_start_is():
+    owner = Owner.of_this_process()
+    before = dataclasses.replace(owner, started_ticks=owner.started_ticks - 1)
+
+    assert owner.is_here()
+    assert not owner.is_gone()
+    assert before.is_here()
+    assert before.is_gone()
+
+
+def test_a_process_is_gone_when_it_has_ended_and_before_its_parent_has_taken_note():
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{PRINT_OWNER}\nsys.stdout.flush()\nsys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        owner = Owner.from_json(read_json(process.stdout))
+        assert not owner.is_gone()
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert owner.is_gone()
+    assert owner.is_gone()
+
+
+def read_json(pipe) -> str:
+    """All of one JSON object, from a pipe that stays open behind it."""
+    text = b""
+    while not text.endswith(b"}"):
+        text += pipe.read1()
+    return text.decode()
+
+
+@pytest.mark.parametrize("field", ["host", "boot_id", "pid_space"])
+def test_a_process_of_another_machine_boot_or_container_is_not_here(field):
+    assert not dataclasses.replace(Owner.of_this_process(), **{field: "other"}).is_here()
+
+
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", "1", '"x"', "{}", '{"host":"h"}', "null"])
 def test_what_is_not_an_owner_is_refused(text):
     with pytest.raises((ValueError, TypeError)):

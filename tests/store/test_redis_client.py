@@ -223,6 +223,13 @@ async def test_a_connection_the_server_has_closed_is_opened_anew(session, redis)
     assert int(await session.execute("CLIENT", "ID")) > int(first)
 
 
+async def test_connections_that_were_cut_while_nobody_used_them_cost_no_call(client, redis):
+    await asyncio.gather(*(client.execute("PING") for _ in range(8)))
+    redis.client_kill_filter(_type="normal", skipme=True)
+
+    assert await asyncio.gather(*(client.execute("PING") for _ in range(8))) == ["PONG"] * 8
+
+
 async def test_replies_of_one_write_come_in_order_with_errors_in_place(session):
     replies = await session.converse([("ECHO", "a"), ("NO_SUCH_COMMAND",), ("ECHO", "b")])
 
@@ -261,25 +268,52 @@ async def test_many_calls_at_once_get_their_own_replies(client):
     assert await asyncio.gather(*(client.execute("ECHO", text) for text in asked)) == asked
 
 
-async def test_a_write_is_never_repeated_by_itself(engine, redis, server):
-    """The reply is lost: the server has done it, and only the caller may ask again."""
+class LossyLine:
+    """A line to the server that can be cut: before a request arrives, or before its reply does."""
+
+    def __init__(self, server) -> None:
+        self.path = str(server.folder / "line.sock")
+        self.cut_at = "nowhere"
+        self._server_path = server.socket_path
+
+    async def __aenter__(self):
+        self._listener = await asyncio.start_unix_server(self._carry, self.path)
+        return self
+
+    async def __aexit__(self, *_error):
+        self._listener.close()
+
+    async def _carry(self, client_reader, client_writer):
+        server_reader, server_writer = await asyncio.open_unix_connection(self._server_path)
+        while request := await client_reader.read(1 << 20):
+            if self.cut_at == "request":
+                break
+            server_writer.write(request)
+            reply = await server_reader.read(1 << 20)
+            if self.cut_at == "reply":
+                break
+            client_writer.write(reply)
+        client_writer.close()
+        server_writer.close()
+
+
+@pytest.mark.parametrize(("cut_at", "then"), [("request", "triggered"), ("reply", "RUNNING")])
+async def test_a_write_is_never_repeated_unasked_and_may_be_asked_for_again(
+    engine, redis, server, settings, cut_at, then
+):
+    await engine.start(CHAIN)
     execution = await engine.submit(CHAIN)
-    killer = threading.Thread(target=kill_clients_during_sleep, args=(server.socket_path,))
-    killer.start()
-    await until(lambda: bool(redis.exists("asleep")))
-    with pytest.raises(StoreUnavailable):
-        await engine.store.executions.trigger_workflow(execution.id)
-    killer.join()
+    async with LossyLine(server) as line:
+        store = open_store(settings.with_redis_socket(line.path))
+        await store.ping()
+        line.cut_at = cut_at
+        with pytest.raises(StoreUnavailable):
+            await store.executions.trigger_workflow(execution.id)
+        assert redis.xlen(STREAM) == (1 if cut_at == "request" else 2)
 
-    assert redis.xlen(STREAM) <= 1
-    assert await engine.store.executions.trigger_workflow(execution.id) in ("triggered", "RUNNING")
-    assert redis.xlen(STREAM) == 1
+        line.cut_at = "nowhere"
+        assert await store.executions.trigger_workflow(execution.id) == then
+        await store.close()
 
-
-def kill_clients_during_sleep(socket_path: str) -> None:
-    with redis_py.Redis(unix_socket_path=socket_path) as other:
-        pipeline = other.pipeline(transaction=False)
-        pipeline.set("asleep", "1")
-        pipeline.execute_command("DEBUG", "SLEEP", "0.1")
-        pipeline.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        pipeline.execute()
+    assert redis.xlen(STREAM) == 2
+    assert execution.state().queued == ["a#1"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flowd.dag.graph import Plan, compile_plan
+from flowd.dag.graph import Plan, compile_plan, plan_digest
 from flowd.errors import CorruptExecution
 from flowd.store import Store
 
@@ -29,7 +29,13 @@ class Plans:
         found = self._plans.get(digest)
         if found is not None:
             return found
-        definition = await self._executions.definition(execution_id)
+        return self.compile(execution_id, await self._executions.definition(execution_id))
+
+    def compile(self, execution_id: str, definition: bytes) -> Plan:
+        """The plan of a stored definition. Raises CorruptExecution when it cannot be read."""
+        found = self._plans.get(plan_digest(definition))
+        if found is not None:
+            return found
         try:
             plan = compile_plan(definition)
         except (ValueError, TypeError, KeyError) as error:

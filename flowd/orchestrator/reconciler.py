@@ -10,17 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from flowd.dag.states import NodeState
-from flowd.errors import CorruptExecution, UnknownExecution
+from flowd.dag.states import ExecutionState, NodeState
+from flowd.errors import CorruptExecution
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_orphans
 from flowd.store import Store
+from flowd.store.executions import parse_states
 from flowd.store.tasks import Entry
 
 log = get_logger(__name__)
 
-EXECUTIONS_PER_SLICE: Final = 200
+# A definition may be large, and those of a slice are read together.
+EXECUTIONS_PER_SLICE: Final = 100
 # Far more than are ever open at once; read in one call so that none is missed between two.
 _CONTINUATIONS_MAX: Final = 10_000
 _OUTSTANDING: Final = frozenset({NodeState.QUEUED, NodeState.RUNNING})
@@ -61,8 +63,7 @@ class Reconciler:
         this.cursor, execution_ids = await self._store.executions.active_slice(
             this.cursor, EXECUTIONS_PER_SLICE
         )
-        for execution_id in execution_ids:
-            await self._check_execution(this, execution_id)
+        await self._check_executions(this, execution_ids)
         if this.cursor != "0":
             return False
         is_second = bool(self._missing or self._stuck)
@@ -96,14 +97,30 @@ class Reconciler:
         if is_restored:
             log.warning("node.restored", execution_id=execution_id, node_id=node_id)
 
-    async def _check_execution(self, this: _Round, execution_id: str) -> None:
-        try:
-            states = await self._store.executions.node_states(execution_id)
-            outstanding = [one for one, state in states.items() if state in _OUTSTANDING]
-            await self._note_missing(this, execution_id, states, outstanding)
-        except (UnknownExecution, CorruptExecution) as error:
-            await self._fail_execution(execution_id, str(error))
-            return
+    async def _check_executions(self, this: _Round, execution_ids: Sequence[str]) -> None:
+        """Read the states of all their nodes in as few calls as it takes, then look at each."""
+        stored = await self._store.executions.statuses_and_definitions(execution_ids)
+        node_ids: dict[str, Sequence[str]] = {}
+        for execution_id, (status, definition) in zip(execution_ids, stored, strict=True):
+            try:
+                if status != ExecutionState.RUNNING or definition is None:
+                    raise CorruptExecution(execution_id, "its status or definition is damaged")
+                node_ids[execution_id] = tuple(self._plans.compile(execution_id, definition).nodes)
+            except CorruptExecution as error:
+                await self._fail_execution(execution_id, str(error))
+        found = await self._store.executions.states_of_nodes(node_ids)
+        for execution_id, states in found.items():
+            try:
+                await self._check_execution(this, execution_id, states)
+            except CorruptExecution as error:
+                await self._fail_execution(execution_id, str(error))
+
+    async def _check_execution(
+        self, this: _Round, execution_id: str, found: Mapping[str, str | None]
+    ) -> None:
+        states = parse_states(execution_id, found)
+        outstanding = [one for one, state in states.items() if state in _OUTSTANDING]
+        await self._note_missing(this, execution_id, states, outstanding)
         if not outstanding and execution_id not in this.continuing:
             await self._suspect_stuck(this, execution_id, Counter(states.values()))
 

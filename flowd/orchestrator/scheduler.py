@@ -30,6 +30,7 @@ from flowd.orchestrator.recovery import (
 from flowd.orchestrator.retention import forget_finished
 from flowd.store import Store, open_store
 from flowd.store.executions import now_ms
+from flowd.store.redis_client import MissingGroup
 
 log = get_logger(__name__)
 
@@ -79,12 +80,7 @@ class Scheduler:
     async def tick(self, now_s: float) -> bool:
         """Heal what is due; False when Redis did not let it. `now_s` is monotonic."""
         try:
-            await ensure_group(self._store, self._plans)
-            await self._recover_expired(now_s)
-            await self._recover_gone()
-            await finish_continuations(self._store, self._plans)
-            await self._reconcile(now_s)
-            await forget_finished(self._store, self._finished_days, now_ms())
+            await self._heal(now_s)
         except StoreError as error:
             self._leases.pause()
             if not self._is_redis_away:
@@ -95,6 +91,16 @@ class Scheduler:
             log.warning("redis.found")
         self._is_redis_away = False
         return True
+
+    async def _heal(self, now_s: float) -> None:
+        try:
+            await self._recover_expired(now_s)
+        except MissingGroup:
+            await ensure_group(self._store, self._plans)
+        await self._recover_gone()
+        await finish_continuations(self._store, self._plans)
+        await self._reconcile(now_s)
+        await forget_finished(self._store, self._finished_days, now_ms())
 
     async def _recover_expired(self, now_s: float) -> None:
         for consumer in self._leases.expired(await self._store.tasks.leases(), now_s):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
@@ -43,6 +43,14 @@ def now_ms() -> int:
 def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for at in range(0, len(items), size):
         yield items[at : at + size]
+
+
+def parse_states(execution_id: str, found: Mapping[str, str | None]) -> dict[str, NodeState]:
+    """Raises CorruptExecution when a node's key is gone or holds no state."""
+    try:
+        return {node_id: NodeState(state or "") for node_id, state in found.items()}
+    except ValueError as error:
+        raise CorruptExecution(execution_id, str(error)) from None
 
 
 class Executions:
@@ -236,11 +244,32 @@ class Executions:
     async def node_states(self, execution_id: str) -> dict[str, NodeState]:
         """The state of every node, by node id. Raises UnknownExecution or CorruptExecution."""
         await self.execution_status(execution_id)
-        states = await self._of_every_node(execution_id, keys.node)
-        try:
-            return {node_id: NodeState(state or "") for node_id, state in states.items()}
-        except ValueError as error:
-            raise CorruptExecution(execution_id, str(error)) from None
+        return parse_states(execution_id, await self._of_every_node(execution_id, keys.node))
+
+    async def statuses_and_definitions(
+        self, execution_ids: Sequence[str]
+    ) -> list[tuple[str | None, bytes | None]]:
+        """What stands under these keys of each execution; None where it is gone or no string."""
+        pairs = [(keys.status(one), keys.definition(one)) for one in execution_ids]
+        if not pairs:
+            return []
+        found = await self._client.execute("MGET", *(key for pair in pairs for key in pair))
+        return [
+            (status, None if text is None else bytes(text, "utf-8", "surrogateescape"))
+            for status, text in zip(found[::2], found[1::2], strict=True)
+        ]
+
+    async def states_of_nodes(
+        self, node_ids: Mapping[str, Sequence[str]]
+    ) -> dict[str, dict[str, str | None]]:
+        """What stands under the state key of these nodes, by execution id and node id."""
+        pairs = [(execution_id, one) for execution_id, some in node_ids.items() for one in some]
+        found: dict[str, dict[str, str | None]] = {execution_id: {} for execution_id in node_ids}
+        for some in slices(pairs, NODES_PER_CALL_MAX):
+            values = await self._client.execute("MGET", *(keys.node(*pair) for pair in some))
+            for (execution_id, node_id), value in zip(some, values, strict=True):
+                found[execution_id][node_id] = value
+        return found
 
     async def execution_results(self, execution_id: str) -> dict[str, Any]:
         """The output of every node that has one, by node id. Raises UnknownExecution."""

@@ -210,13 +210,17 @@ class RedisClient:
         finally:
             self._give_back(session)
 
-    async def converse(self, commands: Sequence[Command]) -> list[Any]:
-        """As `Session.converse`, but an error reply is raised."""
+    async def converse_freely(self, commands: Sequence[Command]) -> list[Any]:
+        """As `Session.converse`: error replies stand among the others."""
         session = await self._take()
         try:
-            replies = await session.converse(commands)
+            return await session.converse(commands)
         finally:
             self._give_back(session)
+
+    async def converse(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to several commands sent in one write; an error reply is raised."""
+        replies = await self.converse_freely(commands)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise translate(reply) from reply

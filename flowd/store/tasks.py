@@ -330,11 +330,7 @@ class Tasks:
         """
         start = "$" if await self._client.execute("EXISTS", self._stream) else "0"
         command = ("XGROUP", "CREATE", self._stream, self._group, start, "MKSTREAM")
-        session = self._client.new_session()
-        try:
-            (reply,) = await session.converse([command])
-        finally:
-            await session.close()
+        (reply,) = await self._client.converse_freely([command])
         if isinstance(reply, Exception):
             if "BUSYGROUP" in str(reply):
                 return False

@@ -19,7 +19,7 @@ from flowd.workers.registry import Handler, HandlerContext, Registry
 log = get_logger(__name__)
 
 _OUTPUTS_KEPT_MAX: Final = 4096
-_OUTPUT_KEPT_BYTES_MAX: Final = 4096
+_OUTPUT_KEPT_BYTES_MAX: Final = 1024
 
 _NodeKey = tuple[str, str]
 

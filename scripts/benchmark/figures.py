@@ -45,6 +45,7 @@ class Figure:
 
 FIGURES: tuple[Figure, ...] = (
     Figure("W1", "chain of 100 alone", "ms/hop", True, "hop", 1.5, 0.25),
+    Figure("W1 apart", "the same, server on another core", "ms/hop", True, "hop", 1.5, 0.25),
     Figure("W1 always", "the same, durability always", "ms/hop", True, "W1", is_durable=True),
     Figure("W2", "1 → 1,000 → 1", "nodes/s", False, "drain-2", 0.7, 35_000),
     Figure("W2 always", "the same, durability always", "nodes/s", False, "W2", is_durable=True),

@@ -104,7 +104,8 @@ def as_text(
     facts = [
         ", ".join(f"{name} {fact}" for name, fact in some.items()) for some in (environment, plain)
     ]
-    voids = [f"{one.figure.id} is void: {one.void}" for one in results if one.void]
+    reasons = {one.figure.workload: one.void for one in results if one.void}
+    voids = [f"{workload} is void: {reason}" for workload, reason in reasons.items()]
     warnings = []
     if settings["sizes"] != dataclasses.asdict(Sizes()):
         warnings.append(_OTHER_SIZES)

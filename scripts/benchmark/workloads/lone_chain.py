@@ -10,6 +10,7 @@ from scripts.benchmark.bench import Bench, Repetition
 from scripts.benchmark.engine import Engine
 from scripts.benchmark.figures import Reading
 from scripts.benchmark.floors import HopFloor
+from scripts.benchmark.placement import across_cores
 from scripts.benchmark.shapes import Shape, chain
 from scripts.benchmark.stack import running_stacks
 
@@ -35,10 +36,19 @@ def lone_chain(bench: Bench) -> Iterator[Repetition]:
             floor_ms, plain_ms, *durable_ms = (
                 median(column) for column in zip(*rounds, strict=True)
             )
-            readings = {"W1": Reading(plain_ms, floor_ms)}
+            readings = {"W1": Reading(plain_ms, floor_ms), "W1 apart": _apart()}
             if durable_ms:
                 readings["W1 always"] = Reading(durable_ms[0], plain_ms)
             return readings
+
+        def _apart() -> Reading:
+            with across_cores(stacks[0]):
+                rounds = [
+                    (floor.ms_per_hop(shape.size), hop_ms(engines[0], shape))
+                    for _ in range(bench.sizes.chain_rounds)
+                ]
+            floor_ms, plain_ms = (median(column) for column in zip(*rounds, strict=True))
+            return Reading(plain_ms, floor_ms)
 
         yield repeat
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from scripts.benchmark.engine import Engine
 from scripts.benchmark.figures import Reading
 from scripts.benchmark.floors import round_trip_s
 from scripts.benchmark.percentiles import percentile
+from scripts.benchmark.placement import across_cores
 from scripts.benchmark.shapes import Shape, single
 from scripts.benchmark.stack import Stack, running_stacks
 
@@ -89,13 +89,5 @@ def _round_trip_across_cores_ms(engine: Engine, stack: Stack) -> float:
 
     A workflow cannot do without it, because a third process takes part.
     """
-    cores = os.sched_getaffinity(0)
-    others = {max(cores)} if len(cores) > 1 else cores
-    server = stack.server_pid()
-    try:
-        os.sched_setaffinity(0, {min(cores)})
-        os.sched_setaffinity(server, others)
+    with across_cores(stack):
         return median(round_trip_s(engine.line) for _ in range(_TRIPS)) * 1000
-    finally:
-        os.sched_setaffinity(0, cores)
-        os.sched_setaffinity(server, cores)

@@ -38,13 +38,13 @@ class Owner:
     def to_json(self) -> bytes:
         return orjson.dumps(self)
 
-    def is_here(self) -> bool:
-        """True for a process whose life or death this machine can tell, since this boot."""
-        me = Owner.of_this_process()
-        return (self.host, self.boot_id, self.pid_space) == (me.host, me.boot_id, me.pid_space)
+    @property
+    def machine(self) -> tuple[str, str, str]:
+        """Equal for processes that can tell of each other whether they live."""
+        return self.host, self.boot_id, self.pid_space
 
     def is_gone(self) -> bool:
-        """True when the process is not among those of this machine; ask `is_here` first."""
+        """True when no such process is on this machine; it says nothing of another machine's."""
         try:
             return _started_ticks(self.pid) != self.started_ticks
         except ProcessLookupError:

@@ -67,13 +67,14 @@ async def _release_process(store: Store, pid: int, cause: str, is_blamed: bool) 
 
 async def local_owners(store: Store) -> list[tuple[str, Owner]]:
     """The consumers whose processes are, or were, on this machine since it was booted."""
+    here = Owner.of_this_process().machine
     found = []
     for consumer, text in (await store.tasks.owners()).items():
         try:
             owner = Owner.from_json(text)
         except (ValueError, TypeError):
             continue
-        if owner.is_here():
+        if owner.machine == here:
             found.append((consumer, owner))
     return found
 

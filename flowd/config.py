@@ -15,14 +15,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import cache
 from io import StringIO
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from flowd.destinations import Destination
 from flowd.errors import InvalidSettings, Problem
 
 DEFAULT_FILE = "flowd.toml"
 DEFAULT_DATA_DIR = Path(".flowd")
+SECRET = "********"
 DEFAULT_WORKER_NAME = f"worker-{socket.gethostname()}"
 
 # Variables with flowd's prefix that are not settings: they belong to the clients and the tests.
@@ -96,8 +99,26 @@ def _texts(value: Any) -> tuple[str, ...]:
     raise ValueError('a list of texts, such as ["service-a", "service-b"]')
 
 
+def _modules(value: Any) -> tuple[str, ...]:
+    names = _texts(value)
+    if all(part.isidentifier() for name in names for part in name.split(".")):
+        return names
+    raise ValueError('a list of names of Python modules, such as ["my_handlers"], without .py')
+
+
+def _destinations(value: Any) -> tuple[str, ...]:
+    entries = _texts(value)
+    for entry in entries:
+        Destination.parse(entry)
+    return entries
+
+
 def _path(value: Any) -> Path:
     return Path(_text(value)).expanduser()
+
+
+def _optional_path(value: Any) -> Path | None:
+    return None if value == "" else _path(value)
 
 
 def _url(*schemes: str) -> Callable[[Any], str | None]:
@@ -135,6 +156,8 @@ class ApiSettings:
     # Port 0 lets the system choose; the start line and `flowd status` say which it was.
     port: int = _setting(8000, _whole(0, 65535), flag="--port")
     processes: int = _setting(1, _whole(1, 64))
+    # A unix socket to listen on, in place of host and port.
+    socket: Path | None = _setting(None, _optional_path)  # noqa: RUF009
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +193,9 @@ class RedisSettings:
 class WorkersSettings:
     count: int = _setting(2, _whole(0, 512), flag="--workers")
     concurrency: int = _setting(64, _whole(1, 4096))
+    # One that uses this much memory, or has done this many nodes, is replaced; 0 is no limit.
+    memory_max_mb: int = _setting(0, _whole(0, 10**7))
+    tasks_max: int = _setting(0, _whole(0, 10**12 - 1))
     name: str = _setting(DEFAULT_WORKER_NAME, _text, flag="--name", variable="WORKER_NAME")
 
 
@@ -190,6 +216,12 @@ class ShutdownSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SupervisorSettings:
+    # A process whose event loop stands still for this long is killed; 0 is never.
+    hung_after_s: float = _setting(10.0, _seconds(0, 3600))
+
+
+@dataclass(frozen=True, slots=True)
 class RetentionSettings:
     # How long an execution is kept after its end; 0 keeps it for ever.
     finished_days: float = _setting(7.0, _number(0, 36500, "days"))
@@ -198,6 +230,11 @@ class RetentionSettings:
 @dataclass(frozen=True, slots=True)
 class LogSettings:
     level: str = _setting("info", _one_of("debug", "info", "warning", "error"))
+    # None is stderr. A new file is begun at this size or this age; 0 is no limit.
+    file: Path | None = _setting(None, _optional_path)  # noqa: RUF009
+    max_mb: float = _setting(64.0, _number(0, 1e6, "MiB"))
+    max_age_days: float = _setting(7.0, _number(0, 36500, "days"))
+    keep: int = _setting(5, _whole(0, 1000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +243,11 @@ class CallExternalServiceSettings:
     simulated_hosts: tuple[str, ...] = _setting(
         ("service-a", "service-b", "service-c", "service-d", "consumer"), _texts
     )
+    # Hosts, networks and names with `*.` that may be called although they are not public.
+    allow: tuple[str, ...] = _setting((), _destinations)
     timeout_s: float = _setting(30.0, _seconds(0.1, 86400))
+    # Decompressed. A node's output may have 16 MiB.
+    answer_max_mb: float = _setting(10.0, _number(0.001, 16, "megabytes"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +260,25 @@ class LlmSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ShellSettings:
+    # Whoever may submit a workflow may then run any program as flowd's user.
+    enabled: bool = _setting(False, _truth)
+    timeout_s: float = _setting(300.0, _seconds(0.1, 86400))
+    # Of stdout and of stderr.
+    output_max_mb: float = _setting(1.0, _number(0.001, 8, "megabytes"))
+
+
+@dataclass(frozen=True, slots=True)
 class HandlersSettings:
+    # Python modules with handlers of the user's own.
+    modules: tuple[str, ...] = _setting((), _modules)
     call_external_service: CallExternalServiceSettings = field(
         default_factory=CallExternalServiceSettings
     )
     llm: LlmSettings = field(default_factory=LlmSettings)
+    shell: ShellSettings = field(default_factory=ShellSettings)
+    # Not a key: where the settings file is; modules are found there too.
+    folder: Path | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +291,7 @@ class Settings:
     tasks: TasksSettings = field(default_factory=TasksSettings)
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
+    supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     log: LogSettings = field(default_factory=LogSettings)
     handlers: HandlersSettings = field(default_factory=HandlersSettings)
@@ -264,6 +320,17 @@ def load_settings(
     `config_path` None reads ./flowd.toml when there is one. Raises InvalidSettings with every
     problem at once.
     """
+    return load_with_origins(config_path, flags, environ)[0]
+
+
+def load_with_origins(
+    config_path: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[Settings, dict[str, str]]:
+    """As load_settings, and by key where its value was given; a key that is not there has its
+    default.
+    """
     path = config_path or Path(DEFAULT_FILE)
     folder = path.absolute().parent
     problems: list[Problem] = []
@@ -277,7 +344,10 @@ def load_settings(
     given += _from_flowd_variables(variables, problems)
     given += _from_flags(flags or {})
 
-    values: dict[str, Any] = {"redis.data_dir": folder / DEFAULT_DATA_DIR}
+    values: dict[str, Any] = {
+        "redis.data_dir": folder / DEFAULT_DATA_DIR,
+        "handlers.folder": folder,
+    }
     for one in given:
         _read_into(values, one, problems)
     if problems:
@@ -286,7 +356,14 @@ def load_settings(
     if settings.redis.mode == "embedded" and settings.redis.url is not None:
         message = "redis.mode 'embedded' and a redis.url exclude each other; take one away"
         raise InvalidSettings([Problem("redis.url", "bad_value", message)])
-    return settings
+    return settings, {one.key: one.origin for one in given}
+
+
+def list_settings(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, fit to be shown: a secret that is set is SECRET."""
+    for key, one in _keys().items():
+        value = attrgetter(key)(settings)
+        yield key, SECRET if one.metadata["is_secret"] and value is not None else value
 
 
 def _from_file(path: Path, folder: Path, problems: list[Problem]) -> Iterator[_Given]:

@@ -74,6 +74,35 @@ class HandlerFailed(FlowdError):
     code = "handler_failed"
 
 
+class Retry(HandlerFailed):
+    """A handler failed, and another attempt may succeed: `after_s` seconds from now at the soonest.
+
+    None for `after_s` leaves the pause to the node's own settings.
+    """
+
+    code = "retry"
+
+    def __init__(self, reason: str = "", *, after_s: float | None = None) -> None:
+        self.after_s = after_s
+        wait = "" if after_s is None else f" after {after_s:g} s"
+        super().__init__(reason or f"the handler asked to be called again{wait}")
+
+
+class Fail(HandlerFailed):
+    """A handler failed, and no further attempt would change that."""
+
+    code = "fail"
+
+
+class BadHandlers(FlowdError):
+    """The modules of `[handlers]` cannot be used; the text holds the traceback where there is one.
+
+    As with settings, starting again changes nothing.
+    """
+
+    code = "bad_handlers"
+
+
 class UnknownHandler(FlowdError):
     """No handler is registered under this name."""
 

@@ -1,5 +1,7 @@
 """Structured log events: text on a terminal, JSON lines otherwise, one write per line.
 
+With a file, lines go there; stderr then gets errors, and what the file cannot take.
+
 An event is `noun.past_verb` and stands in EVENTS with its sentence; facts are fields. DEBUG polls,
 INFO moves of state, WARNING flowd healed itself, ERROR a person must look. No outputs, no secrets.
 """
@@ -9,15 +11,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 import time
 import traceback
+from pathlib import Path
 from typing import Any
+
+from flowd.log_output import LogFile, StandardError
 
 # All an operator can be told. A test reads the source and finds events that are missing here.
 EVENTS: dict[str, str] = {
     "supervisor.started": "the API answers and a worker is ready",
     "supervisor.stopping": "a signal asked for the end; children are stopped in order",
+    "supervisor.reloaded": "every child runs with the new settings, or the reload was broken off",
+    "supervisor.scaled": "the number of workers was changed",
     "supervisor.hurried": "a second signal: children are killed, only the server may finish",
     "supervisor.stopped": "every child has ended",
     "child.started": "a child process was forked",
@@ -27,9 +33,14 @@ EVENTS: dict[str, str] = {
     "child.died": "a child process ended unasked; it is started again after `restart_in_s`",
     "child.ended": "a child process ended when it was asked to",
     "child.killed": "a child did not end in time and is killed",
+    "child.hung": "a child's event loop stands still; it writes its stacks and is killed",
     "child.given_up": "a role never became ready; flowd stops",
+    "roll.began": "a child is replaced: its successor starts while it goes on",
+    "roll.failed": "a successor did not become ready; the old children go on",
+    "settings.refused": "a reload found settings that cannot be used; nothing was changed",
+    "settings.kept": "a reload found settings that take a restart; the old ones stay",
     "role.failed": "a role ended with an exception",
-    "control.refused": "a request on the control socket made no sense",
+    "control.refused": "a request on the control socket made no sense, or came from a stranger",
     "server.loading": "Redis reads its data; nothing can run before it is done",
     "server.orphaned": "the server of a killed supervisor was still there and is ended first",
     "redis.lost": "Redis does not answer or refuses writes; this process waits for it",
@@ -50,43 +61,67 @@ EVENTS: dict[str, str] = {
     "entry.buried": "an entry of the stream that makes no sense was set aside with its bytes",
     "executions.forgotten": "executions were deleted, their time after the end is over",
     "execution.corrupt": "the keys of an execution were damaged; it is failed visibly",
+    "handler.logged": "a handler of your own had something to say",
     "library.logged": "a library had something to say",
+    "log.unopened": "the log file cannot be opened; lines go to stderr until it can",
+    "log.dropped": "so many lines were lost: nobody read them, or the disk was full",
 }
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+# What journald reads at the start of a line (sd-daemon(3)).
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 
 
 class _Output:
     """Where lines go, and which; one per process, inherited by forked children."""
 
     def __init__(self) -> None:
-        self.descriptor = 2
         self.threshold = _LEVELS["info"]
-        self.is_text = True
+        self.stderr = StandardError()
+        self.file: LogFile | None = None
         self.has_color = False
         self.process = ""
-
-    def write(self, line: str) -> None:
-        # A reader that stopped reading, or a full disk, costs a log line and never the process.
-        with contextlib.suppress(OSError):
-            os.write(self.descriptor, line.encode("utf-8", "backslashreplace"))
+        self.dropped = 0
 
 
 _output = _Output()
 
 
-def set_up_log(*, level: str = "info", process: str = "") -> None:
-    """Send log lines to stderr from now on; `process` is the name each line carries.
+def set_up_log(
+    *,
+    level: str = "info",
+    process: str = "",
+    file: Path | None = None,
+    max_mb: float = 0,
+    max_age_days: float = 0,
+    keep: int = 0,
+) -> None:
+    """Begin to log; `process` is the name each line carries, the rest is the [log] section.
 
-    Python's own logging is led here too, from WARNING up, so that what a library says is
-    neither lost nor in another format.
+    May be called again, with other settings. Python's own logging is led here too, from WARNING
+    up, so that what a library says is neither lost nor in another format.
     """
-    _output.descriptor = _never_blocking(2)
+    _output.stderr.open()
     _output.threshold = _LEVELS[level]
-    _output.is_text = _is_terminal(2)
-    _output.has_color = _output.is_text and not os.environ.get("NO_COLOR")
+    _output.has_color = _output.stderr.is_terminal and not os.environ.get("NO_COLOR")
     name_process(process)
     _take_over_library_logs()
+    if _output.file:
+        _output.file.close()
+    _output.file = None
+    if file:
+        max_bytes, max_age_s = int(max_mb * 2**20), max_age_days * 86400
+        _output.file = LogFile(file, max_bytes=max_bytes, max_age_s=max_age_s, keep=keep)
+        reopen_log()
+
+
+def reopen_log() -> None:
+    """Take up the log file anew. Not needed when it was moved: the next line notices."""
+    try:
+        if _output.file:
+            _output.file.reopen()
+    except OSError as error:
+        _logger.error("log.unopened", error=str(error))
 
 
 def name_process(process: str) -> None:
@@ -139,10 +174,37 @@ def _write(level: str, event: str, facts: dict[str, Any]) -> None:
                 trace = _trace(value)
         elif value is not None:
             shown[name] = value
-    if _output.is_text:
-        _output.write(_text_line(now, level, event, shown, trace))
-    else:
-        _output.write(_json_line(now, level, event, shown, trace))
+    if _output.dropped:
+        if not _emit(now, "warning", "log.dropped", {"lines": _output.dropped}, ""):
+            _output.dropped += 1
+            return
+        _output.dropped = 0
+    _output.dropped += not _emit(now, level, event, shown, trace)
+
+
+def _emit(now: float, level: str, event: str, facts: dict[str, Any], trace: str) -> bool:
+    """Whether the line was taken by the file or by stderr."""
+    line = (now, level, event, facts, trace)
+    is_written = _output.file is not None and _output.file.write(_encoded(_json_line(*line)))
+    if not is_written or level == "error":
+        is_written = _output.stderr.write(_stderr_line(*line)) or is_written
+    return is_written
+
+
+def _stderr_line(now: float, level: str, event: str, facts: dict[str, Any], trace: str) -> bytes:
+    if _output.stderr.is_terminal:
+        return _encoded(_text_line(now, level, event, facts, trace))
+    priority = f"<{_PRIORITIES[level]}>" if _output.stderr.is_journal else ""
+    return _encoded(priority + _json_line(now, level, event, facts, trace))
+
+
+def _encoded(line: str) -> bytes:
+    return line.encode("utf-8", "backslashreplace")
+
+
+def write_plain(text: str) -> None:
+    """To stderr as it is: what is for a person and no event, such as the stacks of a process."""
+    _output.stderr.write(_encoded(text))
 
 
 def describe_error(error: BaseException) -> str:
@@ -192,27 +254,6 @@ def _plain(value: Any) -> str:
     if text and text.isprintable() and not any(mark in text for mark in " \"'="):
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())
-
-
-def _is_terminal(descriptor: int) -> bool:
-    try:
-        return os.isatty(descriptor)
-    except OSError:
-        return False
-
-
-def _never_blocking(descriptor: int) -> int:
-    """The same pipe opened anew without blocking; anything else as it is.
-
-    O_NONBLOCK set on the inherited descriptor would be shared with whoever started us.
-    """
-    try:
-        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
-            return os.open(f"/proc/self/fd/{descriptor}", flags)
-    except OSError:
-        pass
-    return descriptor
 
 
 def _take_over_library_logs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import uvloop
@@ -11,10 +12,22 @@ from flowd.config import Settings
 from flowd.workers.registry import HandlerContext, Resources, built_in_registry
 
 
+def settings_with(section: str, **values: Any) -> Settings:
+    """These values in `[handlers.section]`, and an entry that allows the services of the tests."""
+    allowed = replace(Settings().handlers.call_external_service, allow=("127.0.0.1",))
+    handlers = replace(Settings().handlers, call_external_service=allowed)
+    changed = replace(getattr(handlers, section), **values)
+    return replace(Settings(), handlers=replace(handlers, **{section: changed}))
+
+
+run_loop = uvloop.run
+LOCAL = settings_with("call_external_service")
+
+
 def run_handler(
     name: str, config: dict[str, Any], *, settings: Settings | None = None, attempt: int = 1
 ) -> dict[str, Any]:
-    return uvloop.run(_run(name, config, settings or Settings(), attempt))
+    return run_loop(_run(name, config, settings or LOCAL, attempt))
 
 
 async def _run(name: str, config: dict[str, Any], settings: Settings, attempt: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,15 @@ from flowd.api.http_server import HttpServer
 from flowd.api.problems import EXCEPTION_HANDLERS, UnforeseenErrors
 from flowd.api.routers import executions, health, workflows
 from flowd.config import Settings
+from flowd.pulse import Pulse
 from flowd.store import open_store
 
 if TYPE_CHECKING:
+    from flowd.api.validator import Handlers
     from flowd.store import Store
 
 
-def create_app(store: Store, handler_names: Collection[str]) -> Starlette:
+def create_app(store: Store, handlers: Handlers) -> Starlette:
     """The application; it closes the store when it stops.
 
     The store may be out of reach: requests that need it are then answered with a 503.
@@ -40,24 +42,25 @@ def create_app(store: Store, handler_names: Collection[str]) -> Starlette:
         lifespan=lifespan,
     )
     app.state.store = store
-    app.state.handler_names = frozenset(handler_names)
+    app.state.handlers = handlers
     return app
 
 
 def serve(
     settings: Settings,
     listener: socket.socket,
-    handler_names: Collection[str],
-    ready: Callable[[], None],
+    handlers: Handlers,
+    pulse: Pulse,
 ) -> None:
     """Answer requests on a bound listener until SIGTERM or SIGINT; returns when all is answered.
 
-    `ready` is called once connections are accepted. The store need not answer by then.
+    It is ready once connections are accepted. The store need not answer by then.
     """
 
     async def run() -> None:
-        app = create_app(open_store(settings), handler_names)
-        server = HttpServer(app, grace_s=settings.shutdown.grace_s, ready=ready)
+        pulse.beat_on(asyncio.get_running_loop())
+        app = create_app(open_store(settings), handlers)
+        server = HttpServer(app, grace_s=settings.shutdown.grace_s, ready=pulse.ready)
         await server.serve_on(listener)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -20,6 +20,8 @@ HEAD_BYTES_MAX = 64 * 1024
 KEEP_ALIVE_S = 30
 # A client still sending its body when the API stops has not been promised anything yet.
 STOP_BODY_S_MAX = 1.0
+# When the API stops, a request that is on its way on an open connection may still arrive this long.
+LAST_REQUEST_S_MAX = 0.3
 
 
 class _Protocol(HttpToolsProtocol):
@@ -29,6 +31,7 @@ class _Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._deadline: asyncio.TimerHandle | None = None
         self._is_in_head = False
+        self._is_last = False
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -61,14 +64,21 @@ class _Protocol(HttpToolsProtocol):
             # Proxies and servers disagree on which of two hosts is meant: RFC 9112 3.2.
             raise ValueError("a request must name one host")
         super().on_headers_complete()
+        if self._is_last:
+            self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         self._refuse("bad_request", "this is not a valid HTTP/1.1 request")
 
     def shutdown(self) -> None:
-        super().shutdown()
-        if self.cycle is not None and self.cycle.more_body:
-            self._arm(STOP_BODY_S_MAX)
+        self._is_last = True
+        if self.cycle is None or self.cycle.response_complete:
+            # Closed at once, it would answer a request that is on its way with a reset.
+            self._arm(LAST_REQUEST_S_MAX)
+        else:
+            super().shutdown()
+            if self.cycle.more_body:
+                self._arm(STOP_BODY_S_MAX)
 
     def _refuse(self, code: str, detail: str) -> None:
         self._is_in_head = False
@@ -92,7 +102,7 @@ class HttpServer(uvicorn.Server):
     """Accepts on `listener` until SIGTERM or SIGINT, answers what it has begun, and returns.
 
     `ready` is called once, when connections are accepted. Connections that only wait for a next
-    request are closed at once. A second signal ends without waiting for anybody.
+    request are closed when none comes in a moment. A second signal waits for nobody.
     """
 
     def __init__(self, app: ASGIApp, *, grace_s: float, ready: Callable[[], None]) -> None:
@@ -121,6 +131,13 @@ class HttpServer(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        # What was accepted just now is a connection after this, and is told like all others.
+        await asyncio.sleep(0)
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

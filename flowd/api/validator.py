@@ -6,7 +6,7 @@ check is linear or nearly so, and none recurses: a body may hold any nonsense, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,8 +28,13 @@ NODES_MAX = 100_000
 
 Item = TypeVar("Item")
 
+# The handlers there are, each with what checks a config for it: called with the config and the path
+# of the node, it returns what is wrong. Templates are not rendered yet. None takes any config.
+ConfigCheck = Callable[[dict[str, Any], str], Sequence[Problem]]
+Handlers = Mapping[str, ConfigCheck | None]
 
-def validate_workflow(body: bytes, handler_names: Collection[str]) -> WorkflowDefinition:
+
+def validate_workflow(body: bytes, handlers: Handlers) -> WorkflowDefinition:
     """The workflow this JSON describes. Raises InvalidWorkflow with all its problems."""
     document, compact, hidden = parse_json(body)
     _refuse_too_many_nodes(document)
@@ -40,7 +45,7 @@ def validate_workflow(body: bytes, handler_names: Collection[str]) -> WorkflowDe
         nodes = _nodes_of(workflow)
     except ValidationError:
         nodes = _read_nodes(document)
-    _Graph(nodes, report).check(handler_names, has_templates=OPENING.encode() in compact)
+    _Graph(nodes, report).check(handlers, has_templates=OPENING.encode() in compact)
     if workflow is None:
         explain_structure(report, document)
     report.extend(hidden)
@@ -111,7 +116,7 @@ class _Graph:
         self._index_of: dict[str, int] = {}
         self._dependencies: dict[int, list[int]] = {}
 
-    def check(self, handler_names: Collection[str], *, has_templates: bool) -> None:
+    def check(self, handlers: Handlers, *, has_templates: bool) -> None:
         ids = [node.id for node in self._nodes]
         for index, node_id in enumerate(ids):
             if node_id is not None:
@@ -122,13 +127,14 @@ class _Graph:
         # Cycles come first, so that a hundred other problems cannot crowd them out.
         if self._goes_back():
             self._check_cycles()
-        suggest_handler = Suggestions(handler_names)
+        suggest_handler = Suggestions(handlers)
         suggest_node = Suggestions(self._index_of)
         for index, node in enumerate(self._nodes):
             self._check_id(index, node)
-            self._check_handler(node, handler_names, suggest_handler)
+            self._check_handler(node, handlers, suggest_handler)
             self._check_dependencies(node, suggest_node)
-            self._check_config_levels(node)
+            if self._is_shallow(node):
+                self._check_config(node, handlers)
         if has_templates:
             self._check_templates(suggest_node)
 
@@ -172,14 +178,12 @@ class _Graph:
                 f"duplicate node id {quote(node.id)}; dag.nodes[{first}] has it already",
             )
 
-    def _check_handler(
-        self, node: _Node, handler_names: Collection[str], suggestions: Suggestions
-    ) -> None:
-        if node.handler is None or node.handler in handler_names:
+    def _check_handler(self, node: _Node, handlers: Handlers, suggestions: Suggestions) -> None:
+        if node.handler is None or node.handler in handlers:
             return
         hint = suggestions.hint(node.handler)
         if not hint:
-            hint = "; the handlers are " + ", ".join(sorted(handler_names))
+            hint = "; the handlers are " + ", ".join(sorted(handlers))
         message = f"unknown handler {quote(node.handler)}{hint}"
         self._report.add(f"{node.path}.handler", "unknown_handler", message)
 
@@ -201,14 +205,20 @@ class _Graph:
                 self._report.add(path, "unknown_dependency", message)
             seen.add(dependency)
 
-    def _check_config_levels(self, node: _Node) -> None:
+    def _check_config(self, node: _Node, handlers: Handlers) -> None:
+        check = handlers.get(node.handler) if node.handler is not None else None
+        if check is not None:
+            self._report.extend(check(node.config, node.path))
+
+    def _is_shallow(self, node: _Node) -> bool:
         pending: list[Any] = [node.config]
         for _ in range(CONFIG_LEVELS_MAX):
             pending = [child for value in pending for child in _containers(value)]
             if not pending:
-                return
+                return True
         message = f"config is nested deeper than {CONFIG_LEVELS_MAX} levels"
         self._report.add(f"{node.path}.config", "too_deep", message)
+        return False
 
     def _check_templates(self, suggestions: Suggestions) -> None:
         references: dict[int, dict[int, str]] = {}

@@ -14,6 +14,7 @@ _BY_CODE = {
     "crash_loop": 70,
     "already_running": 75,
     "invalid_settings": 78,
+    "bad_handlers": 78,
 }
 
 

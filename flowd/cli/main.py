@@ -10,9 +10,28 @@ from flowd import __version__
 from flowd.cli.exit_codes import exit_code_of
 from flowd.errors import FlowdError, InvalidSettings
 
-_COMMANDS = ("start", "status", "demo", "api", "scheduler", "worker")
+_COMMANDS = (
+    "start",
+    "status",
+    "top",
+    "stop",
+    "reload",
+    "restart",
+    "scale",
+    "logs",
+    "demo",
+    "api",
+    "scheduler",
+    "worker",
+    "config",
+    "handlers",
+    "new",
+)
 # Commands that share a module; any other lives in the module of its name.
-_MODULES = {"api": "role", "scheduler": "role", "worker": "role"}
+_MODULES = {
+    **dict.fromkeys(("api", "scheduler", "worker"), "role"),
+    **dict.fromkeys(("stop", "reload", "restart", "scale"), "control"),
+}
 
 
 class _Commands(click.Group):

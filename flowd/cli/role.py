@@ -5,6 +5,7 @@ No supervisor, no embedded server: they join the Redis that runs, also that of a
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from flowd.cli.options import (
     settings_of,
 )
 from flowd.config import Settings
+from flowd.pulse import Pulse
 
 
 @click.command()
@@ -30,12 +32,12 @@ def api(config: Path | None, host: str | None, port: int | None, data_dir: str |
         "api",
         settings_of(config, api__host=host, api__port=port, redis__data_dir=data_dir),
     )
-    from flowd.supervisor.listener import bind_listener, url_of
+    from flowd.supervisor.listener import bind_listener, take_passed_listener, url_of
     from flowd.supervisor.roles import run_api
 
-    listener = bind_listener(settings.api)
+    listener = take_passed_listener() or bind_listener(settings.api)
     url = url_of(listener)
-    run_api(settings, listener, lambda: _say(f"flowd api listens on {url}", settings))
+    run_api(settings, listener, Pulse(lambda: _say(f"flowd api listens on {url}", settings)))
 
 
 @click.command()
@@ -46,7 +48,7 @@ def scheduler(config: Path | None, data_dir: str | None) -> None:
     settings = _prepare("scheduler", settings_of(config, redis__data_dir=data_dir))
     from flowd.supervisor.roles import run_scheduler
 
-    run_scheduler(settings, lambda: _say("flowd scheduler runs", settings))
+    run_scheduler(settings, Pulse(lambda: _say("flowd scheduler runs", settings)))
 
 
 @click.command()
@@ -60,7 +62,7 @@ def worker(config: Path | None, name: str | None, data_dir: str | None) -> None:
     settings = _prepare(name, settings)
     from flowd.supervisor.roles import run_worker
 
-    run_worker(settings, name, lambda: _say(f"flowd worker {name} runs", settings))
+    run_worker(settings, name, Pulse(lambda: _say(f"flowd worker {name} runs", settings)))
 
 
 def _prepare(name: str, settings: Settings) -> Settings:
@@ -69,9 +71,11 @@ def _prepare(name: str, settings: Settings) -> Settings:
 
     from flowd.log import set_up_log
     from flowd.store.embedded_server import locate_redis
+    from flowd.supervisor.child import answer_signals
 
     setproctitle.setproctitle(f"flowd: {name}")
-    set_up_log(level=settings.log.level, process=name)
+    set_up_log(process=name, **asdict(settings.log))
+    answer_signals()
     return locate_redis(settings)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,13 @@ from flowd.cli.options import (
     settings_of,
 )
 from flowd.config import Settings
+from flowd.workers.trial_import import try_handlers
 
 if TYPE_CHECKING:
+    import socket
+
     from flowd.store.embedded_server import EmbeddedServer
+    from flowd.supervisor.lineup import Lineup
 
 
 @click.command()
@@ -42,46 +47,51 @@ def start(
 
     A second Ctrl-C does not wait for nodes that run.
     """
-    settings = settings_of(
+    load_settings = partial(
+        settings_of,
         config,
         api__host=host,
         api__port=port,
         workers__count=workers,
         redis__data_dir=data_dir,
     )
+    settings = load_settings()
     _open_standard_descriptors()
-    _run(settings)
+    # Before anything else is there: it forks.
+    try_handlers(settings)
+    _run(settings, load_settings)
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings, load_settings: Callable[[], Settings]) -> None:
     import setproctitle
 
     from flowd.errors import CrashLoop, ServerFailed
     from flowd.log import set_up_log
     from flowd.store.embedded_server import choose_server
     from flowd.supervisor import roles
-    from flowd.supervisor.listener import bind_listener, url_of
+    from flowd.supervisor.listener import bind_listener, take_passed_listener, url_of
     from flowd.supervisor.lock import DataDirLock
     from flowd.supervisor.supervisor import Supervisor
 
     setproctitle.setproctitle("flowd: supervisor")
-    set_up_log(level=settings.log.level, process="supervisor")
+    set_up_log(process="supervisor", **asdict(settings.log))
     lock = DataDirLock(settings.redis.data_dir)
-    listener = bind_listener(settings.api)
+    passed = take_passed_listener()
+    listener = passed or bind_listener(settings.api)
     url = url_of(listener)
     server = choose_server(settings)
     if server is not None:
         server.prepare()
         settings = settings.with_redis_socket(server.socket_path)
     supervisor = Supervisor(
-        roles.build_roles(settings, listener, server),
+        roles.build_lineup(settings, listener, server),
         data_dir=settings.redis.data_dir,
-        grace_s=settings.shutdown.grace_s,
         recover=partial(roles.release_dead_worker, settings),
         prepare=roles.load_what_children_share,
         close_listener=listener.close,
         announce=_announcement(settings, url, server),
         describe=partial(_description, settings, url, server),
+        reload=partial(_reload, load_settings, settings, listener, server),
     )
     try:
         supervisor.run()
@@ -90,7 +100,29 @@ def _run(settings: Settings) -> None:
             reason = server.last_words() or str(error)
             raise ServerFailed(f"the embedded Redis server did not start:\n{reason}") from error
         raise
+    finally:
+        # What systemd has bound stays for the next start.
+        if passed is None and settings.api.socket is not None:
+            settings.api.socket.unlink(missing_ok=True)
     lock.release()
+
+
+def _reload(
+    load_settings: Callable[[], Settings],
+    running: Settings,
+    listener: socket.socket,
+    server: EmbeddedServer | None,
+) -> Lineup:
+    """What is to run by the settings as they are now. Raises InvalidSettings."""
+    from flowd.log import get_logger, set_up_log
+    from flowd.supervisor import roles
+    from flowd.supervisor.reload import keep_fixed
+
+    settings, kept = keep_fixed(load_settings(), running)
+    set_up_log(process="supervisor", **asdict(settings.log))
+    if kept:
+        get_logger(__name__).warning("settings.kept", settings=", ".join(kept))
+    return roles.build_lineup(settings, listener, server, kept)
 
 
 def _announcement(

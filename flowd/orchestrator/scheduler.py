@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable
 from typing import Final
 
 import uvloop
@@ -28,6 +27,7 @@ from flowd.orchestrator.recovery import (
     recover_worker,
 )
 from flowd.orchestrator.retention import forget_finished
+from flowd.pulse import Pulse
 from flowd.store import Store, open_store
 from flowd.store.executions import now_ms
 from flowd.store.redis_client import MissingGroup
@@ -37,31 +37,29 @@ log = get_logger(__name__)
 RECONCILE_EVERY_S: Final = 60.0
 
 
-def serve(settings: Settings, ready: Callable[[], None]) -> None:
-    """Run a scheduler until SIGTERM or SIGINT; `ready` is called once Redis has answered."""
-    uvloop.run(_serve(settings, ready))
+def serve(settings: Settings, pulse: Pulse) -> None:
+    """Run a scheduler until SIGTERM or SIGINT; it is ready once Redis has answered."""
+    uvloop.run(_serve(settings, pulse))
 
 
-async def _serve(settings: Settings, ready: Callable[[], None]) -> None:
+async def _serve(settings: Settings, pulse: Pulse) -> None:
     stop = asyncio.Event()
+    is_ready = False
     loop = asyncio.get_running_loop()
+    pulse.beat_on(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     store = open_store(settings)
     scheduler = Scheduler(store, finished_days=settings.retention.finished_days)
     try:
         while not stop.is_set():
-            if await scheduler.tick(time.monotonic()):
-                ready()
-                ready = _already_ready
+            if await scheduler.tick(time.monotonic()) and not is_ready:
+                is_ready = True
+                pulse.ready()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), settings.scheduler.interval_s)
     finally:
         await store.close()
-
-
-def _already_ready() -> None:
-    return
 
 
 class Scheduler:

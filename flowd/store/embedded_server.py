@@ -15,7 +15,6 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 from flowd.config import RedisSettings, Settings
 from flowd.errors import InvalidSettings, Problem, ServerFailed, StoreUnavailable
 from flowd.log import get_logger
+from flowd.pulse import Pulse
 from flowd.socket_path import reachable_path
 
 log = get_logger(__name__)
@@ -97,7 +97,7 @@ class EmbeddedServer:
         self._binary = find_binary(settings.server)
         self.socket_path = reachable_path(self._folder / "redis.sock")
 
-    def run(self, _ready: Callable[[], None] | None = None) -> NoReturn:
+    def run(self, _pulse: Pulse | None = None) -> NoReturn:
         """Turn the calling child process into the server."""
         config = self._folder / "redis.conf"
         nothing = os.open(os.devnull, os.O_RDONLY)

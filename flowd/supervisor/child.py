@@ -10,22 +10,35 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import NoReturn
 
 import setproctitle
 
 from flowd.errors import FlowdError
-from flowd.log import get_logger, name_process
+from flowd.log import get_logger, name_process, reopen_log
+from flowd.pulse import Pulse, Vitals
+from flowd.supervisor.stacks import StackFile, dump_on_signal
 
 log = get_logger(__name__)
 
 # The supervisor acts on these; a child starts with each at its default.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 # Looked up before any fork: a child's first lines should not load libraries.
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _fork = multiprocessing.get_context("fork")
@@ -43,14 +56,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """One child the supervisor keeps alive. `run` is called in the child with its `ready`."""
+    """One child the supervisor keeps alive. `run` is called in the child with its pulse."""
 
     name: str
     kind: Kind
-    run: Callable[[Callable[[], None]], None]
-    # A role that turns into another program cannot call `ready`: the supervisor asks this instead.
+    run: Callable[[Pulse], None]
+    # A role that turns into another program cannot say so: the supervisor asks this instead.
     # It must answer within milliseconds.
     is_ready: Callable[[], bool] | None = None
+    # Its event loop beats; one that stands still for long is hung.
+    has_pulse: bool = False
     # None waits as long as the child lives: a server may have much data to read.
     start_limit_s: float | None = None
     tries_max: int = 3
@@ -63,20 +78,23 @@ class Child:
 
     def __init__(self, role: Role, close_in_child: Callable[[], None]) -> None:
         parent = os.getpid()
+        self.vitals = Vitals()
+        self.stacks = StackFile(role.name)
         self.ready_fd, ready_end = os.pipe()
         os.set_blocking(self.ready_fd, False)
         self._process = _fork.Process(
             target=_live,
-            args=(role, parent, ready_end, self.ready_fd, close_in_child),
+            args=(role, parent, self.vitals, self.stacks, ready_end, self.ready_fd, close_in_child),
             name=role.name,
         )
         # A signal between the fork and the child's first lines would run the parent's handler in
         # the child and wake the parent through the pipe they share.
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             self._process.start()
         except OSError:
             os.close(self.ready_fd)
+            self.stacks.close()
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
@@ -86,7 +104,7 @@ class Child:
         self.pidfd = os.pidfd_open(self.pid)
 
     def take_report(self) -> bool:
-        """Whether the child called `ready`; asked once, when its pipe first has something."""
+        """Whether the child is ready; asked once, when its pipe first has something."""
         try:
             return os.read(self.ready_fd, 1) != b""
         except BlockingIOError:
@@ -100,6 +118,7 @@ class Child:
         """Give the parent's descriptors back; also the first thing a sibling's child does."""
         os.close(self.pidfd)
         os.close(self.ready_fd)
+        self.stacks.close()
 
     def end(self, patience_s: float) -> None:
         """SIGTERM, then SIGKILL when it is still there after `patience_s`; then reap it."""
@@ -120,6 +139,36 @@ class Child:
         return -signal.SIGKILL if code is None else code
 
 
+def adopt_orphans() -> None:
+    """What a dead child leaves behind becomes ours instead of init's, from now on (prctl(2))."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def orphans(known: Collection[int]) -> list[int]:
+    """The children of this process that are not among the known pids.
+
+    Handlers may start what leaves the process group of its worker: a daemon, a session of its own.
+    """
+    try:
+        ours = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid for pid in map(int, ours) if pid not in known]
+
+
+def end_orphans(known: Collection[int]) -> None:
+    """Kill what the dead left behind; `reap_orphans` takes note of its end."""
+    for pid in orphans(known):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def reap_orphans(known: Collection[int]) -> None:
+    for pid in orphans(known):
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
 def describe_exit(code: int) -> str:
     """`was killed by SIGKILL`, `ended with exit code 1`: continues a sentence about a process."""
     if code >= 0:
@@ -133,6 +182,8 @@ def describe_exit(code: int) -> str:
 def _live(
     role: Role,
     parent: int,
+    vitals: Vitals,
+    stacks: StackFile,
     ready_end: int,
     ready_fd: int,
     close_in_child: Callable[[], None],
@@ -140,10 +191,10 @@ def _live(
     """The whole life of a child. Leaves by `_exit`: a stuck thread must not keep it."""
     code = 1
     try:
-        _become_child(role, parent)
+        _become_child(role, parent, stacks.descriptor)
         os.close(ready_fd)
         close_in_child()
-        role.run(lambda: _report_ready(ready_end))
+        role.run(Pulse(lambda: _report_ready(ready_end), vitals))
         code = 0
     except FlowdError as error:
         log.error("role.failed", error=str(error))
@@ -157,21 +208,29 @@ def _live(
     os._exit(code)
 
 
-def _become_child(role: Role, parent: int) -> None:
+def _become_child(role: Role, parent: int, stacks_fd: int) -> None:
     signal.set_wakeup_fd(-1)
-    for number in STOP_SIGNALS:
+    faulthandler.unregister(signal.SIGUSR2)
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    # By number: `sys.stderr` is None when we were started without one.
+    faulthandler.enable(2)
+    answer_signals(stacks_fd)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     # Ctrl-C reaches the whole foreground group; only the supervisor decides who stops when.
     os.setpgid(0, 0)
     _prctl(_PR_SET_PDEATHSIG, int(role.death_signal), 0, 0, 0)
     # The parent may have died before the line above: nobody would ever tell us.
     if os.getppid() != parent:
         os._exit(1)
-    # By number: `sys.stderr` is None when we were started without one.
-    faulthandler.enable(2)
     name_process(role.name)
     setproctitle.setproctitle(f"flowd: {role.name}")
+
+
+def answer_signals(stacks_fd: int = 2) -> None:
+    """What every role does about a signal, whoever started it: USR1 and USR2."""
+    signal.signal(signal.SIGUSR1, lambda *_: reopen_log())
+    dump_on_signal(stacks_fd)
 
 
 def _report_ready(ready_end: int) -> None:

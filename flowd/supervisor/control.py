@@ -1,8 +1,8 @@
 """The control socket: a unix socket that answers while Redis and HTTP are down.
 
 A request is one line of JSON, `{"command": "status"}`, and so is its answer, which ends the
-connection. The server side never blocks the supervisor's loop: a client that does not read waits
-alone.
+connection. Only root and the user flowd runs as are listened to. The server side never blocks the
+supervisor's loop: a client that does not read waits alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import selectors
 import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,13 @@ class ControlUnavailable(Exception):
     """Nobody answers on the control socket."""
 
 
-def ask(data_dir: Path, command: str, timeout_s: float = 5.0) -> dict[str, Any]:
+def ask(data_dir: Path, command: str, timeout_s: float = 5.0, **arguments: Any) -> dict[str, Any]:
     """One request to the flowd of this data directory; raises ControlUnavailable."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(timeout_s)
             connection.connect(reachable_path(data_dir / SOCKET_FILE))
-            connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+            connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
             with connection.makefile("rb") as reader:
                 answer = json.loads(reader.readline())
     except (OSError, ValueError) as error:
@@ -88,6 +89,11 @@ class ControlServer:
             connection, _ = self._listener.accept()
         except OSError:
             return
+        user = _user_of(connection)
+        if user not in (0, os.geteuid()):
+            log.warning("control.refused", error=f"the user {user} may not ask")
+            connection.close()
+            return
         connection.setblocking(False)
         client = _Client(connection)
         self._clients.append(client)
@@ -124,6 +130,14 @@ class ControlServer:
         with contextlib.suppress(KeyError):
             self._selector.unregister(client.connection)
         client.connection.close()
+
+
+def _user_of(connection: socket.socket) -> int:
+    """Who connected, as the kernel knows it (unix(7), SO_PEERCRED)."""
+    size = struct.calcsize("3i")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    _, user, _ = struct.unpack("3i", credentials)
+    return int(user)
 
 
 class _Client:

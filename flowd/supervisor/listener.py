@@ -1,12 +1,16 @@
 """The API's listening socket: bound once, before any fork, and inherited by the API's processes.
 
 A killed API process then refuses nobody: connections wait in the queue of the socket that lives on.
+systemd may have bound it before us: then they also wait while flowd itself is restarted.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
+from collections.abc import MutableMapping
+from pathlib import Path
 
 from flowd.config import ApiSettings
 from flowd.errors import AlreadyRunning, InvalidSettings, Problem
@@ -14,8 +18,77 @@ from flowd.errors import AlreadyRunning, InvalidSettings, Problem
 _BACKLOG = 2048
 
 
+# The first descriptor systemd passes on, and what it says about them (sd_listen_fds(3)).
+_FIRST_PASSED = 3
+_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+
+
+def take_passed_listener(
+    environ: MutableMapping[str, str] = os.environ, first: int = _FIRST_PASSED
+) -> socket.socket | None:
+    """The socket systemd has bound for us, None when there is none. Empties its variables.
+
+    Of several, the one named `flowd.socket` or `api`, else the first; the others are closed.
+    """
+    pid, count, names = (environ.pop(name, "") for name in _VARIABLES)
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return None
+    named = dict(enumerate(names.split(":")))
+    passed = []
+    for index in range(int(count)):
+        os.set_inheritable(first + index, False)
+        passed.append((named.get(index) in ("flowd.socket", "api"), first + index))
+    passed.sort(key=lambda one: not one[0])
+    for _, descriptor in passed[1:]:
+        os.close(descriptor)
+    if not passed:
+        return None
+    listener = socket.socket(fileno=passed[0][1])
+    is_stream = listener.type == socket.SOCK_STREAM
+    if not is_stream or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        message = "the socket unit must have ListenStream= and Accept=no"
+        raise InvalidSettings([Problem("LISTEN_FDS", "bad_value", message)])
+    return listener
+
+
 def bind_listener(api: ApiSettings) -> socket.socket:
-    """Raises AlreadyRunning when the port is taken, InvalidSettings when it cannot be ours."""
+    """Raises AlreadyRunning when the address is taken, InvalidSettings when it cannot be ours."""
+    return _bind_port(api) if api.socket is None else _bind_file(api.socket)
+
+
+def _bind_file(path: Path) -> socket.socket:
+    """A unix socket for its owner and group. One that a killed flowd left behind is replaced."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        if _is_stale(path):
+            path.unlink()
+        mask = os.umask(0o117)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AlreadyRunning(f"there is something else at {path}; end or remove it") from error
+        message = f"cannot listen on {str(path)!r}: {error.strerror or error}; choose another path"
+        raise InvalidSettings([Problem("api.socket", "bad_value", message)]) from error
+    return listener
+
+
+def _is_stale(path: Path) -> bool:
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+    return False
+
+
+def _bind_port(api: ApiSettings) -> socket.socket:
     try:
         found = socket.getaddrinfo(
             api.host, api.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -38,6 +111,8 @@ def bind_listener(api: ApiSettings) -> socket.socket:
 
 def url_of(listener: socket.socket) -> str:
     """Where a client on this machine reaches it, with the port the system chose for port 0."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = "localhost"

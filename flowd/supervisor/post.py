@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from flowd.supervisor.child import Child, Role
+from flowd.log import write_plain
+from flowd.supervisor.child import Child, Kind, Role
 from flowd.supervisor.restart_policy import History, after_death
+from flowd.supervisor.watch import Watch
 
 
 class State(StrEnum):
@@ -25,16 +27,21 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class Post:
-    """Lives as long as the daemon. Times are monotonic seconds."""
+    """A place in the crew. Times are monotonic seconds."""
 
     role: Role
     state: State = State.STOPPED
     child: Child | None = None
+    watch: Watch | None = None
     history: History = field(default_factory=History)
     started_at: float = 0.0
     ready_at: float | None = None
     # When this state comes to its end by itself: the next start, or the kill. None is never.
     due_at: float | None = None
+    # How long its event loop had stood still when it was given up.
+    hung_s: float | None = None
+    # The post goes with its child: nobody takes the place.
+    is_leaving: bool = False
     restarts: int = 0
     last_exit: str | None = None
 
@@ -43,7 +50,8 @@ class Post:
 
     def fill(self, child: Child, now: float) -> None:
         self.child, self.state = child, State.STARTING
-        self.started_at, self.ready_at = now, None
+        self.watch = Watch(child.pid, child.vitals, now)
+        self.started_at, self.ready_at, self.hung_s = now, None, None
         # Once it has shown that it can start, a slow start waits for something else: Redis, mostly.
         limit_s = None if self.history.was_ever_ready else self.role.start_limit_s
         self.due_at = None if limit_s is None else now + limit_s
@@ -55,9 +63,20 @@ class Post:
     def begin_stop(self, kill_at: float) -> None:
         self.state, self.due_at = State.STOPPING, kill_at
 
+    def is_hung(self, hung_after_s: float) -> bool:
+        """Whether its loop stands still and nothing was done about it yet; 0 is never."""
+        if self.watch is None or not self.role.has_pulse or self.hung_s is not None:
+            return False
+        return 0 < hung_after_s <= self.watch.silent_s
+
+    def show_stacks(self) -> None:
+        """Write to stderr what the child has dumped since the last time, if anything."""
+        if self.child and (stacks := self.child.stacks.take()):
+            write_plain(f"stacks of {self.role.name} (pid {self.child.pid}):\n{stacks}")
+
     def rest(self) -> None:
         """Empty, and to stay so."""
-        self.child, self.state, self.due_at = None, State.STOPPED, None
+        self.child, self.watch, self.state, self.due_at = None, None, State.STOPPED, None
 
     def mourn(self, now: float, jitter: float) -> float | None:
         """The child died unasked: the seconds until the next start, None when there is none."""
@@ -65,7 +84,7 @@ class Post:
         self.history, pause_s = after_death(
             self.history, ready_for_s=ready_for_s, jitter=jitter, tries_max=self.role.tries_max
         )
-        self.child = None
+        self.child = self.watch = None
         if pause_s is None:
             self.state, self.due_at = State.FATAL, None
         else:
@@ -73,8 +92,11 @@ class Post:
             self.restarts += 1
         return pause_s
 
-    def report(self, now: float) -> dict[str, Any]:
-        """What `flowd status` shows."""
+    def report(self, now: float, *, is_exact: bool) -> dict[str, Any]:
+        """What `flowd status` shows. `is_exact` adds what takes a millisecond to find out."""
+        is_worker = self.role.kind is Kind.WORKER
+        watch = self.watch
+        own_mb = watch.own_memory_mb() if watch and is_exact else None
         return {
             "name": self.role.name,
             "role": str(self.role.kind),
@@ -82,5 +104,10 @@ class Post:
             "state": str(self.state),
             "uptime_s": round(now - self.started_at, 1) if self.child else None,
             "restarts": self.restarts,
+            "memory_mb": round(watch.memory_mb, 1) if watch else None,
+            "own_memory_mb": round(own_mb, 1) if own_mb is not None else None,
+            "cpu_percent": round(watch.cpu_percent, 1) if watch else None,
+            "in_flight": watch.in_flight if watch and is_worker else None,
+            "done": watch.done if watch and is_worker else None,
             "last_exit": self.last_exit,
         }

@@ -5,34 +5,52 @@ from __future__ import annotations
 import gc
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from flowd.config import Settings
+from flowd.pulse import Pulse
 from flowd.store.embedded_server import EmbeddedServer
 from flowd.supervisor.child import Kind, Role
+from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.restart_policy import START_LIMIT_S
-
-Ready = Callable[[], None]
 
 SERVER_NAME = "redis"
 
 
-def build_roles(
-    settings: Settings, listener: socket.socket, server: EmbeddedServer | None
-) -> list[Role]:
-    """Every process of this daemon."""
+def build_lineup(
+    settings: Settings,
+    listener: socket.socket,
+    server: EmbeddedServer | None,
+    kept: Sequence[str] = (),
+) -> Lineup:
+    """Every process of this daemon, and its limits."""
     roles = [] if server is None else [_server_role(server)]
-    for number in range(1, settings.api.processes + 1):
-        run = partial(run_api, settings, listener)
-        roles.append(Role(f"api-{number}", Kind.API, run, start_limit_s=START_LIMIT_S))
-    run = partial(run_scheduler, settings)
-    roles.append(Role("scheduler", Kind.SCHEDULER, run, start_limit_s=START_LIMIT_S))
-    for number in range(1, settings.workers.count + 1):
-        name = f"worker-{number}"
-        run = partial(run_worker, settings, name)
-        roles.append(Role(name, Kind.WORKER, run, start_limit_s=START_LIMIT_S))
-    return roles
+    api = partial(run_api, settings, listener)
+    roles += [
+        _rolling_role(f"api-{number}", Kind.API, api)
+        for number in range(1, settings.api.processes + 1)
+    ]
+    roles.append(_rolling_role("scheduler", Kind.SCHEDULER, partial(run_scheduler, settings)))
+    worker = partial(_worker_role, settings)
+    roles += [worker(f"worker-{number}") for number in range(1, settings.workers.count + 1)]
+    return Lineup(
+        roles,
+        grace_s=settings.shutdown.grace_s,
+        worker=worker,
+        hung_after_s=settings.supervisor.hung_after_s,
+        memory_max_mb=settings.workers.memory_max_mb,
+        tasks_max=settings.workers.tasks_max,
+        kept=kept,
+    )
+
+
+def _worker_role(settings: Settings, name: str) -> Role:
+    return _rolling_role(name, Kind.WORKER, partial(run_worker, settings, name))
+
+
+def _rolling_role(name: str, kind: Kind, run: Callable[[Pulse], None]) -> Role:
+    return Role(name, kind, run, start_limit_s=START_LIMIT_S, has_pulse=True)
 
 
 def _server_role(server: EmbeddedServer) -> Role:
@@ -63,23 +81,25 @@ def load_what_children_share() -> None:
     gc.freeze()
 
 
-def run_api(settings: Settings, listener: socket.socket, ready: Ready) -> None:
+def run_api(settings: Settings, listener: socket.socket, pulse: Pulse) -> None:
     from flowd.api.app import serve
-    from flowd.workers.registry import built_in_registry
+    from flowd.workers.config_checks import config_checks
+    from flowd.workers.own_handlers import open_registry
 
-    serve(settings, listener, built_in_registry().names(), ready)
+    serve(settings, listener, config_checks(open_registry(settings), settings), pulse)
 
 
-def run_scheduler(settings: Settings, ready: Ready) -> None:
+def run_scheduler(settings: Settings, pulse: Pulse) -> None:
     from flowd.orchestrator.scheduler import serve
 
-    serve(settings, ready)
+    serve(settings, pulse)
 
 
-def run_worker(settings: Settings, name: str, ready: Ready) -> None:
+def run_worker(settings: Settings, name: str, pulse: Pulse) -> None:
+    from flowd.workers.own_handlers import open_registry
     from flowd.workers.worker import serve
 
-    serve(settings, name, ready)
+    serve(settings, name, open_registry(settings), pulse)
 
 
 def release_dead_worker(settings: Settings, pid: int, cause: str, is_blamed: bool) -> None:

@@ -1,8 +1,8 @@
-"""The loop of the daemon: start the roles, restart what dies, stop everything in order.
+"""The loop: starts every process of flowd, watches them, replaces the dead, stops them in order.
 
-One thread, no asyncio, no Redis client. Signal handlers only wake the loop; every decision is made
-in `_step`, which looks at all posts and at the clock. It may run at any time and any number of
-times: it does what is due, and nothing twice.
+One thread, no asyncio, no Redis. Signal handlers only wake the loop; every decision is made in
+`_step`, which looks at all posts and at the clock. It may run at any time and any number of times:
+it does what is due, and nothing twice.
 
 Start: the embedded server first, then everything else. Stop: the API and the workers together, each
 finishing what it has begun within the grace period; then what dead workers held is released; then
@@ -17,17 +17,24 @@ import selectors
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowd.errors import CrashLoop
-from flowd.log import get_logger
-from flowd.supervisor.child import STOP_SIGNALS, Child, Kind, Role, describe_exit
+from flowd.errors import CrashLoop, FlowdError
+from flowd.log import get_logger, reopen_log
+from flowd.pulse import Pulse
+from flowd.supervisor.child import Kind, Role, adopt_orphans
 from flowd.supervisor.control import ControlServer
+from flowd.supervisor.crew import Crew
+from flowd.supervisor.lineup import Lineup
+from flowd.supervisor.notify import Notifier
 from flowd.supervisor.post import Post, State
+from flowd.supervisor.roll import Roll
+from flowd.supervisor.signal_queue import SignalQueue
+from flowd.supervisor.stacks import DUMP_S
+from flowd.supervisor.watch import LOOK_EVERY_S
 
 log = get_logger(__name__)
 
@@ -35,106 +42,110 @@ SCHEDULER_STOP_S = 5.0
 SERVER_STOP_S = 20.0
 RECOVER_LIMIT_S = 10.0
 RECOVERIES_AT_ONCE = 4
+WORKERS_MAX = 512
 # After a second signal nothing may take longer than this; three such waits are under two seconds.
 QUICK_STOP_S = 0.6
 # How often a server is asked whether it is ready.
 READY_POLL_S = 0.01
-# A fork fails when the machine is out of memory or processes: another try costs little.
-FORK_RETRY_S = 1.0
+# A worker that could not be replaced by a fresh one is left alone for this long.
+RECYCLE_RETRY_S = 30.0
+# While it stops, systemd is told again and again that it takes this much longer.
+EXTENSION_S = 15.0
 _STOP_ORDER = (
     (Kind.API, Kind.WORKER),
     (Kind.RECOVER,),
     (Kind.SCHEDULER,),
     (Kind.SERVER,),
 )
+_ROLLING_KINDS = (Kind.API, Kind.SCHEDULER, Kind.WORKER)
 
 
 class Supervisor:
-    """Keeps the roles running until a signal asks for the end.
+    """Keeps the lineup running until a signal asks for the end.
 
     `prepare` is called once, after the server was forked and before anything else is: it loads
     what the children share. `recover(pid, cause, is_blamed)` runs in a short-lived child for each
     worker that died; one killed for taking too long to stop is not to blame. `close_listener` gives
     up the API's socket: at the stop, and in children that do not serve. `announce` is called once,
-    when the API and a worker are ready. `describe` adds to what `flowd status` is told.
+    when the API and a worker are ready. `describe` adds to what `flowd status` is told. `reload`
+    reads the settings again and makes of them what is to run now; it raises a FlowdError for
+    settings nobody can run with.
     """
 
     def __init__(
         self,
-        roles: Sequence[Role],
+        lineup: Lineup,
         *,
         data_dir: Path,
-        grace_s: float,
         recover: Callable[[int, str, bool], None] = lambda *_: None,
         prepare: Callable[[], None] = lambda: None,
         close_listener: Callable[[], None] = lambda: None,
         announce: Callable[[], None] = lambda: None,
         describe: Callable[[], dict[str, Any]] = dict,
+        reload: Callable[[], Lineup] | None = None,
     ) -> None:
-        self._posts = [Post(role) for role in roles]
-        self._grace_s = grace_s
+        self._lineup = lineup
         self._recover = recover
         self._prepare = prepare
         self._close_listener = close_listener
         self._announce = announce
         self._describe = describe
-        self._started_at = time.monotonic()
+        self._reload_lineup = reload or (lambda: self._lineup)
+        self._notifier = Notifier.from_environ()
+        self._started_at = self._look_at = time.monotonic()
+        self._recycle_at = 0.0
+        self._stacks_due_at: float | None = None
         self._dead_workers: deque[Callable[[], None]] = deque()
-        self._signals: deque[signal.Signals] = deque()
         self._failure: CrashLoop | None = None
         self._is_open = False
         self._is_announced = False
+        self._is_reloading = False
         self._is_stopping = False
         self._is_quick = False
         self._stop_by = 0.0
         self._selector = selectors.DefaultSelector()
-        self._wakeup = os.pipe()
+        self._signals = SignalQueue(self._selector)
+        self._crew = Crew(
+            lineup.roles,
+            self._selector,
+            close_in_child=self._close_in_child,
+            on_end=self._bury,
+        )
+        self._roll = Roll(self._crew)
         self._control = ControlServer(data_dir, self._selector, self._answer)
 
     def run(self) -> None:
         """Returns after a clean stop; raises CrashLoop when a role never became ready."""
-        with self._catching_signals():
+        adopt_orphans()
+        with self._signals.catching():
             try:
-                for post in self._of(Kind.SERVER):
-                    self._start(post)
+                for post in self._crew.of(Kind.SERVER):
+                    self._crew.start(post)
                 self._prepare()
                 while not self._is_over():
                     self._step(time.monotonic())
                     self._wait()
             finally:
-                self._clean_up()
+                self._crew.end_all(SERVER_STOP_S)
+                self._control.close()
+                self._selector.close()
         log.info("supervisor.stopped")
         if self._failure is not None:
             raise self._failure
 
-    def _of(self, *kinds: Kind) -> list[Post]:
-        return [post for post in self._posts if post.role.kind in kinds]
-
     def _is_over(self) -> bool:
-        if not self._is_stopping or self._dead_workers:
-            return False
-        return not any(post.child for post in self._posts)
+        return self._is_stopping and not self._dead_workers and self._crew.is_empty()
 
-    @contextmanager
-    def _catching_signals(self) -> Iterator[None]:
-        for end in self._wakeup:
-            os.set_blocking(end, False)
-        self._selector.register(
-            self._wakeup[0], selectors.EVENT_READ, lambda: os.read(self._wakeup[0], 512)
-        )
-        before = {number: signal.signal(number, self._enqueue) for number in STOP_SIGNALS}
-        fd_before = signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(fd_before)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            for end in self._wakeup:
-                os.close(end)
+    def _close_in_child(self, kind: Kind) -> None:
+        """Give up what belongs to the parent. Runs in the child, on its copy of this object."""
+        # Closing the selector leaves the parent's registrations alone; unregistering would not.
+        self._selector.close()
+        self._control.close_in_child()
+        self._signals.close_in_child()
+        if kind is not Kind.API:
+            self._close_listener()
 
-    def _enqueue(self, number: int, _frame: object) -> None:
-        self._signals.append(signal.Signals(number))
+    # The loop: wait for something, then do what is due.
 
     def _wait(self) -> None:
         for key, _ in self._selector.select(self._timeout_s(time.monotonic())):
@@ -142,41 +153,49 @@ class Supervisor:
             if self._selector.get_map().get(key.fileobj) == key:
                 key.data()
 
-    def _timeout_s(self, now: float) -> float | None:
+    def _timeout_s(self, now: float) -> float:
         if self._signals or self._is_over():
             return 0.0
-        due = [post.due_at for post in self._posts if post.due_at is not None]
-        timeout_s = max(0.0, min(due) - now) if due else None
-        if any(post.role.is_ready and post.state is State.STARTING for post in self._posts):
-            return READY_POLL_S if timeout_s is None else min(READY_POLL_S, timeout_s)
+        due = [post.due_at for post in self._crew.posts if post.due_at is not None]
+        if self._stacks_due_at is not None:
+            due.append(self._stacks_due_at)
+        timeout_s = max(0.0, min([self._look_at, *due]) - now)
+        if any(post.role.is_ready and post.state is State.STARTING for post in self._crew.posts):
+            return min(READY_POLL_S, timeout_s)
         return timeout_s
 
     def _step(self, now: float) -> None:
         while self._signals:
-            self._obey(self._signals.popleft(), now)
-        for post in self._of(Kind.SERVER):
+            self._obey(self._signals.take(), now)
+        for post in self._crew.of(Kind.SERVER):
             if post.state is State.STARTING and post.role.is_ready and post.role.is_ready():
-                self._become_ready(post)
+                self._crew.become_ready(post)
+        if now >= self._look_at:
+            self._look(now)
+        if self._stacks_due_at is not None and now >= self._stacks_due_at:
+            self._stacks_due_at = None
+            for post in self._crew.posts:
+                post.show_stacks()
         # Before the dead are replaced: somebody else may be free for what they held.
         self._start_recoveries()
-        for post in list(self._posts):
+        for post in list(self._crew.posts):
             if post.is_due(now):
                 self._act(post)
         self._open()
         if self._is_stopping:
             self._stop_next(now)
-        elif not self._is_announced and self._is_serving():
-            self._is_announced = True
-            log.info("supervisor.started", start_s=round(now - self._started_at, 3))
-            self._announce()
+        elif self._is_open:
+            self._roll.go_on(kill_at=now + self._lineup.grace_s)
+            self._report_readiness(now)
 
     def _act(self, post: Post) -> None:
         """The time of the post's state is over."""
         if post.state is State.BACKOFF:
-            self._start(post)
+            self._crew.start(post)
         elif post.child:
             event = "child.slow" if post.state is State.STARTING else "child.killed"
             log.warning(event, child=post.role.name, pid=post.child.pid)
+            post.show_stacks()
             post.due_at = None
             post.child.send(signal.SIGKILL)
 
@@ -184,75 +203,112 @@ class Supervisor:
         """Start what needs the server, the first time the server is ready."""
         if self._is_open or self._is_stopping:
             return
-        if all(post.state is State.RUNNING for post in self._of(Kind.SERVER)):
+        if all(post.state is State.RUNNING for post in self._crew.of(Kind.SERVER)):
             self._is_open = True
-            for post in self._posts:
+            for post in list(self._crew.posts):
                 if post.state is State.STOPPED:
-                    self._start(post)
+                    self._crew.start(post)
+
+    def _report_readiness(self, now: float) -> None:
+        if not self._is_announced and self._is_serving():
+            self._is_announced = True
+            log.info("supervisor.started", start_s=round(now - self._started_at, 3))
+            self._announce()
+            self._notifier.ready(self._summary())
+        elif self._is_reloading and self._roll.is_over():
+            self._is_reloading = False
+            log.info("supervisor.reloaded")
+            self._notifier.ready(self._summary())
 
     def _is_serving(self) -> bool:
         for kind in (Kind.API, Kind.WORKER):
-            posts = self._of(kind)
+            posts = self._crew.of(kind)
             if posts and not any(post.state is State.RUNNING for post in posts):
                 return False
         return self._is_open
 
-    def _start(self, post: Post) -> None:
-        try:
-            child = Child(post.role, partial(self._close_in_child, post.role.kind))
-        except OSError as error:
-            log.error("child.unforked", child=post.role.name, error=str(error))
-            post.state, post.due_at = State.BACKOFF, time.monotonic() + FORK_RETRY_S
-            return
-        post.fill(child, time.monotonic())
-        self._selector.register(child.pidfd, selectors.EVENT_READ, partial(self._bury, post))
-        self._selector.register(child.ready_fd, selectors.EVENT_READ, partial(self._hear, post))
-        log.debug("child.started", child=post.role.name, pid=child.pid)
+    # Watching: who hangs, who has grown too large, and what the machine's own supervisor hears.
 
-    def _close_in_child(self, kind: Kind) -> None:
-        """Give up what belongs to the parent. Runs in the child, on its copy of this object."""
-        # Closing the selector leaves the parent's registrations alone; unregistering would not.
-        self._selector.close()
-        self._control.close_in_child()
-        for end in self._wakeup:
-            os.close(end)
-        for post in self._posts:
-            if post.child:
-                post.child.close()
-        if kind is not Kind.API:
-            self._close_listener()
+    def _look(self, now: float) -> None:
+        every_s = self._look_every_s()
+        self._look_at = now + every_s
+        self._crew.look(now, every_s)
+        for post in self._crew.posts:
+            if post.is_hung(self._lineup.hung_after_s):
+                self._give_up_hung(post, now)
+        if not any(post.child and post.hung_s for post in self._crew.posts):
+            self._notifier.watchdog()
+        if self._is_stopping:
+            self._notifier.extend_timeout(EXTENSION_S)
+        elif self._is_announced:
+            self._notifier.status(self._summary())
+            self._recycle(now)
 
-    def _hear(self, post: Post) -> None:
+    def _look_every_s(self) -> float:
+        pauses_s = [LOOK_EVERY_S]
+        if self._lineup.hung_after_s:
+            pauses_s.append(self._lineup.hung_after_s / 4)
+        if self._notifier.watchdog_every_s:
+            pauses_s.append(self._notifier.watchdog_every_s)
+        return min(pauses_s)
+
+    def _give_up_hung(self, post: Post, now: float) -> None:
+        """Its stacks first, then the kill: a stopped process cannot write them."""
         assert post.child is not None
-        self._selector.unregister(post.child.ready_fd)
-        if post.child.take_report():
-            self._become_ready(post)
+        assert post.watch is not None
+        post.hung_s = post.watch.silent_s
+        kill_at = now + DUMP_S
+        post.due_at = kill_at if post.due_at is None else min(post.due_at, kill_at)
+        log.error(
+            "child.hung", child=post.role.name, pid=post.child.pid, silent_s=round(post.hung_s, 1)
+        )
+        post.child.send(signal.SIGUSR2)
 
-    def _become_ready(self, post: Post) -> None:
-        if post.state is State.STARTING and post.child:
-            post.become_ready(time.monotonic())
-            log.info("child.ready", child=post.role.name, pid=post.child.pid)
+    def _recycle(self, now: float) -> None:
+        """Ask one worker that has reached a limit to make room for a fresh one."""
+        if now < self._recycle_at or not self._roll.is_over():
+            return
+        # The longest in service first, so that each has its turn.
+        for post in sorted(self._crew.staying(Kind.WORKER), key=lambda post: post.started_at):
+            reason = self._reason_to_recycle(post)
+            if reason and post.state is State.RUNNING:
+                self._recycle_at = now + (RECYCLE_RETRY_S if self._roll.failure else 0)
+                self._roll.add(post, post.role, reason)
+                return
 
-    def _bury(self, post: Post) -> None:
-        """Reap an ended child and decide what follows."""
-        child = post.child
-        assert child is not None
-        if child.ready_fd in self._selector.get_map():
-            self._hear(post)
-        self._selector.unregister(child.pidfd)
-        code = child.reap()
-        post.last_exit = describe_exit(code)
+    def _reason_to_recycle(self, post: Post) -> str | None:
+        lineup, watch = self._lineup, post.watch
+        if watch is None:
+            return None
+        if lineup.tasks_max and watch.done >= lineup.tasks_max:
+            return f"it had done {watch.done} nodes"
+        if lineup.memory_max_mb and watch.memory_mb > lineup.memory_max_mb:
+            return f"it had grown to {watch.memory_mb:.0f} MB"
+        return None
+
+    def _summary(self) -> str:
+        posts = self._crew.staying(Kind.SERVER, *_ROLLING_KINDS)
+        running = sum(post.state is State.RUNNING for post in posts)
+        return f"{running} of {len(posts)} processes run"
+
+    # A child has ended.
+
+    def _bury(self, post: Post, pid: int, code: int) -> None:
+        """Decide what follows."""
         was_asked = post.state is State.STOPPING
         if post.role.kind is Kind.WORKER and post.ready_at is not None and (code or not was_asked):
-            cause = f"{post.role.name} (pid {child.pid}) {post.last_exit}"
-            self._dead_workers.append(partial(self._recover, child.pid, cause, not was_asked))
-        facts = {"child": post.role.name, "pid": child.pid, "reason": post.last_exit}
+            cause = f"{post.role.name} (pid {pid}) {post.last_exit}"
+            self._dead_workers.append(partial(self._recover, pid, cause, not was_asked))
+        facts = {"child": post.role.name, "pid": pid, "reason": post.last_exit}
         if post.role.kind is Kind.RECOVER:
-            self._posts.remove(post)
+            self._crew.remove(post)
             if code:
                 log.warning("child.died", **facts)
         elif self._is_stopping:
             post.rest()
+            log.info("child.ended", **facts)
+        elif self._roll.has_lost(post) or post.is_leaving:
+            self._crew.remove(post)
             log.info("child.ended", **facts)
         else:
             self._replace(post, facts)
@@ -272,30 +328,164 @@ class Supervisor:
         if self._is_quick and now > self._stop_by:
             # The next start, or the scheduler of another machine, finds what they held.
             self._dead_workers.clear()
-        while self._dead_workers and len(self._of(Kind.RECOVER)) < RECOVERIES_AT_ONCE:
+        while self._dead_workers and len(self._crew.of(Kind.RECOVER)) < RECOVERIES_AT_ONCE:
             recover = self._dead_workers.popleft()
-            post = Post(Role("recover", Kind.RECOVER, partial(_run_to_the_end, recover)))
-            self._posts.append(post)
-            self._start(post)
+            post = self._crew.add(Role("recover", Kind.RECOVER, partial(_run_to_the_end, recover)))
+            self._crew.start(post)
             post.due_at = self._stop_by if self._is_quick else now + RECOVER_LIMIT_S
             if post.child is None:
                 # It could not be forked; the lease of the dead will run out.
-                self._posts.remove(post)
+                self._crew.remove(post)
+
+    # Orders: signals from anybody, requests on the control socket.
 
     def _obey(self, number: signal.Signals, now: float) -> None:
+        if number is signal.SIGHUP:
+            self._obey_reload()
+        elif number is signal.SIGUSR1:
+            reopen_log()
+            self._crew.forward(number)
+        elif number is signal.SIGUSR2:
+            # Our own stacks were written by the handler.
+            self._crew.forward(number)
+            self._stacks_due_at = now + DUMP_S
+        elif number in (signal.SIGTTIN, signal.SIGTTOU):
+            step = 1 if number is signal.SIGTTIN else -1
+            self._scale(max(1, len(self._worker_names()) + step), now)
+        else:
+            self._obey_stop(number, now)
+
+    def _obey_stop(self, number: signal.Signals, now: float) -> None:
         if not self._is_stopping:
-            log.info("supervisor.stopping", signal=number.name, grace_s=self._grace_s)
+            log.info("supervisor.stopping", signal=number.name, grace_s=self._lineup.grace_s)
             self._stop(now)
             if number is not signal.SIGQUIT:
                 return
         self._stop_quickly(now)
 
+    def _obey_reload(self) -> None:
+        try:
+            self._reload()
+        except FlowdError:
+            # Said in the log; whoever sent the signal does not listen.
+            return
+
+    def _reload(self) -> None:
+        """Take up new settings. Raises FlowdError, and changes nothing, when they are no good."""
+        if self._is_stopping:
+            return
+        self._notifier.reloading()
+        try:
+            self._lineup = self._reload_lineup()
+        except FlowdError as error:
+            log.error("settings.refused", problems=str(error))
+            self._notifier.ready(self._summary())
+            raise
+        self._is_reloading = True
+        roles = {role.name: role for role in self._lineup.roles}
+        kill_at = time.monotonic() + self._lineup.grace_s
+        posts = self._crew.staying(*_ROLLING_KINDS)
+        for post in posts:
+            if post.role.name in roles:
+                self._roll.add(post, roles[post.role.name], "reload")
+            else:
+                self._crew.dismiss(post, kill_at)
+        names = {post.role.name for post in posts}
+        for role in self._lineup.roles:
+            if role.kind in _ROLLING_KINDS and role.name not in names:
+                self._hire(role)
+
+    def _restart(self, name: str | None) -> None:
+        """Roll one child, or all, over to a fresh process with the settings there are."""
+        posts = self._crew.staying(*_ROLLING_KINDS)
+        chosen = [post for post in posts if name in (None, post.role.name)]
+        if not chosen:
+            names = ", ".join(post.role.name for post in posts)
+            raise ValueError(f"no process {name!r} can be restarted; there are {names}")
+        for post in chosen:
+            self._roll.add(post, post.role, "restart")
+
+    def _scale(self, count: int, now: float) -> None:
+        """Have `count` workers: the highest numbers go, the lowest free ones come."""
+        if self._is_stopping:
+            return
+        names = self._worker_names()
+        leaving = set(names[count:])
+        for post in self._crew.staying(Kind.WORKER):
+            if post.role.name in leaving:
+                self._crew.dismiss(post, now + self._lineup.grace_s)
+        free = (f"worker-{number}" for number in range(1, WORKERS_MAX + 1))
+        for _ in range(count - len(names)):
+            self._hire(self._lineup.worker(next(name for name in free if name not in names)))
+        log.info("supervisor.scaled", workers=count)
+
+    def _worker_names(self) -> list[str]:
+        """Each once, also while a successor stands beside the one it follows."""
+        names = {post.role.name for post in self._crew.staying(Kind.WORKER)}
+        return sorted(names, key=lambda name: (len(name), name))
+
+    def _hire(self, role: Role) -> None:
+        post = self._crew.add(role)
+        if self._is_open:
+            self._crew.start(post)
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request on the control socket. Raises ValueError with what is wrong with it."""
+        now = time.monotonic()
+        command = request.get("command")
+        if command == "status":
+            return self._status(now, is_exact=request.get("exact") is True)
+        if command == "stop":
+            # Unlike a second signal, a second request is no sign of impatience.
+            if request.get("quick") or not self._is_stopping:
+                self._obey_stop(signal.SIGQUIT if request.get("quick") else signal.SIGTERM, now)
+            return {"ok": True, "grace_s": self._lineup.grace_s}
+        if self._is_stopping:
+            raise ValueError("flowd is stopping")
+        if command == "reload":
+            self._ask_to_reload()
+            return {"ok": True, "kept": list(self._lineup.kept)}
+        if command == "restart":
+            self._restart(request.get("name"))
+        elif command == "scale":
+            self._scale(_worker_count(request.get("workers")), now)
+        else:
+            raise ValueError(
+                f"unknown command {command!r}; there are status, stop, reload, restart and scale"
+            )
+        return {"ok": True}
+
+    def _ask_to_reload(self) -> None:
+        try:
+            self._reload()
+        except FlowdError as error:
+            raise ValueError(str(error)) from error
+
+    def _status(self, now: float, *, is_exact: bool) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "state": str(self._state()),
+            "uptime_s": round(now - self._started_at, 1),
+            **self._describe(),
+            "rolling": self._roll.names,
+            "roll_failure": self._roll.failure,
+            "processes": [post.report(now, is_exact=is_exact) for post in self._crew.posts],
+        }
+
+    def _state(self) -> State:
+        if self._is_stopping:
+            return State.STOPPING
+        return State.RUNNING if self._is_announced else State.STARTING
+
+    # The stop.
+
     def _stop(self, now: float) -> None:
         self._is_stopping = True
-        self._stop_by = now + self._grace_s
+        self._stop_by = now + self._lineup.grace_s
+        self._notifier.stopping()
         # New connections are refused from here on rather than left without an answer.
         self._close_listener()
-        for post in self._posts:
+        for post in self._crew.posts:
             if post.state is State.BACKOFF:
                 post.rest()
 
@@ -305,7 +495,7 @@ class Supervisor:
         self._is_quick = True
         self._stop_by = now + QUICK_STOP_S
         log.warning("supervisor.hurried")
-        for post in self._posts:
+        for post in self._crew.posts:
             if post.child and post.role.kind not in (Kind.SERVER, Kind.RECOVER):
                 post.begin_stop(now)
                 post.child.send(signal.SIGKILL)
@@ -315,49 +505,24 @@ class Supervisor:
 
     def _stop_next(self, now: float) -> None:
         """Ask the first group that still lives to end; the next one waits for it."""
+        limits_s = {Kind.SCHEDULER: SCHEDULER_STOP_S, Kind.SERVER: SERVER_STOP_S}
         for kinds in _STOP_ORDER:
-            posts = [post for post in self._of(*kinds) if post.child]
+            posts = [post for post in self._crew.of(*kinds) if post.child]
             for post in posts:
-                if post.state is not State.STOPPING and post.role.kind is not Kind.RECOVER:
-                    self._ask_to_stop(post, now)
+                limit_s = limits_s.get(post.role.kind, max(0.0, self._stop_by - now))
+                if self._is_quick:
+                    limit_s = min(limit_s, QUICK_STOP_S)
+                if post.role.kind is not Kind.RECOVER:
+                    self._crew.ask_to_stop(post, now + limit_s)
             if posts:
                 return
 
-    def _ask_to_stop(self, post: Post, now: float) -> None:
-        assert post.child is not None
-        limits_s = {Kind.SCHEDULER: SCHEDULER_STOP_S, Kind.SERVER: SERVER_STOP_S}
-        limit_s = limits_s.get(post.role.kind, max(0.0, self._stop_by - now))
-        post.begin_stop(now + (min(limit_s, QUICK_STOP_S) if self._is_quick else limit_s))
-        post.child.send(signal.SIGTERM)
 
-    def _clean_up(self) -> None:
-        """Leave nothing behind, whatever brought us here."""
-        for post in self._posts:
-            if post.child and post.role.kind is not Kind.SERVER:
-                post.child.end(patience_s=0.0)
-        for post in self._of(Kind.SERVER):
-            if post.child:
-                post.child.end(patience_s=SERVER_STOP_S)
-        self._control.close()
-        self._selector.close()
-
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        if request.get("command") != "status":
-            raise ValueError(f"unknown command {request.get('command')!r}; there is 'status'")
-        now = time.monotonic()
-        return {
-            "pid": os.getpid(),
-            "state": str(self._state()),
-            "uptime_s": round(now - self._started_at, 1),
-            **self._describe(),
-            "processes": [post.report(now) for post in self._posts],
-        }
-
-    def _state(self) -> State:
-        if self._is_stopping:
-            return State.STOPPING
-        return State.RUNNING if self._is_announced else State.STARTING
+def _worker_count(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= WORKERS_MAX:
+        return value
+    raise ValueError(f"there can be 0 to {WORKERS_MAX} workers, not {value!r}")
 
 
-def _run_to_the_end(action: Callable[[], None], _ready: Callable[[], None]) -> None:
+def _run_to_the_end(action: Callable[[], None], _pulse: Pulse) -> None:
     action()

@@ -11,8 +11,10 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -20,10 +22,14 @@ import httpx2
 import orjson
 
 from flowd import __version__
-from flowd.errors import HandlerFailed
+from flowd.errors import Fail, HandlerFailed, Retry
+from flowd.workers.guarded_transport import Gate, GuardedTransport
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_MAX_BYTES = 10 * 1024 * 1024
+REDIRECTS_MAX = 5
+# A server that asks for more than a day has no idea, or means harm.
+RETRY_AFTER_MAX_S = 86400.0
 # As much of a refusal as an error text can show.
 REFUSAL_MAX_BYTES = 500
 SHOWN_URL_MAX_CHARS = 200
@@ -33,9 +39,31 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _AUTHORITY = re.compile(r"[^/?#]*//[^/?#]*")
 
 
+def is_success(status_code: int) -> bool:
+    return 200 <= status_code <= 299
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request and what is made of its answer.
+
+    `deadline_s` is for all of it, however slowly the answer drips; `answer_max_bytes` counts after
+    decompression; an answer whose status is not `is_expected` is a failure.
+    """
+
+    method: str
+    url: httpx2.URL
+    headers: Mapping[str, str]
+    content: bytes | None
+    deadline_s: float
+    answer_max_bytes: int = ANSWER_MAX_BYTES
+    is_expected: Callable[[int], bool] = field(default=is_success)
+    follow_redirects: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A 2xx answer, decompressed. `content_type` is lower case and without parameters."""
+    """An expected answer, decompressed. `content_type` is lower case and without parameters."""
 
     status_code: int
     content_type: str
@@ -48,9 +76,11 @@ class Answer:
 
 
 class HttpClient:
-    """One per worker process; keeps connections open between calls."""
+    """Keeps connections open between calls. One per worker process and gate: a connection that one
+    gate let through must not serve calls that another would refuse.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate) -> None:
         # Executions share this client, so no cookie may pass from one to another.
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
         # The worker's slots bound the connections in use. A limit here would only turn a busy
@@ -58,7 +88,7 @@ class HttpClient:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
         self._client = httpx2.AsyncClient(
             cookies=no_cookies,
-            limits=limits,
+            transport=GuardedTransport(gate, limits),
             timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
             headers={"user-agent": f"flowd/{__version__}"},
             follow_redirects=False,
@@ -67,50 +97,68 @@ class HttpClient:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def send(
-        self,
-        method: str,
-        url: httpx2.URL,
-        *,
-        headers: Mapping[str, str],
-        content: bytes | None,
-        deadline_s: float,
-    ) -> Answer:
+    async def send(self, call: Call) -> Answer:
         """Send one request and read its whole answer.
 
-        Raises HandlerFailed for any answer but a 2xx, one over ANSWER_MAX_BYTES, and when nothing
-        complete has come after `deadline_s`, however slowly it drips.
+        Raises HandlerFailed when no expected answer came: as Retry where the server is overloaded
+        or broken, with the pause it asked for, and as Fail where the call is not allowed.
         """
+        place = f"{call.method} {shown(call.url)}"
         try:
-            async with asyncio.timeout(deadline_s):
-                return await self._exchange(method, url, headers, content)
+            async with asyncio.timeout(call.deadline_s):
+                return await self._exchange(call)
         except TimeoutError:
-            reason = f"no complete answer within {deadline_s:g} s"
+            reason = f"no complete answer within {call.deadline_s:g} s"
         except (httpx2.LocalProtocolError, UnicodeError):
             # Their texts quote the header, which may be a key.
             reason = "the request cannot be sent: a header holds a character HTTP does not allow"
         except httpx2.HTTPError as error:
             reason = _reason(error)
+        except Retry as error:
+            raise Retry(f"{place}: {error}", after_s=error.after_s) from None
+        except Fail as error:
+            raise Fail(f"{place}: {error}") from None
         except HandlerFailed as error:
             reason = str(error)
-        raise HandlerFailed(f"{method} {shown(url)}: {reason}")
+        raise HandlerFailed(f"{place}: {reason}")
 
-    async def _exchange(
-        self, method: str, url: httpx2.URL, headers: Mapping[str, str], content: bytes | None
-    ) -> Answer:
-        async with self._client.stream(method, url, headers=headers, content=content) as response:
-            if not response.is_success:
-                raise HandlerFailed(await _refusal(response))
-            body = await _read(response, ANSWER_MAX_BYTES)
-            if len(body) > ANSWER_MAX_BYTES:
-                limit = ANSWER_MAX_BYTES // (1024 * 1024)
-                raise HandlerFailed(f"the answer is larger than {limit} MiB")
-            return Answer(
-                status_code=response.status_code,
-                content_type=response.headers.get("content-type", "").split(";")[0].strip().lower(),
-                charset=response.encoding or "utf-8",
-                body=body,
-            )
+    async def _exchange(self, call: Call) -> Answer:
+        request = self._client.build_request(
+            call.method, call.url, headers=call.headers, content=call.content
+        )
+        for _ in range(REDIRECTS_MAX + 1):
+            response = await self._client.send(request, stream=True)
+            try:
+                following = response.next_request if call.follow_redirects else None
+                if following is None or call.is_expected(response.status_code):
+                    return await _answer(response, call)
+            finally:
+                await response.aclose()
+            if following.url.origin != request.url.origin:
+                _drop_headers(following, call)
+            request = following
+        raise HandlerFailed(f"redirected more than {REDIRECTS_MAX} times")
+
+
+async def _answer(response: httpx2.Response, call: Call) -> Answer:
+    if not call.is_expected(response.status_code):
+        raise await _refusal(response, call.follow_redirects)
+    body = await _read(response, call.answer_max_bytes)
+    if len(body) > call.answer_max_bytes:
+        raise HandlerFailed(f"the answer is larger than {_size(call.answer_max_bytes)}")
+    return Answer(
+        status_code=response.status_code,
+        content_type=response.headers.get("content-type", "").split(";")[0].strip().lower(),
+        charset=response.encoding or "utf-8",
+        body=body,
+    )
+
+
+def _drop_headers(following: httpx2.Request, call: Call) -> None:
+    """Any header of a config may be a key; it was meant for the first host and no other."""
+    for name in call.headers:
+        if name.lower() != "content-type":
+            following.headers.pop(name, None)
 
 
 def parse_url(text: str, *, source: str) -> httpx2.URL:
@@ -130,6 +178,13 @@ def parse_url(text: str, *, source: str) -> httpx2.URL:
     if url.scheme not in ("http", "https") or not url.host:
         raise HandlerFailed(f"{source} must begin with http:// or https:// and name a host")
     return url
+
+
+def place_of(url: httpx2.URL) -> str:
+    """Host and port of a url, as an allow list has them."""
+    port = url.port or (443 if url.scheme == "https" else 80)
+    host = url.raw_host.decode("ascii")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_body(answer: Answer) -> Any:
@@ -193,11 +248,32 @@ async def _read(response: httpx2.Response, bytes_max: int) -> bytes:
     return bytes(body)
 
 
-async def _refusal(response: httpx2.Response) -> str:
-    text = f"answered {response.status_code}"
-    if response.has_redirect_location:
-        return f"{text}, a redirect{_target(response)}; redirects are not followed"
-    return f"{text}: {excerpt(await _read(response, REFUSAL_MAX_BYTES))}"
+async def _refusal(response: httpx2.Response, follow_redirects: bool) -> HandlerFailed:
+    """What the answer says about itself, as the error it stands for."""
+    status = response.status_code
+    text = f"answered {status}"
+    if response.has_redirect_location and not follow_redirects:
+        return HandlerFailed(f"{text}, a redirect{_target(response)}; redirects are not followed")
+    text = f"{text}: {excerpt(await _read(response, REFUSAL_MAX_BYTES))}"
+    if status == 429 or status >= 500:
+        return Retry(text, after_s=_retry_after_s(response.headers.get("retry-after", "")))
+    return HandlerFailed(text)
+
+
+def _retry_after_s(value: str) -> float | None:
+    """RFC 9110: a number of seconds or a date; None when it is neither."""
+    if re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
+        return min(float(value), RETRY_AFTER_MAX_S)
+    try:
+        seconds = parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(0.0, seconds), RETRY_AFTER_MAX_S)
+
+
+def _size(bytes_max: int) -> str:
+    mebibytes = bytes_max / (1024 * 1024)
+    return f"{mebibytes:g} MiB" if mebibytes >= 0.01 else f"{bytes_max} bytes"
 
 
 def _target(response: httpx2.Response) -> str:

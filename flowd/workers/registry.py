@@ -1,35 +1,40 @@
 """Which handlers there are, and what a handler is given.
 
-Naming the handlers imports none of them: the API only needs the names, and a worker pays for a
-handler's libraries when the first node needs it.
+Naming the built-in handlers imports none of them: a worker pays for a handler's libraries when the
+first node needs it.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from flowd.errors import UnknownHandler
+from flowd.errors import BadHandlers, UnknownHandler
+from flowd.handlers import MARK, Context, Kind, Mark, handler
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from flowd.config import Settings
     from flowd.workers.http_client import HttpClient
 
-HandlerFunction = Callable[[dict[str, Any], "HandlerContext"], Any]
-Kind = Literal["async", "thread", "inline"]
-_F = TypeVar("_F", bound=HandlerFunction)
+__all__ = ["Handler", "HandlerContext", "Registry", "Resources", "built_in_registry", "handler"]
 
-_MARK = "__flowd_handler__"
+HandlerFunction = Callable[[dict[str, Any], "HandlerContext"], Any]
 
 _BUILT_IN_MODULES: Mapping[str, str] = {
     "noop": "flowd.workers.handlers.noop",
     "call_external_service": "flowd.workers.handlers.call_external_service",
     "llm": "flowd.workers.handlers.llm",
     "unreliable_handler": "flowd.workers.handlers.unreliable_handler",
+    "delay": "flowd.workers.handlers.delay",
+    "transform": "flowd.workers.handlers.transform",
+    "shell": "flowd.workers.handlers.shell",
 }
 
 
@@ -39,39 +44,36 @@ class Resources:
     __slots__ = ("_http",)
 
     def __init__(self) -> None:
-        self._http: HttpClient | None = None
+        self._http: dict[tuple[str, tuple[str, ...]], HttpClient] = {}
 
-    @property
-    def http(self) -> HttpClient:
-        """The pooled HTTP client. Must be used on the worker's event loop."""
-        if self._http is None:
+    def http(self, setting: str, allow: tuple[str, ...]) -> HttpClient:
+        """The pooled HTTP client that may call public hosts and those of `allow`.
+
+        `setting` is where a user would add an entry. Must be used on the worker's event loop.
+        """
+        client = self._http.get((setting, allow))
+        if client is None:
             # Imported here so that a worker that never calls out never loads an HTTP library.
+            from flowd.workers.guarded_transport import Gate
             from flowd.workers.http_client import HttpClient
 
-            self._http = HttpClient()
-        return self._http
+            client = HttpClient(Gate(allow, setting=setting))
+            self._http[setting, allow] = client
+        return client
 
     async def close(self) -> None:
         """Close what was opened. Safe to call twice; the next use opens it again."""
-        if self._http is not None:
-            http, self._http = self._http, None
-            await http.close()
+        opened, self._http = list(self._http.values()), {}
+        for client in opened:
+            await client.close()
 
 
 @dataclass(slots=True)
-class HandlerContext:
-    """The node a handler is called for, and what it may use. `attempt` counts from 1."""
+class HandlerContext(Context):
+    """What a built-in handler may use besides."""
 
-    execution_id: str
-    node_id: str
-    attempt: int
     settings: Settings
     resources: Resources
-
-    @property
-    def idempotency_key(self) -> str:
-        """The same for every attempt of a node, so that a service can tell a repetition."""
-        return f"{self.execution_id}:{self.node_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,40 +82,31 @@ class Handler:
 
     It is called with the rendered config and the context, and returns the node's output, a dict
     that JSON can hold. Any exception fails the node; `HandlerFailed` carries a text for users.
+    `model` is what the config is read into; None takes any.
     """
 
     name: str
     function: HandlerFunction
     kind: Kind
-
-
-def handler(name: str, *, inline: bool = False) -> Callable[[_F], _F]:
-    """Mark a sync or async function as the handler `name`; the function itself stays as it is.
-
-    `inline` is for a sync function that never blocks: it runs on the event loop, not in a thread.
-    """
-
-    def mark(function: _F) -> _F:
-        is_async = inspect.iscoroutinefunction(function)
-        if is_async and inline:
-            raise TypeError(f"handler {name!r} is async; inline is for sync functions only")
-        kind: Kind = "async" if is_async else "inline" if inline else "thread"
-        setattr(function, _MARK, Handler(name, function, kind))
-        return function
-
-    return mark
+    model: type[BaseModel] | None = None
+    description: str = ""
+    place: str = ""
 
 
 class Registry:
-    """Handler names and the modules that hold them; a module is imported at first use."""
+    """Handler names and the modules that hold them; a module is imported at first use.
 
-    def __init__(self, modules: Mapping[str, str]) -> None:
+    `loaded` are handlers whose modules are imported already.
+    """
+
+    def __init__(self, modules: Mapping[str, str], loaded: Iterable[Handler] = ()) -> None:
         self._modules = dict(modules)
-        self._loaded: dict[str, Handler] = {}
+        self._loaded = {one.name: one for one in loaded}
+        self._names = (*self._modules, *self._loaded)
 
     def names(self) -> tuple[str, ...]:
         """Every handler's name, in order of registration."""
-        return tuple(self._modules)
+        return self._names
 
     def load(self, name: str) -> Handler:
         """The handler of this name. Raises UnknownHandler, or what importing its module raises."""
@@ -126,22 +119,93 @@ class Registry:
         if name not in self._modules:
             raise UnknownHandler(self._unknown(name))
         module = import_module(self._modules[name])
-        for member in vars(module).values():
-            mark = getattr(member, _MARK, None)
-            if isinstance(mark, Handler) and mark.name == name:
-                return mark
+        for mark in marks_of(module):
+            if mark.name == name:
+                return bind(mark)
         raise UnknownHandler(
             f"module {module.__name__!r} holds no handler {name!r}; "
             f'mark its function with @handler("{name}")'
         )
 
     def _unknown(self, name: str) -> str:
-        close = difflib.get_close_matches(name, self._modules, n=1)
+        close = difflib.get_close_matches(name, self._names, n=1)
         if close:
             return f"unknown handler {name!r}; did you mean {close[0]!r}?"
-        return f"unknown handler {name!r}; the handlers are {', '.join(self._modules)}"
+        return f"unknown handler {name!r}; the handlers are {', '.join(self._names)}"
 
 
-def built_in_registry() -> Registry:
-    """The handlers that come with flowd."""
-    return Registry(_BUILT_IN_MODULES)
+def built_in_registry(loaded: Iterable[Handler] = ()) -> Registry:
+    """The handlers that come with flowd, and those given."""
+    return Registry(_BUILT_IN_MODULES, loaded)
+
+
+def marks_of(module: ModuleType) -> Iterator[Mark]:
+    """The marked functions of a module, each once, however many names it has there."""
+    marks = (getattr(member, MARK, None) for member in vars(module).values())
+    yield from dict.fromkeys(mark for mark in marks if isinstance(mark, Mark))
+
+
+def place_of(mark: Mark) -> str:
+    """`my_handlers.greet (/srv/my_handlers.py:12)`"""
+    code = inspect.unwrap(mark.function).__code__
+    name = f"{mark.function.__module__}.{mark.function.__qualname__}"
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})"
+
+
+def bind(mark: Mark) -> Handler:
+    """The marked function, made callable the way a worker calls. Raises BadHandlers."""
+    parameters = _positional(mark)
+    model = _model_of(mark, parameters[0])
+    function = _pass_on(mark.function, model, takes_context=len(parameters) == 2)
+    description = inspect.getdoc(mark.function) or ""
+    return Handler(mark.name, function, mark.kind, model, description, place_of(mark))
+
+
+def _positional(mark: Mark) -> list[inspect.Parameter]:
+    """The one or two parameters a handler is called with."""
+    parameters = list(inspect.signature(mark.function).parameters.values())
+    required = [
+        one for one in parameters if one.default is one.empty and one.kind < one.VAR_POSITIONAL
+    ]
+    positional = [one for one in parameters if one.kind < one.VAR_POSITIONAL]
+    has_required_keyword = any(
+        one.kind is one.KEYWORD_ONLY and one.default is one.empty for one in parameters
+    )
+    if not positional or len(required) > 2 or has_required_keyword:
+        raise BadHandlers(
+            f"handler {mark.name!r} cannot be called: {place_of(mark)} takes "
+            f"{inspect.signature(mark.function)}; it must take the config, and may take a context"
+        )
+    return positional[: max(1, min(2, len(positional)))]
+
+
+def _model_of(mark: Mark, parameter: inspect.Parameter) -> type[BaseModel] | None:
+    annotation = parameter.annotation
+    if isinstance(annotation, str):
+        try:
+            # What typing.get_type_hints does, for this one: the others may be for type checkers.
+            annotation = eval(annotation, mark.function.__globals__)
+        except Exception as error:
+            raise BadHandlers(
+                f"handler {mark.name!r}: the annotation {annotation!r} of {place_of(mark)} "
+                f"cannot be read: {error}; import its names at the top of the module"
+            ) from error
+    return (
+        annotation
+        if isinstance(annotation, type) and hasattr(annotation, "model_validate")
+        else None
+    )
+
+
+def _pass_on(
+    function: Callable[..., Any], model: type[BaseModel] | None, *, takes_context: bool
+) -> HandlerFunction:
+    if model is None:
+        if takes_context:
+            return function
+        return lambda config, _context: function(config)
+    from flowd.workers.node_config import read_config
+
+    if takes_context:
+        return lambda config, context: function(read_config(model, config), context)
+    return lambda config, _context: function(read_config(model, config))

@@ -33,6 +33,7 @@ from flowd.log import get_logger
 from flowd.orchestrator.executor import advance_node, fail_downstream
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group
+from flowd.pulse import Pulse
 from flowd.store import Store
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
 from flowd.store.tasks import Claim, Completion, Entry, Exchange, Failure, attempt_record
@@ -63,6 +64,7 @@ class Equipment:
     registry: Registry
     resources: Resources
     threads: Executor
+    pulse: Pulse
 
 
 class Shift:
@@ -75,6 +77,7 @@ class Shift:
         settings, store, plans = equipment.settings, equipment.store, equipment.plans
         self._store = store
         self._plans = plans
+        self._pulse = equipment.pulse
         self._consumer = consumer
         self._on_stale = on_stale
         self._slots_max = settings.workers.concurrency
@@ -178,6 +181,7 @@ class Shift:
             self._settle_failures(failures, exchange.failed)
         if claims:
             self._settle_claims(claims, exchange.claimed)
+        self._pulse.note_work(len(self._slots), _count_ended(exchange))
         if exchange.is_group_missing:
             await ensure_group(self._store, self._plans)
 
@@ -312,16 +316,28 @@ class Shift:
             await asyncio.gather(self._doorbell, return_exceptions=True)
 
     async def _reconnect(self, error: FlowdError) -> None:
-        """Wait until Redis answers, then look for entries whose delivery was lost on the way."""
+        """Wait until Redis answers, then look for entries whose delivery was lost on the way.
+
+        While draining one try is enough: the drain has its own end, and comes back until then.
+        """
         log.error("redis.lost", reason=str(error))
         for pause_s in growing_pauses():
             try:
                 await ensure_group(self._store, self._plans)
                 self._intake.receive(await self._session.own_entries())
-                break
+                log.warning("redis.found")
+                return
             except StoreError:
                 await asyncio.sleep(pause_s)
-        log.warning("redis.found")
+            if self._is_draining:
+                return
+
+
+def _count_ended(exchange: Exchange) -> int:
+    outcomes = (exchange.completed, exchange.failed)
+    return sum(
+        each.count(ended) for each in outcomes for ended in ("completed", "failed", "finished")
+    )
 
 
 async def _fail_corrupt(store: Store, _plan: Plan, execution_id: str, node_id: str) -> None:

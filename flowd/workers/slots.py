@@ -21,10 +21,11 @@ Ending = Completion | Failure
 class _Run:
     """A handler call that did not end at once."""
 
-    __slots__ = ("is_claimed", "is_in_thread", "prepared", "started_ms", "task")
+    __slots__ = ("context", "is_claimed", "is_in_thread", "prepared", "started_ms", "task")
 
-    def __init__(self, prepared: PreparedNode, started_ms: int) -> None:
+    def __init__(self, prepared: PreparedNode, context: HandlerContext, started_ms: int) -> None:
         self.prepared = prepared
+        self.context = context
         self.started_ms = started_ms
         self.is_claimed = False
         self.is_in_thread = prepared.handler.kind == "thread"
@@ -62,7 +63,7 @@ class Slots:
         if prepared.handler.kind == "inline":
             self._on_end(self._handle_inline(prepared))
             return
-        run = _Run(prepared, now_ms())
+        run = _Run(prepared, self._context(prepared), now_ms())
         run.is_claimed = is_claimed
         self._runs[prepared.entry.entry_id] = run
         run.task = self._loop.create_task(self._handle(run))
@@ -83,7 +84,7 @@ class Slots:
         prepared = run.prepared
         try:
             config = prepared.node.config.render(prepared.inputs)
-            function, context = prepared.handler.function, self._context(prepared)
+            function, context = prepared.handler.function, run.context
             if run.is_in_thread:
                 output = await self._loop.run_in_executor(self._threads, function, config, context)
             else:
@@ -126,12 +127,15 @@ class Slots:
     def cancel(self, entry_id: str) -> bool:
         """Let go of one call: what it still returns is dropped; False when it has ended already.
 
-        A thread runs on to its end.
+        A thread runs on to its end, or until it looks at its context.
         """
         run = self._runs.pop(entry_id, None)
-        if run is not None and run.task is not None:
+        if run is None:
+            return False
+        run.context.cancelled = True
+        if run.task is not None:
             run.task.cancel()
-        return run is not None
+        return True
 
     def cancel_all(self) -> bool:
         """Let go of every call; True when one of them is in a thread, which cannot be stopped."""

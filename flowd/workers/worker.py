@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -18,10 +17,11 @@ from flowd.log import get_logger
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group, recover_worker
+from flowd.pulse import Pulse
 from flowd.store import Store, open_store
 from flowd.workers.lease import Lease
 from flowd.workers.pauses import growing_pauses
-from flowd.workers.registry import Registry, Resources, built_in_registry
+from flowd.workers.registry import Registry, Resources
 from flowd.workers.shift import Equipment, Shift
 
 log = get_logger(__name__)
@@ -30,30 +30,34 @@ log = get_logger(__name__)
 DRAIN_SHARE: Final = 0.8
 
 
-def serve(settings: Settings, name: str, ready: Callable[[], None]) -> None:
-    """Run a worker until SIGTERM or SIGINT, then drain; `ready` is called once it has its lease."""
-    uvloop.run(_serve(settings, name, ready))
+def serve(settings: Settings, name: str, registry: Registry, pulse: Pulse) -> None:
+    """Run a worker until SIGTERM or SIGINT, then drain; it is ready once it has its lease."""
+    uvloop.run(_serve(settings, name, registry, pulse))
 
 
-async def _serve(settings: Settings, name: str, ready: Callable[[], None]) -> None:
-    worker = Worker(settings, name, open_store(settings), built_in_registry())
+async def _serve(settings: Settings, name: str, registry: Registry, pulse: Pulse) -> None:
+    worker = Worker(settings, name, open_store(settings), registry, pulse)
     loop = asyncio.get_running_loop()
+    pulse.beat_on(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
-    await worker.run(ready)
+    await worker.run()
 
 
 class Worker:
     """A worker that loses its lease lets go of everything and begins a new shift as a stranger."""
 
-    def __init__(self, settings: Settings, name: str, store: Store, registry: Registry) -> None:
+    def __init__(
+        self, settings: Settings, name: str, store: Store, registry: Registry, pulse: Pulse
+    ) -> None:
         self._name = name
+        self._pulse = pulse
         self._store = store
         self._plans = Plans(store)
         self._resources = Resources()
         self._threads = ThreadPoolExecutor(settings.workers.concurrency, thread_name_prefix=name)
         self._equipment = Equipment(
-            settings, store, self._plans, registry, self._resources, self._threads
+            settings, store, self._plans, registry, self._resources, self._threads, pulse
         )
         self._drain_s = DRAIN_SHARE * settings.shutdown.grace_s
         self._owner = Owner.of_this_process()
@@ -66,15 +70,15 @@ class Worker:
         if self._shift is not None:
             self._shift.drain()
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Work until stopped and drained; `ready` is called at the first lease."""
+    async def run(self) -> None:
+        """Work until stopped and drained; it is ready at the first lease."""
         shifts = 0
         while not self._stop.is_set():
             shifts += 1
             consumer = self._owner.consumer(self._name, shifts)
             if await self._enroll(consumer):
                 if shifts == 1:
-                    ready()
+                    self._pulse.ready()
                 await self._work(consumer)
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._resources.close()

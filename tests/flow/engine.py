@@ -13,6 +13,7 @@ from flowd.dag.definition import WorkflowDefinition
 from flowd.dag.states import ExecutionState
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
 from flowd.orchestrator.scheduler import Scheduler
+from flowd.pulse import Pulse
 from flowd.store import open_store
 from flowd.workers.registry import Registry
 from flowd.workers.worker import Worker
@@ -89,9 +90,10 @@ class Engine:
     async def add_worker(self) -> Worker:
         ready = asyncio.Event()
         name = f"worker-{len(self.workers) + 1}"
-        worker = Worker(self.settings, name, open_store(self.settings), Registry(self._handlers))
+        registry, pulse = Registry(self._handlers), Pulse(ready.set)
+        worker = Worker(self.settings, name, open_store(self.settings), registry, pulse)
         self.workers.append(worker)
-        self._tasks.append(asyncio.create_task(worker.run(ready.set)))
+        self._tasks.append(asyncio.create_task(worker.run()))
         await ready.wait()
         return worker
 

@@ -11,8 +11,13 @@ from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_worker
 from flowd.orchestrator.scheduler import Scheduler
+from flowd.pulse import Pulse
+from flowd.store import open_store
+from flowd.workers.registry import Registry
+from flowd.workers.worker import Worker
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
+from tests.private_server import PrivateServer
 
 
 async def consumers(engine: Engine) -> list[str]:
@@ -240,3 +245,18 @@ async def test_what_died_with_its_supervisor_is_given_away_at_the_second_sight(s
         await engine.add_worker()
         await engine.end(execution_id)
         assert [(execution_id, "A", 2)] == handlers.CALLS
+
+
+async def test_a_stop_while_redis_is_away_does_not_wait_for_it(brief_settings):
+    """It once waited for Redis to come back, until the supervisor lost its patience."""
+    away = PrivateServer()
+    away.start()
+    settings = brief_settings.with_redis_socket(away.socket_path)
+    ready = asyncio.Event()
+    worker = Worker(settings, "worker-1", open_store(settings), Registry({}), Pulse(ready.set))
+    running = asyncio.create_task(worker.run())
+    await ready.wait()
+    away.stop()
+    worker.stop()
+    async with asyncio.timeout(5):
+        await running

@@ -11,10 +11,13 @@ from tests.local_services import completion, json_reply, running_service
 
 
 def using(settings, llm_url):
-    """Settings that simulate nothing."""
+    """Settings that simulate nothing and may call the services of the tests."""
+    external = replace(
+        settings.handlers.call_external_service, simulated_hosts=(), allow=("127.0.0.1",)
+    )
     handlers = replace(
         settings.handlers,
-        call_external_service=replace(settings.handlers.call_external_service, simulated_hosts=()),
+        call_external_service=external,
         llm=replace(settings.handlers.llm, base_url=llm_url, model="tiny"),
     )
     return replace(settings, handlers=handlers)

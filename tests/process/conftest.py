@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.process.faulty import FaultyFlowd
 from tests.process.flowd_process import Flowd
 
 
@@ -17,6 +18,22 @@ def run_flowd(tmp_path: Path) -> Iterator[Callable[..., Flowd]]:
 
     def run(*arguments: str, **environ: str) -> Flowd:
         flowd = Flowd(tmp_path, arguments, **environ)
+        running.append(flowd)
+        return flowd
+
+    yield run
+    for flowd in running:
+        with flowd:
+            pass
+
+
+@pytest.fixture
+def run_faulty(tmp_path: Path) -> Iterator[Callable[..., FaultyFlowd]]:
+    """As `run_flowd`, with the handlers of `fault_handlers`."""
+    running: list[FaultyFlowd] = []
+
+    def run(*arguments: str, **environ: str) -> FaultyFlowd:
+        flowd = FaultyFlowd(tmp_path, arguments, **environ)
         running.append(flowd)
         return flowd
 

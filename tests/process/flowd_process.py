@@ -23,6 +23,8 @@ port = 0
 mode = "embedded"
 port = 0
 data_dir = "data"
+[handlers.call_external_service]
+allow = ["127.0.0.1"]
 """
 ENDED = ("COMPLETED", "FAILED")
 
@@ -30,11 +32,13 @@ ENDED = ("COMPLETED", "FAILED")
 class Flowd(Daemon):
     """A `flowd` command under test, with the clients a user has."""
 
+    module = "flowd.cli.main"
+
     def __init__(self, folder: Path, arguments: Sequence[str], **environ: str) -> None:
         config = folder / "flowd.toml"
         if not config.exists():
             config.write_text(CONFIG)
-        command = [sys.executable, "-m", "flowd.cli.main", *arguments]
+        command = [sys.executable, "-m", self.module, *arguments]
         self.environ = clean_environ() | environ
         data_dir = load_settings(config, {}, {}).redis.data_dir
         super().__init__(command, folder, data_dir, self.environ)

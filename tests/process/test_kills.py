@@ -72,7 +72,7 @@ def worker_with_connection(flowd: Flowd, url: str) -> str:
     raise AssertionError("no worker is calling the service")
 
 
-def test_a_worker_killed_in_a_node_costs_less_than_a_second(run_flowd: Run, gate: Gate) -> None:
+def test_p01_a_worker_killed_in_a_node_costs_less_than_a_second(run_flowd: Run, gate: Gate) -> None:
     flowd = run_flowd("start")
     flowd.wait_until_running()
     execution_id = flowd.submit_and_trigger(call(gate, "A"), node("B", "A"))
@@ -92,7 +92,7 @@ def test_a_worker_killed_in_a_node_costs_less_than_a_second(run_flowd: Run, gate
     assert {name for name in others if others[name] != after[name]} == {victim}
 
 
-def test_all_workers_killed_at_once_lose_nothing(run_flowd: Run, gate: Gate) -> None:
+def test_p02_all_workers_killed_at_once_lose_nothing(run_flowd: Run, gate: Gate) -> None:
     flowd = run_flowd("start", "--workers", "3")
     flowd.wait_until_running()
     execution_ids = [flowd.submit_and_trigger(call(gate, "A"), node("B", "A")) for _ in range(30)]
@@ -134,7 +134,9 @@ def test_sigterm_in_a_fan_out_ends_what_runs_and_a_new_start_finishes_the_rest(
     assert len(gate.calls) == 40
 
 
-def test_past_the_grace_period_work_is_cut_off_and_done_again(run_flowd: Run, gate: Gate) -> None:
+def test_p14_past_the_grace_period_work_is_cut_off_and_done_again(
+    run_flowd: Run, gate: Gate
+) -> None:
     flowd = run_flowd("start", FLOWD_SHUTDOWN__GRACE_S="0.5")
     flowd.wait_until_running()
     execution_id = flowd.submit_and_trigger(call(gate, "A"))
@@ -152,7 +154,9 @@ def test_past_the_grace_period_work_is_cut_off_and_done_again(run_flowd: Run, ga
     assert len(gate.calls) == 2
 
 
-def test_a_second_sigterm_ends_everything_within_two_seconds(run_flowd: Run, gate: Gate) -> None:
+def test_p14_a_second_sigterm_ends_everything_within_two_seconds(
+    run_flowd: Run, gate: Gate
+) -> None:
     flowd = run_flowd("start")
     flowd.wait_until_running()
     execution_id = flowd.submit_and_trigger(call(gate, "A"))
@@ -210,7 +214,7 @@ def status_of(flowd: Flowd, execution_id: str) -> str | None:
 NOOP = b'{"id": "A", "handler": "noop"}'
 
 
-def test_killed_api_processes_refuse_nobody(run_flowd: Run) -> None:
+def test_p04_killed_api_processes_refuse_nobody(run_flowd: Run) -> None:
     flowd = run_flowd("start", FLOWD_API__PROCESSES="2")
     flowd.wait_until_running()
     api = flowd.api
@@ -250,7 +254,7 @@ def test_killed_api_processes_refuse_nobody(run_flowd: Run) -> None:
     assert len(failures) <= 6 * len(clients)
 
 
-def test_a_scheduler_killed_again_and_again_is_back_each_time(run_flowd: Run) -> None:
+def test_p03_a_scheduler_killed_again_and_again_is_back_each_time(run_flowd: Run) -> None:
     flowd = run_flowd("start")
     flowd.wait_until_running()
     nodes = [node("N0"), *(node(f"N{i}", f"N{i - 1}") for i in range(1, 200))]
@@ -260,16 +264,20 @@ def test_a_scheduler_killed_again_and_again_is_back_each_time(run_flowd: Run) ->
         killed_at = time.monotonic()
         restarts = flowd.post("scheduler")["restarts"]
         flowd.kill("scheduler")
-        flowd.wait_for_post(
+        back = flowd.wait_for_post(
             "scheduler", lambda one, n=restarts: one["state"] == "RUNNING" and one["restarts"] > n
         )
-        assert time.monotonic() - killed_at < 1.5
+        # Its pauses grow from the second death in a row on.
+        assert time.monotonic() - killed_at < 1 + back["restarts"] * 0.3
 
     for execution_id in execution_ids:
         assert flowd.wait_for_execution(execution_id) == "COMPLETED"
+        attempts = flowd.redis.hvals(f"workflow:{execution_id}:attempts")
+        assert {attempt.split()[0] for attempt in attempts} == {"1"}
+    assert flowd.redis.xlen("workflow:tasks") == 0
 
 
-def test_a_frozen_supervisor_leaves_its_workers_working(run_flowd: Run) -> None:
+def test_p07_a_frozen_supervisor_leaves_its_workers_working(run_flowd: Run) -> None:
     flowd = run_flowd("start")
     flowd.wait_until_running()
     api = flowd.api
@@ -284,7 +292,7 @@ def test_a_frozen_supervisor_leaves_its_workers_working(run_flowd: Run) -> None:
     assert flowd.wait_for_end() == 0
 
 
-def test_every_child_is_gone_with_a_killed_supervisor(run_flowd: Run, gate: Gate) -> None:
+def test_p05_every_child_is_gone_with_a_killed_supervisor(run_flowd: Run, gate: Gate) -> None:
     flowd = run_flowd("start")
     flowd.wait_until_running()
     flowd.submit_and_trigger(call(gate, "A"))

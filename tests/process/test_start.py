@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import signal
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.daemon import wait_until
+from tests.daemon import is_all_running, wait_until
 from tests.private_server import PrivateServer
 from tests.process.flowd_process import CONFIG, Flowd, definition, node
 
@@ -57,7 +58,7 @@ def test_flags_win_over_the_file(run_flowd: Run) -> None:
     assert flowd.stdout.endswith("1 worker runs\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_ends_it_cleanly_with_nothing_left(run_flowd: Run, number: signal.Signals) -> None:
     flowd = run_flowd("start")
     flowd.wait_until_running()
@@ -85,7 +86,7 @@ def test_what_was_acknowledged_is_there_after_a_restart(run_flowd: Run) -> None:
     assert set(flowd.api.execution_results(execution_id)) == {"A", "B", "C"}
 
 
-def test_a_killed_supervisor_takes_everything_with_it_and_leaves_nothing_to_clean_up(
+def test_p05_a_killed_supervisor_takes_everything_with_it_and_leaves_nothing_to_clean_up(
     run_flowd: Run,
 ) -> None:
     first = run_flowd("start")
@@ -102,7 +103,7 @@ def test_a_killed_supervisor_takes_everything_with_it_and_leaves_nothing_to_clea
     assert second.wait_for_execution(second.submit_and_trigger(*CHAIN)) == "COMPLETED"
 
 
-def test_a_start_right_after_a_kill_does_not_meet_the_old_server(run_flowd: Run) -> None:
+def test_p05_a_start_right_after_a_kill_does_not_meet_the_old_server(run_flowd: Run) -> None:
     first = run_flowd("start")
     first.wait_until_running()
     execution_id = first.api.submit_workflow(definition(*CHAIN))
@@ -115,7 +116,7 @@ def test_a_start_right_after_a_kill_does_not_meet_the_old_server(run_flowd: Run)
     assert second.api.execution_status(execution_id) == "PENDING"
 
 
-def test_a_second_start_in_the_same_data_dir_names_the_first(run_flowd: Run) -> None:
+def test_p15_a_second_start_in_the_same_data_dir_names_the_first(run_flowd: Run) -> None:
     first = run_flowd("start")
     first.wait_until_running()
 
@@ -128,7 +129,7 @@ def test_a_second_start_in_the_same_data_dir_names_the_first(run_flowd: Run) -> 
     assert first.wait_for_execution(first.submit_and_trigger(*CHAIN)) == "COMPLETED"
 
 
-def test_a_taken_port_is_named_and_nothing_is_started(run_flowd: Run) -> None:
+def test_p12_a_taken_port_is_named_and_nothing_is_started(run_flowd: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
@@ -205,7 +206,7 @@ def test_with_a_port_the_embedded_server_answers_there_too(run_flowd: Run) -> No
     wait_until(lambda: f"uses the Redis at localhost:{port}" in role.stdout, "the role to run")
 
 
-def test_closed_standard_streams_are_no_reason_to_die(tmp_path: Path, run_flowd: Run) -> None:
+def test_p17_closed_standard_streams_are_no_reason_to_die(tmp_path: Path, run_flowd: Run) -> None:
     flowd = run_flowd("start")
     flowd.wait_until_running()
     flowd.signal(signal.SIGTERM)
@@ -222,7 +223,7 @@ def test_closed_standard_streams_are_no_reason_to_die(tmp_path: Path, run_flowd:
     assert flowd.wait_for_end() == 0
 
 
-def test_a_log_that_nobody_reads_does_not_stop_it(tmp_path: Path, run_flowd: Run) -> None:
+def test_p17_a_log_that_nobody_reads_does_not_stop_it(tmp_path: Path, run_flowd: Run) -> None:
     flowd = run_flowd("start")
     flowd.wait_until_running()
     flowd.signal(signal.SIGTERM)
@@ -284,8 +285,38 @@ def test_help_names_every_command() -> None:
     assert set(re.findall(r"^  (\w+) ", text, flags=re.M)) >= {
         "start",
         "status",
+        "top",
+        "stop",
+        "reload",
+        "restart",
+        "scale",
+        "logs",
         "api",
         "scheduler",
         "worker",
         "demo",
     }
+
+
+def test_a_terminal_that_is_closed_ends_it(tmp_path: Path, run_flowd: Run) -> None:
+    """SIGHUP is a reload, but not where it says that nobody is there any more."""
+    flowd = run_flowd("status")
+    flowd.wait_for_end()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "flowd.cli.main", "start"],
+            {**flowd.environ, "FLOWD_LOG__FILE": "log"},
+        )
+    try:
+        wait_until(lambda: (status := flowd.status()) and is_all_running(status), "the start")
+        # A reload, as long as the terminal is there.
+        os.kill(pid, signal.SIGHUP)
+        wait_until(lambda: "supervisor.reloaded" in (tmp_path / "log").read_text(), "the reload")
+    finally:
+        os.close(terminal)
+
+    wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, "its end")
+    assert '"signal": "SIGTERM"' in (tmp_path / "log").read_text()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 
-from tests.process.flowd_process import Flowd
+from tests.process.flowd_process import Flowd, node
 
 Run = Callable[..., Flowd]
 
@@ -37,12 +38,19 @@ def test_the_table_shows_every_process(run_flowd: Run) -> None:
     assert head.startswith(f"flowd (pid {flowd.process.pid}) is RUNNING for ")
     assert places.startswith(f"API {status['api']}, Redis embedded at {flowd.data_dir}/redis.sock")
     assert empty == ""
-    assert titles.split() == ["NAME", "ROLE", "PID", "STATE", "UPTIME", "RESTARTS", "LAST", "EXIT"]
+    assert re.split("  +", titles) == [
+        "NAME", "ROLE", "PID", "STATE", "UPTIME", "RESTARTS", "MEMORY", "CPU", "IN FLIGHT", "DONE",
+        "LAST EXIT",
+    ]  # fmt: skip
     assert [row.split()[0] for row in rows] == [one["name"] for one in status["processes"]]
-    name, role, pid, state, _, restarts, *last_exit = rows[-1].split()
+    name, role, pid, state, _, restarts, memory, cpu, in_flight, done, last_exit = re.split(
+        "  +", rows[-1]
+    )
     assert (name, role, state, restarts) == ("worker-2", "worker", "RUNNING", "1")
     assert pid == str(flowd.post("worker-2")["pid"])
-    assert " ".join(last_exit) == "was killed by SIGKILL"
+    assert re.fullmatch(r"\d+ MB", memory)
+    assert re.fullmatch(r"\d+%", cpu)
+    assert (in_flight, done, last_exit) == ("0", "0", "was killed by SIGKILL")
 
 
 def test_json_holds_the_same(run_flowd: Run) -> None:
@@ -60,6 +68,11 @@ def test_json_holds_the_same(run_flowd: Run) -> None:
         "state",
         "uptime_s",
         "restarts",
+        "memory_mb",
+        "own_memory_mb",
+        "cpu_percent",
+        "in_flight",
+        "done",
         "last_exit",
     }
 
@@ -106,3 +119,16 @@ def test_a_flowd_that_does_not_answer_is_in_an_unknown_state(run_flowd: Run) -> 
 
     assert answer.returncode == 4
     assert "does not answer" in answer.stderr
+
+
+def test_it_counts_the_nodes_that_run_and_those_that_are_done(run_flowd: Run) -> None:
+    flowd = run_flowd("start", "--workers", "1")
+    flowd.wait_until_running()
+    nodes = [node(f"N{number}") for number in range(150)]
+    bad = node("bad", handler="unreliable_handler", failure_rate=1)
+
+    flowd.wait_for_execution(flowd.submit_and_trigger(*nodes, bad))
+
+    worker = flowd.wait_for_post("worker-1", lambda one: one["done"] == 151)
+    assert worker["in_flight"] == 0
+    assert re.findall(r"0 +(\d+) +-$", ask_status(flowd).stdout, re.MULTILINE) == ["151"]

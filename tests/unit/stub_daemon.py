@@ -5,84 +5,125 @@ A role is `name:kind:behaviour`, the behaviour one of the functions below.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from flowd.cli.exit_codes import exit_code_of
-from flowd.errors import CrashLoop
+from flowd.errors import CrashLoop, InvalidSettings, Problem
 from flowd.log import set_up_log
+from flowd.pulse import Pulse
 from flowd.supervisor.child import Kind, Role
+from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.supervisor import Supervisor
 
-Ready = Callable[[], None]
 
-
-def serve(_folder: Path, ready: Ready) -> None:
+def serve(_folder: Path, pulse: Pulse) -> None:
     """Work until SIGTERM, as a real role does."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
-    ready()
+    pulse.ready()
     signal.sigwait((signal.SIGTERM,))
 
 
-def stubborn(_folder: Path, ready: Ready) -> None:
+def stubborn(_folder: Path, pulse: Pulse) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    ready()
+    pulse.ready()
     while True:
         signal.pause()
 
 
-def die_soon(_folder: Path, ready: Ready) -> None:
-    ready()
+def die_soon(_folder: Path, pulse: Pulse) -> None:
+    pulse.ready()
     time.sleep(0.1)
     sys.exit(7)
 
 
-def leave_quietly(_folder: Path, ready: Ready) -> None:
-    ready()
+def leave_quietly(_folder: Path, pulse: Pulse) -> None:
+    pulse.ready()
     os._exit(0)
 
 
-def break_down(_folder: Path, _ready: Ready) -> None:
+def break_down(_folder: Path, _pulse: Pulse) -> None:
     raise RuntimeError("no such module: the reason to be seen")
 
 
-def hang(_folder: Path, _ready: Ready) -> None:
+def hang(_folder: Path, _pulse: Pulse) -> None:
     while True:
         signal.pause()
 
 
-def breed(folder: Path, ready: Ready) -> None:
+def breed(folder: Path, pulse: Pulse) -> None:
     """A handler's own child, which would outlive the worker."""
     process = subprocess.Popen(["sleep", "1000"])
     (folder / "grandchild").write_text(str(process.pid))
-    serve(folder, ready)
+    serve(folder, pulse)
 
 
-def need_a_file(folder: Path, ready: Ready) -> None:
+def need_a_file(folder: Path, pulse: Pulse) -> None:
     """Becomes ready once the folder holds `allowed`, at the first try or never."""
     while not (folder / "allowed").exists():
         time.sleep(0.01)
-    serve(folder, ready)
+    serve(folder, pulse)
 
 
-def write_order(folder: Path, ready: Ready) -> None:
+def write_order(folder: Path, pulse: Pulse) -> None:
     """Says in the file `order` when it was asked to stop."""
-    serve(folder, ready)
+    serve(folder, pulse)
     with (folder / "order").open("a") as file:
         file.write(f"{os.getpid()}\n")
+
+
+def busy(_folder: Path, pulse: Pulse) -> None:
+    """Uses a tenth of a processor, and has done one node."""
+    pulse.note_work(0, 1)
+    pulse.ready()
+    while True:
+        until = time.process_time() + 0.01
+        while time.process_time() < until:
+            pass
+        time.sleep(0.1)
+
+
+def beat(folder: Path, pulse: Pulse) -> None:
+    """An event loop as the real roles have it; it stands still once the folder holds `freeze`.
+
+    The file `done` says how many more nodes it has done, `ballast_mb` how much memory to take.
+    """
+
+    def look() -> None:
+        if (folder / "freeze").exists():
+            (folder / "frozen").write_text(str(os.getpid()))
+            time.sleep(1000)
+        if (folder / "done").exists():
+            pulse.note_work(3, int((folder / "done").read_text()))
+            (folder / "done").unlink()
+        if (folder / "ballast_mb").exists():
+            ballast.append(b"x" * (int((folder / "ballast_mb").read_text()) * 2**20))
+            (folder / "ballast_mb").unlink()
+        loop.call_later(0.01, look)
+
+    ballast: list[bytes] = []
+    loop = asyncio.new_event_loop()
+    loop.add_signal_handler(signal.SIGTERM, loop.stop)
+    pulse.beat_on(loop)
+    pulse.ready()
+    look()
+    loop.run_forever()
 
 
 BEHAVIOURS = {
     one.__name__: one
     for one in (
         serve,
+        beat,
+        busy,
         stubborn,
         die_soon,
         leave_quietly,
@@ -100,10 +141,16 @@ def build_role(folder: Path, text: str) -> Role:
     act = BEHAVIOURS[behaviour]
     if kind != Kind.SERVER:
         limit_s = 0.3 if behaviour == "hang" else None
-        return Role(name, Kind(kind), partial(act, folder), start_limit_s=limit_s)
+        return Role(
+            name,
+            Kind(kind),
+            partial(act, folder),
+            start_limit_s=limit_s,
+            has_pulse=act is beat,
+        )
     # Another program cannot call `ready`; the supervisor has to ask.
     is_ready = (folder / "server_is_up").exists
-    return Role(name, Kind.SERVER, lambda _: act(folder, lambda: None), is_ready, tries_max=1)
+    return Role(name, Kind.SERVER, lambda _: act(folder, Pulse()), is_ready, tries_max=1)
 
 
 def record_recovery(folder: Path, pid: int, cause: str, is_blamed: bool) -> None:
@@ -111,13 +158,32 @@ def record_recovery(folder: Path, pid: int, cause: str, is_blamed: bool) -> None
         file.write(json.dumps([pid, cause, is_blamed]) + "\n")
 
 
+def build_lineup(folder: Path, roles: Sequence[str]) -> Lineup:
+    return Lineup(
+        [build_role(folder, text) for text in roles],
+        grace_s=float(os.environ.get("STUB_GRACE_S", "10")),
+        worker=lambda name: build_role(folder, f"{name}:worker:serve"),
+        hung_after_s=float(os.environ.get("STUB_HUNG_AFTER_S", "0")),
+        tasks_max=int(os.environ.get("STUB_TASKS_MAX", "0")),
+        memory_max_mb=int(os.environ.get("STUB_MEMORY_MAX_MB", "0")),
+    )
+
+
+def reload(folder: Path) -> Lineup:
+    """The file `roles` says what is to run from now on."""
+    roles = (folder / "roles").read_text().split()
+    if not roles:
+        raise InvalidSettings([Problem("roles", "bad_value", "nothing would run")])
+    return build_lineup(folder, roles)
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     set_up_log(process="supervisor")
     supervisor = Supervisor(
-        [build_role(folder, text) for text in sys.argv[2:]],
+        build_lineup(folder, sys.argv[2:]),
         data_dir=folder,
-        grace_s=float(os.environ.get("STUB_GRACE_S", "10")),
+        reload=lambda: reload(folder),
         recover=partial(record_recovery, folder),
         announce=lambda: print("announced", flush=True),
     )

@@ -29,7 +29,7 @@ def app(tmp_path: Path) -> Starlette:
     config = tmp_path / "flowd.toml"
     config.touch()
     nowhere = load_settings(config, {}, {}).with_redis_socket(str(tmp_path / "no.sock"))
-    return create_app(open_store(nowhere), ("noop",))
+    return create_app(open_store(nowhere), {"noop": None})
 
 
 @pytest.fixture

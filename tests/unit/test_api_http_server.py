@@ -42,6 +42,11 @@ class Running:
         self.is_stopping = True
         os.kill(os.getpid(), signal.SIGTERM)
 
+    async def is_closed(self) -> None:
+        """Return when the server has seen the signal, and closed its listener."""
+        while self.listener.fileno() != -1:  # noqa: ASYNC110 - a descriptor tells nobody
+            await asyncio.sleep(0.01)
+
     def ready(self) -> None:
         self.ready_calls += 1
         self.is_ready.set()
@@ -250,3 +255,22 @@ def test_a_second_signal_ends_without_waiting() -> None:
     started = time.monotonic()
     run(story, grace_s=60)
     assert time.monotonic() - started < 3
+
+
+def test_a_stop_still_answers_a_request_that_was_on_its_way() -> None:
+    async def story(running: Running) -> None:
+        used_reader, used = await running.connect()
+        used.write(b"GET /quick HTTP/1.1\r\nHost: a\r\n\r\n")
+        await used_reader.readuntil(b"quick")
+        new_reader, new = await running.connect()
+        running.stop()
+        await running.is_closed()
+
+        for reader, writer in ((used_reader, used), (new_reader, new)):
+            writer.write(b"GET /quick HTTP/1.1\r\nHost: a\r\n\r\n")
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"connection: close\r\n" in answer
+            writer.close()
+
+    run(story)

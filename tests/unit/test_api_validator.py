@@ -15,7 +15,7 @@ from flowd.api.validator import CONFIG_LEVELS_MAX, NODES_MAX, validate_workflow
 from flowd.dag.definition import WorkflowDefinition
 from flowd.errors import InvalidWorkflow, Problem
 
-HANDLERS = ("noop", "call_external_service", "llm")
+HANDLERS = dict.fromkeys(("noop", "call_external_service", "llm"))
 
 
 def node(node_id: Any, *dependencies: Any, handler: Any = "noop", **config: Any) -> dict[str, Any]:
@@ -370,3 +370,18 @@ def test_any_document_is_refused_with_problems_or_stored_without_loss(document: 
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]",:0 \\u', max_size=60).map(str.encode))
 def test_any_bytes_are_refused_with_problems(body: bytes) -> None:
     assert problems(body)
+
+
+def test_what_a_handler_finds_wrong_in_its_config_is_reported_with_the_rest() -> None:
+    def check(config: dict[str, Any], path: str) -> list[Problem]:
+        return [Problem(f"{path}.config.{key}", "bad_config", "wrong") for key in config]
+
+    document = workflow(node("A", x=1), node("B", "Z", y="{{ A.x }}"))
+    with pytest.raises(InvalidWorkflow) as refused:
+        validate_workflow(orjson.dumps(document), {"noop": check})
+
+    assert {(problem.path, problem.code) for problem in refused.value.problems} >= {
+        ("dag.nodes[0].config.x", "bad_config"),
+        ("dag.nodes[1].config.y", "bad_config"),
+        ("dag.nodes[1].dependencies[0]", "unknown_dependency"),
+    }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import socket
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,10 +18,9 @@ import pytest
 import uvloop
 
 from flowd.config import Settings
-from flowd.errors import HandlerFailed
-from flowd.workers import http_client
+from flowd.errors import Fail, HandlerFailed, Retry
 from flowd.workers.registry import HandlerContext, Resources, built_in_registry
-from tests.handler_calls import run_handler
+from tests.handler_calls import LOCAL, run_handler, settings_with
 from tests.local_services import Reply, Request, Service, json_reply, running_service
 
 SIMULATED = "http://service-a"
@@ -46,7 +48,7 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings()
+    return LOCAL
 
 
 def with_timeout(settings: Settings, timeout_s: float) -> Settings:
@@ -90,6 +92,209 @@ def test_a_text_body_and_headers_are_sent_as_given(service: Service) -> None:
     assert request.headers["content-type"] == "text/csv"
     assert request.headers["x-id"] == "7"
     assert request.headers["idempotency-key"] == "mine"
+
+
+def test_params_are_added_to_the_query_encoded(service: Service) -> None:
+    params = {"q": "a b&c=d\r\n", "n": 1, "on": True, "tag": ["x", "y"]}
+    call({"url": f"{service.url}/path?a=1#part", "params": params})
+
+    expected = "/path?a=1&q=a%20b%26c%3Dd%0D%0A&n=1&on=true&tag=x&tag=y"
+    assert service.requests[0].target == expected
+
+
+def test_a_form_is_sent_encoded_with_its_type(service: Service) -> None:
+    call({"url": service.url, "method": "POST", "form": {"a": "ä&b", "c": [1, 2.5]}})
+
+    (request,) = service.requests
+    assert request.body == b"a=%C3%A4%26b&c=1&c=2.5"
+    assert request.headers["content-type"] == "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    ("auth", "header"),
+    [
+        ({"bearer": "key"}, "Bearer key"),
+        ({"basic": {"username": "me", "password": "a:ü"}}, "Basic bWU6YTrDvA=="),
+    ],
+)
+def test_auth_becomes_the_authorization_header(
+    service: Service, auth: dict[str, Any], header: str
+) -> None:
+    call({"url": service.url, "auth": auth})
+
+    assert service.requests[0].headers["authorization"] == header
+
+
+def test_a_traceparent_is_passed_on_as_it_is(service: Service) -> None:
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    call({"url": service.url, "headers": {"traceparent": traceparent}})
+
+    assert service.requests[0].headers["traceparent"] == traceparent
+
+
+@pytest.mark.parametrize(
+    ("expected", "status", "is_success"),
+    [
+        ("2xx", 204, True),
+        (404, 404, True),
+        ([200, 404], 404, True),
+        ([200, "4xx"], 418, True),
+        (404, 200, False),
+        ("5xx", 404, False),
+        (302, 302, True),
+    ],
+)
+def test_the_expected_status_decides(expected: Any, status: int, is_success: bool) -> None:
+    headers = {"Location": "/new"} if status == 302 else {}
+    config = {"expected_status": expected, "follow_redirects": True}
+    with running_service(answering(Reply(status, b"", headers))) as service:
+        if is_success:
+            assert call({"url": service.url, **config}) == {"data": "", "status_code": status}
+        else:
+            assert f"answered {status}" in failure_of({"url": service.url, **config})
+
+
+def test_redirects_are_followed_when_the_node_says_so() -> None:
+    def answer(request: Request) -> Reply:
+        if request.target == "/old":
+            return Reply(302, headers={"Location": "/new"})
+        return json_reply({"method": request.method, "key": request.headers["x-key"]})
+
+    with running_service(answer) as service:
+        config = {"url": f"{service.url}/old", "method": "POST", "json": 1}
+        config |= {"headers": {"X-Key": "k"}, "follow_redirects": True}
+        assert call(config)["data"] == {"method": "GET", "key": "k"}
+
+
+def test_a_redirect_to_another_host_takes_no_header_of_the_config_along(service: Service) -> None:
+    with running_service(answering(Reply(307, headers={"Location": service.url}))) as first:
+        config = {"url": first.url, "method": "POST", "json": 1, "auth": {"bearer": "secret"}}
+        call({**config, "headers": {"X-Key": "secret"}, "follow_redirects": True})
+
+    (request,) = service.requests
+    assert request.json == 1
+    assert "secret" not in str(request.headers)
+    assert not {"authorization", "x-key", "idempotency-key"} & request.headers.keys()
+
+
+def test_redirects_without_end_are_given_up() -> None:
+    with running_service(answering(Reply(302, headers={"Location": "/again"}))) as service:
+        text = failure_of({"url": service.url, "follow_redirects": True})
+
+        assert text == f"GET {service.url}: redirected more than 5 times"
+        assert len(service.requests) == 6
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "after_s"),
+    [
+        (429, "7", 7.0),
+        (503, "0", 0.0),
+        (503, "999999999", 86400.0),
+        (500, "", None),
+        (429, "soon", None),
+        (503, "Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
+    ],
+)
+def test_an_overloaded_server_says_when_to_come_back(
+    status: int, header: str, after_s: float | None
+) -> None:
+    with running_service(answering(Reply(status, b"busy", {"Retry-After": header}))) as service:
+        with pytest.raises(Retry) as failure:
+            call({"url": service.url})
+
+        assert failure.value.after_s == after_s
+        assert str(failure.value) == f"GET {service.url}: answered {status}: busy"
+
+
+def test_the_time_out_of_the_node_stands_over_the_setting(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        text = failure_of({"url": url, "timeout_s": 0.1}, with_timeout(settings, 60))
+
+        assert text == f"GET {url}: no complete answer within 0.1 s"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "2130706433",
+        "0x7f000001",
+        "017700000001",
+        "127.1",
+        "0",
+        "localhost",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "user@127.0.0.1",
+    ],
+)
+def test_this_machine_is_not_called_without_an_entry_however_it_is_written(
+    host: str, service: Service
+) -> None:
+    with pytest.raises(Fail, match=r"the call is not allowed: .* address; an entry in"):
+        call({"url": f"http://{host}:{service.server_port}"}, Settings())
+
+    assert service.requests == []
+
+
+def test_a_refusal_says_what_would_allow_the_call() -> None:
+    text = failure_of({"url": "http://169.254.169.254/latest"}, Settings())
+
+    assert text == (
+        "GET http://169.254.169.254/latest: the call is not allowed: 169.254.169.254 is a "
+        "link-local address; an entry in [handlers.call_external_service] allow allows it, such as "
+        "'169.254.169.254:80'"
+    )
+
+
+@pytest.mark.parametrize("target", ["http://169.254.169.254/", "http://127.0.0.2:1/"])
+def test_a_redirect_passes_the_same_gate(target: str) -> None:
+    with running_service(answering(Reply(302, headers={"Location": target}))) as service:
+        text = failure_of({"url": service.url, "follow_redirects": True})
+
+    assert "the call is not allowed" in text
+
+
+def test_an_entry_allows_its_port_and_no_other(service: Service) -> None:
+    entry = f"127.0.0.1:{service.server_port}"
+    settings = settings_with("call_external_service", allow=(entry,))
+
+    assert call({"url": service.url}, settings)["status_code"] == 200
+    assert "not allowed" in failure_of({"url": "http://127.0.0.1:1"}, settings)
+
+
+def test_a_name_that_rebinds_is_resolved_once_and_the_checked_address_is_called(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def resolve(_loop: Any, host: str, port: int, **_options: Any) -> list[Any]:
+        asked.append(host)
+        address = "127.0.0.1" if len(asked) == 1 else "127.0.0.2"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr("asyncio.base_events.BaseEventLoop.getaddrinfo", resolve)
+    monkeypatch.setattr("tests.handler_calls.run_loop", asyncio.run)
+
+    url = f"http://rebind.example:{service.server_port}"
+    assert call({"url": url})["status_code"] == 200
+    assert "127.0.0.2 is a loopback address" in failure_of({"url": url})
+    assert asked == ["rebind.example", "rebind.example"]
+
+
+def test_through_a_proxy_a_host_that_is_an_address_is_checked(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", service.url)
+    monkeypatch.setenv("no_proxy", "direct.example")
+
+    assert call({"url": "http://name.example/x"}, Settings())["data"] == {"n": 1}
+    assert service.requests[0].target == "http://name.example/x"
+    for host in ("127.0.0.1", "0x7f.1", "[::1]"):
+        assert "a loopback address" in failure_of({"url": f"http://{host}/"}, Settings())
 
 
 def test_rendered_text_travels_percent_encoded(service: Service) -> None:
@@ -219,15 +424,32 @@ def _drip(listener: socket.socket) -> None:
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_an_answer_larger_than_the_limit_is_refused_however_it_is_packed(
-    encoding: str, monkeypatch: pytest.MonkeyPatch
+    encoding: str,
 ) -> None:
-    monkeypatch.setattr(http_client, "ANSWER_MAX_BYTES", 1024 * 1024)
+    settings = settings_with("call_external_service", answer_max_mb=1.0)
     body = b"x" * (1024 * 1024 + 1)
     packed = gzip.compress(body) if encoding == "gzip" else body
     headers = {"Content-Encoding": encoding, "Content-Type": "text/plain"}
 
     with running_service(answering(Reply(200, packed, headers))) as service:
-        assert failure_of({"url": service.url}).endswith("the answer is larger than 1 MiB")
+        text = failure_of({"url": service.url, "answer_max_bytes": 2 << 20}, settings)
+        assert text.endswith("the answer is larger than 1 MiB")
+
+
+def test_a_gzip_bomb_is_refused_after_the_limit_not_after_all_of_it() -> None:
+    packer = zlib.compressobj(wbits=31)
+    zeros = bytes(1 << 20)
+    bomb = b"".join(packer.compress(zeros) for _ in range(256)) + packer.flush()
+    headers = {"Content-Encoding": "gzip", "Content-Type": "text/plain"}
+
+    with running_service(answering(Reply(200, bomb, headers))) as service:
+        tracemalloc.start()
+        text = failure_of({"url": service.url, "answer_max_bytes": 1 << 20})
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+    assert text.endswith("the answer is larger than 1 MiB")
+    assert peak_bytes < 16 << 20
 
 
 def test_no_cookie_passes_from_one_call_to_another() -> None:
@@ -250,7 +472,7 @@ def run_twice(url: str) -> None:
         resources = Resources()
         function = built_in_registry().load("call_external_service").function
         for node_id in ("A", "B"):
-            await function({"url": url}, HandlerContext("e1", node_id, 1, Settings(), resources))
+            await function({"url": url}, HandlerContext("e1", node_id, 1, LOCAL, resources))
         await resources.close()
 
     uvloop.run(both())
@@ -297,14 +519,31 @@ def test_an_empty_list_simulates_nothing(settings: Settings) -> None:
         ({"url": "ftp://h/x"}, "config.url: a url begins with http:// or https:// and a host"),
         ({"url": "http:///x"}, "config.url: a url begins with http:// or https:// and a host"),
         ({"url": "http://h:x/"}, "config.url is not a url: invalid port: 'x'"),
+        ({"url": "http://0177.0.0.1/"}, "config.url is not a url: invalid IPv4 address"),
         ({"url": "http://[::1/"}, "config.url is not a url: Invalid IPv6 URL"),
         ({"url": "http://h\r\nX: y/"}, "config.url is not a url: invalid non-printable ASCII"),
         ({"url": SIMULATED, "method": "GET /"}, "config.method: string should match pattern"),
-        ({"url": SIMULATED, "json": 1, "body": "x"}, "json and body exclude each other"),
+        ({"url": SIMULATED, "json": 1, "body": "x"}, "json, body and form exclude each other"),
         ({"url": SIMULATED, "body": 1}, "config.body: input should be a valid string"),
         ({"url": SIMULATED, "headers": {"a b": "x"}}, "header 'a b' holds a character"),
         ({"url": SIMULATED, "headers": {"a": "x\r\nb: c"}}, "header 'a' holds a character"),
         ({"url": SIMULATED, "headers": {"Content-Length": "1"}}, "is set by flowd from the body"),
+        ({"url": SIMULATED, "form": {}, "body": "x"}, "json, body and form exclude each other"),
+        ({"url": SIMULATED, "auth": {}}, "config.auth: give either basic or bearer"),
+        ({"url": SIMULATED, "auth": {"bearer": "k\r\n"}}, "the token holds a character"),
+        (
+            {"url": SIMULATED, "auth": {"bearer": "k"}, "headers": {"Authorization": "x"}},
+            "auth and an authorization header exclude each other",
+        ),
+        (
+            {"url": SIMULATED, "auth": {"basic": {"username": "a:b", "password": ""}}},
+            "config.auth.basic.username: a username of basic auth holds no colon",
+        ),
+        ({"url": SIMULATED, "expected_status": 99}, "config.expected_status"),
+        ({"url": SIMULATED, "expected_status": "6xx"}, "config.expected_status"),
+        ({"url": SIMULATED, "expected_status": []}, "config.expected_status"),
+        ({"url": SIMULATED, "timeout_s": 0}, "config.timeout_s: input should be greater than 0"),
+        ({"url": SIMULATED, "params": {"a": {}}}, "config.params.a"),
         ({"url": SIMULATED, "uri": "x"}, "config.uri is not known to this handler; did you mean"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flowd.config import Settings
-from flowd.errors import HandlerFailed
+from flowd.errors import HandlerFailed, Retry
 from tests.handler_calls import run_handler
 from tests.local_services import Reply, Request, Service, completion, json_reply, running_service
 
@@ -99,6 +99,79 @@ def test_a_prompt_that_is_a_whole_value_is_sent_as_compact_json(server: Service)
     assert server.requests[0].json["messages"][0]["content"] == '{"a":[1,"ä"]}'
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}, "note": {"default": None}},
+    "required": ["n"],
+}
+WITH_SCHEMA = {"type": "json_schema", "json_schema": {"name": "number", "schema": SCHEMA}}
+
+
+@pytest.mark.parametrize(
+    ("response_format", "text", "answer"),
+    [
+        ({"type": "text"}, '{"n": 4}', '{"n": 4}'),
+        ({"type": "json_object"}, ' {"n": 4} ', {"n": 4}),
+        ({"type": "json_object"}, '```json\n{"n": 4}\n```\n', {"n": 4}),
+        (WITH_SCHEMA, '{"n": 4}', {"n": 4}),
+    ],
+)
+def test_a_response_format_is_sent_and_the_answer_parsed(
+    response_format: dict[str, Any], text: str, answer: Any
+) -> None:
+    with running_service(answering(completion(text))) as server:
+        config = {"prompt": "2 + 2?", "response_format": response_format}
+        output = ask(config, settings_for(server.url))
+
+        assert output["answer"] == answer
+        assert server.requests[0].json["response_format"] == response_format
+
+
+@pytest.mark.parametrize(
+    ("response_format", "text", "error"),
+    [
+        ({"type": "json_object"}, "Four.", "the model's answer is not JSON"),
+        ({"type": "json_object"}, "[4]", "the model's answer is not a JSON object: [4]"),
+        (WITH_SCHEMA, '{"n": "x"}', "does not fit the schema: answer.n: 'x' is not of type"),
+        (WITH_SCHEMA, "{}", "does not fit the schema: answer: 'n' is a required property"),
+    ],
+)
+def test_an_answer_of_another_format_fails_the_node(
+    response_format: dict[str, Any], text: str, error: str
+) -> None:
+    with running_service(answering(completion(text))) as server:
+        config = {"prompt": "2 + 2?", "response_format": response_format}
+        assert error in failure_of(config, settings_for(server.url))
+
+
+def test_a_schema_is_never_fetched_from_anywhere() -> None:
+    with running_service(answering(completion("{}"))) as server:
+        schema = {"$ref": f"{server.url}/schema.json"}
+        wanted = {"type": "json_schema", "json_schema": {"schema": schema}}
+        config = {"prompt": "x", "response_format": wanted}
+
+        text = failure_of(config, settings_for(server.url))
+
+        assert "the schema refers to what is not in it" in text
+        assert [request.method for request in server.requests] == ["POST"]
+
+
+def test_an_overloaded_model_is_retried_when_its_server_says() -> None:
+    with running_service(answering(Reply(429, b"slow down", {"Retry-After": "3"}))) as server:
+        with pytest.raises(Retry, match="answered 429: slow down") as failure:
+            ask({"prompt": "hi"}, settings_for(server.url))
+
+        assert failure.value.after_s == 3.0
+
+
+def test_the_server_of_the_settings_may_be_anywhere_but_only_it(server: Service) -> None:
+    settings = settings_for(server.url)
+    assert ask({"prompt": "hi"}, settings)["answer"] == "Four."
+
+    with pytest.raises(HandlerFailed, match="the call is not allowed"):
+        run_handler("call_external_service", {"url": server.url}, settings=settings)
+
+
 @pytest.mark.parametrize(
     ("config", "answer"),
     [
@@ -148,6 +221,20 @@ def test_a_key_that_cannot_be_sent_is_not_shown(server: Service, api_key: str) -
         ({"messages": []}, "config.messages: list should have at least 1 item"),
         ({"prompt": "x", "max_tokens": 0}, "config.max_tokens: input should be greater than"),
         ({"prompt": "x", "temperature": -1}, "config.temperature: input should be greater than"),
+        (
+            {"prompt": "x", "response_format": {"type": "json_schema"}},
+            "config.response_format: json_schema belongs to the type 'json_schema'",
+        ),
+        (
+            {
+                "prompt": "x",
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"schema": {"type": "strin"}},
+                },
+            },
+            "config.response_format.json_schema.schema: this is no JSON Schema: schema.type",
+        ),
         ({"promt": "x"}, "config.promt is not known to this handler; did you mean 'prompt'?"),
     ],
 )

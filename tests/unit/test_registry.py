@@ -11,7 +11,15 @@ import pytest
 from flowd.errors import UnknownHandler
 from flowd.workers.registry import HandlerContext, Registry, built_in_registry, handler
 
-BUILT_IN = ("noop", "call_external_service", "llm", "unreliable_handler")
+BUILT_IN = (
+    "noop",
+    "call_external_service",
+    "llm",
+    "unreliable_handler",
+    "delay",
+    "transform",
+    "shell",
+)
 
 
 @handler("of_this_module")
@@ -19,7 +27,7 @@ def _of_this_module(_config: dict[str, Any], _context: HandlerContext) -> dict[s
     return {}
 
 
-def test_the_built_in_handlers_are_the_four_documented_ones() -> None:
+def test_the_built_in_handlers_are_the_documented_ones() -> None:
     assert built_in_registry().names() == BUILT_IN
 
 
@@ -30,6 +38,9 @@ def test_the_built_in_handlers_are_the_four_documented_ones() -> None:
         ("call_external_service", "async"),
         ("llm", "async"),
         ("unreliable_handler", "inline"),
+        ("delay", "async"),
+        ("transform", "thread"),
+        ("shell", "async"),
     ],
 )
 def test_every_built_in_handler_loads(name: str, kind: str) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,3 +124,25 @@ def test_a_folder_with_a_very_long_path_has_a_control_socket_too(tmp_path: Path)
 def test_where_nobody_listens_asking_says_so(tmp_path: Path) -> None:
     with pytest.raises(ControlUnavailable):
         ask(tmp_path / "absent", "status")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_another_user_is_not_listened_to(tmp_path: Path) -> None:
+    program = (
+        "import os, socket, sys; os.setgroups([]); os.setuid(65534); "
+        "connection = socket.socket(socket.AF_UNIX); connection.connect('control.sock'); "
+        'connection.sendall(b\'{"command": "status"}\\n\'); print(connection.recv(100))'
+    )
+    # Somebody has opened what is closed to all others.
+    (tmp_path / SOCKET_FILE).chmod(0o777)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
+            folder.chmod(0o755)
+
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert run.stdout in ("b''\n", "") or "reset" in run.stderr.lower(), run.stderr
+    assert "pid" not in run.stdout
+    assert ask(tmp_path, "status") == {"pid": 1}

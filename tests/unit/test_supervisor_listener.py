@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from flowd.config import ApiSettings
 from flowd.errors import AlreadyRunning, InvalidSettings
-from flowd.supervisor.listener import bind_listener, url_of
+from flowd.supervisor.listener import bind_listener, take_passed_listener, url_of
 
 
 def test_port_zero_gets_a_port_and_the_url_says_which() -> None:
@@ -46,3 +49,71 @@ def test_a_restart_does_not_wait_for_old_connections() -> None:
             # The side that closes first keeps the address in TIME_WAIT.
             accepted.close()
     bind_listener(ApiSettings(port=address[1])).close()
+
+
+def test_a_unix_socket_is_for_its_user_and_group(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    with bind_listener(ApiSettings(socket=path)) as listener:
+        assert url_of(listener) == f"unix:{path}"
+        assert path.stat().st_mode & 0o777 == 0o660
+        with pytest.raises(AlreadyRunning, match=r"something else at .*api\.sock"):
+            bind_listener(ApiSettings(socket=path))
+    # Its owner is gone, its file is not.
+    bind_listener(ApiSettings(socket=path)).close()
+
+
+def test_a_file_in_place_of_the_unix_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    path.write_text("precious")
+
+    with pytest.raises(AlreadyRunning):
+        bind_listener(ApiSettings(socket=path))
+    assert path.read_text() == "precious"
+    with pytest.raises(InvalidSettings, match=r"api\.socket"):
+        bind_listener(ApiSettings(socket=tmp_path / "absent" / "api.sock"))
+
+
+@pytest.fixture
+def passed(tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """Two listening sockets on numbers in a row, as systemd passes them."""
+    sockets = [bind_listener(ApiSettings(socket=tmp_path / name)) for name in ("0", "1")]
+    first = 200 + os.getpid() % 100
+    for index, one in enumerate(sockets):
+        os.dup2(one.fileno(), first + index)
+    yield first, first + 1
+    for one in sockets:
+        one.close()
+
+
+def test_the_socket_systemd_names_for_us_is_taken(passed: tuple[int, int], tmp_path: Path) -> None:
+    environ = {
+        "LISTEN_PID": str(os.getpid()),
+        "LISTEN_FDS": "2",
+        "LISTEN_FDNAMES": "other:flowd.socket",
+        "PATH": "kept",
+    }
+
+    listener = take_passed_listener(environ, passed[0])
+
+    assert listener is not None
+    with listener:
+        assert url_of(listener) == f"unix:{tmp_path}/1"
+        assert not listener.get_inheritable()
+    assert environ == {"PATH": "kept"}
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(passed[0])
+
+
+def test_sockets_for_somebody_else_are_not_taken(passed: tuple[int, int]) -> None:
+    assert take_passed_listener({"LISTEN_PID": "1", "LISTEN_FDS": "2"}, passed[0]) is None
+    assert take_passed_listener({}, passed[0]) is None
+    for descriptor in passed:
+        os.close(descriptor)
+
+
+def test_a_passed_socket_that_does_not_listen_is_refused() -> None:
+    with socket.socket() as idle:
+        environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+
+        with pytest.raises(InvalidSettings, match="ListenStream"):
+            take_passed_listener(environ, os.dup(idle.fileno()))

@@ -65,7 +65,7 @@ def test_a_killed_holder_leaves_nothing_to_clean_up(tmp_path: Path) -> None:
         lock.release()
 
 
-def test_a_stale_pid_that_lives_again_as_another_program_is_ignored(tmp_path: Path) -> None:
+def test_p15_a_stale_pid_that_lives_again_as_another_program_is_ignored(tmp_path: Path) -> None:
     (tmp_path / PID_FILE).write_text(f"{os.getppid()}\n")
 
     DataDirLock(tmp_path).release()

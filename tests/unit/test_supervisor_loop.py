@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,6 @@ import pytest
 from tests.daemon import Daemon, wait_until
 
 Boot = Callable[..., Daemon]
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    started: list[Daemon] = []
-
-    def boot(*roles: str, grace_s: float = 10) -> Daemon:
-        environ = {**os.environ, "STUB_GRACE_S": str(grace_s)}
-        environ["PYTHONPATH"] = str(Path(__file__).parents[2])
-        arguments = [sys.executable, "-m", "tests.unit.stub_daemon", str(tmp_path), *roles]
-        daemon = Daemon(arguments, tmp_path, tmp_path, environ)
-        started.append(daemon)
-        return daemon
-
-    yield boot
-    for daemon in started:
-        with daemon:
-            pass
 
 
 def is_back(restarts: int) -> Callable[[dict[str, Any]], bool]:
@@ -135,7 +117,7 @@ def test_a_child_that_leaves_without_an_error_is_restarted_too(boot: Boot) -> No
     assert len(wait_for_recoveries(daemon, 1)) >= 1
 
 
-def test_a_child_that_keeps_dying_is_slowed_down_and_the_daemon_stays(boot: Boot) -> None:
+def test_p13_a_child_that_keeps_dying_is_slowed_down_and_the_daemon_stays(boot: Boot) -> None:
     daemon = boot("api-1:api:serve", "worker-1:worker:die_soon")
 
     slowed = daemon.wait_for_post(
@@ -151,7 +133,7 @@ def test_a_child_that_keeps_dying_is_slowed_down_and_the_daemon_stays(boot: Boot
     assert daemon.post("api-1")["state"] == "RUNNING"
 
 
-def test_a_child_that_never_becomes_ready_is_given_up_with_its_reason(boot: Boot) -> None:
+def test_p12_a_child_that_never_becomes_ready_is_given_up_with_its_reason(boot: Boot) -> None:
     daemon = boot("api-1:api:serve", "worker-1:worker:break_down")
 
     assert daemon.wait_for_end() == 70
@@ -162,7 +144,7 @@ def test_a_child_that_never_becomes_ready_is_given_up_with_its_reason(boot: Boot
     assert recoveries(daemon) == []
 
 
-def test_a_child_that_hangs_before_ready_is_killed_and_given_up(boot: Boot) -> None:
+def test_p12_a_child_that_hangs_before_ready_is_killed_and_given_up(boot: Boot) -> None:
     daemon = boot("api-1:api:serve", "worker-1:worker:hang")
 
     assert daemon.wait_for_end() == 70
@@ -280,7 +262,7 @@ def test_ctrl_c_reaches_the_supervisor_alone(boot: Boot) -> None:
     assert recoveries(daemon) == []
 
 
-def test_when_the_supervisor_is_killed_every_child_goes_with_it(boot: Boot) -> None:
+def test_p05_when_the_supervisor_is_killed_every_child_goes_with_it(boot: Boot) -> None:
     daemon = boot("redis:server:serve", *ALL)
     (daemon.folder / "server_is_up").touch()
     daemon.wait_until_running()
@@ -291,7 +273,7 @@ def test_when_the_supervisor_is_killed_every_child_goes_with_it(boot: Boot) -> N
     wait_until(lambda: not daemon.survivors(), "every child to be gone", patience_s=2)
 
 
-def test_what_a_worker_started_dies_with_the_worker(boot: Boot) -> None:
+def test_p11_what_a_worker_started_dies_with_the_worker(boot: Boot) -> None:
     daemon = boot("api-1:api:serve", "worker-1:worker:breed")
     daemon.wait_until_running()
     grandchild = int((daemon.folder / "grandchild").read_text())
@@ -349,3 +331,64 @@ def test_a_slow_child_that_was_ready_once_is_waited_for(boot: Boot) -> None:
     assert waiting["state"] in ("STARTING", "BACKOFF")
     allowed.touch()
     daemon.wait_until_running()
+
+
+def test_p10_a_child_whose_loop_stands_still_shows_its_stacks_and_is_replaced(boot: Boot) -> None:
+    daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=0.8)
+    pid = daemon.wait_until_running()["processes"][1]["pid"]
+
+    (daemon.folder / "freeze").touch()
+    wait_until((daemon.folder / "frozen").exists, "the loop to stand still")
+    (daemon.folder / "freeze").unlink()
+
+    back = daemon.wait_for_post("worker-1", is_back(restarts=1))
+    assert re.fullmatch(r"was hung for \d s and was killed by SIGKILL", back["last_exit"])
+    assert re.search(r'stub_daemon.py", line \d+ in look', daemon.stderr)
+    assert wait_for_recoveries(daemon, 1) == [
+        [pid, f"worker-1 (pid {pid}) {back['last_exit']}", True]
+    ]
+    (hung,) = daemon.events("child.hung")
+    assert hung["child"] == "worker-1"
+    assert 0.8 <= hung["silent_s"] < 2
+    assert daemon.post("api-1")["restarts"] == 0
+
+
+def test_p06_a_stopped_child_is_hung_too_and_cannot_put_off_its_end(boot: Boot) -> None:
+    daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=0.8)
+    daemon.wait_until_running()
+
+    pid = daemon.kill("worker-1", signal.SIGSTOP)
+
+    assert daemon.wait_for_post("worker-1", is_back(restarts=1))["pid"] != pid
+    assert len(daemon.events("child.hung")) == 1
+
+
+def test_children_are_not_hung_because_the_supervisor_was_away(boot: Boot) -> None:
+    daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=2.5)
+    before = daemon.wait_until_running()
+    worker = before["processes"][1]["pid"]
+
+    # As on a machine that is suspended: nobody runs, and the clock goes on.
+    os.kill(worker, signal.SIGSTOP)
+    daemon.signal(signal.SIGSTOP)
+    time.sleep(3)
+    daemon.signal(signal.SIGCONT)
+    assert daemon.post("worker-1")["state"] == "RUNNING"
+    os.kill(worker, signal.SIGCONT)
+
+    daemon.wait_until_running()
+    assert daemon.post("worker-1")["pid"] == worker
+    assert daemon.events("child.hung") == []
+
+
+def test_a_hung_child_does_not_use_up_the_grace_period(boot: Boot) -> None:
+    daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=0.8)
+    daemon.wait_until_running()
+    (daemon.folder / "freeze").touch()
+    wait_until((daemon.folder / "frozen").exists, "the loop to stand still")
+
+    asked_at = time.monotonic()
+    daemon.signal(signal.SIGTERM)
+
+    assert daemon.wait_for_end() == 0
+    assert time.monotonic() - asked_at < 5

@@ -15,7 +15,7 @@ from flowd.orchestrator import executor
 
 async def submit_workflow(request: Request) -> Response:
     state = request.app.state
-    workflow = validate_workflow(await read_body(request), state.handler_names)
+    workflow = validate_workflow(await read_body(request), state.handlers)
     execution_id = await executor.submit_workflow(state.store, workflow)
     return json_response(Submitted(execution_id=execution_id, message="Workflow accepted"))
 

@@ -6,14 +6,15 @@ so that the sample workflows run without a network.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from flowd.errors import HandlerFailed
-from flowd.workers.node_config import NodeConfig, read_config
+from flowd.workers.node_config import NodeConfig
 from flowd.workers.registry import HandlerContext, handler
 
 
@@ -23,8 +24,40 @@ def _to_text(value: Any) -> Any:
     return orjson.dumps(value).decode() if isinstance(value, dict | list | int | float) else value
 
 
+_CODE_BLOCK = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n\s*```\s*", re.DOTALL)
 PromptText = Annotated[str, BeforeValidator(_to_text)]
 Message = dict[str, Any]
+
+
+class JsonSchema(NodeConfig):
+    name: str = Field(default="answer", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    description: str | None = None
+    json_schema: dict[str, Any] = Field(alias="schema", description="give a JSON Schema")
+    strict: bool | None = None
+
+    @field_validator("json_schema")
+    @classmethod
+    def _is_a_schema(cls, schema: dict[str, Any]) -> dict[str, Any]:
+        from flowd.workers.json_schema import find_schema_flaw
+
+        flaw = find_schema_flaw(schema)
+        if flaw:
+            raise PydanticCustomError("schema", "this is no JSON Schema: {flaw}", {"flaw": flaw})
+        return schema
+
+
+class ResponseFormat(NodeConfig):
+    """As the API takes it."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            message = "json_schema belongs to the type 'json_schema', and only to it"
+            raise PydanticCustomError("response_format", message)
+        return self
 
 
 class LlmConfig(NodeConfig):
@@ -34,6 +67,8 @@ class LlmConfig(NodeConfig):
     model: str | None = None
     temperature: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
     max_tokens: int | None = Field(default=None, ge=1)
+    response_format: ResponseFormat | None = None
+    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _asks_one_thing(self) -> LlmConfig:
@@ -43,8 +78,8 @@ class LlmConfig(NodeConfig):
 
 
 @handler("llm")
-async def llm(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
-    wanted = read_config(LlmConfig, config)
+async def llm(wanted: LlmConfig, context: HandlerContext) -> dict[str, Any]:
+    """Asks a language model behind an OpenAI-compatible server."""
     if context.settings.handlers.llm.base_url:
         return await _ask(wanted, context)
     return {"answer": f"Simulated response for: {_question(wanted)}"}
@@ -57,25 +92,28 @@ def _question(wanted: LlmConfig) -> str:
 
 
 async def _ask(wanted: LlmConfig, context: HandlerContext) -> dict[str, Any]:
-    from flowd.workers.http_client import parse_body, parse_url, shown
+    from flowd.workers.http_client import Call, parse_body, parse_url, place_of, shown
 
     provider = context.settings.handlers.llm
     base_url = str(provider.base_url).rstrip("/")
     url = parse_url(f"{base_url}/chat/completions", source="[handlers.llm] base_url")
     request = _request(wanted, wanted.model or provider.model)
-    answer = await context.resources.http.send(
+    call = Call(
         "POST",
         url,
         headers=_headers(provider.api_key, context.idempotency_key),
         content=orjson.dumps(request),
-        deadline_s=provider.timeout_s,
+        deadline_s=wanted.timeout_s or provider.timeout_s,
     )
+    # The operator named this server, so it may be anywhere.
+    client = context.resources.http("[handlers.llm] base_url", (place_of(url),))
+    answer = await client.send(call)
     completion = parse_body(answer)
     text = _answer_text(completion)
     if text is None:
         raise HandlerFailed(f"POST {shown(url)}: the answer holds no choices[0].message.content")
     return {
-        "answer": text,
+        "answer": _parse_answer(text, wanted),
         "model": completion.get("model") or request.get("model"),
         "usage": completion.get("usage") or {},
     }
@@ -91,8 +129,35 @@ def _request(wanted: LlmConfig, model: str | None) -> dict[str, Any]:
         "messages": messages,
         "temperature": wanted.temperature,
         "max_tokens": wanted.max_tokens,
+        "response_format": _response_format(wanted.response_format),
     }
     return {key: value for key, value in request.items() if value is not None}
+
+
+def _response_format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
+    return None if wanted is None else wanted.model_dump(by_alias=True, exclude_unset=True)
+
+
+def _parse_answer(text: str, wanted: LlmConfig) -> Any:
+    """The text itself, or the JSON that was asked for. Raises HandlerFailed when it is not that."""
+    response_format = wanted.response_format
+    if response_format is None or response_format.type == "text":
+        return text
+    # Some models put the JSON into a code block, although they were told not to.
+    fenced = _CODE_BLOCK.fullmatch(text)
+    try:
+        answer = orjson.loads(fenced[1] if fenced else text)
+    except orjson.JSONDecodeError as error:
+        raise HandlerFailed(f"the model's answer is not JSON ({error}): {text[:200]}") from None
+    if response_format.json_schema is not None:
+        from flowd.workers.json_schema import find_misfit
+
+        misfit = find_misfit(response_format.json_schema.json_schema, answer)
+        if misfit:
+            raise HandlerFailed(f"the model's answer does not fit the schema: {misfit}")
+    elif not isinstance(answer, dict):
+        raise HandlerFailed(f"the model's answer is not a JSON object: {text[:200]}")
+    return answer
 
 
 def _headers(api_key: str | None, idempotency_key: str) -> dict[str, str]:

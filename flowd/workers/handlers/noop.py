@@ -9,4 +9,5 @@ from flowd.workers.registry import HandlerContext, handler
 
 @handler("noop", inline=True)
 def noop(_config: dict[str, Any], _context: HandlerContext) -> dict[str, Any]:
+    """Does nothing, whatever its config."""
     return {"status": "ok"}

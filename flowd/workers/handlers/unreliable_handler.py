@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from flowd.errors import HandlerFailed
-from flowd.workers.node_config import NodeConfig, read_config
+from flowd.workers.node_config import NodeConfig
 from flowd.workers.registry import HandlerContext, handler
 
 
@@ -20,8 +20,8 @@ class UnreliableHandlerConfig(NodeConfig):
 
 
 @handler("unreliable_handler", inline=True)
-def unreliable_handler(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
-    wanted = read_config(UnreliableHandlerConfig, config)
+def unreliable_handler(wanted: UnreliableHandlerConfig, context: HandlerContext) -> dict[str, Any]:
+    """Fails on purpose, as often as its config says."""
     if context.attempt <= wanted.fail_first_attempts:
         raise HandlerFailed(
             f"attempt {context.attempt} failed on purpose: "

@@ -1,0 +1,96 @@
+"""`flowd stop`, `reload`, `restart`, `scale`: orders to the flowd that runs here."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flowd.cli.exit_codes import FAILED
+from flowd.cli.options import config_option, data_dir_option
+from flowd.cli.running import ask_running, data_dir_of
+
+_POLL_S = 0.05
+# Beyond the grace period: the scheduler, and a server that writes its data.
+_STOP_MARGIN_S = 40.0
+
+
+@click.command()
+@config_option
+@data_dir_option
+@click.option("--quick", is_flag=True, help="Do not wait for nodes that run.")
+@click.pass_context
+def stop(ctx: click.Context, config: Path | None, data_dir: str | None, quick: bool) -> None:
+    """End the flowd that runs here, and return when it has ended. Nodes that run may finish."""
+    from flowd.supervisor.lock import is_held
+
+    answer = ask_running(ctx, config, data_dir, "stop", quick=quick)
+    folder = data_dir_of(config, data_dir)
+    deadline = time.monotonic() + answer["grace_s"] + _STOP_MARGIN_S
+    while is_held(folder):
+        if time.monotonic() > deadline:
+            click.echo("flowd has not stopped; `flowd status` shows what still runs", err=True)
+            ctx.exit(FAILED)
+        time.sleep(_POLL_S)
+    click.echo("flowd has stopped")
+
+
+@click.command()
+@config_option
+@data_dir_option
+@click.pass_context
+def reload(ctx: click.Context, config: Path | None, data_dir: str | None) -> None:
+    """Read flowd.toml again and replace every process by one with the new settings.
+
+    No request is refused meanwhile. A file with mistakes changes nothing.
+    """
+    answer = ask_running(ctx, config, data_dir, "reload")
+    if answer["kept"]:
+        click.echo(f"these take a restart of flowd: {', '.join(answer['kept'])}", err=True)
+    _wait_for_roll(ctx, config, data_dir)
+    click.echo("flowd runs with the settings as they are now")
+
+
+@click.command()
+@click.argument("name", required=False)
+@config_option
+@data_dir_option
+@click.pass_context
+def restart(
+    ctx: click.Context, name: str | None, config: Path | None, data_dir: str | None
+) -> None:
+    """Replace one process, such as worker-2, or all of them, by fresh ones.
+
+    Each goes when its successor is ready. For a new version of flowd, stop and start it.
+    """
+    ask_running(ctx, config, data_dir, "restart", name=name)
+    _wait_for_roll(ctx, config, data_dir)
+    click.echo(f"{name or 'every process'} was replaced")
+
+
+@click.command()
+@click.argument("workers", type=click.IntRange(0, 512))
+@config_option
+@data_dir_option
+@click.pass_context
+def scale(ctx: click.Context, workers: int, config: Path | None, data_dir: str | None) -> None:
+    """Run this many workers, until the next reload or restart of flowd.
+
+    One that is too many finishes its nodes first.
+    """
+    ask_running(ctx, config, data_dir, "scale", workers=workers)
+    click.echo(
+        {0: "no worker is", 1: "1 worker is"}.get(workers, f"{workers} workers are") + " asked for"
+    )
+
+
+def _wait_for_roll(ctx: click.Context, config: Path | None, data_dir: str | None) -> None:
+    answer: dict[str, Any] = ask_running(ctx, config, data_dir, "status")
+    while answer["rolling"]:
+        time.sleep(_POLL_S)
+        answer = ask_running(ctx, config, data_dir, "status")
+    if answer["roll_failure"]:
+        click.echo(f"broken off, the old processes go on: {answer['roll_failure']}", err=True)
+        ctx.exit(FAILED)

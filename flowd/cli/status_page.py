@@ -1,0 +1,74 @@
+"""The page `flowd status` and `flowd top` show, from the supervisor's answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_COLUMNS = (
+    "NAME",
+    "ROLE",
+    "PID",
+    "STATE",
+    "UPTIME",
+    "RESTARTS",
+    "MEMORY",
+    "CPU",
+    "IN FLIGHT",
+    "DONE",
+    "LAST EXIT",
+)
+
+
+def status_page(answer: dict[str, Any]) -> str:
+    return "\n".join([*_head(answer), "", *_table(map(_row, answer["processes"]))])
+
+
+def _head(answer: dict[str, Any]) -> list[str]:
+    redis = answer["redis"]
+    address = redis["address"] or redis["socket"]
+    lines = [
+        f"flowd (pid {answer['pid']}) is {answer['state']} for {_duration(answer['uptime_s'])}",
+        f"API {answer['api']}, Redis {redis['mode']} at {address}, data in {answer['data_dir']}",
+    ]
+    if answer["rolling"]:
+        lines.append("being replaced: " + ", ".join(answer["rolling"]))
+    return lines
+
+
+def _row(process: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        process["name"],
+        process["role"],
+        _shown(process["pid"], "{}"),
+        process["state"],
+        "-" if process["uptime_s"] is None else _duration(process["uptime_s"]),
+        str(process["restarts"]),
+        _shown(process["memory_mb"], "{:.0f} MB"),
+        _shown(process["cpu_percent"], "{:.0f}%"),
+        _shown(process["in_flight"], "{}"),
+        _shown(process["done"], "{:,}"),
+        process["last_exit"] or "-",
+    )
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _table(rows: Any) -> list[str]:
+    lines = [_COLUMNS, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+
+
+def _duration(seconds: float) -> str:
+    """`4.2s`, `3m12s`, `5h07m`, `2d03h`."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, left_s = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{left_s:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours}h{minutes:02d}m"
+    return f"{hours // 24}d{hours % 24:02d}h"

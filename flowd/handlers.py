@@ -1,0 +1,120 @@
+"""What a handler of your own is written with.
+
+    from flowd.handlers import Context, Fail, Retry, handler
+
+    @handler("greet")
+    async def greet(config: dict, context: Context) -> dict:
+        return {"greeting": f"Hello {config['name']}"}
+
+README has a page on it. This module is light: importing it loads neither pydantic nor a client.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from flowd.errors import Fail, Retry
+from flowd.log import get_logger
+
+__all__ = ["Context", "Fail", "Retry", "handler"]
+
+Kind = Literal["async", "thread", "inline"]
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+MARK = "__flowd_handler__"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What `@handler` leaves on a function, for whoever looks through its module."""
+
+    name: str
+    function: Callable[..., Any]
+    kind: Kind
+
+
+def handler(name: str, *, inline: bool = False) -> Callable[[_F], _F]:
+    """Mark a sync or async function as the handler `name`; the function itself stays as it is.
+
+    It is called with the rendered config, a dict or the pydantic model its first parameter is
+    annotated with, and with a Context if it takes two arguments. It returns a dict that JSON can
+    hold. An async function runs on the worker's event loop and must not block it; a sync function
+    runs in a thread, or with `inline` on the loop too, which is for functions that take no time.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"bad handler name {name!r}; use letters, digits, '_', '-' and '.'")
+
+    def mark(function: _F) -> _F:
+        is_async = inspect.iscoroutinefunction(function)
+        if is_async and inline:
+            raise TypeError(f"handler {name!r} is async; inline is for sync functions only")
+        kind: Kind = "async" if is_async else "inline" if inline else "thread"
+        setattr(function, MARK, Mark(name, function, kind))
+        return function
+
+    return mark
+
+
+class ContextLogger:
+    """Lines of a handler in flowd's log; each names its node. Facts are keywords.
+
+    Not for secrets, and not for outputs: a log is read by many.
+    """
+
+    __slots__ = ("_facts",)
+
+    def __init__(self, **facts: Any) -> None:
+        self._facts = facts
+
+    def debug(self, message: str, **facts: Any) -> None:
+        _log.debug("handler.logged", **self._facts, message=message, **facts)
+
+    def info(self, message: str, **facts: Any) -> None:
+        _log.info("handler.logged", **self._facts, message=message, **facts)
+
+    def warning(self, message: str, **facts: Any) -> None:
+        _log.warning("handler.logged", **self._facts, message=message, **facts)
+
+    def error(self, message: str, **facts: Any) -> None:
+        """A fact that is an exception is written with its traceback."""
+        _log.error("handler.logged", **self._facts, message=message, **facts)
+
+
+@dataclass(slots=True)
+class Context:
+    """The node a handler is called for. `attempt` counts from 1.
+
+    `cancelled` becomes true when nobody waits for the result any more: a sync function that works
+    for long looks at it now and then, an async one gets a CancelledError where it waits.
+    """
+
+    execution_id: str
+    node_id: str
+    attempt: int
+    cancelled: bool = field(default=False, init=False)
+    heartbeat_at: float | None = field(default=None, init=False)
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of a node, so that a service can tell a repetition."""
+        return f"{self.execution_id}:{self.node_id}"
+
+    @property
+    def logger(self) -> ContextLogger:
+        return ContextLogger(
+            execution_id=self.execution_id, node_id=self.node_id, attempt=self.attempt
+        )
+
+    def heartbeat(self) -> None:
+        """Say that the call makes progress. Raises Fail once it is cancelled; from any thread."""
+        if self.cancelled:
+            raise Fail("the call was cancelled: nobody waits for its result any more")
+        self.heartbeat_at = time.monotonic()

@@ -1,0 +1,29 @@
+"""What the supervisor is to run, and within which limits. A reload brings another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flowd.supervisor.child import Role
+
+
+def _no_worker(name: str) -> Role:
+    raise ValueError(f"this flowd has no role for {name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Lineup:
+    """A limit of 0 is none."""
+
+    roles: Sequence[Role]
+    grace_s: float
+    # Makes one more worker, by its name.
+    worker: Callable[[str], Role] = field(default=_no_worker)
+    # A child whose event loop stands still for this long is killed.
+    hung_after_s: float = 0.0
+    # A worker that uses this much, or has done this many nodes, makes room for a fresh one.
+    memory_max_mb: int = 0
+    tasks_max: int = 0
+    # Settings a reload found changed that take a restart.
+    kept: Sequence[str] = ()

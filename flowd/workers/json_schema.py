@@ -1,0 +1,44 @@
+"""Check values against the JSON Schema a user wrote. Never looks anything up on the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+from jsonschema.exceptions import SchemaError, ValidationError, best_match
+from jsonschema.validators import validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+TEXT_CHARS_SHOWN_MAX = 300
+# Without one of its own, jsonschema fetches what a `$ref` names from wherever it is.
+_NO_REMOTE: Registry[Any] = Registry()
+
+
+def find_schema_flaw(schema: dict[str, Any]) -> str | None:
+    """What is wrong with a schema itself."""
+    try:
+        _kind(schema).check_schema(schema)
+    except SchemaError as error:
+        return _sentence(error, "schema")
+    return None
+
+
+def find_misfit(schema: dict[str, Any], value: Any) -> str | None:
+    """The first thing in which the value does not fit the schema."""
+    try:
+        errors = _kind(schema)(schema, registry=_NO_REMOTE).iter_errors(value)
+        error = best_match(errors)
+    except Unresolvable as unresolvable:
+        return f"the schema refers to what is not in it: {unresolvable}"
+    return None if error is None else _sentence(error, "answer")
+
+
+def _kind(schema: dict[str, Any]) -> Any:
+    return validator_for(schema, default=jsonschema.Draft202012Validator)
+
+
+def _sentence(error: ValidationError | SchemaError, root: str) -> str:
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
+    text = f"{root}{''.join(steps)}: {error.message}"
+    return text if len(text) <= TEXT_CHARS_SHOWN_MAX else text[:TEXT_CHARS_SHOWN_MAX] + "…"

@@ -1,0 +1,82 @@
+"""A flowd that meets faults, and the checks that hold after each of them."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.daemon import is_all_running, wait_until
+from tests.process.flowd_process import ENDED, Flowd
+
+ROOT = Path(__file__).parents[2]
+
+
+class FaultyFlowd(Flowd):
+    """The real `flowd`, with handlers made for faults."""
+
+    module = "tests.process.faulty_flowd"
+
+    def __init__(self, folder: Path, arguments: Any, **environ: str) -> None:
+        super().__init__(folder, arguments, PYTHONPATH=str(ROOT), **environ)
+        self._descriptors: int | None = None
+
+    def wait_until_running(self) -> dict[str, Any]:
+        status = super().wait_until_running()
+        if self._descriptors is None:
+            self._descriptors = self.supervisor.num_fds()
+        return status
+
+    @property
+    def supervisor(self) -> psutil.Process:
+        return psutil.Process(self.process.pid)
+
+    def calls(self, node_id: str | None = None) -> list[dict[str, Any]]:
+        """The handler calls so far, in order."""
+        path = self.folder / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        calls = [json.loads(line) for line in lines]
+        return [call for call in calls if node_id in (None, call["node"])]
+
+    def wait_for_calls(self, count: int, node_id: str | None = None) -> list[dict[str, Any]]:
+        wait_until(lambda: len(self.calls(node_id)) >= count, f"{count} calls of {node_id}")
+        return self.calls(node_id)
+
+    def open(self) -> None:
+        """Let the nodes of `held` return."""
+        (self.folder / "open").touch()
+
+    def worker_of(self, call: dict[str, Any]) -> str:
+        """The name of the worker that was called."""
+        status = self.status()
+        assert status is not None
+        return next(str(one["name"]) for one in status["processes"] if one["pid"] == call["pid"])
+
+    def node_states(self, execution_id: str) -> dict[str, str]:
+        prefix = f"workflow:{execution_id}:node:"
+        with self.redis as redis:
+            keys = [key for key in redis.scan_iter(f"{prefix}*") if not key.endswith(":output")]
+            return {key.removeprefix(prefix): redis.get(key) for key in keys}
+
+    def results(self, execution_id: str) -> dict[str, Any]:
+        return dict(self.api.execution_results(execution_id))
+
+    def check_and_stop(self) -> None:
+        """What holds after every fault: nothing is left over, in Redis or on the machine."""
+        self.wait_for_status(is_all_running, "every child to be back")
+        with self.redis as redis:
+            for execution_id in redis.smembers("workflows:active"):
+                status = redis.get(f"workflow:{execution_id}:status")
+                assert status not in ENDED, f"{execution_id} is {status} and active"
+        known = len(self.wait_until_running()["processes"])
+        wait_until(lambda: len(self.supervisor.children()) == known, "strays to be gone")
+        wait_until(
+            lambda: self.supervisor.num_fds() <= (self._descriptors or 0),
+            "the descriptors of the dead to be closed",
+        )
+        self.signal(signal.SIGTERM)
+        assert self.wait_for_end() == 0
+        assert self.survivors() == []

@@ -1,0 +1,260 @@
+"""Faults of workers and of what they run: rows P1, P2, P6 and P8 to P11 of FAULTS.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.daemon import wait_until
+from tests.process.faulty import FaultyFlowd
+from tests.process.flowd_process import node
+
+Run = Callable[..., FaultyFlowd]
+
+
+def held(node_id: str, *dependencies: str) -> dict[str, Any]:
+    return node(node_id, *dependencies, handler="held")
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_p01_every_node_of_a_killed_worker_starts_again_within_a_second(run_faulty: Run) -> None:
+    flowd = run_faulty("start")
+    flowd.wait_until_running()
+    execution_ids = [flowd.submit_and_trigger(held("A"), node("B", "A")) for _ in range(20)]
+    before = flowd.wait_for_calls(20)
+    victim = before[0]["pid"]
+    lost = {call["execution"] for call in before if call["pid"] == victim}
+
+    killed_at = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    again = flowd.wait_for_calls(20 + len(lost))[20:]
+
+    assert max(call["at"] for call in again) - killed_at < 1
+    # Those and no others, as the next attempt of each.
+    assert {call["execution"] for call in again} == lost
+    assert {call["attempt"] for call in again} == {2}
+    flowd.open()
+    assert [flowd.wait_for_execution(one) for one in execution_ids] == ["COMPLETED"] * 20
+    assert len(flowd.calls()) == 20 + len(lost)
+    flowd.check_and_stop()
+
+
+STEPS = ("read", "prepared", "starting", "claimed", "ended", "committed")
+
+
+def test_p02_a_worker_that_dies_at_any_step_loses_nothing(run_faulty: Run) -> None:
+    flowd = run_faulty("start", FLOWD_TEST_CRASHES=",".join(STEPS))
+    flowd.wait_until_running()
+    nodes = [node(f"N{number}", handler="sleep", seconds=0.02) for number in range(30)]
+    last = node("last", *(each["id"] for each in nodes))
+
+    execution_ids = [flowd.submit_and_trigger(*nodes, last) for _ in range(3)]
+
+    for execution_id in execution_ids:
+        assert flowd.wait_for_execution(execution_id) == "COMPLETED"
+        results = flowd.results(execution_id)
+        attempts = flowd.redis.hgetall(f"workflow:{execution_id}:attempts")
+        assert results.keys() == attempts.keys()
+        for each in nodes:
+            # The output that stands is that of the attempt that was committed.
+            committed = int(attempts[each["id"]].split()[0])
+            assert results[each["id"]] == {"attempt": committed}
+            assert committed <= 1 + len(STEPS)
+    crashed = {path.name for path in flowd.folder.glob("crashed-*")}
+    assert crashed == {f"crashed-{step}" for step in STEPS}
+    assert flowd.redis.xlen("workflow:tasks") == 0
+    flowd.check_and_stop()
+
+
+def test_p06_a_stopped_worker_is_killed_and_its_work_done_again(run_faulty: Run) -> None:
+    flowd = run_faulty("start", FLOWD_SUPERVISOR__HUNG_AFTER_S="1")
+    flowd.wait_until_running()
+    execution_id = flowd.submit_and_trigger(held("A"))
+    (first,) = flowd.wait_for_calls(1)
+    victim = flowd.worker_of(first)
+
+    os.kill(first["pid"], signal.SIGSTOP)
+    second = flowd.wait_for_calls(2)[1]
+
+    assert second["attempt"] == 2
+    assert is_gone(first["pid"])
+    assert flowd.post(victim)["last_exit"].startswith("was hung for ")
+    assert [line["child"] for line in flowd.events("child.hung")] == [victim]
+    flowd.open()
+    assert flowd.wait_for_execution(execution_id) == "COMPLETED"
+    assert flowd.results(execution_id) == {"A": {"attempt": 2}}
+    flowd.check_and_stop()
+
+
+def test_p06_what_a_worker_commits_after_its_lease_was_given_away_is_refused(
+    run_faulty: Run,
+) -> None:
+    lease = {"FLOWD_TEST_LEASE_S": "2"}
+    flowd = run_faulty("start", "--workers", "0", **lease)
+    flowd.wait_until_running()
+    # One nobody watches, as on another machine.
+    alone = run_faulty("worker", "--name", "alone", **lease)
+    execution_id = flowd.submit_and_trigger(held("A"))
+    flowd.wait_for_calls(1)
+
+    alone.signal(signal.SIGSTOP)
+    other = run_faulty("worker", "--name", "other", **lease)
+    flowd.wait_for_calls(2)
+    flowd.open()
+    assert flowd.wait_for_execution(execution_id) == "COMPLETED"
+    alone.signal(signal.SIGCONT)
+
+    wait_until(lambda: refused(flowd) or flowd.events("lease.lost"), "the late one to hear of it")
+    assert flowd.results(execution_id) == {"A": {"attempt": 2}}
+    # It goes on as a stranger.
+    another = flowd.submit_and_trigger(held("A"))
+    assert flowd.wait_for_execution(another) == "COMPLETED"
+    for worker in (alone, other):
+        worker.signal(signal.SIGTERM)
+        assert worker.wait_for_end() == 0
+    flowd.check_and_stop()
+
+
+def refused(flowd: FaultyFlowd) -> list[dict[str, Any]]:
+    return [line for line in flowd.events("node.refused") if line["outcome"] == "stale"]
+
+
+@pytest.mark.parametrize(
+    ("way", "exit_text"),
+    [
+        ("os._exit", "ended with exit code 0"),
+        ("segfault", "was killed by SIGSEGV"),
+        ("kill", "was killed by SIGKILL"),
+    ],
+)
+def test_p08_a_handler_that_ends_its_worker_is_named_with_the_cause(
+    run_faulty: Run, way: str, exit_text: str
+) -> None:
+    flowd = run_faulty("start")
+    flowd.wait_until_running()
+
+    execution_id = flowd.submit_and_trigger(node("A", handler="die", way=way, attempts=9))
+
+    assert flowd.wait_for_execution(execution_id) == "FAILED"
+    calls = flowd.calls()
+    assert [call["attempt"] for call in calls] == [1, 2, 3]
+    assert len({call["pid"] for call in calls}) == 3
+    error = flowd.results(execution_id)["A"]["error"]
+    assert error.startswith("given up: 3 workers died while they ran this node; the last: worker-")
+    assert error.endswith(exit_text)
+    flowd.check_and_stop()
+
+
+def test_p08_a_handler_that_exits_or_runs_out_of_memory_fails_alone(run_faulty: Run) -> None:
+    flowd = run_faulty("start", "--workers", "1")
+    before = flowd.wait_until_running()["processes"]
+    execution_id = flowd.submit_and_trigger(
+        node("exits", handler="exit"), node("devours", handler="devour"), node("good")
+    )
+
+    assert flowd.wait_for_execution(execution_id) == "FAILED"
+    results = flowd.results(execution_id)
+    assert results["exits"] == {"error": "the handler called sys.exit(3)"}
+    assert results["devours"] == {"error": "MemoryError"}
+    assert results["good"] == {"status": "ok"}
+    after = flowd.wait_until_running()["processes"]
+    assert [one["pid"] for one in after] == [one["pid"] for one in before]
+    flowd.check_and_stop()
+
+
+def test_p09_a_node_that_kills_its_workers_takes_no_other_along(run_faulty: Run) -> None:
+    flowd = run_faulty("start", "--workers", "1")
+    flowd.wait_until_running()
+    good = [node(f"good{number}", handler="sleep", seconds=0.5) for number in range(7)]
+
+    execution_id = flowd.submit_and_trigger(
+        node("poison", handler="die", way="segfault", attempts=99), *good
+    )
+
+    assert flowd.wait_for_execution(execution_id) == "FAILED"
+    assert flowd.node_states(execution_id) == {
+        "poison": "FAILED",
+        **{each["id"]: "COMPLETED" for each in good},
+    }
+    assert len(flowd.calls("poison")) == 3
+    assert flowd.post("worker-1")["restarts"] == 3
+    (letter,) = flowd.redis.xrange("flowd:dead_letters")
+    assert "poison" in json.dumps(letter)
+    flowd.check_and_stop()
+
+
+@pytest.mark.parametrize("handler", ["block_loop", "hold_gil"])
+def test_p10_a_handler_that_blocks_its_worker_is_ended_and_the_others_are_innocent(
+    run_faulty: Run, handler: str
+) -> None:
+    flowd = run_faulty("start", "--workers", "1", FLOWD_SUPERVISOR__HUNG_AFTER_S="0.8")
+    flowd.wait_until_running()
+    good = [node(f"good{number}", handler="sleep", seconds=0.3) for number in range(4)]
+
+    execution_id = flowd.submit_and_trigger(node("bad", handler=handler, attempts=9), *good)
+
+    assert flowd.wait_for_execution(execution_id) == "FAILED"
+    assert flowd.node_states(execution_id) == {
+        "bad": "FAILED",
+        **{each["id"]: "COMPLETED" for each in good},
+    }
+    assert len(flowd.calls("bad")) == 3
+    error = flowd.results(execution_id)["bad"]["error"]
+    assert "was hung for " in error
+    assert error.endswith("was killed by SIGKILL")
+    # Where it hangs is on record, each time.
+    assert flowd.stderr.count(f"in {handler}") == 3
+    assert len(flowd.events("child.hung")) == 3
+    flowd.check_and_stop()
+
+
+def test_p10_a_handler_that_ignores_term_is_killed_when_its_time_is_over(run_faulty: Run) -> None:
+    flowd = run_faulty("start", FLOWD_SHUTDOWN__GRACE_S="1")
+    flowd.wait_until_running()
+    execution_id = flowd.submit_and_trigger(node("A", handler="ignore_term"))
+    flowd.wait_for_calls(1)
+
+    asked_at = time.monotonic()
+    flowd.signal(signal.SIGTERM)
+
+    assert flowd.wait_for_end() == 0
+    assert time.monotonic() - asked_at < 5
+    assert flowd.survivors() == []
+    assert len(flowd.events("child.killed")) == 1
+    # Its node was given back, and nobody is to blame.
+    flowd = run_faulty("start")
+    flowd.wait_until_running()
+    assert flowd.wait_for_execution(execution_id) == "COMPLETED"
+    assert [call["attempt"] for call in flowd.calls()] == [1, 2]
+    flowd.check_and_stop()
+
+
+def test_p11_what_a_handler_started_does_not_outlive_its_worker(run_faulty: Run) -> None:
+    flowd = run_faulty("start")
+    flowd.wait_until_running()
+    execution_id = flowd.submit_and_trigger(node("A", handler="breed"))
+    (call,) = flowd.wait_for_calls(1)
+    bred = flowd.folder / "bred"
+    wait_until(lambda: bred.exists() and len(bred.read_text().split()) == 2, "both children")
+    grandchildren = [int(text) for text in bred.read_text().split()]
+    assert not any(is_gone(pid) for pid in grandchildren)
+
+    os.kill(call["pid"], signal.SIGKILL)
+
+    # The second lives in a session of its own.
+    wait_until(lambda: all(is_gone(pid) for pid in grandchildren), "both to be gone", 2)
+    assert flowd.wait_for_execution(execution_id) == "COMPLETED"
+    flowd.check_and_stop()

@@ -1,0 +1,153 @@
+"""`flowd config`: what a person who sets up flowd is told."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from flowd.cli.main import main
+from flowd.config import Settings, list_settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of our own to run in, with nothing of this machine's environment."""
+    for name in os.environ:
+        if name.startswith(("FLOWD_", "REDIS_", "WORKER_")) or name in ("ENVIRONMENT", "DEBUG"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def config(*arguments: str, **environ: str) -> Result:
+    return CliRunner().invoke(main, ["config", *arguments], env=environ)
+
+
+def shown(*arguments: str, **environ: str) -> dict[str, Any]:
+    run = config("show", "-o", "json", *arguments, **environ)
+    assert run.exit_code == 0, run.output
+    found: dict[str, Any] = json.loads(run.stdout)
+    return found
+
+
+def test_every_setting_is_shown_with_its_value_and_where_it_comes_from(folder: Path) -> None:
+    (folder / "flowd.toml").write_text("[api]\nport = 1001\n[workers]\ncount = 7\n")
+    (folder / ".env").write_text("\nREDIS_PORT=1002\n")
+
+    found = shown("--workers", "3", REDIS_DB="4", FLOWD_SCHEDULER__INTERVAL_S="0.5")
+
+    assert found.keys() == dict(list_settings(Settings())).keys()
+    assert found["api.port"] == {"value": 1001, "origin": "flowd.toml:2"}
+    assert found["workers.count"] == {"value": 3, "origin": "--workers"}
+    assert found["redis.port"] == {"value": 1002, "origin": f"{folder}/.env:2: REDIS_PORT"}
+    assert found["redis.db"] == {"value": 4, "origin": "REDIS_DB"}
+    assert found["scheduler.interval_s"]["origin"] == "FLOWD_SCHEDULER__INTERVAL_S"
+    assert found["redis.data_dir"] == {"value": str(folder / ".flowd"), "origin": "default"}
+    assert found["redis.url"] == {"value": None, "origin": "default"}
+
+
+def test_the_table_has_the_origins_when_they_are_asked_for() -> None:
+    plain = config("show", REDIS_PORT="1002").stdout.splitlines()
+    with_origin = config("show", "--origin", REDIS_PORT="1002").stdout.splitlines()
+
+    assert [line.split() for line in plain if line.startswith("redis.port")] == [
+        ["redis.port", "1002"]
+    ]
+    assert [line.split() for line in with_origin if line.startswith("redis.port")] == [
+        ["redis.port", "REDIS_PORT", "1002"]
+    ]
+    assert plain[0].split() == ["SETTING", "VALUE"]
+    assert len(plain) == len(with_origin) == 1 + len(dict(list_settings(Settings())))
+
+
+@pytest.mark.parametrize(
+    "arguments", [("show",), ("show", "--origin"), ("show", "-o", "json"), ("check",)]
+)
+def test_a_secret_is_never_shown(arguments: tuple[str, ...]) -> None:
+    run = config(
+        *arguments,
+        FLOWD_HANDLERS__LLM__API_KEY="canary",
+        FLOWD_REDIS__URL="redis://user:canary@redis.internal",
+    )
+
+    assert run.exit_code == 0
+    assert "canary" not in run.output
+    assert run.output.count("********") == 2
+
+
+def test_check_says_what_was_given(folder: Path) -> None:
+    (folder / "flowd.toml").write_text("[api]\nport = 1001\n")
+
+    run = config("check", REDIS_DB="4")
+
+    assert run.exit_code == 0
+    first, _, *table = run.stdout.splitlines()
+    assert first == "the settings are good: 2 are given, the others have their default"
+    assert [line.split() for line in table[1:]] == [
+        ["api.port", "flowd.toml:2", "1001"],
+        ["redis.db", "REDIS_DB", "4"],
+    ]
+
+
+def test_check_says_that_there_is_no_file() -> None:
+    run = config("check")
+
+    assert run.exit_code == 0
+    assert run.stdout == (
+        "there is no flowd.toml in this folder\n"
+        "the settings are good: 0 are given, the others have their default\n"
+    )
+
+
+def test_check_is_silent_when_it_is_told_to_be() -> None:
+    run = config("check", "--quiet")
+
+    assert (run.exit_code, run.output) == (0, "")
+
+
+def test_check_names_every_problem_and_exits_78(folder: Path) -> None:
+    (folder / "bad.toml").write_text("[api]\nprot = 1\n[log]\nkeep = -1\n")
+
+    run = config("check", "--config", "bad.toml", REDIS_PORT="many")
+
+    assert run.exit_code == 78
+    assert run.stdout == ""
+    assert run.stderr == (
+        "flowd: the settings cannot be used:\n"
+        "  bad.toml:2: unknown key 'prot' in [api]; did you mean 'port'?\n"
+        "  bad.toml:4: log.keep must be a whole number from 0 to 1000, -1 is not\n"
+        "  REDIS_PORT: redis.port must be a whole number from 0 to 65535, 'many' is not\n"
+    )
+
+
+def test_init_writes_a_file_that_is_good_and_changes_nothing(folder: Path) -> None:
+    before = load_settings(None, {}, {})
+
+    run = config("init")
+
+    assert (run.exit_code, run.stdout.split(";")[0]) == (0, "wrote flowd.toml")
+    assert (folder / "flowd.toml").read_text().startswith("# ")
+    assert config("check").exit_code == 0
+    assert load_settings(None, {}, {}) == before
+
+
+def test_init_leaves_a_file_that_is_there_as_it_is(folder: Path) -> None:
+    (folder / "mine.toml").write_text("debug = false\n")
+
+    run = config("init", "mine.toml")
+
+    assert run.exit_code == 1
+    assert run.stderr == "flowd: mine.toml is there already and was left as it is\n"
+    assert (folder / "mine.toml").read_text() == "debug = false\n"
+
+
+def test_init_says_why_it_cannot_write() -> None:
+    run = config("init", "absent/flowd.toml")
+
+    assert run.exit_code == 1
+    assert run.stderr == "flowd: cannot write absent/flowd.toml: No such file or directory\n"

@@ -1,0 +1,146 @@
+"""shell runs real programs: what they get, what they leave behind, how they are ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import uvloop
+
+from flowd.config import Settings
+from flowd.errors import Fail, HandlerFailed
+from flowd.workers.config_checks import config_checks
+from flowd.workers.registry import HandlerContext, Resources, built_in_registry
+from tests.daemon import wait_until
+from tests.handler_calls import run_handler, settings_with
+
+ON = settings_with("shell", enabled=True, timeout_s=10.0)
+
+
+def run(*command: Any, **config: Any) -> dict[str, Any]:
+    return run_handler("shell", {"command": list(command), **config}, settings=ON)
+
+
+def failure_of(*command: Any, **config: Any) -> str:
+    with pytest.raises(HandlerFailed) as failure:
+        run(*command, **config)
+    return str(failure.value)
+
+
+def is_gone(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def test_exit_code_and_both_outputs_are_returned() -> None:
+    output = run("sh", "-c", "echo out; echo err >&2")
+
+    assert output == {"exit_code": 0, "stdout": "out\n", "stderr": "err\n"}
+
+
+def test_arguments_are_passed_as_they_are() -> None:
+    assert run("printf", "%s|", "a b", "$HOME;`ls`", 7)["stdout"] == "a b|$HOME;`ls`|7|"
+
+
+def test_stdin_env_and_cwd_are_given(tmp_path: Path) -> None:
+    script = 'pwd; cat; echo "$GREETING"'
+    output = run("sh", "-c", script, stdin="ä\n", env={"GREETING": "hi"}, cwd=str(tmp_path))
+
+    assert output["stdout"] == f"{tmp_path}\nä\nhi\n"
+
+
+def test_flowd_s_own_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWD_HANDLERS__LLM__API_KEY", "canary")
+
+    assert "canary" not in run("env")["stdout"]
+
+
+def test_input_nobody_reads_is_no_failure() -> None:
+    assert run("true", stdin="x" * 1_000_000)["exit_code"] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (("sh", "-c", "echo why >&2; exit 3"), "'sh' exited with 3: why"),
+        (("sh", "-c", "kill -9 $$"), "'sh' was killed by SIGKILL"),
+        (("no-such-program",), "'no-such-program' cannot be started: No such file or directory"),
+        (("a\0b",), "config.command: a NUL character cannot be passed to a program"),
+        ((), "config.command: list should have at least 1 item"),
+    ],
+)
+def test_a_program_that_fails_fails_the_node(command: tuple[str, ...], text: str) -> None:
+    assert text in failure_of(*command)
+
+
+def test_an_exit_code_may_be_expected() -> None:
+    assert run("sh", "-c", "exit 3", expected_exit_codes=[0, 3])["exit_code"] == 3
+
+
+def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
+    began = time.monotonic()
+    script = "sleep 1000 & echo $! > child; echo $$ > parent; wait"
+
+    text = failure_of("sh", "-c", script, cwd=str(tmp_path), timeout_s=0.3)
+
+    assert text == "'sh' did not end within 0.3 s and was killed"
+    assert time.monotonic() - began < 5
+    for name in ("child", "parent"):
+        pid = int((tmp_path / name).read_text())
+        wait_until(lambda pid=pid: is_gone(pid), f"{name} to be gone")
+
+
+def test_what_a_program_leaves_in_the_background_is_killed_and_not_waited_for() -> None:
+    began = time.monotonic()
+
+    output = run("sh", "-c", "sleep 1000 & echo $!")
+
+    assert time.monotonic() - began < 5
+    wait_until(lambda: is_gone(int(output["stdout"])), "the child to be gone")
+
+
+def test_a_call_that_is_cancelled_kills_its_program(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+
+    async def cancel() -> None:
+        function = built_in_registry().load("shell").function
+        config = {"command": ["sh", "-c", f"echo $$ > {pid_file}; sleep 1000"]}
+        call = asyncio.ensure_future(
+            function(config, HandlerContext("e1", "A", 1, ON, Resources()))
+        )
+        while not (pid_file.exists() and pid_file.read_text()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
+
+    uvloop.run(asyncio.wait_for(cancel(), 10))
+    wait_until(lambda: is_gone(int(pid_file.read_text())), "the program to be gone")
+
+
+def test_more_output_than_is_kept_fails_the_node() -> None:
+    settings = settings_with("shell", enabled=True, output_max_mb=0.001)
+    with pytest.raises(HandlerFailed, match="wrote more than 1048 bytes to stderr"):
+        run_handler("shell", {"command": ["sh", "-c", "yes >&2"]}, settings=settings)
+
+
+def test_it_is_off_until_it_is_turned_on() -> None:
+    assert not Settings().handlers.shell.enabled
+    with pytest.raises(Fail, match=r"set enabled = true under \[handlers\.shell\]"):
+        run_handler("shell", {"command": ["true"]})
+
+    def check(settings: Settings, config: dict[str, Any]) -> list[tuple[str, str]]:
+        found = config_checks(built_in_registry(), settings)["shell"]
+        assert found is not None
+        return [(one.path, one.code) for one in found(config, "dag.nodes[0]")]
+
+    assert check(Settings(), {"command": ["true"]}) == [("dag.nodes[0].handler", "handler_off")]
+    assert check(ON, {"command": ["true"]}) == []
+    assert check(replace(ON), {}) == [("dag.nodes[0].config.command", "missing_config")]

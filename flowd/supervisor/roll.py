@@ -71,8 +71,9 @@ class Roll:
         if change is None or successor is None or post not in (change.post, successor):
             return False
         if post is change.post:
-            # When it died too soon, its post is the successor's from now on, for better or worse.
-            successor.history = post.history
+            if successor.state is not State.RUNNING:
+                # It died too soon: its post is the successor's now, for better or worse.
+                successor.history = post.history
             return True
         if post.ready_at is not None or change.post not in self._crew.posts:
             self._change = self._successor = None

@@ -171,6 +171,23 @@ def test_one_child_is_restarted_alone(boot: Boot) -> None:
     }
 
 
+def test_a_restart_forgets_earlier_deaths(boot: Boot) -> None:
+    daemon = boot("api-1:api:beat", "worker-1:worker:beat")
+    daemon.wait_until_running()
+
+    for round_ in range(1, 6):
+        daemon.kill("worker-1")
+        daemon.wait_for_post("worker-1", lambda one, n=round_: one["restarts"] == n)
+        old = daemon.wait_until_running()["processes"][1]["pid"]
+        ask(daemon.data_dir, "restart", name="worker-1")
+        daemon.wait_for_status(
+            lambda status, old=old: is_settled(status) and old not in pids(status).values(),
+            "worker-1 to be another",
+        )
+
+    assert [line["restart_in_s"] for line in daemon.events("child.died")] == [0.0] * 5
+
+
 def test_ttin_and_ttou_are_one_worker_more_and_one_less(boot: Boot) -> None:
     daemon = boot("api-1:api:beat", "worker-1:worker:serve")
     daemon.wait_until_running()

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -123,6 +123,14 @@ class HttpServer(uvicorn.Server):
             )
         )
         self._ready = ready
+        self._is_told_to_stop = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Once a second, for the date of the answers; uvicorn's looks ten times as often whether
+        it should stop, and at rest that is most of what the API costs."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_told_to_stop.wait(), 1.0)
 
     async def serve_on(self, listener: socket.socket) -> None:
         await self.serve(sockets=[listener])
@@ -155,3 +163,4 @@ class HttpServer(uvicorn.Server):
     def _stop(self) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
+        self._is_told_to_stop.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -12,15 +11,12 @@ from flowd.dag.graph import Plan, PlannedNode
 from flowd.errors import FlowdError
 from flowd.log import describe_error
 from flowd.orchestrator.executor import node_failure
+from flowd.store.executions import now_ms
 from flowd.store.tasks import Completion, Entry, Failure, attempt_record
 from flowd.workers.registry import Handler
 
 OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
 ERROR_CHARS_MAX: Final = 2_000
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class PreparedNode(NamedTuple):

@@ -35,10 +35,10 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
 from flowd.store import Store
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
 from flowd.store.tasks import Claim, Completion, Entry, Exchange, Failure, attempt_record
 from flowd.workers.intake import Intake
-from flowd.workers.node_run import PreparedNode, now_ms
+from flowd.workers.node_run import PreparedNode
 from flowd.workers.pauses import growing_pauses
 from flowd.workers.registry import Registry, Resources
 from flowd.workers.slots import Ending, Slots

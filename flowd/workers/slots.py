@@ -8,8 +8,9 @@ from concurrent.futures import Executor
 from typing import Final
 
 from flowd.config import Settings
+from flowd.store.executions import now_ms
 from flowd.store.tasks import Claim, Completion, Failure, attempt_record
-from flowd.workers.node_run import PreparedNode, complete_node, error_text, fail_node, now_ms
+from flowd.workers.node_run import PreparedNode, complete_node, error_text, fail_node
 from flowd.workers.registry import HandlerContext, Resources
 
 # A node that ends sooner is never seen RUNNING, and saves the call that would have said so.

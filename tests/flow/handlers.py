@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import Any
 
 from flowd.workers.registry import HandlerContext, handler
@@ -43,13 +42,6 @@ async def held(config: dict[str, Any], context: HandlerContext) -> dict[str, Any
     _note(context)
     await GATES.setdefault(context.node_id, asyncio.Event()).wait()
     return config
-
-
-@handler("busy")
-def busy(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
-    _note(context)
-    time.sleep(config["seconds"])
-    return {}
 
 
 @handler("fail")

@@ -1,0 +1,60 @@
+"""One endpoint: where it is, who may call it, what it takes and answers.
+
+The route table is the single source: the OpenAPI document, the scope check and the test that walks
+all routes read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+Scope = Literal["public", "read", "trigger", "admin"]
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the OpenAPI document says of an endpoint beyond its path and method.
+
+    `answers` has the model of each status below 400 (a media type stands for a body that is not
+    JSON), `problems` the public codes of the errors it may answer with; those that any request may
+    meet are added to all. `query` holds the query parameters, `body` the request's.
+    """
+
+    summary: str
+    scope: Scope
+    answers: Mapping[int, type[BaseModel] | str]
+    problems: tuple[str, ...] = ()
+    query: type[BaseModel] | None = None
+    body: type[BaseModel] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Endpoint(Route):
+    """A route that is described. The summary is the first line of the function's docstring."""
+
+    def __init__(
+        self,
+        method: Literal["GET", "POST", "DELETE"],
+        path: str,
+        answer: Answer,
+        *,
+        scope: Scope,
+        answers: Mapping[int, type[BaseModel] | str],
+        problems: tuple[str, ...] = (),
+        query: type[BaseModel] | None = None,
+        body: type[BaseModel] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(path, answer, methods=[method])
+        summary = (answer.__doc__ or "").partition("\n")[0]
+        self.description = Description(
+            summary, scope, answers, problems, query, body, dict(headers or {})
+        )

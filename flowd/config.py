@@ -211,6 +211,20 @@ class SchedulerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultsSettings:
+    """What a node has that says nothing of its own."""
+
+    timeout_s: float = _setting(300.0, _seconds(0.001, 86400))
+    max_attempts: int = _setting(1, _whole(1, 1000))
+    # The pause before the second attempt; each further one is `backoff` times as long.
+    delay_s: float = _setting(1.0, _seconds(0, 86400))
+    backoff: float = _setting(2.0, _number(1, 100, "times"))
+    max_delay_s: float = _setting(300.0, _seconds(0, 86400))
+    # The part of a pause that is left to chance, so that many do not come back at once.
+    jitter: float = _setting(0.1, _number(0, 1, "parts"))
+
+
+@dataclass(frozen=True, slots=True)
 class ShutdownSettings:
     grace_s: float = _setting(30.0, _seconds(0, 3600))
 
@@ -225,6 +239,18 @@ class SupervisorSettings:
 class RetentionSettings:
     # How long an execution is kept after its end; 0 keeps it for ever.
     finished_days: float = _setting(7.0, _number(0, 36500, "days"))
+
+
+@dataclass(frozen=True, slots=True)
+class EventsSettings:
+    # Entries of the stream of events, the oldest go first; 0 keeps none.
+    keep: int = _setting(50_000, _whole(0, 10**9))
+
+
+@dataclass(frozen=True, slots=True)
+class CallbacksSettings:
+    # Hosts, networks and names with `*.` that may be called back although they are not public.
+    allow: tuple[str, ...] = _setting((), _destinations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +316,12 @@ class Settings:
     workers: WorkersSettings = field(default_factory=WorkersSettings)
     tasks: TasksSettings = field(default_factory=TasksSettings)
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
+    defaults: DefaultsSettings = field(default_factory=DefaultsSettings)
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
     supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+    events: EventsSettings = field(default_factory=EventsSettings)
+    callbacks: CallbacksSettings = field(default_factory=CallbacksSettings)
     log: LogSettings = field(default_factory=LogSettings)
     handlers: HandlersSettings = field(default_factory=HandlersSettings)
 

@@ -62,6 +62,17 @@ class UnknownExecution(FlowdError):
         super().__init__(f"no execution has the id {execution_id!r}; submit a workflow to get one")
 
 
+class WrongState(FlowdError):
+    """What was asked of an execution does not go with the state it is in."""
+
+    code = "wrong_state"
+
+    def __init__(self, execution_id: str, status: str, verb: str) -> None:
+        self.execution_id = execution_id
+        self.status = status
+        super().__init__(f"cannot {verb} execution {execution_id!r}: it is {status}")
+
+
 class TemplateError(FlowdError):
     """A template found nothing where it looked."""
 
@@ -69,9 +80,16 @@ class TemplateError(FlowdError):
 
 
 class HandlerFailed(FlowdError):
-    """A handler did its work and the answer is no."""
+    """A handler did its work and the answer is no.
+
+    `kinds` are what a node's `retry.on` may name this failure by.
+    """
 
     code = "handler_failed"
+
+    def __init__(self, reason: str, *, kinds: frozenset[str] = frozenset({"error"})) -> None:
+        self.kinds = kinds
+        super().__init__(reason)
 
 
 class Retry(HandlerFailed):
@@ -86,6 +104,16 @@ class Retry(HandlerFailed):
         self.after_s = after_s
         wait = "" if after_s is None else f" after {after_s:g} s"
         super().__init__(reason or f"the handler asked to be called again{wait}")
+
+
+class NotYet(HandlerFailed):
+    """A node cannot run now, and nothing failed: it is called again, and no attempt is counted."""
+
+    code = "not_yet"
+
+    def __init__(self, reason: str, *, after_s: float) -> None:
+        self.after_s = after_s
+        super().__init__(reason)
 
 
 class Fail(HandlerFailed):

@@ -10,10 +10,22 @@ from pydantic import BaseModel, ValidationError
 from flowd.api.body import join_path
 from flowd.api.report import Report, quote
 from flowd.api.suggestions import Suggestions
-from flowd.dag.definition import DagDefinition, NodeDefinition, WorkflowDefinition
+from flowd.dag.definition import (
+    BudgetDefinition,
+    CallbackDefinition,
+    DagDefinition,
+    NodeDefinition,
+    RetryDefinition,
+    WorkflowDefinition,
+)
 from flowd.dag.templating import describe_type
 
 _SOME_NODE = {"id": "A", "handler": "noop"}
+_PATTERNS: Mapping[str, str] = {
+    "id": "1 to 128 letters, digits, '_' and '-', the first of them not '-'",
+    "url": "a URL that begins with http:// or https:// and a host",
+    "on": "error, timeout, connection, status, a status such as 503 or a class such as 5xx",
+}
 _STAND_INS: Mapping[str, Any] = {
     "dag": {"nodes": [_SOME_NODE]},
     "nodes": [_SOME_NODE],
@@ -25,6 +37,8 @@ def explain_structure(report: Report, document: Any) -> None:
     """Everything the models find wrong with the shape of a document they refused."""
     if not _explain_object(report, WorkflowDefinition, document, ""):
         return
+    _explain_part(report, BudgetDefinition, document, "budget", "")
+    _explain_part(report, CallbackDefinition, document, "callback", "")
     dag = document.get("dag")
     if not isinstance(dag, dict):
         return
@@ -34,6 +48,7 @@ def explain_structure(report: Report, document: Any) -> None:
         path = f"dag.nodes[{index}]"
         if _explain_object(report, NodeDefinition, node, path):
             _explain_dependencies(report, node.get("dependencies"), path)
+            _explain_part(report, RetryDefinition, node, "retry", path)
 
 
 def _explain_dependencies(report: Report, dependencies: Any, path: str) -> None:
@@ -41,6 +56,26 @@ def _explain_dependencies(report: Report, dependencies: Any, path: str) -> None:
         if not isinstance(value, str):
             message = f"expected a node id, not {describe_type(value)}"
             report.add(f"{path}.dependencies[{position}]", "wrong_type", message)
+
+
+def _explain_part(
+    report: Report, model: type[BaseModel], document: dict[str, Any], name: str, path: str
+) -> None:
+    """As `_explain_object`, of an object whose fields are simple: each is explained as a whole."""
+    value = document.get(name)
+    if not isinstance(value, dict):
+        return
+    path = join_path(path, name)
+    if not _explain_object(report, model, value, path):
+        return
+    try:
+        model.model_validate(value)
+    except ValidationError as refused:
+        inner = (one for one in refused.errors(include_url=False) if len(one["loc"]) > 1)
+        for error in {one["loc"][0]: one for one in inner}.values():
+            field = str(error["loc"][0])
+            _, message = _translate(field, error["type"], error["msg"], error["input"])
+            report.add(join_path(path, field), "invalid_value", message)
 
 
 def _explain_object(report: Report, model: type[BaseModel], value: Any, path: str) -> bool:
@@ -60,8 +95,9 @@ def _explain_object(report: Report, model: type[BaseModel], value: Any, path: st
     except ValidationError as refused:
         for error in refused.errors(include_url=False):
             if len(error["loc"]) == 1:
-                code, message = _translate(error["type"], error["msg"], error["input"])
-                report.add(join_path(path, str(error["loc"][0])), code, message)
+                field = str(error["loc"][0])
+                code, message = _translate(field, error["type"], error["msg"], error["input"])
+                report.add(join_path(path, field), code, message)
     return True
 
 
@@ -74,7 +110,7 @@ def _stand_in(field: str, value: Any) -> Any:
     return stand_in if value and isinstance(value, type(stand_in)) else value
 
 
-def _translate(kind: str, text: str, value: Any) -> tuple[str, str]:
+def _translate(field: str, kind: str, text: str, value: Any) -> tuple[str, str]:
     """The code and the message for an error of pydantic's."""
     expected = {
         "string_type": "a string",
@@ -87,8 +123,9 @@ def _translate(kind: str, text: str, value: Any) -> tuple[str, str]:
     if kind == "missing":
         return "missing_field", "this field is required"
     if kind == "string_pattern_mismatch":
-        rule = "1 to 128 letters, digits, '_' and '-', the first of them not '-'"
-        return "bad_id", f"bad node id {quote(value)}; use {rule}"
+        if field == "id":
+            return "bad_id", f"bad node id {quote(value)}; use {_PATTERNS[field]}"
+        return "invalid_value", f"expected {_PATTERNS[field]}, not {quote(value)}"
     if kind == "too_short":
         return "empty_dag", "a workflow needs at least one node"
     return "invalid_value", text[:1].lower() + text[1:]

@@ -18,7 +18,7 @@ from flowd.api.structure import explain_structure
 from flowd.api.suggestions import Suggestions
 from flowd.dag.definition import WorkflowDefinition
 from flowd.dag.reachability import find_cycles, find_not_upstream
-from flowd.dag.templating import OPENING, Reference, find_templates
+from flowd.dag.templating import INPUT, OPENING, Reference, find_templates
 from flowd.errors import InvalidWorkflow, Problem
 
 # Cycles are named by their path; one of 10,000 nodes is shown by its beginning and its end.
@@ -229,7 +229,7 @@ class _Graph:
                 elif found.node_id in self._index_of:
                     target = self._index_of[found.node_id]
                     references.setdefault(index, {}).setdefault(target, found.path)
-                else:
+                elif found.node_id != INPUT:
                     self._report_unknown_reference(found, suggestions)
         missed = find_not_upstream(self._dependencies, references)
         for index, target in sorted(missed):

@@ -11,6 +11,13 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 NODE_ID_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$"
 NAME_CHARS_MAX = 256
 
+ATTEMPTS_MAX = 1000
+# A day: whoever waits longer for a node wants a schedule.
+SECONDS_MAX = 86_400.0
+# What a retry may be limited to: a failure's kind, a status, or a class of them.
+FAILURE_KIND_PATTERN = r"^(error|timeout|connection|status|[1-5]\d\d|[1-5]xx)$"
+
+FailureKind = Annotated[str, Field(pattern=FAILURE_KIND_PATTERN)]
 NodeId = Annotated[str, Field(pattern=NODE_ID_PATTERN)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARS_MAX)]
 
@@ -20,6 +27,17 @@ class _Definition(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class RetryDefinition(_Definition):
+    """How often and when a failed node runs again; what is left out comes from `[defaults]`."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=ATTEMPTS_MAX)] | None = None
+    delay_s: Annotated[float, Field(ge=0, le=SECONDS_MAX, allow_inf_nan=False)] | None = None
+    backoff: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] | None = None
+    max_delay_s: Annotated[float, Field(ge=0, le=SECONDS_MAX, allow_inf_nan=False)] | None = None
+    jitter: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    on: Annotated[list[FailureKind], Field(min_length=1, max_length=100)] | None = None
+
+
 class NodeDefinition(_Definition):
     id: NodeId
     handler: str
@@ -27,29 +45,60 @@ class NodeDefinition(_Definition):
     # error objects. Whoever explains a refusal looks at the items one by one.
     dependencies: Annotated[list[str], FailFast()] = []
     config: dict[str, Any] = {}
+    retry: RetryDefinition | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=SECONDS_MAX, allow_inf_nan=False)] | None = None
 
 
 class DagDefinition(_Definition):
     nodes: Annotated[list[NodeDefinition], FailFast(), Field(min_length=1)]
 
 
+class BudgetDefinition(_Definition):
+    """What an execution may spend: on the prompts and answers of its llm nodes together."""
+
+    tokens: Annotated[int, Field(ge=1, le=10**12)]
+
+
+class CallbackDefinition(_Definition):
+    """Who is told when the execution has ended; `secret` signs what they are told."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+", max_length=2048)]
+    secret: Annotated[str, Field(min_length=1, max_length=1024)] | dict[str, Any] | None = None
+
+
 class WorkflowDefinition(_Definition):
     name: Name
     dag: DagDefinition
+    input: dict[str, Any] | None = None
+    budget: BudgetDefinition | None = None
+    callback: CallbackDefinition | None = None
 
     def to_json(self) -> bytes:
-        """The normalised definition: every field of every node present, in one order.
+        """The normalised definition: fields in one order, those nobody gave left out.
 
         Equal definitions give equal bytes, however they were written. Built by hand because
         `model_dump_json` takes four times as long.
         """
-        nodes = [
-            {
-                "id": node.id,
-                "handler": node.handler,
-                "dependencies": node.dependencies,
-                "config": node.config,
-            }
-            for node in self.dag.nodes
-        ]
-        return orjson.dumps({"name": self.name, "dag": {"nodes": nodes}})
+        nodes = [_node_document(node) for node in self.dag.nodes]
+        document: dict[str, Any] = {"name": self.name, "dag": {"nodes": nodes}}
+        if self.input is not None:
+            document["input"] = self.input
+        for name in ("budget", "callback"):
+            part: BaseModel | None = getattr(self, name)
+            if part is not None:
+                document[name] = part.model_dump(exclude_none=True)
+        return orjson.dumps(document)
+
+
+def _node_document(node: NodeDefinition) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "id": node.id,
+        "handler": node.handler,
+        "dependencies": node.dependencies,
+        "config": node.config,
+    }
+    if node.retry is not None:
+        document["retry"] = node.retry.model_dump(exclude_none=True)
+    if node.timeout_s is not None:
+        document["timeout_s"] = node.timeout_s
+    return document

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -17,7 +17,8 @@ class PlannedNode(NamedTuple):
     """One node with everything that is needed to run it and to open what waits for it.
 
     `opens` are the dependents that wait for this node alone. `joins` are those that wait for
-    others too, each with the number of all its dependencies.
+    others too, each with the number of all its dependencies. `retry` and `timeout_s` are None where
+    the node leaves them to the settings.
     """
 
     id: str
@@ -26,6 +27,8 @@ class PlannedNode(NamedTuple):
     dependencies: tuple[str, ...]
     opens: tuple[str, ...]
     joins: tuple[tuple[str, int], ...]
+    retry: Mapping[str, Any] | None = None
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,10 @@ class Plan:
     digest: str
     nodes: Mapping[str, PlannedNode]
     roots: tuple[str, ...]
+    name: str = ""
+    default_input: Mapping[str, Any] = field(default_factory=dict)
+    budget_tokens: int | None = None
+    has_callback: bool = False
 
     def downstream(self, node_id: str) -> tuple[str, ...]:
         """Every transitive dependent, the nearest first, each once."""
@@ -67,7 +74,8 @@ def compile_plan(definition: bytes) -> Plan:
 
     Configs are compiled when they are first used: a worker rarely runs every node of a plan.
     """
-    written = orjson.loads(definition)["dag"]["nodes"]
+    document = orjson.loads(definition)
+    written = document["dag"]["nodes"]
     opens: dict[str, list[str]] = {}
     joins: dict[str, list[tuple[str, int]]] = {}
     for node in written:
@@ -82,9 +90,18 @@ def compile_plan(definition: bytes) -> Plan:
             tuple(node["dependencies"]),
             tuple(opens.get(node_id, ())),
             tuple(joins.get(node_id, ())),
+            node.get("retry"),
+            node.get("timeout_s"),
         )
-    roots = tuple(node["id"] for node in written if not node["dependencies"])
-    return Plan(plan_digest(definition), nodes, roots)
+    return Plan(
+        plan_digest(definition),
+        nodes,
+        tuple(node["id"] for node in written if not node["dependencies"]),
+        document["name"],
+        document.get("input") or {},
+        (document.get("budget") or {}).get("tokens"),
+        "callback" in document,
+    )
 
 
 def _register(

@@ -9,8 +9,10 @@ from enum import StrEnum
 class ExecutionState(StrEnum):
     PENDING = "PENDING"
     RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
 
     @property
     def is_terminal(self) -> bool:
@@ -21,27 +23,36 @@ class NodeState(StrEnum):
     PENDING = "PENDING"
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
+    RETRYING = "RETRYING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
 
     @property
     def is_terminal(self) -> bool:
         return not NODE_TRANSITIONS[self]
 
 
+_E, _N = ExecutionState, NodeState
 EXECUTION_TRANSITIONS: Mapping[ExecutionState, frozenset[ExecutionState]] = {
-    ExecutionState.PENDING: frozenset({ExecutionState.RUNNING}),
-    ExecutionState.RUNNING: frozenset({ExecutionState.COMPLETED, ExecutionState.FAILED}),
-    ExecutionState.COMPLETED: frozenset(),
-    ExecutionState.FAILED: frozenset(),
+    _E.PENDING: frozenset({_E.RUNNING, _E.CANCELLED}),
+    _E.RUNNING: frozenset({_E.PAUSED, _E.COMPLETED, _E.FAILED, _E.CANCELLED}),
+    # What runs while an execution is paused goes on, and may be the last of it.
+    _E.PAUSED: frozenset({_E.RUNNING, _E.COMPLETED, _E.FAILED, _E.CANCELLED}),
+    _E.COMPLETED: frozenset(),
+    _E.FAILED: frozenset(),
+    _E.CANCELLED: frozenset(),
 }
 
 # A node fails without having been queued when one of its dependencies failed, and without having
-# run when it was given up after it had killed its workers. A released node goes back to QUEUED.
+# run when it was given up after it had killed its workers. A released node goes back to QUEUED,
+# one that was queued when its execution was paused back to PENDING.
 NODE_TRANSITIONS: Mapping[NodeState, frozenset[NodeState]] = {
-    NodeState.PENDING: frozenset({NodeState.QUEUED, NodeState.FAILED}),
-    NodeState.QUEUED: frozenset({NodeState.RUNNING, NodeState.FAILED}),
-    NodeState.RUNNING: frozenset({NodeState.COMPLETED, NodeState.FAILED, NodeState.QUEUED}),
-    NodeState.COMPLETED: frozenset(),
-    NodeState.FAILED: frozenset(),
+    _N.PENDING: frozenset({_N.QUEUED, _N.FAILED, _N.CANCELLED}),
+    _N.QUEUED: frozenset({_N.RUNNING, _N.PENDING, _N.RETRYING, _N.FAILED, _N.CANCELLED}),
+    _N.RUNNING: frozenset({_N.COMPLETED, _N.FAILED, _N.QUEUED, _N.RETRYING, _N.CANCELLED}),
+    _N.RETRYING: frozenset({_N.QUEUED, _N.FAILED, _N.CANCELLED}),
+    _N.COMPLETED: frozenset(),
+    _N.FAILED: frozenset(),
+    _N.CANCELLED: frozenset(),
 }

@@ -18,6 +18,8 @@ import orjson
 from flowd.errors import Problem, TemplateError
 
 OPENING = "{{"
+# `{{ input.x }}` reads the input of the execution, unless a node has this name.
+INPUT = "input"
 KEYS_SHOWN_MAX = 20
 TEXT_SHOWN_MAX = 64
 

@@ -1,4 +1,4 @@
-"""Start executions, and carry on where a node has too many neighbours for one script call."""
+"""Start executions and hold them up, and carry on where one script call is not enough."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import orjson
 
 from flowd.dag.definition import WorkflowDefinition
 from flowd.dag.graph import Plan, compile_plan
+from flowd.errors import WrongState
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
@@ -23,9 +24,12 @@ async def submit_workflow(store: Store, workflow: WorkflowDefinition) -> str:
     return await store.executions.submit_workflow(definition, compile_plan(definition))
 
 
-async def trigger_workflow(store: Store, execution_id: str) -> None:
-    """Start an execution; harmless when it was started before. Raises UnknownExecution."""
-    outcome = await store.executions.trigger_workflow(execution_id)
+async def trigger_workflow(store: Store, execution_id: str, given_input: bytes = b"") -> None:
+    """Start an execution; harmless when it was started before. Raises UnknownExecution.
+
+    `given_input` (a JSON object) is what its templates read as `input`, over the workflow's own.
+    """
+    outcome = await store.executions.trigger_workflow(execution_id, given_input)
     if outcome == "continue":
         plan = await Plans(store).load(execution_id, "")
         await advance_node(store, plan, execution_id, ROOTS)
@@ -72,6 +76,37 @@ async def fail_downstream(store: Store, plan: Plan, execution_id: str, node_id: 
     await store.executions.fail_downstream(
         execution_id, node_id, _downstream_output(node_id), plan.downstream(node_id)
     )
+
+
+async def pause_execution(store: Store, execution_id: str) -> None:
+    """Let no further node start. Raises UnknownExecution, or WrongState unless it runs."""
+    outcome = await store.lifecycle.pause_execution(execution_id)
+    if outcome != "paused":
+        raise WrongState(execution_id, outcome, "pause")
+
+
+async def resume_execution(store: Store, execution_id: str) -> None:
+    """Let a paused execution go on; harmless while it runs. Raises UnknownExecution, WrongState."""
+    outcome = await store.lifecycle.resume_execution(execution_id)
+    if outcome != "resumed":
+        raise WrongState(execution_id, outcome, "resume")
+
+
+async def cancel_execution(store: Store, execution_id: str) -> None:
+    """End an execution before its time, in any state but an end. Raises UnknownExecution, WrongState.
+
+    Nothing of it starts any more; what runs is told within a second, and its result is not kept.
+    """
+    outcome = await store.lifecycle.cancel_execution(execution_id)
+    if outcome != "cancelled":
+        raise WrongState(execution_id, outcome, "cancel")
+    plan = await Plans(store).load(execution_id, "")
+    await cancel_nodes(store, plan, execution_id)
+
+
+async def cancel_nodes(store: Store, plan: Plan, execution_id: str) -> None:
+    """Mark the nodes of a cancelled execution; may be begun anew by anyone."""
+    await store.lifecycle.cancel_nodes(execution_id, list(plan.nodes))
 
 
 def error_output(error: str) -> bytes:

@@ -25,7 +25,9 @@ log = get_logger(__name__)
 EXECUTIONS_PER_SLICE: Final = 100
 # Far more than are ever open at once; read in one call so that none is missed between two.
 _CONTINUATIONS_MAX: Final = 10_000
-_OUTSTANDING: Final = frozenset({NodeState.QUEUED, NodeState.RUNNING})
+# Each of these nodes has one entry, in the stream or among the retries.
+_OUTSTANDING: Final = frozenset({NodeState.QUEUED, NodeState.RUNNING, NodeState.RETRYING})
+_LIVE: Final = frozenset({ExecutionState.RUNNING, ExecutionState.PAUSED})
 
 _NodeKey = tuple[str, str]
 
@@ -36,13 +38,14 @@ class _Round:
 
     entries: set[_NodeKey]
     continuing: set[str]
+    paused: set[str] = field(default_factory=set)
     cursor: str = "0"
     missing: dict[_NodeKey, tuple[NodeState, str | None]] = field(default_factory=dict)
     stuck: dict[str, Counter[NodeState]] = field(default_factory=dict)
 
 
 class Reconciler:
-    """Checks that each QUEUED or RUNNING node has an entry, a bounded slice at a time.
+    """Checks that each node that is to run has an entry, a bounded slice at a time.
 
     A node without an entry when the round began may have been given one since. What is suspected
     in two rounds running, and did not move in between, is certain and is mended.
@@ -79,6 +82,7 @@ class Reconciler:
                 (entry.execution_id, entry.node_id) for _, entry in page if isinstance(entry, Entry)
             )
             after = page[-1][0]
+        entries.update(await self._store.retries.waiting())
         continuations = await self._store.executions.continuations(_CONTINUATIONS_MAX)
         for node_key, seen in self._missing.items():
             if node_key not in entries:
@@ -103,8 +107,10 @@ class Reconciler:
         node_ids: dict[str, Sequence[str]] = {}
         for execution_id, (status, definition) in zip(execution_ids, stored, strict=True):
             try:
-                if status != ExecutionState.RUNNING or definition is None:
+                if status not in _LIVE or definition is None:
                     raise CorruptExecution(execution_id, "its status or definition is damaged")
+                if status == ExecutionState.PAUSED:
+                    this.paused.add(execution_id)
                 node_ids[execution_id] = tuple(self._plans.compile(execution_id, definition).nodes)
             except CorruptExecution as error:
                 await self._fail_execution(execution_id, str(error))
@@ -121,7 +127,7 @@ class Reconciler:
         states = parse_states(execution_id, found)
         outstanding = [one for one, state in states.items() if state in _OUTSTANDING]
         await self._note_missing(this, execution_id, states, outstanding)
-        if not outstanding and execution_id not in this.continuing:
+        if not outstanding and execution_id not in this.continuing | this.paused:
             await self._suspect_stuck(this, execution_id, Counter(states.values()))
 
     async def _note_missing(

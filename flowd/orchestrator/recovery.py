@@ -14,6 +14,7 @@ from flowd.log import get_logger
 from flowd.orchestrator.executor import (
     ROOTS,
     advance_node,
+    cancel_nodes,
     fail_downstream,
     node_failure,
 )
@@ -214,7 +215,13 @@ async def _finish_continuation(store: Store, plans: Plans, one: Continuation) ->
     if one.verb in ("submit", "discard"):
         await store.executions.discard_staged(one.execution_id)
         return
+    if one.verb == "resume":
+        await store.lifecycle.resume_execution(one.execution_id, is_begun=True)
+        return
     plan = await plans.load(one.execution_id, "")
+    if one.verb == "cancel":
+        await cancel_nodes(store, plan, one.execution_id)
+        return
     if one.node_id != ROOTS and one.node_id not in plan.nodes:
         raise CorruptExecution(one.execution_id, f"it has no node {one.node_id!r}")
     if one.verb == "fail":

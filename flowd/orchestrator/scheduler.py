@@ -50,34 +50,57 @@ async def _serve(settings: Settings, pulse: Pulse) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     store = open_store(settings)
-    scheduler = Scheduler(store, finished_days=settings.retention.finished_days)
+    scheduler = Scheduler(store, settings.retention.finished_days, settings.scheduler.interval_s)
+    stopping = asyncio.create_task(stop.wait())
     try:
         while not stop.is_set():
             if await scheduler.tick(time.monotonic()) and not is_ready:
                 is_ready = True
                 pulse.ready()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), settings.scheduler.interval_s)
+            await _rest(stopping, scheduler, settings.scheduler.interval_s)
     finally:
+        stopping.cancel()
         await store.close()
+
+
+async def _rest(stopping: asyncio.Task[bool], scheduler: Scheduler, interval_s: float) -> None:
+    """Until the next tick is due, a node is to run again, or the end."""
+    waiting = asyncio.create_task(scheduler.wait(interval_s))
+    await asyncio.wait((stopping, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
 
 
 class Scheduler:
     """One tick at a time; what it remembers between ticks is only what it has observed."""
 
-    def __init__(self, store: Store, finished_days: float = 0) -> None:
+    def __init__(self, store: Store, finished_days: float = 0, interval_s: float = 0) -> None:
         self._store = store
         self._finished_days = finished_days
+        self._interval_s = interval_s
         self._plans = Plans(store)
         self._leases = LeaseWatch()
         self._reconciler = Reconciler(store, self._plans)
         self._reconcile_at_s = 0.0
         self._is_redis_away = False
         self._gone: set[str] = set()
+        self._heal_at_s = 0.0
+        self._retry_in_s: float | None = None
+
+    async def wait(self, interval_s: float) -> None:
+        """Sleep until there may be something to do, `interval_s` at most."""
+        if self._is_redis_away:
+            await asyncio.sleep(interval_s)
+            return
+        with contextlib.suppress(StoreError):
+            await self._store.retries.wait_for_change(
+                min(interval_s, self._retry_in_s or interval_s)
+            )
 
     async def tick(self, now_s: float) -> bool:
         """Heal what is due; False when Redis did not let it. `now_s` is monotonic."""
         try:
+            self._retry_in_s = await self._store.retries.dispatch()
             await self._heal(now_s)
         except StoreError as error:
             self._leases.pause()
@@ -91,6 +114,10 @@ class Scheduler:
         return True
 
     async def _heal(self, now_s: float) -> None:
+        """At most once in an interval, however often retries are due."""
+        if now_s < self._heal_at_s:
+            return
+        self._heal_at_s = now_s + 0.9 * self._interval_s
         try:
             await self._recover_expired(now_s)
         except MissingGroup:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from flowd.config import Settings
 from flowd.store.executions import Executions
 from flowd.store.finished import FinishedExecutions
+from flowd.store.lifecycle import Lifecycle
 from flowd.store.redis_client import RedisClient
+from flowd.store.retries import Retries
 from flowd.store.tasks import Tasks
 
 __all__ = ["Store", "open_store"]
 
 
 class Store:
-    """Everything flowd keeps: `executions`, the `finished` among them, and the `tasks` to run."""
+    """Everything flowd keeps, by what it is about."""
 
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
         self.executions = Executions(client, settings)
         self.finished = FinishedExecutions(client)
+        self.lifecycle = Lifecycle(client, settings)
+        self.retries = Retries(client, settings)
         self.tasks = Tasks(client, settings)
 
     async def ping(self) -> None:
@@ -25,6 +29,7 @@ class Store:
         await self._client.execute("PING")
 
     async def close(self) -> None:
+        await self.retries.close()
         await self._client.close()
 
 

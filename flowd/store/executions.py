@@ -14,7 +14,7 @@ from flowd.dag.states import ExecutionState, NodeState
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
 from flowd.store import redis_keys as keys
 from flowd.store import scripts
-from flowd.store.redis_client import Argument, RedisClient, WrongType
+from flowd.store.redis_client import Argument, Command, RedisClient, WrongType
 
 T = TypeVar("T")
 
@@ -36,6 +36,19 @@ class Continuation(NamedTuple):
     age_ms: int
 
 
+class Reuse(NamedTuple):
+    """What a new execution takes over from one that has ended.
+
+    `roots` are the nodes it begins with; `arrived` says of every join that waits for others too how
+    many of its dependencies are among the reused.
+    """
+
+    rerun_of: str
+    node_ids: frozenset[str]
+    roots: tuple[str, ...]
+    arrived: Mapping[str, int]
+
+
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -53,6 +66,29 @@ def parse_states(execution_id: str, found: Mapping[str, str | None]) -> dict[str
         raise CorruptExecution(execution_id, str(error)) from None
 
 
+def _new_run(plan: Plan, nodes_to_run: int, reuse: Reuse | None) -> list[Argument]:
+    """The run hash of a new execution, field and value by turns."""
+    if reuse is not None:
+        roots = reuse.roots
+    else:
+        # Too many to open in one call are opened slice by slice.
+        roots = plan.roots if len(plan.roots) <= DEPENDENTS_PER_CALL_MAX else ()
+    run: dict[str, Argument] = {
+        "name": plan.name,
+        "nodes": len(plan.nodes),
+        "plan": plan.digest,
+        "roots": ",".join(roots),
+        "remaining": nodes_to_run,
+        "submitted_ms": now_ms(),
+    }
+    if plan.has_callback:
+        run["callback"] = 1
+    if reuse is not None:
+        run["rerun_of"] = reuse.rerun_of
+        run.update({f"arrived:{join}": count for join, count in reuse.arrived.items()})
+    return [part for pair in run.items() for part in pair]
+
+
 class Executions:
     """Every method raises StoreUnavailable while Redis does not answer; each may be repeated."""
 
@@ -61,19 +97,23 @@ class Executions:
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
 
-    async def submit_workflow(self, definition: bytes, plan: Plan) -> str:
-        """Store a validated definition with all its nodes PENDING; the new execution's id.
+    async def submit_workflow(
+        self, definition: bytes, plan: Plan, *, execution_id: str = "", reuse: Reuse | None = None
+    ) -> str:
+        """Store a validated definition with its nodes PENDING; the new execution's id.
 
-        Nodes beyond one call's worth are staged first. The last call makes the execution exist;
-        if it never comes, `discard_staged` removes what was staged. Raises StoreUnavailable when
-        that has happened before the last call came.
+        Whoever names the `execution_id` may submit twice, and has submitted once. Nodes beyond one
+        call's worth are staged first. The last call makes the execution exist; if it never comes,
+        `discard_staged` removes what was staged. Raises StoreUnavailable when that has happened
+        before the last call came.
         """
-        execution_id = keys.new_execution_id()
-        node_ids = list(plan.nodes)
-        staged, rest = node_ids[:-NODES_PER_CALL_MAX], node_ids[-NODES_PER_CALL_MAX:]
-        if staged:
-            await self._stage_nodes(execution_id, definition, staged)
-        roots = plan.roots if len(plan.roots) <= DEPENDENTS_PER_CALL_MAX else ()
+        execution_id = execution_id or keys.new_execution_id()
+        reused = reuse.node_ids if reuse else ()
+        fresh = [one for one in plan.nodes if one not in reused]
+        staged, rest = fresh[:-NODES_PER_CALL_MAX], fresh[-NODES_PER_CALL_MAX:]
+        if staged or reuse:
+            await self._stage_nodes(execution_id, definition, staged, reuse)
+        run = _new_run(plan, len(fresh), reuse)
         outcome = await self._client.run(
             scripts.SUBMIT_WORKFLOW,
             (
@@ -81,13 +121,13 @@ class Executions:
                 keys.status(execution_id),
                 keys.run(execution_id),
                 keys.CONTINUATIONS,
+                keys.EXECUTIONS,
             ),
             execution_id,
             definition,
-            plan.digest,
-            ",".join(roots),
-            len(node_ids),
-            now_ms(),
+            "1" if staged or reuse else "0",
+            len(run),
+            *run,
             *rest,
         )
         if outcome == "closed":
@@ -95,18 +135,33 @@ class Executions:
         return execution_id
 
     async def _stage_nodes(
-        self, execution_id: str, definition: bytes, node_ids: Sequence[str]
+        self, execution_id: str, definition: bytes, staged: Sequence[str], reuse: Reuse | None
     ) -> None:
-        member = f"submit {execution_id}"
         await self._client.converse(
             [
-                ("ZADD", keys.CONTINUATIONS, now_ms(), member),
+                ("ZADD", keys.CONTINUATIONS, now_ms(), f"submit {execution_id}"),
                 ("SET", keys.definition(execution_id), definition),
             ]
         )
-        for some in slices(node_ids, NODES_PER_CALL_MAX):
+        for some in slices(staged, NODES_PER_CALL_MAX):
             pairs = [part for one in some for part in (keys.node(execution_id, one), "PENDING")]
             await self._client.execute("MSET", *pairs)
+        if reuse is not None:
+            await self._stage_reused(execution_id, reuse)
+
+    async def _stage_reused(self, execution_id: str, reuse: Reuse) -> None:
+        """Copy what is reused within the server: outputs may be large."""
+        source = reuse.rerun_of
+        copied = (keys.given_input(source), keys.given_input(execution_id))
+        await self._client.execute("COPY", *copied, "REPLACE")
+        for some in slices(list(reuse.node_ids), NODES_PER_CALL_MAX):
+            pairs = [part for one in some for part in (keys.node(execution_id, one), "COMPLETED")]
+            commands: list[Command] = [("MSET", *pairs)]
+            commands += [
+                ("COPY", keys.output(source, one), keys.output(execution_id, one), "REPLACE")
+                for one in some
+            ]
+            await self._client.converse(commands)
 
     async def discard_staged(self, execution_id: str) -> None:
         """Remove what a submission that broke off has left; one that went through stays."""
@@ -114,14 +169,20 @@ class Executions:
             scripts.CLOSE_SUBMISSION, (keys.status(execution_id), keys.CONTINUATIONS), execution_id
         )
         if outcome == "closed":
-            node_ids = await self._node_ids(execution_id)
-            for some in slices(node_ids, NODES_PER_CALL_MAX):
-                await self._client.execute("DEL", *(keys.node(execution_id, one) for one in some))
-            await self._client.execute("DEL", keys.definition(execution_id))
+            staged = [
+                key(execution_id, one)
+                for one in await self._node_ids(execution_id)
+                for key in (keys.node, keys.output)
+            ]
+            for some in slices(staged, NODES_PER_CALL_MAX):
+                await self._client.execute("DEL", *some)
+            await self._client.execute(
+                "DEL", keys.given_input(execution_id), keys.definition(execution_id)
+            )
         await self.drop_continuation(Continuation("discard", execution_id, "", 0))
 
-    async def trigger_workflow(self, execution_id: str) -> str:
-        """Start a PENDING execution and open its roots.
+    async def trigger_workflow(self, execution_id: str, given_input: bytes = b"") -> str:
+        """Start a PENDING execution and open its roots; `given_input` is a JSON object, or empty.
 
         Returns `triggered`, `continue` when the roots are left to `advance_node`, or the state the
         execution was in already. Raises UnknownExecution, or CorruptExecution.
@@ -134,10 +195,12 @@ class Executions:
                 keys.ACTIVE,
                 self._stream,
                 keys.CONTINUATIONS,
+                keys.given_input(execution_id),
             ),
             execution_id,
             self._group,
             now_ms(),
+            given_input,
         )
         if outcome == "unknown":
             raise UnknownExecution(execution_id)
@@ -284,11 +347,11 @@ class Executions:
         except ValueError as error:
             raise CorruptExecution(execution_id, f"an output is not JSON: {error}") from None
 
-    async def outputs(self, wanted: Sequence[tuple[str, str]]) -> list[str | None]:
-        """The outputs (JSON) of (execution id, node id) pairs; None where there is none."""
+    async def values(self, wanted: Sequence[str]) -> list[str | None]:
+        """What stands under these keys of strings; None where there is none."""
         found: list[str | None] = []
         for some in slices(wanted, NODES_PER_CALL_MAX):
-            found += await self._client.execute("MGET", *(keys.output(*pair) for pair in some))
+            found += await self._client.execute("MGET", *some)
         return found
 
     async def active_slice(self, cursor: str, count: int) -> tuple[str, list[str]]:
@@ -315,8 +378,7 @@ class Executions:
 
         Raises CorruptExecution when the record is none.
         """
-        attempt = record.split(" ", 1)[0] if record else "1"
-        if not attempt.isdecimal():
+        if record and not record.split(" ", 1)[0].isdecimal():
             raise CorruptExecution(execution_id, f"the attempt of {node_id!r} is {record!r}")
         outcome: str = await self._client.run(
             scripts.RESTORE_NODE,
@@ -325,13 +387,13 @@ class Executions:
                 keys.status(execution_id),
                 keys.node(execution_id, node_id),
                 keys.attempts(execution_id),
-                keys.run(execution_id),
+                keys.RETRIES,
             ),
             execution_id,
             node_id,
             state,
             record or "",
-            int(attempt) + 1,
+            now_ms(),
         )
         return outcome == "restored"
 

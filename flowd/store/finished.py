@@ -44,11 +44,17 @@ class FinishedExecutions:
             for key in (keys.node(execution_id, node_id), keys.output(execution_id, node_id))
         ]
         for execution_id in execution_ids:
-            gone += (keys.run(execution_id), keys.attempts(execution_id))
+            gone += (
+                keys.run(execution_id),
+                keys.attempts(execution_id),
+                keys.given_input(execution_id),
+                keys.parked(execution_id),
+            )
         for some in slices(gone, NODES_PER_CALL_MAX):
             await self._client.execute("DEL", *some)
         last: list[Command] = [
             ("DEL", *(keys.definition(one) for one in execution_ids)),
+            ("ZREM", keys.EXECUTIONS, *execution_ids),
             ("ZREM", keys.FINISHED, *execution_ids),
         ]
         await self._client.converse(last)

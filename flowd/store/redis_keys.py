@@ -16,9 +16,21 @@ ACTIVE: Final = "workflows:active"  # set: ids of executions that were triggered
 
 # flowd's own.
 CONTINUATIONS: Final = "flowd:continuations"  # zset: work left for a later call, by its begin in ms
+EXECUTIONS: Final = (
+    "flowd:executions"  # zset: every execution's id, all with score 0: they sort by age
+)
 FINISHED: Final = "flowd:finished"  # zset: ids of executions that have ended, by when, ms
+RETRIES: Final = (
+    "flowd:retries"  # zset: `execution_id node_id` of what waits, by when it is due, ms
+)
+BELL: Final = "flowd:bell"  # list: rung when the first of the retries has changed
 LEASES: Final = "flowd:leases"  # hash: consumer -> heartbeat sequence
 WORKERS: Final = "flowd:workers"  # hash: consumer -> owner (JSON)
+EVENTS: Final = "flowd:events"  # stream, capped: what has happened, as pairs of type and text
+CALLBACKS: Final = "flowd:callbacks"  # zset: ids of executions to call back about, by when, ms
+METRICS: Final = "flowd:metrics"  # hash: what the workers have counted
+SCHEDULER: Final = "flowd:scheduler"  # string that expires: a scheduler ticked, at this time in ms
+READY_PROBE: Final = "flowd:ready"  # string that expires: Redis takes writes
 DEAD_LETTERS: Final = "flowd:dead_letters"  # stream: what no worker can run, with its raw fields
 
 _EXECUTION_ID = re.compile(r"[0-9a-f]{24}")
@@ -53,11 +65,22 @@ def output(execution_id: str, node_id: str) -> str:
     return f"workflow:{execution_id}:node:{node_id}:output"
 
 
+def given_input(execution_id: str) -> str:
+    """String: the input given at the trigger (a JSON object); absent when there was none."""
+    return f"workflow:{execution_id}:input"
+
+
+def parked(execution_id: str) -> str:
+    """Hash: the nodes kept back while the execution is paused -> deaths of their workers."""
+    return f"workflow:{execution_id}:parked"
+
+
 def run(execution_id: str) -> str:
     """Hash: what the engine counts while the execution runs.
 
-    plan, roots, remaining, failed, submitted_ms, triggered_ms, finished_ms, `arrived:<join>`,
-    `opened:<node>` (progress of a wide fan-out), error (why the whole execution failed).
+    name, nodes, plan, roots, remaining, failed, callback, rerun_of, submitted_ms, triggered_ms,
+    finished_ms, `arrived:<join>`, `opened:<node>` (progress of a wide fan-out), `failures:<node>`
+    and `error:<node>` (of attempts that were retried), error (why the whole execution failed).
     """
     return f"workflow:{execution_id}:run"
 
@@ -65,3 +88,8 @@ def run(execution_id: str) -> str:
 def attempts(execution_id: str) -> str:
     """Hash: node id -> `attempt queued_ms waited_ms ran_ms consumer` of its newest attempt."""
     return f"workflow:{execution_id}:attempts"
+
+
+def callback(execution_id: str) -> str:
+    """Hash: how the callback goes; state, attempts, next_ms, last_status, last_error, delivered_ms."""
+    return f"workflow:{execution_id}:callback"

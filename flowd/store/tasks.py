@@ -37,7 +37,11 @@ _NO_ADVANCE: Final = ("0", "0", "0")
 
 
 class Entry(NamedTuple):
-    """One attempt of one node, as it stands in the stream. `deaths` counts workers lost with it."""
+    """One attempt of one node, as it stands in the stream.
+
+    `deaths` counts the workers lost with it, `failures` the attempts that failed; neither counts what
+    was taken away from a worker that did nothing wrong, as `attempt` does.
+    """
 
     entry_id: str
     execution_id: str
@@ -45,6 +49,7 @@ class Entry(NamedTuple):
     attempt: int
     plan_digest: str
     deaths: int
+    failures: int = 0
 
     @property
     def queued_ms(self) -> int:
@@ -79,6 +84,16 @@ class Failure(NamedTuple):
     downstream_output: bytes
     downstream: tuple[str, ...]
     dead_letter: str = ""
+
+
+class RetryLater(NamedTuple):
+    """A node whose attempt failed and that gets another one, at a wall time in ms."""
+
+    entry: Entry
+    record: str
+    due_ms: int
+    failures: int
+    error: str
 
 
 class Claim(NamedTuple):
@@ -118,10 +133,11 @@ def parse_entry(entry_id: str, fields: Sequence[str] | None) -> Entry | Garbage 
     if not keys.is_execution_id(execution_id) or not node_id:
         return Garbage(entry_id, "it names no execution_id and node_id")
     try:
-        attempt, deaths = int(named.get("attempt", "1")), int(named.get("deaths", "0"))
+        attempt = int(named.get("attempt", "1"))
+        deaths, failures = int(named.get("deaths", "0")), int(named.get("failures", "0"))
     except ValueError:
-        return Garbage(entry_id, "its attempt or deaths is not a number")
-    return Entry(entry_id, execution_id, node_id, attempt, named.get("plan", ""), deaths)
+        return Garbage(entry_id, "its attempt, deaths or failures is not a number")
+    return Entry(entry_id, execution_id, node_id, attempt, named.get("plan", ""), deaths, failures)
 
 
 class TaskSession:
@@ -139,7 +155,7 @@ class TaskSession:
     async def complete_and_claim(
         self,
         completions: Sequence[Completion],
-        failures: Sequence[Failure],
+        failures: Sequence[Failure | RetryLater],
         claims: Sequence[Claim],
         read_max: int,
     ) -> Exchange:
@@ -217,9 +233,17 @@ class TaskSession:
             arguments += _advance_arguments(node)
         return script_call(scripts.COMPLETE_NODES, self._keys[:3], arguments)
 
-    def _failure_call(self, failure: Failure) -> Command:
+    def _failure_call(self, failure: Failure | RetryLater) -> Command:
+        if isinstance(failure, RetryLater):
+            return self._retry_call(failure)
         arguments = _failure_arguments(self._group, failure)
         return script_call(scripts.FAIL_NODE, self._keys, arguments)
+
+    def _retry_call(self, retry: RetryLater) -> Command:
+        entry, record, due_ms, failures, error = retry
+        arguments: list[Argument] = [self._group, due_ms, entry.entry_id, entry.execution_id]
+        arguments += [entry.node_id, record, failures, error]
+        return script_call(scripts.RETRY_NODE, (self._stream, keys.RETRIES, keys.BELL), arguments)
 
     def _claim_call(self, claims: Sequence[Claim]) -> Command:
         arguments: list[Argument] = [self._group, self.consumer]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import orjson
 
 from flowd.dag.graph import Plan
-from flowd.errors import CorruptExecution, HandlerFailed, UnknownExecution
+from flowd.dag.retrying import RetryPolicy
+from flowd.dag.states import ExecutionState
+from flowd.dag.templating import INPUT
+from flowd.errors import CorruptExecution, Fail, UnknownExecution
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
+from flowd.store import redis_keys as keys
 from flowd.store.tasks import Completion, Entry, Garbage
 from flowd.workers.node_run import PreparedNode, error_text
 from flowd.workers.registry import Handler, HandlerContext, Registry
@@ -21,20 +25,23 @@ log = get_logger(__name__)
 _OUTPUTS_KEPT_MAX: Final = 4096
 _OUTPUT_KEPT_BYTES_MAX: Final = 1024
 
-_NodeKey = tuple[str, str]
+_Value = str | bytes | None
 
 
 class Intake:
     """Holds every entry from its arrival until its outcome is known, so that none starts twice."""
 
-    def __init__(self, store: Store, plans: Plans, registry: Registry, consumer: str) -> None:
+    def __init__(
+        self, store: Store, plans: Plans, registry: Registry, consumer: str, policy: RetryPolicy
+    ) -> None:
         self._store = store
         self._plans = plans
         self._registry = registry
         self._consumer = consumer
+        self._policy = policy
         self._held: set[str] = set()
         self._arrived: list[Entry | Garbage] = []
-        self._outputs: dict[_NodeKey, bytes] = {}
+        self._outputs: dict[str, bytes] = {}
 
     @property
     def arrived_count(self) -> int:
@@ -57,7 +64,7 @@ class Intake:
             if len(self._outputs) >= _OUTPUTS_KEPT_MAX:
                 self._outputs.pop(next(iter(self._outputs)))
             entry = completion.entry
-            self._outputs[entry.execution_id, entry.node_id] = completion.output
+            self._outputs[keys.output(entry.execution_id, entry.node_id)] = completion.output
 
     async def prepare(self) -> list[PreparedNode]:
         """Everything that has arrived and can run. Entries that cannot are taken out of the stream.
@@ -74,7 +81,10 @@ class Intake:
                 self._arrived.remove(entry)
             elif isinstance(entry, Entry):
                 planned.append((entry, plan))
-        fetched = await self._fetch_inputs(planned)
+        fetched = await self._fetch(planned)
+        halted = _halted(fetched)
+        if halted:
+            planned = await self._hold_back(planned, halted)
         # What came in while the store was asked stays for the next time.
         del self._arrived[: len(planned)]
         return [self._prepare(entry, plan, fetched) for entry, plan in planned]
@@ -107,39 +117,65 @@ class Intake:
         self.release(entry_id)
         log.error("entry.buried", entry_id=entry_id, reason=reason)
 
-    async def _fetch_inputs(
-        self, planned: Sequence[tuple[Entry, Plan]]
-    ) -> dict[_NodeKey, str | bytes | None]:
-        """The upstream outputs the templates of these nodes read, from memory or in one call."""
-        wanted = {
-            (entry.execution_id, upstream)
-            for entry, plan in planned
-            for upstream in plan.nodes[entry.node_id].config.inputs
-        }
-        if not wanted:
-            return {}
-        found: dict[_NodeKey, str | bytes | None] = {
+    async def _fetch(self, planned: Sequence[tuple[Entry, Plan]]) -> Mapping[str, _Value]:
+        """What these nodes need to know, by key, from memory or in one call: the outputs and the
+        input that their templates read, and whether their executions may start nodes."""
+        wanted: dict[str, None] = {}
+        for entry, plan in planned:
+            node = plan.nodes[entry.node_id]
+            for name in node.config.inputs:
+                wanted[_input_key(entry, plan, name)] = None
+            if self._handler(node.handler).kind != "inline":
+                wanted[keys.status(entry.execution_id)] = None
+        found: dict[str, _Value] = {
             key: self._outputs[key] for key in wanted if key in self._outputs
         }
         missing = [key for key in wanted if key not in found]
         if missing:
-            found.update(zip(missing, await self._store.executions.outputs(missing), strict=True))
+            found.update(zip(missing, await self._store.executions.values(missing), strict=True))
         return found
 
-    def _prepare(
-        self, entry: Entry, plan: Plan, fetched: dict[_NodeKey, str | bytes | None]
-    ) -> PreparedNode:
+    async def _hold_back(
+        self, planned: Sequence[tuple[Entry, Plan]], halted: Collection[str]
+    ) -> list[tuple[Entry, Plan]]:
+        """Take entries of paused and ended executions out of the stream; the others.
+
+        Only those whose status was asked for: an inline handler takes no time, and whether its
+        execution still runs is asked when it commits.
+        """
+        going_on = []
+        for entry, plan in planned:
+            is_inline = self._handler(plan.nodes[entry.node_id].handler).kind == "inline"
+            if is_inline or keys.status(entry.execution_id) not in halted:
+                going_on.append((entry, plan))
+                continue
+            is_parked = await self._store.lifecycle.park_node(
+                entry.entry_id, entry.execution_id, entry.node_id, deaths=entry.deaths
+            )
+            if not is_parked:
+                await self._store.tasks.requeue_entry(entry.entry_id, self._consumer)
+            self._arrived.remove(entry)
+            self.release(entry.entry_id)
+        return going_on
+
+    def _prepare(self, entry: Entry, plan: Plan, fetched: Mapping[str, _Value]) -> PreparedNode:
         node = plan.nodes[entry.node_id]
         if entry.plan_digest != plan.digest:
             entry = entry._replace(plan_digest=plan.digest)
-        inputs = {}
-        for upstream in node.config.inputs:
+        handler, inputs = self._handler(node.handler), {}
+        for name in node.config.inputs:
+            key = _input_key(entry, plan, name)
             try:
-                inputs[upstream] = orjson.loads(fetched[entry.execution_id, upstream] or "")
+                inputs[name] = orjson.loads(fetched[key] or "")
             except ValueError:
-                error = f"the output of {upstream!r} is gone or is not JSON"
-                return PreparedNode(entry, plan, node, _refusing(node.handler, error), {})
-        return PreparedNode(entry, plan, node, self._handler(node.handler), inputs)
+                if fetched[key] is not None or name in plan.nodes:
+                    error = f"the output of {name!r} is gone or is not JSON"
+                    return PreparedNode(
+                        entry, plan, node, _refusing(node.handler, error), {}, self._policy
+                    )
+        if INPUT in node.config.inputs and INPUT not in plan.nodes:
+            inputs[INPUT] = {**plan.default_input, **inputs.get(INPUT, {})}
+        return PreparedNode(entry, plan, node, handler, inputs, self._policy)
 
     def _handler(self, name: str) -> Handler:
         try:
@@ -148,10 +184,26 @@ class Intake:
             return _refusing(name, f"handler {name!r} cannot be loaded: {error_text(error)}")
 
 
+def _halted(fetched: Mapping[str, _Value]) -> list[str]:
+    """The status keys among these whose executions start no node now."""
+    return [
+        key
+        for key, value in fetched.items()
+        if key.endswith(":status") and value != ExecutionState.RUNNING
+    ]
+
+
+def _input_key(entry: Entry, plan: Plan, name: str) -> str:
+    """Where a template finds what it reads: the output of a node, or the input of the execution."""
+    if name == INPUT and name not in plan.nodes:
+        return keys.given_input(entry.execution_id)
+    return keys.output(entry.execution_id, name)
+
+
 def _refusing(name: str, error: str) -> Handler:
     """A stand-in that fails its node with this error: a failed node takes the way of all others."""
 
     def refuse(_config: dict[str, object], _context: HandlerContext) -> dict[str, object]:
-        raise HandlerFailed(error)
+        raise Fail(error)
 
     return Handler(name, refuse, "inline")

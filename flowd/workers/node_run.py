@@ -2,64 +2,86 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from flowd.dag.graph import Plan, PlannedNode
-from flowd.errors import FlowdError
+from flowd.dag.retrying import RetryPolicy
+from flowd.errors import Fail, FlowdError, NotYet
 from flowd.log import describe_error
 from flowd.orchestrator.executor import node_failure
 from flowd.store.executions import now_ms
-from flowd.store.tasks import Completion, Entry, Failure, attempt_record
+from flowd.store.tasks import Completion, Entry, Failure, RetryLater, attempt_record
 from flowd.workers.registry import Handler
 
 OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
 ERROR_CHARS_MAX: Final = 2_000
 
+Ending = Completion | Failure | RetryLater
+
 
 class PreparedNode(NamedTuple):
-    """An entry with everything its handler call needs. `inputs` is upstream output by node id."""
+    """An entry with everything its handler call needs.
+
+    `inputs` is upstream output by node id; `policy` what a node has that says nothing of retries.
+    """
 
     entry: Entry
     plan: Plan
     node: PlannedNode
     handler: Handler
     inputs: Mapping[str, Any]
+    policy: RetryPolicy
 
 
-def complete_node(
-    prepared: PreparedNode, consumer: str, started_ms: int, output: object
-) -> Completion | Failure:
+def complete_node(prepared: PreparedNode, consumer: str, started_ms: int, output: object) -> Ending:
     """What to commit for a handler that returned; a failure when that is no JSON object."""
     if not isinstance(output, dict):
         returned = type(output).__name__
         error = f"handler {prepared.node.handler!r} returned {returned}; it must return a dict"
-        return fail_node(prepared, consumer, started_ms, error)
+        return fail_node(prepared, consumer, started_ms, Fail(error))
     try:
         text = orjson.dumps(output)
     except (TypeError, ValueError) as unserializable:
         error = f"handler {prepared.node.handler!r} returned what is not JSON: {unserializable}"
-        return fail_node(prepared, consumer, started_ms, error)
+        return fail_node(prepared, consumer, started_ms, Fail(error))
     if len(text) > OUTPUT_BYTES_MAX:
         error = f"the output has {len(text)} bytes; at most {OUTPUT_BYTES_MAX} are kept"
-        return fail_node(prepared, consumer, started_ms, error)
+        return fail_node(prepared, consumer, started_ms, Fail(error))
     record = attempt_record(prepared.entry, consumer, started_ms, now_ms())
     return Completion(prepared.entry, prepared.node, record, text)
 
 
-def fail_node(prepared: PreparedNode, consumer: str, started_ms: int, error: str) -> Failure:
-    """What to commit for a node that failed: the error, and all that cannot run without it."""
-    record = attempt_record(prepared.entry, consumer, started_ms, now_ms())
-    shown = error if len(error) <= ERROR_CHARS_MAX else error[:ERROR_CHARS_MAX] + "…"
-    return node_failure(prepared.plan, prepared.entry, record=record, error=shown)
+def fail_node(
+    prepared: PreparedNode, consumer: str, started_ms: int, error: BaseException
+) -> Ending:
+    """What to commit for an attempt that failed: another one later, or the failure of the node."""
+    ended_ms = now_ms()
+    entry, text = prepared.entry, error_text(error)
+    record = attempt_record(entry, consumer, started_ms, ended_ms)
+    if isinstance(error, NotYet):
+        due_ms = ended_ms + round(1000 * error.after_s)
+        return RetryLater(entry, record, due_ms, entry.failures, text)
+    policy = prepared.policy.overridden_by(prepared.node.retry)
+    failures = entry.failures + 1
+    if policy.max_attempts > 1:
+        text = f"attempt {failures} of {policy.max_attempts}: {text}"
+    if not policy.wants_another(error, failures):
+        return node_failure(prepared.plan, entry, record=record, error=text)
+    # Chance spreads load here, and keeps no secret.
+    pause_s = policy.pause_s(error, failures, random.random())
+    return RetryLater(entry, record, ended_ms + round(1000 * pause_s), failures, text)
 
 
 def error_text(error: BaseException) -> str:
     """An exception for users: flowd's own say what happened, others need their type to be clear."""
     if isinstance(error, FlowdError):
-        return str(error)
-    if isinstance(error, SystemExit):
-        return f"the handler called sys.exit({error.code!r})"
-    return describe_error(error)
+        text = str(error)
+    elif isinstance(error, SystemExit):
+        text = f"the handler called sys.exit({error.code!r})"
+    else:
+        text = describe_error(error)
+    return text if len(text) <= ERROR_CHARS_MAX else text[:ERROR_CHARS_MAX] + "…"

@@ -20,6 +20,7 @@ import orjson
 
 from flowd.config import Settings
 from flowd.dag.graph import Plan
+from flowd.dag.retrying import RetryPolicy
 from flowd.errors import (
     CorruptExecution,
     FlowdError,
@@ -36,12 +37,20 @@ from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
 from flowd.store import Store
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
-from flowd.store.tasks import Claim, Completion, Entry, Exchange, Failure, attempt_record
+from flowd.store.tasks import (
+    Claim,
+    Completion,
+    Entry,
+    Exchange,
+    Failure,
+    RetryLater,
+    attempt_record,
+)
 from flowd.workers.intake import Intake
-from flowd.workers.node_run import PreparedNode
+from flowd.workers.node_run import Ending, PreparedNode
 from flowd.workers.pauses import growing_pauses
 from flowd.workers.registry import Registry, Resources
-from flowd.workers.slots import Ending, Slots
+from flowd.workers.slots import Slots
 
 log = get_logger(__name__)
 
@@ -82,7 +91,15 @@ class Shift:
         self._on_stale = on_stale
         self._slots_max = settings.workers.concurrency
         self._session = store.tasks.open_session(consumer)
-        self._intake = Intake(store, plans, equipment.registry, consumer)
+        defaults = settings.defaults
+        policy = RetryPolicy(
+            defaults.max_attempts,
+            defaults.delay_s,
+            defaults.backoff,
+            defaults.max_delay_s,
+            defaults.jitter,
+        )
+        self._intake = Intake(store, plans, equipment.registry, consumer, policy)
         self._slots = Slots(
             settings,
             equipment.resources,
@@ -90,6 +107,7 @@ class Shift:
             consumer,
             on_end=self._end,
             on_claim_due=self._make_claims_due,
+            on_stuck=lambda: None,
         )
         self._wake = asyncio.Event()
         self._is_draining = False
@@ -97,7 +115,7 @@ class Shift:
         self._waiting: deque[PreparedNode] = deque()
         self._alone: str | None = None
         self._completions: list[Completion] = []
-        self._failures: list[Failure] = []
+        self._failures: list[Failure | RetryLater] = []
         self._read_window = 1
         self._is_hungry = True
         self._doorbell: asyncio.Task[None] | None = None
@@ -206,11 +224,16 @@ class Shift:
             for completion, outcome in zip(completions, outcomes, strict=True):
                 _log_ending("node.completed", completion.entry, outcome, completion.record)
 
-    def _settle_failures(self, failures: list[Failure], outcomes: list[str]) -> None:
+    def _settle_failures(
+        self, failures: Sequence[Failure | RetryLater], outcomes: list[str]
+    ) -> None:
         for failure, outcome in zip(failures, outcomes, strict=True):
             self._intake.release(failure.entry.entry_id)
-            if outcome not in ("failed", "finished"):
+            if outcome not in ("failed", "finished", "retrying"):
                 self._settle_oddity(failure.entry, outcome)
+                continue
+            if isinstance(failure, RetryLater):
+                _log_ending("node.retrying", failure.entry, outcome, failure.record, failure.error)
                 continue
             if len(failure.downstream) > DEPENDENTS_PER_CALL_MAX:
                 self._carry_on(fail_downstream, failure.entry)

@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
-from concurrent.futures import Executor
-from typing import Final
+from concurrent.futures import Executor, Future
+from typing import Any, Final
 
 from flowd.config import Settings
+from flowd.errors import HandlerFailed
 from flowd.store.executions import now_ms
-from flowd.store.tasks import Claim, Completion, Failure, attempt_record
-from flowd.workers.node_run import PreparedNode, complete_node, error_text, fail_node
+from flowd.store.tasks import Claim, attempt_record
+from flowd.workers.node_run import Ending, PreparedNode, complete_node, fail_node
 from flowd.workers.registry import HandlerContext, Resources
 
 # A node that ends sooner is never seen RUNNING, and saves the call that would have said so.
 CLAIM_AFTER_S: Final = 0.002
-
-Ending = Completion | Failure
+# What runs on is claimed again this often, which is how a worker hears that it was cancelled.
+CLAIM_AGAIN_S: Final = 1.0
+# A sync handler that nobody waits for any more may look at its context this long.
+THREAD_GRACE_S: Final = 5.0
 
 
 class _Run:
-    """A handler call that did not end at once."""
+    """A handler call that did not end at once. `since_s` is monotonic: its begin, or heartbeat."""
 
-    __slots__ = ("context", "is_claimed", "is_in_thread", "prepared", "started_ms", "task")
+    __slots__ = (
+        "context",
+        "is_claimed",
+        "prepared",
+        "since_s",
+        "started_ms",
+        "task",
+        "thread",
+        "timer",
+    )
 
-    def __init__(self, prepared: PreparedNode, context: HandlerContext, started_ms: int) -> None:
+    def __init__(self, prepared: PreparedNode, context: HandlerContext) -> None:
         self.prepared = prepared
         self.context = context
-        self.started_ms = started_ms
+        self.started_ms = now_ms()
+        self.since_s = time.monotonic()
         self.is_claimed = False
-        self.is_in_thread = prepared.handler.kind == "thread"
+        self.thread: Future[Any] | None = None
         self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class Slots:
-    """`on_end` hears of every ending, `on_claim_due` when there are starts to be recorded."""
+    """`on_end` hears of every ending, `on_claim_due` when there are starts to be recorded, and
+    `on_stuck` of a thread that runs on although nobody waits for it."""
 
     def __init__(
         self,
@@ -45,6 +61,7 @@ class Slots:
         *,
         on_end: Callable[[Ending], None],
         on_claim_due: Callable[[], None],
+        on_stuck: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._resources = resources
@@ -52,9 +69,11 @@ class Slots:
         self._consumer = consumer
         self._on_end = on_end
         self._on_claim_due = on_claim_due
+        self._on_stuck = on_stuck
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, _Run] = {}
         self._is_claim_timer_set = False
+        self._is_again_timer_set = False
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -64,11 +83,12 @@ class Slots:
         if prepared.handler.kind == "inline":
             self._on_end(self._handle_inline(prepared))
             return
-        run = _Run(prepared, self._context(prepared), now_ms())
+        run = _Run(prepared, self._context(prepared))
         run.is_claimed = is_claimed
         self._runs[prepared.entry.entry_id] = run
         run.task = self._loop.create_task(self._handle(run))
-        if not is_claimed and not self._is_claim_timer_set:
+        run.timer = self._loop.call_later(self._timeout_s(prepared), self._time_out, run)
+        if not self._is_claim_timer_set:
             self._is_claim_timer_set = True
             self._loop.call_later(CLAIM_AFTER_S, self._make_claims_due)
 
@@ -78,28 +98,31 @@ class Slots:
             config = prepared.node.config.render(prepared.inputs)
             output = prepared.handler.function(config, self._context(prepared))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything
-            return fail_node(prepared, self._consumer, started_ms, error_text(error))
+            return fail_node(prepared, self._consumer, started_ms, error)
         return complete_node(prepared, self._consumer, started_ms, output)
 
     async def _handle(self, run: _Run) -> None:
         prepared = run.prepared
         try:
             config = prepared.node.config.render(prepared.inputs)
-            function, context = prepared.handler.function, run.context
-            if run.is_in_thread:
-                output = await self._loop.run_in_executor(self._threads, function, config, context)
-            else:
-                output = await function(config, context)
+            output = await self._call(run, config)
             ending = complete_node(prepared, self._consumer, run.started_ms, output)
         except asyncio.CancelledError:
             if prepared.entry.entry_id not in self._runs:
                 raise
-            error = "the handler cancelled itself"
-            ending = fail_node(prepared, self._consumer, run.started_ms, error)
+            cancelled = HandlerFailed("the handler cancelled itself")
+            ending = fail_node(prepared, self._consumer, run.started_ms, cancelled)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything
-            ending = fail_node(prepared, self._consumer, run.started_ms, error_text(error))
-        if self._runs.pop(prepared.entry.entry_id, None) is not None:
+            ending = fail_node(prepared, self._consumer, run.started_ms, error)
+        if self._take(prepared.entry.entry_id) is not None:
             self._on_end(ending)
+
+    async def _call(self, run: _Run, config: dict[str, Any]) -> Any:
+        handler = run.prepared.handler
+        if handler.kind != "thread":
+            return await handler.function(config, run.context)
+        run.thread = self._threads.submit(handler.function, config, run.context)
+        return await asyncio.wrap_future(run.thread)
 
     def _context(self, prepared: PreparedNode) -> HandlerContext:
         entry = prepared.entry
@@ -107,12 +130,43 @@ class Slots:
             entry.execution_id, entry.node_id, entry.attempt, self._settings, self._resources
         )
 
+    # Time-outs. A heartbeat begins the time anew.
+
+    def _timeout_s(self, prepared: PreparedNode) -> float:
+        return prepared.node.timeout_s or self._settings.defaults.timeout_s
+
+    def _time_out(self, run: _Run) -> None:
+        prepared, timeout_s = run.prepared, self._timeout_s(run.prepared)
+        left_s = (run.context.heartbeat_at or run.since_s) + timeout_s - time.monotonic()
+        if left_s > 0.001:
+            run.timer = self._loop.call_later(left_s, self._time_out, run)
+            return
+        if not self.cancel(prepared.entry.entry_id):
+            return
+        silent = "" if run.context.heartbeat_at is None else " since its last heartbeat"
+        error = HandlerFailed(
+            f"timed out: it took longer than {timeout_s:g} s{silent}", kinds=frozenset({"timeout"})
+        )
+        self._on_end(fail_node(prepared, self._consumer, run.started_ms, error))
+
+    # Claims: the world hears what runs on, and the worker what is not to run any more.
+
     def _make_claims_due(self) -> None:
         self._is_claim_timer_set = False
-        self._on_claim_due()
+        if any(not run.is_claimed for run in self._runs.values()):
+            self._on_claim_due()
+        if self._runs and not self._is_again_timer_set:
+            self._is_again_timer_set = True
+            self._loop.call_later(CLAIM_AGAIN_S, self._claim_again)
+
+    def _claim_again(self) -> None:
+        self._is_again_timer_set = False
+        for run in self._runs.values():
+            run.is_claimed = False
+        self._make_claims_due()
 
     def unclaimed(self) -> list[Claim]:
-        """The starts no claim has recorded yet."""
+        """The starts that are to be recorded."""
         return [
             Claim(entry, attempt_record(entry, self._consumer, run.started_ms, None))
             for run in self._runs.values()
@@ -125,22 +179,36 @@ class Slots:
         if run is not None:
             run.is_claimed = True
 
+    # Letting go.
+
+    def _take(self, entry_id: str) -> _Run | None:
+        run = self._runs.pop(entry_id, None)
+        if run is not None and run.timer is not None:
+            run.timer.cancel()
+        return run
+
     def cancel(self, entry_id: str) -> bool:
         """Let go of one call: what it still returns is dropped; False when it has ended already.
 
         A thread runs on to its end, or until it looks at its context.
         """
-        run = self._runs.pop(entry_id, None)
+        run = self._take(entry_id)
         if run is None:
             return False
         run.context.cancelled = True
+        if run.thread is not None and not run.thread.cancel():
+            self._loop.call_later(THREAD_GRACE_S, self._look_after, run.thread)
         if run.task is not None:
             run.task.cancel()
         return True
 
+    def _look_after(self, thread: Future[Any]) -> None:
+        if not thread.done():
+            self._on_stuck()
+
     def cancel_all(self) -> bool:
         """Let go of every call; True when one of them is in a thread, which cannot be stopped."""
-        has_threads = any(run.is_in_thread for run in self._runs.values())
+        has_threads = any(run.thread and not run.thread.done() for run in self._runs.values())
         for entry_id in list(self._runs):
             self.cancel(entry_id)
         return has_threads

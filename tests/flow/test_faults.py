@@ -139,6 +139,12 @@ async def test_a_destroyed_group_is_made_anew_and_its_late_commits_are_refused(s
         await started("A")
         gate = handlers.GATES.pop("A")
         await engine.redis("XGROUP", "DESTROY", "workflow:tasks", "workflow_group")
+        attempts = f"workflow:{execution_id}:attempts"
+
+        async def is_requeued() -> bool:
+            return (await engine.redis("HGET", attempts, "A") or "").startswith("2 ")
+
+        await until(is_requeued, "the second attempt of A")
         gate.set()
         await started("A")
         handlers.GATES["A"].set()

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from flowd.dag.graph import compile_plan
+from flowd.dag.retrying import RetryPolicy
 from flowd.store.tasks import Entry
 from flowd.workers.node_run import PreparedNode
 from flowd.workers.registry import Handler, Resources
@@ -35,8 +36,9 @@ async def test_a_cancelled_call_in_a_thread_sees_it_in_its_context(settings):
             "worker-1",
             on_end=endings.append,
             on_claim_due=lambda: None,
+            on_stuck=lambda: None,
         )
-        slots.start(PreparedNode(entry, plan, plan.nodes["A"], handler, {}))
+        slots.start(PreparedNode(entry, plan, plan.nodes["A"], handler, {}, RetryPolicy(1, 1, 2, 300, 0)))
         assert await slots._loop.run_in_executor(None, has_started.wait, 10)
         assert slots.cancel("1-0")
         assert await slots._loop.run_in_executor(None, was_told.wait, 10)

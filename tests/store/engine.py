@@ -47,7 +47,8 @@ def fan(width: int) -> Graph:
 class State:
     """All that Redis holds of one execution; what a test leaves out has to be empty.
 
-    `is_active` need not be said where it follows from the contract: active means RUNNING. Entries
+    `is_active` need not be said where it follows from the contract: active means RUNNING or PAUSED.
+    `waiting` are the nodes that wait for a further attempt. Entries
     read `b#2` for attempt 2 of b, attempts `#2 ended on w1`.
     """
 
@@ -61,11 +62,13 @@ class State:
     orphaned: list[str] = field(default_factory=list)
     continuations: list[str] = field(default_factory=list)
     dead_letters: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    parked: dict[str, str] = field(default_factory=dict)
     is_active: bool | None = None
 
     def __post_init__(self) -> None:
         if self.is_active is None:
-            self.is_active = self.status == "RUNNING"
+            self.is_active = self.status in ("RUNNING", "PAUSED")
 
 
 def outputs_of(*node_ids: str) -> dict[str, Any]:
@@ -104,7 +107,7 @@ class Execution:
             counters={
                 name: "set" if name == "finished_ms" else value
                 for name, value in run.items()
-                if name not in {"plan", "roots"} | times
+                if name not in {"name", "nodes", "plan", "roots"} | times
             },
             outputs={one: orjson.loads(text) for one, text in outputs.items() if text is not None},
             attempts={one: _attempt(record) for one, record in attempts.items()},
@@ -113,6 +116,12 @@ class Execution:
                 for verb, execution_id, *node in continuations
                 if execution_id == self.id
             ],
+            waiting=[
+                member.partition(" ")[2]
+                for member in redis.zrange(keys.RETRIES, 0, -1)
+                if member.startswith(self.id)
+            ],
+            parked=redis.hgetall(self.key(":parked")),
             dead_letters=[
                 fields["node_id"]
                 for _, fields in redis.xrange(keys.DEAD_LETTERS)

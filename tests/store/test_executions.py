@@ -6,6 +6,7 @@ import pytest
 
 from flowd.dag.states import ExecutionState, NodeState
 from flowd.errors import CorruptExecution, UnknownExecution
+from flowd.store import redis_keys as keys
 from flowd.store.executions import NODES_PER_CALL_MAX
 from tests.store.engine import CHAIN, fan, outputs_of
 
@@ -112,8 +113,11 @@ async def test_outputs_are_fetched_across_executions_in_the_order_asked_for(engi
     redis.delete(other.key(":node:a:output"))
     redis.lpush(other.key(":node:a:output"), "a list")
 
-    found = await engine.store.executions.outputs(
-        [(one.id, "b"), (one.id, "a"), (other.id, "a"), (AN_ID, "a")]
+    found = await engine.store.executions.values(
+        [
+            keys.output(*pair)
+            for pair in ((one.id, "b"), (one.id, "a"), (other.id, "a"), (AN_ID, "a"))
+        ]
     )
 
     assert found == [None, '{"node":"a"}', None, None]

@@ -39,6 +39,7 @@ async def test_a_requeued_node_waits_for_its_next_attempt(engine, redis):
         "attempt": "2",
         "plan": execution.plan.digest,
         "deaths": "0",
+        "failures": "0",
     }
 
 

@@ -55,6 +55,24 @@ async def test_an_unknown_execution_cannot_be_triggered(engine, redis, outcomes)
     assert everything(redis) == {}
 
 
+async def test_a_trigger_does_not_wake_what_was_paused_or_cancelled(engine, store, outcomes):
+    execution = await engine.start(DIAMOND)
+    await store.lifecycle.pause_execution(execution.id)
+    await store.executions.trigger_workflow(execution.id)
+    await store.lifecycle.cancel_execution(execution.id)
+    await store.executions.trigger_workflow(execution.id)
+
+    assert outcomes["trigger_workflow"] == ["triggered", "PAUSED", "CANCELLED"]
+
+
+async def test_the_input_is_that_of_the_first_trigger(engine, store, redis):
+    execution = await engine.submit(DIAMOND)
+    await store.executions.trigger_workflow(execution.id, b'{"x":1}')
+    await store.executions.trigger_workflow(execution.id, b'{"x":2}')
+
+    assert redis.get(keys.given_input(execution.id)) == '{"x":1}'
+
+
 async def test_a_second_trigger_changes_nothing(engine, redis, outcomes):
     execution = await engine.start(DIAMOND)
     before = everything(redis)

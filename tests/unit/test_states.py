@@ -34,9 +34,10 @@ def test_every_state_can_be_reached_from_pending(
     assert reached == set(states)
 
 
-def test_exactly_completed_and_failed_are_terminal() -> None:
-    assert {state for state in ExecutionState if state.is_terminal} == {"COMPLETED", "FAILED"}
-    assert {state for state in NodeState if state.is_terminal} == {"COMPLETED", "FAILED"}
+def test_exactly_completed_failed_and_cancelled_are_terminal() -> None:
+    terminal = {"COMPLETED", "FAILED", "CANCELLED"}
+    assert {state for state in ExecutionState if state.is_terminal} == terminal
+    assert {state for state in NodeState if state.is_terminal} == terminal
 
 
 def test_states_are_the_plain_words_that_redis_shows() -> None:

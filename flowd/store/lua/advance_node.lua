@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+--- @use is_live
 --- @use open_node
 -- Opens one more slice of the dependents of a completed node that has too many for one call, or of
 -- an execution's roots (then the node id is empty). The offset makes a repeated slice harmless.
@@ -17,7 +18,9 @@ local function close()
 end
 if not redis.call('ZSCORE', KEYS[4], 'advance ' .. execution_id .. ' ' .. node_id) then
   return total
-elseif redis.pcall('GET', KEYS[2]) ~= 'RUNNING' then
+end
+local status = redis.pcall('GET', KEYS[2])
+if not is_live(status) then
   return close()
 end
 local offset = tonumber(redis.call('HGET', KEYS[1], progress) or '0')
@@ -29,7 +32,7 @@ end
 for at = 6, #ARGV, 2 do
   local needed = tonumber(ARGV[at + 1])
   if needed <= 1 or redis.pcall('HINCRBY', KEYS[1], 'arrived:' .. ARGV[at], 1) == needed then
-    open_node(KEYS[3], execution_id, ARGV[at], plan)
+    open_node(KEYS[3], execution_id, ARGV[at], plan, status)
   end
   offset = offset + 1
 end

@@ -1,6 +1,10 @@
 #!lua flags=allow-oom
+--- @use announce
 --- @use append_entry
 --- @use finish_execution
+--- @use is_live
+--- @use is_outstanding
+--- @use park_node
 -- Commits a batch of finished nodes and advances their dependents: the hot path of the engine.
 -- The worker knows the plan, so nothing is looked up here that it could have said, and whatever
 -- the server can do for the whole batch at once is one command.
@@ -51,16 +55,25 @@ local function write(key, value)
   end
 end
 
-local function open_node(execution_id, node_id, plan)
+local function open_node(execution_id, node_id, plan, status)
+  if status == 'PAUSED' then
+    return park_node(execution_id, node_id, 0)
+  end
   append_entry(stream, execution_id, node_id, plan)
   write('workflow:' .. execution_id .. ':node:' .. node_id, 'QUEUED')
+end
+
+local happened = {}
+local function note(what, text)
+  happened[#happened + 1] = what
+  happened[#happened + 1] = text
 end
 
 -- Commits nodes that stand next to each other in the batch and belong to one execution: whatever
 -- changes its counters is added up first.
 local function complete_nodes(nths)
   local execution_id, plan = ARGV[starts[nths[1]]], ARGV[starts[nths[1]] + 2]
-  local prefix = 'workflow:' .. execution_id
+  local prefix, status = 'workflow:' .. execution_id, states[2 * nths[1] - 1]
   local run, outcome, records = prefix .. ':run', 'completed', {}
   local arrivals, needed
   for at_record, nth in ipairs(nths) do
@@ -68,9 +81,10 @@ local function complete_nodes(nths)
     write(node, 'COMPLETED')
     write(node .. ':output', ARGV[at + 4])
     records[2 * at_record - 1], records[2 * at_record] = ARGV[at + 1], ARGV[at + 3]
+    note('node.completed', execution_id .. ' ' .. ARGV[at + 1] .. ' ' .. ARGV[at + 3])
     local joins_at = at + 8 + ARGV[at + 5]
     for open_at = at + 8, joins_at - 1 do
-      open_node(execution_id, ARGV[open_at], plan)
+      open_node(execution_id, ARGV[open_at], plan, status)
     end
     if ARGV[at + 6] ~= '0' then
       arrivals, needed = arrivals or {}, needed or {}
@@ -88,14 +102,14 @@ local function complete_nodes(nths)
   for join, count_here in pairs(arrivals or {}) do
     local arrived = pcall('HINCRBY', run, 'arrived:' .. join, count_here)
     if arrived == tonumber(needed[join]) then
-      open_node(execution_id, join, plan)
+      open_node(execution_id, join, plan, status)
     elseif type(arrived) ~= 'number' then
       outcome = 'corrupt'
     end
   end
   local remaining = pcall('HINCRBY', run, 'remaining', -#nths)
   if remaining == 0 then
-    finish_execution(active, execution_id, now_ms)
+    note(finish_execution(active, execution_id, now_ms), execution_id)
     return 'finished'
   elseif type(remaining) ~= 'number' or remaining < 0 then
     return 'corrupt'
@@ -116,7 +130,7 @@ for nth = 1, count do
   local status, state, node = states[2 * nth - 1], states[2 * nth], keys[2 * nth]
   if is_stale[nth] then
     outcomes[nth] = 'stale'
-  elseif status ~= 'RUNNING' or (state ~= 'QUEUED' and state ~= 'RUNNING') or is_done[node] then
+  elseif not is_live(status) or not is_outstanding(state) or is_done[node] then
     -- The node says so itself when somebody has put it into the stream a second time.
     outcomes[nth] = 'ended'
   else
@@ -133,4 +147,5 @@ end
 if size > 0 then
   call('MSET', unpack(writes, 1, size))
 end
+announce(happened)
 return outcomes

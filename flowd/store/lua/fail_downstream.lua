@@ -1,6 +1,8 @@
 #!lua flags=allow-oom
+--- @use announce
 --- @use fail_pending
 --- @use finish_execution
+--- @use is_live
 -- Fails one more slice of the nodes downstream of a failed one. Every slice may be sent twice.
 --
 -- KEYS  1 active (set)  2 continuations (zset)
@@ -11,7 +13,7 @@ local active, continuations = KEYS[1], KEYS[2]
 local execution_id = ARGV[1]
 local prefix = 'workflow:' .. execution_id
 local outcome = 'failed'
-if redis.pcall('GET', prefix .. ':status') ~= 'RUNNING' then
+if not is_live(redis.pcall('GET', prefix .. ':status')) then
   outcome = 'ended'
 else
   local failed = fail_pending(execution_id, 6, ARGV[5])
@@ -20,7 +22,7 @@ else
   if type(remaining) ~= 'number' or remaining < 0 then
     outcome = 'corrupt'
   elseif remaining == 0 then
-    finish_execution(active, execution_id, ARGV[3])
+    announce({ finish_execution(active, execution_id, ARGV[3]), execution_id })
     outcome = 'finished'
   end
 end

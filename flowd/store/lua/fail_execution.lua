@@ -1,4 +1,6 @@
 #!lua flags=allow-oom
+--- @use announce
+--- @use end_execution
 -- Ends an execution whose keys no longer make sense: visibly, and without touching what is in them.
 --
 -- KEYS  1 status (string)  2 run (hash)  3 active (set)
@@ -8,11 +10,10 @@ local state = redis.pcall('GET', KEYS[1])
 if state == 'PENDING' then
   return 'ended'
 end
-redis.call('SREM', KEYS[3], ARGV[1])
-if not state or state == 'COMPLETED' or state == 'FAILED' then
+if not state or state == 'COMPLETED' or state == 'FAILED' or state == 'CANCELLED' then
+  redis.call('SREM', KEYS[3], ARGV[1])
   return 'ended'
 end
-redis.call('SET', KEYS[1], 'FAILED')
-redis.call('ZADD', 'flowd:finished', ARGV[3], ARGV[1])
-redis.pcall('HSET', KEYS[2], 'error', ARGV[2], 'finished_ms', ARGV[3])
+redis.pcall('HSET', KEYS[2], 'error', ARGV[2])
+announce({ end_execution(KEYS[3], ARGV[1], 'FAILED', ARGV[3]), ARGV[1] })
 return 'failed'

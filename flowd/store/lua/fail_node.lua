@@ -1,7 +1,10 @@
 #!lua flags=allow-oom
+--- @use announce
 --- @use end_entry
 --- @use fail_pending
 --- @use finish_execution
+--- @use is_live
+--- @use is_outstanding
 -- Fails a node and everything that waits for it.
 --
 -- KEYS  1 stream  2 active (set)  3 continuations (zset)  4 dead letters (stream)
@@ -18,9 +21,10 @@ if not end_entry(stream, ARGV[1], ARGV[3]) then
   return 'stale'
 end
 local status, state = unpack(redis.call('MGET', prefix .. ':status', node))
-if status ~= 'RUNNING' or (state ~= 'QUEUED' and state ~= 'RUNNING') then
+if not is_live(status) or not is_outstanding(state) then
   return 'ended'
 end
+local happened = { 'node.failed', execution_id .. ' ' .. node_id .. ' ' .. ARGV[6] }
 redis.call('MSET', node, 'FAILED', node .. ':output', ARGV[7])
 redis.pcall('HSET', prefix .. ':attempts', node_id, ARGV[6])
 redis.pcall('HSET', run, 'failed', '1')
@@ -32,11 +36,13 @@ end
 if ARGV[10] ~= '0' then
   redis.call('ZADD', continuations, now_ms, 'fail ' .. execution_id .. ' ' .. node_id)
 end
+local outcome = 'failed'
 local remaining = redis.pcall('HINCRBY', run, 'remaining', -failed)
 if remaining == 0 then
-  finish_execution(active, execution_id, now_ms)
-  return 'finished'
+  happened[3], happened[4] = finish_execution(active, execution_id, now_ms), execution_id
+  outcome = 'finished'
 elseif type(remaining) ~= 'number' or remaining < 0 then
-  return 'corrupt'
+  outcome = 'corrupt'
 end
-return 'failed'
+announce(happened)
+return outcome

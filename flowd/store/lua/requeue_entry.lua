@@ -1,4 +1,7 @@
 #!lua flags=allow-oom
+--- @use announce
+--- @use is_live
+--- @use is_outstanding
 --- @use is_owner
 --- @use requeue_node
 -- Takes an entry away from a worker that is dead or draining and gives its node to the others as
@@ -32,13 +35,14 @@ for at = 1, #found[2], 2 do
 end
 local execution_id, node_id = fields.execution_id or '', fields.node_id or ''
 local attempt, deaths = fields.attempt or '1', fields.deaths or '0'
+local failures = fields.failures or '0'
 if #execution_id ~= 24 or string.find(execution_id, '[^0-9a-f]') or node_id == ''
-    or not is_count(attempt) or not is_count(deaths) then
+    or not is_count(attempt) or not is_count(deaths) or not is_count(failures) then
   return { 'garbage', found[2] }
 end
 local prefix = 'workflow:' .. execution_id
 local status, state = unpack(redis.call('MGET', prefix .. ':status', prefix .. ':node:' .. node_id))
-local ended = status ~= 'RUNNING' or (state ~= 'QUEUED' and state ~= 'RUNNING')
+local ended = not is_live(status) or not is_outstanding(state)
 
 -- Two deaths in company prove nothing. From then on the node runs alone, and only a death after
 -- its start was recorded counts against it.
@@ -54,5 +58,7 @@ redis.call('XDEL', stream, entry_id)
 if ended then
   return { 'ended', found[2] }
 end
-requeue_node(stream, execution_id, node_id, attempt + 1, fields.plan or '', deaths)
+local record =
+  requeue_node(stream, execution_id, node_id, attempt + 1, fields.plan or '', deaths, failures)
+announce({ 'node.requeued', execution_id .. ' ' .. node_id .. ' ' .. record })
 return { 'requeued', found[2] }

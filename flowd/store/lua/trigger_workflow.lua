@@ -1,17 +1,20 @@
 #!lua
+--- @use announce
 --- @use open_node
 -- Starts a PENDING execution and opens the nodes that depend on nothing. Harmless when repeated.
 --
 -- KEYS  1 status (string)  2 run (hash)  3 active (set)  4 stream  5 continuations (zset)
--- ARGV  1 execution id  2 group  3 now, ms
+--       6 input (string)
+-- ARGV  1 execution id  2 group  3 now, ms  4 input (JSON), or empty
 -- RETURNS 'unknown' | 'triggered' | 'continue' (the roots are too many for one call: the caller
---         opens them by advance_node) | the state it was in already: 'RUNNING', 'COMPLETED' or
---         'FAILED' | 'corrupt' (status or run holds something flowd did not write)
+--         opens them by advance_node) | the state it was in already: 'RUNNING', 'PAUSED', 'COMPLETED',
+--         'FAILED' or 'CANCELLED' | 'corrupt' (status or run holds something flowd did not write)
 local execution_id, now_ms = ARGV[1], ARGV[3]
 local state = redis.pcall('GET', KEYS[1])
 if not state then
   return 'unknown'
-elseif state == 'RUNNING' or state == 'COMPLETED' or state == 'FAILED' then
+elseif state == 'RUNNING' or state == 'PAUSED' or state == 'COMPLETED' or state == 'FAILED'
+    or state == 'CANCELLED' then
   return state
 end
 local plan, roots = unpack(redis.pcall('HMGET', KEYS[2], 'plan', 'roots'))
@@ -24,12 +27,16 @@ end
 if redis.call('EXISTS', KEYS[4]) == 0 then
   redis.call('XGROUP', 'CREATE', KEYS[4], ARGV[2], '0', 'MKSTREAM')
 end
+if ARGV[4] ~= '' then
+  redis.call('SET', KEYS[6], ARGV[4])
+end
 for node_id in string.gmatch(roots, '[^,]+') do
-  open_node(KEYS[4], execution_id, node_id, plan)
+  open_node(KEYS[4], execution_id, node_id, plan, 'RUNNING')
 end
 redis.call('SET', KEYS[1], 'RUNNING')
 redis.call('SADD', KEYS[3], execution_id)
 redis.call('HSET', KEYS[2], 'triggered_ms', now_ms)
+announce({ 'execution.triggered', execution_id })
 if roots == '' then
   redis.call('ZADD', KEYS[5], now_ms, 'advance ' .. execution_id .. ' ')
   return 'continue'

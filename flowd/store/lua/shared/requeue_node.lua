@@ -1,9 +1,10 @@
--- Puts a node in front of the workers again, as its next attempt.
-local function requeue_node(stream, execution_id, node_id, attempt, plan, deaths)
+-- Puts a node in front of the workers again, as its next attempt; its record of that attempt.
+local function requeue_node(stream, execution_id, node_id, attempt, plan, deaths, failures)
   local entry_id = redis.call('XADD', stream, '*', 'execution_id', execution_id, 'node_id', node_id,
-    'attempt', attempt, 'plan', plan, 'deaths', deaths)
+    'attempt', attempt, 'plan', plan, 'deaths', deaths, 'failures', failures)
   local prefix = 'workflow:' .. execution_id
+  local record = attempt .. ' ' .. string.match(entry_id, '%d+') .. ' - - -'
   redis.call('SET', prefix .. ':node:' .. node_id, 'QUEUED')
-  redis.pcall('HSET', prefix .. ':attempts', node_id,
-    attempt .. ' ' .. string.match(entry_id, '%d+') .. ' - - -')
+  redis.pcall('HSET', prefix .. ':attempts', node_id, record)
+  return record
 end

@@ -1,0 +1,106 @@
+"""Executions held up by hand: paused, resumed, cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flowd.config import Settings
+from flowd.errors import UnknownExecution
+from flowd.store import redis_keys as keys
+from flowd.store import scripts
+from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
+from flowd.store.redis_client import RedisClient
+
+
+class Lifecycle:
+    """Methods return the outcome word of their script: the state, where it forbids what was asked.
+
+    All raise UnknownExecution, and StoreUnavailable while Redis does not answer; each may be repeated.
+    """
+
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self._client = client
+        self._stream = settings.tasks.stream
+        self._group = settings.tasks.group
+
+    async def pause_execution(self, execution_id: str) -> str:
+        """`paused`: no further node of it starts."""
+        outcome = await self._client.run(
+            scripts.PAUSE_EXECUTION, (keys.status(execution_id),), execution_id
+        )
+        return _known(execution_id, outcome)
+
+    async def park_node(
+        self, entry_id: str, execution_id: str, node_id: str, *, deaths: int
+    ) -> bool:
+        """Take a node of a paused execution out of the stream; False when it is paused no more."""
+        outcome = await self._client.run(
+            scripts.PARK_NODE,
+            (
+                self._stream,
+                keys.status(execution_id),
+                keys.node(execution_id, node_id),
+                keys.parked(execution_id),
+            ),
+            self._group,
+            entry_id,
+            node_id,
+            deaths,
+        )
+        return bool(outcome == "parked")
+
+    async def resume_execution(self, execution_id: str, *, is_begun: bool = False) -> str:
+        """`resumed`, with all that was kept back in front of the workers again.
+
+        `is_begun` carries on with one that broke off; a new pause ends it.
+        """
+        while True:
+            outcome = await self._client.run(
+                scripts.RESUME_EXECUTION,
+                (
+                    keys.status(execution_id),
+                    keys.parked(execution_id),
+                    self._stream,
+                    keys.CONTINUATIONS,
+                ),
+                execution_id,
+                now_ms(),
+                NODES_PER_CALL_MAX,
+                "1" if is_begun else "0",
+            )
+            if outcome != "continue":
+                return _known(execution_id, outcome)
+            is_begun = True
+
+    async def cancel_execution(self, execution_id: str) -> str:
+        """`cancelled`: it has ended. Its nodes are marked by `cancel_nodes`."""
+        outcome = await self._client.run(
+            scripts.CANCEL_EXECUTION,
+            (
+                keys.status(execution_id),
+                keys.ACTIVE,
+                keys.CONTINUATIONS,
+                keys.parked(execution_id),
+            ),
+            execution_id,
+            now_ms(),
+        )
+        return _known(execution_id, outcome)
+
+    async def cancel_nodes(self, execution_id: str, node_ids: Sequence[str]) -> None:
+        """Mark the nodes of a cancelled execution that had not ended, slice by slice."""
+        parts = list(slices(node_ids, NODES_PER_CALL_MAX))
+        for at, some in enumerate(parts, 1):
+            await self._client.run(
+                scripts.CANCEL_NODES,
+                (keys.RETRIES, keys.CONTINUATIONS),
+                execution_id,
+                "1" if at == len(parts) else "0",
+                *some,
+            )
+
+
+def _known(execution_id: str, outcome: str) -> str:
+    if outcome == "unknown":
+        raise UnknownExecution(execution_id)
+    return outcome

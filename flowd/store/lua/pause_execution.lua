@@ -1,0 +1,14 @@
+#!lua flags=allow-oom
+--- @use announce
+-- Lets no further node of an execution start. What runs goes on, and may end the execution.
+--
+-- KEYS  1 status (string)
+-- ARGV  1 execution id
+-- RETURNS 'paused', 'unknown', or the state that cannot be paused
+local status = redis.pcall('GET', KEYS[1])
+if status ~= 'RUNNING' then
+  return status == 'PAUSED' and 'paused' or status or 'unknown'
+end
+redis.call('SET', KEYS[1], 'PAUSED')
+announce({ 'execution.paused', ARGV[1] })
+return 'paused'

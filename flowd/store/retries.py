@@ -1,0 +1,56 @@
+"""Nodes that wait for their next attempt."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flowd.config import Settings
+from flowd.store import redis_keys as keys
+from flowd.store import scripts
+from flowd.store.executions import now_ms
+from flowd.store.redis_client import RedisClient
+
+RETRIES_PER_CALL_MAX: Final = 500
+
+
+class Retries:
+    """Raises StoreUnavailable while Redis does not answer; every call may be repeated."""
+
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self._client = client
+        self._bell = client.new_session()
+        self._stream = settings.tasks.stream
+
+    async def dispatch(self) -> float | None:
+        """Put all whose time has come in front of the workers; seconds until the next, or None."""
+        while True:
+            moved, next_ms = await self._client.run(
+                scripts.DISPATCH_RETRIES,
+                (keys.RETRIES, self._stream),
+                now_ms(),
+                RETRIES_PER_CALL_MAX,
+            )
+            if moved < RETRIES_PER_CALL_MAX:
+                break
+        return max(0.0, float(next_ms) - now_ms()) / 1000 if next_ms else None
+
+    async def waiting(self) -> list[tuple[str, str]]:
+        """All that wait, as execution id and node id; one that comes or goes meanwhile may lack."""
+        found: list[tuple[str, str]] = []
+        cursor = "0"
+        while True:
+            cursor, flat = await self._client.execute("ZSCAN", keys.RETRIES, cursor, "COUNT", 1000)
+            for member in flat[::2]:
+                execution_id, _, node_id = member.partition(" ")
+                found.append((execution_id, node_id))
+            if cursor == "0":
+                return found
+
+    async def wait_for_change(self, timeout_s: float) -> None:
+        """Sleep, but no longer than until a node is to run earlier than all that waited before."""
+        # Zero would mean for ever.
+        patience_s = max(0.001, round(timeout_s, 3))
+        await self._bell.execute("BLPOP", keys.BELL, str(patience_s), timeout_s=patience_s + 5)
+
+    async def close(self) -> None:
+        await self._bell.close()

@@ -1,0 +1,103 @@
+"""Nodes whose next attempt is due come in front of the workers again."""
+
+from __future__ import annotations
+
+import asyncio
+
+from flowd.store import redis_keys as keys
+from flowd.store.executions import now_ms
+from tests.store.engine import CHAIN, State, everything, fan, until_blocked
+from tests.store.test_retry_node import later, retry
+
+
+async def test_a_due_node_is_queued_as_its_next_attempt(engine, redis, store):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await retry(worker, later(a, failures=2, due_ms=1))
+
+    assert await store.retries.dispatch() is None
+
+    assert execution.state() == State(
+        status="RUNNING",
+        nodes={"a": "QUEUED", "b": "PENDING", "c": "PENDING"},
+        counters={"remaining": "3", "failures:a": "2", "error:a": "boom"},
+        attempts={"a": "#2 queued"},
+        queued=["a#2"],
+    )
+    again = await worker.take_one()
+    assert (again.attempt, again.failures, again.deaths) == (2, 2, 0)
+
+
+async def test_what_is_not_due_stays_and_says_when_it_will_be(engine, store):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await retry(worker, later(a, due_ms=now_ms() + 60_000))
+
+    assert 59 < await store.retries.dispatch() <= 60
+    assert execution.state().waiting == ["a"]
+
+
+async def test_two_schedulers_dispatch_a_node_once(engine, store, redis):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await retry(worker, later(a, due_ms=1))
+
+    await asyncio.gather(*(store.retries.dispatch() for _ in range(4)))
+
+    assert execution.state().queued == ["a#2"]
+
+
+async def test_a_thousand_due_nodes_are_dispatched_in_one_go(engine, store):
+    worker = engine.worker()
+    execution, (first,) = await engine.start_and_take(fan(1000), worker)
+    await worker.complete(first)
+    await retry(worker, *(later(entry, due_ms=1) for entry in await worker.take()))
+
+    assert execution.states() == {"COMPLETED": 1, "RETRYING": 1000, "PENDING": 1}
+    await store.retries.dispatch()
+    assert execution.states() == {"COMPLETED": 1, "QUEUED": 1000, "PENDING": 1}
+
+
+async def test_a_node_of_a_paused_execution_is_kept_until_it_is_resumed(engine, store):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await retry(worker, later(a, due_ms=1))
+    await store.lifecycle.pause_execution(execution.id)
+
+    await store.retries.dispatch()
+    state = execution.state()
+    assert (state.nodes["a"], state.waiting, state.parked) == ("RETRYING", [], {"a": "0"})
+
+    await store.lifecycle.resume_execution(execution.id)
+    assert execution.state().queued == ["a#2"]
+
+
+async def test_what_has_ended_or_was_damaged_meanwhile_is_only_forgotten(engine, store, redis):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await retry(worker, later(a, due_ms=1))
+    await store.executions.fail_execution(execution.id, "damaged")
+    redis.zadd(keys.RETRIES, {"nonsense": 1, "": 2, f"{execution.id} z": 3})
+    stream = redis.xlen("workflow:tasks")
+
+    await store.retries.dispatch()
+
+    assert (redis.zcard(keys.RETRIES), redis.xlen("workflow:tasks")) == (0, stream)
+
+
+async def test_whoever_sleeps_until_the_next_one_is_woken_by_an_earlier_one(engine, store, redis):
+    worker = engine.worker()
+    _, (a,) = await engine.start_and_take(CHAIN, worker)
+    sleeper = asyncio.create_task(store.retries.wait_for_change(60))
+    await until_blocked(redis)
+
+    await retry(worker, later(a))
+
+    async with asyncio.timeout(5):
+        await sleeper
+
+
+async def test_nothing_due_writes_nothing(store, redis):
+    before = everything(redis)
+    assert await store.retries.dispatch() is None
+    assert everything(redis) == before

@@ -1,0 +1,104 @@
+"""A resumed execution goes on where it was paused."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowd.errors import UnknownExecution
+from flowd.orchestrator.recovery import finish_continuations
+from flowd.store import redis_keys as keys
+from flowd.store import scripts
+from flowd.store.executions import now_ms
+from tests.store.engine import CHAIN, DIAMOND, State, everything, fan, make_overdue
+
+AN_ID = "0123456789ab0123456789ab"
+
+
+async def paused_fan(engine, worker, width):
+    """A fan whose first node has ended while it was paused."""
+    execution, (first,) = await engine.start_and_take(fan(width), worker)
+    await engine.store.lifecycle.pause_execution(execution.id)
+    await worker.complete(first)
+    return execution
+
+
+async def resume_slice(store, execution, is_begun="0"):
+    """One call, as of a process that dies behind it."""
+    names = (keys.status(execution.id), keys.parked(execution.id))
+    return await store._client.run(
+        scripts.RESUME_EXECUTION,
+        (*names, "workflow:tasks", keys.CONTINUATIONS),
+        *(execution.id, now_ms(), 100, is_begun),
+    )
+
+
+async def test_what_was_kept_is_queued(engine, store, outcomes):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(DIAMOND, worker)
+    await store.lifecycle.pause_execution(execution.id)
+    await worker.complete(a)
+
+    assert await store.lifecycle.resume_execution(execution.id) == "resumed"
+
+    assert outcomes["resume_execution"] == ["resumed"]
+    state = execution.state()
+    assert state == State(
+        status="RUNNING",
+        nodes={"a": "COMPLETED", "b": "QUEUED", "c": "QUEUED", "d": "PENDING"},
+        counters={"remaining": "3"},
+        outputs={"a": {"node": "a"}},
+        attempts={"a": "#1 ended on w1", "b": "#1 queued", "c": "#1 queued"},
+        queued=state.queued,
+    )
+    assert sorted(state.queued) == ["b#1", "c#1"]
+    await engine.finish(worker)
+    assert execution.state().status == "COMPLETED"
+
+
+async def test_a_wide_fan_is_resumed_to_its_last_node(engine, store):
+    worker = engine.worker()
+    execution = await paused_fan(engine, worker, 900)
+
+    assert await resume_slice(store, execution) == "continue"
+    assert execution.state().continuations == ["resume"]
+    await store.lifecycle.resume_execution(execution.id)
+
+    assert execution.states() == {"COMPLETED": 1, "QUEUED": 900, "PENDING": 1}
+    assert (execution.state().parked, execution.state().continuations) == ({}, [])
+
+
+async def test_a_resumption_that_broke_off_is_carried_on(engine, store, redis, plans):
+    worker = engine.worker()
+    execution = await paused_fan(engine, worker, 900)
+    await resume_slice(store, execution)
+
+    make_overdue(redis)
+    await finish_continuations(store, plans)
+
+    assert execution.states() == {"COMPLETED": 1, "QUEUED": 900, "PENDING": 1}
+
+
+async def test_a_pause_that_came_later_ends_a_resumption(engine, store):
+    worker = engine.worker()
+    execution = await paused_fan(engine, worker, 900)
+    await resume_slice(store, execution)
+    await store.lifecycle.pause_execution(execution.id)
+
+    assert await resume_slice(store, execution, is_begun="1") == "PAUSED"
+    assert (execution.state().status, execution.state().continuations) == ("PAUSED", [])
+
+
+async def test_an_execution_that_runs_is_left_as_it_is(engine, store, redis):
+    execution = await engine.start(CHAIN)
+    before = everything(redis)
+
+    assert await store.lifecycle.resume_execution(execution.id) == "resumed"
+    assert everything(redis) == before
+
+
+async def test_what_cannot_be_resumed_is_named_by_its_state(engine, store, outcomes):
+    pending = await engine.submit(CHAIN)
+    assert await store.lifecycle.resume_execution(pending.id) == "PENDING"
+    with pytest.raises(UnknownExecution):
+        await store.lifecycle.resume_execution(AN_ID)
+    assert outcomes["resume_execution"] == ["PENDING", "unknown"]

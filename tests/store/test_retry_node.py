@@ -1,0 +1,65 @@
+"""A failed attempt takes its node out of the stream until the next one is due."""
+
+from __future__ import annotations
+
+from flowd.store import redis_keys as keys
+from flowd.store.executions import now_ms
+from flowd.store.tasks import RetryLater
+from tests.store.engine import CHAIN, DIAMOND, State, everything
+
+
+def later(entry, failures=1, due_ms=None):
+    record = f"{entry.attempt} {entry.queued_ms} 3 7 w1"
+    return RetryLater(entry, record, due_ms or now_ms() + 60_000, failures, "boom")
+
+
+async def retry(worker, *retries):
+    return (await worker.exchange(failures=retries)).failed
+
+
+async def test_a_node_that_failed_waits_outside_of_the_stream(engine, redis, outcomes):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+
+    assert await retry(worker, later(a, due_ms=123)) == ["retrying"]
+
+    assert outcomes["retry_node"] == ["retrying"]
+    assert execution.state() == State(
+        status="RUNNING",
+        nodes={"a": "RETRYING", "b": "PENDING", "c": "PENDING"},
+        counters={"remaining": "3", "failures:a": "1", "error:a": "boom"},
+        attempts={"a": "#1 ended on w1"},
+        waiting=["a"],
+    )
+    assert redis.zrange(keys.RETRIES, 0, -1, withscores=True) == [(f"{execution.id} a", 123.0)]
+
+
+async def test_a_retry_sent_again_after_a_lost_reply_is_stale(engine, redis):
+    worker = engine.worker()
+    _, (a,) = await engine.start_and_take(CHAIN, worker)
+    await retry(worker, later(a))
+    before = everything(redis)
+
+    assert await retry(worker, later(a)) == ["stale"]
+    assert everything(redis) == before
+
+
+async def test_a_retry_in_an_execution_that_has_ended_only_ends_the_entry(engine):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await engine.store.executions.fail_execution(execution.id, "damaged")
+
+    assert await retry(worker, later(a)) == ["ended"]
+    assert (execution.state().waiting, execution.state().held) == ([], {})
+
+
+async def test_only_a_retry_that_is_due_before_all_others_rings_the_bell(engine, redis):
+    worker = engine.worker()
+    _, (a,) = await engine.start_and_take(DIAMOND, worker)
+    await worker.complete(a)
+    b, c = await worker.take()
+
+    await retry(worker, later(b, due_ms=2000))
+    assert redis.lrange(keys.BELL, 0, -1) == ["2000"]
+    await retry(worker, later(c, due_ms=3000))
+    assert redis.lrange(keys.BELL, 0, -1) == ["2000"]

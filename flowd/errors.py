@@ -62,6 +62,17 @@ class UnknownExecution(FlowdError):
         super().__init__(f"no execution has the id {execution_id!r}; submit a workflow to get one")
 
 
+class UnknownNode(FlowdError):
+    """The execution has no node of this id."""
+
+    code = "unknown_node"
+
+    def __init__(self, execution_id: str, node_id: str) -> None:
+        self.execution_id = execution_id
+        self.node_id = node_id
+        super().__init__(f"execution {execution_id!r} has no node {node_id!r}")
+
+
 class WrongState(FlowdError):
     """What was asked of an execution does not go with the state it is in."""
 

@@ -15,7 +15,8 @@ UNFORESEEN: Final = frozenset({"error"})
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """The n-th pause is `delay_s * backoff ** (n - 1)`, `max_delay_s` at most, give or take `jitter`.
+    """The n-th pause is `delay_s * backoff ** (n - 1)`, `max_delay_s` at most, and `jitter` of it
+    is left to chance.
 
     `on` are the kinds of failure that are worth another attempt; empty leaves it to them: whatever
     may pass by itself.

@@ -93,7 +93,7 @@ async def resume_execution(store: Store, execution_id: str) -> None:
 
 
 async def cancel_execution(store: Store, execution_id: str) -> None:
-    """End an execution before its time, in any state but an end. Raises UnknownExecution, WrongState.
+    """End an execution before its time. Raises UnknownExecution, or WrongState when it has ended.
 
     Nothing of it starts any more; what runs is told within a second, and its result is not kept.
     """

@@ -15,7 +15,8 @@ from flowd.store.redis_client import RedisClient
 class Lifecycle:
     """Methods return the outcome word of their script: the state, where it forbids what was asked.
 
-    All raise UnknownExecution, and StoreUnavailable while Redis does not answer; each may be repeated.
+    All raise UnknownExecution, and StoreUnavailable while Redis does not answer. Each may be
+    repeated.
     """
 
     def __init__(self, client: RedisClient, settings: Settings) -> None:

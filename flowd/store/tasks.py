@@ -39,8 +39,8 @@ _NO_ADVANCE: Final = ("0", "0", "0")
 class Entry(NamedTuple):
     """One attempt of one node, as it stands in the stream.
 
-    `deaths` counts the workers lost with it, `failures` the attempts that failed; neither counts what
-    was taken away from a worker that did nothing wrong, as `attempt` does.
+    `deaths` counts the workers lost with it, `failures` the attempts that failed; neither counts
+    what was taken away from a worker that did nothing wrong, as `attempt` does.
     """
 
     entry_id: str

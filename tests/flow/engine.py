@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,8 +39,9 @@ def node(
     }
 
 
-def workflow(*nodes: Any, name: str = "test") -> WorkflowDefinition:
-    return WorkflowDefinition.model_validate({"name": name, "dag": {"nodes": list(nodes)}})
+def workflow(*nodes: Any, name: str = "test", **fields: Any) -> WorkflowDefinition:
+    document = {"name": name, "dag": {"nodes": list(nodes)}, **fields}
+    return WorkflowDefinition.model_validate(document)
 
 
 async def until(condition: Callable[[], Awaitable[Any] | Any], what: str) -> Any:
@@ -101,9 +103,9 @@ class Engine:
         worker.stop()
         await self._tasks[self.workers.index(worker)]
 
-    async def start(self, definition: WorkflowDefinition) -> str:
+    async def start(self, definition: WorkflowDefinition, given_input: bytes = b"") -> str:
         execution_id = await submit_workflow(self.store, definition)
-        await trigger_workflow(self.store, execution_id)
+        await trigger_workflow(self.store, execution_id, given_input)
         return execution_id
 
     async def end(self, execution_id: str) -> ExecutionState:
@@ -115,9 +117,9 @@ class Engine:
         await until(ended, f"the end of {execution_id}")
         return await self.store.executions.execution_status(execution_id)
 
-    async def run(self, definition: WorkflowDefinition) -> str:
+    async def run(self, definition: WorkflowDefinition, given_input: bytes = b"") -> str:
         """Submit, trigger, wait for the end; the execution's id."""
-        execution_id = await self.start(definition)
+        execution_id = await self.start(definition, given_input)
         await self.end(execution_id)
         return execution_id
 
@@ -127,6 +129,23 @@ class Engine:
 
     async def results(self, execution_id: str) -> dict[str, Any]:
         return await self.store.executions.execution_results(execution_id)
+
+    @asynccontextmanager
+    async def ticking(self) -> AsyncIterator[None]:
+        """A scheduler beside the workers."""
+        scheduler = Scheduler(self.store, interval_s=0.05)
+
+        async def tick() -> None:
+            while True:
+                await scheduler.tick(time.monotonic())
+                await scheduler.wait(0.05)
+
+        ticks = asyncio.create_task(tick())
+        try:
+            yield
+        finally:
+            ticks.cancel()
+            await asyncio.gather(ticks, return_exceptions=True)
 
     async def tick(self) -> None:
         assert await Scheduler(self.store).tick(time.monotonic())

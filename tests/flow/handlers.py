@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
+from flowd.errors import Fail, HandlerFailed
 from flowd.workers.registry import HandlerContext, handler
 
 # (execution id, node id, attempt) of every call, in order.
 CALLS: list[tuple[str, str, int]] = []
 # Nodes of `held` wait for the event of their id.
+ERRORS: dict[str, Any] = {
+    "fail": Fail,
+    "404": lambda text: HandlerFailed(text, kinds=frozenset({"status", "404", "4xx"})),
+    "503": lambda text: HandlerFailed(text, kinds=frozenset({"status", "503", "5xx"})),
+}
 GATES: dict[str, asyncio.Event] = {}
 
 
@@ -48,6 +55,36 @@ async def held(config: dict[str, Any], context: HandlerContext) -> dict[str, Any
 async def fail(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     _note(context)
     raise RuntimeError(config.get("text", "no luck"))
+
+
+@handler("fail_first")
+async def fail_first(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    """Fails as often as `times` says, then ends well."""
+    _note(context)
+    calls = sum(call[:2] == (context.execution_id, context.node_id) for call in CALLS)
+    if calls <= config["times"]:
+        raise ERRORS.get(config.get("error", ""), RuntimeError)("not yet")
+    return {"calls": calls}
+
+
+@handler("spin")
+def spin(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    """A thread that works until it is told that nobody waits, or is let go."""
+    _note(context)
+    GATES.setdefault(context.node_id, asyncio.Event())
+    while not (context.cancelled or GATES[context.node_id].is_set()):
+        time.sleep(0.001)
+    return config
+
+
+@handler("beat")
+async def beat(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    """Works for long, and says so."""
+    _note(context)
+    for _ in range(config["beats"]):
+        await asyncio.sleep(config["every_s"])
+        context.heartbeat()
+    return config
 
 
 class _Unreadable(Exception):

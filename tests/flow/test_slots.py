@@ -38,7 +38,9 @@ async def test_a_cancelled_call_in_a_thread_sees_it_in_its_context(settings):
             on_claim_due=lambda: None,
             on_stuck=lambda: None,
         )
-        slots.start(PreparedNode(entry, plan, plan.nodes["A"], handler, {}, RetryPolicy(1, 1, 2, 300, 0)))
+        slots.start(
+            PreparedNode(entry, plan, plan.nodes["A"], handler, {}, RetryPolicy(1, 1, 2, 300, 0))
+        )
         assert await slots._loop.run_in_executor(None, has_started.wait, 10)
         assert slots.cancel("1-0")
         assert await slots._loop.run_in_executor(None, was_told.wait, 10)

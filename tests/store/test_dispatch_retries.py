@@ -10,7 +10,7 @@ from tests.store.engine import CHAIN, State, everything, fan, until_blocked
 from tests.store.test_retry_node import later, retry
 
 
-async def test_a_due_node_is_queued_as_its_next_attempt(engine, redis, store):
+async def test_a_due_node_is_queued_as_its_next_attempt(engine, store):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)
     await retry(worker, later(a, failures=2, due_ms=1))
@@ -37,7 +37,7 @@ async def test_what_is_not_due_stays_and_says_when_it_will_be(engine, store):
     assert execution.state().waiting == ["a"]
 
 
-async def test_two_schedulers_dispatch_a_node_once(engine, store, redis):
+async def test_two_schedulers_dispatch_a_node_once(engine, store):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)
     await retry(worker, later(a, due_ms=1))

@@ -1,0 +1,185 @@
+"""Executions that are paused, resumed, cancelled and run again."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowd.errors import WrongState
+from flowd.orchestrator.executor import (
+    cancel_execution,
+    pause_execution,
+    resume_execution,
+    trigger_workflow,
+)
+from flowd.orchestrator.rerun import plan_rerun, rerun_execution
+from tests.flow import handlers
+from tests.flow.engine import Engine, calls, node, until, workflow
+from tests.flow.test_faults import started
+
+
+async def test_a_pause_lets_what_runs_end_and_nothing_start(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.start(
+            workflow(node("A", handler="held"), node("B", ["A"], "echo_async"), node("C", ["B"]))
+        )
+        await started("A")
+        await pause_execution(engine.store, execution_id)
+        handlers.GATES["A"].set()
+
+        async def is_held():
+            return await engine.redis("HLEN", f"workflow:{execution_id}:parked") == 1
+
+        await until(is_held, "the node that waits")
+        other = await engine.run(workflow(node("D")))
+        assert (calls(execution_id), calls(other)) == (["A"], ["D"])
+
+        await resume_execution(engine.store, execution_id)
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+        assert calls(execution_id) == ["A", "B", "C"]
+
+
+async def test_nodes_that_were_queued_before_the_pause_wait_as_well(settings):
+    async with Engine(settings, workers=0) as engine:
+        execution_id = await engine.start(
+            workflow(*(node(f"n{number}", handler="echo_async") for number in range(20)))
+        )
+        await pause_execution(engine.store, execution_id)
+        await engine.add_worker()
+
+        async def are_held():
+            return await engine.redis("HLEN", f"workflow:{execution_id}:parked") == 20
+
+        await until(are_held, "the nodes that wait")
+        assert (calls(execution_id), await engine.redis("XLEN", "workflow:tasks")) == ([], 0)
+        await resume_execution(engine.store, execution_id)
+        await engine.end(execution_id)
+        assert sorted(calls(execution_id)) == sorted(f"n{number}" for number in range(20))
+
+
+async def test_a_cancellation_reaches_what_runs(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.start(
+            workflow(node("A", handler="spin"), node("B", handler="held"), node("C", ["A"]))
+        )
+        await started("A")
+        await started("B")
+        await cancel_execution(engine.store, execution_id)
+
+        assert str(await engine.end(execution_id)) == "CANCELLED"
+        assert set((await engine.states(execution_id)).values()) == {"CANCELLED"}
+
+        async def is_empty():
+            return await engine.redis("XLEN", "workflow:tasks") == 0
+
+        await until(is_empty, "the end of the entries")
+        assert await engine.results(execution_id) == {}
+        with pytest.raises(WrongState, match="it is CANCELLED"):
+            await pause_execution(engine.store, execution_id)
+
+
+async def test_nodes_of_a_cancelled_execution_do_not_start(settings):
+    async with Engine(settings, workers=0) as engine:
+        execution_id = await engine.start(workflow(node("A", handler="echo_async")))
+        await cancel_execution(engine.store, execution_id)
+        await engine.add_worker()
+        await engine.run(workflow(node("B")))
+
+        async def is_empty():
+            return await engine.redis("XLEN", "workflow:tasks") == 0
+
+        await until(is_empty, "the end of the entry")
+        assert calls(execution_id) == []
+
+
+async def test_a_rerun_from_the_failed_reuses_what_was_completed(settings):
+    nodes = [
+        node("A"),
+        node("B", handler="fail_first", times=1),
+        node("C", ["A", "B"], text="{{ A.x | default('none') }}"),
+        node("D", ["A"]),
+    ]
+    async with Engine(settings) as engine:
+        first = await engine.run(workflow(*nodes))
+        assert await engine.states(first) == {
+            "A": "COMPLETED",
+            "B": "FAILED",
+            "C": "FAILED",
+            "D": "COMPLETED",
+        }
+        planned = await plan_rerun(engine.store, first, "failed")
+        assert (sorted(planned.reused), sorted(planned.runs)) == (["A", "D"], ["B", "C"])
+        handlers.CALLS.append((first, "B", 0))
+        second = await rerun_execution(engine.store, planned)
+        # The handler counts by execution: one failure more, and then it ends well.
+        handlers.CALLS.append((second, "B", 0))
+        await trigger_workflow(engine.store, second)
+
+        assert str(await engine.end(second)) == "COMPLETED"
+        assert sorted(calls(second)) == ["B", "B", "C"]
+        assert (await engine.results(second))["D"] == (await engine.results(first))["D"]
+        assert await engine.redis("HGET", f"workflow:{second}:run", "rerun_of") == first
+
+
+async def test_a_rerun_from_a_node_runs_it_and_all_that_depends_on_it(settings):
+    nodes = [node("A"), node("B", ["A"]), node("C", ["B"]), node("D", ["A"]), node("E", ["C", "D"])]
+    async with Engine(settings) as engine:
+        first = await engine.run(workflow(*nodes, input={"x": 1}))
+        second = await rerun_execution(engine.store, await plan_rerun(engine.store, first, "B"))
+        await trigger_workflow(engine.store, second)
+
+        assert str(await engine.end(second)) == "COMPLETED"
+        assert calls(second) == ["B", "C", "E"]
+
+
+async def test_only_what_has_ended_can_be_run_again(settings):
+    async with Engine(settings, workers=0) as engine:
+        execution_id = await engine.start(workflow(node("A")))
+        with pytest.raises(WrongState, match="it is RUNNING"):
+            await plan_rerun(engine.store, execution_id, "failed")
+
+
+async def test_a_rerun_of_many_nodes_is_staged(settings):
+    width = 1500
+    nodes = [node("A"), *(node(f"n{number}", ["A"]) for number in range(width))]
+    nodes.append(node("Z", [f"n{number}" for number in range(width)]))
+    async with Engine(settings) as engine:
+        first = await engine.run(workflow(*nodes))
+        for start, count in (("Z", 1), ("A", width + 2)):
+            again = await rerun_execution(
+                engine.store, await plan_rerun(engine.store, first, start)
+            )
+            await trigger_workflow(engine.store, again)
+            assert str(await engine.end(again)) == "COMPLETED"
+            assert len(calls(again)) == count
+            assert await engine.redis("ZCARD", "flowd:continuations") == 0
+
+
+async def test_templates_read_the_input_of_the_execution(settings):
+    definition = workflow(
+        node("A", a="{{ input.a }}", b="{{ input.b }}", all="{{ input }}"), input={"a": 1, "b": 2}
+    )
+    async with Engine(settings) as engine:
+        plain = await engine.run(definition)
+        given = await engine.run(definition, b'{"b":3,"c":4}')
+
+        assert (await engine.results(plain))["A"] == {"a": 1, "b": 2, "all": {"a": 1, "b": 2}}
+        assert (await engine.results(given))["A"] == {
+            "a": 1,
+            "b": 3,
+            "all": {"a": 1, "b": 3, "c": 4},
+        }
+
+
+async def test_a_node_called_input_is_read_as_ever(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.run(
+            workflow(node("input", x=1), node("B", ["input"], x="{{ input.x }}"), input={"x": 2})
+        )
+        assert (await engine.results(execution_id))["B"] == {"x": 1}
+
+
+async def test_a_missing_input_fails_the_node_that_reads_it(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.run(workflow(node("A", x="{{ input.x }}"), input={"y": 2}))
+        error = (await engine.results(execution_id))["A"]["error"]
+        assert error == "'input' has no key 'x'; its keys are 'y'"

@@ -1,0 +1,60 @@
+"""Nodes that take too long."""
+
+from __future__ import annotations
+
+from tests.flow import handlers
+from tests.flow.engine import Engine, calls, node, until, workflow
+
+
+def brief(timeout_s, one, **fields):
+    return {**one, "timeout_s": timeout_s, **fields}
+
+
+async def test_a_node_that_takes_too_long_fails_while_its_neighbours_finish(settings):
+    async with Engine(settings, workers=1) as engine:
+        execution_id = await engine.start(
+            workflow(
+                brief(0.05, node("async", handler="held")),
+                brief(0.05, node("thread", handler="spin")),
+                node("neighbour", handler="held"),
+                node("after", ["async"]),
+            )
+        )
+
+        async def both_failed():
+            states = await engine.states(execution_id)
+            return (states["async"], states["thread"]) == ("FAILED", "FAILED")
+
+        await until(both_failed, "the time-outs")
+        assert (await engine.states(execution_id))["neighbour"] == "RUNNING"
+        handlers.GATES["neighbour"].set()
+        await engine.end(execution_id)
+        assert await engine.states(execution_id) == {
+            "async": "FAILED",
+            "thread": "FAILED",
+            "neighbour": "COMPLETED",
+            "after": "FAILED",
+        }
+        results = await engine.results(execution_id)
+        assert results["async"] == {"error": "timed out: it took longer than 0.05 s"}
+
+
+async def test_a_time_out_is_a_failure_that_is_tried_again(settings):
+    retry = {"max_attempts": 2, "delay_s": 0.01, "on": ["timeout"]}
+    async with Engine(settings) as engine, engine.ticking():
+        execution_id = await engine.run(
+            workflow(brief(0.05, node("A", handler="held"), retry=retry))
+        )
+
+        assert calls(execution_id) == ["A", "A"]
+        error = (await engine.results(execution_id))["A"]["error"]
+        assert error == "attempt 2 of 2: timed out: it took longer than 0.05 s"
+
+
+async def test_a_heartbeat_begins_the_time_anew(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.run(
+            workflow(brief(0.5, node("A", handler="beat", beats=12, every_s=0.1)))
+        )
+
+        assert await engine.states(execution_id) == {"A": "COMPLETED"}

@@ -42,6 +42,27 @@ class InvalidWorkflow(FlowdError):
         super().__init__("; ".join(str(problem) for problem in self.problems))
 
 
+class InvalidRequest(FlowdError):
+    """A query parameter, or a body that is no workflow, was refused; `problems` holds every reason."""
+
+    code = "invalid_request"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(str(problem) for problem in self.problems))
+
+
+class IdempotencyMismatch(FlowdError):
+    """This Idempotency-Key came before, with another body."""
+
+    code = "idempotency_mismatch"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this Idempotency-Key was used before with another request; use a new key for a new one"
+        )
+
+
 class InvalidSettings(FlowdError):
     """flowd.toml, the environment or a flag holds something flowd cannot run with."""
 
@@ -82,6 +103,25 @@ class WrongState(FlowdError):
         self.execution_id = execution_id
         self.status = status
         super().__init__(f"cannot {verb} execution {execution_id!r}: it is {status}")
+
+
+class EventsOff(FlowdError):
+    """Nobody writes down what happens."""
+
+    code = "events_off"
+
+    def __init__(self) -> None:
+        super().__init__("no events are kept; the setting events.keep turns them on")
+
+
+class NoCallback(FlowdError):
+    """The workflow of this execution asks for no callback."""
+
+    code = "no_callback"
+
+    def __init__(self, execution_id: str) -> None:
+        self.execution_id = execution_id
+        super().__init__(f"the workflow of execution {execution_id!r} has no callback")
 
 
 class TemplateError(FlowdError):

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from flowd.api.http_server import HttpServer
 from flowd.api.problems import EXCEPTION_HANDLERS, UnforeseenErrors
-from flowd.api.routers import executions, health, workflows
+from flowd.api.routers import executions, health, lifecycle, workflows
 from flowd.config import Settings
 from flowd.pulse import Pulse
 from flowd.store import open_store
@@ -36,7 +36,7 @@ def create_app(store: Store, handlers: Handlers) -> Starlette:
         await store.close()
 
     app = Starlette(
-        routes=[*health.ROUTES, *workflows.ROUTES, *executions.ROUTES],
+        routes=[*health.ROUTES, *workflows.ROUTES, *executions.ROUTES, *lifecycle.ROUTES],
         middleware=[Middleware(UnforeseenErrors)],
         exception_handlers=dict(EXCEPTION_HANDLERS),
         lifespan=lifespan,

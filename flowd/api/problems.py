@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
-from flowd.errors import FlowdError, InvalidWorkflow, Problem
+from flowd.errors import FlowdError, InvalidRequest, InvalidWorkflow, Problem
 from flowd.log import get_logger
 
 log = get_logger(__name__)
@@ -42,11 +42,16 @@ _DEFECT = Kind(500, "Internal error")
 KINDS: Mapping[str, Kind] = {
     # What the client can mend.
     "invalid_workflow": Kind(400, "Invalid workflow"),
+    "invalid_request": Kind(400, "Invalid request"),
     "bad_request": Kind(400, "Bad request"),
     "unknown_execution": Kind(404, "Unknown execution"),
     "not_found": Kind(404, "Not found"),
+    "no_callback": Kind(404, "No callback"),
     "method_not_allowed": Kind(405, "Method not allowed"),
+    "unknown_node": Kind(404, "Unknown node"),
     "wrong_state": Kind(409, "Wrong state"),
+    "idempotency_mismatch": Kind(422, "Idempotency key used before"),
+    "events_off": Kind(409, "Events are off"),
     "body_too_slow": Kind(408, "Body too slow"),
     "body_too_large": Kind(413, "Body too large"),
     "head_too_large": Kind(431, "Request head too large"),
@@ -57,6 +62,7 @@ KINDS: Mapping[str, Kind] = {
     "missing_group": Kind(503, "Store unavailable", retry_after_s=1),
     "store_full": Kind(503, "Store full", retry_after_s=10),
     "store_read_only": Kind(503, "Store is read-only", retry_after_s=10),
+    "not_ready": Kind(503, "Not ready", retry_after_s=1),
     # What a person has to look at.
     "internal": _DEFECT,
     "store_failed": _DEFECT,
@@ -128,7 +134,7 @@ def summarize(problems: Sequence[Problem]) -> str:
 
 async def _answer_flowd_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FlowdError)
-    if isinstance(error, InvalidWorkflow):
+    if isinstance(error, InvalidWorkflow | InvalidRequest):
         return problem_response(error.code, summarize(error.problems), error.problems)
     kind = KINDS.get(error.code, _DEFECT)
     if kind.status != 500:

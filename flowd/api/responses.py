@@ -19,6 +19,8 @@ def requested_execution_id(request: Request) -> str:
     return execution_id
 
 
-def json_response(body: BaseModel) -> Response:
-    # The fields are plain JSON already; dumping the model would walk all outputs once more.
-    return Response(orjson.dumps(body.__dict__), media_type="application/json")
+def json_response(body: BaseModel, status: int = 200) -> Response:
+    # The fields are JSON or models; dumping the model would walk all outputs once more.
+    return Response(
+        orjson.dumps(body.__dict__, default=vars), status, media_type="application/json"
+    )

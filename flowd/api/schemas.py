@@ -40,6 +40,36 @@ class ExecutionResults(_Body):
     results: dict[str, Any]
 
 
+class ExecutionOutcome(_Body):
+    execution_id: str
+    status: ExecutionState
+    results: dict[str, Any]
+
+
+class Validated(_Body):
+    valid: bool
+    nodes: int
+
+
+class RerunNode(_Body):
+    node_id: str
+    why: str
+
+
+class Rerun(_Body):
+    """`execution_id` is null in a preview."""
+
+    execution_id: str | None
+    rerun_of: str
+    reused: list[RerunNode]
+    runs: list[RerunNode]
+
+
+class Deleted(_Body):
+    execution_id: str
+    message: str
+
+
 class ProblemEntry(_Body):
     path: str
     code: str

@@ -18,10 +18,14 @@ from flowd.store.tasks import Entry, Failure
 ROOTS = ""
 
 
-async def submit_workflow(store: Store, workflow: WorkflowDefinition) -> str:
-    """Store a validated workflow as a new execution; its id."""
+async def submit_workflow(
+    store: Store, workflow: WorkflowDefinition, execution_id: str = ""
+) -> str:
+    """Store a validated workflow as a new execution; its id, which the caller may have chosen."""
     definition = workflow.to_json()
-    return await store.executions.submit_workflow(definition, compile_plan(definition))
+    return await store.executions.submit_workflow(
+        definition, compile_plan(definition), execution_id=execution_id
+    )
 
 
 async def trigger_workflow(store: Store, execution_id: str, given_input: bytes = b"") -> None:

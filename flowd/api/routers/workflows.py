@@ -2,31 +2,144 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, Field
+from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from flowd.api.body import read_body
+from flowd.api.query import read_query
 from flowd.api.responses import json_response, requested_execution_id
-from flowd.api.schemas import Submitted, Triggered
+from flowd.api.route import Endpoint
+from flowd.api.schemas import (
+    ExecutionOutcome,
+    ExecutionStatus,
+    Submitted,
+    Triggered,
+    Validated,
+)
+from flowd.api.small_body import SmallBody, read_small_body
 from flowd.api.validator import validate_workflow
+from flowd.dag.definition import WorkflowDefinition
+from flowd.errors import InvalidRequest, Problem
 from flowd.orchestrator import executor
+from flowd.store.redis_keys import new_execution_id
+
+WAIT_S_MAX = 3600
+KEY_CHARS_MAX = 256
+
+
+class SubmitQuery(BaseModel):
+    trigger: bool = Field(default=False, description="start it at once")
+    wait: float | None = Field(
+        default=None,
+        ge=0,
+        le=WAIT_S_MAX,
+        description="answer when it has ended, or after this many seconds; goes with trigger",
+    )
+
+
+class TriggerBody(SmallBody):
+    input: dict[str, Any] | None = Field(
+        default=None, description="what templates read as `input`, over the workflow's own"
+    )
 
 
 async def submit_workflow(request: Request) -> Response:
-    state = request.app.state
-    workflow = validate_workflow(await read_body(request), state.handlers)
-    execution_id = await executor.submit_workflow(state.store, workflow)
+    """Submit a workflow.
+
+    With `trigger` it starts at once, with `wait` the answer is its results.
+    """
+    state, query = request.app.state, read_query(request, SubmitQuery)
+    if query.wait is not None and not query.trigger:
+        message = "only what was triggered can be waited for; add trigger=true"
+        raise InvalidRequest([Problem("query.wait", "needs_trigger", message)])
+    body = await read_body(request)
+    workflow = validate_workflow(body, state.handlers)
+    execution_id = new_execution_id()
+    if key := _idempotency_key(request):
+        asked = b"submit %d " % query.trigger + body
+        execution_id = await state.store.idempotency.claim(key, asked, execution_id)
+    await executor.submit_workflow(state.store, workflow, execution_id)
+    if query.trigger:
+        await executor.trigger_workflow(state.store, execution_id)
+    if query.wait is not None:
+        return await _wait(state, execution_id, query.wait)
     return json_response(Submitted(execution_id=execution_id, message="Workflow accepted"))
 
 
+async def _wait(state: State, execution_id: str, timeout_s: float) -> Response:
+    status = await state.waiting.wait_for_end(execution_id, timeout_s)
+    if status is None:
+        status = await state.store.executions.execution_status(execution_id)
+        return json_response(ExecutionStatus(execution_id=execution_id, status=status), 202)
+    results = await state.store.executions.execution_results(execution_id)
+    return json_response(
+        ExecutionOutcome(execution_id=execution_id, status=status, results=results)
+    )
+
+
+async def check_workflow(request: Request) -> Response:
+    """Check a workflow as a submission would, and store nothing."""
+    workflow = validate_workflow(await read_body(request), request.app.state.handlers)
+    return json_response(Validated(valid=True, nodes=len(workflow.dag.nodes)))
+
+
 async def trigger_workflow(request: Request) -> Response:
+    """Start an execution; harmless when it was started before."""
+    store = request.app.state.store
     execution_id = requested_execution_id(request)
-    await executor.trigger_workflow(request.app.state.store, execution_id)
+    given, body = await read_small_body(request, TriggerBody)
+    if key := _idempotency_key(request):
+        asked = b"trigger " + execution_id.encode() + b" " + body
+        await store.idempotency.claim(key, asked, execution_id)
+    given_input = b"" if given.input is None else orjson.dumps(given.input)
+    await executor.trigger_workflow(store, execution_id, given_input)
     return json_response(Triggered(message="Workflow triggered", execution_id=execution_id))
 
 
+def _idempotency_key(request: Request) -> str:
+    key: str = request.headers.get("idempotency-key", "")
+    if len(key) > KEY_CHARS_MAX:
+        message = f"the key has {len(key)} characters; at most {KEY_CHARS_MAX} are taken"
+        raise InvalidRequest([Problem("headers.Idempotency-Key", "too_long", message)])
+    return key
+
+
+_IDEMPOTENT = {"Idempotency-Key": "the same key and body again: the first answer again"}
+
 ROUTES = [
-    Route("/workflow", submit_workflow, methods=["POST"]),
-    Route("/workflow/trigger/{execution_id}", trigger_workflow, methods=["POST"]),
+    Endpoint(
+        "POST",
+        "/workflow",
+        submit_workflow,
+        scope="trigger",
+        answers={200: Submitted, 202: ExecutionStatus},
+        problems=("invalid_workflow", "invalid_request", "idempotency_mismatch"),
+        query=SubmitQuery,
+        body=WorkflowDefinition,
+        headers=_IDEMPOTENT,
+    ),
+    Endpoint(
+        "POST",
+        "/workflow/validate",
+        check_workflow,
+        scope="read",
+        answers={200: Validated},
+        problems=("invalid_workflow",),
+        body=WorkflowDefinition,
+    ),
+    Endpoint(
+        "POST",
+        "/workflow/trigger/{execution_id}",
+        trigger_workflow,
+        scope="trigger",
+        answers={200: Triggered},
+        problems=("invalid_request", "unknown_execution", "idempotency_mismatch"),
+        body=TriggerBody,
+        headers=_IDEMPOTENT,
+    ),
 ]

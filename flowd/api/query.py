@@ -1,0 +1,60 @@
+"""Read the query parameters of a request into the model that describes them."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from starlette.requests import Request
+
+from flowd.api.suggestions import Suggestions
+from flowd.errors import InvalidRequest, Problem
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def read_query(request: Request, model: type[_M]) -> _M:
+    """The parameters; a list may be written by commas, or by repeating its parameter.
+
+    Raises InvalidRequest with everything that is wrong with them.
+    """
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    values: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for name in request.query_params:
+        written = request.query_params.getlist(name)
+        if name not in fields:
+            problems.append(_unknown(name, list(fields)))
+        elif _is_list(fields[name]):
+            values[name] = [one for text in written for one in text.split(",") if one]
+        elif len(written) > 1:
+            problems.append(
+                Problem(f"query.{name}", "duplicate_parameter", "given twice; once is enough")
+            )
+        else:
+            values[name] = written[0]
+    try:
+        found = model.model_validate(values)
+    except ValidationError as refused:
+        problems += [
+            Problem(
+                ".".join(("query", *map(str, error["loc"]))),
+                "invalid_value",
+                error["msg"][:1].lower() + error["msg"][1:],
+            )
+            for error in refused.errors(include_url=False)
+        ]
+        raise InvalidRequest(problems) from None
+    if problems:
+        raise InvalidRequest(problems)
+    return found
+
+
+def _unknown(name: str, known: list[str]) -> Problem:
+    hint = Suggestions(known).hint(name) or (f"; there is {', '.join(known)}" if known else "")
+    return Problem(f"query.{name[:64]}", "unknown_parameter", f"unknown parameter{hint}")
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is list

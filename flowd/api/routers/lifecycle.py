@@ -1,0 +1,126 @@
+"""Hold an execution up, run it again, or forget it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flowd.api.responses import json_response, requested_execution_id
+from flowd.api.route import Endpoint
+from flowd.api.schemas import Deleted, ExecutionStatus, Rerun, RerunNode
+from flowd.api.small_body import SmallBody, read_small_body
+from flowd.dag.states import ExecutionState
+from flowd.errors import WrongState
+from flowd.orchestrator import executor
+from flowd.orchestrator.rerun import FAILED, plan_rerun, rerun_execution
+
+
+class RerunBody(SmallBody):
+    start: str = Field(
+        default=FAILED,
+        alias="from",
+        description="the node to begin with, or `failed` for all that has no output",
+    )
+    preview: bool = Field(default=False, description="say what would happen, and do nothing")
+    trigger: bool = Field(default=True, description="start it at once")
+
+
+async def cancel(request: Request) -> Response:
+    """End an execution before its time."""
+    execution_id = requested_execution_id(request)
+    await executor.cancel_execution(request.app.state.store, execution_id)
+    return await _status(request, execution_id)
+
+
+async def pause(request: Request) -> Response:
+    """Let no further node of an execution start."""
+    execution_id = requested_execution_id(request)
+    await executor.pause_execution(request.app.state.store, execution_id)
+    return await _status(request, execution_id)
+
+
+async def resume(request: Request) -> Response:
+    """Let a paused execution go on."""
+    execution_id = requested_execution_id(request)
+    await executor.resume_execution(request.app.state.store, execution_id)
+    return await _status(request, execution_id)
+
+
+async def _status(request: Request, execution_id: str) -> Response:
+    status = await request.app.state.store.executions.execution_status(execution_id)
+    return json_response(ExecutionStatus(execution_id=execution_id, status=status))
+
+
+async def rerun(request: Request) -> Response:
+    """Run an execution that has ended again, as a new one that reuses finished outputs."""
+    store = request.app.state.store
+    wanted, _ = await read_small_body(request, RerunBody)
+    planned = await plan_rerun(store, requested_execution_id(request), wanted.start)
+    execution_id = None
+    if not wanted.preview:
+        execution_id = await rerun_execution(store, planned)
+        if wanted.trigger:
+            await executor.trigger_workflow(store, execution_id)
+    return json_response(
+        Rerun(
+            execution_id=execution_id,
+            rerun_of=planned.execution_id,
+            reused=_nodes(planned.reused),
+            runs=_nodes(planned.runs),
+        )
+    )
+
+
+def _nodes(whys: Mapping[str, str]) -> list[RerunNode]:
+    return [RerunNode(node_id=node_id, why=why) for node_id, why in whys.items()]
+
+
+async def delete(request: Request) -> Response:
+    """Forget an execution that does not run, with all its outputs."""
+    store = request.app.state.store
+    execution_id = requested_execution_id(request)
+    status = await store.executions.execution_status(execution_id)
+    if status is ExecutionState.PENDING:
+        # Once cancelled, nobody can trigger it while it is taken apart.
+        await executor.cancel_execution(store, execution_id)
+    elif not status.is_terminal:
+        raise WrongState(execution_id, status, "delete")
+    await store.finished.delete([execution_id])
+    return json_response(Deleted(execution_id=execution_id, message="Workflow deleted"))
+
+
+_PROBLEMS = ("unknown_execution", "wrong_state")
+
+ROUTES = [
+    *(
+        Endpoint(
+            "POST",
+            f"/workflows/{{execution_id}}/{answer.__name__}",
+            answer,
+            scope="trigger",
+            answers={200: ExecutionStatus},
+            problems=_PROBLEMS,
+        )
+        for answer in (cancel, pause, resume)
+    ),
+    Endpoint(
+        "POST",
+        "/workflows/{execution_id}/rerun",
+        rerun,
+        scope="trigger",
+        answers={200: Rerun},
+        problems=(*_PROBLEMS, "unknown_node", "invalid_request"),
+        body=RerunBody,
+    ),
+    Endpoint(
+        "DELETE",
+        "/workflows/{execution_id}",
+        delete,
+        scope="admin",
+        answers={200: Deleted},
+        problems=_PROBLEMS,
+    ),
+]

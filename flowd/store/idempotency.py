@@ -1,0 +1,34 @@
+"""What was asked for under an Idempotency-Key, so that asking again is answered as the first time."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from flowd.errors import IdempotencyMismatch
+from flowd.store import redis_keys as keys
+from flowd.store.redis_client import RedisClient
+
+KEPT_S: Final = 24 * 60 * 60
+
+
+class Idempotency:
+    """Raises StoreUnavailable while Redis does not answer; every call may be repeated."""
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+
+    async def claim(self, key: str, request: bytes, execution_id: str) -> str:
+        """The execution that the first request under this key was about; this one's, if it is that.
+
+        `request` is all that has to be equal. Raises IdempotencyMismatch when it is not.
+        """
+        digest = hashlib.sha256(request).hexdigest()
+        name = keys.idempotency(hashlib.sha256(key.encode()).hexdigest())
+        first = await self._client.execute(
+            "SET", name, f"{digest} {execution_id}", "NX", "GET", "EX", KEPT_S
+        )
+        first_digest, _, first_id = (first or f"{digest} {execution_id}").partition(" ")
+        if first_digest != digest:
+            raise IdempotencyMismatch
+        return str(first_id)

@@ -14,6 +14,7 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
 from flowd.errors import FlowdError, InvalidRequest, InvalidWorkflow, Problem
@@ -151,14 +152,26 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     code = _CODES_BY_STATUS.get(error.status_code, "bad_request")
     method = request.method
     path = request.scope["path"][:TEXT_CHARS_SHOWN_MAX]
-    headers = error.headers or {}
+    headers = dict(error.headers or {})
     if code == "not_found":
         detail = f"there is nothing at {path!r}"
     elif code == "method_not_allowed":
+        headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
         detail = f"{method} is not allowed at {path!r}; use {headers.get('Allow', 'another')}"
     else:
         detail = error.detail
     return problem_response(code, detail, headers=headers)
+
+
+def _allowed_methods(request: Request) -> set[str]:
+    """Starlette names those of the first route of this path only."""
+    scope = {**request.scope, "path_params": {}}
+    return {
+        method
+        for route in request.app.routes
+        if route.matches(scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
 
 
 async def _answer_nobody(_request: Request, _error: Exception) -> Response:

@@ -1,0 +1,289 @@
+"""The store's scripts on a real server beside the reference, step by step, whatever the order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import redis as redis_py
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from flowd.dag.states import ExecutionState
+from flowd.errors import UnknownExecution
+from flowd.orchestrator.executor import cancel_nodes
+from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.recovery import ensure_group, recover_worker
+from flowd.store import open_store
+from flowd.store import redis_keys as keys
+from flowd.store.tasks import Completion, Entry, RetryLater
+from tests.model.reference import ENDED, Graph, Reference, Ticket
+from tests.private_server import PrivateServer
+from tests.store.engine import STREAM, Engine, Worker
+
+WORKERS = ("w1", "w2", "w3")
+NODES_MAX = 40
+
+T = TypeVar("T")
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    """Mostly small; each node depends on some before it."""
+    count = draw(st.one_of(st.integers(1, 6), st.integers(1, NODES_MAX)))
+    graph: dict[str, list[str]] = {}
+    for number in range(count):
+        chosen = draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set()
+        graph[f"n{number}"] = [f"n{one}" for one in sorted(chosen)]
+    return graph
+
+
+class Machine(RuleBasedStateMachine):
+    """Workers hold what they were given even after it was taken from them: they are late, not gone."""
+
+    def __init__(self, server: PrivateServer) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.redis = redis_py.Redis(unix_socket_path=server.socket_path, decode_responses=True)
+        self.redis.flushall()
+        self.store = open_store(server.settings())
+        self.plans = Plans(self.store)
+        self.engine = Engine(self.store, self.redis)
+        self.reference = Reference()
+        self.workers: dict[str, Worker] = {}
+        # Everything ever delivered, by whom, also when it is not theirs any more.
+        self.delivered: list[tuple[str, Entry, Ticket]] = []
+        self.lives = 0
+        self.attempts: dict[tuple[str, str], int] = {}
+        self.run(ensure_group(self.store, self.plans))
+        for name in WORKERS:
+            self._employ(name)
+
+    def teardown(self) -> None:
+        self.run(self.engine.close())
+        self.run(self.store.close())
+        self.redis.close()
+        self.runner.close()
+
+    def run(self, step: Awaitable[T]) -> T:
+        async def bounded() -> T:
+            return await asyncio.wait_for(step, 20)
+
+        return self.runner.run(bounded())
+
+    def _employ(self, slot: str) -> None:
+        self.lives += 1
+        name = f"{slot}-{self.lives}"
+        self.workers[slot] = self.engine.worker(name)
+        self.run(self.store.tasks.enroll_worker(name, b"{}"))
+
+    # What users do.
+
+    @rule(graph=graphs())
+    def submit(self, graph: Graph) -> None:
+        execution = self.run(self.engine.submit(graph))
+        self.reference.submit(execution.id, graph)
+
+    def _some_execution(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(sorted(self.reference.executions)))
+
+    @precondition(lambda self: self.reference.executions)
+    @rule(data=st.data())
+    def trigger(self, data: st.DataObject) -> None:
+        execution_id = self._some_execution(data)
+        expected = self.reference.trigger(execution_id)
+        assert self.run(self.store.executions.trigger_workflow(execution_id)) == expected
+
+    @precondition(lambda self: self.reference.executions)
+    @rule(data=st.data())
+    def pause(self, data: st.DataObject) -> None:
+        execution_id = self._some_execution(data)
+        expected = self.reference.pause(execution_id)
+        assert self.run(self.store.lifecycle.pause_execution(execution_id)) == expected
+
+    @precondition(lambda self: self.reference.executions)
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        execution_id = self._some_execution(data)
+        expected = self.reference.resume(execution_id)
+        assert self.run(self.store.lifecycle.resume_execution(execution_id)) == expected
+
+    @precondition(lambda self: self.reference.executions)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        execution_id = self._some_execution(data)
+        expected = self.reference.cancel(execution_id)
+        assert self.run(self.store.lifecycle.cancel_execution(execution_id)) == expected
+        if expected == "cancelled":
+            plan = self.run(self.plans.load(execution_id, ""))
+            self.run(cancel_nodes(self.store, plan, execution_id))
+
+    # What workers do.
+
+    @precondition(lambda self: self.reference.waiting())
+    @rule(slot=st.sampled_from(WORKERS), count=st.integers(1, 5))
+    def read(self, slot: str, count: int) -> None:
+        worker = self.workers[slot]
+        waiting = {ticket.key: ticket for ticket in self.reference.waiting()}
+        entries = self.run(worker.take(count))
+        assert len(entries) == min(count, len(waiting))
+        for entry in entries:
+            ticket = waiting[entry.execution_id, entry.node_id, entry.attempt]
+            assert (entry.deaths, entry.failures) == (ticket.deaths, ticket.failures)
+            assert entry.attempt > self.attempts.get(ticket.key[:2], 0), "attempts do not rise"
+            self.attempts[ticket.key[:2]] = entry.attempt
+            ticket.holder = worker.name
+            self.delivered.append((slot, entry, ticket))
+
+    def _some_delivered(self, data: st.DataObject, size: int = 1) -> list[tuple[str, Entry, Ticket]]:
+        """Now and then one that was over long ago."""
+        recent = self.delivered[-12:]
+        return data.draw(st.lists(st.sampled_from(recent), min_size=1, max_size=size, unique_by=id))
+
+    @precondition(lambda self: self.delivered)
+    @rule(data=st.data())
+    def claim(self, data: st.DataObject) -> None:
+        ((slot, entry, ticket),) = self._some_delivered(data)
+        worker = self.workers[slot]
+        expected = self.reference.claim(ticket, worker.name)
+        assert self.run(worker.claim(entry)) == [expected]
+
+    @precondition(lambda self: self.delivered)
+    @rule(data=st.data(), is_reply_lost=st.booleans())
+    def complete(self, data: st.DataObject, is_reply_lost: bool) -> None:
+        """A batch; when the reply is lost all of it is said again, and changes nothing."""
+        chosen = self._some_delivered(data, size=6)
+        chosen = [one for one in chosen if one[0] == chosen[0][0]]
+        worker = self.workers[chosen[0][0]]
+        said: list[Completion] = [worker.completion(entry) for _, entry, _ in chosen]
+        expected = [self.reference.complete(ticket) for _, _, ticket in chosen]
+        outcomes = self.run(worker.exchange(said)).completed
+        assert outcomes == expected
+        if is_reply_lost:
+            assert self.run(worker.exchange(said)).completed == ["stale"] * len(said)
+
+    @precondition(lambda self: self.delivered)
+    @rule(data=st.data())
+    def fail(self, data: st.DataObject) -> None:
+        ((slot, entry, ticket),) = self._some_delivered(data)
+        expected = self.reference.fail(ticket)
+        assert self.run(self.workers[slot].fail(entry)) == expected
+
+    @precondition(lambda self: self.delivered)
+    @rule(data=st.data(), is_reply_lost=st.booleans())
+    def retry(self, data: st.DataObject, is_reply_lost: bool) -> None:
+        ((slot, entry, ticket),) = self._some_delivered(data)
+        record = f"{entry.attempt} {entry.queued_ms} 0 0 {slot}"
+        said = RetryLater(entry, record, 1, entry.failures + 1, "boom")
+        expected = self.reference.retry(ticket)
+        assert self.run(self.workers[slot].exchange(failures=[said])).failed == [expected]
+        if is_reply_lost:
+            assert self.run(self.workers[slot].exchange(failures=[said])).failed == ["stale"]
+
+    @precondition(lambda self: self.delivered)
+    @rule(data=st.data())
+    def park(self, data: st.DataObject) -> None:
+        ((_, entry, ticket),) = self._some_delivered(data)
+        if entry.execution_id in self.reference.executions:
+            expected = self.reference.park(ticket) == "parked"
+            parked = self.store.lifecycle.park_node(
+                entry.entry_id, entry.execution_id, entry.node_id, deaths=entry.deaths
+            )
+            assert self.run(parked) == expected
+
+    @rule(slot=st.sampled_from(WORKERS))
+    def renew(self, slot: str) -> None:
+        assert self.run(self.store.tasks.renew_lease(self.workers[slot].name))
+
+    @rule(slot=st.sampled_from(WORKERS))
+    def read_back_what_a_lost_reply_brought(self, slot: str) -> None:
+        own = self.run(self.workers[slot].session.own_entries())
+        held = {ticket.key for ticket in self.reference.held_by(self.workers[slot].name)}
+        assert {(one.execution_id, one.node_id, one.attempt) for one in own} == held
+
+    # What goes wrong.
+
+    @rule(slot=st.sampled_from(WORKERS), is_blamed=st.booleans())
+    def lose_worker(self, slot: str, is_blamed: bool) -> None:
+        """It died, froze, or was let go. What it had in hand it may still say, under a new name."""
+        gone = self.workers[slot].name
+        self.run(recover_worker(self.store, self.plans, gone, "lost", is_blamed=is_blamed))
+        self.reference.take_away(gone, is_blamed=is_blamed)
+        assert not self.run(self.store.tasks.renew_lease(gone)), "a lease came back to life"
+        self._employ(slot)
+
+    @rule()
+    def dispatch_retries(self) -> None:
+        self.run(self.store.retries.dispatch())
+        self.reference.dispatch_retries()
+
+    @rule()
+    def flush_scripts(self) -> None:
+        self.redis.script_flush()
+
+    @precondition(lambda self: len(self.reference.executions) > 3)
+    @rule()
+    def flush_everything(self) -> None:
+        self.redis.flushall()
+        self.run(ensure_group(self.store, self.plans))
+        lost = list(self.reference.executions)
+        self.reference.forget_everything()
+        self.delivered.clear()
+        for slot in WORKERS:
+            self._employ(slot)
+        for execution_id in lost[:1]:
+            try:
+                self.run(self.store.executions.trigger_workflow(execution_id))
+            except UnknownExecution:
+                continue
+            raise AssertionError("an execution outlived its keys")
+
+    # What has to hold.
+
+    @invariant()
+    def agrees_with_the_reference(self) -> None:
+        for execution in self.reference.executions.values():
+            prefix = f"workflow:{execution.id}"
+            assert self.redis.get(f"{prefix}:status") == execution.status
+            found = self.redis.mget([keys.node(execution.id, one) for one in execution.nodes])
+            assert dict(zip(execution.nodes, found, strict=True)) == execution.nodes
+            parked = self.redis.hgetall(f"{prefix}:parked")
+            assert {one: int(deaths) for one, deaths in parked.items()} == execution.parked
+            assert max(execution.commits.values(), default=1) == 1, "a node committed twice"
+            if execution.is_live:
+                left = sum(state not in ENDED for state in execution.nodes.values())
+                assert int(self.redis.hget(f"{prefix}:run", "remaining")) == left
+
+    @invariant()
+    def every_outstanding_node_has_exactly_one_entry(self) -> None:
+        entries = [
+            (fields["execution_id"], fields["node_id"], int(fields["attempt"]))
+            for _, fields in (self.redis.xrange(STREAM) if self.redis.exists(STREAM) else ())
+        ]
+        assert sorted(entries) == sorted(ticket.key for ticket in self.reference.tickets)
+        outstanding = [
+            (execution.id, node_id)
+            for execution in self.reference.executions.values()
+            if execution.is_live
+            for node_id, state in execution.nodes.items()
+            if state in ("QUEUED", "RUNNING")
+        ]
+        live = [
+            one[:2] for one in entries if self.reference.executions[one[0]].is_live
+        ]
+        assert sorted(live) == sorted(outstanding)
+
+    @invariant()
+    def active_are_those_that_have_not_ended(self) -> None:
+        live = {one.id for one in self.reference.executions.values() if one.is_live}
+        assert self.redis.smembers(keys.ACTIVE) == live
+        ended = {
+            one.id
+            for one in self.reference.executions.values()
+            if ExecutionState(one.status).is_terminal
+        }
+        assert set(self.redis.zrange(keys.FINISHED, 0, -1)) == ended
+        assert self.redis.zcard(keys.CONTINUATIONS) == 0
+
+

@@ -1,0 +1,245 @@
+"""What flowd promises, as plainly as it can be said: states in dicts, readiness looked up anew.
+
+No counters, no scripts, no Redis. An entry is a set member; who holds it is a name. The machine
+does to this what it does to the store, and the two have to agree after every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+DEATHS_MAX = 3
+DEATHS_BEFORE_ALONE = 2
+ENDED = ("COMPLETED", "FAILED", "CANCELLED")
+
+Graph = Mapping[str, Sequence[str]]
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """An entry of the stream. `holder` is None until it is delivered."""
+
+    execution_id: str
+    node_id: str
+    attempt: int
+    deaths: int = 0
+    failures: int = 0
+    holder: str | None = None
+    is_open: bool = True
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.execution_id, self.node_id, self.attempt
+
+
+@dataclass(slots=True)
+class ReferenceExecution:
+    id: str
+    graph: Graph
+    status: str = "PENDING"
+    nodes: dict[str, str] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    parked: dict[str, int] = field(default_factory=dict)
+    commits: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_live(self) -> bool:
+        return self.status in ("RUNNING", "PAUSED")
+
+    def is_ready(self, node_id: str) -> bool:
+        return all(self.nodes[one] == "COMPLETED" for one in self.graph[node_id])
+
+    def downstream(self, node_id: str) -> set[str]:
+        found: set[str] = set()
+        while True:
+            more = {
+                one
+                for one, dependencies in self.graph.items()
+                if one not in found and (found | {node_id}) & set(dependencies)
+            }
+            if not more:
+                return found
+            found |= more
+
+
+class Reference:
+    """Every method answers with the word the store has to answer with."""
+
+    def __init__(self) -> None:
+        self.executions: dict[str, ReferenceExecution] = {}
+        self.tickets: list[Ticket] = []
+
+    def submit(self, execution_id: str, graph: Graph) -> None:
+        self.executions[execution_id] = ReferenceExecution(
+            execution_id, graph, nodes=dict.fromkeys(graph, "PENDING")
+        )
+
+    def trigger(self, execution_id: str) -> str:
+        execution = self.executions.get(execution_id)
+        if execution is None:
+            return "unknown"
+        if execution.status != "PENDING":
+            return execution.status
+        execution.status = "RUNNING"
+        for node_id in execution.graph:
+            if execution.is_ready(node_id):
+                self._open(execution, node_id)
+        return "triggered"
+
+    def _open(self, execution: ReferenceExecution, node_id: str) -> None:
+        if execution.status == "PAUSED":
+            execution.parked[node_id] = 0
+        else:
+            self._queue(execution, node_id, 1)
+
+    def _queue(
+        self, execution: ReferenceExecution, node_id: str, attempt: int, deaths: int = 0
+    ) -> None:
+        execution.nodes[node_id] = "QUEUED"
+        failures = execution.failures.get(node_id, 0)
+        self.tickets.append(Ticket(execution.id, node_id, attempt, deaths, failures))
+
+    def waiting(self) -> list[Ticket]:
+        return [one for one in self.tickets if one.is_open and one.holder is None]
+
+    def held_by(self, holder: str) -> list[Ticket]:
+        return [one for one in self.tickets if one.is_open and one.holder == holder]
+
+    def _close(self, ticket: Ticket) -> str:
+        """`stale`, `ended`, or empty when the attempt counts."""
+        if not ticket.is_open:
+            return "stale"
+        ticket.is_open = False
+        self.tickets.remove(ticket)
+        return "" if self._counts(ticket) else "ended"
+
+    def _counts(self, ticket: Ticket) -> bool:
+        execution = self.executions[ticket.execution_id]
+        return execution.is_live and execution.nodes[ticket.node_id] in ("QUEUED", "RUNNING")
+
+    def claim(self, ticket: Ticket, worker: str) -> str:
+        if not ticket.is_open or ticket.holder != worker:
+            return "stale"
+        if not self._counts(ticket):
+            return self._close(ticket)
+        execution = self.executions[ticket.execution_id]
+        execution.nodes[ticket.node_id] = "RUNNING"
+        execution.attempts[ticket.node_id] = ticket.attempt
+        return "claimed"
+
+    def complete(self, ticket: Ticket) -> str:
+        if refused := self._close(ticket):
+            return refused
+        execution = self._commit(ticket, "COMPLETED")
+        for node_id, dependencies in execution.graph.items():
+            if ticket.node_id in dependencies and execution.is_ready(node_id):
+                self._open(execution, node_id)
+        return self._finish(execution) or "completed"
+
+    def fail(self, ticket: Ticket) -> str:
+        if refused := self._close(ticket):
+            return refused
+        execution = self._commit(ticket, "FAILED")
+        for node_id in execution.downstream(ticket.node_id):
+            if execution.nodes[node_id] == "PENDING":
+                execution.nodes[node_id] = "FAILED"
+        return self._finish(execution) or "failed"
+
+    def _commit(self, ticket: Ticket, state: str) -> ReferenceExecution:
+        execution = self.executions[ticket.execution_id]
+        execution.nodes[ticket.node_id] = state
+        execution.attempts[ticket.node_id] = ticket.attempt
+        execution.commits[ticket.node_id] = execution.commits.get(ticket.node_id, 0) + 1
+        return execution
+
+    def _finish(self, execution: ReferenceExecution) -> str:
+        states = set(execution.nodes.values())
+        if not states <= set(ENDED):
+            return ""
+        execution.status = "FAILED" if "FAILED" in states else "COMPLETED"
+        return "finished"
+
+    def retry(self, ticket: Ticket) -> str:
+        if refused := self._close(ticket):
+            return refused
+        execution = self.executions[ticket.execution_id]
+        execution.nodes[ticket.node_id] = "RETRYING"
+        execution.attempts[ticket.node_id] = ticket.attempt
+        execution.failures[ticket.node_id] = ticket.failures + 1
+        return "retrying"
+
+    def dispatch_retries(self) -> None:
+        for execution in self.executions.values():
+            for node_id, state in execution.nodes.items():
+                if state == "RETRYING" and node_id not in execution.parked:
+                    if execution.status == "PAUSED":
+                        execution.parked[node_id] = 0
+                    else:
+                        self._queue(execution, node_id, execution.attempts[node_id] + 1)
+                        execution.attempts[node_id] += 1
+
+    def take_away(self, worker: str, *, is_blamed: bool) -> None:
+        """Its worker died, or was let go: its nodes are the others', as their next attempts."""
+        for ticket in self.held_by(worker):
+            state = self.executions[ticket.execution_id].nodes[ticket.node_id]
+            deaths = ticket.deaths
+            if is_blamed and (deaths < DEATHS_BEFORE_ALONE or state == "RUNNING"):
+                deaths += 1
+            if self._counts(ticket) and deaths >= DEATHS_MAX:
+                self.fail(ticket)
+            elif not self._close(ticket):
+                execution = self.executions[ticket.execution_id]
+                execution.attempts[ticket.node_id] = ticket.attempt + 1
+                self._queue(execution, ticket.node_id, ticket.attempt + 1, deaths)
+
+    def pause(self, execution_id: str) -> str:
+        execution = self.executions[execution_id]
+        if not execution.is_live:
+            return execution.status
+        execution.status = "PAUSED"
+        return "paused"
+
+    def park(self, ticket: Ticket) -> str:
+        execution = self.executions[ticket.execution_id]
+        if execution.status != "PAUSED":
+            return "moved"
+        state = execution.nodes[ticket.node_id]
+        if ticket.is_open:
+            ticket.is_open = False
+            self.tickets.remove(ticket)
+            if state == "QUEUED":
+                execution.nodes[ticket.node_id] = "PENDING"
+                execution.parked[ticket.node_id] = ticket.deaths
+        return "parked"
+
+    def resume(self, execution_id: str) -> str:
+        execution = self.executions[execution_id]
+        if not execution.is_live:
+            return execution.status
+        execution.status = "RUNNING"
+        for node_id, deaths in execution.parked.items():
+            attempt = execution.attempts.get(node_id, 0) + 1
+            self._queue(execution, node_id, attempt, deaths)
+            execution.attempts[node_id] = attempt
+        execution.parked.clear()
+        return "resumed"
+
+    def cancel(self, execution_id: str) -> str:
+        execution = self.executions[execution_id]
+        if execution.status in ("COMPLETED", "FAILED"):
+            return execution.status
+        execution.status = "CANCELLED"
+        execution.parked.clear()
+        for node_id, state in execution.nodes.items():
+            if state not in ENDED:
+                execution.nodes[node_id] = "CANCELLED"
+        return "cancelled"
+
+    def forget_everything(self) -> None:
+        """Redis was emptied: what was is unknown, and every ticket is closed."""
+        for ticket in self.tickets:
+            ticket.is_open = False
+        self.tickets.clear()
+        self.executions.clear()

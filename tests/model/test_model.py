@@ -1,0 +1,20 @@
+"""The model, for as long as a test may take; `scripts/soak --model` runs it for longer."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.model.machine import Machine
+
+BRIEF = settings(
+    max_examples=60,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+
+
+def test_the_store_does_what_the_reference_says(server):
+    run_state_machine_as_test(lambda: Machine(server), settings=BRIEF)

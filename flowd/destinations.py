@@ -58,6 +58,13 @@ class Destination:
             return name.endswith(self.name[1:])
         return name == self.name
 
+    def covers(self, host: str, port: int) -> bool:
+        """A name, or an address that is written as one."""
+        try:
+            return self.covers_address(ipaddress.ip_address(host), port)
+        except ValueError:
+            return self.covers_name(host, port)
+
     def covers_address(self, address: Address, port: int) -> bool:
         if self.network is None or not self._covers_port(port):
             return False

@@ -18,6 +18,7 @@ from flowd.api.structure import explain_structure
 from flowd.api.suggestions import Suggestions
 from flowd.dag.definition import WorkflowDefinition
 from flowd.dag.reachability import find_cycles, find_not_upstream
+from flowd.dag.secret_places import SECRET_KEY, find_secret_problems
 from flowd.dag.templating import INPUT, OPENING, Reference, find_templates
 from flowd.errors import InvalidWorkflow, Problem
 
@@ -45,7 +46,11 @@ def validate_workflow(body: bytes, handlers: Handlers) -> WorkflowDefinition:
         nodes = _nodes_of(workflow)
     except ValidationError:
         nodes = _read_nodes(document)
-    _Graph(nodes, report).check(handlers, has_templates=OPENING.encode() in compact)
+    _Graph(nodes, report).check(
+        handlers,
+        has_templates=OPENING.encode() in compact,
+        has_secrets=SECRET_KEY.encode() in compact,
+    )
     if workflow is None:
         explain_structure(report, document)
     report.extend(hidden)
@@ -116,7 +121,7 @@ class _Graph:
         self._index_of: dict[str, int] = {}
         self._dependencies: dict[int, list[int]] = {}
 
-    def check(self, handlers: Handlers, *, has_templates: bool) -> None:
+    def check(self, handlers: Handlers, *, has_templates: bool, has_secrets: bool) -> None:
         ids = [node.id for node in self._nodes]
         for index, node_id in enumerate(ids):
             if node_id is not None:
@@ -135,6 +140,8 @@ class _Graph:
             self._check_dependencies(node, suggest_node)
             if self._is_shallow(node):
                 self._check_config(node, handlers)
+                if has_secrets:
+                    self._report.extend(find_secret_problems(node.config, f"{node.path}.config"))
         if has_templates:
             self._check_templates(suggest_node)
 

@@ -40,9 +40,9 @@ class RetryPolicy:
         """`failures` counts this one too."""
         if failures >= self.max_attempts or isinstance(error, Fail | TemplateError):
             return False
-        if isinstance(error, Retry):
-            return True
         kinds = kinds_of(error)
+        if isinstance(error, Retry) and (not self.on or kinds == UNFORESEEN):
+            return True
         if self.on:
             return bool(self.on & kinds)
         return "status" not in kinds or bool(PASSING_STATUSES & kinds)

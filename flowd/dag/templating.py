@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import orjson
 
+from flowd.dag.secret_places import SecretPlace, find_secrets
 from flowd.errors import Problem, TemplateError
 
 OPENING = "{{"
@@ -189,15 +190,17 @@ def _shown(text: str) -> str:
 class CompiledConfig:
     """A node's config, made ready for rendering when it is first used.
 
-    `inputs` are the ids of the nodes its templates read, in order, each once.
+    `inputs` are the ids of the nodes its templates read, in order, each once; `secrets` where it
+    holds `{"$secret": "NAME"}`, which rendering leaves as it is.
     """
 
-    __slots__ = ("_inputs", "_render", "_source")
+    __slots__ = ("_inputs", "_render", "_source", "secrets")
 
     def __init__(self, source: dict[str, Any]) -> None:
         self._source = source
         self._inputs: tuple[str, ...] = ()
         self._render: Render | None = None
+        self.secrets: tuple[SecretPlace, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -220,6 +223,7 @@ class CompiledConfig:
         inputs: dict[str, None] = {}
         render = _compile_object(self._source, inputs)
         self._inputs = tuple(inputs)
+        self.secrets = tuple(find_secrets(self._source))
         self._render = render
         return render
 

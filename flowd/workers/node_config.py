@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
+from flowd.dag.secret_places import SECRET_KEY
 from flowd.dag.templating import OPENING
 from flowd.errors import HandlerFailed, Problem
 
@@ -71,12 +72,15 @@ def _can_be_judged(config: dict[str, Any], details: ErrorDetails) -> bool:
 
 
 def _holds_template(value: Any) -> bool:
+    """True where a template or a secret will put something else."""
     pending = [value]
     while pending:
         one = pending.pop()
         if isinstance(one, str) and OPENING in one:
             return True
         if isinstance(one, dict):
+            if SECRET_KEY in one:
+                return True
             pending.extend(one.values())
         elif isinstance(one, list):
             pending.extend(one)

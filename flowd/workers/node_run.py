@@ -13,6 +13,7 @@ from flowd.dag.retrying import RetryPolicy
 from flowd.errors import Fail, FlowdError, NotYet
 from flowd.log import describe_error
 from flowd.orchestrator.executor import node_failure
+from flowd.redaction import REDACTOR
 from flowd.store.executions import now_ms
 from flowd.store.tasks import Completion, Entry, Failure, RetryLater, attempt_record
 from flowd.workers.registry import Handler
@@ -48,6 +49,7 @@ def complete_node(prepared: PreparedNode, consumer: str, started_ms: int, output
     except (TypeError, ValueError) as unserializable:
         error = f"handler {prepared.node.handler!r} returned what is not JSON: {unserializable}"
         return fail_node(prepared, consumer, started_ms, Fail(error))
+    text = REDACTOR.data(text)
     if len(text) > OUTPUT_BYTES_MAX:
         error = f"the output has {len(text)} bytes; at most {OUTPUT_BYTES_MAX} are kept"
         return fail_node(prepared, consumer, started_ms, Fail(error))
@@ -84,4 +86,5 @@ def error_text(error: BaseException) -> str:
         text = f"the handler called sys.exit({error.code!r})"
     else:
         text = describe_error(error)
+    text = REDACTOR.text(text)
     return text if len(text) <= ERROR_CHARS_MAX else text[:ERROR_CHARS_MAX] + "…"

@@ -14,6 +14,7 @@ from flowd.store.executions import now_ms
 from flowd.store.tasks import Claim, attempt_record
 from flowd.workers.node_run import Ending, PreparedNode, complete_node, fail_node
 from flowd.workers.registry import HandlerContext, Resources
+from flowd.workers.secrets import Secrets
 
 # A node that ends sooner is never seen RUNNING, and saves the call that would have said so.
 CLAIM_AFTER_S: Final = 0.002
@@ -64,6 +65,7 @@ class Slots:
         on_stuck: Callable[[], None],
     ) -> None:
         self._settings = settings
+        self._secrets = Secrets(settings)
         self._resources = resources
         self._threads = threads
         self._consumer = consumer
@@ -95,8 +97,8 @@ class Slots:
     def _handle_inline(self, prepared: PreparedNode) -> Ending:
         started_ms = now_ms()
         try:
-            config = prepared.node.config.render(prepared.inputs)
-            output = prepared.handler.function(config, self._context(prepared))
+            context = self._context(prepared)
+            output = prepared.handler.function(self._config(prepared, context), context)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything
             return fail_node(prepared, self._consumer, started_ms, error)
         return complete_node(prepared, self._consumer, started_ms, output)
@@ -104,8 +106,7 @@ class Slots:
     async def _handle(self, run: _Run) -> None:
         prepared = run.prepared
         try:
-            config = prepared.node.config.render(prepared.inputs)
-            output = await self._call(run, config)
+            output = await self._call(run, self._config(prepared, run.context))
             ending = complete_node(prepared, self._consumer, run.started_ms, output)
         except asyncio.CancelledError:
             if prepared.entry.entry_id not in self._runs:
@@ -124,10 +125,23 @@ class Slots:
         run.thread = self._threads.submit(handler.function, config, run.context)
         return await asyncio.wrap_future(run.thread)
 
+    def _config(self, prepared: PreparedNode, context: HandlerContext) -> dict[str, Any]:
+        """What the handler is called with: templates rendered, and secrets filled in."""
+        node = prepared.node
+        config = node.config.render(prepared.inputs)
+        if node.config.secrets:
+            config, context.only = self._secrets.fill(config, node.config.secrets, node.handler)
+        return config
+
     def _context(self, prepared: PreparedNode) -> HandlerContext:
         entry = prepared.entry
         return HandlerContext(
-            entry.execution_id, entry.node_id, entry.attempt, self._settings, self._resources
+            entry.execution_id,
+            entry.node_id,
+            entry.attempt,
+            self._settings,
+            self._resources,
+            budget_tokens=prepared.plan.budget_tokens,
         )
 
     # Time-outs. A heartbeat begins the time anew.

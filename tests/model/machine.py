@@ -136,7 +136,9 @@ class Machine(RuleBasedStateMachine):
             ticket.holder = worker.name
             self.delivered.append((slot, entry, ticket))
 
-    def _some_delivered(self, data: st.DataObject, size: int = 1) -> list[tuple[str, Entry, Ticket]]:
+    def _some_delivered(
+        self, data: st.DataObject, size: int = 1
+    ) -> list[tuple[str, Entry, Ticket]]:
         """Now and then one that was over long ago."""
         recent = self.delivered[-12:]
         return data.draw(st.lists(st.sampled_from(recent), min_size=1, max_size=size, unique_by=id))
@@ -269,9 +271,7 @@ class Machine(RuleBasedStateMachine):
             for node_id, state in execution.nodes.items()
             if state in ("QUEUED", "RUNNING")
         ]
-        live = [
-            one[:2] for one in entries if self.reference.executions[one[0]].is_live
-        ]
+        live = [one[:2] for one in entries if self.reference.executions[one[0]].is_live]
         assert sorted(live) == sorted(outstanding)
 
     @invariant()
@@ -285,5 +285,3 @@ class Machine(RuleBasedStateMachine):
         }
         assert set(self.redis.zrange(keys.FINISHED, 0, -1)) == ended
         assert self.redis.zcard(keys.CONTINUATIONS) == 0
-
-

@@ -1,0 +1,68 @@
+"""A secret is found in whatever form it travels."""
+
+from __future__ import annotations
+
+import base64
+import json
+from urllib.parse import quote, quote_plus, urlencode
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowd.redaction import MASK, Redactor
+
+SECRETS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=6, max_size=40)
+AROUND = st.text("ab", max_size=5)
+
+
+@given(SECRETS, AROUND, AROUND)
+def test_no_encoding_of_a_secret_gets_through(secret: str, before: str, behind: str) -> None:
+    redactor = Redactor()
+    redactor.learn(secret)
+    for encoded in (
+        secret,
+        json.dumps(secret)[1:-1],
+        orjson.dumps(secret).decode()[1:-1],
+        quote(secret, safe=""),
+        quote(secret),
+        quote_plus(secret),
+        quote_plus(secret).lower() if secret.islower() else quote_plus(secret),
+        urlencode({"x": secret})[2:],
+        repr(secret)[1:-1],
+    ):
+        text = f"{before}{encoded}{behind}"
+        assert encoded not in redactor.text(text) or encoded in MASK
+        assert encoded.encode() not in redactor.data(text.encode())
+
+
+@given(SECRETS, st.binary(max_size=5), st.binary(max_size=5))
+def test_base64_gives_nothing_of_a_secret_away(secret: str, before: bytes, behind: bytes) -> None:
+    redactor = Redactor()
+    redactor.learn(secret)
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        text = encode(before + secret.encode() + behind).decode()
+        assert MASK in redactor.text(text)
+
+
+def test_basic_auth_is_redacted() -> None:
+    redactor = Redactor()
+    redactor.learn("correct horse")
+    header = "Basic " + base64.b64encode(b"user:correct horse").decode()
+    assert redactor.text(header).startswith("Basic dXNlc")
+    assert MASK in redactor.text(header)
+
+
+@pytest.mark.parametrize("text", ["", "nothing", '{"a":1}'])
+def test_what_holds_no_secret_stays_as_it_is(text: str) -> None:
+    redactor = Redactor()
+    assert redactor.text(text) == text
+    redactor.learn("a long secret")
+    assert (redactor.text(text), redactor.data(text.encode())) == (text, text.encode())
+
+
+def test_every_line_of_a_secret_is_one() -> None:
+    redactor = Redactor()
+    redactor.learn("-----BEGIN-----\nMIIEvQIBADANBg\n-----END-----")
+    assert redactor.text("x MIIEvQIBADANBg y") == f"x {MASK} y"

@@ -1,0 +1,123 @@
+"""Where secrets come from, and where they may go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from flowd.api.validator import validate_workflow
+from flowd.config import Settings, load_settings
+from flowd.dag.templating import CompiledConfig
+from flowd.errors import Fail, InvalidSettings, InvalidWorkflow
+from flowd.workers.config_checks import config_checks
+from flowd.workers.registry import built_in_registry
+from flowd.workers.secrets import Secrets
+
+KEY = {"$secret": "API_KEY"}
+
+
+def settings_of(folder: Path, **flags: Any) -> Settings:
+    config = folder / "flowd.toml"
+    config.touch()
+    return load_settings(config, {key.replace("__", "."): one for key, one in flags.items()}, {})
+
+
+def filled(secrets: Secrets, config: dict[str, Any], handler: str = "shell") -> Any:
+    compiled = CompiledConfig(config)
+    return secrets.fill(compiled.render({}), compiled.secrets, handler)
+
+
+def test_the_environment_comes_first_then_the_folder_then_the_credentials(tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "A").write_text("credential-a\n")
+    (credentials / "B").write_text("credential-b\n")
+    (tmp_path / "B").write_text("file-b\n")
+    environ: Mapping[str, str] = {
+        "FLOWD_SECRET_C": "variable-c",
+        "CREDENTIALS_DIRECTORY": str(credentials),
+    }
+    (tmp_path / "C").write_text("file-c")
+    secrets = Secrets(settings_of(tmp_path, secrets__folder=str(tmp_path)), environ)
+
+    found = [secrets.resolve(name) for name in "ABC"]
+    assert found == ["credential-a", "file-b", "variable-c"]
+
+
+def test_a_secret_that_is_nowhere_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    secrets = Secrets(settings_of(tmp_path, secrets__folder=str(tmp_path)), {})
+    with pytest.raises(Fail, match=r"FLOWD_SECRET_NOPE and the file .*/NOPE"):
+        secrets.resolve("NOPE")
+
+
+def test_one_that_is_too_short_to_be_kept_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Fail, match="shorter than 4"):
+        Secrets(settings_of(tmp_path), {"FLOWD_SECRET_X": "abc"}).resolve("X")
+
+
+def test_secrets_are_filled_in_wherever_they_stand(tmp_path: Path) -> None:
+    secrets = Secrets(settings_of(tmp_path), {"FLOWD_SECRET_API_KEY": "s3cret"})
+    source = {"env": {"A": KEY, "B": "plain", "C": [1, KEY]}, "n": 1}
+
+    config, only = filled(secrets, source)
+
+    assert config == {"env": {"A": "s3cret", "B": "plain", "C": [1, "s3cret"]}, "n": 1}
+    assert only is None
+    assert source["env"]["A"] == KEY  # type: ignore[index]
+
+
+def test_an_output_that_looks_like_a_secret_is_data(tmp_path: Path) -> None:
+    secrets = Secrets(settings_of(tmp_path), {"FLOWD_SECRET_API_KEY": "s3cret"})
+    compiled = CompiledConfig({"env": "{{ A.evil }}"})
+    rendered = compiled.render({"A": {"evil": KEY}})
+
+    assert secrets.fill(rendered, compiled.secrets, "shell").config == {"env": KEY}
+
+
+def test_the_argument_list_of_a_program_is_no_place_for_a_secret(tmp_path: Path) -> None:
+    secrets = Secrets(settings_of(tmp_path), {"FLOWD_SECRET_API_KEY": "s3cret"})
+    with pytest.raises(Fail, match="list of processes"):
+        filled(secrets, {"command": ["curl", KEY]})
+
+
+def test_a_bound_secret_says_where_it_may_go(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, secrets__bound=["API_KEY@api.example.com", "API_KEY@*.int"])
+    secrets = Secrets(settings, {"FLOWD_SECRET_API_KEY": "s3cret"})
+
+    _, only = filled(secrets, {"headers": {"x": KEY}}, "call_external_service")
+    assert [one.name for one in only] == ["api.example.com", "*.int"]
+    with pytest.raises(Fail, match="bound to hosts"):
+        filled(secrets, {"env": {"x": KEY}}, "shell")
+
+
+@pytest.mark.parametrize("entry", ["API_KEY", "@host", "API-KEY@host", "API_KEY@", "K@1.2.3"])
+def test_a_bad_binding_stops_the_start(tmp_path: Path, entry: str) -> None:
+    with pytest.raises(InvalidSettings, match=r"secrets\.bound"):
+        settings_of(tmp_path, secrets__bound=[entry])
+
+
+def submitted(tmp_path: Path, config: dict[str, Any]) -> list[tuple[str, str]]:
+    node = {"id": "A", "handler": "call_external_service", "config": config}
+    body = orjson.dumps({"name": "x", "dag": {"nodes": [node]}})
+    checks = config_checks(built_in_registry(), settings_of(tmp_path))
+    try:
+        validate_workflow(body, checks)
+    except InvalidWorkflow as refused:
+        return [(problem.path, problem.code) for problem in refused.problems]
+    return []
+
+
+def test_a_secret_may_stand_where_a_text_is_expected(tmp_path: Path) -> None:
+    config = {"url": "http://x/", "auth": {"bearer": KEY}, "headers": {"x": KEY}}
+    assert submitted(tmp_path, config) == []
+
+
+@pytest.mark.parametrize("bad", [{"$secret": 1}, {"$secret": "a b"}, {"$secret": "A", "x": 1}])
+def test_a_malformed_secret_is_refused_at_submit(tmp_path: Path, bad: dict[str, Any]) -> None:
+    problems = submitted(tmp_path, {"url": "http://x/", "headers": {"x": bad}})
+    assert "bad_secret" in [code for _, code in problems], problems
+    assert all(path.startswith("dag.nodes[0].config.headers.x") for path, _ in problems)

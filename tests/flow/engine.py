@@ -60,12 +60,14 @@ async def until(condition: Callable[[], Awaitable[Any] | Any], what: str) -> Any
 class Engine:
     """`async with Engine(settings) as engine`; `workers` may be 0 to look at what waits."""
 
-    def __init__(self, settings: Settings, workers: int = 2, handlers: Any = _HANDLERS) -> None:
+    def __init__(
+        self, settings: Settings, workers: int = 2, registry: Registry | None = None
+    ) -> None:
         self.settings = settings
         self.store = open_store(settings)
         self.workers: list[Worker] = []
         self._count = workers
-        self._handlers = handlers
+        self._registry = registry or Registry(_HANDLERS)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -92,8 +94,8 @@ class Engine:
     async def add_worker(self) -> Worker:
         ready = asyncio.Event()
         name = f"worker-{len(self.workers) + 1}"
-        registry, pulse = Registry(self._handlers), Pulse(ready.set)
-        worker = Worker(self.settings, name, open_store(self.settings), registry, pulse)
+        store, pulse = open_store(self.settings), Pulse(ready.set)
+        worker = Worker(self.settings, name, store, self._registry, pulse)
         self.workers.append(worker)
         self._tasks.append(asyncio.create_task(worker.run()))
         await ready.wait()

@@ -9,7 +9,7 @@ import pytest
 
 from flowd.dag.definition import WorkflowDefinition
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
-from flowd.workers.registry import built_in_registry
+from flowd.workers.registry import Registry, built_in_registry
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
 
@@ -142,14 +142,14 @@ async def test_a_template_that_finds_nothing_fails_its_node_and_names_the_keys(s
 
 @pytest.mark.parametrize("name", ["linear", "fanout", "race"])
 async def test_the_samples_complete_without_a_network(settings, name):
-    async with Engine(settings, handlers=BUILT_IN) as engine:
+    async with Engine(settings, registry=Registry(BUILT_IN)) as engine:
         execution_id = await engine.run(sample(name))
         assert set((await engine.states(execution_id)).values()) == {"COMPLETED"}
         assert set(await engine.results(execution_id)) == {one.id for one in sample(name).dag.nodes}
 
 
 async def test_the_race_sample_runs_every_node_once_though_it_is_triggered_twice(settings):
-    async with Engine(settings, workers=0, handlers=BUILT_IN) as engine:
+    async with Engine(settings, workers=0, registry=Registry(BUILT_IN)) as engine:
         execution_id = await submit_workflow(engine.store, sample("race"))
         assert await engine.states(execution_id) == dict.fromkeys("BCD", "PENDING")
         await trigger_workflow(engine.store, execution_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import unquote
 
+from flowd.workers.registry import Registry
 from tests.flow.engine import Engine
 from tests.flow.test_meaning import BUILT_IN, sample
 from tests.local_services import completion, json_reply, running_service
@@ -32,7 +33,7 @@ async def test_the_linear_sample_calls_real_services_with_rendered_templates(set
         first, _, last = definition["dag"]["nodes"]
         first["config"]["url"] = f"{http.url}/prices"
         last["config"]["url"] = f"{http.url}/consumer/{{{{ B.answer }}}}"
-        async with Engine(using(settings, f"{llm.url}/v1"), handlers=BUILT_IN) as engine:
+        async with Engine(using(settings, f"{llm.url}/v1"), registry=Registry(BUILT_IN)) as engine:
             execution_id = await engine.run(type(sample("linear")).model_validate(definition))
             results = await engine.results(execution_id)
 
@@ -49,7 +50,7 @@ async def test_a_service_that_refuses_fails_its_node_with_the_reason(settings):
     with refusing as http:
         definition = sample("linear").model_dump()
         definition["dag"]["nodes"][0]["config"]["url"] = f"{http.url}/prices"
-        async with Engine(using(settings, None), handlers=BUILT_IN) as engine:
+        async with Engine(using(settings, None), registry=Registry(BUILT_IN)) as engine:
             execution_id = await engine.run(type(sample("linear")).model_validate(definition))
             assert await engine.states(execution_id) == dict.fromkeys("ABC", "FAILED")
             error = (await engine.results(execution_id))["A"]["error"]

@@ -14,8 +14,10 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from flowd.errors import HandlerFailed
+from flowd.redaction import REDACTOR
 from flowd.workers.node_config import NodeConfig
 from flowd.workers.registry import HandlerContext, handler
+from flowd.workers.token_budget import within_budget
 
 
 def _to_text(value: Any) -> Any:
@@ -92,23 +94,25 @@ def _question(wanted: LlmConfig) -> str:
 
 
 async def _ask(wanted: LlmConfig, context: HandlerContext) -> dict[str, Any]:
-    from flowd.workers.http_client import Call, parse_body, parse_url, place_of, shown
+    from flowd.outgoing.http_client import Call, parse_body, parse_url, place_of, shown
 
     provider = context.settings.handlers.llm
     base_url = str(provider.base_url).rstrip("/")
     url = parse_url(f"{base_url}/chat/completions", source="[handlers.llm] base_url")
     request = _request(wanted, wanted.model or provider.model)
-    call = Call(
-        "POST",
-        url,
-        headers=_headers(provider.api_key, context.idempotency_key),
-        content=orjson.dumps(request),
-        deadline_s=wanted.timeout_s or provider.timeout_s,
-    )
     # The operator named this server, so it may be anywhere.
     client = context.resources.http("[handlers.llm] base_url", (place_of(url),))
-    answer = await client.send(call)
-    completion = parse_body(answer)
+    async with within_budget(context, request) as cost:
+        call = Call(
+            "POST",
+            url,
+            headers=_headers(provider.api_key, context.idempotency_key),
+            content=orjson.dumps(request),
+            deadline_s=wanted.timeout_s or provider.timeout_s,
+            only=context.only,
+        )
+        completion = parse_body(await client.send(call))
+        cost.note(completion.get("usage") if isinstance(completion, dict) else None)
     text = _answer_text(completion)
     if text is None:
         raise HandlerFailed(f"POST {shown(url)}: the answer holds no choices[0].message.content")
@@ -163,6 +167,7 @@ def _parse_answer(text: str, wanted: LlmConfig) -> Any:
 def _headers(api_key: str | None, idempotency_key: str) -> dict[str, str]:
     headers = {"content-type": "application/json", "idempotency-key": idempotency_key}
     if api_key:
+        REDACTOR.learn(api_key)
         headers["authorization"] = f"Bearer {api_key}"
     return headers
 

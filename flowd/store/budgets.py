@@ -1,0 +1,65 @@
+"""What the language models of an execution have cost, and what they may cost at most."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flowd.store import redis_keys as keys
+from flowd.store import scripts
+from flowd.store.redis_client import RedisClient
+
+_FIELDS = ("calls", "prompt", "completion", "total", "spent", "reserved")
+
+
+class Usage(NamedTuple):
+    """Tokens, but for `calls`. `spent` and `reserved` count against a budget."""
+
+    calls: int = 0
+    prompt: int = 0
+    completion: int = 0
+    total: int = 0
+    spent: int = 0
+    reserved: int = 0
+
+
+class Reservation(NamedTuple):
+    outcome: str
+    spent: int
+    reserved: int
+
+
+class Budgets:
+    """Raises StoreUnavailable while Redis does not answer; every call may be repeated."""
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+
+    async def reserve(
+        self, execution_id: str, node_id: str, attempt: int, *, tokens: int, budget: int
+    ) -> Reservation:
+        """Set tokens aside for one call; see reserve_tokens.lua for the outcomes."""
+        found = await self._client.run(
+            scripts.RESERVE_TOKENS, (keys.run(execution_id),), node_id, attempt, tokens, budget
+        )
+        return Reservation(*found)
+
+    async def settle(
+        self, execution_id: str, node_id: str, attempt: int, spent: int | None, usage: Usage
+    ) -> None:
+        """Say what the call has cost; None for `spent` counts all that was set aside."""
+        await self._client.run(
+            scripts.SETTLE_TOKENS,
+            (keys.run(execution_id),),
+            node_id,
+            attempt,
+            "" if spent is None else spent,
+            usage.prompt,
+            usage.completion,
+            usage.total,
+        )
+
+    async def usage(self, execution_id: str) -> Usage:
+        found = await self._client.execute(
+            "HMGET", keys.run(execution_id), *(f"tokens:{name}" for name in _FIELDS)
+        )
+        return Usage(*(int(one or 0) for one in found))

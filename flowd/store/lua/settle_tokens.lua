@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+-- Says what a call has cost, in place of what was set aside for it, and adds it to the execution's sums.
+--
+-- KEYS  1 run (hash)
+-- ARGV  1 node id  2 attempt  3 tokens to count as spent, or empty for all that was set aside
+--       4 prompt tokens  5 completion tokens  6 total tokens
+-- RETURNS 'settled', or 'again' when this attempt was settled before
+local run, node_id, attempt = KEYS[1], ARGV[1], ARGV[2]
+if redis.call('HGET', run, 'tokens:settled:' .. node_id) == attempt then
+  return 'again'
+end
+redis.call('HSET', run, 'tokens:settled:' .. node_id, attempt)
+local field = 'tokens:reserved:' .. node_id
+local of_attempt, amount = string.match(redis.call('HGET', run, field) or '', '^(%d+) (%d+)$')
+if of_attempt == attempt then
+  redis.call('HDEL', run, field)
+  redis.call('HINCRBY', run, 'tokens:reserved', '-' .. amount)
+  redis.call('HINCRBY', run, 'tokens:spent', ARGV[3] == '' and amount or ARGV[3])
+end
+redis.call('HINCRBY', run, 'tokens:calls', 1)
+redis.call('HINCRBY', run, 'tokens:prompt', ARGV[4])
+redis.call('HINCRBY', run, 'tokens:completion', ARGV[5])
+redis.call('HINCRBY', run, 'tokens:total', ARGV[6])
+return 'settled'

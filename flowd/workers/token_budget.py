@@ -1,0 +1,89 @@
+"""One call of a language model against its execution's budget: reserved before, settled after."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import orjson
+
+from flowd.errors import Fail, HandlerFailed, NotYet
+from flowd.store.budgets import Usage
+from flowd.workers.registry import HandlerContext
+
+# A token is at least one byte; what a server puts around a message is a handful of tokens.
+TOKENS_PER_MESSAGE: Final = 16
+# The longest answer of a node that does not say what it wants, where there is a budget.
+ANSWER_TOKENS: Final = 1024
+# Other calls have to end first: they take seconds.
+OCCUPIED_AFTER_S: Final = 0.5
+
+
+class Cost:
+    """What came out of a call; `usage` stays None when nobody said."""
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+
+    def note(self, written: Any) -> None:
+        """The `usage` object of an answer."""
+        if isinstance(written, dict):
+            prompt, completion = (_count(written, f"{name}_tokens") for name in _PARTS)
+            total = _count(written, "total_tokens") or prompt + completion
+            self.usage = Usage(1, prompt, completion, total)
+
+
+_PARTS = ("prompt", "completion")
+
+
+def _count(written: dict[str, Any], name: str) -> int:
+    value = written.get(name)
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12
+    return value if is_count and value else 0
+
+
+@asynccontextmanager
+async def within_budget(context: HandlerContext, request: dict[str, Any]) -> AsyncIterator[Cost]:
+    """Around the call. `request` gets the `max_tokens` that fit when it says nothing of its own.
+
+    Raises NotYet while other calls hold what this one needs, and Fail when the budget is spent.
+    """
+    cost = Cost()
+    budgets, budget = context.resources.budgets, context.budget_tokens
+    if budgets is None:
+        yield cost
+        return
+    place = (context.execution_id, context.node_id, context.attempt)
+    if budget is not None:
+        found = await budgets.reserve(*place, tokens=_bound(request, budget), budget=budget)
+        _refuse(found.outcome, request, budget, found.spent, found.reserved)
+    is_free = False
+    try:
+        yield cost
+    except HandlerFailed as error:
+        # An error status and a refused connection cost nothing. After a time-out nobody knows.
+        is_free = "status" in error.kinds
+        raise
+    finally:
+        spent = 0 if is_free else cost.usage.total if cost.usage else None
+        await budgets.settle(*place, spent, cost.usage or Usage(1))
+
+
+def _bound(request: dict[str, Any], budget: int) -> int:
+    """The most this request can cost, in tokens."""
+    prompt = len(orjson.dumps(request)) + TOKENS_PER_MESSAGE * len(request["messages"])
+    if "max_tokens" not in request:
+        request["max_tokens"] = max(1, min(ANSWER_TOKENS, budget - prompt))
+    return prompt + int(request["max_tokens"])
+
+
+def _refuse(outcome: str, request: dict[str, Any], budget: int, spent: int, reserved: int) -> None:
+    if outcome == "reserved":
+        return
+    needed = _bound(request, budget)
+    state = f"{spent:,} of {budget:,} tokens are spent, this call may take {needed:,}"
+    if outcome == "occupied":
+        reason = f"the budget is taken by other calls: {state}, {reserved:,} are set aside"
+        raise NotYet(reason, after_s=OCCUPIED_AFTER_S)
+    raise Fail(f"the budget is exhausted: {state}")

@@ -1,0 +1,67 @@
+"""A fan of language model calls stays within its execution's budget, whatever the order."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from flowd.config import HandlersSettings, LlmSettings
+from flowd.workers.registry import built_in_registry
+from tests.flow.engine import Engine, node, workflow
+from tests.local_services import completion, running_service
+
+BUDGET = 10_000
+
+
+class Model:
+    """Answers at random length up to what it may, and adds up what it has given out."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.total = 0
+        self.calls = 0
+
+    def __call__(self, request):
+        asked = request.json
+        with self.lock:
+            self.calls += 1
+            used = 20 + (self.calls * 37) % asked["max_tokens"]
+            self.total += used
+        usage = {"prompt_tokens": 20, "completion_tokens": used - 20, "total_tokens": used}
+        return completion("fine", usage=usage)
+
+
+def using(settings, url):
+    return replace(settings, handlers=HandlersSettings(llm=LlmSettings(base_url=url, model="m")))
+
+
+async def test_a_hundred_calls_at_once_do_not_overshoot_the_budget(settings):
+    model = Model()
+    nodes = [node(f"n{number}", handler="llm", prompt="x", max_tokens=300) for number in range(100)]
+    with running_service(model) as service:
+        own = using(settings, service.url)
+        async with Engine(own, registry=built_in_registry()) as engine, engine.ticking():
+            execution_id = await engine.run(workflow(*nodes, budget={"tokens": BUDGET}))
+
+            states = await engine.states(execution_id)
+            usage = await engine.store.budgets.usage(execution_id)
+            results = await engine.results(execution_id)
+    assert 0 < model.total <= BUDGET
+    assert (usage.total, usage.spent, usage.reserved) == (model.total, model.total, 0)
+    assert usage.calls == model.calls == sum(state == "COMPLETED" for state in states.values())
+    refused = [one["error"] for one in results.values() if "error" in one]
+    # Whoever came too late was told why, and what was left would not have been enough for it.
+    assert refused
+    assert all(error.startswith("the budget is exhausted") for error in refused)
+    assert BUDGET - model.total < 300 + 150
+
+
+async def test_usage_is_summed_without_a_budget_too(settings):
+    model = Model()
+    nodes = [node(f"n{number}", handler="llm", prompt="x", max_tokens=50) for number in range(5)]
+    with running_service(model) as service:
+        own = using(settings, service.url)
+        async with Engine(own, registry=built_in_registry()) as engine:
+            execution_id = await engine.run(workflow(*nodes))
+            usage = await engine.store.budgets.usage(execution_id)
+    assert (usage.calls, usage.total) == (5, model.total)

@@ -1,0 +1,51 @@
+"""Tokens are set aside before a call, and never more than the budget has."""
+
+from __future__ import annotations
+
+import asyncio
+
+from flowd.store.budgets import Budgets, Usage
+
+AN_ID = "0123456789ab0123456789ab"
+
+
+async def reserve(store, node_id, tokens, attempt=1, budget=100):
+    found = await store.budgets.reserve(AN_ID, node_id, attempt, tokens=tokens, budget=budget)
+    return tuple(found)
+
+
+async def test_what_fits_is_set_aside(store):
+    assert await reserve(store, "a", 60) == ("reserved", 0, 60)
+    assert await store.budgets.usage(AN_ID) == Usage(reserved=60)
+
+
+async def test_a_reservation_said_again_is_the_same(store):
+    await reserve(store, "a", 60)
+    assert await reserve(store, "a", 60) == ("reserved", 0, 60)
+
+
+async def test_what_fits_once_others_have_ended_has_to_wait(store):
+    await reserve(store, "a", 60)
+    assert await reserve(store, "b", 60) == ("occupied", 0, 60)
+    await store.budgets.settle(AN_ID, "a", 1, 10, Usage(1, 5, 5, 10))
+    assert await reserve(store, "b", 60) == ("reserved", 10, 60)
+
+
+async def test_what_can_never_fit_is_refused(store):
+    assert await reserve(store, "a", 101) == ("exhausted", 0, 0)
+    await reserve(store, "b", 60)
+    await store.budgets.settle(AN_ID, "b", 1, 50, Usage(1, 25, 25, 50))
+    assert await reserve(store, "a", 51) == ("exhausted", 50, 0)
+
+
+async def test_what_a_dead_attempt_set_aside_counts_as_spent(store):
+    await reserve(store, "a", 30)
+    assert await reserve(store, "a", 30, attempt=2) == ("reserved", 30, 30)
+
+
+async def test_a_hundred_at_once_set_no_more_aside_than_there_is(store):
+    found = await asyncio.gather(*(reserve(store, f"n{number}", 7) for number in range(100)))
+
+    assert sum(outcome == "reserved" for outcome, _, _ in found) == 14
+    assert (await store.budgets.usage(AN_ID)).reserved == 98
+    assert isinstance(store.budgets, Budgets)

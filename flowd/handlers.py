@@ -23,7 +23,7 @@ from flowd.log import get_logger
 
 __all__ = ["Context", "Fail", "Retry", "handler"]
 
-Kind = Literal["async", "thread", "inline"]
+Kind = Literal["async", "thread", "inline", "process"]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 MARK = "__flowd_handler__"
@@ -41,22 +41,26 @@ class Mark:
     kind: Kind
 
 
-def handler(name: str, *, inline: bool = False) -> Callable[[_F], _F]:
+def handler(
+    name: str, *, inline: bool = False, isolation: Literal["process"] | None = None
+) -> Callable[[_F], _F]:
     """Mark a sync or async function as the handler `name`; the function itself stays as it is.
 
     It is called with the rendered config, a dict or the pydantic model its first parameter is
     annotated with, and with a Context if it takes two arguments. It returns a dict that JSON can
     hold. An async function runs on the worker's event loop and must not block it; a sync function
-    runs in a thread, or with `inline` on the loop too, which is for functions that take no time.
+    runs in a thread, or with `inline` on the loop too, which is for functions that take no time. With
+    `isolation="process"` each call has a process of its own, which a time-out can end whatever it
+    does, and whose death fails this node and no other.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"bad handler name {name!r}; use letters, digits, '_', '-' and '.'")
 
     def mark(function: _F) -> _F:
         is_async = inspect.iscoroutinefunction(function)
-        if is_async and inline:
-            raise TypeError(f"handler {name!r} is async; inline is for sync functions only")
-        kind: Kind = "async" if is_async else "inline" if inline else "thread"
+        if inline and (is_async or isolation):
+            raise TypeError(f"handler {name!r}: inline is for sync functions without isolation")
+        kind: Kind = isolation or ("async" if is_async else "inline" if inline else "thread")
         setattr(function, MARK, Mark(name, function, kind))
         return function
 

@@ -23,13 +23,15 @@ class Redactor:
     """Costs nothing until it has learned the first secret."""
 
     def __init__(self) -> None:
+        self.secrets: list[str] = []
         self._forms: set[str] = set()
         self._text: re.Pattern[str] | None = None
         self._data: re.Pattern[bytes] | None = None
 
     def learn(self, secret: str) -> None:
-        if secret in self._forms:
+        if secret in self.secrets:
             return
+        self.secrets.append(secret)
         self._forms |= set(_forms(secret))
         # The longest first: one form may be the beginning of another.
         pattern = "|".join(re.escape(one) for one in sorted(self._forms, key=len, reverse=True))

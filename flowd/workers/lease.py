@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
 from flowd.errors import LeaseLost, StoreError
 from flowd.orchestrator.leases import LET_GO_AFTER_S, RENEW_EVERY_S
@@ -11,11 +12,14 @@ from flowd.store.tasks import Tasks
 
 
 class Lease:
-    """The right of one consumer to what it has claimed."""
+    """The right of one consumer to what it has claimed. `renewed` is awaited after each renewal."""
 
-    def __init__(self, tasks: Tasks, consumer: str) -> None:
+    def __init__(
+        self, tasks: Tasks, consumer: str, renewed: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self._tasks = tasks
         self._consumer = consumer
+        self._renewed = renewed
         self._doubt = asyncio.Event()
 
     def doubt(self) -> None:
@@ -34,6 +38,11 @@ class Lease:
                     await self._renew()
             except TimeoutError:
                 raise LeaseLost(f"no renewal went through for {LET_GO_AFTER_S:.0f} s") from None
+            if self._renewed is not None:
+                # It must not cost the lease: what takes longer goes with the next.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RENEW_EVERY_S / 10):
+                        await self._renewed()
 
     async def _renew(self) -> None:
         while True:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from flowd.config import Settings
-    from flowd.workers.http_client import HttpClient
+    from flowd.destinations import Destination
+    from flowd.outgoing.http_client import HttpClient
+    from flowd.store.budgets import Budgets
+    from flowd.workers.isolation import IsolatedCalls
 
 __all__ = ["Handler", "HandlerContext", "Registry", "Resources", "built_in_registry", "handler"]
 
@@ -41,9 +44,12 @@ _BUILT_IN_MODULES: Mapping[str, str] = {
 class Resources:
     """What the handlers of one worker process share; opened at first use, closed at drain."""
 
-    __slots__ = ("_http",)
+    __slots__ = ("_http", "_isolated", "budgets")
 
-    def __init__(self) -> None:
+    def __init__(self, budgets: Budgets | None = None) -> None:
+        # None where nobody counts what a call costs.
+        self.budgets = budgets
+        self._isolated: IsolatedCalls | None = None
         self._http: dict[tuple[str, tuple[str, ...]], HttpClient] = {}
 
     def http(self, setting: str, allow: tuple[str, ...]) -> HttpClient:
@@ -54,15 +60,26 @@ class Resources:
         client = self._http.get((setting, allow))
         if client is None:
             # Imported here so that a worker that never calls out never loads an HTTP library.
-            from flowd.workers.guarded_transport import Gate
-            from flowd.workers.http_client import HttpClient
+            from flowd.outgoing.guarded_transport import Gate
+            from flowd.outgoing.http_client import HttpClient
 
             client = HttpClient(Gate(allow, setting=setting))
             self._http[setting, allow] = client
         return client
 
+    def isolated(self, settings: Settings) -> IsolatedCalls:
+        """Where handlers run that want a process of their own."""
+        if self._isolated is None:
+            from flowd.workers.isolation import IsolatedCalls
+
+            self._isolated = IsolatedCalls(settings)
+        return self._isolated
+
     async def close(self) -> None:
         """Close what was opened. Safe to call twice; the next use opens it again."""
+        if self._isolated is not None:
+            await self._isolated.close()
+            self._isolated = None
         opened, self._http = list(self._http.values()), {}
         for client in opened:
             await client.close()
@@ -74,11 +91,15 @@ class HandlerContext(Context):
 
     settings: Settings
     resources: Resources
+    # Where the secrets of this call may go; None is anywhere.
+    only: tuple[Destination, ...] | None = None
+    # What the execution may spend; None is no limit.
+    budget_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A function that runs a node: on the loop (`async`, `inline`) or in a thread of its own.
+    """A function that runs a node: on the loop (`async`, `inline`), in a thread or in a process.
 
     It is called with the rendered config and the context, and returns the node's output, a dict
     that JSON can hold. Any exception fails the node; `HandlerFailed` carries a text for users.

@@ -120,6 +120,9 @@ class Slots:
 
     async def _call(self, run: _Run, config: dict[str, Any]) -> Any:
         handler = run.prepared.handler
+        if handler.kind == "process":
+            isolated = self._resources.isolated(self._settings)
+            return await isolated.call(handler.name, config, run.context)
         if handler.kind != "thread":
             return await handler.function(config, run.context)
         run.thread = self._threads.submit(handler.function, config, run.context)

@@ -23,6 +23,7 @@ from flowd.workers.lease import Lease
 from flowd.workers.pauses import growing_pauses
 from flowd.workers.registry import Registry, Resources
 from flowd.workers.shift import Equipment, Shift
+from flowd.workers.tally import Tally
 
 log = get_logger(__name__)
 
@@ -54,11 +55,12 @@ class Worker:
         self._pulse = pulse
         self._store = store
         self._plans = Plans(store)
-        self._resources = Resources()
+        self._resources = Resources(store.budgets)
         self._threads = ThreadPoolExecutor(settings.workers.concurrency, thread_name_prefix=name)
         self._equipment = Equipment(
             settings, store, self._plans, registry, self._resources, self._threads, pulse
         )
+        self._tally = Tally()
         self._drain_s = DRAIN_SHARE * settings.shutdown.grace_s
         self._owner = Owner.of_this_process()
         self._stop = asyncio.Event()
@@ -80,6 +82,7 @@ class Worker:
                 if shifts == 1:
                     self._pulse.ready()
                 await self._work(consumer)
+        await self._flush_tally()
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._resources.close()
         await self._store.close()
@@ -99,7 +102,7 @@ class Worker:
 
     async def _work(self, consumer: str) -> None:
         """One shift: until drained, or until the lease is lost."""
-        right = Lease(self._store.tasks, consumer)
+        right = Lease(self._store.tasks, consumer, self._flush_tally)
         shift = self._shift = Shift(self._equipment, consumer, on_stale=right.doubt)
         if self._stop.is_set():
             # The signal came while the lease was taken, when there was no shift to be told.
@@ -122,6 +125,9 @@ class Worker:
         await self._return_entries(consumer)
         if is_stuck:
             self._end_process("a handler runs in a thread past the grace period", os.EX_OK)
+
+    async def _flush_tally(self) -> None:
+        await self._tally.flush(self._store.metrics)
 
     def _end_process(self, reason: str, exit_code: int) -> None:
         """A handler in a thread cannot be called back: the process has to take it along."""

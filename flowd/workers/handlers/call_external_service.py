@@ -161,7 +161,7 @@ def _is_simulated(url: str, simulated_hosts: tuple[str, ...]) -> bool:
 
 
 async def _call(wanted: CallExternalServiceConfig, context: HandlerContext) -> dict[str, Any]:
-    from flowd.workers.http_client import Call, parse_body, parse_url
+    from flowd.outgoing.http_client import Call, parse_body, parse_url
 
     settings = context.settings.handlers.call_external_service
     answer_max_bytes = int(settings.answer_max_mb * 1024 * 1024)
@@ -174,6 +174,7 @@ async def _call(wanted: CallExternalServiceConfig, context: HandlerContext) -> d
         answer_max_bytes=min(wanted.answer_max_bytes or answer_max_bytes, answer_max_bytes),
         is_expected=wanted.is_expected,
         follow_redirects=wanted.follow_redirects,
+        only=context.only,
     )
     client = context.resources.http("[handlers.call_external_service] allow", settings.allow)
     answer = await client.send(call)

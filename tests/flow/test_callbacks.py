@@ -1,0 +1,261 @@
+"""A receiver is told once that an execution has ended, however badly it listens."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import re
+import threading
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+
+from flowd.orchestrator import callbacks
+from flowd.orchestrator.callbacks import Deliverer, pause_s, sign
+from flowd.store import redis_keys as keys
+from flowd.store.callbacks import CallbackState
+from tests.flow.api_server import api_server
+from tests.flow.engine import until
+from tests.local_services import Reply, running_service
+
+SECRET = "a secret"
+
+
+def ended(redis, url, **callback):
+    """An execution as the scripts leave it when it has ended."""
+    execution_id = keys.new_execution_id()
+    definition = {"name": "orders", "dag": {"nodes": []}, "callback": {"url": url, **callback}}
+    redis.set(keys.definition(execution_id), json.dumps(definition))
+    redis.set(keys.status(execution_id), "COMPLETED")
+    redis.hset(keys.run(execution_id), "finished_ms", 1764000000000)
+    redis.zadd(keys.CALLBACKS, {execution_id: 1764000000000})
+    return execution_id
+
+
+@asynccontextmanager
+async def delivering(store, *allow, schedulers=1):
+    ends = []
+    deliverers = [Deliverer(store, allow) for _ in range(schedulers)]
+    for one in deliverers:
+        one.start(on_end=lambda: ends.append(True))
+    try:
+        yield
+        assert not ends
+    finally:
+        for one in deliverers:
+            await one.stop()
+
+
+async def settled(store, execution_id, state):
+    async def is_settled():
+        return (await store.callbacks.delivery(execution_id)).state is state
+
+    await until(is_settled, f"{state} of {execution_id}")
+    return await store.callbacks.delivery(execution_id)
+
+
+@pytest.fixture
+def hurry(monkeypatch):
+    """Pauses of milliseconds between attempts."""
+    monkeypatch.setattr(callbacks, "PAUSE_S", 0.001)
+    monkeypatch.setattr(callbacks, "PAUSE_S_MAX", 0.02)
+
+
+@pytest.mark.usefixtures("hurry")
+async def test_a_receiver_that_fails_first_is_told_in_the_end_with_a_good_signature(store, redis):
+    with running_service(lambda _: Reply(503 if len(service.requests) < 4 else 204)) as service:
+        execution_id = ended(redis, f"{service.url}/hook?x=1", secret=SECRET)
+        async with delivering(store, "127.0.0.1"):
+            delivery = await settled(store, execution_id, CallbackState.DELIVERED)
+        assert (delivery.attempts, delivery.last_status, delivery.last_error) == (4, 204, None)
+        assert redis.zcard(keys.CALLBACKS) == 0
+        for request in service.requests:
+            assert (request.method, request.target) == ("POST", "/hook?x=1")
+            assert request.json == {
+                "execution_id": execution_id,
+                "name": "orders",
+                "status": "COMPLETED",
+                "finished_ms": 1764000000000,
+            }
+            assert request.headers["content-type"] == "application/json"
+            assert request.headers["idempotency-key"] == execution_id
+            assert request.headers["x-flowd-delivery"] == execution_id
+            stamp, _, mac = request.headers["x-flowd-signature"].partition(",v1=")
+            signed = stamp.removeprefix("t=").encode() + b"." + request.body
+            assert mac == hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
+            assert abs(int(stamp.removeprefix("t=")) - time.time()) < 60
+
+
+@pytest.mark.usefixtures("hurry")
+async def test_after_twelve_tries_it_is_given_up_and_anyone_can_see_why(store, settings, redis):
+    with running_service(lambda _: Reply(500)) as service:
+        execution_id = ended(redis, service.url)
+        async with api_server(settings) as api, delivering(store, "127.0.0.1"):
+            await settled(store, execution_id, CallbackState.FAILED)
+            status, _, body = await api.get(f"/workflows/{execution_id}/callback")
+        assert status == 200
+        assert orjson.loads(body) == {
+            "execution_id": execution_id,
+            "url": service.url,
+            "state": "FAILED",
+            "attempts": 12,
+            "next_ms": None,
+            "last_status": 500,
+            "last_error": "answered 500",
+            "delivered_ms": None,
+        }
+        assert len(service.requests) == 12
+        assert "x-flowd-signature" not in service.requests[0].headers
+
+
+async def test_an_address_that_may_not_be_called_is_refused_at_once(store, redis):
+    with running_service(lambda _: Reply(200)) as service:
+        execution_id = ended(redis, service.url)
+        async with delivering(store):
+            delivery = await settled(store, execution_id, CallbackState.FAILED)
+        assert delivery.attempts == 1
+        assert "127.0.0.1 is a loopback address" in delivery.last_error
+        assert "[callbacks] allow" in delivery.last_error
+        assert service.requests == []
+
+
+@pytest.mark.usefixtures("hurry")
+async def test_a_redirect_is_a_failure_and_is_not_followed(store, redis):
+    with running_service(lambda _: Reply(302, headers={"Location": "/other"})) as service:
+        execution_id = ended(redis, service.url)
+        async with delivering(store, "127.0.0.1"):
+            delivery = await settled(store, execution_id, CallbackState.FAILED)
+        assert delivery.last_status == 302
+        assert {request.target for request in service.requests} == {"/"}
+
+
+async def test_two_schedulers_tell_each_receiver_once(store, redis):
+    with running_service(lambda _: Reply(200)) as service:
+        ids = {ended(redis, service.url) for _ in range(40)}
+        async with delivering(store, "127.0.0.1", schedulers=2):
+            await until(lambda: redis.zcard(keys.CALLBACKS) == 0, "all deliveries")
+        told = [request.json["execution_id"] for request in service.requests]
+        assert sorted(told) == sorted(ids)
+
+
+async def test_a_slow_receiver_holds_up_no_other(store, redis):
+    gate = threading.Event()
+
+    def answer(request):
+        if request.target == "/slow":
+            gate.wait(10)
+        return Reply(200)
+
+    with running_service(answer) as service:
+        slow = ended(redis, f"{service.url}/slow")
+        async with delivering(store, "127.0.0.1"):
+            await until(lambda: service.requests, "the slow one")
+            quick = ended(redis, f"{service.url}/quick")
+            await settled(store, quick, CallbackState.DELIVERED)
+            assert (await store.callbacks.delivery(slow)).state is CallbackState.PENDING
+            gate.set()
+            await settled(store, slow, CallbackState.DELIVERED)
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda redis, one: redis.delete(keys.definition(one)),
+        lambda redis, one: redis.set(keys.definition(one), "{"),
+        lambda redis, one: redis.set(keys.definition(one), '{"callback": {"url": "nowhere"}}'),
+        lambda redis, one: redis.set(
+            keys.definition(one),
+            '{"callback": {"url": "http://127.0.0.1:1", "secret": {"$secret": "X"}}}',
+        ),
+    ],
+)
+async def test_what_can_never_be_told_is_given_up(store, redis, spoil):
+    execution_id = ended(redis, "http://127.0.0.1:1")
+    spoil(redis, execution_id)
+    async with delivering(store, "127.0.0.1"):
+        assert (await settled(store, execution_id, CallbackState.FAILED)).last_error
+
+
+async def test_the_key_goes_with_the_execution(store, redis):
+    with running_service(lambda _: Reply(200)) as service:
+        execution_id = ended(redis, service.url)
+        async with delivering(store, "127.0.0.1"):
+            await settled(store, execution_id, CallbackState.DELIVERED)
+    waiting = ended(redis, "http://127.0.0.1:1")
+    await store.finished.delete([execution_id, waiting])
+    assert redis.keys() == []
+
+
+async def test_a_workflow_without_a_callback_says_so(settings, redis):
+    execution_id = keys.new_execution_id()
+    redis.set(keys.definition(execution_id), '{"name": "x", "dag": {"nodes": []}}')
+    redis.set(keys.status(execution_id), "PENDING")
+    async with api_server(settings) as api:
+        status, media_type, body = await api.get(f"/workflows/{execution_id}/callback")
+        assert (status, media_type) == (404, "application/problem+json")
+        assert b'"code":"no_callback"' in body
+        assert (await api.get(f"/workflows/{'0' * 24}/callback"))[0] == 404
+
+
+def test_pauses_grow_from_a_second_to_ten_minutes():
+    assert [pause_s(attempt) for attempt in range(1, 13)] == [
+        *(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+        *(600, 600),
+    ]
+
+
+def test_a_signature_is_what_the_documentation_says():
+    body = b'{"a":1}'
+    wanted = hmac.new(b"key", b'1764000000.{"a":1}', hashlib.sha256).hexdigest()
+    assert sign("key", body, 1764000000) == f"t=1764000000,v1={wanted}"
+
+
+async def test_a_damaged_queue_is_said_once_and_work_goes_on_when_it_is_mended(
+    store, redis, monkeypatch
+):
+    lines = []
+    monkeypatch.setattr(callbacks, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(
+        callbacks.log.__class__, "error", lambda _, *line, **_facts: lines.append(line)
+    )
+    looks = []
+    claim = store.callbacks.claim
+
+    async def counted(*arguments, **named):
+        looks.append(1)
+        return await claim(*arguments, **named)
+
+    monkeypatch.setattr(store.callbacks, "claim", counted)
+    redis.set(keys.CALLBACKS, "x")
+    with running_service(lambda _: Reply(200)) as service:
+        async with delivering(store, "127.0.0.1"):
+            await until(lambda: len(looks) > 3, "some looks")
+            assert lines == [("callback.failed",)]
+            redis.delete(keys.CALLBACKS)
+            await settled(store, ended(redis, service.url), CallbackState.DELIVERED)
+
+
+async def test_a_stop_waits_for_nobody(store):
+    began = asyncio.get_running_loop().time()
+    async with delivering(store):
+        await asyncio.sleep(0)
+    assert asyncio.get_running_loop().time() - began < 2
+
+
+def test_the_check_the_readme_shows_takes_what_is_signed_and_nothing_else():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (shown,) = re.findall(r"```python\n(def is_genuine\(.*?)```", readme, re.DOTALL)
+    names = {"hmac": hmac, "hashlib": hashlib, "time": time}
+    exec(shown, names)
+    is_genuine, now_s = names["is_genuine"], int(time.time())
+
+    assert is_genuine("key", sign("key", b"{}", now_s), b"{}")
+    assert not is_genuine("other", sign("key", b"{}", now_s), b"{}")
+    assert not is_genuine("key", sign("key", b"{}", now_s), b"{ }")
+    assert not is_genuine("key", sign("key", b"{}", now_s - 3600), b"{}")

@@ -1,0 +1,198 @@
+"""Handlers in processes of their own: whatever they do, it is their process that pays."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from flowd.config import HandlersSettings
+from flowd.workers.own_handlers import open_registry
+from tests.flow.engine import Engine, node, until, workflow
+
+HANDLERS = """
+import asyncio, os, signal, subprocess, sys, time
+from pydantic import BaseModel
+from flowd.handlers import Context, Fail, Retry, handler
+
+class Greeting(BaseModel):
+    name: str
+
+@handler("greet_apart", isolation="process")
+def greet(config: Greeting, context: Context) -> dict:
+    print("handlers may print")
+    return {"hello": config.name, "pid": os.getpid(), "key": context.idempotency_key}
+
+@handler("sleep_apart", isolation="process")
+async def sleep(config: dict) -> dict:
+    await asyncio.sleep(config["s"])
+    return {"pid": os.getpid()}
+
+@handler("hold_gil", isolation="process")
+def hold_gil(config: dict) -> dict:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sum(range(10**12))
+    return {}
+
+@handler("leave_children", isolation="process")
+def leave_children(config: dict) -> dict:
+    code = "import os, time; os.setsid() if os.getpgid(0) != os.getpid() else None; time.sleep(600)"
+    child = subprocess.Popen([sys.executable, "-c", code, config["mark"]], start_new_session=True)
+    if config.get("stay"):
+        time.sleep(600)
+    return {"child": child.pid}
+
+@handler("die", isolation="process")
+def die(config: dict) -> dict:
+    if config["how"] == "exit":
+        os._exit(3)
+    os.kill(os.getpid(), getattr(signal, config["how"]))
+    time.sleep(600)
+    return {}
+
+@handler("return_much_apart", isolation="process")
+def return_much(config: dict) -> dict:
+    return {"text": "x" * 100_000_000}
+
+@handler("raise_apart", isolation="process")
+def raise_(config: dict, context: Context) -> dict:
+    if context.attempt == 1:
+        raise Retry("once more", after_s=0)
+    raise Fail("never again")
+
+@handler("beat_apart", isolation="process")
+def beat(config: dict, context: Context) -> dict:
+    for _ in range(config["beats"]):
+        time.sleep(config["every_s"])
+        context.heartbeat()
+    return {}
+"""
+
+
+@pytest.fixture
+def apart(settings, tmp_path, monkeypatch):
+    """Settings with the module above, and its registry."""
+    name = f"apart_{os.getpid()}_{time.monotonic_ns()}"
+    (tmp_path / f"{name}.py").write_text(HANDLERS)
+    own = replace(settings, handlers=HandlersSettings(modules=(name,), folder=tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return own
+
+
+def engine_of(settings, **options):
+    return Engine(settings, registry=open_registry(settings), **options)
+
+
+async def gone(pid):
+    await until(lambda: not psutil.pid_exists(pid), f"the end of process {pid}")
+
+
+async def test_a_call_has_a_process_of_its_own(apart):
+    async with engine_of(apart) as engine:
+        nodes = [node(f"n{number}", handler="greet_apart", name="x") for number in range(20)]
+        execution_id = await engine.run(workflow(*nodes))
+        results = await engine.results(execution_id)
+
+    pids = {one["pid"] for one in results.values()}
+    assert (len(pids), os.getpid() in pids) == (20, False)
+    assert results["n3"]["key"] == f"{execution_id}:n3"
+
+
+async def test_calls_run_side_by_side(apart):
+    async with engine_of(apart, workers=1) as engine:
+        await engine.run(workflow(node("warm", handler="sleep_apart", s=0)))
+        began = time.monotonic()
+        nodes = [node(f"n{number}", handler="sleep_apart", s=0.5) for number in range(20)]
+        await engine.run(workflow(*nodes))
+        # One after the other they would take ten seconds.
+        assert time.monotonic() - began < 5
+
+
+async def test_a_call_that_cannot_be_interrupted_is_killed_at_its_time_out(apart):
+    async with engine_of(apart, workers=1) as engine:
+        execution_id = await engine.run(
+            workflow(
+                {**node("stuck", handler="hold_gil"), "timeout_s": 1.0},
+                node("neighbour", handler="greet_apart", name="x"),
+            )
+        )
+        results = await engine.results(execution_id)
+        assert results["stuck"] == {"error": "timed out: it took longer than 1 s"}
+        assert results["neighbour"]["hello"] == "x"
+
+        def spinning():
+            own = psutil.Process().children(recursive=True)
+            return [one for one in own if one.status() == psutil.STATUS_RUNNING]
+
+        await until(lambda: not spinning(), "the end of the loop")
+
+
+async def test_what_a_call_leaves_behind_is_ended(apart):
+    async with engine_of(apart, workers=1) as engine:
+        execution_id = await engine.run(
+            workflow(
+                node("A", handler="leave_children", mark="left-behind"),
+                {
+                    **node("B", handler="leave_children", mark="left-behind", stay=True),
+                    "timeout_s": 1.5,
+                },
+            )
+        )
+        await gone((await engine.results(execution_id))["A"]["child"])
+
+        def left():
+            running = psutil.process_iter(["cmdline"])
+            return [one for one in running if "left-behind" in (one.info["cmdline"] or [])]
+
+        await until(lambda: not left(), "the end of all they started")
+
+
+@pytest.mark.parametrize(
+    ("how", "end"),
+    [
+        ("exit", "ended with the exit code 3"),
+        ("SIGSEGV", "was killed by SIGSEGV"),
+        ("SIGKILL", "was killed by SIGKILL"),
+    ],
+)
+async def test_a_death_fails_its_node_and_nobody_else(apart, how, end):
+    async with engine_of(apart, workers=1) as engine:
+        execution_id = await engine.run(workflow(node("A", handler="die", how=how)))
+        results = await engine.results(execution_id)
+        assert results["A"] == {"error": f"the process of the handler {end}"}
+        assert len(await engine.store.tasks.owners()) == 1
+
+
+async def test_an_output_too_large_fails_the_node(apart):
+    async with engine_of(apart, workers=1) as engine:
+        execution_id = await engine.run(workflow(node("A", handler="return_much_apart")))
+        assert "the output has" in (await engine.results(execution_id))["A"]["error"]
+
+
+async def test_what_a_handler_raises_means_the_same_as_elsewhere(apart):
+    retry = {"max_attempts": 5, "delay_s": 0}
+    async with engine_of(apart) as engine, engine.ticking():
+        execution_id = await engine.run(
+            workflow({**node("A", handler="raise_apart"), "retry": retry})
+        )
+        results = await engine.results(execution_id)
+        assert results["A"] == {"error": "attempt 2 of 5: never again"}
+
+
+async def test_a_heartbeat_is_heard_across_processes(apart):
+    async with engine_of(apart) as engine:
+        execution_id = await engine.run(
+            workflow({**node("A", handler="beat_apart", beats=6, every_s=0.3), "timeout_s": 1.0})
+        )
+        assert await engine.states(execution_id) == {"A": "COMPLETED"}
+
+
+async def test_no_process_outlives_the_worker(apart):
+    async with engine_of(apart, workers=1) as engine:
+        await engine.run(workflow(node("A", handler="greet_apart", name="x")))
+    assert [
+        one for one in psutil.Process().children() if "isolated" in " ".join(one.cmdline())
+    ] == []

@@ -28,9 +28,10 @@ DEFAULT_DATA_DIR = Path(".flowd")
 SECRET = "********"
 DEFAULT_WORKER_NAME = f"worker-{socket.gethostname()}"
 
-# Variables with flowd's prefix that are not settings: they belong to the clients and the tests.
+# Variables with flowd's prefix that are not settings: they belong to the clients, the tests, and
+# whoever keeps secrets there.
 _NOT_SETTINGS = ("FLOWD_CONFIG", "FLOWD_URL", "FLOWD_TOKEN")
-_NOT_SETTINGS_PREFIX = "FLOWD_TEST_"
+_NOT_SETTINGS_PREFIXES = ("FLOWD_TEST_", "FLOWD_SECRET_")
 
 
 # Readers turn a value of the file, or the text of a variable, into the setting's type.
@@ -113,6 +114,16 @@ def _destinations(value: Any) -> tuple[str, ...]:
     return entries
 
 
+def _bound_secrets(value: Any) -> tuple[str, ...]:
+    entries = _texts(value)
+    for entry in entries:
+        name, at, host = entry.partition("@")
+        if not at or not name.isidentifier():
+            raise ValueError('a list of secrets and hosts, such as ["API_KEY@api.example.com"]')
+        Destination.parse(host)
+    return entries
+
+
 def _path(value: Any) -> Path:
     return Path(_text(value)).expanduser()
 
@@ -158,6 +169,13 @@ class ApiSettings:
     processes: int = _setting(1, _whole(1, 64))
     # A unix socket to listen on, in place of host and port.
     socket: Path | None = _setting(None, _optional_path)  # noqa: RUF009
+    # Names a request may address flowd by, `*.` and a domain too; none stands for the safe default.
+    allowed_hosts: tuple[str, ...] = _setting((), _texts)
+    body_max_mb: float = _setting(1.0, _number(0.001, 16, "MiB"))
+    # Of each process.
+    connections_max: int = _setting(1000, _whole(1, 10**6))
+    # Requests a second of each token, or client address without tokens; 0 is no limit.
+    rate_limit: float = _setting(0.0, _number(0, 1e6, "requests a second"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,15 +260,17 @@ class RetentionSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class EventsSettings:
-    # Entries of the stream of events, the oldest go first; 0 keeps none.
-    keep: int = _setting(50_000, _whole(0, 10**9))
-
-
-@dataclass(frozen=True, slots=True)
 class CallbacksSettings:
     # Hosts, networks and names with `*.` that may be called back although they are not public.
     allow: tuple[str, ...] = _setting((), _destinations)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretsSettings:
+    # A file per secret, named as the secret is.
+    folder: Path | None = _setting(None, _optional_path)  # noqa: RUF009
+    # `NAME@host`: this secret goes to these hosts and nowhere else.
+    bound: tuple[str, ...] = _setting((), _bound_secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,8 +340,8 @@ class Settings:
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
     supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
-    events: EventsSettings = field(default_factory=EventsSettings)
     callbacks: CallbacksSettings = field(default_factory=CallbacksSettings)
+    secrets: SecretsSettings = field(default_factory=SecretsSettings)
     log: LogSettings = field(default_factory=LogSettings)
     handlers: HandlersSettings = field(default_factory=HandlersSettings)
 
@@ -435,7 +455,7 @@ def _from_flowd_variables(
         elif (
             name.startswith("FLOWD_")
             and name not in _NOT_SETTINGS
-            and not name.startswith(_NOT_SETTINGS_PREFIX)
+            and not name.startswith(_NOT_SETTINGS_PREFIXES)
         ):
             hint = _did_you_mean(name, keys)
             problems.append(Problem(origin, "unknown_variable", f"no setting has this name{hint}"))

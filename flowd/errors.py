@@ -94,6 +94,16 @@ class UnknownNode(FlowdError):
         super().__init__(f"execution {execution_id!r} has no node {node_id!r}")
 
 
+class UnknownDeadLetter(FlowdError):
+    """No dead letter has this id; it may have been deleted, or pushed out by newer ones."""
+
+    code = "unknown_dead_letter"
+
+    def __init__(self, letter_id: str) -> None:
+        self.letter_id = letter_id
+        super().__init__(f"there is no dead letter {letter_id!r}")
+
+
 class WrongState(FlowdError):
     """What was asked of an execution does not go with the state it is in."""
 
@@ -103,15 +113,6 @@ class WrongState(FlowdError):
         self.execution_id = execution_id
         self.status = status
         super().__init__(f"cannot {verb} execution {execution_id!r}: it is {status}")
-
-
-class EventsOff(FlowdError):
-    """Nobody writes down what happens."""
-
-    code = "events_off"
-
-    def __init__(self) -> None:
-        super().__init__("no events are kept; the setting events.keep turns them on")
 
 
 class NoCallback(FlowdError):
@@ -151,10 +152,16 @@ class Retry(HandlerFailed):
 
     code = "retry"
 
-    def __init__(self, reason: str = "", *, after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: str = "",
+        *,
+        after_s: float | None = None,
+        kinds: frozenset[str] = frozenset({"error"}),
+    ) -> None:
         self.after_s = after_s
         wait = "" if after_s is None else f" after {after_s:g} s"
-        super().__init__(reason or f"the handler asked to be called again{wait}")
+        super().__init__(reason or f"the handler asked to be called again{wait}", kinds=kinds)
 
 
 class NotYet(HandlerFailed):
@@ -221,6 +228,16 @@ class CorruptExecution(StoreError):
         self.execution_id = execution_id
         self.reason = reason
         super().__init__(f"execution {execution_id!r} is corrupt: {reason}")
+
+
+class CorruptStore(StoreError):
+    """A key that is about no single execution is of another type than flowd keeps there."""
+
+    code = "corrupt_store"
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"the key {key!r} in Redis is of another type than flowd keeps there")
 
 
 class LeaseLost(FlowdError):

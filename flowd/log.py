@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flowd.log_output import LogFile, StandardError
+from flowd.redaction import REDACTOR
 
 # All an operator can be told. A test reads the source and finds events that are missing here.
 EVENTS: dict[str, str] = {
@@ -45,6 +46,10 @@ EVENTS: dict[str, str] = {
     "server.orphaned": "the server of a killed supervisor was still there and is ended first",
     "redis.lost": "Redis does not answer or refuses writes; this process waits for it",
     "redis.found": "Redis answers again",
+    "request.authorized": "a token let its holder change something; `token_id` says whose",
+    "request.refused": "a request had no valid token, or one that may not do this",
+    "tokens.changed": "the tokens were read anew: one was made or revoked",
+    "tokens.unreadable": "the file with the tokens is damaged; every request is refused until it is not",
     "request.failed": "a request was answered with a 5xx that nobody foresaw",
     "worker.enrolled": "a worker took its lease and takes nodes from now on",
     "worker.recovered": "what a dead or stopped worker held was given to others",
@@ -61,6 +66,7 @@ EVENTS: dict[str, str] = {
     "continuation.finished": "somebody died between a node's end and its dependents; that is done",
     "entry.buried": "an entry of the stream that makes no sense was set aside with its bytes",
     "executions.forgotten": "executions were deleted, their time after the end is over",
+    "callback.failed": "a receiver could not be told of an execution's end, and will not be",
     "execution.corrupt": "the keys of an execution were damaged; it is failed visibly",
     "handler.logged": "a handler of your own had something to say",
     "library.logged": "a library had something to say",
@@ -200,7 +206,7 @@ def _stderr_line(now: float, level: str, event: str, facts: dict[str, Any], trac
 
 
 def _encoded(line: str) -> bytes:
-    return line.encode("utf-8", "backslashreplace")
+    return REDACTOR.text(line).encode("utf-8", "backslashreplace")
 
 
 def write_plain(text: str) -> None:

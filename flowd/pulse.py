@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BEAT_EVERY_S: Final = 0.5
 
-_BEAT, _IN_FLIGHT, _DONE = range(3)
+_BEAT, _IN_FLIGHT, _DONE, _STUCK, _INSIDE_MS, _INSIDE_SEQUENCE = range(6)
 
 
 class Vitals:
@@ -39,6 +39,17 @@ class Vitals:
     def done(self) -> int:
         return self._numbers[_DONE]
 
+    @property
+    def stuck(self) -> int:
+        """Handlers that run on although nobody waits for them, and that only the end can stop."""
+        return self._numbers[_STUCK]
+
+    @property
+    def inside(self) -> str | None:
+        """The entry whose handler the event loop is inside of, None between two steps."""
+        ms = self._numbers[_INSIDE_MS]
+        return f"{ms}-{self._numbers[_INSIDE_SEQUENCE]}" if ms else None
+
     def beat(self) -> None:
         self._numbers[_BEAT] = time.monotonic_ns()
 
@@ -46,6 +57,17 @@ class Vitals:
         """Nodes that run now, and how many more have ended."""
         self._numbers[_IN_FLIGHT] = in_flight
         self._numbers[_DONE] += ended
+
+    def note_stuck(self) -> None:
+        self._numbers[_STUCK] += 1
+
+    def enter(self, entry_id: str) -> None:
+        ms, _, sequence = entry_id.partition("-")
+        self._numbers[_INSIDE_SEQUENCE] = int(sequence)
+        self._numbers[_INSIDE_MS] = int(ms)
+
+    def leave(self) -> None:
+        self._numbers[_INSIDE_MS] = 0
 
 
 class Pulse:
@@ -68,3 +90,13 @@ class Pulse:
 
     def note_work(self, in_flight: int, ended: int) -> None:
         self._vitals.note_work(in_flight, ended)
+
+    def note_stuck(self) -> None:
+        self._vitals.note_stuck()
+
+    def enter(self, entry_id: str) -> None:
+        """The loop goes into a handler, and is not seen again until it comes back by `leave`."""
+        self._vitals.enter(entry_id)
+
+    def leave(self) -> None:
+        self._vitals.leave()

@@ -12,10 +12,31 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from flowd.api.auth import Gate, Guard
+from flowd.api.event_feed import EventFeed
 from flowd.api.http_server import HttpServer
+from flowd.api.limits import address_of
 from flowd.api.problems import EXCEPTION_HANDLERS, UnforeseenErrors
-from flowd.api.routers import executions, health, lifecycle, workflows
+from flowd.api.routers import (
+    callbacks,
+    dead_letters,
+    events,
+    executions,
+    explain,
+    health,
+    lifecycle,
+    listing,
+    nodes,
+    operations,
+    reference,
+    workflows,
+)
+from flowd.api.route import Endpoint
+from flowd.api.supervisor_status import CONTROL_SOCKET_FILE
+from flowd.api.waiting import Waiting
 from flowd.config import Settings
+from flowd.orchestrator.observer import Observer
+from flowd.orchestrator.plans import Plans
 from flowd.pulse import Pulse
 from flowd.store import open_store
 
@@ -24,8 +45,8 @@ if TYPE_CHECKING:
     from flowd.store import Store
 
 
-def create_app(store: Store, handlers: Handlers) -> Starlette:
-    """The application; it closes the store when it stops.
+def create_app(store: Store, handlers: Handlers, guard: Guard | None = None) -> Starlette:
+    """The application; it closes the store when it stops. Without a guard anybody may do anything.
 
     The store may be out of reach: requests that need it are then answered with a 503.
     """
@@ -33,17 +54,44 @@ def create_app(store: Store, handlers: Handlers) -> Starlette:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         yield
+        app.state.feed.close()
         await store.close()
 
+    routes = all_routes()
+    gate = [] if guard is None else [Middleware(Gate, guard=guard, routes=routes)]
     app = Starlette(
-        routes=[*health.ROUTES, *workflows.ROUTES, *executions.ROUTES, *lifecycle.ROUTES],
-        middleware=[Middleware(UnforeseenErrors)],
+        routes=routes,
+        middleware=[Middleware(UnforeseenErrors), *gate],
         exception_handlers=dict(EXCEPTION_HANDLERS),
         lifespan=lifespan,
     )
     app.state.store = store
     app.state.handlers = handlers
+    app.state.feed = EventFeed(store.events)
+    app.state.waiting = Waiting(store, app.state.feed)
+    app.state.plans = Plans(store)
+    app.state.observer = Observer(store, app.state.plans)
+    app.state.control_socket = None
+    if guard is not None:
+        app.state.body_bytes_max = int(guard.api.body_max_mb * 2**20)
     return app
+
+
+def all_routes() -> list[Endpoint]:
+    return [
+        *health.ROUTES,
+        *workflows.ROUTES,
+        *executions.ROUTES,
+        *lifecycle.ROUTES,
+        *events.ROUTES,
+        *callbacks.ROUTES,
+        *operations.ROUTES,
+        *listing.ROUTES,
+        *nodes.ROUTES,
+        *explain.ROUTES,
+        *dead_letters.ROUTES,
+        *reference.ROUTES,
+    ]
 
 
 def serve(
@@ -59,8 +107,16 @@ def serve(
 
     async def run() -> None:
         pulse.beat_on(asyncio.get_running_loop())
-        app = create_app(open_store(settings), handlers)
-        server = HttpServer(app, grace_s=settings.shutdown.grace_s, ready=pulse.ready)
+        guard = Guard(settings.api, settings.redis.data_dir, address_of(listener))
+        app = create_app(open_store(settings), handlers, guard)
+        app.state.control_socket = settings.redis.data_dir / CONTROL_SOCKET_FILE
+        server = HttpServer(
+            app,
+            grace_s=settings.shutdown.grace_s,
+            ready=pulse.ready,
+            stopping=app.state.feed.close,
+            connections_max=settings.api.connections_max,
+        )
         await server.serve_on(listener)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -7,12 +7,14 @@ import signal
 import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from flowd.api.event_stream import ABORT
 from flowd.api.problems import KINDS, MEDIA_TYPE, problem_document
 
 HEAD_S_MAX = 8.0
@@ -20,6 +22,12 @@ HEAD_BYTES_MAX = 64 * 1024
 KEEP_ALIVE_S = 30
 # A client still sending its body when the API stops has not been promised anything yet.
 STOP_BODY_S_MAX = 1.0
+# What still comes of a body after the answer is read for this long: a client that listens only once
+# it has sent all would otherwise miss it.
+DROPPED_BODY_S_MAX = 5.0
+# Connections beyond the limit that are let go slowly, and how slowly.
+REFUSED_CONNECTIONS_MAX = 16
+REFUSED_CONNECTION_S_MAX = 1.0
 # When the API stops, a request that is on its way on an open connection may still arrive this long.
 LAST_REQUEST_S_MAX = 0.3
 
@@ -27,8 +35,10 @@ LAST_REQUEST_S_MAX = 0.3
 class _Protocol(HttpToolsProtocol):
     """One connection. Bounds the head of a request, in time and size, which uvicorn does not."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, *arguments: Any, connections_max: int, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._connections_max = connections_max
+        self._is_refused = False
         self._deadline: asyncio.TimerHandle | None = None
         self._is_in_head = False
         self._is_last = False
@@ -36,13 +46,19 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._arm(HEAD_S_MAX)
+        over = len(self.connections) - self._connections_max
+        if self._connections_max and over > 0:
+            self._refuse_connection(over)
+        else:
+            self._arm(HEAD_S_MAX)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
         super().data_received(data)
         if self._is_in_head:
             self._head_bytes += len(data)
@@ -64,8 +80,35 @@ class _Protocol(HttpToolsProtocol):
             # Proxies and servers disagree on which of two hosts is meant: RFC 9112 3.2.
             raise ValueError("a request must name one host")
         super().on_headers_complete()
+        # For a stream whose client does not read: closed in order, it would hold up the stop.
+        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
         if self._is_last:
             self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        if self.cycle.response_complete:
+            self._disarm()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self.cycle.response_complete and self.cycle.more_body:
+            # Answered before its body had come: what still comes is dropped, and not for ever.
+            self._arm(DROPPED_BODY_S_MAX)
+        super().on_response_complete()
+
+    def _refuse_connection(self, over: int) -> None:
+        """Say so at once. It may still send a request, and closed on that it would lose the answer:
+        a few such connections are kept until the client has closed them."""
+        self._is_refused = True
+        detail = (
+            f"there are {self._connections_max:,} connections; the setting is api.connections_max"
+        )
+        self._write_refusal("too_many_connections", detail)
+        if over > REFUSED_CONNECTIONS_MAX:
+            self.transport.close()
+        else:
+            self.transport.write_eof()
+            self._arm(REFUSED_CONNECTION_S_MAX)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         self._refuse("bad_request", "this is not a valid HTTP/1.1 request")
@@ -82,11 +125,17 @@ class _Protocol(HttpToolsProtocol):
 
     def _refuse(self, code: str, detail: str) -> None:
         self._is_in_head = False
-        body = problem_document(code, detail)
-        head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        line = STATUS_LINE[KINDS[code].status]
-        self.transport.write(line + head % (MEDIA_TYPE.encode(), len(body)) + body)
+        self._write_refusal(code, detail)
         self.transport.close()
+
+    def _write_refusal(self, code: str, detail: str) -> None:
+        kind = KINDS[code]
+        body = problem_document(code, detail)
+        head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n"
+        if kind.retry_after_s is not None:
+            head += b"retry-after: %d\r\n" % kind.retry_after_s
+        head %= (MEDIA_TYPE.encode(), len(body))
+        self.transport.write(STATUS_LINE[kind.status] + head + b"\r\n" + body)
 
     def _arm(self, delay_s: float) -> None:
         self._disarm()
@@ -101,15 +150,25 @@ class _Protocol(HttpToolsProtocol):
 class HttpServer(uvicorn.Server):
     """Accepts on `listener` until SIGTERM or SIGINT, answers what it has begun, and returns.
 
-    `ready` is called once, when connections are accepted. Connections that only wait for a next
+    `ready` is called once, when connections are accepted, and `stopping` once when they are not any
+    more: what would never end by itself ends then. Connections that only wait for a next
     request are closed when none comes in a moment. A second signal waits for nobody.
     """
 
-    def __init__(self, app: ASGIApp, *, grace_s: float, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        grace_s: float,
+        ready: Callable[[], None],
+        stopping: Callable[[], None] = lambda: None,
+        connections_max: int = 0,
+    ) -> None:
+        """`connections_max` 0 is no limit."""
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_Protocol,
+                http=partial(_Protocol, connections_max=connections_max),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 interface="asgi3",
@@ -123,6 +182,7 @@ class HttpServer(uvicorn.Server):
             )
         )
         self._ready = ready
+        self._stopping = stopping
         self._is_told_to_stop = asyncio.Event()
 
     async def main_loop(self) -> None:
@@ -143,6 +203,7 @@ class HttpServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
+        self._stopping()
         # What was accepted just now is a connection after this, and is told like all others.
         await asyncio.sleep(0)
         await super().shutdown(sockets)

@@ -45,18 +45,23 @@ KINDS: Mapping[str, Kind] = {
     "invalid_workflow": Kind(400, "Invalid workflow"),
     "invalid_request": Kind(400, "Invalid request"),
     "bad_request": Kind(400, "Bad request"),
+    "unauthenticated": Kind(401, "No valid token"),
+    "forbidden": Kind(403, "Not allowed with this token"),
     "unknown_execution": Kind(404, "Unknown execution"),
     "not_found": Kind(404, "Not found"),
     "no_callback": Kind(404, "No callback"),
     "method_not_allowed": Kind(405, "Method not allowed"),
     "unknown_node": Kind(404, "Unknown node"),
+    "unknown_dead_letter": Kind(404, "Unknown dead letter"),
     "wrong_state": Kind(409, "Wrong state"),
     "idempotency_mismatch": Kind(422, "Idempotency key used before"),
-    "events_off": Kind(409, "Events are off"),
     "body_too_slow": Kind(408, "Body too slow"),
     "body_too_large": Kind(413, "Body too large"),
+    "bad_host": Kind(421, "Not for this host"),
     "head_too_large": Kind(431, "Request head too large"),
     # What passes: the same request may be sent again.
+    "rate_limited": Kind(429, "Too many requests", retry_after_s=1),
+    "too_many_connections": Kind(503, "Too many connections", retry_after_s=1),
     "stopping": Kind(503, "Stopping", retry_after_s=1),
     "store_unavailable": Kind(503, "Store unavailable", retry_after_s=1),
     "missing_script": Kind(503, "Store unavailable", retry_after_s=1),
@@ -68,6 +73,7 @@ KINDS: Mapping[str, Kind] = {
     "internal": _DEFECT,
     "store_failed": _DEFECT,
     "wrong_type": _DEFECT,
+    "corrupt_store": Kind(500, "Corrupt store"),
     "corrupt_execution": Kind(500, "Corrupt execution"),
     # What no request should ever meet.
     "invalid_settings": _DEFECT,
@@ -115,7 +121,7 @@ def problem_response(
     kind = KINDS[code]
     sent = dict(headers or {})
     if kind.retry_after_s is not None:
-        sent["retry-after"] = str(kind.retry_after_s)
+        sent.setdefault("retry-after", str(kind.retry_after_s))
     if kind.status in (408, 413):
         # The rest of the body is not read: no further request can follow it.
         sent["connection"] = "close"

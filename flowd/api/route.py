@@ -17,20 +17,21 @@ from starlette.routing import Route
 
 Scope = Literal["public", "read", "trigger", "admin"]
 Answer = Callable[[Request], Awaitable[Response]]
+Answers = Mapping[int, type[BaseModel] | tuple[type[BaseModel], ...] | str]
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
     """What the OpenAPI document says of an endpoint beyond its path and method.
 
-    `answers` has the model of each status below 400 (a media type stands for a body that is not
-    JSON), `problems` the public codes of the errors it may answer with; those that any request may
+    `answers` has the model of each status below 400, several where it may be one of them; a media
+    type stands for a body that is no model, "" for none, `problems` the public codes of the errors it may answer with; those that any request may
     meet are added to all. `query` holds the query parameters, `body` the request's.
     """
 
     summary: str
     scope: Scope
-    answers: Mapping[int, type[BaseModel] | str]
+    answers: Answers
     problems: tuple[str, ...] = ()
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
@@ -47,13 +48,14 @@ class Endpoint(Route):
         answer: Answer,
         *,
         scope: Scope,
-        answers: Mapping[int, type[BaseModel] | str],
+        answers: Answers,
         problems: tuple[str, ...] = (),
         query: type[BaseModel] | None = None,
         body: type[BaseModel] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(path, answer, methods=[method])
+        self.method = method
         summary = (answer.__doc__ or "").partition("\n")[0]
         self.description = Description(
             summary, scope, answers, problems, query, body, dict(headers or {})

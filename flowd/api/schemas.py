@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from flowd.dag.states import ExecutionState
+from flowd.store.callbacks import CallbackState
 
 
 class _Body(BaseModel):
@@ -68,6 +69,26 @@ class Rerun(_Body):
 class Deleted(_Body):
     execution_id: str
     message: str
+
+
+class CallbackDelivery(_Body):
+    """`next_ms` is when it is tried next; null before the execution has ended, and at its end."""
+
+    execution_id: str
+    url: str
+    state: CallbackState
+    attempts: int
+    next_ms: int | None
+    last_status: int | None
+    last_error: str | None
+    delivered_ms: int | None
+
+
+class Readiness(_Body):
+    """Each check says whether it is `ok`, and what it found."""
+
+    status: str
+    checks: dict[str, dict[str, Any]]
 
 
 class ProblemEntry(_Body):

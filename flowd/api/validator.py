@@ -53,6 +53,9 @@ def validate_workflow(body: bytes, handlers: Handlers) -> WorkflowDefinition:
     )
     if workflow is None:
         explain_structure(report, document)
+    elif workflow.callback and isinstance(workflow.callback.secret, dict):
+        secret = {SECRET_KEY: None} | workflow.callback.secret
+        report.extend(find_secret_problems(secret, "callback.secret"))
     report.extend(hidden)
     problems = report.problems()
     if workflow is None or problems:

@@ -26,6 +26,7 @@ _COMMANDS = (
     "config",
     "handlers",
     "new",
+    "token",
 )
 # Commands that share a module; any other lives in the module of its name.
 _MODULES = {

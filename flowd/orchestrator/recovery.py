@@ -33,24 +33,32 @@ _SUBMISSION_OVERDUE_MS: Final = 60_000
 
 
 def release_dead_worker(
-    settings: Settings, pid: int, cause: str, *, is_blamed: bool = True
+    settings: Settings,
+    pid: int,
+    cause: str,
+    *,
+    is_blamed: bool = True,
+    culprit: str | None = None,
 ) -> None:
     """Requeue at once what a dead process of this machine was running.
 
     Runs in a short-lived process of its own. `cause` says how it died, for logs and errors;
-    `is_blamed` is False when what it ran had no part in that (it was killed while draining). Gives
-    up silently when Redis does not answer: the scheduler sees the lease expire.
+    `is_blamed` is False when what it ran had no part in that (it was killed while draining), and
+    `culprit` the one entry that had, where that is known: the others are innocent. Gives up
+    silently when Redis does not answer: the scheduler sees the lease expire.
     """
-    uvloop.run(_release(settings, pid, cause, is_blamed))
+    uvloop.run(_release(settings, pid, cause, is_blamed, culprit))
 
 
-async def _release(settings: Settings, pid: int, cause: str, is_blamed: bool) -> None:
+async def _release(
+    settings: Settings, pid: int, cause: str, is_blamed: bool, culprit: str | None
+) -> None:
     store = open_store(settings)
     deadline_s = time.monotonic() + RELEASE_TIMEOUT_S
     try:
         while True:
             try:
-                await _release_process(store, pid, cause, is_blamed)
+                await _release_process(store, pid, cause, is_blamed, culprit)
                 return
             except StoreUnavailable:
                 if time.monotonic() > deadline_s:
@@ -60,10 +68,14 @@ async def _release(settings: Settings, pid: int, cause: str, is_blamed: bool) ->
         await store.close()
 
 
-async def _release_process(store: Store, pid: int, cause: str, is_blamed: bool) -> None:
+async def _release_process(
+    store: Store, pid: int, cause: str, is_blamed: bool, culprit: str | None
+) -> None:
     for consumer, owner in await local_owners(store):
         if owner.pid == pid and owner.is_gone():
-            await recover_worker(store, Plans(store), consumer, cause, is_blamed=is_blamed)
+            await recover_worker(
+                store, Plans(store), consumer, cause, is_blamed=is_blamed, culprit=culprit
+            )
 
 
 async def local_owners(store: Store) -> list[tuple[str, Owner]]:
@@ -81,7 +93,13 @@ async def local_owners(store: Store) -> list[tuple[str, Owner]]:
 
 
 async def recover_worker(
-    store: Store, plans: Plans, consumer: str, cause: str, *, is_blamed: bool
+    store: Store,
+    plans: Plans,
+    consumer: str,
+    cause: str,
+    *,
+    is_blamed: bool,
+    culprit: str | None = None,
 ) -> int:
     """Requeue every entry a consumer holds, then forget the consumer; how many were requeued.
 
@@ -92,8 +110,9 @@ async def recover_worker(
     await store.tasks.revoke_lease(consumer)
     requeued = 0
     for entry_id in await _pending_ids(store, consumer):
+        is_suspect = is_blamed and culprit in (None, entry_id)
         requeued += await recover_entry(
-            store, plans, entry_id, consumer, cause, is_blamed=is_blamed
+            store, plans, entry_id, consumer, cause, is_blamed=is_suspect
         )
     await store.tasks.retire_worker(consumer)
     if requeued or is_blamed:

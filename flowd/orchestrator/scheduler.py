@@ -17,6 +17,7 @@ import uvloop
 from flowd.config import Settings
 from flowd.errors import StoreError
 from flowd.log import get_logger
+from flowd.orchestrator.callbacks import Deliverer
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.reconciler import Reconciler
@@ -27,6 +28,7 @@ from flowd.orchestrator.recovery import (
     recover_worker,
 )
 from flowd.orchestrator.retention import forget_finished
+from flowd.outgoing.secrets import Secrets
 from flowd.pulse import Pulse
 from flowd.store import Store, open_store
 from flowd.store.executions import now_ms
@@ -52,6 +54,8 @@ async def _serve(settings: Settings, pulse: Pulse) -> None:
     store = open_store(settings)
     scheduler = Scheduler(store, settings.retention.finished_days, settings.scheduler.interval_s)
     stopping = asyncio.create_task(stop.wait())
+    deliverer = Deliverer(store, settings.callbacks.allow, Secrets(settings).resolve_written)
+    deliverer.start(on_end=stop.set)
     try:
         while not stop.is_set():
             if await scheduler.tick(time.monotonic()) and not is_ready:
@@ -60,6 +64,7 @@ async def _serve(settings: Settings, pulse: Pulse) -> None:
             await _rest(stopping, scheduler, settings.scheduler.interval_s)
     finally:
         stopping.cancel()
+        await deliverer.stop()
         await store.close()
 
 
@@ -126,6 +131,7 @@ class Scheduler:
         await finish_continuations(self._store, self._plans)
         await self._reconcile(now_s)
         await forget_finished(self._store, self._finished_days, now_ms())
+        await self._store.metrics.beat()
 
     async def _recover_expired(self, now_s: float) -> None:
         for consumer in self._leases.expired(await self._store.tasks.leases(), now_s):

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from flowd.config import Settings
+from flowd.store.callbacks import Callbacks
+from flowd.store.dead_letters import DeadLetters
+from flowd.store.events import Events
+from flowd.store.budgets import Budgets
 from flowd.store.executions import Executions
 from flowd.store.finished import FinishedExecutions
+from flowd.store.idempotency import Idempotency
 from flowd.store.lifecycle import Lifecycle
+from flowd.store.listing import Listing
+from flowd.store.metrics import Metrics
+from flowd.store.nodes import Nodes
 from flowd.store.redis_client import RedisClient
 from flowd.store.retries import Retries
+from flowd.store.standing import Standing
 from flowd.store.tasks import Tasks
 
 __all__ = ["Store", "open_store"]
@@ -18,10 +27,19 @@ class Store:
 
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
+        self.callbacks = Callbacks(client)
+        self.dead_letters = DeadLetters(client)
+        self.events = Events(client)
         self.executions = Executions(client, settings)
         self.finished = FinishedExecutions(client)
+        self.budgets = Budgets(client)
+        self.idempotency = Idempotency(client)
         self.lifecycle = Lifecycle(client, settings)
+        self.listing = Listing(client)
+        self.metrics = Metrics(client, settings)
+        self.nodes = Nodes(client, settings)
         self.retries = Retries(client, settings)
+        self.standing = Standing(client, settings)
         self.tasks = Tasks(client, settings)
 
     async def ping(self) -> None:

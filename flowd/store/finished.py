@@ -49,12 +49,14 @@ class FinishedExecutions:
                 keys.attempts(execution_id),
                 keys.given_input(execution_id),
                 keys.parked(execution_id),
+                keys.callback(execution_id),
             )
         for some in slices(gone, NODES_PER_CALL_MAX):
             await self._client.execute("DEL", *some)
         last: list[Command] = [
             ("DEL", *(keys.definition(one) for one in execution_ids)),
             ("ZREM", keys.EXECUTIONS, *execution_ids),
+            ("ZREM", keys.CALLBACKS, *execution_ids),
             ("ZREM", keys.FINISHED, *execution_ids),
         ]
         await self._client.converse(last)

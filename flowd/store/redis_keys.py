@@ -70,6 +70,11 @@ def given_input(execution_id: str) -> str:
     return f"workflow:{execution_id}:input"
 
 
+def idempotency(key_digest: str) -> str:
+    """String with a lifetime: digest of the request under an Idempotency-Key, and its execution."""
+    return f"flowd:idempotency:{key_digest}"
+
+
 def parked(execution_id: str) -> str:
     """Hash: the nodes kept back while the execution is paused -> deaths of their workers."""
     return f"workflow:{execution_id}:parked"
@@ -80,7 +85,8 @@ def run(execution_id: str) -> str:
 
     name, nodes, plan, roots, remaining, failed, callback, rerun_of, submitted_ms, triggered_ms,
     finished_ms, `arrived:<join>`, `opened:<node>` (progress of a wide fan-out), `failures:<node>`
-    and `error:<node>` (of attempts that were retried), error (why the whole execution failed).
+    and `error:<node>` (of attempts that were retried), `tokens:…` (what language models have cost:
+    calls, prompt, completion, total, spent, reserved, `reserved:<node>`, `settled:<node>`), error (why the whole execution failed).
     """
     return f"workflow:{execution_id}:run"
 
@@ -91,5 +97,5 @@ def attempts(execution_id: str) -> str:
 
 
 def callback(execution_id: str) -> str:
-    """Hash: how the callback goes; state, attempts, next_ms, last_status, last_error, delivered_ms."""
+    """Hash: state, attempts, next_ms, last_status, last_error, delivered_ms of the callback."""
     return f"workflow:{execution_id}:callback"

@@ -40,6 +40,8 @@ class Post:
     due_at: float | None = None
     # How long its event loop had stood still when it was given up.
     hung_s: float | None = None
+    # The entry whose handler it never came back from, where that is known.
+    culprit: str | None = None
     # The post goes with its child: nobody takes the place.
     is_leaving: bool = False
     restarts: int = 0
@@ -51,7 +53,8 @@ class Post:
     def fill(self, child: Child, now: float) -> None:
         self.child, self.state = child, State.STARTING
         self.watch = Watch(child.pid, child.vitals, now)
-        self.started_at, self.ready_at, self.hung_s = now, None, None
+        self.started_at, self.ready_at = now, None
+        self.hung_s = self.culprit = None
         # Once it has shown that it can start, a slow start waits for something else: Redis, mostly.
         limit_s = None if self.history.was_ever_ready else self.role.start_limit_s
         self.due_at = None if limit_s is None else now + limit_s

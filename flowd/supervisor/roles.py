@@ -102,7 +102,9 @@ def run_worker(settings: Settings, name: str, pulse: Pulse) -> None:
     serve(settings, name, open_registry(settings), pulse)
 
 
-def release_dead_worker(settings: Settings, pid: int, cause: str, is_blamed: bool) -> None:
+def release_dead_worker(
+    settings: Settings, pid: int, cause: str, is_blamed: bool, culprit: str | None
+) -> None:
     from flowd.orchestrator.recovery import release_dead_worker
 
-    release_dead_worker(settings, pid, cause, is_blamed=is_blamed)
+    release_dead_worker(settings, pid, cause, is_blamed=is_blamed, culprit=culprit)

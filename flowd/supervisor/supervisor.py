@@ -77,7 +77,7 @@ class Supervisor:
         lineup: Lineup,
         *,
         data_dir: Path,
-        recover: Callable[[int, str, bool], None] = lambda *_: None,
+        recover: Callable[[int, str, bool, str | None], None] = lambda *_: None,
         prepare: Callable[[], None] = lambda: None,
         close_listener: Callable[[], None] = lambda: None,
         announce: Callable[[], None] = lambda: None,
@@ -257,6 +257,7 @@ class Supervisor:
         assert post.child is not None
         assert post.watch is not None
         post.hung_s = post.watch.silent_s
+        post.culprit = post.watch.inside
         kill_at = now + DUMP_S
         post.due_at = kill_at if post.due_at is None else min(post.due_at, kill_at)
         log.error(
@@ -280,6 +281,8 @@ class Supervisor:
         lineup, watch = self._lineup, post.watch
         if watch is None:
             return None
+        if watch.stuck:
+            return f"{watch.stuck} of its handlers run on past their end"
         if lineup.tasks_max and watch.done >= lineup.tasks_max:
             return f"it had done {watch.done} nodes"
         if lineup.memory_max_mb and watch.memory_mb > lineup.memory_max_mb:
@@ -298,7 +301,8 @@ class Supervisor:
         was_asked = post.state is State.STOPPING
         if post.role.kind is Kind.WORKER and post.ready_at is not None and (code or not was_asked):
             cause = f"{post.role.name} (pid {pid}) {post.last_exit}"
-            self._dead_workers.append(partial(self._recover, pid, cause, not was_asked))
+            recover = partial(self._recover, pid, cause, not was_asked, post.culprit)
+            self._dead_workers.append(recover)
         facts = {"child": post.role.name, "pid": pid, "reason": post.last_exit}
         if post.role.kind is Kind.RECOVER:
             self._crew.remove(post)

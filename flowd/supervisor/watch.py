@@ -38,6 +38,14 @@ class Watch:
     def done(self) -> int:
         return self._vitals.done
 
+    @property
+    def stuck(self) -> int:
+        return self._vitals.stuck
+
+    @property
+    def inside(self) -> str | None:
+        return self._vitals.inside
+
     def look(self, now: float, every_s: float) -> None:
         """Take note of the beat and of the use; called about `every_s`. `now` is monotonic."""
         passed_s, self._looked_at = now - self._looked_at, now

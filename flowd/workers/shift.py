@@ -21,6 +21,7 @@ import orjson
 from flowd.config import Settings
 from flowd.dag.graph import Plan
 from flowd.dag.retrying import RetryPolicy
+from flowd.dag.states import NodeState
 from flowd.errors import (
     CorruptExecution,
     FlowdError,
@@ -51,6 +52,7 @@ from flowd.workers.node_run import Ending, PreparedNode
 from flowd.workers.pauses import growing_pauses
 from flowd.workers.registry import Registry, Resources
 from flowd.workers.slots import Slots
+from flowd.workers.tally import Tally
 
 log = get_logger(__name__)
 
@@ -74,6 +76,7 @@ class Equipment:
     resources: Resources
     threads: Executor
     pulse: Pulse
+    tally: Tally
 
 
 class Shift:
@@ -87,6 +90,7 @@ class Shift:
         self._store = store
         self._plans = plans
         self._pulse = equipment.pulse
+        self._tally = equipment.tally
         self._consumer = consumer
         self._on_stale = on_stale
         self._slots_max = settings.workers.concurrency
@@ -105,9 +109,9 @@ class Shift:
             equipment.resources,
             equipment.threads,
             consumer,
+            equipment.pulse,
             on_end=self._end,
             on_claim_due=self._make_claims_due,
-            on_stuck=lambda: None,
         )
         self._wake = asyncio.Event()
         self._is_draining = False
@@ -213,6 +217,8 @@ class Shift:
         for completion, outcome in zip(completions, outcomes, strict=True):
             entry, node = completion.entry, completion.node
             self._intake.release(entry.entry_id)
+            if outcome in ("completed", "finished"):
+                self._tally.note_record(node.handler, NodeState.COMPLETED, completion.record)
             if outcome == "completed":
                 if node.opens or node.joins:
                     self._intake.keep_output(completion)
@@ -233,12 +239,21 @@ class Shift:
                 self._settle_oddity(failure.entry, outcome)
                 continue
             if isinstance(failure, RetryLater):
-                _log_ending("node.retrying", failure.entry, outcome, failure.record, failure.error)
+                self._note_failure(failure, NodeState.RETRYING, outcome, failure.error)
                 continue
             if len(failure.downstream) > DEPENDENTS_PER_CALL_MAX:
                 self._carry_on(fail_downstream, failure.entry)
             error = orjson.loads(failure.output)["error"]
-            _log_ending("node.failed", failure.entry, outcome, failure.record, error)
+            self._note_failure(failure, NodeState.FAILED, outcome, error)
+
+    def _note_failure(
+        self, failure: Failure | RetryLater, state: NodeState, outcome: str, error: str
+    ) -> None:
+        entry, record = failure.entry, failure.record
+        plan = self._plans.cached(entry.plan_digest)
+        handler = plan.nodes[entry.node_id].handler if plan else ""
+        self._tally.note_record(handler, state, record)
+        _log_ending(f"node.{state.lower()}", entry, outcome, record, error)
 
     def _settle_claims(self, claims: Sequence[Claim], outcomes: list[str]) -> None:
         for claim, outcome in zip(claims, outcomes, strict=True):

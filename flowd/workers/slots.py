@@ -10,18 +10,20 @@ from typing import Any, Final
 
 from flowd.config import Settings
 from flowd.errors import HandlerFailed
+from flowd.pulse import Pulse
 from flowd.store.executions import now_ms
 from flowd.store.tasks import Claim, attempt_record
 from flowd.workers.node_run import Ending, PreparedNode, complete_node, fail_node
 from flowd.workers.registry import HandlerContext, Resources
-from flowd.workers.secrets import Secrets
+from flowd.outgoing.secrets import Secrets
+from flowd.workers.watched_call import watched
 
 # A node that ends sooner is never seen RUNNING, and saves the call that would have said so.
 CLAIM_AFTER_S: Final = 0.002
 # What runs on is claimed again this often, which is how a worker hears that it was cancelled.
 CLAIM_AGAIN_S: Final = 1.0
 # A sync handler that nobody waits for any more may look at its context this long.
-THREAD_GRACE_S: Final = 5.0
+THREAD_GRACE_S: Final = 2.0
 
 
 class _Run:
@@ -50,8 +52,7 @@ class _Run:
 
 
 class Slots:
-    """`on_end` hears of every ending, `on_claim_due` when there are starts to be recorded, and
-    `on_stuck` of a thread that runs on although nobody waits for it."""
+    """`on_end` hears of every ending, `on_claim_due` when there are starts to be recorded."""
 
     def __init__(
         self,
@@ -59,10 +60,10 @@ class Slots:
         resources: Resources,
         threads: Executor,
         consumer: str,
+        pulse: Pulse,
         *,
         on_end: Callable[[Ending], None],
         on_claim_due: Callable[[], None],
-        on_stuck: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._secrets = Secrets(settings)
@@ -71,7 +72,8 @@ class Slots:
         self._consumer = consumer
         self._on_end = on_end
         self._on_claim_due = on_claim_due
-        self._on_stuck = on_stuck
+        self._pulse = pulse
+        self._let_go: list[Future[Any]] = []
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, _Run] = {}
         self._is_claim_timer_set = False
@@ -98,9 +100,13 @@ class Slots:
         started_ms = now_ms()
         try:
             context = self._context(prepared)
-            output = prepared.handler.function(self._config(prepared, context), context)
+            config = self._config(prepared, context)
+            self._pulse.enter(prepared.entry.entry_id)
+            output = prepared.handler.function(config, context)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything
             return fail_node(prepared, self._consumer, started_ms, error)
+        finally:
+            self._pulse.leave()
         return complete_node(prepared, self._consumer, started_ms, output)
 
     async def _handle(self, run: _Run) -> None:
@@ -124,7 +130,8 @@ class Slots:
             isolated = self._resources.isolated(self._settings)
             return await isolated.call(handler.name, config, run.context)
         if handler.kind != "thread":
-            return await handler.function(config, run.context)
+            call = handler.function(config, run.context)
+            return await watched(call, self._pulse, run.prepared.entry.entry_id)
         run.thread = self._threads.submit(handler.function, config, run.context)
         return await asyncio.wrap_future(run.thread)
 
@@ -214,18 +221,19 @@ class Slots:
             return False
         run.context.cancelled = True
         if run.thread is not None and not run.thread.cancel():
+            self._let_go = [one for one in self._let_go if not one.done()] + [run.thread]
             self._loop.call_later(THREAD_GRACE_S, self._look_after, run.thread)
         if run.task is not None:
             run.task.cancel()
         return True
 
     def _look_after(self, thread: Future[Any]) -> None:
+        """The supervisor replaces a worker that has threads it cannot stop."""
         if not thread.done():
-            self._on_stuck()
+            self._pulse.note_stuck()
 
     def cancel_all(self) -> bool:
         """Let go of every call; True when one of them is in a thread, which cannot be stopped."""
-        has_threads = any(run.thread and not run.thread.done() for run in self._runs.values())
         for entry_id in list(self._runs):
             self.cancel(entry_id)
-        return has_threads
+        return not all(thread.done() for thread in self._let_go)

@@ -57,10 +57,17 @@ class Worker:
         self._plans = Plans(store)
         self._resources = Resources(store.budgets)
         self._threads = ThreadPoolExecutor(settings.workers.concurrency, thread_name_prefix=name)
-        self._equipment = Equipment(
-            settings, store, self._plans, registry, self._resources, self._threads, pulse
-        )
         self._tally = Tally()
+        self._equipment = Equipment(
+            settings,
+            store,
+            self._plans,
+            registry,
+            self._resources,
+            self._threads,
+            pulse,
+            self._tally,
+        )
         self._drain_s = DRAIN_SHARE * settings.shutdown.grace_s
         self._owner = Owner.of_this_process()
         self._stop = asyncio.Event()

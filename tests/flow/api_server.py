@@ -119,8 +119,8 @@ class EventClient:
 async def api_server(settings: Settings, *, grace_s: float = 5.0) -> AsyncIterator[ApiServer]:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    registry = built_in_registry()
-    app = create_app(open_store(settings), dict.fromkeys(registry.names()))
+    handlers = dict.fromkeys([*built_in_registry().names(), "echo"])
+    app = create_app(open_store(settings), handlers)
     ready = asyncio.Event()
     server = HttpServer(app, grace_s=grace_s, ready=ready.set, stopping=app.state.feed.close)
     serving = asyncio.create_task(server.serve_on(listener))

@@ -40,7 +40,7 @@ def ended(redis, url, **callback):
 @asynccontextmanager
 async def delivering(store, *allow, schedulers=1):
     ends = []
-    deliverers = [Deliverer(store, allow) for _ in range(schedulers)]
+    deliverers = [Deliverer(store, allow, str) for _ in range(schedulers)]
     for one in deliverers:
         one.start(on_end=lambda: ends.append(True))
     try:

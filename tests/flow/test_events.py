@@ -7,15 +7,14 @@ import random
 import time
 from dataclasses import replace
 
+import orjson
 import pytest
 import redis as redis_py
 
 from flowd.api import event_feed, event_stream
 from flowd.api.event_feed import EventFeed
-from flowd.api.waiting import wait_for_end
-from flowd.config import EventsSettings
+from flowd.api.waiting import Waiting
 from flowd.dag.states import ExecutionState
-from flowd.errors import EventsOff
 from flowd.store import redis_keys as keys
 from flowd.store.events import Events
 from tests.flow.api_server import api_server
@@ -296,7 +295,7 @@ async def test_a_head_request_has_no_body(settings):
 async def test_waiters_share_the_reader_and_hear_of_the_end(redis, store):
     feed = EventFeed(store.events)
     ids = [new_execution(redis) for _ in range(50)]
-    waiting = [asyncio.create_task(wait_for_end(store, feed, one, 10)) for one in ids]
+    waiting = [asyncio.create_task(Waiting(store, feed).wait_for_end(one, 10)) for one in ids]
     await until(lambda: len(feed._live) == len(ids), "all that wait")
     for one in ids:
         redis.set(keys.status(one), "FAILED")
@@ -304,23 +303,8 @@ async def test_waiters_share_the_reader_and_hear_of_the_end(redis, store):
     assert await asyncio.gather(*waiting) == [ExecutionState.FAILED] * len(ids)
     assert feed._tail is None
     # One that has ended is known at once, one that does not end is given up.
-    assert await wait_for_end(store, feed, ids[0], 10) is ExecutionState.FAILED
-    assert await wait_for_end(store, feed, new_execution(redis), 0.05) is None
-
-
-async def test_without_events_the_status_is_looked_at(settings, redis, store):
-    off = replace(settings, events=EventsSettings(keep=0))
-    feed = EventFeed(Events(store._client, off))
-    with pytest.raises(EventsOff):
-        await feed.follow()
-    execution_id = new_execution(redis)
-    waiting = asyncio.create_task(wait_for_end(store, feed, execution_id, 10))
-    await asyncio.sleep(0)
-    redis.set(keys.status(execution_id), "CANCELLED")
-    assert await waiting is ExecutionState.CANCELLED
-    async with api_server(off) as api:
-        status, _, body = await api.get("/events")
-        assert (status, b"events_off" in body) == (409, True)
+    assert await Waiting(store, feed).wait_for_end(ids[0], 10) is ExecutionState.FAILED
+    assert await Waiting(store, feed).wait_for_end(new_execution(redis), 0.05) is None
 
 
 async def test_the_engine_says_all_it_does(settings):
@@ -345,3 +329,21 @@ async def test_the_engine_says_all_it_does(settings):
         assert ended == {"a": "node.completed", "b": "node.completed", "c": "node.failed"}
         assert seen[-1]["event"] == "execution.failed"
         assert await everything.take(len(seen)) == seen
+
+
+async def test_submit_start_and_wait_in_one_call(settings):
+    """Over HTTP, to the end; a stop of the API lets nobody wait for what goes on."""
+    body = orjson.dumps({"name": "x", "dag": {"nodes": [{"id": "a", "handler": "echo"}]}})
+    head = b"POST /workflow?trigger=true&wait=%d HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+    async with api_server(settings, grace_s=30) as api:
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        async with Engine(settings):
+            writer.write(head % (20, len(body)) + body)
+            answer = await reader.readuntil(b"}}")
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b'"status":"COMPLETED","results":{"a":' in answer
+        writer.write(head % (25, len(body)) + body)
+        await until(lambda: subscriptions(api), "one that waits")
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    assert b'"status":"RUNNING"' in await reader.read()

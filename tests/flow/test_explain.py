@@ -12,7 +12,6 @@ from flowd.orchestrator.executor import (
     cancel_execution,
     pause_execution,
     submit_workflow,
-    trigger_workflow,
 )
 from flowd.orchestrator.observer import Observer
 from flowd.orchestrator.owner import Owner
@@ -24,7 +23,7 @@ from tests.flow.engine import Engine, node, until, workflow
 from tests.flow.test_faults import started
 
 CHAIN = (node("A"), node("B", ["A"]), node("C", ["A", "B"]))
-LATER = {"max_attempts": 3, "delay_s": 3600, "jitter": 0}
+LATER = {"max_attempts": 3, "delay_s": 3600, "max_delay_s": 3600, "jitter": 0}
 
 
 def observing(engine: Engine) -> Observer:
@@ -63,7 +62,7 @@ async def test_an_execution_that_was_not_triggered(settings):
 
         found = await observing(engine).explain(execution_id)
         assert (found.status, found.summary, found.more) == ("PENDING", "Not triggered yet.", 0)
-        assert await codes(engine, execution_id) == dict.fromkeys("ABC", ["not_triggered"])
+        assert await codes(engine, execution_id) == {one: ["not_triggered"] for one in "ABC"}
         text = await message(engine, execution_id, "B", "not_triggered")
         assert text.endswith(f"POST /workflow/trigger/{execution_id}")
 
@@ -266,7 +265,7 @@ async def test_how_nodes_have_ended(settings):
         found = await observing(engine).explain(execution_id)
         assert (found.nodes, found.more) == ((), 0)
         assert found.summary == (
-            "FAILED: 'B' failed: RuntimeError: no luck. of 3 nodes 1 COMPLETED and 2 FAILED."
+            "FAILED: 'B' failed: RuntimeError: no luck. Of 3 nodes 1 COMPLETED and 2 FAILED."
         )
         ends = [await codes(engine, execution_id, one) for one in "ABC"]
         assert ends == [{"A": ["completed"]}, {"B": ["failed"]}, {"C": ["dependency_failed"]}]
@@ -361,4 +360,3 @@ async def test_what_is_unknown(settings):
             await observing(engine).explain(execution_id, "nobody")
         with pytest.raises(UnknownExecution):
             await observing(engine).explain(new_execution_id())
-        await trigger_workflow(engine.store, execution_id)

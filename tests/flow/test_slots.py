@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from flowd.dag.graph import compile_plan
 from flowd.dag.retrying import RetryPolicy
+from flowd.pulse import Pulse
 from flowd.store.tasks import Entry
 from flowd.workers.node_run import PreparedNode
 from flowd.workers.registry import Handler, Resources
@@ -34,9 +35,9 @@ async def test_a_cancelled_call_in_a_thread_sees_it_in_its_context(settings):
             Resources(),
             threads,
             "worker-1",
+            Pulse(),
             on_end=endings.append,
             on_claim_due=lambda: None,
-            on_stuck=lambda: None,
         )
         slots.start(
             PreparedNode(entry, plan, plan.nodes["A"], handler, {}, RetryPolicy(1, 1, 2, 300, 0))

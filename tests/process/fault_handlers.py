@@ -122,6 +122,13 @@ def hold_gil(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     return {"attempt": context.attempt}
 
 
+@handler("block_thread")
+def block_thread(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    if _is_due(config, context):
+        time.sleep(1000)
+    return {"attempt": context.attempt}
+
+
 @handler("ignore_term")
 async def ignore_term(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     if _is_due(config, context):

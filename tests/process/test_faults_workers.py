@@ -221,6 +221,30 @@ def test_p10_a_handler_that_blocks_its_worker_is_ended_and_the_others_are_innoce
     flowd.check_and_stop()
 
 
+def test_p10_a_thread_past_its_time_out_costs_its_worker_and_nobody_else(run_faulty: Run) -> None:
+    flowd = run_faulty("start", "--workers", "1", FLOWD_SHUTDOWN__GRACE_S="2")
+    flowd.wait_until_running()
+    first = flowd.post("worker-1")["pid"]
+    stuck = {**node("stuck", handler="block_thread"), "timeout_s": 0.3}
+    good = [node(f"good{number}", handler="sleep", seconds=0.5) for number in range(4)]
+
+    execution_id = flowd.submit_and_trigger(stuck, *good)
+
+    assert flowd.wait_for_execution(execution_id) == "FAILED"
+    assert flowd.node_states(execution_id) == {
+        "stuck": "FAILED",
+        **{each["id"]: "COMPLETED" for each in good},
+    }
+    error = flowd.results(execution_id)["stuck"]["error"]
+    assert error == "timed out: it took longer than 0.3 s"
+    flowd.wait_for_status(
+        lambda status: first not in [each["pid"] for each in status["processes"]],
+        "another worker in the place of the first",
+    )
+    assert [call["attempt"] for call in flowd.calls()] == [1] * 5
+    flowd.check_and_stop()
+
+
 def test_p10_a_handler_that_ignores_term_is_killed_when_its_time_is_over(run_faulty: Run) -> None:
     flowd = run_faulty("start", FLOWD_SHUTDOWN__GRACE_S="1")
     flowd.wait_until_running()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from flowd.errors import CorruptExecution
 from flowd.store import redis_keys as keys
 from flowd.store.callbacks import CallbackState, Delivery, DueCallback
 from flowd.store.executions import now_ms
@@ -57,3 +60,16 @@ async def test_an_execution_that_is_gone_leaves_nothing(store, redis):
 
     assert await store.callbacks.claim(10, repeat_after_ms=30_000) == ([], None)
     assert redis.keys() == []
+
+
+async def test_a_damaged_key_holds_up_no_other(store, redis):
+    wrong, odd, good = ended(redis, 1), ended(redis, 2), ended(redis, 3)
+    redis.set(keys.callback(wrong), "x")
+    redis.hset(keys.callback(odd), "attempts", "many")
+
+    due, _ = await store.callbacks.claim(10, repeat_after_ms=30_000)
+    assert due == [DueCallback(good, 1)]
+    assert redis.zrange(keys.CALLBACKS, 0, -1) == [good]
+    for damaged in (wrong, odd):
+        with pytest.raises(CorruptExecution):
+            await store.callbacks.delivery(damaged)

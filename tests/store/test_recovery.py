@@ -353,3 +353,14 @@ async def test_the_scheduler_makes_the_group_after_flushall(engine, redis):
     assert await scheduler.tick(1.0)
 
     assert [group["name"] for group in redis.xinfo_groups(STREAM)] == [GROUP]
+
+
+async def test_only_the_culprit_is_blamed_where_it_is_known(engine, store, plans):
+    worker = engine.worker()
+    execution, entries = await engine.start_and_take({"a": [], "b": [], "c": []}, worker)
+    await worker.claim(*entries)
+
+    culprit = entries[1].entry_id
+    await recover_worker(store, plans, "w1", "hung", is_blamed=True, culprit=culprit)
+
+    assert sorted(execution.state().queued) == ["a#2", "b#2 after 1 deaths", "c#2"]

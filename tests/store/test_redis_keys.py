@@ -43,6 +43,7 @@ async def test_an_execution_that_completed_leaves_its_documented_keys_and_nothin
         keys.FINISHED,
         keys.EXECUTIONS,
         keys.EVENTS,
+        keys.METRICS,
         *documented(diamond),
         *documented(chain),
     }
@@ -80,6 +81,7 @@ async def test_whatever_happens_on_the_way_nothing_else_is_left(engine, redis, s
         keys.FINISHED,
         keys.EXECUTIONS,
         keys.EVENTS,
+        keys.METRICS,
         *documented(wide),
         *documented(failing),
     }

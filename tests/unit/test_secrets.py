@@ -15,7 +15,7 @@ from flowd.dag.templating import CompiledConfig
 from flowd.errors import Fail, InvalidSettings, InvalidWorkflow
 from flowd.workers.config_checks import config_checks
 from flowd.workers.registry import built_in_registry
-from flowd.workers.secrets import Secrets
+from flowd.outgoing.secrets import Secrets
 
 KEY = {"$secret": "API_KEY"}
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from flowd.api.responses import json_response, requested_execution_id
+from flowd.api.route import Endpoint
 from flowd.api.schemas import ExecutionResults, ExecutionStatus
 from flowd.store import Store
 
 
 async def show_status(request: Request) -> Response:
+    """Show the state of an execution."""
     execution_id = requested_execution_id(request)
     store: Store = request.app.state.store
     status = await store.executions.execution_status(execution_id)
@@ -19,13 +20,30 @@ async def show_status(request: Request) -> Response:
 
 
 async def show_results(request: Request) -> Response:
+    """Show the outputs of an execution's nodes, of those that have ended."""
     execution_id = requested_execution_id(request)
     store: Store = request.app.state.store
     results = await store.executions.execution_results(execution_id)
     return json_response(ExecutionResults(execution_id=execution_id, results=results))
 
 
+_PROBLEMS = ("unknown_execution", "corrupt_execution", "store_unavailable")
+
 ROUTES = [
-    Route("/workflows/{execution_id}", show_status, methods=["GET"]),
-    Route("/workflows/{execution_id}/results", show_results, methods=["GET"]),
+    Endpoint(
+        "GET",
+        "/workflows/{execution_id}",
+        show_status,
+        scope="read",
+        answers={200: ExecutionStatus},
+        problems=_PROBLEMS,
+    ),
+    Endpoint(
+        "GET",
+        "/workflows/{execution_id}/results",
+        show_results,
+        scope="read",
+        answers={200: ExecutionResults},
+        problems=_PROBLEMS,
+    ),
 ]

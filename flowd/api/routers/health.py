@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from flowd.api.responses import json_response
+from flowd.api.route import Endpoint
 from flowd.api.schemas import Health
 
 
 async def show_health(_request: Request) -> Response:
+    """Say that the API answers."""
     return json_response(Health(status="ok"))
 
 
-ROUTES = [Route("/health", show_health, methods=["GET"])]
+ROUTES = [Endpoint("GET", "/health", show_health, scope="public", answers={200: Health})]

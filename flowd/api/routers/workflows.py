@@ -117,7 +117,7 @@ ROUTES = [
         "/workflow",
         submit_workflow,
         scope="trigger",
-        answers={200: Submitted, 202: ExecutionStatus},
+        answers={200: (Submitted, ExecutionOutcome), 202: ExecutionStatus},
         problems=("invalid_workflow", "invalid_request", "idempotency_mismatch"),
         query=SubmitQuery,
         body=WorkflowDefinition,

@@ -8,14 +8,19 @@
 local taken = {}
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
 for _, execution_id in ipairs(due) do
-  local prefix = 'workflow:' .. execution_id
-  if redis.call('EXISTS', prefix .. ':status') == 0 then
-    redis.call('ZREM', KEYS[1], execution_id)
-  else
+  local callback = 'workflow:' .. execution_id .. ':callback'
+  local attempt = false
+  if redis.call('EXISTS', 'workflow:' .. execution_id .. ':status') == 1 then
+    -- An error where somebody has damaged the key; it must not hold up the others.
+    attempt = redis.pcall('HINCRBY', callback, 'attempts', 1)
+  end
+  if type(attempt) == 'number' then
     taken[#taken + 1] = execution_id
-    taken[#taken + 1] = redis.call('HINCRBY', prefix .. ':callback', 'attempts', 1)
-    redis.call('HSET', prefix .. ':callback', 'state', 'PENDING', 'next_ms', ARGV[2])
+    taken[#taken + 1] = attempt
+    redis.call('HSET', callback, 'state', 'PENDING', 'next_ms', ARGV[2])
     redis.call('ZADD', KEYS[1], ARGV[2], execution_id)
+  else
+    redis.call('ZREM', KEYS[1], execution_id)
   end
 end
 taken[#taken + 1] = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or ''

@@ -5,6 +5,7 @@ local function end_execution(active, execution_id, state, now_ms)
   redis.call('SET', prefix .. ':status', state)
   redis.call('SREM', active, execution_id)
   redis.call('ZADD', 'flowd:finished', now_ms, execution_id)
+  redis.pcall('HINCRBY', 'flowd:metrics', 'executions ' .. state, 1)
   redis.pcall('HSET', prefix .. ':run', 'finished_ms', now_ms)
   if redis.pcall('HGET', prefix .. ':run', 'callback') == '1' then
     redis.call('ZADD', 'flowd:callbacks', now_ms, execution_id)

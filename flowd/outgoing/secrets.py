@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
-from flowd.dag.secret_places import SecretPlace
+from flowd.dag.secret_places import SECRET_KEY, SecretPlace
 from flowd.destinations import Destination
 from flowd.errors import Fail
 from flowd.redaction import REDACTOR, SECRET_CHARS_MIN
@@ -61,6 +61,13 @@ class Secrets:
                 target = target[step]
             target[steps[-1]] = value
         return Filled(config, only)
+
+    def resolve_written(self, secret: Any) -> str:
+        """A secret as a definition has it: a text, or `{"$secret": "NAME"}`. Raises Fail."""
+        if isinstance(secret, dict):
+            return self.resolve(str(secret.get(SECRET_KEY)))
+        REDACTOR.learn(str(secret))
+        return str(secret)
 
     def resolve(self, name: str) -> str:
         """The value, which is known to the redaction from now on. Raises Fail."""

@@ -1,0 +1,134 @@
+"""What Prometheus reads, made anew for each scrape from what Redis and the supervisor say."""
+
+from __future__ import annotations
+
+import platform
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from flowd import __version__
+from flowd.store.metrics import BUCKETS, Snapshot
+
+_LATENCIES: Final = {
+    "waited": ("flowd_node_waited_seconds", "From the queue to the handler, by handler"),
+    "ran": ("flowd_node_ran_seconds", "The handler's run, by handler"),
+}
+
+
+def measurements_text(snapshot: Snapshot, processes: Sequence[Mapping[str, Any]] = ()) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(_Scrape(snapshot, processes))
+    return generate_latest(registry)
+
+
+class _Scrape(Collector):
+    def __init__(self, snapshot: Snapshot, processes: Sequence[Mapping[str, Any]]) -> None:
+        self._snapshot = snapshot
+        self._processes = processes
+
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily(
+            "flowd_build",
+            "This flowd",
+            {"version": __version__, "python": platform.python_version()},
+        )
+        yield from _executions(self._snapshot)
+        yield from _gauges(self._snapshot)
+        yield from _counts(self._snapshot.counts)
+        yield _restarts(self._processes)
+
+
+def _executions(snapshot: Snapshot) -> Iterator[Metric]:
+    kept = GaugeMetricFamily(
+        "flowd_executions", "Executions that have not ended", labels=["status"]
+    )
+    for state, count in snapshot.executions.items():
+        kept.add_metric([state], count)
+    yield kept
+    yield GaugeMetricFamily(
+        "flowd_executions_kept", "Executions that have ended and are kept", snapshot.finished
+    )
+
+
+def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
+    queue = snapshot.queue
+    for name, text, value in (
+        ("flowd_queue_entries", "Nodes in the task stream", queue.entries),
+        ("flowd_queue_waiting", "Nodes that were given to no worker yet", queue.waiting),
+        ("flowd_in_flight", "Nodes that were given to a worker", queue.in_flight),
+        (
+            "flowd_queue_oldest_age_seconds",
+            "Age of the oldest node in the task stream",
+            queue.oldest_age_ms / 1000,
+        ),
+        ("flowd_workers_live", "Workers with a lease", snapshot.workers),
+        ("flowd_retries_waiting", "Nodes that wait for their next attempt", snapshot.retries),
+        ("flowd_retries_due", "Those whose time has come", snapshot.retries_due),
+        ("flowd_dead_letters", "What no worker could run", snapshot.dead_letters),
+        ("flowd_events_kept", "Entries in the stream of events", snapshot.events),
+        ("flowd_callbacks_waiting", "Callbacks that are not delivered yet", snapshot.callbacks),
+        ("flowd_redis_memory_used_bytes", "Memory Redis uses", snapshot.memory_used),
+        ("flowd_redis_memory_max_bytes", "Its limit; 0 is none", snapshot.memory_max),
+    ):
+        yield GaugeMetricFamily(name, text, value)
+
+
+def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
+    """What workers and scripts count; a field's handler stands last, and may hold spaces."""
+    executions = CounterMetricFamily(
+        "flowd_executions_ended", "Executions that have ended", labels=["status"]
+    )
+    nodes = CounterMetricFamily(
+        "flowd_nodes_ended", "Attempts that have ended", labels=["handler", "state"]
+    )
+    buckets: dict[str, dict[str, list[int]]] = {
+        name: defaultdict(lambda: [0] * BUCKETS) for name in _LATENCIES
+    }
+    for field, count in counts.items():
+        kind, _, rest = field.partition(" ")
+        first, _, handler = rest.partition(" ")
+        if kind == "executions":
+            executions.add_metric([first], count)
+        elif kind == "ended":
+            nodes.add_metric([handler, first], count)
+        elif kind in buckets and first.isdecimal() and int(first) < BUCKETS:
+            buckets[kind][handler][int(first)] = count
+    yield executions
+    yield nodes
+    for kind, (name, text) in _LATENCIES.items():
+        family = HistogramMetricFamily(name, text, labels=["handler"])
+        for handler, filled in buckets[kind].items():
+            sum_s = counts.get(f"{kind}_ms {handler}", 0) / 1000
+            family.add_metric([handler], list(_cumulative(filled)), sum_s)
+        yield family
+
+
+def _cumulative(filled: Iterable[int]) -> Iterator[tuple[str, float]]:
+    total = 0
+    for bucket, count in enumerate(filled):
+        total += count
+        bound = "+Inf" if bucket == BUCKETS - 1 else f"{2**bucket / 1000:g}"
+        yield bound, total
+
+
+def _restarts(processes: Sequence[Mapping[str, Any]]) -> Metric:
+    family = CounterMetricFamily(
+        "flowd_process_restarts", "Starts of a process after it died", labels=["role"]
+    )
+    by_role: dict[str, int] = defaultdict(int)
+    for process in processes:
+        by_role[str(process.get("role"))] += int(process.get("restarts", 0))
+    for role, restarts in by_role.items():
+        family.add_metric([role], restarts)
+    return family

@@ -1,0 +1,41 @@
+"""Is this installation ready to work: what is asked, and what may not be missing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flowd.errors import Problem, StoreError
+from flowd.store import Store
+
+
+async def check(store: Store) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
+    """Every check with what it found, and what is wrong.
+
+    Workers and the queue are told, not judged: work may wait for workers of another machine.
+    """
+    begun = time.monotonic()
+    try:
+        await store.metrics.write_probe()
+        took_ms = round((time.monotonic() - begun) * 1000, 1)
+        ticked_ms = await store.metrics.ticked_ms()
+        queue = await store.metrics.queue()
+        workers = await store.metrics.workers()
+    except StoreError as error:
+        return {}, [Problem("checks.redis", error.code, str(error))]
+    checks: dict[str, dict[str, Any]] = {
+        "redis": {"ok": True, "write_ms": took_ms},
+        "scheduler": {"ok": ticked_ms is not None, "ticked_ms": ticked_ms},
+        "queue": {
+            "ok": True,
+            "entries": queue.entries,
+            "waiting": queue.waiting,
+            "in_flight": queue.in_flight,
+            "oldest_age_ms": queue.oldest_age_ms,
+        },
+        "workers": {"ok": True, "live": workers},
+    }
+    if ticked_ms is None:
+        message = "no scheduler has ticked for five intervals; start one with `flowd scheduler`"
+        return checks, [Problem("checks.scheduler", "no_scheduler", message)]
+    return checks, []

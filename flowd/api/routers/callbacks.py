@@ -1,0 +1,50 @@
+"""How the callback of an execution goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flowd.api.responses import json_response, requested_execution_id
+from flowd.api.route import Endpoint
+from flowd.api.schemas import CallbackDelivery
+from flowd.errors import NoCallback
+from flowd.store import Store
+
+
+async def show_callback(request: Request) -> Response:
+    """Show how the callback of an execution goes."""
+    execution_id = requested_execution_id(request)
+    store: Store = request.app.state.store
+    await store.executions.execution_status(execution_id)
+    definition: dict[str, Any] = orjson.loads(await store.executions.definition(execution_id))
+    if not (callback := definition.get("callback")):
+        raise NoCallback(execution_id)
+    delivery = await store.callbacks.delivery(execution_id)
+    return json_response(
+        CallbackDelivery(
+            execution_id=execution_id,
+            url=callback["url"],
+            state=delivery.state,
+            attempts=delivery.attempts,
+            next_ms=delivery.next_ms,
+            last_status=delivery.last_status,
+            last_error=delivery.last_error,
+            delivered_ms=delivery.delivered_ms,
+        )
+    )
+
+
+ROUTES = [
+    Endpoint(
+        "GET",
+        "/workflows/{execution_id}/callback",
+        show_callback,
+        scope="read",
+        answers={200: CallbackDelivery},
+        problems=("unknown_execution", "no_callback", "store_unavailable"),
+    )
+]

@@ -1,0 +1,171 @@
+"""Dead letters: list them, look at one, delete one or all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flowd.api.cursor import read_cursor, write_cursor
+from flowd.api.query import read_query
+from flowd.api.responses import json_response
+from flowd.api.route import Endpoint
+from flowd.errors import UnknownDeadLetter
+from flowd.store import Store
+from flowd.store.dead_letters import DeadLetter, is_letter_id
+
+LIMIT_DEFAULT = 50
+LIMIT_MAX = 1000
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DeadLetterRow(_Body):
+    """A node that was given up, or an entry of the task stream that nobody can run.
+
+    Execution, node, attempt and worker are null where the entry did not name any.
+    """
+
+    dead_letter_id: str
+    at_ms: int
+    reason: str
+    entry_id: str | None
+    execution_id: str | None
+    node_id: str | None
+    attempt: int | None
+    worker: str | None
+
+
+class DeadLetterPage(_Body):
+    dead_letters: list[DeadLetterRow]
+    next_cursor: str | None
+
+
+class EntryField(_Body):
+    name: str
+    value: str
+
+
+class DeadLetterDetail(DeadLetterRow):
+    """`fields` are those of an entry nobody can run, its bytes escaped where they are no text."""
+
+    fields: list[EntryField] | None
+
+
+class DeadLetterDeleted(_Body):
+    dead_letter_id: str
+    message: str
+
+
+class DeadLettersPurged(_Body):
+    deleted: int
+    message: str
+
+
+class DeadLettersQuery(BaseModel):
+    limit: int = Field(default=LIMIT_DEFAULT, ge=1, le=LIMIT_MAX)
+    cursor: str | None = Field(default=None, description="`next_cursor` of the page before")
+
+
+async def list_dead_letters(request: Request) -> Response:
+    """List dead letters, the newest first."""
+    query = read_query(request, DeadLettersQuery)
+    store: Store = request.app.state.store
+    page = await store.dead_letters.page(query.limit, read_cursor(query.cursor, is_letter_id))
+    return json_response(
+        DeadLetterPage(
+            dead_letters=[DeadLetterRow(**_fields(letter)) for letter in page.letters],
+            next_cursor=write_cursor(page.next_id),
+        )
+    )
+
+
+async def show_dead_letter(request: Request) -> Response:
+    """Show one dead letter with all its entry had."""
+    store: Store = request.app.state.store
+    letter = await store.dead_letters.letter(_requested_letter_id(request))
+    fields = letter.fields
+    return json_response(
+        DeadLetterDetail(
+            **_fields(letter),
+            fields=None if fields is None else [EntryField(name=n, value=v) for n, v in fields],
+        )
+    )
+
+
+async def delete_dead_letter(request: Request) -> Response:
+    """Delete one dead letter."""
+    letter_id = _requested_letter_id(request)
+    await request.app.state.store.dead_letters.delete(letter_id)
+    return json_response(DeadLetterDeleted(dead_letter_id=letter_id, message="Dead letter deleted"))
+
+
+async def purge_dead_letters(request: Request) -> Response:
+    """Delete all dead letters."""
+    deleted = await request.app.state.store.dead_letters.purge()
+    return json_response(DeadLettersPurged(deleted=deleted, message="Dead letters deleted"))
+
+
+def _requested_letter_id(request: Request) -> str:
+    letter_id = str(request.path_params["letter_id"])
+    if not is_letter_id(letter_id):
+        raise UnknownDeadLetter(letter_id[:64])
+    return letter_id
+
+
+def _fields(letter: DeadLetter) -> dict[str, Any]:
+    record = letter.attempt
+    return {
+        "dead_letter_id": letter.letter_id,
+        "at_ms": letter.at_ms,
+        "reason": letter.reason,
+        "entry_id": letter.entry_id,
+        "execution_id": letter.execution_id,
+        "node_id": letter.node_id,
+        "attempt": record.attempt if record else None,
+        "worker": record.worker if record else None,
+    }
+
+
+_PROBLEMS = ("corrupt_store", "store_unavailable")
+_OF_ONE = (*_PROBLEMS, "unknown_dead_letter")
+
+ROUTES = [
+    Endpoint(
+        "GET",
+        "/dead-letters",
+        list_dead_letters,
+        scope="read",
+        answers={200: DeadLetterPage},
+        problems=(*_PROBLEMS, "invalid_request"),
+        query=DeadLettersQuery,
+    ),
+    Endpoint(
+        "DELETE",
+        "/dead-letters",
+        purge_dead_letters,
+        scope="admin",
+        answers={200: DeadLettersPurged},
+        problems=_PROBLEMS,
+    ),
+    Endpoint(
+        "GET",
+        "/dead-letters/{letter_id}",
+        show_dead_letter,
+        scope="read",
+        answers={200: DeadLetterDetail},
+        problems=_OF_ONE,
+    ),
+    Endpoint(
+        "DELETE",
+        "/dead-letters/{letter_id}",
+        delete_dead_letter,
+        scope="admin",
+        answers={200: DeadLetterDeleted},
+        problems=_OF_ONE,
+    ),
+]

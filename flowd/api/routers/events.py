@@ -1,0 +1,98 @@
+"""Watch what happens, as server-sent events: in one execution, or in all."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flowd.api.event_feed import EventFeed, Subscription
+from flowd.api.event_stream import MEDIA_TYPE, EventStream
+from flowd.api.query import read_query
+from flowd.api.responses import requested_execution_id
+from flowd.api.route import Endpoint
+from flowd.errors import InvalidRequest, Problem
+from flowd.store import Store
+from flowd.store.events import EventType, Position, parse_event_id
+
+
+class EventsQuery(BaseModel):
+    types: list[EventType] = Field(
+        default=[], description="only events of these types, such as `node.failed,execution.failed`"
+    )
+    last_event_id: str = Field(default="", description="as the header `Last-Event-ID`")
+
+
+async def watch_execution(request: Request) -> Response:
+    """Watch one execution from its submission to its end, or from behind the last event you saw."""
+    execution_id = requested_execution_id(request)
+    query = read_query(request, EventsQuery)
+    types, after = frozenset(query.types), _last_event(request, query)
+    store: Store = request.app.state.store
+    feed: EventFeed = request.app.state.feed
+    # Asked for first: an end that comes later is still announced to whoever listens from now on.
+    has_ended = (await store.executions.execution_status(execution_id)).is_terminal
+    if after is None:
+        subscription = await feed.replay(execution_id, types, has_ended=has_ended)
+    else:
+        subscription = await feed.resume(after, execution_id, types, has_ended=has_ended)
+    if not has_ended:
+        return EventStream(subscription)
+    return await _rest_of_the_past(subscription, is_resumed=after is not None)
+
+
+async def watch_all(request: Request) -> Response:
+    """Watch everything from now on, or from behind the last event you saw."""
+    query = read_query(request, EventsQuery)
+    types, after = frozenset(query.types), _last_event(request, query)
+    feed: EventFeed = request.app.state.feed
+    if after is None:
+        return EventStream(await feed.follow(types=types))
+    return EventStream(await feed.resume(after, types=types))
+
+
+async def _rest_of_the_past(subscription: Subscription, *, is_resumed: bool) -> Response:
+    """A client that has seen the end is told not to come back: browsers would, for ever."""
+    first = await subscription.read(1.0)
+    if is_resumed and not first and subscription.is_over:
+        subscription.close()
+        return Response(status_code=204)
+    return EventStream(subscription, first)
+
+
+def _last_event(request: Request, query: EventsQuery) -> Position | None:
+    header = request.headers.get("last-event-id", "").strip()
+    text = header or query.last_event_id
+    position = parse_event_id(text)
+    if text and position is None:
+        path = "headers.Last-Event-ID" if header else "query.last_event_id"
+        message = f"{text[:64]!r} is not the id of an event, such as 1764000000000-0.2"
+        raise InvalidRequest([Problem(path, "invalid_value", message)])
+    return position
+
+
+_HEADERS = {"Last-Event-ID": "the id of the last event you saw; what came behind it is sent first"}
+_PROBLEMS = ("invalid_request", "store_unavailable")
+
+ROUTES = [
+    Endpoint(
+        "GET",
+        "/workflows/{execution_id}/events",
+        watch_execution,
+        scope="read",
+        answers={200: MEDIA_TYPE, 204: ""},
+        problems=("unknown_execution", *_PROBLEMS),
+        query=EventsQuery,
+        headers=_HEADERS,
+    ),
+    Endpoint(
+        "GET",
+        "/events",
+        watch_all,
+        scope="read",
+        answers={200: MEDIA_TYPE},
+        problems=_PROBLEMS,
+        query=EventsQuery,
+        headers=_HEADERS,
+    ),
+]

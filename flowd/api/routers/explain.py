@@ -1,0 +1,98 @@
+"""Why does this not run?"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flowd.api.responses import json_response, requested_execution_id
+from flowd.api.route import Endpoint
+from flowd.dag.states import ExecutionState, NodeState
+from flowd.errors import UnknownNode
+from flowd.orchestrator.observer import Observer
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeReason(_Body):
+    """`code` is stable, `message` is for people."""
+
+    code: str
+    message: str
+
+
+class NodeExplanation(_Body):
+    node_id: str
+    state: NodeState | None
+    reasons: list[NodeReason]
+
+
+class WorkflowExplanation(_Body):
+    """The nodes that are not done, those that say most first; `more` are not listed."""
+
+    execution_id: str
+    status: ExecutionState | None
+    summary: str
+    nodes: list[NodeExplanation]
+    more: int
+
+
+async def explain_workflow(request: Request) -> Response:
+    """Say why an execution has not ended, node by node."""
+    return await _explain(request, None)
+
+
+async def explain_node(request: Request) -> Response:
+    """Say why a node is not done, or how it ended."""
+    node_id = str(request.path_params["node_id"])
+    if len(node_id) > 128:
+        raise UnknownNode(requested_execution_id(request), node_id[:128])
+    return await _explain(request, node_id)
+
+
+async def _explain(request: Request, node_id: str | None) -> Response:
+    observer: Observer = request.app.state.observer
+    found = await observer.explain(requested_execution_id(request), node_id)
+    return json_response(
+        WorkflowExplanation(
+            execution_id=found.execution_id,
+            status=found.status,
+            summary=found.summary,
+            nodes=[
+                NodeExplanation(
+                    node_id=node.node_id,
+                    state=node.state,
+                    reasons=[
+                        NodeReason(code=one.code, message=one.message) for one in node.reasons
+                    ],
+                )
+                for node in found.nodes
+            ],
+            more=found.more,
+        )
+    )
+
+
+_PROBLEMS = ("unknown_execution", "corrupt_execution", "store_unavailable")
+
+ROUTES = [
+    Endpoint(
+        "GET",
+        "/workflows/{execution_id}/explain",
+        explain_workflow,
+        scope="read",
+        answers={200: WorkflowExplanation},
+        problems=_PROBLEMS,
+    ),
+    Endpoint(
+        "GET",
+        "/workflows/{execution_id}/explain/{node_id}",
+        explain_node,
+        scope="read",
+        answers={200: WorkflowExplanation},
+        problems=(*_PROBLEMS, "unknown_node"),
+    ),
+]

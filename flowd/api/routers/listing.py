@@ -1,0 +1,253 @@
+"""List executions, and look at one of them as a whole."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, get_args
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flowd.api.cursor import read_cursor, write_cursor
+from flowd.api.query import read_query
+from flowd.api.responses import json_response, requested_execution_id
+from flowd.api.route import Endpoint
+from flowd.api.schemas import CallbackDelivery
+from flowd.dag.definition import WorkflowDefinition
+from flowd.dag.graph import Plan
+from flowd.dag.states import ExecutionState
+from flowd.errors import CorruptExecution
+from flowd.orchestrator.rendering import effective_input
+from flowd.store import Store
+from flowd.store.listing import Details, ExecutionRow, Filters
+from flowd.store.redis_keys import is_execution_id
+
+LIMIT_DEFAULT = 50
+LIMIT_MAX = 1000
+# Nodes whose key is gone or damaged are counted under this word.
+CORRUPT = "CORRUPT"
+HIDDEN = "***"
+
+RowField = Literal[
+    "execution_id",
+    "name",
+    "status",
+    "nodes",
+    "submitted_ms",
+    "triggered_ms",
+    "finished_ms",
+    "duration_ms",
+    "rerun_of",
+]
+_ROW_FIELDS: tuple[RowField, ...] = get_args(RowField)
+# A plus sign that was not escaped arrives as a space.
+_SPACE_FOR_PLUS = re.compile(r" (?=\d\d:\d\d$)")
+
+
+def _read_time(text: object) -> object:
+    """Unix ms of a time, written as such or as ISO 8601; without an offset it is UTC."""
+    if not isinstance(text, str) or (text.isascii() and text.isdecimal() and len(text) <= 15):
+        return text
+    try:
+        written = _SPACE_FOR_PLUS.sub("+", text) if "T" in text else text
+        moment = datetime.fromisoformat(written)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            "write Unix milliseconds, or a time such as 2026-01-31T12:00:00Z"
+        ) from None
+
+
+Time = Annotated[
+    int,
+    BeforeValidator(_read_time),
+    WithJsonSchema({"type": "string", "examples": ["2026-01-31T12:00:00Z", "1769860800000"]}),
+]
+
+
+class ListQuery(BaseModel):
+    status: list[ExecutionState] = Field(
+        default_factory=list, description="one of these; several with commas"
+    )
+    name: str | None = Field(default=None, description="the name, or how it begins and a `*`")
+    handler: str | None = Field(default=None, description="a handler that one of its nodes has")
+    submitted_after: Time | None = Field(default=None, description="at this time or later")
+    submitted_before: Time | None = Field(default=None, description="before this time")
+    limit: int = Field(default=LIMIT_DEFAULT, ge=1, le=LIMIT_MAX)
+    cursor: str | None = Field(default=None, description="`next_cursor` of the page before")
+    fields: list[RowField] = Field(
+        default_factory=list, description="only these fields of each execution"
+    )
+
+
+class WorkflowRow(BaseModel):
+    """An execution. Null is what nothing is known of, or has not happened yet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    execution_id: str | None = None
+    name: str | None = None
+    status: ExecutionState | None = None
+    nodes: int | None = None
+    submitted_ms: int | None = None
+    triggered_ms: int | None = None
+    finished_ms: int | None = None
+    duration_ms: int | None = None
+    rerun_of: str | None = None
+
+
+class WorkflowPage(BaseModel):
+    """A page may be short, or empty, and not the last: that is the one without `next_cursor`."""
+
+    workflows: list[WorkflowRow]
+    next_cursor: str | None
+
+
+class Usage(BaseModel):
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Budget(BaseModel):
+    tokens: int
+    spent: int
+    reserved: int
+
+
+class WorkflowSummary(WorkflowRow):
+    counts: dict[str, int]
+    usage: Usage
+    budget: Budget | None
+    input: dict[str, Any] | None
+    error: str | None
+    callback: CallbackDelivery | None
+
+
+async def list_workflows(request: Request) -> Response:
+    """List executions, the newest first."""
+    query = read_query(request, ListQuery)
+    filters = Filters(
+        frozenset(query.status),
+        query.name,
+        query.handler,
+        query.submitted_after,
+        query.submitted_before,
+    )
+    store: Store = request.app.state.store
+    after = read_cursor(query.cursor, is_execution_id)
+    page = await store.listing.page(filters, query.limit, after)
+    wanted = query.fields or _ROW_FIELDS
+    return json_response(
+        WorkflowPage.model_construct(
+            workflows=[{name: getattr(row, name) for name in wanted} for row in page.rows],
+            next_cursor=write_cursor(page.next_id),
+        )
+    )
+
+
+async def show_summary(request: Request) -> Response:
+    """Show an execution with its nodes counted, what it has used, and why it failed."""
+    execution_id = requested_execution_id(request)
+    store: Store = request.app.state.store
+    row, details = await store.listing.execution(execution_id)
+    plan: Plan = await request.app.state.plans.load(execution_id, "")
+    states = await store.nodes.states(execution_id, list(plan.nodes))
+    return json_response(
+        WorkflowSummary(
+            **{name: getattr(row, name) for name in _ROW_FIELDS},
+            counts=Counter(str(state or CORRUPT) for state in states.values()),
+            usage=Usage(
+                calls=details.usage.calls,
+                prompt_tokens=details.usage.prompt,
+                completion_tokens=details.usage.completion,
+                total_tokens=details.usage.total,
+            ),
+            budget=_budget(plan, details),
+            input=await effective_input(store, plan, execution_id) or None,
+            error=details.error,
+            callback=await _callback(store, row) if plan.has_callback else None,
+        )
+    )
+
+
+def _budget(plan: Plan, details: Details) -> Budget | None:
+    if plan.budget_tokens is None:
+        return None
+    return Budget(
+        tokens=plan.budget_tokens, spent=details.usage.spent, reserved=details.usage.reserved
+    )
+
+
+async def _callback(store: Store, row: ExecutionRow) -> CallbackDelivery:
+    callback = (await _definition(store, row.execution_id)).get("callback")
+    delivery = await store.callbacks.delivery(row.execution_id)
+    return CallbackDelivery(
+        execution_id=row.execution_id,
+        url=str(callback.get("url")) if isinstance(callback, dict) else "",
+        state=delivery.state,
+        attempts=delivery.attempts,
+        next_ms=delivery.next_ms,
+        last_status=delivery.last_status,
+        last_error=delivery.last_error,
+        delivered_ms=delivery.delivered_ms,
+    )
+
+
+async def show_definition(request: Request) -> Response:
+    """Show the workflow as it was submitted; a secret that was written into it is hidden."""
+    execution_id = requested_execution_id(request)
+    store: Store = request.app.state.store
+    await store.executions.execution_status(execution_id)
+    definition = await _definition(store, execution_id)
+    callback = definition.get("callback")
+    if isinstance(callback, dict) and isinstance(callback.get("secret"), str):
+        definition["callback"] = {**callback, "secret": HIDDEN}
+    return Response(orjson.dumps(definition), media_type="application/json")
+
+
+async def _definition(store: Store, execution_id: str) -> dict[str, Any]:
+    """The stored definition. Raises UnknownExecution, or CorruptExecution when it is none."""
+    try:
+        definition = orjson.loads(await store.executions.definition(execution_id))
+    except ValueError as error:
+        raise CorruptExecution(execution_id, f"its definition is broken: {error}") from error
+    if not isinstance(definition, dict):
+        raise CorruptExecution(execution_id, "its definition is broken: it is no object")
+    return definition
+
+
+_PROBLEMS = ("unknown_execution", "corrupt_execution", "store_unavailable")
+
+ROUTES = [
+    Endpoint(
+        "GET",
+        "/workflows",
+        list_workflows,
+        scope="read",
+        answers={200: WorkflowPage},
+        problems=("invalid_request", "corrupt_store", "store_unavailable"),
+        query=ListQuery,
+    ),
+    Endpoint(
+        "GET",
+        "/workflows/{execution_id}/summary",
+        show_summary,
+        scope="read",
+        answers={200: WorkflowSummary},
+        problems=_PROBLEMS,
+    ),
+    Endpoint(
+        "GET",
+        "/workflows/{execution_id}/definition",
+        show_definition,
+        scope="read",
+        answers={200: WorkflowDefinition},
+        problems=_PROBLEMS,
+    ),
+]

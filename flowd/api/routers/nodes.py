@@ -1,0 +1,269 @@
+"""Look at the nodes of an execution: a page of them, one of them, and all along the clock."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flowd.api.cursor import read_cursor, write_cursor
+from flowd.api.query import read_query
+from flowd.api.responses import json_response, requested_execution_id
+from flowd.api.route import Endpoint
+from flowd.dag.graph import Plan, PlannedNode
+from flowd.dag.states import ExecutionState, NodeState
+from flowd.errors import CorruptExecution, UnknownNode
+from flowd.orchestrator.rendering import rendered_config
+from flowd.store import Store
+from flowd.store.attempt_records import AttemptRecord
+from flowd.store.executions import NODES_PER_CALL_MAX, slices
+from flowd.store.nodes import NodeRow
+
+LIMIT_DEFAULT = 100
+LIMIT_MAX = 1000
+TIMELINE_MAX = 20_000
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Node(_Body):
+    """`attempt` and what follows are of its newest attempt; null is what is not known yet."""
+
+    node_id: str
+    handler: str
+    state: NodeState | None
+    attempt: int | None
+    worker: str | None
+    queued_ms: int | None
+    started_ms: int | None
+    finished_ms: int | None
+    duration_ms: int | None
+    error: str | None
+
+
+class NodePage(_Body):
+    execution_id: str
+    nodes: list[Node]
+    next_cursor: str | None
+
+
+class NodeRetry(_Body):
+    failures: int
+    max_attempts: int
+    due_ms: int | None
+
+
+class NodeDetail(Node):
+    """`rendered_config` is what its handler gets, null until all it reads is there."""
+
+    dependencies: list[str]
+    dependents: list[str]
+    config: dict[str, Any]
+    rendered_config: dict[str, Any] | None
+    output: Any
+    retry: NodeRetry | None
+
+
+class TimelineNode(_Body):
+    node_id: str
+    state: NodeState | None
+    attempt: int | None
+    worker: str | None
+    queued_ms: int | None
+    started_ms: int | None
+    finished_ms: int | None
+
+
+class Timeline(_Body):
+    """The nodes that were queued at least once; `more` of them are not listed."""
+
+    execution_id: str
+    status: ExecutionState
+    triggered_ms: int | None
+    finished_ms: int | None
+    nodes: list[TimelineNode]
+    more: int
+
+
+class NodesQuery(BaseModel):
+    state: list[NodeState] = Field(
+        default_factory=list, description="in one of these; several with commas"
+    )
+    limit: int = Field(default=LIMIT_DEFAULT, ge=1, le=LIMIT_MAX)
+    cursor: str | None = Field(default=None, description="`next_cursor` of the page before")
+
+
+async def list_nodes(request: Request) -> Response:
+    """List the nodes of an execution in the order of its definition."""
+    execution_id = requested_execution_id(request)
+    query = read_query(request, NodesQuery)
+    store, plan = await _store_and_plan(request, execution_id)
+    after = read_cursor(query.cursor, plan.nodes.__contains__)
+    node_ids = list(plan.nodes)
+    begin = node_ids.index(after) + 1 if after is not None else 0
+    states, next_id = await _page(store, execution_id, node_ids[begin:], query)
+    rows = await store.nodes.rows(execution_id, states)
+    return json_response(
+        NodePage(
+            execution_id=execution_id,
+            nodes=[Node(**_fields(row, plan.nodes[row.node_id])) for row in rows],
+            next_cursor=write_cursor(next_id),
+        )
+    )
+
+
+async def _page(
+    store: Store, execution_id: str, node_ids: list[str], query: NodesQuery
+) -> tuple[dict[str, NodeState | None], str | None]:
+    """The first of these nodes that pass, and the last of them if there may be more."""
+    wanted, found = set(query.state), dict[str, NodeState | None]()
+    for some in slices(node_ids, NODES_PER_CALL_MAX if wanted else query.limit + 1):
+        states = await store.nodes.states(execution_id, some)
+        passing = {one: state for one, state in states.items() if not wanted or state in wanted}
+        room = query.limit - len(found)
+        found.update(islice(passing.items(), room))
+        if len(passing) > room:
+            return found, list(found)[-1]
+    return found, None
+
+
+async def show_node(request: Request) -> Response:
+    """Show one node with its config, as written and as its handler gets it, and its output."""
+    execution_id = requested_execution_id(request)
+    node_id = str(request.path_params["node_id"])
+    store, plan = await _store_and_plan(request, execution_id)
+    if node_id not in plan.nodes:
+        raise UnknownNode(execution_id, node_id[:128])
+    node = plan.nodes[node_id]
+    (row,) = await store.nodes.rows(execution_id, await store.nodes.states(execution_id, [node_id]))
+    outputs = await store.nodes.outputs(execution_id, [node_id])
+    config = await _written_config(store, execution_id, node_id)
+    return json_response(
+        NodeDetail(
+            **_fields(row, node),
+            dependencies=list(node.dependencies),
+            dependents=[*node.opens, *(one for one, _ in node.joins)],
+            config=config,
+            rendered_config=await rendered_config(store, plan, execution_id, config),
+            output=outputs.get(node_id) if row.state is NodeState.COMPLETED else None,
+            retry=await _retry(store, execution_id, node),
+        )
+    )
+
+
+async def _written_config(store: Store, execution_id: str, node_id: str) -> dict[str, Any]:
+    try:
+        definition = orjson.loads(await store.executions.definition(execution_id))
+        written: dict[str, Any] = next(
+            node["config"] for node in definition["dag"]["nodes"] if node["id"] == node_id
+        )
+    except (ValueError, TypeError, KeyError, StopIteration) as error:
+        raise CorruptExecution(execution_id, f"its definition is broken: {error}") from error
+    return written
+
+
+async def _retry(store: Store, execution_id: str, node: PlannedNode) -> NodeRetry | None:
+    standing = (await store.nodes.retries(execution_id, [node.id])).get(node.id)
+    if standing is None:
+        return None
+    attempts = (node.retry or {}).get("max_attempts", store.nodes.default_policy.max_attempts)
+    return NodeRetry(failures=standing.failures, max_attempts=attempts, due_ms=standing.due_ms)
+
+
+async def show_timeline(request: Request) -> Response:
+    """Show when each node ran and where, in the order of their starts."""
+    execution_id = requested_execution_id(request)
+    store: Store = request.app.state.store
+    execution, _ = await store.listing.execution(execution_id)
+    plan = await request.app.state.plans.load(execution_id, "")
+    states = await store.nodes.states(execution_id, list(plan.nodes))
+    records = await store.nodes.records(execution_id, list(plan.nodes))
+    begun = [(one, record) for one, record in records.items() if record is not None]
+    begun.sort(key=lambda pair: _start(pair[1]))
+    nodes = [
+        TimelineNode(
+            node_id=node_id,
+            state=states[node_id],
+            attempt=record.attempt,
+            worker=record.worker,
+            queued_ms=record.queued_ms,
+            started_ms=record.started_ms,
+            finished_ms=record.finished_ms,
+        )
+        for node_id, record in begun[:TIMELINE_MAX]
+    ]
+    return json_response(
+        Timeline.model_construct(
+            execution_id=execution_id,
+            status=execution.status,
+            triggered_ms=execution.triggered_ms,
+            finished_ms=execution.finished_ms,
+            nodes=nodes,
+            more=len(begun) - len(nodes),
+        )
+    )
+
+
+def _start(record: AttemptRecord) -> tuple[bool, int]:
+    """Those that have not started go last, by when they were queued."""
+    at_ms = record.queued_ms if record.started_ms is None else record.started_ms
+    return record.started_ms is None, at_ms or 0
+
+
+async def _store_and_plan(request: Request, execution_id: str) -> tuple[Store, Plan]:
+    store: Store = request.app.state.store
+    await store.executions.execution_status(execution_id)
+    return store, await request.app.state.plans.load(execution_id, "")
+
+
+def _fields(row: NodeRow, node: PlannedNode) -> dict[str, Any]:
+    record = row.record
+    return {
+        "node_id": row.node_id,
+        "handler": node.handler,
+        "state": row.state,
+        "attempt": record.attempt,
+        "worker": record.worker,
+        "queued_ms": record.queued_ms,
+        "started_ms": record.started_ms,
+        "finished_ms": record.finished_ms,
+        "duration_ms": record.ran_ms,
+        "error": row.error,
+    }
+
+
+_PROBLEMS = ("unknown_execution", "corrupt_execution", "store_unavailable")
+
+ROUTES = [
+    Endpoint(
+        "GET",
+        "/workflows/{execution_id}/nodes",
+        list_nodes,
+        scope="read",
+        answers={200: NodePage},
+        problems=(*_PROBLEMS, "invalid_request"),
+        query=NodesQuery,
+    ),
+    Endpoint(
+        "GET",
+        "/workflows/{execution_id}/nodes/{node_id}",
+        show_node,
+        scope="read",
+        answers={200: NodeDetail},
+        problems=(*_PROBLEMS, "unknown_node"),
+    ),
+    Endpoint(
+        "GET",
+        "/workflows/{execution_id}/timeline",
+        show_timeline,
+        scope="read",
+        answers={200: Timeline},
+        problems=_PROBLEMS,
+    ),
+]

@@ -1,0 +1,61 @@
+"""For those who operate flowd: is it alive, is it ready, and what does it measure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flowd.api import readiness, supervisor_status
+from flowd.api.problems import problem_response, summarize
+from flowd.api.responses import json_response
+from flowd.api.route import Endpoint
+from flowd.api.schemas import Health, Readiness
+
+MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def show_liveness(_request: Request) -> Response:
+    """Say that this process answers; it asks nobody else."""
+    return json_response(Health(status="ok"))
+
+
+async def show_readiness(request: Request) -> Response:
+    """Say whether work can be taken and done: Redis takes writes, and a scheduler ticks."""
+    checks, problems = await readiness.check(request.app.state.store)
+    if problems:
+        return problem_response("not_ready", summarize(problems), problems)
+    return json_response(Readiness(status="ok", checks=checks))
+
+
+async def show_measurements(request: Request) -> Response:
+    """Measure everything, as text for Prometheus."""
+    # Imported at the first scrape: most APIs are never asked.
+    from flowd.api.measurements import measurements_text
+
+    state = request.app.state
+    snapshot = await state.store.metrics.snapshot()
+    processes = await supervisor_status.processes(state.control_socket)
+    return Response(measurements_text(snapshot, processes), media_type=MEDIA_TYPE)
+
+
+ROUTES = [
+    Endpoint("GET", "/livez", show_liveness, scope="public", answers={200: Health}),
+    Endpoint(
+        "GET",
+        "/readyz",
+        show_readiness,
+        scope="public",
+        answers={200: Readiness},
+        problems=("not_ready",),
+    ),
+    Endpoint(
+        "GET",
+        "/metrics",
+        show_measurements,
+        scope="read",
+        answers={200: MEDIA_TYPE},
+        problems=("store_unavailable",),
+    ),
+]

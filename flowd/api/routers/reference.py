@@ -1,0 +1,50 @@
+"""The API described: for programs as OpenAPI, for people as a page."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flowd.api.route import Endpoint
+
+OPENAPI_TYPE: Final = "application/json"
+PAGE_TYPE: Final = "text/html; charset=utf-8"
+
+
+async def show_openapi(request: Request) -> Response:
+    """Describe this API in OpenAPI 3.1."""
+    return Response(_openapi(request), media_type=OPENAPI_TYPE)
+
+
+async def show_page(request: Request) -> Response:
+    """Describe this API on a page; it loads nothing from anywhere."""
+    import orjson
+
+    from flowd.api.reference_page import CONTENT_SECURITY_POLICY, reference_page
+
+    headers = {
+        "content-security-policy": CONTENT_SECURITY_POLICY,
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+    }
+    page = reference_page(orjson.loads(_openapi(request)))
+    return Response(page, headers=headers, media_type=PAGE_TYPE)
+
+
+def _openapi(request: Request) -> bytes:
+    """Made at the first request: most APIs are never asked."""
+    state = request.app.state
+    if not hasattr(state, "openapi"):
+        from flowd.api.openapi import openapi_json
+
+        state.openapi = openapi_json(request.app.routes)
+    document: bytes = state.openapi
+    return document
+
+
+ROUTES = [
+    Endpoint("GET", "/openapi.json", show_openapi, scope="public", answers={200: OPENAPI_TYPE}),
+    Endpoint("GET", "/docs", show_page, scope="public", answers={200: PAGE_TYPE}),
+]

@@ -1,0 +1,119 @@
+"""`flowd token`: make, list and revoke the tokens that open the API."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from flowd.cli.options import config_option, data_dir_option, settings_of
+from flowd.tokens import SCOPES, TOKENS_MAX, Token, change_tokens, new_token, read_tokens
+
+_DAY_MS = 86_400_000
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke the tokens that open the API.
+
+    Once there is a token, every request needs one. A running flowd notices within a second.
+    """
+
+
+@token.command()
+@config_option
+@data_dir_option
+@click.option("--name", required=True, help="Who uses it; it stands in the log.")
+@click.option("--scope", required=True, type=click.Choice(SCOPES), help="What it may do.")
+@click.option("--expires-days", type=click.FloatRange(min=0, min_open=True, max=36500))
+def create(
+    config: Path | None, data_dir: str | None, name: str, scope: str, expires_days: float | None
+) -> None:
+    """Make a token and print it; it cannot be shown again.
+
+    `read` looks at everything, `trigger` also submits, starts and holds up, `admin` also deletes.
+    """
+    if not _NAME.fullmatch(name):
+        raise click.UsageError("a name has letters, digits, `_`, `.`, `@` and `-`, at most 64")
+    now_ms = time.time_ns() // 1_000_000
+    expires_ms = None if expires_days is None else now_ms + int(expires_days * _DAY_MS)
+    made, text = new_token(name, scope, expires_ms=expires_ms)
+
+    def add(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
+        if any(name in (one.name, one.id) for one in tokens):
+            raise click.ClickException(f"there is a token {name!r} already; revoke it first")
+        if len(tokens) >= TOKENS_MAX:
+            raise click.ClickException(f"there are {TOKENS_MAX:,} tokens; revoke some first")
+        return (*tokens, made)
+
+    change_tokens(_data_dir(config, data_dir), add)
+    if sys.stdout.isatty():
+        click.echo("Keep it now, it cannot be shown again:", err=True)
+    click.echo(text)
+
+
+@token.command("list")
+@config_option
+@data_dir_option
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+def show(config: Path | None, data_dir: str | None, output: str) -> None:
+    """List the tokens; of each only who has it and what it may do."""
+    tokens = read_tokens(_data_dir(config, data_dir)) or ()
+    if output == "json":
+        click.echo(json.dumps([_record(one) for one in tokens], indent=2))
+        return
+    rows = [("ID", "NAME", "SCOPE", "CREATED", "EXPIRES")]
+    rows += [(one.id, one.name, one.scope, _day(one.created_ms), _end(one)) for one in tokens]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+@token.command()
+@config_option
+@data_dir_option
+@click.argument("name_or_id")
+def revoke(config: Path | None, data_dir: str | None, name_or_id: str) -> None:
+    """Revoke a token: requests with it are refused from then on."""
+
+    def remove(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
+        left = tuple(one for one in tokens if name_or_id not in (one.name, one.id))
+        if len(left) == len(tokens):
+            raise click.ClickException(f"there is no token {name_or_id!r}; see `flowd token list`")
+        return left
+
+    left = change_tokens(_data_dir(config, data_dir), remove)
+    click.echo(f"revoked {name_or_id}", err=True)
+    if not left:
+        click.echo("no token is left: every request is refused until you make one", err=True)
+
+
+def _data_dir(config: Path | None, data_dir: str | None) -> Path:
+    return settings_of(config, redis__data_dir=data_dir).redis.data_dir
+
+
+def _record(one: Token) -> dict[str, object]:
+    return {
+        "id": one.id,
+        "name": one.name,
+        "scope": one.scope,
+        "created_ms": one.created_ms,
+        "expires_ms": one.expires_ms,
+    }
+
+
+def _day(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%MZ")
+
+
+def _end(one: Token) -> str:
+    if one.expires_ms is None:
+        return "never"
+    has_expired = one.has_expired(time.time_ns() // 1_000_000)
+    return f"{_day(one.expires_ms)} (over)" if has_expired else _day(one.expires_ms)

@@ -1,0 +1,208 @@
+"""Tell those who asked for it that an execution has ended: signed, and repeated until it is heard.
+
+A receiver may hear of one execution twice (a reply can be lost), always under the same key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from flowd.errors import (
+    CorruptExecution,
+    Fail,
+    HandlerFailed,
+    StoreError,
+    StoreUnavailable,
+    UnknownExecution,
+)
+from flowd.log import get_logger
+from flowd.store import Store
+from flowd.store.callbacks import CallbackState, DueCallback
+from flowd.store.executions import now_ms
+
+if TYPE_CHECKING:
+    from flowd.outgoing.http_client import HttpClient
+
+log = get_logger(__name__)
+
+AT_ONCE_MAX: Final = 16
+ATTEMPTS_MAX: Final = 12
+PAUSE_S: Final = 1.0
+PAUSE_S_MAX: Final = 600.0
+DEADLINE_S: Final = 10.0
+# An attempt nobody has written down the end of belongs to a scheduler that died.
+REPEAT_AFTER_MS: Final = 30_000
+LOOK_EVERY_S: Final = 1.0
+ERROR_CHARS_MAX: Final = 300
+SETTING: Final = "[callbacks] allow"
+
+# What a definition has as its secret -> the text that signs. Raises Fail when there is none.
+ResolveSecret = Callable[[Any], str]
+
+
+def sign(secret: str, body: bytes, now_s: int) -> str:
+    """`t=<time>,v1=<HMAC-SHA256 of "<time>.<body>">`: the time is signed against replays."""
+    signed = b"%d." % now_s + body
+    digest = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+    return f"t={now_s},v1={digest}"
+
+
+def pause_s(attempt: int) -> float:
+    """Between this failed attempt and the next: 1 s, and each time twice as long."""
+    return float(min(PAUSE_S_MAX, PAUSE_S * 2 ** min(attempt - 1, 20)))
+
+
+class Deliverer:
+    """`start` beside the scheduler's ticks: a receiver that is slow must not delay them."""
+
+    def __init__(self, store: Store, allow: tuple[str, ...], resolve_secret: ResolveSecret) -> None:
+        self._store = store
+        self._allow = allow
+        self._resolve_secret = resolve_secret
+        self._http: HttpClient | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    def start(self, on_end: Callable[[], None]) -> None:
+        """`on_end` is called when it cannot go on, which is a defect; `stop` raises what it was."""
+        self._running = asyncio.create_task(self._run())
+        self._running.add_done_callback(lambda _: on_end())
+
+    async def stop(self) -> None:
+        """Break off what is under way: it is tried again, by any scheduler."""
+        tasks = [*self._calls, *([self._running] if self._running else [])]
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        if self._http is not None:
+            await self._http.close()
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+
+    async def _run(self) -> None:
+        is_refused = False
+        while True:
+            self._wake.clear()
+            rest_s = LOOK_EVERY_S
+            try:
+                rest_s = await self.deliver_due()
+                is_refused = False
+            except StoreError as error:
+                # That Redis is away, the scheduler says in the log.
+                if not is_refused and not isinstance(error, StoreUnavailable):
+                    log.error("callback.failed", reason=str(error))
+                    is_refused = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rest_s):
+                    await self._wake.wait()
+
+    async def deliver_due(self) -> float:
+        """Begin what is due, as far as there is room; seconds to rest until there may be more."""
+        room = AT_ONCE_MAX - len(self._calls)
+        if room <= 0:
+            return LOOK_EVERY_S
+        due, next_ms = await self._store.callbacks.claim(room, repeat_after_ms=REPEAT_AFTER_MS)
+        for one in due:
+            call = asyncio.create_task(self._deliver(one))
+            self._calls.add(call)
+            call.add_done_callback(self._note_end)
+        if next_ms is None:
+            return LOOK_EVERY_S
+        return min(LOOK_EVERY_S, max(0.01, (next_ms - now_ms()) / 1000))
+
+    def _note_end(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled() and (error := call.exception()) is not None:
+            log.error("callback.failed", error=error)
+        self._wake.set()
+
+    async def _deliver(self, due: DueCallback) -> None:
+        status_code: int | None = None
+        error, is_final = "", False
+        try:
+            if due.attempt > ATTEMPTS_MAX:
+                raise Fail("every attempt was broken off")
+            status_code = await self._call(due)
+            if not 200 <= status_code <= 299:
+                error = f"answered {status_code}"
+        except StoreUnavailable:
+            # Nothing was sent. The claim runs out, and it is tried again.
+            return
+        except (Fail, CorruptExecution, UnknownExecution) as refused:
+            error, is_final = str(refused), True
+        except (HandlerFailed, StoreError) as failed:
+            error = str(failed)
+        await self._settle(due, status_code, error, is_final=is_final)
+
+    async def _settle(
+        self, due: DueCallback, status_code: int | None, error: str, *, is_final: bool
+    ) -> None:
+        state, next_ms = CallbackState.DELIVERED, None
+        if error and (is_final or due.attempt >= ATTEMPTS_MAX):
+            state = CallbackState.FAILED
+        elif error:
+            state, next_ms = CallbackState.PENDING, now_ms() + int(pause_s(due.attempt) * 1000)
+        try:
+            await self._store.callbacks.settle(
+                due,
+                state,
+                next_ms=next_ms,
+                status_code=status_code,
+                error=error[:ERROR_CHARS_MAX],
+            )
+        except StoreError:
+            return
+        if state is CallbackState.FAILED:
+            log.error("callback.failed", execution_id=due.execution_id, reason=error)
+
+    async def _call(self, due: DueCallback) -> int:
+        """The status code of the answer. Raises HandlerFailed for none, Fail for a call that is
+        not allowed, and what the store raises.
+        """
+        from flowd.outgoing.http_client import Call, parse_url
+
+        execution_id = due.execution_id
+        executions = self._store.executions
+        try:
+            definition = orjson.loads(await executions.definition(execution_id))
+            callback = definition["callback"]
+            url = parse_url(str(callback["url"]), source="callback.url")
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptExecution(execution_id, f"its callback is broken: {error}") from error
+        body = orjson.dumps(
+            {
+                "execution_id": execution_id,
+                "name": definition.get("name"),
+                "status": await executions.execution_status(execution_id),
+                "finished_ms": await self._store.callbacks.finished_ms(execution_id),
+            }
+        )
+        headers = {
+            "content-type": "application/json",
+            "idempotency-key": execution_id,
+            "x-flowd-delivery": execution_id,
+        }
+        if callback.get("secret") is not None:
+            secret = self._resolve_secret(callback["secret"])
+            headers["x-flowd-signature"] = sign(secret, body, int(time.time()))
+        call = Call("POST", url, headers, body, DEADLINE_S, is_expected=lambda _status: True)
+        return (await self._client().send(call)).status_code
+
+    def _client(self) -> HttpClient:
+        if self._http is None:
+            # Imported at the first callback: most schedulers never call anybody.
+            from flowd.outgoing.guarded_transport import Gate
+            from flowd.outgoing.http_client import HttpClient
+
+            self._http = HttpClient(Gate(self._allow, setting=SETTING))
+        return self._http

@@ -1,0 +1,48 @@
+"""A node's config as its handler would get it: templates filled in, secrets still by their names."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from flowd.dag.graph import Plan
+from flowd.dag.states import NodeState
+from flowd.dag.templating import INPUT, OPENING, CompiledConfig
+from flowd.errors import TemplateError
+from flowd.store import Store
+
+# A template may put the same output in many times; beyond this nothing is rendered for a reader.
+RENDERED_BYTES_MAX: Final = 4 * 1024 * 1024
+
+
+async def rendered_config(
+    store: Store, plan: Plan, execution_id: str, config: dict[str, Any]
+) -> dict[str, Any] | None:
+    """None while a node it reads is not COMPLETED, and when it cannot be rendered or is too large."""
+    compiled = CompiledConfig(config)
+    try:
+        wanted = [one for one in compiled.inputs if one in plan.nodes]
+    except TemplateError:
+        return None
+    states = await store.nodes.states(execution_id, wanted)
+    if any(state is not NodeState.COMPLETED for state in states.values()):
+        return None
+    outputs: dict[str, Any] = {}
+    size = sum(await store.nodes.output_sizes(execution_id, wanted))
+    if INPUT in compiled.inputs and INPUT not in plan.nodes:
+        outputs[INPUT] = await effective_input(store, plan, execution_id)
+        size += len(orjson.dumps(outputs[INPUT]))
+    if size * orjson.dumps(config).count(OPENING.encode()) > RENDERED_BYTES_MAX:
+        return None
+    outputs |= await store.nodes.outputs(execution_id, wanted)
+    try:
+        return compiled.render(outputs)
+    except TemplateError:
+        return None
+
+
+async def effective_input(store: Store, plan: Plan, execution_id: str) -> dict[str, Any]:
+    """What templates read as `input`: what the trigger gave, over the workflow's own."""
+    given = await store.listing.given_input(execution_id)
+    return {**plan.default_input, **(given if isinstance(given, dict) else {})}

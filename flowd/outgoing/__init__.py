@@ -1,0 +1,1 @@
+"""Calls to the world, under the destination policy."""

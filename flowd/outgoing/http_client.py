@@ -1,0 +1,332 @@
+"""The one way handlers speak HTTP: a pooled client with a deadline and a bounded answer.
+
+Every failure becomes a HandlerFailed that names the address without its query and password,
+because error texts are stored and shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import httpx2
+import orjson
+
+from flowd import __version__
+from flowd.destinations import Destination
+from flowd.errors import Fail, HandlerFailed, Retry
+from flowd.outgoing.guarded_transport import Gate, GuardedTransport
+
+CONNECT_TIMEOUT_S = 10.0
+ANSWER_MAX_BYTES = 10 * 1024 * 1024
+REDIRECTS_MAX = 5
+# A server that asks for more than a day has no idea, or means harm.
+RETRY_AFTER_MAX_S = 86400.0
+# As much of a refusal as an error text can show.
+REFUSAL_MAX_BYTES = 500
+SHOWN_URL_MAX_CHARS = 200
+
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+_AUTHORITY = re.compile(r"[^/?#]*//[^/?#]*")
+
+
+def is_success(status_code: int) -> bool:
+    return 200 <= status_code <= 299
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request and what is made of its answer.
+
+    `deadline_s` is for all of it, however slowly the answer drips; `answer_max_bytes` counts after
+    decompression; an answer whose status is not `is_expected` is a failure.
+    """
+
+    method: str
+    url: httpx2.URL
+    headers: Mapping[str, str]
+    content: bytes | None
+    deadline_s: float
+    answer_max_bytes: int = ANSWER_MAX_BYTES
+    is_expected: Callable[[int], bool] = field(default=is_success)
+    follow_redirects: bool = False
+    # The hosts that may be sent what is in this call; None is any that the gate lets through.
+    only: tuple[Destination, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An expected answer, decompressed. `content_type` is lower case and without parameters."""
+
+    status_code: int
+    content_type: str
+    charset: str
+    body: bytes
+
+    @property
+    def is_json(self) -> bool:
+        return self.content_type == "application/json" or self.content_type.endswith("+json")
+
+
+class HttpClient:
+    """Keeps connections open between calls. One per worker process and gate: a connection that one
+    gate let through must not serve calls that another would refuse.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        # Executions share this client, so no cookie may pass from one to another.
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        # The worker's slots bound the connections in use. A limit here would only turn a busy
+        # worker into failed nodes.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
+        self._client = httpx2.AsyncClient(
+            cookies=no_cookies,
+            transport=GuardedTransport(gate, limits),
+            timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
+            headers={"user-agent": f"flowd/{__version__}"},
+            follow_redirects=False,
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def send(self, call: Call) -> Answer:
+        """Send one request and read its whole answer.
+
+        Raises HandlerFailed when no expected answer came: as Retry where the server is overloaded
+        or broken, with the pause it asked for, and as Fail where the call is not allowed.
+        """
+        place = f"{call.method} {shown(call.url)}"
+        try:
+            async with asyncio.timeout(call.deadline_s):
+                return await self._exchange(call)
+        except TimeoutError:
+            reason = f"no complete answer within {call.deadline_s:g} s"
+            kinds = frozenset({"timeout"})
+        except (httpx2.LocalProtocolError, UnicodeError):
+            # Their texts quote the header, which may be a key.
+            raise Fail(
+                f"{place}: the request cannot be sent: a header holds a character HTTP does not allow"
+            ) from None
+        except httpx2.HTTPError as error:
+            reason, kinds = _reason(error), frozenset({"connection"})
+        except Retry as error:
+            raise Retry(f"{place}: {error}", after_s=error.after_s, kinds=error.kinds) from None
+        except Fail as error:
+            raise Fail(f"{place}: {error}") from None
+        except HandlerFailed as error:
+            reason, kinds = str(error), error.kinds
+        raise HandlerFailed(f"{place}: {reason}", kinds=kinds)
+
+    async def _exchange(self, call: Call) -> Answer:
+        request = self._client.build_request(
+            call.method, call.url, headers=call.headers, content=call.content
+        )
+        for _ in range(REDIRECTS_MAX + 1):
+            _check_bound(request.url, call.only)
+            response = await self._client.send(request, stream=True)
+            try:
+                following = response.next_request if call.follow_redirects else None
+                if following is None or call.is_expected(response.status_code):
+                    return await _answer(response, call)
+            finally:
+                await response.aclose()
+            if following.url.origin != request.url.origin:
+                _drop_headers(following, call)
+            request = following
+        raise HandlerFailed(f"redirected more than {REDIRECTS_MAX} times")
+
+
+async def _answer(response: httpx2.Response, call: Call) -> Answer:
+    if not call.is_expected(response.status_code):
+        raise await _refusal(response, call.follow_redirects)
+    body = await _read(response, call.answer_max_bytes)
+    if len(body) > call.answer_max_bytes:
+        raise HandlerFailed(f"the answer is larger than {_size(call.answer_max_bytes)}")
+    return Answer(
+        status_code=response.status_code,
+        content_type=response.headers.get("content-type", "").split(";")[0].strip().lower(),
+        charset=response.encoding or "utf-8",
+        body=body,
+    )
+
+
+def _check_bound(url: httpx2.URL, only: tuple[Destination, ...] | None) -> None:
+    if only is None:
+        return
+    port = url.port or (443 if url.scheme == "https" else 80)
+    if not any(one.covers(url.host, port) for one in only):
+        raise Fail(f"a secret of this call is bound to other hosts than {url.host}")
+
+
+def _drop_headers(following: httpx2.Request, call: Call) -> None:
+    """Any header of a config may be a key; it was meant for the first host and no other."""
+    for name in call.headers:
+        if name.lower() != "content-type":
+            following.headers.pop(name, None)
+
+
+def parse_url(text: str, *, source: str) -> httpx2.URL:
+    """The url to send, percent-encoded. Rendered text may hold anything; only the host must not.
+
+    A space, a line break or a lone percent sign after the host travels encoded. What is already
+    encoded stays as it is. Raises HandlerFailed naming `source`, where the url was written.
+    """
+    authority = _AUTHORITY.match(text)
+    start = authority.end() if authority else 0
+    rest = _STRAY_PERCENT.sub("%25", text[start:])
+    rest = _CONTROL_CHARACTER.sub(lambda found: f"%{ord(found[0]):02X}", rest)
+    try:
+        url = httpx2.URL(text[:start] + rest)
+    except (httpx2.InvalidURL, UnicodeError) as error:
+        raise HandlerFailed(f"{source} is not a url: {_lower_first(str(error))}") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise HandlerFailed(f"{source} must begin with http:// or https:// and name a host")
+    return url
+
+
+def place_of(url: httpx2.URL) -> str:
+    """Host and port of a url, as an allow list has them."""
+    port = url.port or (443 if url.scheme == "https" else 80)
+    host = url.raw_host.decode("ascii")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_body(answer: Answer) -> Any:
+    """Parsed JSON when the answer says it is JSON, else text. Raises HandlerFailed for neither."""
+    if not answer.body:
+        return ""
+    if answer.is_json:
+        return _parse_json(answer)
+    if not answer.content_type:
+        try:
+            return orjson.loads(answer.body)
+        except orjson.JSONDecodeError:
+            return _parse_text(answer)
+    return _parse_text(answer)
+
+
+def excerpt(body: bytes) -> str:
+    """The first bytes of an answer on one line, for an error text."""
+    text = " ".join(body[:REFUSAL_MAX_BYTES].decode("utf-8", "replace").split())
+    return text[:200] or "(empty)"
+
+
+def shown(url: httpx2.URL) -> str:
+    """The url without user name, password, query and fragment."""
+    bare = url.copy_with(userinfo=b"", query=None, fragment=None)
+    text = str(bare)
+    return text if len(text) <= SHOWN_URL_MAX_CHARS else text[:SHOWN_URL_MAX_CHARS] + "..."
+
+
+def _parse_json(answer: Answer) -> Any:
+    try:
+        return orjson.loads(answer.body)
+    except orjson.JSONDecodeError as error:
+        raise HandlerFailed(
+            f"answered {answer.status_code} with {answer.content_type} that is not JSON "
+            f"({error}): {excerpt(answer.body)}"
+        ) from None
+
+
+def _parse_text(answer: Answer) -> str:
+    # Old pages often lie about their charset, so text is taken as well as can be. Anything else
+    # that does not decode is not text at all, and a mangled copy of it would help nobody.
+    is_text = answer.content_type.startswith("text/")
+    try:
+        return answer.body.decode(answer.charset, "replace" if is_text else "strict")
+    except UnicodeDecodeError:
+        kind = answer.content_type or "an unnamed type"
+        raise HandlerFailed(
+            f"answered {answer.status_code} with {len(answer.body)} bytes of {kind}, "
+            "which is neither JSON nor text"
+        ) from None
+
+
+async def _read(response: httpx2.Response, bytes_max: int) -> bytes:
+    """The body, or a little more than `bytes_max` of it when it is larger."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > bytes_max:
+            break
+    return bytes(body)
+
+
+async def _refusal(response: httpx2.Response, follow_redirects: bool) -> HandlerFailed:
+    """What the answer says about itself, as the error it stands for."""
+    status = response.status_code
+    text = f"answered {status}"
+    kinds = frozenset({"status", str(status), f"{status // 100}xx"})
+    if response.has_redirect_location and not follow_redirects:
+        text += f", a redirect{_target(response)}; redirects are not followed"
+        return HandlerFailed(text, kinds=kinds)
+    text = f"{text}: {excerpt(await _read(response, REFUSAL_MAX_BYTES))}"
+    if status == 429 or status >= 500:
+        after_s = _retry_after_s(response.headers.get("retry-after", ""))
+        return Retry(text, after_s=after_s, kinds=kinds)
+    return HandlerFailed(text, kinds=kinds)
+
+
+def _retry_after_s(value: str) -> float | None:
+    """RFC 9110: a number of seconds or a date; None when it is neither."""
+    if re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
+        return min(float(value), RETRY_AFTER_MAX_S)
+    try:
+        seconds = parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(0.0, seconds), RETRY_AFTER_MAX_S)
+
+
+def _size(bytes_max: int) -> str:
+    mebibytes = bytes_max / (1024 * 1024)
+    return f"{mebibytes:g} MiB" if mebibytes >= 0.01 else f"{bytes_max} bytes"
+
+
+def _target(response: httpx2.Response) -> str:
+    try:
+        return f" to {shown(response.url.join(response.headers['location']))}"
+    except (httpx2.InvalidURL, UnicodeError):
+        return ""
+
+
+def _reason(error: httpx2.HTTPError) -> str:
+    if isinstance(error, httpx2.ConnectTimeout):
+        return f"no connection within {CONNECT_TIMEOUT_S:g} s"
+    cause = _lower_first(_root_cause(error))
+    if isinstance(error, httpx2.ConnectError):
+        return f"cannot connect: {cause}"
+    if isinstance(error, httpx2.DecodingError):
+        return f"the answer cannot be decompressed: {cause}"
+    return f"the connection broke: {cause}"
+
+
+def _root_cause(error: BaseException) -> str:
+    """The operating system's own words where there are any, else the error's."""
+    current: BaseException | None = error
+    for _ in range(10):
+        if isinstance(current, ssl.SSLError | socket.gaierror):
+            return current.strerror or str(current)
+        if isinstance(current, OSError) and current.errno:
+            # asyncio and uvloop put words of their own into strerror.
+            return os.strerror(current.errno)
+        if isinstance(current, BaseExceptionGroup):
+            current = current.exceptions[0]
+        elif current is not None:
+            current = current.__cause__ or current.__context__
+    return str(error) or type(error).__name__
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,55 @@
+"""What is kept of a node's newest attempt: `attempt queued_ms waited_ms ran_ms consumer`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowd.store.raw_text import readable
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """None for what is not known yet, or was lost with its worker."""
+
+    attempt: int | None
+    queued_ms: int | None
+    waited_ms: int | None
+    ran_ms: int | None
+    worker: str | None
+
+    @property
+    def started_ms(self) -> int | None:
+        if self.queued_ms is None or self.waited_ms is None:
+            return None
+        return self.queued_ms + self.waited_ms
+
+    @property
+    def finished_ms(self) -> int | None:
+        if self.started_ms is None or self.ran_ms is None:
+            return None
+        return self.started_ms + self.ran_ms
+
+
+NO_RECORD = AttemptRecord(None, None, None, None, None)
+
+
+def parse_record(text: str | None) -> AttemptRecord | None:
+    """None when there is none, or what stands there is no record."""
+    if not text:
+        return None
+    attempt, *times = text.split(" ", 4)
+    if not attempt.isdecimal() or len(times) != 4:
+        return None
+    queued_ms, waited_ms, ran_ms = (_number(one) for one in times[:3])
+    worker = None if times[3] == "-" else readable(times[3])
+    return AttemptRecord(
+        _number(attempt),
+        queued_ms,
+        waited_ms,
+        ran_ms,
+        worker,
+    )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 16 else None

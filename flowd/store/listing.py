@@ -1,0 +1,325 @@
+"""Executions in a list: the newest first, filtered, page by page; and one of them alone.
+
+A page reads a bounded slice of the index. A row whose keys are damaged has nulls where nothing can
+be said; an execution whose status is gone is being deleted, and is in no list any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from flowd.dag.states import ExecutionState
+from flowd.errors import CorruptExecution, CorruptStore, UnknownExecution
+from flowd.store import redis_keys as keys
+from flowd.store.budgets import Usage
+from flowd.store.raw_text import raw_bytes, readable
+from flowd.store.redis_client import Command, RedisClient, WrongType, translate
+
+# What one page may cost: executions looked at, and bytes of definitions read for their handlers.
+SCANNED_MAX: Final = 2_000
+DEFINITION_BYTES_MAX: Final = 16 * 1024 * 1024
+_SLICE: Final = 200
+_PLANS_KEPT_MAX: Final = 1_000
+# A submission may take this long between the making of its id and its last call.
+_SUBMISSION_MS: Final = 60_000
+_ROW_FIELDS: Final = (
+    "name",
+    "nodes",
+    "submitted_ms",
+    "triggered_ms",
+    "finished_ms",
+    "rerun_of",
+    "plan",
+)
+_RUN_FIELDS: Final = (*_ROW_FIELDS, "error", *(f"tokens:{one}" for one in Usage._fields))
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What is listed; empty or None lets all pass. A `name` may end in `*`. Times are Unix ms."""
+
+    statuses: frozenset[str] = frozenset()
+    name: str | None = None
+    handler: str | None = None
+    submitted_after_ms: int | None = None
+    submitted_before_ms: int | None = None
+
+    @property
+    def are_given(self) -> bool:
+        return bool(self.statuses) or any(
+            one is not None
+            for one in (self.name, self.handler, self.submitted_after_ms, self.submitted_before_ms)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRow:
+    """`plan` is the digest of its definition. None where Redis holds nothing readable."""
+
+    execution_id: str
+    status: ExecutionState | None
+    name: str | None = None
+    nodes: int | None = None
+    submitted_ms: int | None = None
+    triggered_ms: int | None = None
+    finished_ms: int | None = None
+    rerun_of: str | None = None
+    plan: str | None = None
+
+    @property
+    def duration_ms(self) -> int | None:
+        if self.triggered_ms is None or self.finished_ms is None:
+            return None
+        return max(0, self.finished_ms - self.triggered_ms)
+
+
+class ExecutionPage(NamedTuple):
+    """`next_id` is where the next page begins, None at the end; a page may be short before it."""
+
+    rows: list[ExecutionRow]
+    next_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What the run hash says of an execution beyond its row: why it failed, what it has spent."""
+
+    error: str | None
+    usage: Usage
+
+
+class Listing:
+    """Raises StoreUnavailable while Redis does not answer, CorruptStore when the index is none."""
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+        self._handlers: dict[str, frozenset[str]] = {}
+
+    async def page(self, filters: Filters, count_max: int, after_id: str | None) -> ExecutionPage:
+        """Up to `count_max` executions that pass, behind this one, the newest first."""
+        rows: list[ExecutionRow] = []
+        scan = _Scan(self._client, filters, after_id)
+        budget = DEFINITION_BYTES_MAX
+        while scan.left > 0 and budget > 0:
+            size = _SLICE if filters.are_given else count_max - len(rows) + 1
+            found = await self._rows(await scan.next(size))
+            passing = [row for row in found if _passes(row, filters)]
+            if filters.handler is not None:
+                known, spent = await self._handlers_of(passing, budget)
+                budget -= spent
+            for row in passing:
+                if filters.handler is not None:
+                    handlers = known.get(_plan_name(row))
+                    if handlers is None:
+                        # Too much to read for one page: the next one goes on before this row.
+                        return ExecutionPage(rows, _id_before(row.execution_id))
+                    if filters.handler not in handlers:
+                        continue
+                if len(rows) == count_max:
+                    return ExecutionPage(rows, rows[-1].execution_id)
+                rows.append(row)
+            if scan.is_over:
+                return ExecutionPage(rows, None)
+        return ExecutionPage(rows, scan.last_id)
+
+    async def execution(self, execution_id: str) -> tuple[ExecutionRow, Details]:
+        """One execution. Raises UnknownExecution, or CorruptExecution for a damaged status."""
+        status, run = await self._client.converse_freely(
+            [
+                ("GET", keys.status(execution_id)),
+                ("HMGET", keys.run(execution_id), *_RUN_FIELDS),
+            ]
+        )
+        values = [None] * len(_RUN_FIELDS) if _is_wrong_type(run) else run
+        if _is_wrong_type(status):
+            raise CorruptExecution(execution_id, "its status key is of another type")
+        if status is None:
+            raise UnknownExecution(execution_id)
+        row = _row(execution_id, status, values)
+        if row.status is None:
+            raise CorruptExecution(execution_id, f"its status is {status!r}")
+        error, *numbers = values[7:]
+        return row, Details(
+            error and readable(error), Usage(*(_number(one) or 0 for one in numbers))
+        )
+
+    async def given_input(self, execution_id: str) -> Any:
+        """The input given at the trigger; None when there was none."""
+        try:
+            text = await self._client.execute("GET", keys.given_input(execution_id))
+            return None if text is None else orjson.loads(raw_bytes(text))
+        except (WrongType, ValueError) as error:
+            raise CorruptExecution(execution_id, f"its input is damaged: {error}") from error
+
+    async def _rows(self, execution_ids: Sequence[str]) -> list[ExecutionRow]:
+        if not execution_ids:
+            return []
+        commands: list[Command] = [("MGET", *(keys.status(one) for one in execution_ids))]
+        commands += [("HMGET", keys.run(one), *_ROW_FIELDS) for one in execution_ids]
+        statuses, *runs = await self._client.converse_freely(commands)
+        if isinstance(statuses, Exception):
+            raise translate(statuses) from statuses
+        gone = await self._gone(
+            [one for one, status in zip(execution_ids, statuses, strict=True) if status is None]
+        )
+        return [
+            _row(one, status, [None] * len(_ROW_FIELDS) if _is_wrong_type(run) else run)
+            for one, status, run in zip(execution_ids, statuses, runs, strict=True)
+            if one not in gone
+        ]
+
+    async def _gone(self, execution_ids: Sequence[str]) -> set[str]:
+        """Of those without a readable status the ones that have none at all."""
+        if not execution_ids:
+            return set()
+        types = await self._client.converse([("TYPE", keys.status(one)) for one in execution_ids])
+        return {one for one, kind in zip(execution_ids, types, strict=True) if kind == "none"}
+
+    async def _handlers_of(
+        self, rows: Sequence[ExecutionRow], budget: int
+    ) -> tuple[dict[str, frozenset[str]], int]:
+        """The handlers of each plan among these, and the bytes that had to be read for it.
+
+        Equal definitions have one digest and are read once. When the budget is spent the plans of
+        the rows behind are left out; one is always read.
+        """
+        wanted = {_plan_name(row): row.execution_id for row in rows}
+        known = {plan: self._handlers[plan] for plan in wanted if plan in self._handlers}
+        unknown = [pair for pair in wanted.items() if pair[0] not in known]
+        sizes = await self._client.converse_freely(
+            [("STRLEN", keys.definition(one)) for _, one in unknown]
+        )
+        spent = 0
+        for (plan, execution_id), size in zip(unknown, sizes, strict=True):
+            if spent >= budget:
+                break
+            spent += 0 if _is_wrong_type(size) else size
+            known[plan] = await self._read_handlers(plan, execution_id)
+        return known, spent
+
+    async def _read_handlers(self, plan: str, execution_id: str) -> frozenset[str]:
+        (text,) = await self._client.execute("MGET", keys.definition(execution_id))
+        while len(self._handlers) >= _PLANS_KEPT_MAX:
+            self._handlers.pop(next(iter(self._handlers)))
+        self._handlers[plan] = found = _handlers_in(text)
+        return found
+
+
+class _Scan:
+    """Walks the index from the newest id to the oldest, slice by slice."""
+
+    def __init__(self, client: RedisClient, filters: Filters, after_id: str | None) -> None:
+        self._client = client
+        self._from = f"({after_id}" if after_id else "+"
+        self._to = "-"
+        if filters.submitted_before_ms is not None:
+            # An id is made before its execution is submitted, so a younger one cannot pass.
+            youngest = f"({_id_at(filters.submitted_before_ms)}"
+            self._from = youngest if self._from == "+" else min(self._from, youngest)
+        if filters.submitted_after_ms is not None:
+            self._to = f"[{_id_at(filters.submitted_after_ms - _SUBMISSION_MS)}"
+        self.left = SCANNED_MAX
+        self.last_id = after_id
+        self.is_over = False
+
+    async def next(self, size: int) -> list[str]:
+        size = min(size, self.left)
+        try:
+            members = await self._client.execute(
+                *("ZRANGE", keys.EXECUTIONS, self._from, self._to, "BYLEX", "REV"),
+                *("LIMIT", 0, size),
+            )
+        except WrongType as error:
+            raise CorruptStore(keys.EXECUTIONS) from error
+        self.is_over = len(members) < size
+        if members:
+            self._from = f"({members[-1]}"
+        # Whatever else somebody has put there does not count, so that the scan gets past it.
+        found = [one for one in members if keys.is_execution_id(one)]
+        self.left -= len(found)
+        self.last_id = found[-1] if found else self.last_id
+        return found
+
+
+def _id_at(ms: int) -> str:
+    """The lowest id an execution of this time can have."""
+    return f"{min(max(ms, 0), 2**48 - 1):012x}"
+
+
+def _submitted_ms(row: ExecutionRow) -> int:
+    return int(row.execution_id[:12], 16) if row.submitted_ms is None else row.submitted_ms
+
+
+def _id_before(execution_id: str) -> str:
+    """The next higher id: a page that begins behind it begins with this execution."""
+    return f"{min(int(execution_id, 16) + 1, 16**24 - 1):024x}"
+
+
+def _passes(row: ExecutionRow, filters: Filters) -> bool:
+    """Whether all filters let it pass but the one for handlers, which needs the definition."""
+    if filters.statuses and row.status not in filters.statuses:
+        return False
+    if filters.name is not None and not _is_named(row.name, filters.name):
+        return False
+    submitted_ms = _submitted_ms(row)
+    after_ms, before_ms = filters.submitted_after_ms, filters.submitted_before_ms
+    if after_ms is not None and submitted_ms < after_ms:
+        return False
+    return before_ms is None or submitted_ms < before_ms
+
+
+def _plan_name(row: ExecutionRow) -> str:
+    return row.plan or row.execution_id
+
+
+def _is_named(name: str | None, wanted: str) -> bool:
+    if name is None:
+        return False
+    return name.startswith(wanted[:-1]) if wanted.endswith("*") else name == wanted
+
+
+def _handlers_in(definition: str | None) -> frozenset[str]:
+    try:
+        nodes = orjson.loads(raw_bytes(definition or ""))["dag"]["nodes"]
+        return frozenset(node["handler"] for node in nodes)
+    except (ValueError, TypeError, KeyError):
+        return frozenset()
+
+
+def _row(execution_id: str, status: str | None, run: Sequence[str | None]) -> ExecutionRow:
+    name, nodes, submitted_ms, triggered_ms, finished_ms, rerun_of, plan = run[:7]
+    return ExecutionRow(
+        execution_id,
+        _state(status),
+        None if name is None else readable(name),
+        _number(nodes),
+        _number(submitted_ms),
+        _number(triggered_ms),
+        _number(finished_ms),
+        rerun_of if rerun_of is not None and keys.is_execution_id(rerun_of) else None,
+        plan,
+    )
+
+
+def _state(text: str | None) -> ExecutionState | None:
+    return ExecutionState(text) if text and text in ExecutionState.__members__ else None
+
+
+def _number(text: str | None) -> int | None:
+    # Eighteen digits fit the integers of JSON readers and of orjson.
+    is_number = text is not None and len(text) <= 18 and text.isascii() and text.isdecimal()
+    return int(text) if is_number and text is not None else None
+
+
+def _is_wrong_type(reply: Any) -> bool:
+    """Whether a key was of another type; any other error is raised."""
+    if not isinstance(reply, Exception):
+        return False
+    error = translate(reply)
+    if not isinstance(error, WrongType):
+        raise error from reply
+    return True

@@ -1,0 +1,167 @@
+"""What can be measured of the store, what the workers have counted, and who has shown life."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flowd.config import Settings
+from flowd.dag.states import ExecutionState
+from flowd.store import redis_keys as keys
+from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
+from flowd.store.redis_client import Command, MissingGroup, RedisClient, translate
+
+PROBE_EXPIRES_MS: Final = 10_000
+# A scheduler that has not ticked for five intervals is none; it may be late by this much always.
+BEAT_EXPIRES_S_MIN: Final = 2.0
+BEAT_INTERVALS: Final = 5
+# Of a latency: bucket n holds what took at most 2^n ms (17 minutes in the last but one).
+BUCKETS: Final = 22
+# Beyond this many the state of each is not looked at: they count as RUNNING.
+ACTIVE_LOOKED_AT_MAX: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The task stream. `waiting` was given to no worker yet, `in_flight` to one."""
+
+    entries: int
+    in_flight: int
+    waiting: int
+    oldest_age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    executions: Mapping[ExecutionState, int]
+    finished: int
+    queue: Queue
+    workers: int
+    retries: int
+    retries_due: int
+    dead_letters: int
+    events: int
+    callbacks: int
+    memory_used: int
+    memory_max: int
+    counts: Mapping[str, int]
+
+
+class Metrics:
+    """Raises StoreUnavailable while Redis does not answer."""
+
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self._client = client
+        self._stream = settings.tasks.stream
+        self._group = settings.tasks.group
+        self._beat_ms = int(
+            1000 * max(BEAT_EXPIRES_S_MIN, BEAT_INTERVALS * settings.scheduler.interval_s)
+        )
+
+    async def beat(self) -> None:
+        """A scheduler ticked."""
+        await self._client.execute("SET", keys.SCHEDULER, now_ms(), "PX", self._beat_ms)
+
+    async def add(self, increments: Mapping[str, int]) -> None:
+        """Add to the counts all processes share, in one write."""
+        commands: list[Command] = [
+            ("HINCRBY", keys.METRICS, field, by) for field, by in increments.items()
+        ]
+        if commands:
+            await self._client.converse(commands)
+
+    async def write_probe(self) -> None:
+        """Raises StoreError unless Redis takes a write."""
+        await self._client.execute("SET", keys.READY_PROBE, now_ms(), "PX", PROBE_EXPIRES_MS)
+
+    async def ticked_ms(self) -> int | None:
+        """When a scheduler ticked last; None when none has shown life for a while."""
+        text = await self._client.execute("GET", keys.SCHEDULER)
+        return int(text) if text else None
+
+    async def workers(self) -> int:
+        count: int = await self._client.execute("HLEN", keys.LEASES)
+        return count
+
+    async def queue(self) -> Queue:
+        return self._queue(await self._client.converse_freely(self._queue_commands()))
+
+    async def snapshot(self) -> Snapshot:
+        """All numbers there are, in a handful of calls however much Redis holds."""
+        now = now_ms()
+        replies = await self._client.converse_freely(
+            [
+                ("ZCARD", keys.EXECUTIONS),
+                ("ZCARD", keys.FINISHED),
+                ("SCARD", keys.ACTIVE),
+                ("HLEN", keys.LEASES),
+                ("ZCARD", keys.RETRIES),
+                ("ZCOUNT", keys.RETRIES, "-inf", now),
+                ("XLEN", keys.DEAD_LETTERS),
+                ("XLEN", keys.EVENTS),
+                ("ZCARD", keys.CALLBACKS),
+                ("INFO", "memory"),
+                ("HGETALL", keys.METRICS),
+                *self._queue_commands(),
+            ]
+        )
+        for reply in replies[:11]:
+            if isinstance(reply, Exception):
+                raise translate(reply) from reply
+        known, finished, active, workers, retries, due, dead, events, callbacks = replies[:9]
+        memory, flat = _info(replies[9]), replies[10]
+        executions = await self._active(active)
+        executions[ExecutionState.PENDING] = max(0, known - finished - active)
+        return Snapshot(
+            executions=executions,
+            finished=finished,
+            queue=self._queue(replies[11:]),
+            workers=workers,
+            retries=retries,
+            retries_due=due,
+            dead_letters=dead,
+            events=events,
+            callbacks=callbacks,
+            memory_used=int(memory.get("used_memory", 0)),
+            memory_max=int(memory.get("maxmemory", 0)),
+            counts={name: int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)},
+        )
+
+    async def _active(self, count: int) -> dict[ExecutionState, int]:
+        """Executions that were triggered and have not ended, by state."""
+        found = dict.fromkeys((ExecutionState.RUNNING, ExecutionState.PAUSED), 0)
+        if 0 < count <= ACTIVE_LOOKED_AT_MAX:
+            members = await self._client.execute("SMEMBERS", keys.ACTIVE)
+            for some in slices(list(members), NODES_PER_CALL_MAX):
+                states = await self._client.execute("MGET", *(keys.status(one) for one in some))
+                found[ExecutionState.PAUSED] += states.count("PAUSED")
+        found[ExecutionState.RUNNING] = count - found[ExecutionState.PAUSED]
+        return found
+
+    def _queue_commands(self) -> list[Command]:
+        return [
+            ("XLEN", self._stream),
+            ("XPENDING", self._stream, self._group),
+            ("XRANGE", self._stream, "-", "+", "COUNT", 1),
+            ("TIME",),
+        ]
+
+    def _queue(self, replies: list[Any]) -> Queue:
+        """A group that is gone holds nothing: the scheduler makes it again."""
+        for reply in replies:
+            error = translate(reply) if isinstance(reply, Exception) else None
+            if error is not None and not isinstance(error, MissingGroup):
+                raise error
+        entries, pending, oldest, (seconds, micros) = replies
+        in_flight = 0 if isinstance(pending, Exception) else pending[0]
+        age_ms = 0
+        if oldest:
+            redis_ms = int(seconds) * 1000 + int(micros) // 1000
+            age_ms = max(0, redis_ms - int(oldest[0][0].partition("-")[0]))
+        return Queue(entries, in_flight, max(0, entries - in_flight), age_ms)
+
+
+def _info(text: str) -> dict[str, str]:
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name: value for name, colon, value in pairs if colon}

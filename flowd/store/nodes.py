@@ -1,0 +1,177 @@
+"""Nodes of one execution as they stand: state, newest attempt, error, output.
+
+What is damaged is None: a node that cannot be read must not hide the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from flowd.config import Settings
+from flowd.dag.retrying import RetryPolicy
+from flowd.dag.states import NodeState
+from flowd.store import redis_keys as keys
+from flowd.store.attempt_records import NO_RECORD, AttemptRecord, parse_record
+from flowd.store.executions import NODES_PER_CALL_MAX, slices
+from flowd.store.raw_text import raw_bytes, readable
+from flowd.store.redis_client import RedisClient, WrongType, translate
+
+ERROR_CHARS_MAX: Final = 4_000
+# A range of bytes that holds any error a node of flowd's can have.
+_ERROR_BYTES_MAX: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """`state` is None where its key is gone or holds none; `error` is set on FAILED nodes only."""
+
+    node_id: str
+    state: NodeState | None
+    record: AttemptRecord
+    error: str | None = None
+
+
+class RetryStanding(NamedTuple):
+    """Attempts that have failed so far, why the newest did, and when the next is due."""
+
+    failures: int
+    error: str | None
+    due_ms: int | None
+
+
+class Nodes:
+    """Raises StoreUnavailable while Redis does not answer. At most a thousand keys to a command."""
+
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self._client = client
+        one = settings.defaults
+        self.default_policy = RetryPolicy(
+            one.max_attempts, one.delay_s, one.backoff, one.max_delay_s, one.jitter
+        )
+
+    async def states(
+        self, execution_id: str, node_ids: Sequence[str]
+    ) -> dict[str, NodeState | None]:
+        """By node id, in the order asked for."""
+        found: dict[str, NodeState | None] = {}
+        for some in slices(node_ids, NODES_PER_CALL_MAX):
+            texts = await self._client.execute(
+                "MGET", *(keys.node(execution_id, one) for one in some)
+            )
+            found.update((one, _state(text)) for one, text in zip(some, texts, strict=True))
+        return found
+
+    async def records(
+        self, execution_id: str, node_ids: Sequence[str]
+    ) -> dict[str, AttemptRecord | None]:
+        found: dict[str, AttemptRecord | None] = {}
+        for some in slices(node_ids, NODES_PER_CALL_MAX):
+            texts = await self._fields(keys.attempts(execution_id), some)
+            found.update(zip(some, map(parse_record, texts), strict=True))
+        return found
+
+    async def errors(self, execution_id: str, node_ids: Sequence[str]) -> dict[str, str | None]:
+        """What FAILED nodes failed of."""
+        found: dict[str, str | None] = {}
+        for some in slices(node_ids, NODES_PER_CALL_MAX):
+            replies = await self._client.converse_freely(
+                [("GETRANGE", keys.output(execution_id, one), 0, _ERROR_BYTES_MAX) for one in some]
+            )
+            found.update((one, _error(reply)) for one, reply in zip(some, replies, strict=True))
+        return found
+
+    async def rows(self, execution_id: str, states: dict[str, NodeState | None]) -> list[NodeRow]:
+        """All there is to say of these nodes, whose states were just read."""
+        records = await self.records(execution_id, list(states))
+        failed = [one for one, state in states.items() if state is NodeState.FAILED]
+        errors = await self.errors(execution_id, failed)
+        return [
+            NodeRow(one, state, records[one] or NO_RECORD, errors.get(one))
+            for one, state in states.items()
+        ]
+
+    async def output_sizes(self, execution_id: str, node_ids: Sequence[str]) -> list[int]:
+        """Bytes of each output; 0 where there is none."""
+        replies: list[Any] = []
+        for some in slices(node_ids, NODES_PER_CALL_MAX):
+            commands = [("STRLEN", keys.output(execution_id, one)) for one in some]
+            replies += await self._client.converse_freely(commands)
+        return [0 if _is_damaged(reply) else reply for reply in replies]
+
+    async def outputs(self, execution_id: str, node_ids: Sequence[str]) -> dict[str, Any]:
+        """The outputs there are, by node id."""
+        found: dict[str, Any] = {}
+        for some in slices(node_ids, NODES_PER_CALL_MAX):
+            texts = await self._client.execute(
+                "MGET", *(keys.output(execution_id, one) for one in some)
+            )
+            for one, text in zip(some, texts, strict=True):
+                output = _json(text)
+                if output is not None:
+                    found[one] = output
+        return found
+
+    async def retries(self, execution_id: str, node_ids: Sequence[str]) -> dict[str, RetryStanding]:
+        """Of those nodes that have failed and are to run again."""
+        found: dict[str, RetryStanding] = {}
+        for some in slices(node_ids, NODES_PER_CALL_MAX // 2):
+            fields = [f"{what}:{one}" for one in some for what in ("failures", "error")]
+            values = await self._fields(keys.run(execution_id), fields)
+            (due,) = await self._client.converse_freely(
+                [("ZMSCORE", keys.RETRIES, *(f"{execution_id} {one}" for one in some))]
+            )
+            due = [None] * len(some) if _is_damaged(due) else due
+            for at, one in enumerate(some):
+                failures, error = values[2 * at], values[2 * at + 1]
+                if failures is not None and failures.isascii() and failures.isdecimal():
+                    due_ms = _score_ms(due[at])
+                    found[one] = RetryStanding(int(failures[:9]), error and readable(error), due_ms)
+        return found
+
+    async def _fields(self, key: str, fields: Sequence[str]) -> list[str | None]:
+        """Of a hash; all None where the key is none."""
+        try:
+            values: list[str | None] = await self._client.execute("HMGET", key, *fields)
+        except WrongType:
+            return [None] * len(fields)
+        return values
+
+
+def _state(text: str | None) -> NodeState | None:
+    return NodeState(text) if text and text in NodeState.__members__ else None
+
+
+def _score_ms(text: str | None) -> int | None:
+    """A score as Unix ms; None where it is none that flowd wrote."""
+    score = float(text or "nan")
+    return int(score) if abs(score) < 2**53 else None
+
+
+def _is_damaged(reply: Any) -> bool:
+    """Whether a key was of another type; any other error is raised."""
+    if not isinstance(reply, Exception):
+        return False
+    error = translate(reply)
+    if not isinstance(error, WrongType):
+        raise error from reply
+    return True
+
+
+def _error(reply: Any) -> str | None:
+    if _is_damaged(reply):
+        return None
+    output = _json(reply)
+    error = output.get("error") if isinstance(output, dict) else None
+    return error[:ERROR_CHARS_MAX] if isinstance(error, str) else None
+
+
+def _json(text: str | None) -> Any:
+    """None for what is no JSON."""
+    try:
+        return orjson.loads(raw_bytes(text or ""))
+    except ValueError:
+        return None

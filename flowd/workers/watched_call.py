@@ -1,0 +1,30 @@
+"""Await a handler so that, should the loop never come back from it, the supervisor knows which it was."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from types import coroutine
+from typing import Any
+
+from flowd.pulse import Pulse
+
+
+@coroutine
+def watched(
+    handler_call: Coroutine[Any, Any, Any], pulse: Pulse, entry_id: str
+) -> Generator[Any, Any, Any]:
+    """The same as awaiting it; every step of it is marked in the shared page."""
+    step, argument = handler_call.send, None
+    while True:
+        pulse.enter(entry_id)
+        try:
+            waited_for = step(argument)
+        except StopIteration as end:
+            return end.value
+        finally:
+            pulse.leave()
+        try:
+            argument = yield waited_for
+            step = handler_call.send
+        except BaseException as error:  # noqa: BLE001 - it is the handler's to deal with
+            step, argument = handler_call.throw, error

@@ -103,7 +103,10 @@ def _unusable(path: Path, reason: str) -> InvalidSettings:
 def change_tokens(
     data_dir: Path, change: Callable[[tuple[Token, ...]], tuple[Token, ...]]
 ) -> tuple[Token, ...]:
-    """Write what `change` makes of the tokens, one caller after the other. Raises InvalidSettings."""
+    """Write what `change` makes of the tokens, one caller after the other.
+
+    Raises InvalidSettings.
+    """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(data_dir):

@@ -17,6 +17,7 @@ from flowd.api.event_feed import EventFeed
 from flowd.api.http_server import HttpServer
 from flowd.api.limits import address_of
 from flowd.api.problems import EXCEPTION_HANDLERS, UnforeseenErrors
+from flowd.api.route import Endpoint
 from flowd.api.routers import (
     callbacks,
     dead_letters,
@@ -31,7 +32,6 @@ from flowd.api.routers import (
     reference,
     workflows,
 )
-from flowd.api.route import Endpoint
 from flowd.api.supervisor_status import CONTROL_SOCKET_FILE
 from flowd.api.waiting import Waiting
 from flowd.config import Settings

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the route table and the models: nothing in it is written twice."""
+"""The OpenAPI document, made from the route table and the models: nothing is written twice."""
 
 from __future__ import annotations
 
@@ -63,16 +63,18 @@ _EXAMPLES: Mapping[str, Any] = {
     "RerunBody": {"from": "failed", "preview": True},
 }
 _INTRODUCTION = """\
-Workflows are submitted, triggered and looked at. Times are Unix milliseconds, in fields named `*_ms`.
+Workflows are submitted, triggered and looked at. Times are Unix milliseconds, in fields named \
+`*_ms`.
 
-Every error is a problem document (RFC 9457): `code` is stable, `errors` lists everything that was wrong. \
-A 503 and a 429 say in `Retry-After` when the same request may be sent again.
+Every error is a problem document (RFC 9457): `code` is stable, `errors` lists everything that was \
+wrong. A 503 and a 429 say in `Retry-After` when the same request may be sent again.
 
 Without tokens, flowd answers only its own machine, and anybody there. Once there is a token \
-(`flowd token create`), requests carry `Authorization: Bearer <token>`. The scope of a token is `read`, \
-`trigger` or `admin`; each includes the ones before it."""
+(`flowd token create`), requests carry `Authorization: Bearer <token>`. The scope of a token is \
+`read`, `trigger` or `admin`; each includes the ones before it."""
 
-_Schemas = Mapping[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
+_Key = tuple[type[BaseModel], JsonSchemaMode]
+_Schemas = Mapping[_Key, dict[str, Any]]
 
 
 def openapi_json(routes: Iterable[BaseRoute]) -> bytes:
@@ -101,7 +103,7 @@ def openapi_document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "a token of `flowd token create`; not asked for before there is one",
+                    "description": "of `flowd token create`; before the first, none is needed",
                 }
             },
         },
@@ -125,7 +127,7 @@ def problem_codes(endpoint: Endpoint) -> set[str]:
 
 
 def _all_schemas(endpoints: Sequence[Endpoint]) -> tuple[_Schemas, dict[str, Any]]:
-    wanted: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {}
+    wanted: dict[_Key, None] = {}
     for endpoint in endpoints:
         described = endpoint.description
         for answer in described.answers.values():
@@ -138,7 +140,8 @@ def _all_schemas(endpoints: Sequence[Endpoint]) -> tuple[_Schemas, dict[str, Any
     references, found = models_json_schema(
         list(wanted), by_alias=True, ref_template="#/components/schemas/{model}"
     )
-    return references, _without_titles(found.get("$defs", {}))
+    schemas = {key: references[key] for key in wanted}
+    return schemas, _without_titles(found.get("$defs", {}))
 
 
 def _models(
@@ -227,6 +230,7 @@ def _query_parameter(name: str, schema: dict[str, Any], *, is_required: bool) ->
     if is_required:
         parameter["required"] = True
     if schema.get("type") == "array":
+        schema["minItems"] = 1
         parameter |= {"style": "form", "explode": False}
     return parameter
 

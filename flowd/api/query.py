@@ -27,7 +27,7 @@ def read_query(request: Request, model: type[_M]) -> _M:
         if name not in fields:
             problems.append(_unknown(name, list(fields)))
         elif _is_list(fields[name]):
-            values[name] = [one for text in written for one in text.split(",") if one]
+            values[name] = [one for text in written for one in text.split(",")]
         elif len(written) > 1:
             problems.append(
                 Problem(f"query.{name}", "duplicate_parameter", "given twice; once is enough")

@@ -1,4 +1,4 @@
-"""The page at `/docs`: the OpenAPI document for people. One file without scripts, which loads nothing."""
+"""The page at `/docs`: the OpenAPI document for people. It has no scripts and loads nothing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def _page(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"<h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>"
     for paragraph in info["description"].split("\n\n"):
         yield f"<p>{_text(paragraph)}</p>"
-    yield '<p>For programs: <a href="/openapi.json">openapi.json</a>. A click selects an example.</p>'
+    yield '<p>For programs: <a href="/openapi.json">openapi.json</a>. '
+    yield "A click selects an example.</p>"
     for tag, operations in _by_tag(document).items():
         yield f"<h2>{escape(tag)}</h2>"
         for method, path, operation in operations:

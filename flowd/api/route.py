@@ -25,8 +25,9 @@ class Description:
     """What the OpenAPI document says of an endpoint beyond its path and method.
 
     `answers` has the model of each status below 400, several where it may be one of them; a media
-    type stands for a body that is no model, "" for none, `problems` the public codes of the errors it may answer with; those that any request may
-    meet are added to all. `query` holds the query parameters, `body` the request's.
+    type stands for a body that is no model, "" for none. `problems` are the public codes of the
+    errors it may answer with; those that any request may meet are added to all. `query` holds the
+    query parameters, `body` the request's.
     """
 
     summary: str

@@ -41,6 +41,7 @@ def _as_started(command: Callable[..., None]) -> Callable[..., None]:
 def check(config: Path | None, quiet: bool, **flags: Any) -> None:
     """Say whether flowd can start with these settings. Exits 0, or 78 with every problem."""
     settings, origins = _load(config, flags)
+    _check_exposure(settings)
     if quiet:
         return
     given = [row for row in _rows(settings, origins) if row[1] != _DEFAULT]
@@ -49,6 +50,12 @@ def check(config: Path | None, quiet: bool, **flags: Any) -> None:
     click.echo(f"the settings are good: {len(given)} are given, the others have their default")
     if given:
         click.echo("\n" + _table([_COLUMNS, *given]))
+
+
+def _check_exposure(settings: Settings) -> None:
+    from flowd.supervisor.listener import address_to_bind, require_tokens
+
+    require_tokens(address_to_bind(settings.api), settings.redis.data_dir)
 
 
 @config.command()

@@ -32,10 +32,17 @@ def api(config: Path | None, host: str | None, port: int | None, data_dir: str |
         "api",
         settings_of(config, api__host=host, api__port=port, redis__data_dir=data_dir),
     )
-    from flowd.supervisor.listener import bind_listener, take_passed_listener, url_of
+    from flowd.api.limits import address_of
+    from flowd.supervisor.listener import (
+        bind_listener,
+        require_tokens,
+        take_passed_listener,
+        url_of,
+    )
     from flowd.supervisor.roles import run_api
 
     listener = take_passed_listener() or bind_listener(settings.api)
+    require_tokens(address_of(listener), settings.redis.data_dir)
     url = url_of(listener)
     run_api(settings, listener, Pulse(lambda: _say(f"flowd api listens on {url}", settings)))
 

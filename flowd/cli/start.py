@@ -65,11 +65,17 @@ def start(
 def _run(settings: Settings, load_settings: Callable[[], Settings]) -> None:
     import setproctitle
 
+    from flowd.api.limits import address_of
     from flowd.errors import CrashLoop, ServerFailed
     from flowd.log import set_up_log
     from flowd.store.embedded_server import choose_server
     from flowd.supervisor import roles
-    from flowd.supervisor.listener import bind_listener, take_passed_listener, url_of
+    from flowd.supervisor.listener import (
+        bind_listener,
+        require_tokens,
+        take_passed_listener,
+        url_of,
+    )
     from flowd.supervisor.lock import DataDirLock
     from flowd.supervisor.supervisor import Supervisor
 
@@ -78,6 +84,7 @@ def _run(settings: Settings, load_settings: Callable[[], Settings]) -> None:
     lock = DataDirLock(settings.redis.data_dir)
     passed = take_passed_listener()
     listener = passed or bind_listener(settings.api)
+    require_tokens(address_of(listener), settings.redis.data_dir)
     url = url_of(listener)
     server = choose_server(settings)
     if server is not None:

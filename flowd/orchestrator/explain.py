@@ -173,7 +173,8 @@ def _queued(situation: Situation, row: NodeRow) -> list[Reason]:
         reasons.append(_no_place(situation))
     elif place.ahead is not None:
         waited = _span(situation.now_ms - place.entry.queued_ms)
-        died = f"; {place.entry.deaths} workers died with it" if place.entry.deaths else ""
+        deaths = place.entry.deaths
+        died = f"; {deaths} worker{'s' if deaths > 1 else ''} died with it" if deaths else ""
         reasons.append(
             Reason("queued", f"{_ahead(place.ahead)} ahead of it; it has waited {waited}{died}")
         )

@@ -101,10 +101,8 @@ class Observer:
 
     def _dead(self, around: Surroundings) -> dict[str, str]:
         """The consumers that have a lease and do not live, as far as can be told from here."""
-        dead = {
-            consumer: f"its heartbeat has stood still for {LEASE_S:.0f} s"
-            for consumer in self._watch.expired(around.leases, time.monotonic())
-        }
+        still = f"its heartbeat has stood still for {LEASE_S:.0f} s"
+        dead = dict.fromkeys(self._watch.expired(around.leases, time.monotonic()), still)
         here = Owner.of_this_process().machine
         for consumer, text in around.owners.items():
             try:

@@ -1,4 +1,4 @@
-"""A node's config as its handler would get it: templates filled in, secrets still by their names."""
+"""A node's config as its handler would get it: templates filled in, secrets by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RENDERED_BYTES_MAX: Final = 4 * 1024 * 1024
 async def rendered_config(
     store: Store, plan: Plan, execution_id: str, config: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """None while a node it reads is not COMPLETED, and when it cannot be rendered or is too large."""
+    """None while a node it reads is not COMPLETED, when it cannot be rendered, or is too large."""
     compiled = CompiledConfig(config)
     try:
         wanted = [one for one in compiled.inputs if one in plan.nodes]

@@ -9,11 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
+from flowd.api.limits import is_local
 from flowd.config import ApiSettings
 from flowd.errors import AlreadyRunning, InvalidSettings, Problem
+from flowd.tokens import read_tokens
 
 _BACKLOG = 2048
 
@@ -88,15 +92,23 @@ def _is_stale(path: Path) -> bool:
     return False
 
 
-def _bind_port(api: ApiSettings) -> socket.socket:
+def address_to_bind(api: ApiSettings) -> str | None:
+    """Where it would listen; None for a unix socket. Raises InvalidSettings."""
+    return str(_resolve(api)[4][0]) if api.socket is None else None
+
+
+def _resolve(api: ApiSettings) -> tuple[int, int, int, str, Any]:
     try:
-        found = socket.getaddrinfo(
+        return socket.getaddrinfo(
             api.host, api.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        )[0]
     except OSError as error:
         message = f"{api.host!r} is no address of this machine: {error.strerror}"
         raise InvalidSettings([Problem("api.host", "bad_value", message)]) from error
-    family, kind, protocol, _, address = found[0]
+
+
+def _bind_port(api: ApiSettings) -> socket.socket:
+    family, kind, protocol, _, address = _resolve(api)
     listener = socket.socket(family, kind, protocol)
     try:
         # A restart must not wait for connections of the last run to leave TIME_WAIT.
@@ -107,6 +119,23 @@ def _bind_port(api: ApiSettings) -> socket.socket:
         listener.close()
         raise _explained(error, api) from error
     return listener
+
+
+def require_tokens(address: str | None, data_dir: Path) -> None:
+    """Raises InvalidSettings when anybody on the network could do anything.
+
+    `address` is where the API listens, None for a unix socket.
+    """
+    tokens = read_tokens(data_dir) or ()
+    now_ms = time.time_ns() // 1_000_000
+    if is_local(address) or not all(one.has_expired(now_ms) for one in tokens):
+        return
+    message = (
+        f"other machines can reach {address}, and there is no token in {data_dir} that would keep "
+        "strangers out; make one with `flowd token create --name NAME --scope admin`, or listen "
+        "on 127.0.0.1"
+    )
+    raise InvalidSettings([Problem("api.host", "no_tokens", message)])
 
 
 def url_of(listener: socket.socket) -> str:

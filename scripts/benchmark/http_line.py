@@ -23,7 +23,7 @@ _STATUS_AND_LENGTH = re.compile(rb"HTTP/1\.1 (\d{3}).*?\r\ncontent-length: *(\d+
 
 
 def request(method: str, path: str, body: bytes = b"") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\n"
     if body:
         head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
     elif method == "POST":

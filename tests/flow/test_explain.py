@@ -16,6 +16,7 @@ from flowd.orchestrator.executor import (
 from flowd.orchestrator.observer import Observer
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.recovery import recover_worker
 from flowd.store import standing
 from flowd.store.redis_keys import new_execution_id
 from tests.flow import handlers
@@ -111,6 +112,15 @@ async def test_a_queued_node_knows_how_many_are_ahead_of_it(settings, monkeypatc
         monkeypatch.setattr(standing, "_PAGE", 5)
         a = await message(engine, execution_id, "A", "queued")
         assert a == "more than 9 entries are ahead of it"
+
+
+async def test_a_node_that_came_back_says_who_died_with_it(settings):
+    async with Engine(settings, workers=0) as engine:
+        execution_id = await engine.start(workflow(node("A")))
+        for deaths, text in ((1, "; 1 worker died with it"), (2, "; 2 workers died with it")):
+            await take_one(engine, "w1")
+            await recover_worker(engine.store, Plans(engine.store), "w1", "killed", is_blamed=True)
+            assert (await message(engine, execution_id, "A", "queued")).endswith(text), deaths
 
 
 async def test_what_runs_says_where_and_since_when(settings):

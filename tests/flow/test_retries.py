@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import pytest
 
+from flowd.config import CallExternalServiceSettings, HandlersSettings
+from flowd.workers.registry import built_in_registry
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
+from tests.local_services import Reply, json_reply, running_service
 
 SOON = {"max_attempts": 3, "delay_s": 0.01, "jitter": 0}
 
@@ -79,3 +85,30 @@ async def test_many_nodes_fail_and_come_again_each_as_often_as_it_must(settings)
         results = await engine.results(execution_id)
         assert results == {f"n{number}": {"calls": number % 3 + 1} for number in range(300)}
         assert len(calls(execution_id)) == sum(number % 3 + 1 for number in range(300))
+
+
+async def test_a_service_that_says_when_to_come_back_is_heard(settings):
+    replies = iter([Reply(429, b"slow down", {"Retry-After": "7"}), json_reply({"x": 1})])
+    own = replace(
+        settings,
+        handlers=HandlersSettings(
+            call_external_service=CallExternalServiceSettings(allow=("127.0.0.1",))
+        ),
+    )
+    with running_service(lambda _: next(replies)) as service:
+        async with Engine(own, registry=built_in_registry()) as engine:
+            call = node("A", handler="call_external_service", url=service.url)
+            execution_id = await engine.start(workflow({**call, "retry": SOON}))
+            member = f"{execution_id} A"
+
+            async def due_ms():
+                return await engine.redis("ZSCORE", "flowd:retries", member)
+
+            due = float(await until(due_ms, "the pause"))
+            assert 6 < due / 1000 - time.time() <= 7.1
+            await engine.redis("ZADD", "flowd:retries", 1, member)
+            await engine.tick()
+            assert str(await engine.end(execution_id)) == "COMPLETED"
+            assert len(service.requests) == 2
+            keys = {request.headers["idempotency-key"] for request in service.requests}
+            assert keys == {f"{execution_id}:A"}

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flowd.errors import HandlerFailed
 from flowd.workers.registry import HandlerContext, handler
 
 CALLS = Path("calls")
@@ -120,6 +121,13 @@ def hold_gil(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
         time.sleep(0.1)
         sum(range(10**11))
     return {"attempt": context.attempt}
+
+
+@handler("refuse")
+async def refuse(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    _note(context)
+    await asyncio.sleep(0.02)
+    raise HandlerFailed("refused")
 
 
 @handler("block_thread")

@@ -38,6 +38,8 @@ def _add_handlers() -> None:
         "exit",
         "devour",
         "block_loop",
+        "block_thread",
+        "refuse",
         "hold_gil",
         "ignore_term",
         "breed",

@@ -77,7 +77,7 @@ def test_an_async_function_cannot_be_inline() -> None:
     async def waits(_config: dict[str, Any], _context: HandlerContext) -> dict[str, Any]:
         return {}
 
-    with pytest.raises(TypeError, match="inline is for sync functions only"):
+    with pytest.raises(TypeError, match="inline is for sync functions without isolation"):
         handler("waits", inline=True)(waits)
 
 

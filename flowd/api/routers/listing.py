@@ -65,7 +65,14 @@ def _read_time(text: object) -> object:
 Time = Annotated[
     int,
     BeforeValidator(_read_time),
-    WithJsonSchema({"type": "string", "examples": ["2026-01-31T12:00:00Z", "1769860800000"]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
+                {"type": "string", "format": "date-time"},
+            ]
+        }
+    ),
 ]
 
 

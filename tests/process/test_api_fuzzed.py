@@ -1,0 +1,70 @@
+"""A whole flowd, fuzzed from its own OpenAPI document with every check schemathesis has."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.process.flowd_process import CONFIG, Flowd, clean_environ
+
+TIMEOUT_S = 55
+# A stream without an end; test_events.py reads it.
+ENDLESS = "watch_all"
+
+SCHEMATHESIS = """
+continue-on-failure = true
+request-timeout = 10
+
+[generation]
+max-examples = 30
+database = "none"
+
+# What a schema cannot tell: cycles, handlers that do not exist, cursors of another list, nodes of
+# another execution, keys that came before.
+[[operations]]
+include-operation-id = [
+  "submit_workflow", "check_workflow", "trigger_workflow", "rerun", "watch_execution",
+  "list_workflows", "list_nodes", "list_dead_letters",
+]
+[operations.checks]
+positive_data_acceptance.expected-statuses = [
+  "2xx", "400", "401", "403", "404", "409", "422", "429", "5xx",
+]
+"""
+
+
+def test_every_answer_is_a_documented_one(run_flowd: Callable[..., Flowd], tmp_path: Path) -> None:
+    (tmp_path / "flowd.toml").write_text(CONFIG)
+    (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
+    arguments = ["token", "create", "--name", "fuzz", "--scope", "admin"]
+    made = subprocess.run(
+        [sys.executable, "-m", "flowd.cli.main", *arguments],
+        cwd=tmp_path,
+        env=clean_environ(),
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    flowd = run_flowd("start", "--workers", "1")
+    flowd.wait_until_running()
+
+    fuzzed = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("schemathesis"), "--config-file", "schemathesis.toml"),
+            *("run", f"{flowd.url}/openapi.json", "--checks", "all", "--seed", "1", "--no-color"),
+            *("-H", f"Authorization: Bearer {made.stdout.strip()}"),
+            *("--exclude-operation-id", ENDLESS),
+        ],
+        cwd=tmp_path,
+        env=clean_environ(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+    assert fuzzed.returncode == 0, fuzzed.stdout
+    assert '"request.failed"' not in flowd.stderr
+    assert '"request.authorized"' in flowd.stderr

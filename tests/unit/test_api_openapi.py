@@ -1,0 +1,166 @@
+"""Every route is described, guarded and in the OpenAPI document, and fails in the one shape."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from flowd.api.app import all_routes, create_app
+from flowd.api.auth import Guard
+from flowd.api.openapi import openapi_document, openapi_json, problem_codes
+from flowd.api.problems import KINDS
+from flowd.api.route import Endpoint
+from flowd.config import load_settings
+from flowd.store import open_store
+from flowd.tokens import SCOPES, change_tokens, new_token
+
+ENDPOINTS = all_routes()
+PUBLIC = {"/health", "/livez", "/readyz", "/openapi.json", "/docs"}
+IDS = {"execution_id": "0" * 24, "node_id": "A", "letter_id": "1-1"}
+
+
+def names(endpoints: list[Endpoint]) -> list[str]:
+    return [f"{one.method} {one.path}" for one in endpoints]
+
+
+def target(endpoint: Endpoint) -> str:
+    return endpoint.path.format(**IDS)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Starlette:
+    """With a token, and no store to be reached."""
+    config = tmp_path / "flowd.toml"
+    config.touch()
+    nowhere = load_settings(config, {}, {}).with_redis_socket(str(tmp_path / "no.sock"))
+    token, _ = new_token("only", "admin")
+    change_tokens(tmp_path, lambda tokens: (*tokens, token))
+    return create_app(
+        open_store(nowhere), {"noop": None}, Guard(nowhere.api, tmp_path, "127.0.0.1")
+    )
+
+
+@pytest.fixture
+def client(app: Starlette) -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=names(ENDPOINTS))
+def test_a_route_is_described(endpoint: Endpoint) -> None:
+    described = endpoint.description
+
+    assert described.summary.endswith(".")
+    assert described.answers
+    assert described.scope in ("public", *SCOPES)
+    assert (described.scope == "public") == (endpoint.path in PUBLIC)
+    if endpoint.method == "DELETE":
+        assert described.scope == "admin"
+    elif endpoint.method == "POST":
+        assert described.scope != "read" or endpoint.path == "/workflow/validate"
+    assert problem_codes(endpoint) <= KINDS.keys()
+
+
+def test_every_route_of_the_application_is_an_endpoint(app: Starlette) -> None:
+    assert [route for route in app.routes if not isinstance(route, Endpoint)] == []
+    assert names(app.routes) == names(ENDPOINTS)
+
+
+def test_every_route_has_its_operation_and_every_operation_its_name() -> None:
+    document = openapi_document(ENDPOINTS)
+    operations = {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+    assert sorted(operations) == sorted(names(ENDPOINTS))
+    assert len({one["operationId"] for one in operations.values()}) == len(operations)
+
+
+def test_every_reference_of_the_document_leads_somewhere() -> None:
+    document = openapi_document(ENDPOINTS)
+    text = orjson.dumps(document).decode()
+
+    for reference in set(re.findall(r'"\$ref":"#/([^"]+)"', text)):
+        found: Any = document
+        for step in reference.split("/"):
+            found = found[step]
+
+
+def test_the_document_is_the_same_each_time() -> None:
+    assert openapi_json(ENDPOINTS) == openapi_json(all_routes())
+
+
+def test_parameters_that_may_be_left_out_are_never_null() -> None:
+    for methods in openapi_document(ENDPOINTS)["paths"].values():
+        for operation in methods.values():
+            for parameter in operation.get("parameters", ()):
+                assert b"null" not in orjson.dumps(parameter)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=names(ENDPOINTS))
+def test_a_route_that_is_not_public_refuses_strangers_in_the_one_shape(
+    client: TestClient, endpoint: Endpoint
+) -> None:
+    response = client.request(endpoint.method, target(endpoint))
+
+    if endpoint.description.scope == "public":
+        assert response.status_code in (200, 503)
+        return
+    assert response.status_code == 401
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["www-authenticate"].startswith("Bearer ")
+    document = response.json()
+    assert set(document) == {"type", "title", "status", "detail", "code", "errors"}
+    assert document["code"] == "unauthenticated"
+
+
+@pytest.mark.parametrize("path", sorted({one.path for one in ENDPOINTS}))
+def test_no_route_can_be_reached_by_another_method(client: TestClient, path: str) -> None:
+    for method in ("PUT", "PATCH", "OPTIONS", "TRACE"):
+        response = client.request(method, path.format(**IDS))
+        assert response.status_code == 401
+        assert response.json()["code"] == "unauthenticated"
+
+
+def test_the_document_is_served(client: TestClient) -> None:
+    response = client.get("/openapi.json")
+
+    assert response.headers["content-type"] == "application/json"
+    assert response.content == openapi_json(ENDPOINTS)
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_shows_every_operation_and_loads_nothing(client: TestClient) -> None:
+    response = client.get("/docs")
+    page = Page(response.text)
+
+    policy = response.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "base"}
+    assert not any("src" in found or "style" in found for _, found in page.tags)
+    links = {found["href"] for tag, found in page.tags if tag == "a"}
+    ids = {f"#{found['id']}" for _, found in page.tags if "id" in found}
+    assert links <= ids | {"/openapi.json"}
+    operations = {f"#{one.endpoint.__name__}" for one in ENDPOINTS}
+    assert operations <= ids
+    assert "curl -X POST http://localhost:8000/workflow " in response.text

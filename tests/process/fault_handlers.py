@@ -130,6 +130,17 @@ async def refuse(_config: dict[str, Any], context: HandlerContext) -> dict[str, 
     raise HandlerFailed("refused")
 
 
+@handler("fail_once")
+async def fail_once(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    """Fails at the first call for its node, whichever attempt that is."""
+    path = Path(f"once-{context.execution_id}-{context.node_id}")
+    _note(context)
+    if not path.exists():  # noqa: ASYNC240
+        path.touch()  # noqa: ASYNC240
+        raise HandlerFailed("the first time")
+    return {"attempt": context.attempt}
+
+
 @handler("block_thread")
 def block_thread(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     if _is_due(config, context):

@@ -52,33 +52,6 @@ def test_p01_every_node_of_a_killed_worker_starts_again_within_a_second(run_faul
     flowd.check_and_stop()
 
 
-STEPS = ("read", "prepared", "starting", "claimed", "ended", "committed")
-
-
-def test_p02_a_worker_that_dies_at_any_step_loses_nothing(run_faulty: Run) -> None:
-    flowd = run_faulty("start", FLOWD_TEST_CRASHES=",".join(STEPS))
-    flowd.wait_until_running()
-    nodes = [node(f"N{number}", handler="sleep", seconds=0.02) for number in range(30)]
-    last = node("last", *(each["id"] for each in nodes))
-
-    execution_ids = [flowd.submit_and_trigger(*nodes, last) for _ in range(3)]
-
-    for execution_id in execution_ids:
-        assert flowd.wait_for_execution(execution_id) == "COMPLETED"
-        results = flowd.results(execution_id)
-        attempts = flowd.redis.hgetall(f"workflow:{execution_id}:attempts")
-        assert results.keys() == attempts.keys()
-        for each in nodes:
-            # The output that stands is that of the attempt that was committed.
-            committed = int(attempts[each["id"]].split()[0])
-            assert results[each["id"]] == {"attempt": committed}
-            assert committed <= 1 + len(STEPS)
-    crashed = {path.name for path in flowd.folder.glob("crashed-*")}
-    assert crashed == {f"crashed-{step}" for step in STEPS}
-    assert flowd.redis.xlen("workflow:tasks") == 0
-    flowd.check_and_stop()
-
-
 def test_p06_a_stopped_worker_is_killed_and_its_work_done_again(run_faulty: Run) -> None:
     flowd = run_faulty("start", FLOWD_SUPERVISOR__HUNG_AFTER_S="1")
     flowd.wait_until_running()

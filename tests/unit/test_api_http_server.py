@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from starlette.applications import Starlette
@@ -51,7 +51,7 @@ class Running:
         self.ready_calls += 1
         self.is_ready.set()
 
-    def server(self, grace_s: float) -> HttpServer:
+    def server(self, grace_s: float, connections_max: int) -> HttpServer:
         self.address = self.listener.getsockname()
 
         async def quick(_request: Request) -> Response:
@@ -66,6 +66,9 @@ class Running:
             self.has_begun.set()
             return Response(str(len(await request.body())))
 
+        async def refuse(_request: Request) -> Response:
+            return Response(b"refused")
+
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
             yield
@@ -75,17 +78,26 @@ class Running:
             Route("/quick", quick),
             Route("/slow", slow),
             Route("/upload", upload, methods=["POST"]),
+            Route("/refuse", refuse, methods=["POST"]),
         ]
         app = Starlette(routes=routes, lifespan=lifespan)
-        return HttpServer(UnforeseenErrors(app), grace_s=grace_s, ready=self.ready)
+        return HttpServer(
+            UnforeseenErrors(app),
+            grace_s=grace_s,
+            ready=self.ready,
+            connections_max=connections_max,
+        )
 
 
-def run(story: Callable[[Running], Awaitable[None]], *, grace_s: float = 5.0) -> Running:
+def run(
+    story: Callable[[Running], Awaitable[None]], *, grace_s: float = 5.0, connections_max: int = 0
+) -> Running:
     """Run a story beside a server, and stop the server where the story did not."""
 
     async def both() -> Running:
         running = Running()
-        serving = asyncio.create_task(running.server(grace_s).serve_on(running.listener))
+        server = running.server(grace_s, connections_max)
+        serving = asyncio.create_task(server.serve_on(running.listener))
         await running.is_ready.wait()
         try:
             await story(running)
@@ -272,5 +284,98 @@ def test_a_stop_still_answers_a_request_that_was_on_its_way() -> None:
             assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
             assert b"connection: close\r\n" in answer
             writer.close()
+
+    run(story)
+
+
+QUICK = b"GET /quick HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_a_connection_too_many_is_told_so_and_makes_room_when_another_ends() -> None:
+    async def story(running: Running) -> None:
+        kept = [await running.connect() for _ in range(2)]
+        for reader, writer in kept:
+            writer.write(QUICK)
+            await reader.readuntil(b"quick")
+
+        # The third says something before it has read that it should not, and the fourth nothing.
+        answers = [await ask(running, QUICK * 100), await ask(running, b"")]
+
+        for answer in answers:
+            assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+            assert b"retry-after: 1\r\n" in answer
+            assert b'"code":"too_many_connections"' in answer
+        for reader, writer in kept:
+            writer.write(QUICK)
+            await reader.readuntil(b"quick")
+            writer.close()
+            await reader.read()
+        while b"200 OK" not in await ask(running, QUICK.replace(b"\r\n\r\n", CLOSE)):
+            await asyncio.sleep(0.01)
+
+    run(story, connections_max=2)
+
+
+CLOSE = b"\r\nConnection: close\r\n\r\n"
+
+
+def test_many_connections_too_many_cost_nothing_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "REFUSED_CONNECTIONS_MAX", 2)
+    monkeypatch.setattr(http_server, "REFUSED_CONNECTION_S_MAX", 0.1)
+
+    async def story(running: Running) -> None:
+        reader, writer = await running.connect()
+        writer.write(QUICK)
+        await reader.readuntil(b"quick")
+
+        # None of them closes its own end.
+        others = [await running.connect() for _ in range(20)]
+        for other, _ in others:
+            assert b" 503 " in await other.readline()
+
+        writer.write(QUICK)
+        await reader.readuntil(b"quick")
+        for other, other_writer in others:
+            await other.read()
+            other_writer.close()
+        writer.close()
+
+    run(story, connections_max=1)
+
+
+def test_a_body_without_end_behind_an_answer_closes_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_server, "DROPPED_BODY_S_MAX", 0.1)
+
+    async def story(running: Running) -> None:
+        reader, writer = await running.connect()
+        writer.write(b"POST /refuse HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await reader.readuntil(b"refused")
+        with suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b"5\r\nagain\r\n")
+                await writer.drain()
+                await asyncio.sleep(0)
+        writer.close()
+
+    run(story)
+
+
+def test_a_body_that_ends_behind_an_answer_leaves_the_connection_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_server, "DROPPED_BODY_S_MAX", 0.2)
+
+    async def story(running: Running) -> None:
+        reader, writer = await running.connect()
+        writer.write(b"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nso")
+        await reader.readuntil(b"refused")
+        writer.write(b"me" + QUICK)
+        await reader.readuntil(b"quick")
+        await asyncio.sleep(0.3)
+        writer.write(QUICK)
+        await reader.readuntil(b"quick")
+        writer.close()
 
     run(story)

@@ -1,0 +1,124 @@
+"""Named points on the way of a node and in the supervisor, where a test may have something happen.
+
+`FLOWD_TEST_FAILPOINTS=read:kill,committed:hang` arms two of them in a flowd under test. Each goes
+off once, in whichever process comes there first, and leaves a file `failed-<name>` behind. flowd
+itself knows nothing of them: they are put around its functions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from typing import Any, Literal, NamedTuple
+
+from flowd.errors import StoreUnavailable
+
+DELAY_S = 0.3
+ACTIONS = ("kill", "lose", "hang", "delay")
+
+
+class Point(NamedTuple):
+    """Before or after the calls of one method. After a read only when it brought something."""
+
+    owner: str
+    method: str
+    when: Literal["before", "after"]
+
+
+# The way of a node through a worker, in its order; then what the scheduler does for it.
+WORKER_POINTS = {
+    "read": Point("flowd.store.tasks:TaskSession", "complete_and_claim", "after"),
+    "doorbell": Point("flowd.store.tasks:TaskSession", "wait_for_entry", "after"),
+    "prepare": Point("flowd.workers.intake:Intake", "prepare", "before"),
+    "prepared": Point("flowd.workers.intake:Intake", "prepare", "after"),
+    "start": Point("flowd.workers.slots:Slots", "start", "before"),
+    "claimed": Point("flowd.workers.slots:Slots", "note_claimed", "before"),
+    "ended": Point("flowd.workers.shift:Shift", "_end", "before"),
+    "commit": Point("flowd.store.tasks:TaskSession", "complete_and_claim", "before"),
+    "committed": Point("flowd.workers.shift:Shift", "_settle_completions", "before"),
+    "retried": Point("flowd.workers.shift:Shift", "_settle_failures", "before"),
+}
+SCHEDULER_POINTS = {
+    "dispatch": Point("flowd.store.retries:Retries", "dispatch", "before"),
+    "dispatched": Point("flowd.store.retries:Retries", "dispatch", "after"),
+    "heal": Point("flowd.orchestrator.scheduler:Scheduler", "_heal", "before"),
+}
+SUPERVISOR_POINTS = {
+    "fork": Point("flowd.supervisor.crew:Crew", "start", "before"),
+    "bury": Point("flowd.supervisor.supervisor:Supervisor", "_bury", "before"),
+    "recover": Point("flowd.supervisor.supervisor:Supervisor", "_start_recoveries", "before"),
+    "stop": Point("flowd.supervisor.supervisor:Supervisor", "_stop", "before"),
+}
+POINTS = {**WORKER_POINTS, **SCHEDULER_POINTS, **SUPERVISOR_POINTS}
+
+# A lost reply is one of Redis: only what speaks to it can lose one.
+LOSING = ("read", "doorbell", "commit", "dispatch", "dispatched")
+
+
+def arm(text: str) -> None:
+    """Put what `FLOWD_TEST_FAILPOINTS` says around the functions it names."""
+    for each in filter(None, text.split(",")):
+        name, _, action = each.partition(":")
+        module, _, owner = POINTS[name].owner.partition(":")
+        target = getattr(import_module(module), owner)
+        method = POINTS[name].method
+        setattr(target, method, _around(name, action, getattr(target, method)))
+
+
+def _around(name: str, action: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    is_before = POINTS[name].when == "before"
+    if not inspect.iscoroutinefunction(function):
+
+        @wraps(function)
+        def fail_and_call(*arguments: Any, **named: Any) -> Any:
+            _go_off(name, action)
+            return function(*arguments, **named)
+
+        return fail_and_call
+
+    @wraps(function)
+    async def fail_around_call(*arguments: Any, **named: Any) -> Any:
+        if is_before:
+            await _go_off_on_loop(name, action)
+            return await function(*arguments, **named)
+        result = await function(*arguments, **named)
+        if result and (getattr(result, "entries", True) or getattr(result, "completed", True)):
+            await _go_off_on_loop(name, action)
+        return result
+
+    return fail_around_call
+
+
+def _is_first(name: str) -> bool:
+    try:
+        os.close(os.open(f"failed-{name}", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+async def _go_off_on_loop(name: str, action: str) -> None:
+    if action == "delay":
+        if _is_first(name):
+            await asyncio.sleep(DELAY_S)
+    else:
+        _go_off(name, action)
+
+
+def _go_off(name: str, action: str) -> None:
+    if not _is_first(name):
+        return
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "hang":
+        time.sleep(1000)
+    elif action == "delay":
+        time.sleep(DELAY_S)
+    elif action == "lose":
+        raise StoreUnavailable("the reply was lost, as the test has it")

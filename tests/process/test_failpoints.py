@@ -1,0 +1,136 @@
+"""Every named point crossed with a kill, a lost reply, a hang and a delay: nothing is lost.
+
+Row P2 of FAULTS.md, and what goes beyond it: the same for the scheduler and the supervisor.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.daemon import wait_until
+from tests.process.failpoints import (
+    ACTIONS,
+    LOSING,
+    POINTS,
+    SCHEDULER_POINTS,
+    SUPERVISOR_POINTS,
+    WORKER_POINTS,
+)
+from tests.process.faulty import FaultyFlowd
+from tests.process.flowd_process import node
+
+Run = Callable[..., FaultyFlowd]
+
+CHILD_POINTS = {**WORKER_POINTS, **SCHEDULER_POINTS}
+CROSSINGS = {
+    "kill": tuple(CHILD_POINTS),
+    "lose": LOSING,
+    "hang": tuple(CHILD_POINTS),
+    "delay": tuple(CHILD_POINTS),
+}
+# What a node may be tried beyond its two attempts: each point takes its worker away once.
+STARTS_MAX = 2 + len(CHILD_POINTS)
+
+
+def armed(action: str, names: Any) -> str:
+    return ",".join(f"{name}:{action}" for name in names)
+
+
+def work() -> list[dict[str, Any]]:
+    """Thirty nodes, one of which has to be tried again, and a last one."""
+    nodes = [node(f"N{number}", handler="sleep", seconds=0.02) for number in range(29)]
+    retry = {"max_attempts": 50, "delay_s": 0.05, "backoff": 1}
+    flaky = {**node("flaky", handler="fail_once"), "retry": retry}
+    return [*nodes, flaky, node("last", "flaky", *(each["id"] for each in nodes))]
+
+
+def check_outcome(flowd: FaultyFlowd, execution_id: str) -> None:
+    assert flowd.wait_for_execution(execution_id) == "COMPLETED"
+    results = flowd.results(execution_id)
+    attempts = flowd.redis.hgetall(f"workflow:{execution_id}:attempts")
+    assert results.keys() == attempts.keys()
+    for node_id, output in results.items():
+        committed = int(attempts[node_id].split()[0])
+        assert committed <= STARTS_MAX
+        if node_id.startswith("N"):
+            # The output that stands is that of the attempt that was committed.
+            assert output == {"attempt": committed}
+    starts = [(call["node"], call["attempt"]) for call in flowd.calls()]
+    assert len(starts) == len(set(starts)), "an attempt started twice"
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_p02_whatever_happens_at_any_point_nothing_is_lost(run_faulty: Run, action: str) -> None:
+    names = CROSSINGS[action]
+    flowd = run_faulty(
+        "start", FLOWD_TEST_FAILPOINTS=armed(action, names), FLOWD_SUPERVISOR__HUNG_AFTER_S="0.8"
+    )
+    wait_until(lambda: flowd.status() is not None, "the supervisor to answer")
+    flowd.wait_until_running()
+
+    def have_gone_off() -> bool:
+        return all((flowd.folder / f"failed-{name}").exists() for name in names)
+
+    execution_ids = []
+    while not have_gone_off():
+        assert len(execution_ids) < 40, sorted(path.name for path in flowd.folder.glob("failed-*"))
+        execution_ids.append(flowd.submit_and_trigger(*work()))
+        check_outcome(flowd, execution_ids[-1])
+        flowd.folder.joinpath("calls").unlink()
+    flowd.wait_until_running()
+    execution_ids.append(flowd.submit_and_trigger(*work()))
+    check_outcome(flowd, execution_ids[-1])
+    assert flowd.redis.xlen("workflow:tasks") == 0
+    assert flowd.redis.zcard("flowd:retries") == 0
+    flowd.check_and_stop()
+
+
+@pytest.mark.parametrize("name", SUPERVISOR_POINTS)
+def test_p05_a_supervisor_killed_at_any_point_leaves_work_that_goes_on(
+    run_faulty: Run, name: str
+) -> None:
+    flowd = run_faulty("start")
+    flowd.wait_until_running()
+    execution_id = flowd.submit_and_trigger(*work())
+    check_outcome(flowd, execution_id)
+    flowd.check_and_stop()
+    flowd.folder.joinpath("calls").unlink()
+
+    flowd = run_faulty("start", FLOWD_TEST_FAILPOINTS=f"{name}:kill")
+    # At its first fork it is gone before it has said anything.
+    if name != "fork":
+        wait_until(lambda: is_started(flowd), "a worker, or the end")
+        if flowd.process.poll() is None and (status := flowd.status()):
+            for one in status["processes"]:
+                if one["name"] == "worker-1" and one["pid"]:
+                    flowd.kill("worker-1")
+        if name == "stop":
+            flowd.signal(signal.SIGTERM)
+    assert flowd.wait_for_end() == -signal.SIGKILL
+    wait_until(lambda: flowd.survivors() == [], "every descendant to be gone", 2)
+
+    flowd = run_faulty("start")
+    flowd.wait_until_running()
+    check_outcome(flowd, flowd.submit_and_trigger(*work()))
+    flowd.check_and_stop()
+
+
+def is_started(flowd: FaultyFlowd) -> bool:
+    if flowd.process.poll() is not None:
+        return True
+    status = flowd.status()
+    posts = status["processes"] if status else []
+    return any(one["name"] == "worker-1" and one["state"] == "RUNNING" for one in posts)
+
+
+def test_every_point_is_crossed_with_every_action_it_can_have() -> None:
+    crossed = {(name, action) for action, names in CROSSINGS.items() for name in names}
+    crossed |= {(name, "kill") for name in SUPERVISOR_POINTS}
+    assert {name for name, _ in crossed} == set(POINTS)
+    for name in CHILD_POINTS:
+        actions = {action for crossed_name, action in crossed if crossed_name == name}
+        assert actions >= set(ACTIONS) - {"lose"}

@@ -14,7 +14,8 @@ def test_it_waits() -> None:
     began = time.monotonic()
 
     assert run_handler("delay", {"seconds": 0.05}) == {"status": "ok", "seconds": 0.05}
-    assert time.monotonic() - began >= 0.05
+    # The event loop counts in milliseconds.
+    assert time.monotonic() - began >= 0.049
 
 
 @pytest.mark.parametrize("seconds", [-1, "1", 86401, float("nan"), None])

@@ -1,0 +1,143 @@
+"""Whatever is sent: a parser answers with what it is for, or with an error of its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from flowd.api.validator import validate_workflow
+from flowd.dag.graph import compile_plan
+from flowd.dag.templating import CompiledConfig, MalformedTemplate, parse_text
+from flowd.errors import InvalidWorkflow, TemplateError
+from flowd.store.tasks import Entry, Garbage, parse_entry
+
+SETTINGS = settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=8), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+WORDS = ["id", "handler", "dependencies", "config", "retry", "timeout_s", "name", "dag", "nodes"]
+WORDS += ["input", "budget", "callback", "tokens", "url", "secret", "on", "$secret", "max_attempts"]
+TEMPLATE_PARTS = [
+    "{{",
+    "}}",
+    "{{ A",
+    "A.b",
+    "[0]",
+    '["k"]',
+    "| default(",
+    '"x"',
+    ")",
+    "|json",
+    " ",
+    ".",
+]
+
+
+def nearly(valid: Any) -> st.SearchStrategy[Any]:
+    """A document with some of its parts exchanged for others."""
+    if isinstance(valid, dict):
+        fields = {key: nearly(value) for key, value in valid.items()}
+        more = st.dictionaries(st.sampled_from(WORDS), JSON, max_size=2)
+        kept = st.fixed_dictionaries({}, optional=fields)
+        return st.one_of(
+            st.fixed_dictionaries(fields), kept, st.builds(lambda a, b: a | b, kept, more), JSON
+        )
+    if isinstance(valid, list):
+        items = st.lists(st.one_of(*map(nearly, valid)) if valid else JSON, max_size=4)
+        return st.one_of(items, JSON)
+    return st.one_of(st.just(valid), st.just(valid), st.just(valid), SCALARS)
+
+
+NODE = {
+    "id": "A",
+    "handler": "noop",
+    "dependencies": ["B"],
+    "config": {"x": "{{ B.y }}", "s": {"$secret": "KEY"}},
+    "retry": {"max_attempts": 3, "delay_s": 1, "on": ["5xx"]},
+    "timeout_s": 5,
+}
+WORKFLOW = {
+    "name": "w",
+    "dag": {"nodes": [NODE, {"id": "B", "handler": "noop"}]},
+    "input": {"a": 1},
+    "budget": {"tokens": 5},
+    "callback": {"url": "https://x/", "secret": "s"},
+}
+
+
+def check_definition(body: bytes) -> None:
+    try:
+        workflow = validate_workflow(body, {"noop": None})
+    except InvalidWorkflow as refused:
+        assert refused.problems
+        assert str(refused)
+        return
+    # What was accepted can be stored, and run from what was stored.
+    plan = compile_plan(workflow.to_json())
+    assert set(plan.nodes) == {node.id for node in workflow.dag.nodes}
+    for node in plan.nodes.values():
+        assert node.config.inputs is not None
+
+
+@SETTINGS
+@given(nearly(WORKFLOW))
+def test_a_definition_is_accepted_or_refused_with_reasons(document: Any) -> None:
+    check_definition(json.dumps(document).encode("utf-8", "surrogatepass"))
+
+
+@SETTINGS
+@given(st.binary(max_size=200))
+@example(b"")
+@example(b"\xff\xfe")
+@example(b"[" * 100_000)
+@example(b'{"a":' * 50_000)
+@example(b'{"name":NaN}')
+@example(b'{"name":' + b"9" * 5_000 + b"}")
+@example(b'{"name":"\\ud800"}')
+def test_any_bytes_are_refused_with_reasons(body: bytes) -> None:
+    check_definition(body)
+
+
+@SETTINGS
+@given(st.lists(st.sampled_from(TEMPLATE_PARTS) | st.text(max_size=4), max_size=12).map("".join))
+def test_a_text_is_a_template_or_is_said_to_be_none(text: str) -> None:
+    try:
+        pieces = parse_text(text)
+    except MalformedTemplate as error:
+        assert 0 <= error.position <= len(text)
+        return
+    assert pieces or not text
+    outputs = {"A": {"b": [{"k": 1}], "k": "x"}}
+    try:
+        rendered = CompiledConfig({"x": text}).render(outputs)
+    except TemplateError:
+        return
+    orjson.dumps(rendered)
+
+
+@SETTINGS
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["execution_id", "node_id", "attempt", "plan", "deaths", "failures"])
+            | st.text(max_size=5),
+            st.text(max_size=30) | st.sampled_from(["0" * 24, "1", "-1", "9" * 40, "٣"]),
+        ),
+        max_size=8,
+    )
+)
+def test_an_entry_is_read_or_is_garbage(fields: list[tuple[str, str]]) -> None:
+    flat = [part for pair in fields for part in pair]
+    for written in (flat, flat[:-1]):
+        entry = parse_entry("1-0", written)
+        assert isinstance(entry, Entry | Garbage)

@@ -50,6 +50,9 @@ class Hosts:
     def accept(self, host: bytes, *, has_tokens: bool) -> bool:
         if host in self._accepted or self._accepts_any(has_tokens=has_tokens):
             return True
+        if not host:
+            # HTTP/1.0, as some health checks speak it; a browser always says for whom it asks.
+            return not self._is_closed
         name = _plain(host.decode("latin-1"))
         is_known = name in self._names or "*" in self._names or name.endswith(self._suffixes)
         if is_known and len(self._accepted) < _HOSTS_REMEMBERED_MAX:

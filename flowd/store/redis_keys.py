@@ -16,13 +16,9 @@ ACTIVE: Final = "workflows:active"  # set: ids of executions that were triggered
 
 # flowd's own.
 CONTINUATIONS: Final = "flowd:continuations"  # zset: work left for a later call, by its begin in ms
-EXECUTIONS: Final = (
-    "flowd:executions"  # zset: every execution's id, all with score 0: they sort by age
-)
+EXECUTIONS: Final = "flowd:executions"  # zset: all execution ids, with score 0: they sort by age
 FINISHED: Final = "flowd:finished"  # zset: ids of executions that have ended, by when, ms
-RETRIES: Final = (
-    "flowd:retries"  # zset: `execution_id node_id` of what waits, by when it is due, ms
-)
+RETRIES: Final = "flowd:retries"  # zset: `execution_id node_id` that waits, by when it is due, ms
 BELL: Final = "flowd:bell"  # list: rung when the first of the retries has changed
 LEASES: Final = "flowd:leases"  # hash: consumer -> heartbeat sequence
 WORKERS: Final = "flowd:workers"  # hash: consumer -> owner (JSON)

@@ -46,7 +46,7 @@ def test_loopback_and_files_are_of_this_machine(address: str | None, expected: b
         (b"127.0.0.1.evil.example", False),
         (b"[::1].evil.example", True),  # no address at all: nobody can lead it here
         (b"*", False),
-        (b"", False),
+        (b"", True),  # no browser sends that
         (b"\xff", False),
     ],
 )
@@ -66,7 +66,7 @@ def test_a_list_of_hosts_counts_always() -> None:
 
     for host in (b"flowd.example.com:8000", b"a.internal", b"a.b.internal:1"):
         assert hosts.accept(host, has_tokens=True)
-    for host in (b"internal", b"localhost", b"xinternal", b"example.com", b"*.internal.x"):
+    for host in (b"", b"internal", b"localhost", b"xinternal", b"example.com", b"*.internal.x"):
         assert not hosts.accept(host, has_tokens=True)
     assert Hosts(("*",), OWN, is_open=False).accept(b"any", has_tokens=False)
 

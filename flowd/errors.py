@@ -43,7 +43,7 @@ class InvalidWorkflow(FlowdError):
 
 
 class InvalidRequest(FlowdError):
-    """A query parameter, or a body that is no workflow, was refused; `problems` holds every reason."""
+    """A query parameter, or a body beside a workflow, was refused; `problems` has every reason."""
 
     code = "invalid_request"
 

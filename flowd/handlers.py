@@ -49,9 +49,9 @@ def handler(
     It is called with the rendered config, a dict or the pydantic model its first parameter is
     annotated with, and with a Context if it takes two arguments. It returns a dict that JSON can
     hold. An async function runs on the worker's event loop and must not block it; a sync function
-    runs in a thread, or with `inline` on the loop too, which is for functions that take no time. With
-    `isolation="process"` each call has a process of its own, which a time-out can end whatever it
-    does, and whose death fails this node and no other.
+    runs in a thread, or with `inline` on the loop too, which is for functions that take no time.
+    With `isolation="process"` each call has a process of its own, which a time-out can end whatever
+    it does, and whose death fails this node and no other.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"bad handler name {name!r}; use letters, digits, '_', '-' and '.'")

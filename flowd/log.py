@@ -49,7 +49,7 @@ EVENTS: dict[str, str] = {
     "request.authorized": "a token let its holder change something; `token_id` says whose",
     "request.refused": "a request had no valid token, or one that may not do this",
     "tokens.changed": "the tokens were read anew: one was made or revoked",
-    "tokens.unreadable": "the file with the tokens is damaged; every request is refused until it is not",
+    "tokens.unreadable": "the file with the tokens is damaged; until it is not, nobody gets in",
     "request.failed": "a request was answered with a 5xx that nobody foresaw",
     "worker.enrolled": "a worker took its lease and takes nodes from now on",
     "worker.recovered": "what a dead or stopped worker held was given to others",

@@ -37,7 +37,7 @@ async def plan_rerun(store: Store, execution_id: str, start: str) -> RerunPlan:
     plan = await Plans(store).load(execution_id, "")
     states = await store.executions.node_states(execution_id)
     if start in plan.nodes:
-        wanted = {one: f"downstream of {start!r}" for one in plan.downstream(start)}
+        wanted = dict.fromkeys(plan.downstream(start), f"downstream of {start!r}")
         wanted[start] = "asked for"
     elif start == FAILED:
         wanted = {}

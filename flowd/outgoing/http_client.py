@@ -115,9 +115,8 @@ class HttpClient:
             kinds = frozenset({"timeout"})
         except (httpx2.LocalProtocolError, UnicodeError):
             # Their texts quote the header, which may be a key.
-            raise Fail(
-                f"{place}: the request cannot be sent: a header holds a character HTTP does not allow"
-            ) from None
+            flaw = "a header holds a character HTTP does not allow"
+            raise Fail(f"{place}: the request cannot be sent: {flaw}") from None
         except httpx2.HTTPError as error:
             reason, kinds = _reason(error), frozenset({"connection"})
         except Retry as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from flowd.config import Settings
+from flowd.store.budgets import Budgets
 from flowd.store.callbacks import Callbacks
 from flowd.store.dead_letters import DeadLetters
 from flowd.store.events import Events
-from flowd.store.budgets import Budgets
 from flowd.store.executions import Executions
 from flowd.store.finished import FinishedExecutions
 from flowd.store.idempotency import Idempotency

@@ -1,4 +1,4 @@
-"""What was asked for under an Idempotency-Key, so that asking again is answered as the first time."""
+"""What was asked for under an Idempotency-Key: asking again is answered as the first time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Await a handler so that, should the loop never come back from it, the supervisor knows which it was."""
+"""Await a handler so that, should the loop never come back, the supervisor knows where it is."""
 
 from __future__ import annotations
 

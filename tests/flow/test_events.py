@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import replace
 
 import orjson
 import pytest
@@ -16,7 +15,6 @@ from flowd.api.event_feed import EventFeed
 from flowd.api.waiting import Waiting
 from flowd.dag.states import ExecutionState
 from flowd.store import redis_keys as keys
-from flowd.store.events import Events
 from tests.flow.api_server import api_server
 from tests.flow.engine import Engine, node, until, workflow
 from tests.private_server import PrivateServer

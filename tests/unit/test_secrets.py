@@ -13,9 +13,9 @@ from flowd.api.validator import validate_workflow
 from flowd.config import Settings, load_settings
 from flowd.dag.templating import CompiledConfig
 from flowd.errors import Fail, InvalidSettings, InvalidWorkflow
+from flowd.outgoing.secrets import Secrets
 from flowd.workers.config_checks import config_checks
 from flowd.workers.registry import built_in_registry
-from flowd.outgoing.secrets import Secrets
 
 KEY = {"$secret": "API_KEY"}
 

@@ -40,7 +40,7 @@ def graphs(draw: st.DrawFn) -> Graph:
 
 
 class Machine(RuleBasedStateMachine):
-    """Workers hold what they were given even after it was taken from them: they are late, not gone."""
+    """Workers keep what they were given, also when it was taken away: they are late, not gone."""
 
     def __init__(self, server: PrivateServer) -> None:
         super().__init__()

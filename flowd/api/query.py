@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, get_origin
+from typing import Any, Final, TypeVar, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from starlette.requests import Request
 
+from flowd.api.report import Report
 from flowd.api.suggestions import Suggestions
 from flowd.errors import InvalidRequest, Problem
+
+PARAMETERS_MAX: Final = 100
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -21,33 +24,29 @@ def read_query(request: Request, model: type[_M]) -> _M:
     """
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
     values: dict[str, Any] = {}
-    problems: list[Problem] = []
+    problems = Report()
+    if len(request.query_params.multi_items()) > PARAMETERS_MAX:
+        message = f"more than {PARAMETERS_MAX} parameters"
+        raise InvalidRequest([Problem("query", "too_many_parameters", message)])
     for name in request.query_params:
         written = request.query_params.getlist(name)
         if name not in fields:
-            problems.append(_unknown(name, list(fields)))
+            problems.extend([_unknown(name, list(fields))])
         elif _is_list(fields[name]):
             values[name] = [one for text in written for one in text.split(",")]
         elif len(written) > 1:
-            problems.append(
-                Problem(f"query.{name}", "duplicate_parameter", "given twice; once is enough")
-            )
+            problems.add(f"query.{name}", "duplicate_parameter", "given twice; once is enough")
         else:
             values[name] = written[0]
     try:
         found = model.model_validate(values)
     except ValidationError as refused:
-        problems += [
-            Problem(
-                ".".join(("query", *map(str, error["loc"]))),
-                "invalid_value",
-                error["msg"][:1].lower() + error["msg"][1:],
-            )
-            for error in refused.errors(include_url=False)
-        ]
-        raise InvalidRequest(problems) from None
-    if problems:
-        raise InvalidRequest(problems)
+        for error in refused.errors(include_url=False):
+            path = ".".join(("query", *map(str, error["loc"])))
+            problems.add(path, "invalid_value", error["msg"][:1].lower() + error["msg"][1:])
+        raise InvalidRequest(problems.problems()) from None
+    if listed := problems.problems():
+        raise InvalidRequest(listed)
     return found
 
 

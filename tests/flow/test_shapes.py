@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tests.flow.engine import Engine, calls, node, workflow
@@ -85,3 +87,28 @@ async def test_many_executions_share_the_workers_and_leave_nothing_outstanding(s
         assert await engine.redis("SCARD", "workflows:active") == 0
         pending = await engine.redis("XPENDING", "workflow:tasks", "workflow_group")
         assert pending[0] == 0
+
+
+def _layers(width, depth):
+    """Each node waits for two of the layer above."""
+    rows = [[f"n{level}_{number}" for number in range(width)] for level in range(depth)]
+    nodes = [node(one) for one in rows[0]]
+    for above, row in pairwise(rows):
+        nodes += [node(one, [above[at], above[at - 1]]) for at, one in enumerate(row)]
+    return nodes
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node(f"n{number}", [f"n{number - 1}"] if number else []) for number in range(10_000)],
+        [node("first"), *(node(f"n{number}", ["first"]) for number in range(9_999))],
+        _layers(100, 100),
+    ],
+    ids=["chain", "star", "layers"],
+)
+async def test_i03_ten_thousand_nodes_run_each_once(settings, nodes):
+    async with Engine(settings) as engine:
+        execution_id = await engine.start(workflow(*nodes))
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+        assert sorted(calls(execution_id)) == sorted(one["id"] for one in nodes)

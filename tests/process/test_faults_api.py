@@ -1,4 +1,4 @@
-"""FAULTS I1, I2, I4: what hostile clients send to a whole flowd, over raw sockets."""
+"""FAULTS I1 to I4: what hostile clients send to a whole flowd, over raw sockets."""
 
 from __future__ import annotations
 
@@ -133,6 +133,30 @@ def test_i02_nonsense_is_a_400(flowd: Flowd, body: bytes) -> None:
     status, document = post(flowd, body)
 
     assert (status, document["code"]) == (400, "invalid_workflow")
+
+
+def wide(width: int) -> list[dict[str, Any]]:
+    middle = [{"id": f"n{at}", "handler": "noop", "dependencies": ["a"]} for at in range(width)]
+    names = [str(one["id"]) for one in middle]
+    return [
+        {"id": "a", "handler": "noop"},
+        *middle,
+        {"id": "z", "handler": "noop", "dependencies": names},
+    ]
+
+
+def long(length: int) -> list[dict[str, Any]]:
+    return [
+        {"id": f"n{at}", "handler": "noop", "dependencies": [f"n{at - 1}"] if at else []}
+        for at in range(length)
+    ]
+
+
+@pytest.mark.parametrize("nodes", [long(10_000), wide(9_998)], ids=["chain", "star"])
+def test_i03_ten_thousand_nodes_fit_into_a_body(flowd: Flowd, nodes: list[Any]) -> None:
+    status, document = post(flowd, json.dumps({"name": "x", "dag": {"nodes": nodes}}).encode())
+
+    assert (status, document.get("message")) == (200, "Workflow accepted")
 
 
 HEAD = b"POST /workflow HTTP/1.1\r\nHost: localhost\r\n"

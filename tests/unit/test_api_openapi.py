@@ -35,14 +35,16 @@ def target(endpoint: Endpoint) -> str:
     return endpoint.path.format(**IDS)
 
 
+TOKEN, TOKEN_TEXT = new_token("only", "admin")
+
+
 @pytest.fixture
 def app(tmp_path: Path) -> Starlette:
     """With a token, and no store to be reached."""
     config = tmp_path / "flowd.toml"
     config.touch()
     nowhere = load_settings(config, {}, {}).with_redis_socket(str(tmp_path / "no.sock"))
-    token, _ = new_token("only", "admin")
-    change_tokens(tmp_path, lambda tokens: (*tokens, token))
+    change_tokens(tmp_path, lambda tokens: (*tokens, TOKEN))
     return create_app(
         open_store(nowhere), {"noop": None}, Guard(nowhere.api, tmp_path, "127.0.0.1")
     )
@@ -122,6 +124,26 @@ def test_a_route_that_is_not_public_refuses_strangers_in_the_one_shape(
     document = response.json()
     assert set(document) == {"type", "title", "status", "detail", "code", "errors"}
     assert document["code"] == "unauthenticated"
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=names(ENDPOINTS))
+@pytest.mark.parametrize("query", ["", "?no_such_parameter=1"])
+def test_a_route_fails_only_as_it_says_it_may(
+    client: TestClient, endpoint: Endpoint, query: str
+) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN_TEXT}"}
+
+    response = client.request(endpoint.method, target(endpoint) + query, headers=headers)
+
+    if response.status_code < 300:
+        assert response.status_code in endpoint.description.answers
+        return
+    assert response.headers["content-type"] == "application/problem+json"
+    document = response.json()
+    assert set(document) == {"type", "title", "status", "detail", "code", "errors"}
+    assert document["code"] in problem_codes(endpoint)
+    assert response.status_code == document["status"] == KINDS[document["code"]].status
+    assert all(set(one) == {"path", "code", "message"} for one in document["errors"])
 
 
 @pytest.mark.parametrize("path", sorted({one.path for one in ENDPOINTS}))

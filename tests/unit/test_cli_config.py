@@ -151,3 +151,11 @@ def test_init_says_why_it_cannot_write() -> None:
 
     assert run.exit_code == 1
     assert run.stderr == "flowd: cannot write absent/flowd.toml: No such file or directory\n"
+
+
+def test_an_address_of_all_machines_is_checked_for_tokens() -> None:
+    run = config("check", "--host", "0.0.0.0")
+
+    assert run.exit_code == 78
+    assert "flowd token create" in run.stderr
+    assert config("check", "--host", "127.0.0.1").exit_code == 0

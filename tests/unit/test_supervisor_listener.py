@@ -11,7 +11,14 @@ import pytest
 
 from flowd.config import ApiSettings
 from flowd.errors import AlreadyRunning, InvalidSettings
-from flowd.supervisor.listener import bind_listener, take_passed_listener, url_of
+from flowd.supervisor.listener import (
+    address_to_bind,
+    bind_listener,
+    require_tokens,
+    take_passed_listener,
+    url_of,
+)
+from flowd.tokens import change_tokens, new_token
 
 
 def test_port_zero_gets_a_port_and_the_url_says_which() -> None:
@@ -117,3 +124,31 @@ def test_a_passed_socket_that_does_not_listen_is_refused() -> None:
 
         with pytest.raises(InvalidSettings, match="ListenStream"):
             take_passed_listener(environ, os.dup(idle.fileno()))
+
+
+def test_only_an_address_of_this_machine_goes_without_a_token(tmp_path: Path) -> None:
+    for local in ("127.0.0.1", "::1", None):
+        require_tokens(local, tmp_path)
+    for address in ("0.0.0.0", "::", "192.0.2.1"):
+        with pytest.raises(InvalidSettings, match="flowd token create"):
+            require_tokens(address, tmp_path)
+    expired, _ = new_token("old", "admin", expires_ms=1)
+    change_tokens(tmp_path, lambda tokens: (*tokens, expired))
+    with pytest.raises(InvalidSettings, match="flowd token create"):
+        require_tokens("0.0.0.0", tmp_path)
+
+    good, _ = new_token("new", "read")
+    change_tokens(tmp_path, lambda tokens: (*tokens, good))
+    require_tokens("0.0.0.0", tmp_path)
+
+
+def test_damaged_tokens_stop_any_start(tmp_path: Path) -> None:
+    (tmp_path / "tokens.json").write_text("{")
+
+    with pytest.raises(InvalidSettings, match="tokens cannot be read"):
+        require_tokens(None, tmp_path)
+
+
+def test_the_address_is_known_before_it_is_bound(tmp_path: Path) -> None:
+    assert address_to_bind(ApiSettings(host="localhost")) in ("127.0.0.1", "::1")
+    assert address_to_bind(ApiSettings(socket=tmp_path / "api.sock")) is None

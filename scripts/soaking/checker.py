@@ -1,0 +1,392 @@
+"""What has to hold once every fault is healed, of a live Redis and of the outside calls made.
+
+`find_violations` is a whole proof, in sentences; an empty list means that all of it holds. Nothing
+may move meanwhile: executions that still run are themselves a violation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis as redis_py
+
+from flowd.dag.states import ExecutionState, NodeState
+from flowd.store import redis_keys as keys
+from flowd.store.attempt_records import parse_record
+from flowd.store.events import ENTRIES_KEPT
+from scripts.soaking.ledger import END, START, Note
+
+STREAM = "workflow:tasks"
+GROUP = "workflow_group"
+_PAGE = 500
+_LIVE = (ExecutionState.RUNNING, ExecutionState.PAUSED)
+_TERMINAL = {state for state in ExecutionState if state.is_terminal}
+_ENDED_NODE = {state for state in NodeState if state.is_terminal}
+_OUTSTANDING = (NodeState.QUEUED, NodeState.RUNNING)
+
+NodeKey = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Execution:
+    """One execution, as its keys have it. `nodes` holds a state per node, None where it has none."""
+
+    id: str
+    status: str | None
+    definition: Mapping[str, Any] | None
+    run: Mapping[str, str]
+    attempts: Mapping[str, str]
+    nodes: dict[str, str | None] = field(default_factory=dict)
+    outputs: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def is_rerun(self) -> bool:
+        return bool(self.run.get("rerun_of"))
+
+    @property
+    def dependencies(self) -> dict[str, Sequence[str]]:
+        return {one["id"]: one.get("dependencies", ()) for one in self._nodes()}
+
+    def retries_max(self, node_id: str) -> int:
+        """Attempts the node may fail and have another one."""
+        (one,) = (one for one in self._nodes() if one["id"] == node_id)
+        return int((one.get("retry") or {}).get("max_attempts", 1)) - 1
+
+    def _nodes(self) -> Sequence[Mapping[str, Any]]:
+        return self.definition["dag"]["nodes"] if self.definition else ()
+
+
+def find_violations(
+    redis: redis_py.Redis,
+    acknowledged: Iterable[str],
+    ledger: Sequence[Note] | None = None,
+    *,
+    faults: int = 0,
+    excused: Collection[str] = (),
+) -> list[str]:
+    """Every sentence is one thing that does not hold.
+
+    `redis` decodes its responses. `acknowledged` are the executions whose trigger was acknowledged;
+    `ledger` the calls of their handlers, where those keep one; `faults` how many were injected, each
+    of which may have cost every node one start. `excused` were deleted on purpose, or damaged.
+    """
+    wanted = [one for one in dict.fromkeys(acknowledged) if one not in excused]
+    known = [one for one in redis.zrange(keys.EXECUTIONS, 0, -1) if one not in excused]
+    executions = {one.id: one for one in read_executions(redis, [*wanted, *known])}
+    found: list[str] = []
+    for execution_id in wanted:
+        found += _check_ended(executions[execution_id])
+    for execution in executions.values():
+        found += _check_nodes(execution)
+    found += _check_stream(redis, executions)
+    found += _check_elsewhere(redis, executions)
+    found += _check_active(redis, executions)
+    found += _check_commits(redis)
+    if ledger is not None:
+        found += _check_ledger(executions, ledger, faults)
+    return found
+
+
+def read_executions(redis: redis_py.Redis, execution_ids: Iterable[str]) -> Iterator[Execution]:
+    unique = list(dict.fromkeys(execution_ids))
+    for first in range(0, len(unique), _PAGE):
+        some = unique[first : first + _PAGE]
+        with redis.pipeline(transaction=False) as pipe:
+            for one in some:
+                pipe.get(keys.status(one))
+                pipe.get(keys.definition(one))
+                pipe.hgetall(keys.run(one))
+                pipe.hgetall(keys.attempts(one))
+            replies = pipe.execute(raise_on_error=False)
+        read = [_execution(one, *replies[4 * at : 4 * at + 4]) for at, one in enumerate(some)]
+        _read_nodes(redis, read)
+        yield from read
+
+
+def _execution(execution_id: str, *replies: Any) -> Execution:
+    status, definition, run, attempts = replies
+    return Execution(
+        execution_id,
+        status if isinstance(status, str) else None,
+        _parsed(definition),
+        run if isinstance(run, dict) else {},
+        attempts if isinstance(attempts, dict) else {},
+    )
+
+
+def _parsed(text: Any) -> Mapping[str, Any] | None:
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError):
+        return None
+
+
+def _read_nodes(redis: redis_py.Redis, executions: Sequence[Execution]) -> None:
+    with redis.pipeline(transaction=False) as pipe:
+        for one in executions:
+            for node_id in one.dependencies:
+                pipe.mget(keys.node(one.id, node_id), keys.output(one.id, node_id))
+        replies = iter(pipe.execute())
+    for one in executions:
+        for node_id in one.dependencies:
+            one.nodes[node_id], one.outputs[node_id] = next(replies)
+
+
+# Of one execution.
+
+
+def _check_ended(execution: Execution) -> Iterator[str]:
+    if execution.status is None:
+        yield f"{execution.id}: it was acknowledged and is gone"
+    elif execution.status not in _TERMINAL:
+        yield f"{execution.id}: it was acknowledged and has not ended, it is {execution.status}"
+
+
+def _check_nodes(execution: Execution) -> Iterator[str]:
+    """That the states of its nodes agree with each other, and with what is counted of them."""
+    if execution.status is None or execution.definition is None:
+        return
+    states, named = execution.nodes, execution.id
+    for node_id, state in states.items():
+        yield from _check_node(execution, node_id, state)
+    if execution.status in _TERMINAL:
+        open_nodes = [one for one, state in states.items() if state not in _ENDED_NODE]
+        if open_nodes:
+            yield f"{named}: it is {execution.status} and {open_nodes[0]} {states[open_nodes[0]]}"
+    is_failed = NodeState.FAILED in states.values()
+    if execution.status == ExecutionState.COMPLETED and is_failed:
+        yield f"{named}: it is COMPLETED and has a FAILED node"
+    if execution.status == ExecutionState.FAILED and not is_failed and "error" not in execution.run:
+        yield f"{named}: it is FAILED and no node of it is"
+    if execution.status in (*_LIVE, ExecutionState.COMPLETED):
+        left = sum(state not in _ENDED_NODE for state in states.values())
+        if execution.run.get("remaining") != str(left):
+            counted = execution.run.get("remaining")
+            yield f"{named}: {left} nodes are left and it counts {counted}"
+
+
+def _check_node(execution: Execution, node_id: str, state: str | None) -> Iterator[str]:
+    named = f"{execution.id} {node_id}"
+    if state not in set(NodeState):
+        yield f"{named}: its state is {state!r}"
+        return
+    above = execution.dependencies[node_id]
+    not_done = [one for one in above if execution.nodes.get(one) != NodeState.COMPLETED]
+    is_begun = state not in (NodeState.PENDING, NodeState.CANCELLED, NodeState.FAILED)
+    if not_done and is_begun:
+        yield f"{named}: it is {state} before its dependency {not_done[0]}"
+    if not above or state != NodeState.PENDING:
+        pass
+    elif not not_done and execution.status == ExecutionState.RUNNING:
+        yield f"{named}: it is PENDING behind its dependencies, all COMPLETED"
+    if state in (NodeState.COMPLETED, NodeState.FAILED) and execution.outputs[node_id] is None:
+        yield f"{named}: it is {state} without an output"
+    if state == NodeState.COMPLETED and not execution.is_rerun:
+        yield from _check_record(execution, node_id)
+
+
+def _check_record(execution: Execution, node_id: str) -> Iterator[str]:
+    """The output that stands is that of the attempt that was committed, where it says so."""
+    record = parse_record(execution.attempts.get(node_id))
+    if record is None or record.attempt is None:
+        yield f"{execution.id} {node_id}: it is COMPLETED without a record of its attempt"
+        return
+    said = (_parsed(execution.outputs[node_id]) or {}).get("attempt", record.attempt)
+    if said != record.attempt:
+        yield (
+            f"{execution.id} {node_id}: attempt {record.attempt} was committed, and the output is "
+            f"that of attempt {said}"
+        )
+
+
+# Of the stream, and of the sets beside it.
+
+
+def _check_stream(redis: redis_py.Redis, executions: Mapping[str, Execution]) -> Iterator[str]:
+    """QUEUED or RUNNING is exactly one entry, and whoever holds one has a lease."""
+    entries: Counter[NodeKey] = Counter()
+    ids = set()
+    for entry_id, fields in _entries(redis, STREAM):
+        ids.add(entry_id)
+        entries[fields.get("execution_id", ""), fields.get("node_id", "")] += 1
+    for execution in executions.values():
+        is_live = execution.status in _LIVE
+        for node_id, state in execution.nodes.items():
+            count = entries.pop((execution.id, node_id), 0)
+            is_outstanding = is_live and state in _OUTSTANDING
+            if count != is_outstanding:
+                state = f"{state} in a {execution.status} execution"
+                yield f"{execution.id} {node_id}: it is {state} and has {count} entries"
+    for node_key, count in entries.items():
+        yield f"{' '.join(node_key)}: {count} entries of no execution there is"
+    yield from _check_pending(redis, ids)
+
+
+def _check_pending(redis: redis_py.Redis, entry_ids: Collection[str]) -> Iterator[str]:
+    if not redis.exists(STREAM):
+        return
+    leases = set(redis.hkeys(keys.LEASES))
+    for consumer in redis.xinfo_consumers(STREAM, GROUP):
+        if consumer["pending"] and consumer["name"] not in leases:
+            yield f"{consumer['name']}: it holds {consumer['pending']} entries without a lease"
+    after = "-"
+    while rows := redis.xpending_range(STREAM, GROUP, after, "+", _PAGE):
+        for row in rows:
+            if row["message_id"] not in entry_ids:
+                yield f"{row['consumer']}: it holds {row['message_id']}, which is no entry any more"
+        after = f"({rows[-1]['message_id']}"
+
+
+def _check_elsewhere(redis: redis_py.Redis, executions: Mapping[str, Execution]) -> Iterator[str]:
+    """RETRYING is a place among the retries, and nothing waits there or is carried on in vain."""
+    waiting = {tuple(one.split(" ", 1)) for one in redis.zrange(keys.RETRIES, 0, -1)}
+    for execution in executions.values():
+        for node_id, state in execution.nodes.items():
+            is_waiting = (execution.id, node_id) in waiting
+            waiting.discard((execution.id, node_id))
+            if is_waiting != (state == NodeState.RETRYING and execution.status in _LIVE):
+                among = "among" if is_waiting else "not among"
+                yield f"{execution.id} {node_id}: it is {state} and {among} the retries"
+        if execution.status in _TERMINAL and redis.exists(keys.parked(execution.id)):
+            yield f"{execution.id}: it has ended and keeps nodes back"
+    for node_key in waiting:
+        yield f"{' '.join(node_key)}: it waits for a retry and does not exist"
+    for member in redis.zrange(keys.CONTINUATIONS, 0, -1):
+        yield f"{member}: begun, and never carried on"
+
+
+def _check_active(redis: redis_py.Redis, executions: Mapping[str, Execution]) -> Iterator[str]:
+    """`workflows:active` are those that were triggered and have not ended."""
+    active = redis.smembers(keys.ACTIVE)
+    live = {one.id for one in executions.values() if one.status in _LIVE}
+    for execution_id in sorted(active - live):
+        status = executions[execution_id].status if execution_id in executions else "unknown"
+        yield f"{execution_id}: it is {status} and among the active"
+    for execution_id in sorted(live - active):
+        yield f"{execution_id}: it is {executions[execution_id].status} and not among the active"
+    finished = set(redis.zrange(keys.FINISHED, 0, -1))
+    for one in executions.values():
+        if (one.status in _TERMINAL) != (one.id in finished):
+            among = "among" if one.id in finished else "not among"
+            yield f"{one.id}: it is {one.status} and {among} the finished"
+
+
+def _check_commits(redis: redis_py.Redis) -> Iterator[str]:
+    """Each node and each execution has ended once, by the stream of events as far as it goes back."""
+    ends: Counter[str] = Counter()
+    claims: Counter[str] = Counter()
+    for happened in read_events(redis):
+        what, about = happened
+        parts = about.split(" ")
+        if what in ("node.completed", "node.failed"):
+            ends[" ".join(parts[:2])] += 1
+        elif what in ("execution.completed", "execution.failed", "execution.cancelled"):
+            ends[parts[0]] += 1
+        elif what == "node.started":
+            claims[" ".join(parts[:3])] += 1
+    for about, count in ends.items():
+        if count > 1:
+            yield f"{about}: it has ended {count} times"
+    for about, count in claims.items():
+        if count > 1:
+            yield f"{about}: this attempt began {count} times"
+
+
+def read_events(redis: redis_py.Redis) -> Iterator[tuple[str, str]]:
+    """(type, text) of everything that happened, as far as the stream goes back."""
+    after = "-"
+    while rows := redis.execute_command("XRANGE", keys.EVENTS, after, "+", "COUNT", _PAGE):
+        for _, fields in _as_pairs(rows):
+            yield from zip(fields[::2], fields[1::2], strict=True)
+        after = f"({_as_pairs(rows)[-1][0]}"
+
+
+def is_every_event_kept(redis: redis_py.Redis) -> bool:
+    """Whether the stream of events still goes back to its begin."""
+    return int(redis.xlen(keys.EVENTS)) < ENTRIES_KEPT
+
+
+def _as_pairs(rows: Any) -> list[tuple[str, Sequence[str]]]:
+    return [(row[0], row[1]) for row in rows]
+
+
+def _entries(redis: redis_py.Redis, stream: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+    after = "-"
+    while rows := redis.xrange(stream, after, "+", count=_PAGE):
+        yield from rows
+        after = f"({rows[-1][0]}"
+
+
+# Of the outside world.
+
+
+def _check_ledger(
+    executions: Mapping[str, Execution], ledger: Sequence[Note], faults: int
+) -> Iterator[str]:
+    starts: defaultdict[NodeKey, list[int]] = defaultdict(list)
+    ended: set[NodeKey] = set()
+    for note in ledger:
+        execution = executions.get(note.execution_id)
+        if execution is None or execution.definition is None:
+            continue
+        if note.phase == START:
+            if note.node not in starts and not execution.is_rerun:
+                yield from _check_order(execution, note, ended)
+            if note.attempt in starts[note.node]:
+                yield f"{' '.join(note.node)}: attempt {note.attempt} was started twice"
+            starts[note.node].append(note.attempt)
+        elif note.phase == END:
+            ended.add(note.node)
+    for node_key, attempts in starts.items():
+        yield from _check_starts(executions[node_key[0]], node_key[1], attempts, faults)
+    for execution in executions.values():
+        if execution.is_rerun:
+            continue
+        for node_id, state in execution.nodes.items():
+            if state == NodeState.COMPLETED and (execution.id, node_id) not in ended:
+                yield f"{execution.id} {node_id}: it is COMPLETED and was never called to its end"
+
+
+def _check_order(execution: Execution, note: Note, ended: Collection[NodeKey]) -> Iterator[str]:
+    for one in execution.dependencies.get(note.node_id, ()):
+        if (execution.id, one) not in ended:
+            yield f"{' '.join(note.node)}: it was started before its dependency {one} had ended"
+
+
+def _check_starts(
+    execution: Execution, node_id: str, attempts: Sequence[int], faults: int
+) -> Iterator[str]:
+    named = f"{execution.id} {node_id}"
+    allowed = 1 + faults + execution.retries_max(node_id)
+    if len(attempts) > allowed:
+        yield f"{named}: it was started {len(attempts)} times, and {allowed} can be explained"
+    record = parse_record(execution.attempts.get(node_id))
+    committed = record.attempt if record else None
+    is_committed = execution.nodes[node_id] == NodeState.COMPLETED
+    if is_committed and committed is not None and committed < max(attempts):
+        yield f"{named}: attempt {max(attempts)} was started, and attempt {committed} committed"
+    if is_committed and committed not in attempts:
+        yield f"{named}: attempt {committed} was committed, and never started"
+
+
+# Of the processes.
+
+
+def check_processes(status: Mapping[str, Any] | None, configured: Mapping[str, int]) -> list[str]:
+    """That a supervisor's status shows as many processes of each role as it should have."""
+    if status is None:
+        return ["the supervisor does not answer"]
+    found = Counter(one["role"] for one in status["processes"] if one["state"] == "RUNNING")
+    violations = [
+        f"{found[role]} of {count} processes of the {role} run"
+        for role, count in configured.items()
+        if found[role] != count
+    ]
+    for one in status["processes"]:
+        if one["state"] != "RUNNING":
+            violations.append(f"{one['name']} is {one['state']}: {one.get('last_exit')}")
+    return violations

@@ -123,6 +123,7 @@ class Shift:
         self._read_window = 1
         self._is_hungry = True
         self._doorbell: asyncio.Task[None] | None = None
+        self._has_lost_reply = False
         self._side_tasks: set[asyncio.Task[None]] = set()
 
     def drain(self) -> None:
@@ -151,6 +152,9 @@ class Shift:
 
     async def _turn(self) -> None:
         try:
+            if self._has_lost_reply:
+                self._intake.receive(await self._session.own_entries())
+                self._has_lost_reply = False
             if not self._is_draining:
                 self._waiting.extend(await self._intake.prepare())
                 await self._start_waiting()
@@ -340,8 +344,10 @@ class Shift:
             entries = await self._session.wait_for_entry()
             self._intake.receive(entries)
             self._is_hungry = bool(entries)
-        except StoreError:
-            # The next call meets the same trouble, and deals with it.
+        except StoreError as error:
+            # The next call may meet the same trouble, and deals with it. If it does not, there may
+            # be an entry that was delivered in a reply nobody has heard.
+            self._has_lost_reply = isinstance(error, StoreUnavailable)
             self._is_hungry = True
         finally:
             self._doorbell = None

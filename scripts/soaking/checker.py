@@ -17,12 +17,12 @@ import redis as redis_py
 from flowd.dag.states import ExecutionState, NodeState
 from flowd.store import redis_keys as keys
 from flowd.store.attempt_records import parse_record
-from flowd.store.events import ENTRIES_KEPT
 from scripts.soaking.ledger import END, START, Note
 
 STREAM = "workflow:tasks"
 GROUP = "workflow_group"
 _PAGE = 500
+_EVENTS_SCRIPT = "return redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])"
 _LIVE = (ExecutionState.RUNNING, ExecutionState.PAUSED)
 _TERMINAL = {state for state in ExecutionState if state.is_terminal}
 _ENDED_NODE = {state for state in NodeState if state.is_terminal}
@@ -179,10 +179,13 @@ def _check_node(execution: Execution, node_id: str, state: str | None) -> Iterat
     is_begun = state not in (NodeState.PENDING, NodeState.CANCELLED, NodeState.FAILED)
     if not_done and is_begun:
         yield f"{named}: it is {state} before its dependency {not_done[0]}"
-    if not above or state != NodeState.PENDING:
-        pass
-    elif not not_done and execution.status == ExecutionState.RUNNING:
+    is_ready = above and not not_done and state == NodeState.PENDING
+    if is_ready and execution.status == ExecutionState.RUNNING:
         yield f"{named}: it is PENDING behind its dependencies, all COMPLETED"
+    if state == NodeState.FAILED and node_id not in execution.attempts:
+        causes = [one for one in above if execution.nodes.get(one) == NodeState.FAILED]
+        if not causes and "error" not in execution.run:
+            yield f"{named}: it is FAILED, never ran, and no dependency of it FAILED"
     if state in (NodeState.COMPLETED, NodeState.FAILED) and execution.outputs[node_id] is None:
         yield f"{named}: it is {state} without an output"
     if state == NodeState.COMPLETED and not execution.is_rerun:
@@ -299,19 +302,11 @@ def _check_commits(redis: redis_py.Redis) -> Iterator[str]:
 def read_events(redis: redis_py.Redis) -> Iterator[tuple[str, str]]:
     """(type, text) of everything that happened, as far as the stream goes back."""
     after = "-"
-    while rows := redis.execute_command("XRANGE", keys.EVENTS, after, "+", "COUNT", _PAGE):
-        for _, fields in _as_pairs(rows):
+    # By a script: the client would make a dict of the fields, and a type may come more than once.
+    while rows := redis.eval(_EVENTS_SCRIPT, 1, keys.EVENTS, after, _PAGE):
+        for _, fields in rows:
             yield from zip(fields[::2], fields[1::2], strict=True)
-        after = f"({_as_pairs(rows)[-1][0]}"
-
-
-def is_every_event_kept(redis: redis_py.Redis) -> bool:
-    """Whether the stream of events still goes back to its begin."""
-    return int(redis.xlen(keys.EVENTS)) < ENTRIES_KEPT
-
-
-def _as_pairs(rows: Any) -> list[tuple[str, Sequence[str]]]:
-    return [(row[0], row[1]) for row in rows]
+        after = f"({rows[-1][0]}"
 
 
 def _entries(redis: redis_py.Redis, stream: str) -> Iterator[tuple[str, Mapping[str, str]]]:

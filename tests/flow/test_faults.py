@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 
+from flowd.errors import StoreUnavailable
 from flowd.orchestrator import leases
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
@@ -13,6 +14,7 @@ from flowd.orchestrator.recovery import recover_worker
 from flowd.orchestrator.scheduler import Scheduler
 from flowd.pulse import Pulse
 from flowd.store import open_store
+from flowd.store.tasks import TaskSession
 from flowd.workers.registry import Registry
 from flowd.workers.worker import Worker
 from tests.flow import handlers
@@ -119,6 +121,28 @@ async def test_the_scheduler_gives_away_the_work_of_a_silent_worker(settings, mo
         await engine.end(execution_id)
         assert [(execution_id, "A", 2)] == handlers.CALLS
         assert "gone-1" not in await consumers(engine)
+
+
+async def test_an_entry_delivered_in_a_lost_reply_to_the_doorbell_is_found(settings, monkeypatch):
+    """The doorbell has a connection of its own. When only that one broke, behind the delivery of an
+    entry, the worker went on as if nothing had come, and held the entry for ever."""
+    wait_for_entry = TaskSession.wait_for_entry
+    lost = []
+
+    async def lose_first_reply(self):
+        entries = await wait_for_entry(self)
+        if entries and not lost:
+            lost.extend(entries)
+            raise StoreUnavailable("the line broke")
+        return entries
+
+    monkeypatch.setattr(TaskSession, "wait_for_entry", lose_first_reply)
+    async with Engine(settings, workers=1) as engine:
+        worker = engine.workers[0]
+        await until(lambda: bool(worker._shift and worker._shift._doorbell), "rest")
+        execution_id = await engine.run(workflow(node("A"), node("B", ["A"])))
+        assert [entry.node_id for entry in lost] == ["A"]
+        assert calls(execution_id) == ["A", "B"]
 
 
 async def test_forgotten_scripts_are_loaded_again(settings):

@@ -8,7 +8,7 @@ lose_reply    it arrives and is carried out; the connection is cut before the an
 cut           half of it arrives, then the connection is cut
 half_open     the server loses the connection, the client is not told
 black_hole    from here on nothing passes in either direction, and both ends think all is well
-trickle       it and everything after it passes byte by byte, in both directions
+trickle       it passes byte by byte, and so does its answer
 delay         it passes `seconds` later
 """
 
@@ -23,9 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, get_args
 
-Fault = Literal[
-    "lose_request", "lose_reply", "cut", "half_open", "black_hole", "trickle", "delay"
-]
+Fault = Literal["lose_request", "lose_reply", "cut", "half_open", "black_hole", "trickle", "delay"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 _CHUNK = 1 << 16
 
@@ -165,7 +163,9 @@ class Proxy:
         line = _Line((reader, writer), to_server, self)
         self._lines.add(line)
         try:
-            await line.run()
+            # Cancelled is how the proxy ends; the stream server would report it.
+            with contextlib.suppress(asyncio.CancelledError):
+                await line.run()
         finally:
             self._lines.discard(line)
             line.close()
@@ -194,7 +194,6 @@ class _Line:
         self._is_swallowing = False
         self._is_deaf = False
         self._is_trickling = False
-        self._settled = asyncio.Event()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as both:
@@ -243,15 +242,19 @@ class _Line:
         await self._send(self._server, message)
         return True
 
+    def _note_reply(self) -> None:
+        self._owed -= 1
+        self._is_trickling &= self._owed > 0
+
     async def _carry_replies(self) -> None:
         data = bytearray()
         with contextlib.suppress(OSError):
             while chunk := await self._server_reader.read(_CHUNK):
                 data += chunk
                 for reply in take_frames(data):
-                    self._owed -= 1
                     if not (self._is_swallowing or self._is_deaf or self._proxy.is_cut_off):
                         await self._send(self._client, reply)
+                    self._note_reply()
                 if self._is_swallowing and self._owed == 0:
                     return
         if self._is_deaf:

@@ -10,6 +10,7 @@ from flowd.store import redis_keys as keys
 from flowd.store import scripts
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.redis_client import RedisClient
+from flowd.store.tasks import Entry
 
 
 class Lifecycle:
@@ -31,24 +32,27 @@ class Lifecycle:
         )
         return _known(execution_id, outcome)
 
-    async def park_node(
-        self, entry_id: str, execution_id: str, node_id: str, *, deaths: int
-    ) -> bool:
-        """Take a node of a paused execution out of the stream; False when it is paused no more."""
-        outcome = await self._client.run(
+    async def park_node(self, entry: Entry) -> str:
+        """Take a node of a paused execution that has not started out of the stream.
+
+        `parked`, `stale`, or `moved` when the entry is still the caller's to deal with.
+        """
+        outcome: str = await self._client.run(
             scripts.PARK_NODE,
             (
                 self._stream,
-                keys.status(execution_id),
-                keys.node(execution_id, node_id),
-                keys.parked(execution_id),
+                keys.status(entry.execution_id),
+                keys.node(entry.execution_id, entry.node_id),
+                keys.attempts(entry.execution_id),
             ),
             self._group,
-            entry_id,
-            node_id,
-            deaths,
+            entry.entry_id,
+            entry.execution_id,
+            entry.node_id,
+            f"{entry.attempt} {entry.queued_ms} - - -",
+            entry.deaths,
         )
-        return bool(outcome == "parked")
+        return outcome
 
     async def resume_execution(self, execution_id: str, *, is_begun: bool = False) -> str:
         """`resumed`, with all that was kept back in front of the workers again.

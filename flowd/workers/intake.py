@@ -149,10 +149,7 @@ class Intake:
             if is_inline or keys.status(entry.execution_id) not in halted:
                 going_on.append((entry, plan))
                 continue
-            is_parked = await self._store.lifecycle.park_node(
-                entry.entry_id, entry.execution_id, entry.node_id, deaths=entry.deaths
-            )
-            if not is_parked:
+            if await self._store.lifecycle.park_node(entry) == "moved":
                 await self._store.tasks.requeue_entry(entry.entry_id, self._consumer)
             self._arrived.remove(entry)
             self.release(entry.entry_id)

@@ -33,7 +33,7 @@ NodeKey = tuple[str, str]
 
 @dataclass(slots=True)
 class Execution:
-    """One execution, as its keys have it. `nodes` holds a state per node, None where it has none."""
+    """One execution, as its keys have it. `nodes` is a state per node, None where it has none."""
 
     id: str
     status: str | None
@@ -71,8 +71,8 @@ def find_violations(
     """Every sentence is one thing that does not hold.
 
     `redis` decodes its responses. `acknowledged` are the executions whose trigger was acknowledged;
-    `ledger` the calls of their handlers, where those keep one; `faults` how many were injected, each
-    of which may have cost every node one start. `excused` were deleted on purpose, or damaged.
+    `ledger` the calls of their handlers, where those keep one; `faults` how many were injected,
+    each of which may have cost every node one start. `excused` were deleted on purpose, or damaged.
     """
     wanted = [one for one in dict.fromkeys(acknowledged) if one not in excused]
     known = [one for one in redis.zrange(keys.EXECUTIONS, 0, -1) if one not in excused]
@@ -279,7 +279,7 @@ def _check_active(redis: redis_py.Redis, executions: Mapping[str, Execution]) ->
 
 
 def _check_commits(redis: redis_py.Redis) -> Iterator[str]:
-    """Each node and each execution has ended once, by the stream of events as far as it goes back."""
+    """Each node and each execution has ended once, as far as the stream of events goes back."""
     ends: Counter[str] = Counter()
     claims: Counter[str] = Counter()
     for happened in read_events(redis):
@@ -381,7 +381,9 @@ def check_processes(status: Mapping[str, Any] | None, configured: Mapping[str, i
         for role, count in configured.items()
         if found[role] != count
     ]
-    for one in status["processes"]:
-        if one["state"] != "RUNNING":
-            violations.append(f"{one['name']} is {one['state']}: {one.get('last_exit')}")
+    violations += [
+        f"{one['name']} is {one['state']}: {one.get('last_exit')}"
+        for one in status["processes"]
+        if one["state"] != "RUNNING"
+    ]
     return violations

@@ -37,7 +37,7 @@ class Note(NamedTuple):
 
 
 class Ledger:
-    """From `with` on it answers at `path`; with `book`, every note is appended to that file, too."""
+    """From `with` on it answers at `path`; with `book`, every note goes to that file, too."""
 
     def __init__(self, path: Path, book: Path | None = None) -> None:
         self.path = path

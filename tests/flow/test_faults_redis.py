@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -58,9 +59,10 @@ def proxy(server: PrivateServer) -> Iterator[Proxy]:
 def through(proxy: Proxy, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings by way of the proxy, for clients that are quick to give an answer up."""
     for method in (Session.execute, Session.converse):
-        monkeypatch.setitem(method.__kwdefaults__, "timeout_s", 0.3)
+        monkeypatch.setitem(method.__kwdefaults__, "timeout_s", 0.5)
     monkeypatch.setattr("flowd.workers.lease.RENEW_EVERY_S", 0.1)
-    monkeypatch.setattr("flowd.store.tasks.BLOCK_MS", 200)
+    monkeypatch.setattr("flowd.orchestrator.recovery._OVERDUE_MS", 300)
+    monkeypatch.setattr("flowd.store.tasks.BLOCK_MS", 500)
     return settings.with_redis_socket(proxy.path)
 
 
@@ -131,7 +133,7 @@ async def test_r05_every_call_on_the_way_of_a_node_survives_the_network(
         assert find_violations(redis, [execution_id, held, waiting]) == []
 
 
-@pytest.mark.parametrize("fault", ["lose_request", "lose_reply", "cut", "half_open", "black_hole"])
+@pytest.mark.parametrize("fault", ["lose_request", "lose_reply", "cut"])
 async def test_r05_a_node_that_came_by_a_lost_answer_to_a_blocked_read_is_run(
     through, proxy, redis, fault
 ):
@@ -161,25 +163,34 @@ async def test_r05_every_line_reset_again_and_again(through, proxy, redis):
         assert attempts == [], "a lost line cost an attempt"
 
 
-async def test_r07_a_node_two_workers_hold_is_committed_once(settings, redis):
+@pytest.mark.parametrize("first", [0, 1])
+async def test_r07_a_node_two_workers_hold_is_committed_once(settings, redis, capfd, first):
     """Both were given it, as after a failover to a replica that had not heard of the first."""
-    async with Engine(settings, workers=0) as engine:
+    alone = replace(settings, workers=replace(settings.workers, concurrency=1))
+    async with Engine(alone, workers=1) as engine:
         execution_id = await engine.start(workflow(node("A", handler="held"), node("B", ["A"])))
-        ((entry_id, _),) = redis.xrange("workflow:tasks")
-        await engine.add_worker()
         await until(lambda: "A" in handlers.GATES, "the first start of A")
-        first = handlers.GATES.pop("A")
-        # Puts the group back to where it had not been delivered.
+        state = f"workflow:{execution_id}:node:A"
+        await until(lambda: redis.get(state) == "RUNNING", "the claim of A")
+        gates = [handlers.GATES.pop("A")]
+        ((entry_id, _),) = redis.xrange("workflow:tasks")
         redis.xack("workflow:tasks", "workflow_group", entry_id)
         redis.xgroup_setid("workflow:tasks", "workflow_group", "0")
         await engine.add_worker()
         await until(lambda: "A" in handlers.GATES, "the second start of A")
-        handlers.GATES["A"].set()
-        first.set()
+        gates.append(handlers.GATES.pop("A"))
+        gates[first].set()
         assert str(await engine.end(execution_id)) == "COMPLETED"
-        await until(lambda: len(handlers.CALLS) >= 3, "the call of B")
-        assert [one for one in calls(execution_id) if one == "B"] == ["B"]
+        for gate in gates:
+            gate.set()
+        await until(lambda: refusals(capfd), "the other to hear that it is too late")
+        assert sorted(calls(execution_id)) == ["A", "A", "B"]
     assert find_violations(redis, [execution_id]) == []
+
+
+def refusals(capfd) -> bool:
+    said = capfd.readouterr()
+    return "node.refused" in said.err + said.out
 
 
 async def test_r10_ten_thousand_executions_leave_what_was_there_before(settings, redis):
@@ -194,13 +205,8 @@ async def test_r10_ten_thousand_executions_leave_what_was_there_before(settings,
         async def run_some(some: int) -> list[str]:
             return [await engine.start(definition) for _ in range(some)]
 
-        started = [one for some in await asyncio.gather(*[run_some(100)] * 1) for one in some]
-        started += [
-            one
-            for some in await asyncio.gather(*(run_some((count - 100) // 20) for _ in range(20)))
-            for one in some
-        ]
-        assert len(started) == count
+        clients = await asyncio.gather(*(run_some(count // 20) for _ in range(20)))
+        started = [execution_id for some in clients for execution_id in some]
         await until(lambda: redis.scard("workflows:active") == 0, "the end of all")
         assert redis.zcard("flowd:finished") == count
         assert find_violations(redis, started) == []

@@ -31,10 +31,12 @@ T = TypeVar("T")
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
     """Mostly small; each node depends on some before it."""
-    count = draw(st.one_of(st.integers(1, 6), st.integers(1, NODES_MAX)))
+    count = draw(st.one_of(st.integers(1, 6), st.integers(2, 6), st.integers(1, NODES_MAX)))
     graph: dict[str, list[str]] = {}
     for number in range(count):
-        chosen = draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set()
+        least = draw(st.integers(0, 1)) if number else 0
+        choice = st.sets(st.integers(0, number - 1), min_size=least, max_size=3)
+        chosen = draw(choice) if number else set()
         graph[f"n{number}"] = [f"n{one}" for one in sorted(chosen)]
     return graph
 
@@ -80,13 +82,23 @@ class Machine(RuleBasedStateMachine):
 
     # What users do.
 
-    @rule(graph=graphs())
-    def submit(self, graph: Graph) -> None:
+    @precondition(lambda self: sum(self._is_open(one) for one in self.reference.executions) < 3)
+    @rule(graph=graphs(), is_triggered=st.booleans())
+    def submit(self, graph: Graph, is_triggered: bool) -> None:
         execution = self.run(self.engine.submit(graph))
         self.reference.submit(execution.id, graph)
+        if is_triggered:
+            self.run(self.store.executions.trigger_workflow(execution.id))
+            self.reference.trigger(execution.id)
+
+    def _is_open(self, execution_id: str) -> bool:
+        return self.reference.executions[execution_id].status not in ENDED
 
     def _some_execution(self, data: st.DataObject) -> str:
-        return data.draw(st.sampled_from(sorted(self.reference.executions)))
+        """Mostly one that has not ended: there are ever more of the others."""
+        known = sorted(self.reference.executions)
+        still_open = [one for one in known if self._is_open(one)]
+        return data.draw(st.sampled_from((still_open * 4 or known) + known))
 
     @precondition(lambda self: self.reference.executions)
     @rule(data=st.data())
@@ -188,11 +200,8 @@ class Machine(RuleBasedStateMachine):
     def park(self, data: st.DataObject) -> None:
         ((_, entry, ticket),) = self._some_delivered(data)
         if entry.execution_id in self.reference.executions:
-            expected = self.reference.park(ticket) == "parked"
-            parked = self.store.lifecycle.park_node(
-                entry.entry_id, entry.execution_id, entry.node_id, deaths=entry.deaths
-            )
-            assert self.run(parked) == expected
+            expected = self.reference.park(ticket)
+            assert self.run(self.store.lifecycle.park_node(entry)) == expected
 
     @rule(slot=st.sampled_from(WORKERS))
     def renew(self, slot: str) -> None:

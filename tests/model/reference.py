@@ -203,15 +203,15 @@ class Reference:
 
     def park(self, ticket: Ticket) -> str:
         execution = self.executions[ticket.execution_id]
-        if execution.status != "PAUSED":
+        if execution.status != "PAUSED" or execution.nodes[ticket.node_id] != "QUEUED":
             return "moved"
-        state = execution.nodes[ticket.node_id]
-        if ticket.is_open:
-            ticket.is_open = False
-            self.tickets.remove(ticket)
-            if state == "QUEUED":
-                execution.nodes[ticket.node_id] = "PENDING"
-                execution.parked[ticket.node_id] = ticket.deaths
+        if not ticket.is_open:
+            return "stale"
+        ticket.is_open = False
+        self.tickets.remove(ticket)
+        execution.nodes[ticket.node_id] = "PENDING"
+        execution.attempts[ticket.node_id] = ticket.attempt
+        execution.parked[ticket.node_id] = ticket.deaths
         return "parked"
 
     def resume(self, execution_id: str) -> str:

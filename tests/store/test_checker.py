@@ -72,6 +72,10 @@ def delete(suffix: str) -> Damage:
     return lambda redis, execution_id: redis.delete(key(suffix)(execution_id))
 
 
+def both(*damages: Damage) -> Damage:
+    return lambda redis, execution_id: [one(redis, execution_id) for one in damages]
+
+
 def append_entry(redis: redis_py.Redis, execution_id: str) -> None:
     redis.xadd("workflow:tasks", {"execution_id": execution_id, "node_id": "A"})
 
@@ -102,13 +106,11 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "not active": (set_to(":status", "RUNNING"), "RUNNING and not among the active"),
     "node not ended": (set_to(":node:B", "PENDING"), "it is COMPLETED and B PENDING"),
     "never opened": (
-        lambda redis, one: [set_to(":status", "RUNNING")(redis, one)]
-        + [set_to(":node:B", "PENDING")(redis, one)],
+        both(set_to(":status", "RUNNING"), set_to(":node:B", "PENDING")),
         "it is PENDING behind its dependencies, all COMPLETED",
     ),
     "no entry": (
-        lambda redis, one: [set_to(":status", "RUNNING")(redis, one)]
-        + [set_to(":node:B", "QUEUED")(redis, one)],
+        both(set_to(":status", "RUNNING"), set_to(":node:B", "QUEUED")),
         "B: it is QUEUED in a RUNNING execution and has 0 entries",
     ),
     "entry too many": (append_entry, "it is COMPLETED in a COMPLETED execution and has 1 entries"),
@@ -119,8 +121,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "failed in a completed": (set_to(":node:B", "FAILED"), "it is COMPLETED and has a FAILED node"),
     "failed without a cause": (set_to(":status", "FAILED"), "it is FAILED and no node of it is"),
     "never ran": (
-        lambda redis, one: [set_to(":node:B", "FAILED")(redis, one)]
-        + [redis.hdel(f"workflow:{one}:attempts", "B")],
+        both(
+            set_to(":node:B", "FAILED"),
+            lambda redis, one: redis.hdel(f"workflow:{one}:attempts", "B"),
+        ),
         "it is FAILED, never ran, and no dependency of it FAILED",
     ),
     "miscounted": (
@@ -147,8 +151,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "A: it is COMPLETED and among the retries",
     ),
     "retry forgotten": (
-        lambda redis, one: [set_to(":status", "RUNNING")(redis, one)]
-        + [set_to(":node:B", "RETRYING")(redis, one)],
+        both(set_to(":status", "RUNNING"), set_to(":node:B", "RETRYING")),
         "it is RETRYING and not among the retries",
     ),
     "not carried on": (

@@ -1,0 +1,107 @@
+"""Clients that submit and trigger without pause, and ask again when they were not answered."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from scripts.soaking.hosts import Host
+from scripts.soaking.shapes import random_workflow
+
+_UNANSWERED = (OSError, http.client.HTTPException)
+_PAUSE_S = 0.05
+
+
+class Clients:
+    """From `start` to `stop` they keep about `active_max` executions going.
+
+    `acknowledged` are the executions whose trigger was answered, each with its definition.
+    """
+
+    def __init__(self, hosts: Sequence[Host], seed: int, *, count: int, active_max: int) -> None:
+        self.acknowledged: dict[str, dict[str, Any]] = {}
+        self.cancelled: set[str] = set()
+        self.poisoned = 0
+        self.refused = 0
+        self.unanswered = 0
+        self._hosts = hosts
+        self._active_max = active_max
+        self._active = 0
+        self._poison = 0
+        self._lock = threading.Lock()
+        self._is_over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._work, args=(random.Random(f"{seed} {number}"),))
+            for number in range(count)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Returns when every submission that was begun has been acknowledged."""
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def note_active(self, active: int) -> None:
+        self._active = active
+
+    def poison(self) -> None:
+        """Let one of the next workflows have a node that kills its workers."""
+        with self._lock:
+            self._poison += 1
+
+    def pick(self, chance: random.Random) -> str | None:
+        """One of the newest executions."""
+        with self._lock:
+            newest = list(self.acknowledged)[-20:]
+        return chance.choice(newest) if newest else None
+
+    def insist(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, Any]:
+        """The answer, after asking as often as it takes, now here and now there."""
+        while True:
+            host = random.choice(self._hosts)
+            try:
+                status, answer = host.request(method, path, body, **headers)
+            except _UNANSWERED:
+                self.unanswered += 1
+            else:
+                if status < 500 and status != 429:
+                    return status, answer
+                self.refused += 1
+            time.sleep(_PAUSE_S)
+
+    def _work(self, chance: random.Random) -> None:
+        while not self._is_over.is_set():
+            if self._active >= self._active_max:
+                time.sleep(_PAUSE_S)
+                continue
+            body = random_workflow(chance, is_poisoned=self._take_poison())
+            key = f"{chance.getrandbits(64):x}"
+            status, answer = self.insist("POST", "/workflow", body, Idempotency_Key=key)
+            if status != 200:
+                raise RuntimeError(f"a workflow was answered {status}: {answer}")
+            execution_id = answer["execution_id"]
+            status, answer = self.insist("POST", f"/workflow/trigger/{execution_id}")
+            if status != 200:
+                raise RuntimeError(f"a trigger was answered {status}: {answer}")
+            with self._lock:
+                self.acknowledged[execution_id] = json.loads(body)
+                self._active += 1
+
+    def _take_poison(self) -> bool:
+        with self._lock:
+            if not self._poison:
+                return False
+            self._poison -= 1
+            self.poisoned += 1
+            return True

@@ -1,0 +1,321 @@
+"""The faults of a soak: what each kind does, and a hand that deals them out at random.
+
+Every kind is a function that returns once the fault is over, or None at once when it could not
+happen just now. What it returns is the pid, or the name, of whom it befell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import redis as redis_py
+
+from flowd.store import redis_keys as keys
+from scripts.soaking.clients import Clients
+from scripts.soaking.hosts import HUNG_AFTER_S, WORKERS, Host, Server
+
+Victim = int | str | None
+# A host that is gone for longer than its leases; kinds for a soak that has the time.
+HOST_DOWN_S = 45.0
+LONG = ("kill_host", "freeze_host")
+_AT_ONCE_MAX = 8
+
+
+@dataclass(slots=True)
+class Fault:
+    """One that happened. Times are monotonic seconds, `ended_at` None while it lasts."""
+
+    kind: str
+    began_at: float
+    victim: Victim = None
+    pids: tuple[int, ...] = ()
+    ended_at: float | None = None
+
+
+class Hand:
+    """Deals the kinds asked for, each as often as the others, until it is told to stop."""
+
+    def __init__(
+        self,
+        kinds: Sequence[str],
+        seed: int,
+        hosts: Sequence[Host],
+        server: Server,
+        clients: Clients,
+    ) -> None:
+        unknown = [kind for kind in kinds if kind not in KINDS]
+        if unknown:
+            raise ValueError(f"unknown faults {unknown}; there are {', '.join(KINDS)}")
+        self.faults: list[Fault] = []
+        self.hosts = hosts
+        self.server = server
+        self.clients = clients
+        self.chance = random.Random(f"faults {seed}")
+        # One at a time does something to Redis.
+        self.server_lock = threading.Lock()
+        self.errors: list[BaseException] = []
+        self._kinds = kinds
+        self._lock = threading.Lock()
+        self._is_over = threading.Event()
+        # Its threads are the parents of what is started again, and outlive `stop`.
+        self._pool = ThreadPoolExecutor(_AT_ONCE_MAX)
+        self._busy: Counter[str] = Counter()
+        self._thread = threading.Thread(target=self._deal)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when the last fault is over."""
+        self._is_over.set()
+        self._thread.join()
+        deadline = time.monotonic() + HOST_DOWN_S + 60
+        while sum(self._busy.values()):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"faults that never end: {dict(self._busy)}")
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def counts(self) -> Counter[str]:
+        return Counter(fault.kind for fault in self.faults)
+
+    def sleep(self, seconds: float) -> None:
+        """Shorter when it is over."""
+        self._is_over.wait(seconds)
+
+    def _deal(self) -> None:
+        deck: list[str] = []
+        while not self._is_over.is_set():
+            if not deck:
+                deck = list(self._kinds)
+                self.chance.shuffle(deck)
+            kind = deck.pop()
+            if not self._busy[kind]:
+                self._busy[kind] += 1
+                self._pool.submit(self._inject, kind)
+            self.sleep(self.chance.uniform(0.1, 2.0))
+
+    def _inject(self, kind: str) -> None:
+        try:
+            KINDS[kind](self)
+        except BaseException as error:  # noqa: BLE001 - told at the end, whatever it is
+            self.errors.append(error)
+        finally:
+            self._busy[kind] -= 1
+
+    @contextmanager
+    def noted(self, kind: str, victim: Victim, *pids: int) -> Iterator[None]:
+        fault = Fault(kind, time.monotonic(), victim, pids)
+        with self._lock:
+            self.faults.append(fault)
+        yield
+        fault.ended_at = time.monotonic()
+
+    def some_host(self) -> Host:
+        return self.chance.choice(list(self.hosts))
+
+
+@contextmanager
+def held(lock: threading.Lock) -> Iterator[bool]:
+    """Whether it was free; then nobody else has it until the end."""
+    is_mine = lock.acquire(blocking=False)
+    try:
+        yield is_mine
+    finally:
+        if is_mine:
+            lock.release()
+
+
+def _kill(role: str) -> Callable[[Hand], None]:
+    def kill(hand: Hand) -> None:
+        pids = hand.some_host().pids(role)
+        if pids:
+            pid = hand.chance.choice(pids)
+            with hand.noted(f"kill_{role}", pid, pid), contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    return kill
+
+
+def _take_down(kind: str, least_s: float, most_s: float) -> Callable[[Hand], None]:
+    """The supervisor is killed, and takes everybody along; it comes back after a while."""
+
+    def take_down(hand: Hand) -> None:
+        host = hand.some_host()
+        with held(host.lock) as is_mine:
+            if not is_mine or not (pids := host.pids("worker")):
+                return
+            with hand.noted(kind, host.name, *pids):
+                host.kill()
+                # Not cut short: what is measured is how the others do without it.
+                time.sleep(hand.chance.uniform(least_s, most_s))
+                host.start()
+            host.wait_until_ready()
+
+    return take_down
+
+
+def _freeze_worker(hand: Hand) -> None:
+    pids = hand.some_host().pids("worker")
+    if pids:
+        pid = hand.chance.choice(pids)
+        with hand.noted("freeze_worker", pid, pid), contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            # Some are found to hang and killed, some thaw before.
+            time.sleep(hand.chance.uniform(0.2, 2 * HUNG_AFTER_S))
+            os.kill(pid, signal.SIGCONT)
+
+
+def _freeze_supervisor(hand: Hand) -> None:
+    host = hand.some_host()
+    with held(host.lock) as is_mine:
+        if is_mine and not host.has_ended:
+            with hand.noted("freeze_supervisor", host.name):
+                host.signal(signal.SIGSTOP)
+                time.sleep(hand.chance.uniform(0.2, 3))
+                host.signal(signal.SIGCONT)
+
+
+def _freeze_host(hand: Hand) -> None:
+    host = hand.some_host()
+    with held(host.lock) as is_mine:
+        if is_mine and not host.has_ended:
+            with hand.noted("freeze_host", host.name):
+                host.signal_all(signal.SIGSTOP)
+                time.sleep(hand.chance.uniform(HOST_DOWN_S - 10, HOST_DOWN_S))
+                host.signal_all(signal.SIGCONT)
+
+
+def _reload(hand: Hand) -> None:
+    host = hand.some_host()
+    with held(host.lock) as is_mine:
+        if is_mine and not host.has_ended:
+            with hand.noted("reload", host.name):
+                for _ in range(hand.chance.randint(1, 3)):
+                    host.signal(signal.SIGHUP)
+                    hand.sleep(hand.chance.uniform(0, 1))
+
+
+def _scale(hand: Hand) -> None:
+    host = hand.some_host()
+    with held(host.lock) as is_mine:
+        if is_mine and host.order("scale", workers=WORKERS + 1):
+            with hand.noted("scale", host.name):
+                for _ in range(hand.chance.randint(1, 4)):
+                    host.order("scale", workers=hand.chance.randint(1, WORKERS + 2))
+                    hand.sleep(hand.chance.uniform(0, 1))
+                while not host.order("scale", workers=WORKERS):
+                    time.sleep(0.1)
+
+
+def _kill_redis(hand: Hand) -> None:
+    with held(hand.server_lock) as is_mine:
+        if is_mine:
+            with hand.noted("kill_redis", "redis"):
+                hand.server.kill()
+                hand.sleep(hand.chance.uniform(0, 1))
+                hand.server.start()
+
+
+def _freeze_redis(hand: Hand) -> None:
+    with held(hand.server_lock) as is_mine:
+        if is_mine:
+            with hand.noted("freeze_redis", "redis"):
+                hand.server.signal(signal.SIGSTOP)
+                time.sleep(hand.chance.uniform(0.1, 2))
+                hand.server.signal(signal.SIGCONT)
+
+
+def _tell_redis(kind: str, tell: Callable[[redis_py.Redis, Hand], Any]) -> Callable[[Hand], None]:
+    def tell_redis(hand: Hand) -> None:
+        with held(hand.server_lock) as is_mine, hand.server.client() as client:
+            if is_mine:
+                with hand.noted(kind, "redis"):
+                    tell(client, hand)
+
+    return tell_redis
+
+
+def _pause_clients(client: redis_py.Redis, hand: Hand) -> None:
+    for_ms = hand.chance.randint(100, 2_000)
+    client.client_pause(for_ms, all=hand.chance.random() < 0.5)
+    time.sleep(for_ms / 1000)
+
+
+def _fill(client: redis_py.Redis, hand: Hand) -> None:
+    client.config_set("maxmemory", 1)
+    hand.sleep(hand.chance.uniform(0.2, 1.5))
+    client.config_set("maxmemory", 0)
+
+
+def _cut_clients(client: redis_py.Redis, _hand: Hand) -> None:
+    client.client_kill_filter(_type="normal", skipme=True)
+
+
+def _hold(hand: Hand) -> None:
+    execution_id = hand.clients.pick(hand.chance)
+    if execution_id and _was_done(hand, execution_id, "pause"):
+        with hand.noted("hold", execution_id):
+            hand.sleep(hand.chance.uniform(0, 2))
+            hand.clients.insist("POST", f"/workflows/{execution_id}/resume")
+
+
+def _cancel(hand: Hand) -> None:
+    execution_id = hand.clients.pick(hand.chance)
+    if execution_id:
+        # Before it is asked: an answer that is lost may have been yes.
+        hand.clients.cancelled.add(execution_id)
+        if _was_done(hand, execution_id, "cancel"):
+            with hand.noted("cancel", execution_id):
+                pass
+
+
+def _was_done(hand: Hand, execution_id: str, verb: str) -> bool:
+    status, _ = hand.clients.insist("POST", f"/workflows/{execution_id}/{verb}")
+    return status == 200
+
+
+def _poison(hand: Hand) -> None:
+    with hand.noted("poison", None):
+        hand.clients.poison()
+
+
+KINDS: dict[str, Callable[[Hand], None]] = {
+    "kill_worker": _kill("worker"),
+    "kill_scheduler": _kill("scheduler"),
+    "kill_api": _kill("api"),
+    "kill_supervisor": _take_down("kill_supervisor", 0.0, 1.0),
+    "kill_host": _take_down("kill_host", HOST_DOWN_S, HOST_DOWN_S),
+    "freeze_worker": _freeze_worker,
+    "freeze_supervisor": _freeze_supervisor,
+    "freeze_host": _freeze_host,
+    "reload": _reload,
+    "scale": _scale,
+    "kill_redis": _kill_redis,
+    "freeze_redis": _freeze_redis,
+    "pause_clients": _tell_redis("pause_clients", _pause_clients),
+    "cut_clients": _tell_redis("cut_clients", _cut_clients),
+    "flush_scripts": _tell_redis("flush_scripts", lambda client, _: client.script_flush()),
+    "fill_redis": _tell_redis("fill_redis", _fill),
+    "hold": _hold,
+    "cancel": _cancel,
+    "poison": _poison,
+}
+
+
+def stands_in_redis(client: redis_py.Redis) -> int:
+    """How many executions have begun and not ended."""
+    return int(client.scard(keys.ACTIVE))

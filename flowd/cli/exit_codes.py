@@ -7,6 +7,10 @@ from flowd.errors import FlowdError
 FAILED = 1
 NOT_RUNNING = 3
 UNKNOWN_STATE = 4
+UNAVAILABLE = 69
+# As timeout(1) and shells have them.
+TIMED_OUT = 124
+INTERRUPTED = 130
 
 _BY_CODE = {
     "store_unavailable": 69,

@@ -10,28 +10,28 @@ from flowd import __version__
 from flowd.cli.exit_codes import exit_code_of
 from flowd.errors import FlowdError, InvalidSettings
 
-_COMMANDS = (
-    "start",
-    "status",
-    "top",
-    "stop",
-    "reload",
-    "restart",
-    "scale",
-    "logs",
-    "demo",
-    "api",
-    "scheduler",
-    "worker",
-    "config",
-    "handlers",
-    "new",
-    "token",
-)
+# As `flowd --help` shows them.
+_GROUPS = {
+    "Run a daemon": ("start", "api", "scheduler", "worker", "demo"),
+    "Look after it": (
+        *("status", "top", "stop", "reload", "restart", "scale", "logs", "doctor"),
+        *("config", "token", "handlers", "new"),
+    ),
+    "Workflows": ("validate", "submit", "run"),
+    "Executions": (
+        *("ls", "get", "watch", "results", "explain", "events", "diff"),
+        *("cancel", "pause", "resume", "rerun", "dlq"),
+    ),
+    "Shell": ("completion",),
+}
+_COMMANDS = tuple(name for names in _GROUPS.values() for name in names)
 # Commands that share a module; any other lives in the module of its name.
 _MODULES = {
     **dict.fromkeys(("api", "scheduler", "worker"), "role"),
     **dict.fromkeys(("stop", "reload", "restart", "scale"), "control"),
+    **dict.fromkeys(("validate", "submit", "run"), "submit"),
+    **dict.fromkeys(("ls", "get", "watch", "results", "explain"), "executions"),
+    **dict.fromkeys(("cancel", "pause", "resume", "rerun"), "holds"),
 }
 
 
@@ -47,6 +47,15 @@ class _Commands(click.Group):
         module = import_module(f"flowd.cli.{_MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in _GROUPS.items():
+            rows = []
+            for name in names:
+                command = self.get_command(ctx, name)
+                rows.append((name, command.get_short_help_str(70) if command else ""))
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> object:
         try:

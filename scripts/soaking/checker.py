@@ -21,6 +21,8 @@ from scripts.soaking.ledger import END, START, Note
 
 STREAM = "workflow:tasks"
 GROUP = "workflow_group"
+# What a fault has begun may show this much later: a frozen worker still has to lose its lease.
+FAULT_LASTS_S = 60.0
 _PAGE = 500
 _EVENTS_SCRIPT = "return redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])"
 _LIVE = (ExecutionState.RUNNING, ExecutionState.PAUSED)
@@ -65,14 +67,15 @@ def find_violations(
     acknowledged: Iterable[str],
     ledger: Sequence[Note] | None = None,
     *,
-    faults: int = 0,
+    faults: int | Sequence[float] = 0,
     excused: Collection[str] = (),
 ) -> list[str]:
     """Every sentence is one thing that does not hold.
 
     `redis` decodes its responses. `acknowledged` are the executions whose trigger was acknowledged;
     `ledger` the calls of their handlers, where those keep one; `faults` how many were injected,
-    each of which may have cost every node one start. `excused` were deleted on purpose, or damaged.
+    each of which may have cost every node one start; or when, by the ledger's clock, and each may
+    have cost one start of every node that was on its way. `excused` were deleted on purpose, or damaged.
     """
     wanted = [one for one in dict.fromkeys(acknowledged) if one not in excused]
     known = [one for one in redis.zrange(keys.EXECUTIONS, 0, -1) if one not in excused]
@@ -320,9 +323,9 @@ def _entries(redis: redis_py.Redis, stream: str) -> Iterator[tuple[str, Mapping[
 
 
 def _check_ledger(
-    executions: Mapping[str, Execution], ledger: Sequence[Note], faults: int
+    executions: Mapping[str, Execution], ledger: Sequence[Note], faults: int | Sequence[float]
 ) -> Iterator[str]:
-    starts: defaultdict[NodeKey, list[int]] = defaultdict(list)
+    starts: defaultdict[NodeKey, list[Note]] = defaultdict(list)
     ended: set[NodeKey] = set()
     for note in ledger:
         execution = executions.get(note.execution_id)
@@ -331,13 +334,12 @@ def _check_ledger(
         if note.phase == START:
             if note.node not in starts and not execution.is_rerun:
                 yield from _check_order(execution, note, ended)
-            if note.attempt in starts[note.node]:
-                yield f"{' '.join(note.node)}: attempt {note.attempt} was started twice"
-            starts[note.node].append(note.attempt)
+            starts[note.node].append(note)
         elif note.phase == END:
             ended.add(note.node)
-    for node_key, attempts in starts.items():
-        yield from _check_starts(executions[node_key[0]], node_key[1], attempts, faults)
+    for node_key, notes in starts.items():
+        met = _faults_met(faults, notes)
+        yield from _check_starts(executions[node_key[0]], node_key[1], notes, met)
     for execution in executions.values():
         if execution.is_rerun:
             continue
@@ -352,11 +354,23 @@ def _check_order(execution: Execution, note: Note, ended: Collection[NodeKey]) -
             yield f"{' '.join(note.node)}: it was started before its dependency {one} had ended"
 
 
+def _faults_met(faults: int | Sequence[float], starts: Sequence[Note]) -> int:
+    """How many there were while the node was on its way."""
+    if isinstance(faults, int):
+        return faults
+    first, last = starts[0].at_s, starts[-1].at_s
+    return sum(first - FAULT_LASTS_S < at_s < last for at_s in faults)
+
+
 def _check_starts(
-    execution: Execution, node_id: str, attempts: Sequence[int], faults: int
+    execution: Execution, node_id: str, starts: Sequence[Note], met: int
 ) -> Iterator[str]:
     named = f"{execution.id} {node_id}"
-    allowed = 1 + faults + execution.retries_max(node_id)
+    attempts = [note.attempt for note in starts]
+    for attempt, count in Counter(attempts).items():
+        if count > 1:
+            yield f"{named}: attempt {attempt} was started {count} times"
+    allowed = 1 + met + execution.retries_max(node_id)
     if len(attempts) > allowed:
         yield f"{named}: it was started {len(attempts)} times, and {allowed} can be explained"
     record = parse_record(execution.attempts.get(node_id))

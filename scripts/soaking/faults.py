@@ -1,7 +1,7 @@
 """The faults of a soak: what each kind does, and a hand that deals them out at random.
 
-Every kind is a function that returns once the fault is over, or None at once when it could not
-happen just now. What it returns is the pid, or the name, of whom it befell.
+Every kind is a function that returns once the fault is over, or at once when it could not happen
+just now; then it is tried again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any
 
 import redis as redis_py
 
-from flowd.store import redis_keys as keys
 from scripts.soaking.clients import Clients
 from scripts.soaking.hosts import HUNG_AFTER_S, WORKERS, Host, Server
 
@@ -29,7 +28,11 @@ Victim = int | str | None
 # A host that is gone for longer than its leases; kinds for a soak that has the time.
 HOST_DOWN_S = 45.0
 LONG = ("kill_host", "freeze_host")
+PAUSE_MAX_S = 2.0
+# Around a kill that is to be measured by itself.
+CALM_S = 2.5
 _AT_ONCE_MAX = 8
+_AGAIN_AFTER_S = 0.2
 
 
 @dataclass(slots=True)
@@ -43,6 +46,12 @@ class Fault:
     ended_at: float | None = None
 
 
+def missing(kinds: Sequence[str], faults: Sequence[Fault]) -> list[str]:
+    """Kinds none of the faults is of."""
+    seen = {fault.kind for fault in faults}
+    return [kind for kind in kinds if kind not in seen]
+
+
 class Hand:
     """Deals the kinds asked for, each as often as the others, until it is told to stop."""
 
@@ -53,10 +62,9 @@ class Hand:
         hosts: Sequence[Host],
         server: Server,
         clients: Clients,
+        *,
+        seconds: float,
     ) -> None:
-        unknown = [kind for kind in kinds if kind not in KINDS]
-        if unknown:
-            raise ValueError(f"unknown faults {unknown}; there are {', '.join(KINDS)}")
         self.faults: list[Fault] = []
         self.hosts = hosts
         self.server = server
@@ -66,6 +74,8 @@ class Hand:
         self.server_lock = threading.Lock()
         self.errors: list[BaseException] = []
         self._kinds = kinds
+        # Short soaks are denser: each kind wants to be dealt three times.
+        self._pause_max_s = min(PAUSE_MAX_S, 2 * seconds / (3 * len(kinds)))
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         # Its threads are the parents of what is started again, and outlive `stop`.
@@ -92,6 +102,9 @@ class Hand:
     def counts(self) -> Counter[str]:
         return Counter(fault.kind for fault in self.faults)
 
+    def missing(self) -> list[str]:
+        return missing(self._kinds, self.faults)
+
     def sleep(self, seconds: float) -> None:
         """Shorter when it is over."""
         self._is_over.wait(seconds)
@@ -102,15 +115,33 @@ class Hand:
             if not deck:
                 deck = list(self._kinds)
                 self.chance.shuffle(deck)
-            kind = deck.pop()
-            if not self._busy[kind]:
-                self._busy[kind] += 1
-                self._pool.submit(self._inject, kind)
-            self.sleep(self.chance.uniform(0.1, 2.0))
+            self._begin(deck.pop())
+            self.sleep(self.chance.uniform(0.05, self._pause_max_s))
+
+    def _begin(self, kind: str) -> None:
+        """Let it happen beside the others, or where it is to be measured, now and then, alone."""
+        is_relaxed = self._pause_max_s == PAUSE_MAX_S
+        is_alone = kind == "kill_host" or (
+            kind == "kill_worker" and is_relaxed and self.chance.random() < 0.5
+        )
+        if is_alone:
+            while sum(self._busy.values()) and not self._is_over.is_set():
+                self.sleep(_AGAIN_AFTER_S)
+            self.sleep(CALM_S)
+        if not self._busy[kind]:
+            self._busy[kind] += 1
+            self._pool.submit(self._inject, kind)
+        while is_alone and self._busy[kind]:
+            time.sleep(0.02)
+        if is_alone:
+            self.sleep(CALM_S)
 
     def _inject(self, kind: str) -> None:
+        before = self.counts()[kind]
         try:
-            KINDS[kind](self)
+            while self.counts()[kind] == before and not self._is_over.is_set():
+                KINDS[kind](self)
+                self.sleep(_AGAIN_AFTER_S)
         except BaseException as error:  # noqa: BLE001 - told at the end, whatever it is
             self.errors.append(error)
         finally:
@@ -217,7 +248,7 @@ def _scale(hand: Hand) -> None:
                 for _ in range(hand.chance.randint(1, 4)):
                     host.order("scale", workers=hand.chance.randint(1, WORKERS + 2))
                     hand.sleep(hand.chance.uniform(0, 1))
-                while not host.order("scale", workers=WORKERS):
+                while not host.order("scale", workers=WORKERS) and not host.has_ended:
                     time.sleep(0.1)
 
 
@@ -314,8 +345,3 @@ KINDS: dict[str, Callable[[Hand], None]] = {
     "cancel": _cancel,
     "poison": _poison,
 }
-
-
-def stands_in_redis(client: redis_py.Redis) -> int:
-    """How many executions have begun and not ended."""
-    return int(client.scard(keys.ACTIVE))

@@ -1,4 +1,4 @@
-"""Handlers that note their start and their end in the ledger at $FLOWD_LEDGER.
+"""Handlers that note their start and their end in the ledger at $SOAK_LEDGER.
 
 Each returns its attempt, so that what was committed can be told from what was done. `calls` in a
 node's config is up to which start of the node, by the ledger, it misbehaves.
@@ -17,7 +17,7 @@ from typing import Any
 from flowd.handlers import Context, Fail, handler
 from scripts.soaking.ledger import CANCELLED, END, START, conversation
 
-LEDGER = "FLOWD_LEDGER"
+LEDGER = "SOAK_LEDGER"
 
 
 async def _note(phase: str, context: Context) -> int:

@@ -1,4 +1,4 @@
-"""`flowd` as on a machine of its own: $FLOWD_SOAK_HOST is the name that it gives its machine.
+"""`flowd` as on a machine of its own: $SOAK_HOST is the name that it gives its machine.
 
 Two on one machine would see each other's processes end; hosts do not.
 """
@@ -11,6 +11,6 @@ import socket
 from flowd.cli.main import main
 
 if __name__ == "__main__":
-    name = os.environ["FLOWD_SOAK_HOST"]
+    name = os.environ["SOAK_HOST"]
     socket.gethostname = lambda: name  # type: ignore[assignment]
     main(prog_name="flowd")

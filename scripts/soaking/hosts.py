@@ -108,7 +108,7 @@ class Host:
         (self._folder / "flowd.toml").write_text(config)
         self._environ = clean_environment() | {
             "PYTHONPATH": str(ROOT),
-            "FLOWD_SOAK_HOST": name,
+            "SOAK_HOST": name,
             LEDGER: str(ledger),
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -182,9 +182,7 @@ class Host:
 
     def is_ready(self) -> bool:
         status = self.status()
-        return status is not None and all(
-            one["state"] == "RUNNING" for one in status["processes"]
-        )
+        return status is not None and all(one["state"] == "RUNNING" for one in status["processes"])
 
     def wait_until_ready(self, limit_s: float = START_LIMIT_S) -> None:
         deadline = time.monotonic() + limit_s

@@ -40,8 +40,8 @@ class Flowd(Daemon):
             config.write_text(CONFIG)
         command = [sys.executable, "-m", self.module, *arguments]
         self.environ = clean_environ() | environ
-        data_dir = load_settings(config, {}, {}).redis.data_dir
-        super().__init__(command, folder, data_dir, self.environ)
+        self._redis_settings = load_settings(config, {}, {}).redis
+        super().__init__(command, folder, self._redis_settings.data_dir, self.environ)
 
     @property
     def url(self) -> str:
@@ -55,6 +55,8 @@ class Flowd(Daemon):
 
     @property
     def redis(self) -> redis.Redis:
+        if self._redis_settings.url is not None:
+            return redis.Redis.from_url(self._redis_settings.url, decode_responses=True)
         return redis.Redis(
             unix_socket_path=str(self.data_dir / "redis.sock"), decode_responses=True
         )

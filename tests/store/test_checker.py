@@ -184,7 +184,7 @@ MISCALLS: dict[str, tuple[Callable[[str], list[Note]], str]] = {
     "too early": (lambda one: as_done(one, "B", "A"), "B: it was started before its dependency A"),
     "the same attempt": (
         lambda one: notes((START, one, "A", 1)) + as_done(one, "A", "B"),
-        "A: attempt 1 was started twice",
+        "A: attempt 1 was started 2 times",
     ),
     "too often": (
         lambda one: notes((START, one, "A", 0)) + as_done(one, "A", "B"),

@@ -1,4 +1,4 @@
-"""Dead letters: list them, look at one, delete one or all."""
+"""Dead letters: list them, look at one, run it again, delete one or all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from flowd.api.cursor import read_cursor, write_cursor
 from flowd.api.query import read_query
 from flowd.api.responses import json_response
 from flowd.api.route import Endpoint
-from flowd.errors import UnknownDeadLetter
+from flowd.errors import UnknownDeadLetter, UnknownNode
+from flowd.orchestrator.executor import trigger_workflow
+from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.store import Store
 from flowd.store.dead_letters import DeadLetter, is_letter_id
 
@@ -61,6 +63,11 @@ class DeadLetterDeleted(_Body):
     message: str
 
 
+class DeadLetterRedriven(_Body):
+    execution_id: str
+    rerun_of: str
+
+
 class DeadLettersPurged(_Body):
     deleted: int
     message: str
@@ -94,6 +101,21 @@ async def show_dead_letter(request: Request) -> Response:
             **_fields(letter),
             fields=None if fields is None else [EntryField(name=n, value=v) for n, v in fields],
         )
+    )
+
+
+async def redrive_dead_letter(request: Request) -> Response:
+    """Run the node of a dead letter again, in a new execution, and delete the letter."""
+    store: Store = request.app.state.store
+    letter = await store.dead_letters.letter(_requested_letter_id(request))
+    if letter.execution_id is None or letter.node_id is None:
+        raise UnknownNode(letter.execution_id or "-", letter.node_id or "-")
+    planned = await plan_rerun(store, letter.execution_id, letter.node_id)
+    execution_id = await rerun_execution(store, planned)
+    await trigger_workflow(store, execution_id)
+    await store.dead_letters.delete(letter.letter_id)
+    return json_response(
+        DeadLetterRedriven(execution_id=execution_id, rerun_of=letter.execution_id)
     )
 
 
@@ -159,6 +181,14 @@ ROUTES = [
         scope="read",
         answers={200: DeadLetterDetail},
         problems=_OF_ONE,
+    ),
+    Endpoint(
+        "POST",
+        "/dead-letters/{letter_id}/redrive",
+        redrive_dead_letter,
+        scope="trigger",
+        answers={200: DeadLetterRedriven},
+        problems=(*_OF_ONE, "unknown_execution", "unknown_node", "wrong_state"),
     ),
     Endpoint(
         "DELETE",

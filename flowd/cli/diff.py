@@ -1,0 +1,107 @@
+"""`flowd diff`: what two executions have not in common."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from flowd.cli.exit_codes import FAILED
+from flowd.cli.remote import connected, find_id, show_json, span, url_option
+
+_MISSING = "(missing)"
+_SHOWN_CHARS_MAX = 200
+
+
+@click.command()
+@url_option
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+def diff(url: str | None, output: str, first: str, second: str) -> None:
+    """Compare two executions: definition, input, outputs and times.
+
+    Ends with 0 when they are equal but for their times, with 1 when not.
+    """
+    with connected(url) as client:
+        ids = [find_id(client, first), find_id(client, second)]
+        definitions = [client.definition(one) for one in ids]
+        summaries = [client.get(one) for one in ids]
+        outputs = [client.results(one) for one in ids]
+        nodes = [{node["node_id"]: node for node in client.nodes(one)} for one in ids]
+    found = {
+        "definition": list(differences(definitions[0], definitions[1])),
+        "input": list(differences(summaries[0]["input"] or {}, summaries[1]["input"] or {})),
+        "outputs": list(differences(outputs[0], outputs[1])),
+        "first_difference": first_difference(definitions[0], *outputs),
+        "times": [
+            {"node_id": one, "ms": [node["duration_ms"], nodes[1][one]["duration_ms"]]}
+            for one, node in nodes[0].items()
+            if one in nodes[1]
+        ],
+    }
+    if output == "json":
+        show_json(found)
+    else:
+        _show(found, summaries)
+    sys.exit(FAILED if found["definition"] or found["input"] or found["outputs"] else 0)
+
+
+def differences(one: Any, other: Any, path: str = "") -> Iterator[dict[str, Any]]:
+    """Each place where two values differ, with what is there in both."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in [*one, *(key for key in other if key not in one)]:
+            place = f"{path}.{key}" if path else str(key)
+            yield from differences(one.get(key, _MISSING), other.get(key, _MISSING), place)
+    elif isinstance(one, list) and isinstance(other, list):
+        for at in range(max(len(one), len(other))):
+            a, b = (items[at] if at < len(items) else _MISSING for items in (one, other))
+            yield from differences(a, b, f"{path}[{at}]")
+    elif one != other:
+        yield {"path": path, "a": one, "b": other}
+
+
+def first_difference(
+    definition: Mapping[str, Any], one: Mapping[str, Any], other: Mapping[str, Any]
+) -> str | None:
+    """The first node, in an order in which they run, whose output differs."""
+    for node_id in run_order(definition["dag"]["nodes"]):
+        if one.get(node_id, _MISSING) != other.get(node_id, _MISSING):
+            return node_id
+    return None
+
+
+def run_order(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Ids of nodes, each behind all it depends on (Kahn 1962)."""
+    waits_for = {node["id"]: set(node.get("dependencies", ())) for node in nodes}
+    order: list[str] = []
+    while ready := [one for one, left in waits_for.items() if not left]:
+        order += ready
+        for one in ready:
+            del waits_for[one]
+        for left in waits_for.values():
+            left.difference_update(ready)
+    return order
+
+
+def _show(found: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> None:
+    a, b = summaries
+    click.echo(f"a: {a['execution_id']} {a['name']} {a['status']} {span(a['duration_ms'])}")
+    click.echo(f"b: {b['execution_id']} {b['name']} {b['status']} {span(b['duration_ms'])}")
+    for part in ("definition", "input", "outputs"):
+        rows = found[part]
+        click.echo(f"\n{part}: {'equal' if not rows else f'{len(rows)} differences'}")
+        for row in rows:
+            click.echo(f"  {row['path']}\n    a {_short(row['a'])}\n    b {_short(row['b'])}")
+    if found["first_difference"]:
+        click.echo(f"\nthe first node that differs: {found['first_difference']}")
+    click.echo("\ntimes:")
+    for row in found["times"]:
+        click.echo(f"  {row['node_id']}: a {span(row['ms'][0])}, b {span(row['ms'][1])}")
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + "…"

@@ -1,0 +1,32 @@
+"""`flowd events`: what happens, as it happens."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from flowd.cli.remote import clock, connected, find_id, url_option
+
+
+@click.command()
+@url_option
+@click.argument("execution", metavar="ID", required=False)
+@click.option("-f", "--follow", is_flag=True, help="All executions, from now on, until Ctrl-C.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+def events(url: str | None, execution: str | None, follow: bool, output: str) -> None:
+    """Print what an execution did and does, to its end; or with -f what all of them do."""
+    if execution is None and not follow:
+        raise click.UsageError("give the id of an execution, or -f for all of them")
+    with connected(url) as client:
+        execution_id = None if execution is None else find_id(client, execution)
+        for event in client.events(execution_id):
+            if output == "json":
+                click.echo(json.dumps({"id": event.id, "type": event.type, **event.data}))
+                continue
+            facts = event.data
+            what = " ".join(
+                str(facts[name]) for name in ("execution_id", "node_id") if facts.get(name)
+            )
+            attempt = f" attempt {facts['attempt']}" if facts.get("attempt") else ""
+            click.echo(f"{clock(facts.get('at_ms'))} {event.type} {what}{attempt}")

@@ -1,0 +1,150 @@
+"""`flowd ls`, `get`, `watch`, `results` and `explain`: look at executions."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from flowd.cli.exit_codes import FAILED
+from flowd.cli.remote import (
+    clock,
+    connected,
+    execution_argument,
+    find_id,
+    output_option,
+    show_json,
+    show_rows,
+    show_table,
+    span,
+    url_option,
+)
+
+
+@click.command()
+@url_option
+@output_option
+@click.option("--status", multiple=True, help="Only in this state; may be repeated.")
+@click.option("--name", help="Only of this name; a `*` at its end stands for anything.")
+@click.option("--handler", help="Only with a node of this handler.")
+@click.option("--after", "submitted_after", metavar="TIME", help="Submitted at this time or later.")
+@click.option("--before", "submitted_before", metavar="TIME", help="Submitted before this time.")
+@click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True)
+def ls(
+    url: str | None,
+    output: str,
+    status: tuple[str, ...],
+    name: str | None,
+    handler: str | None,
+    submitted_after: str | None,
+    submitted_before: str | None,
+    limit: int,
+) -> None:
+    """List executions, the newest first."""
+    with connected(url) as client:
+        rows = client.list(
+            count_max=limit,
+            status=[one.upper() for one in status] or None,
+            name=name,
+            handler=handler,
+            submitted_after=submitted_after,
+            submitted_before=submitted_before,
+        )
+        show_rows(
+            rows,
+            output,
+            {
+                "ID": lambda row: row["execution_id"],
+                "NAME": lambda row: row["name"] or "-",
+                "STATUS": lambda row: row["status"] or "-",
+                "NODES": lambda row: str(row["nodes"] or "-"),
+                "SUBMITTED": lambda row: clock(row["submitted_ms"]),
+                "TOOK": lambda row: span(row["duration_ms"]),
+            },
+        )
+
+
+@click.command()
+@url_option
+@output_option
+@execution_argument
+def get(url: str | None, output: str, execution: str) -> None:
+    """Show one execution and its nodes. `@latest` or the beginning of an id will do."""
+    with connected(url) as client:
+        execution_id = find_id(client, execution)
+        if output == "id":
+            click.echo(execution_id)
+            return
+        summary, nodes = client.get(execution_id), list(client.nodes(execution_id))
+    if output == "json":
+        show_json({**summary, "node_list": nodes})
+        return
+    for name in ("execution_id", "name", "status", "rerun_of", "error"):
+        if summary[name] is not None:
+            click.echo(f"{name.replace('_', ' ')}: {summary[name]}")
+    click.echo(f"submitted: {clock(summary['submitted_ms'])}")
+    click.echo(f"took: {span(summary['duration_ms'])}")
+    if summary["usage"]["calls"]:
+        click.echo(f"tokens: {summary['usage']['total_tokens']:,}")
+    click.echo()
+    columns = ("NODE", "STATE", "HANDLER", "ATTEMPT", "TOOK", "ERROR")
+    rows = [
+        (
+            node["node_id"],
+            str(node["state"]),
+            node["handler"],
+            str(node["attempt"] or "-"),
+            span(node["duration_ms"]),
+            node["error"] or "",
+        )
+        for node in nodes
+    ]
+    show_table(columns, rows)
+
+
+@click.command()
+@url_option
+@execution_argument
+def watch(url: str | None, execution: str) -> None:
+    """Look on while an execution runs. Ends with 0 when it completed, else with 1."""
+    from flowd.cli.watching import watch_execution
+
+    with connected(url) as client:
+        status = watch_execution(client, find_id(client, execution))
+    sys.exit(0 if status == "COMPLETED" else FAILED)
+
+
+@click.command()
+@url_option
+@execution_argument
+@click.argument("node", required=False)
+def results(url: str | None, execution: str, node: str | None) -> None:
+    """Print the outputs of an execution, or of one node, as JSON."""
+    with connected(url) as client:
+        found = client.results(find_id(client, execution))
+    if node is None:
+        show_json(found)
+    elif node in found:
+        show_json(found[node])
+    else:
+        raise click.ClickException(f"node {node!r} has no output")
+
+
+@click.command()
+@url_option
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@execution_argument
+@click.argument("node", required=False)
+def explain(url: str | None, output: str, execution: str, node: str | None) -> None:
+    """Say why an execution, or one of its nodes, does not run."""
+    with connected(url) as client:
+        found = client.explain(find_id(client, execution), node)
+    if output == "json":
+        show_json(found)
+        return
+    click.echo(f"{found['execution_id']} {found['status']}: {found['summary']}")
+    for one in found["nodes"]:
+        for reason in one["reasons"]:
+            click.echo(f"  {one['node_id']} {one['state']}: {reason['message']}")
+    if found["more"]:
+        click.echo(f"  … and {found['more']:,} more nodes")

@@ -1,0 +1,73 @@
+"""`flowd cancel`, `pause`, `resume` and `rerun`: hold executions up, and run them again."""
+
+from __future__ import annotations
+
+import click
+
+from flowd.cli.remote import (
+    connected,
+    execution_argument,
+    find_id,
+    output_option,
+    show_json,
+    show_table,
+    url_option,
+)
+
+
+@click.command()
+@url_option
+@execution_argument
+def cancel(url: str | None, execution: str) -> None:
+    """End an execution before its time."""
+    with connected(url) as client:
+        execution_id = find_id(client, execution)
+        client.cancel(execution_id)
+    click.echo(f"cancelled {execution_id}", err=True)
+
+
+@click.command()
+@url_option
+@execution_argument
+def pause(url: str | None, execution: str) -> None:
+    """Let no further node of an execution start; what runs goes on."""
+    with connected(url) as client:
+        execution_id = find_id(client, execution)
+        client.pause(execution_id)
+    click.echo(f"paused {execution_id}; `flowd resume {execution_id}` lets it go on", err=True)
+
+
+@click.command()
+@url_option
+@execution_argument
+def resume(url: str | None, execution: str) -> None:
+    """Let a paused execution go on."""
+    with connected(url) as client:
+        execution_id = find_id(client, execution)
+        client.resume(execution_id)
+    click.echo(f"resumed {execution_id}", err=True)
+
+
+@click.command()
+@url_option
+@output_option
+@execution_argument
+@click.option("--from", "start", default="failed", help="A node; what failed, by default.")
+@click.option("--preview", is_flag=True, help="Only say what would run and what be reused.")
+def rerun(url: str | None, output: str, execution: str, start: str, preview: bool) -> None:
+    """Run an execution that has ended again, as a new one, and print its id.
+
+    Outputs of nodes that completed are reused, unless something they depend on runs again.
+    """
+    with connected(url) as client:
+        found = client.rerun(find_id(client, execution), start, preview=preview)
+    if output == "json":
+        show_json(found)
+        return
+    if preview:
+        rows = [(one["node_id"], "runs", one["why"]) for one in found["runs"]]
+        rows += [(one["node_id"], "is reused", one["why"]) for one in found["reused"]]
+        show_table(("NODE", "", "WHY"), rows)
+        return
+    click.echo(found["execution_id"])
+    click.echo(f"{len(found['runs'])} nodes run, {len(found['reused'])} are reused", err=True)

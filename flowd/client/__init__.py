@@ -1,0 +1,22 @@
+"""flowd's HTTP API from Python: `Client`, and `AsyncClient` for an event loop.
+
+with Client() as flowd:
+    results = flowd.run(workflow, timeout_s=60)
+"""
+
+from __future__ import annotations
+
+from flowd.client.asynchronous import AsyncClient
+from flowd.client.calls import Event
+from flowd.client.errors import ApiError, ClientError, ConnectionFailed, WorkflowFailed
+from flowd.client.synchronous import Client
+
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "ConnectionFailed",
+    "Event",
+    "WorkflowFailed",
+]

@@ -1,0 +1,191 @@
+"""The calls of the API as values, and what is made of their answers: all a client knows but how to
+send."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote
+
+from flowd.client.errors import ApiError
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+TIMEOUT_S: Final = 30.0
+# A stream of events says something every 15 seconds, if only that it lives.
+EVENTS_TIMEOUT_S: Final = 45.0
+RECONNECT_PAUSE_S: Final = 0.5
+PAGE_SIZE: Final = 1000
+ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+END_EVENTS: Final = frozenset({"execution.completed", "execution.failed", "execution.cancelled"})
+
+Workflow = Mapping[str, Any] | bytes | str
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    method: str
+    path: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float = TIMEOUT_S
+
+    @property
+    def query(self) -> dict[str, str]:
+        return {name: _written(one) for name, one in self.params.items() if one is not None}
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened. `id` is where a stream goes on behind it."""
+
+    id: str
+    type: str
+    data: Json
+
+
+def base_url(url: str | None) -> str:
+    return (url or os.environ.get("FLOWD_URL") or DEFAULT_URL).rstrip("/")
+
+
+def base_headers(token: str | None) -> dict[str, str]:
+    token = token or os.environ.get("FLOWD_TOKEN")
+    return {"authorization": f"Bearer {token}"} if token else {}
+
+
+def _id(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _body(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    return value.encode() if isinstance(value, str) else json.dumps(value).encode()
+
+
+def submit(
+    workflow: Workflow, *, trigger: bool = False, idempotency_key: str | None = None
+) -> Call:
+    headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
+    params = {"trigger": True} if trigger else {}
+    return Call("POST", "/workflow", params, _body(workflow), headers)
+
+
+def validate(workflow: Workflow) -> Call:
+    return Call("POST", "/workflow/validate", content=_body(workflow))
+
+
+def trigger(execution_id: str, given_input: Mapping[str, Any] | None = None) -> Call:
+    content = None if given_input is None else _body({"input": dict(given_input)})
+    return Call("POST", f"/workflow/trigger/{_id(execution_id)}", content=content)
+
+
+def look(execution_id: str, what: str = "", **params: Any) -> Call:
+    """`what` is what comes behind the id: `/results`, `/summary` …"""
+    return Call("GET", f"/workflows/{_id(execution_id)}{what}", params)
+
+
+def look_at_node(execution_id: str, node_id: str) -> Call:
+    return look(execution_id, f"/nodes/{_id(node_id)}")
+
+
+def explain(execution_id: str, node_id: str | None = None) -> Call:
+    return look(execution_id, "/explain" if node_id is None else f"/explain/{_id(node_id)}")
+
+
+def listing(**filters: Any) -> Call:
+    return Call("GET", "/workflows", filters)
+
+
+def hold(execution_id: str, verb: str) -> Call:
+    """`cancel`, `pause` or `resume`."""
+    return Call("POST", f"/workflows/{_id(execution_id)}/{verb}")
+
+
+def rerun(execution_id: str, start: str, *, preview: bool, is_triggered: bool) -> Call:
+    content = _body({"from": start, "preview": preview, "trigger": is_triggered})
+    return Call("POST", f"/workflows/{_id(execution_id)}/rerun", content=content)
+
+
+def delete(execution_id: str) -> Call:
+    return Call("DELETE", f"/workflows/{_id(execution_id)}")
+
+
+def dead_letters(
+    letter_id: str = "", *, method: str = "GET", verb: str = "", **params: Any
+) -> Call:
+    path = "/dead-letters" + (f"/{_id(letter_id)}" if letter_id else "") + verb
+    return Call(method, path, params)
+
+
+def events(execution_id: str | None, last_event_id: str | None) -> Call:
+    headers = {"accept": "text/event-stream"}
+    if last_event_id:
+        headers["last-event-id"] = last_event_id
+    path = "/events" if execution_id is None else f"/workflows/{_id(execution_id)}/events"
+    return Call("GET", path, headers=headers, timeout_s=EVENTS_TIMEOUT_S)
+
+
+def parse(status: int, body: bytes) -> Any:
+    """The answer's JSON. Raises ApiError for a refusal."""
+    try:
+        document = json.loads(body) if body else None
+    except ValueError:
+        document = None
+    if 200 <= status < 300:
+        return document
+    told = document if isinstance(document, dict) else {}
+    raise ApiError(
+        status,
+        str(told.get("code", "unknown")),
+        str(told.get("detail", f"answered {status}")),
+        told.get("errors", ()),
+    )
+
+
+def node_errors(results: Mapping[str, Any]) -> Json:
+    """What nodes failed with; those that did not run because of another one come last."""
+    found = {
+        node_id: output["error"]
+        for node_id, output in results.items()
+        if isinstance(output, dict) and output.keys() == {"error"}
+    }
+    return dict(sorted(found.items(), key=lambda pair: str(pair[1]).startswith("not run: ")))
+
+
+class EventReader:
+    """Lines of a stream of events in, events out (the HTML standard, server-sent events)."""
+
+    def __init__(self, last_event_id: str | None = None) -> None:
+        self.last_event_id = last_event_id
+        self._clear()
+
+    def _clear(self) -> None:
+        self._id, self._type, self._data = "", "message", ""
+
+    def feed(self, line: str) -> Event | None:
+        if not line:
+            event = Event(self._id, self._type, json.loads(self._data)) if self._data else None
+            if self._id:
+                self.last_event_id = self._id
+            self._clear()
+            return event
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "id":
+            self._id = value
+        elif name == "event":
+            self._type = value
+        elif name == "data":
+            self._data += value
+        return None

@@ -1,0 +1,120 @@
+"""What a soak has shown, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from scripts.soaking.ledger import CANCELLED, END, START, Note
+from scripts.soaking.recovery import Recovery, recoveries
+from scripts.soaking.soak import Outcome
+
+_SHOWN_MAX = 40
+
+
+def as_dict(outcome: Outcome) -> dict[str, Any]:
+    faults = Counter(fault.kind for fault in outcome.faults)
+    return {
+        "seed": outcome.seed,
+        "minutes": outcome.minutes,
+        "faults": {kind: faults[kind] for kind in outcome.kinds},
+        "never_happened": outcome.missing,
+        "executions": outcome.executions,
+        "ended": dict(sorted(outcome.statuses.items())),
+        "given_up_after_three_deaths": outcome.given_up,
+        "calls": _calls(outcome.ledger, outcome),
+        "requests": {"refused": outcome.refused, "unanswered": outcome.unanswered},
+        "recovery_s": _recovery_figures(recoveries(outcome.faults, outcome.ledger)),
+        "healed_after_s": round(outcome.healed_after_s, 1),
+        "violations": outcome.violations,
+        "verdict": ("holds", "violated", "void")[outcome.exit_code],
+    }
+
+
+def _calls(ledger: Sequence[Note], outcome: Outcome) -> dict[str, int]:
+    """Calls that were made again are told apart: as the node has it, or because of a fault."""
+    failing = {
+        (execution_id, node["id"])
+        for execution_id, definition in outcome.definitions.items()
+        for node in definition["dag"]["nodes"]
+        if node["handler"] == "ledger_failing"
+    }
+    starts = 0
+    before: dict[tuple[str, str], str] = {}
+    again: Counter[str] = Counter()
+    for note in ledger:
+        if note.phase == START:
+            starts += 1
+            last = before.get(note.node)
+            if last == END:
+                again["retry" if note.node in failing else "lost"] += 1
+            elif last is not None:
+                again["cut short"] += 1
+        before[note.node] = note.phase
+    return {
+        "nodes": len(before),
+        "started": starts,
+        "ended": sum(note.phase == END for note in ledger),
+        "cancelled": sum(note.phase == CANCELLED for note in ledger),
+        "again_as_retries": again["retry"],
+        "again_cut_short": again["cut short"],
+        "again_result_lost": again["lost"],
+    }
+
+
+def _recovery_figures(found: Sequence[Recovery]) -> dict[str, dict[str, float]]:
+    groups: defaultdict[str, list[float]] = defaultdict(list)
+    for one in found:
+        groups[one.kind].append(one.seconds)
+        if one.is_alone:
+            groups[f"{one.kind}, no other fault near"].append(one.seconds)
+    return {
+        kind: {
+            "nodes": len(seconds),
+            "p50": round(_percentile(seconds, 50), 3),
+            "p99": round(_percentile(seconds, 99), 3),
+            "max": round(max(seconds), 3),
+        }
+        for kind, seconds in sorted(groups.items())
+    }
+
+
+def _percentile(values: Sequence[float], percent: int) -> float:
+    """The nearest rank."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
+
+
+def as_text(outcome: Outcome) -> str:
+    told = as_dict(outcome)
+    lines = [f"soak: seed {outcome.seed}, {outcome.minutes:g} minutes", "", "faults"]
+    lines += [f"  {kind:<20} {count}" for kind, count in told["faults"].items()]
+    ended = ", ".join(f"{count} {status}" for status, count in told["ended"].items())
+    calls = told["calls"]
+    lines += [
+        "",
+        f"executions             {told['executions']}: {ended}",
+        f"nodes called           {calls['nodes']}, {calls['started']} calls",
+        f"  again, as configured {calls['again_as_retries']}",
+        f"  again, cut short     {calls['again_cut_short']}",
+        f"  again, result lost   {calls['again_result_lost']}",
+        f"given up after deaths  {outcome.given_up}",
+        f"requests               {outcome.refused} refused, {outcome.unanswered} unanswered",
+        f"quiet again after      {outcome.healed_after_s:.1f} s",
+        "",
+        "recovery, from the kill to the next start of each node it cut short",
+    ]
+    for kind, one in told["recovery_s"].items():
+        lines.append(
+            f"  {kind:<40} {one['nodes']:>5} nodes  p50 {one['p50']:.3f} s  "
+            f"p99 {one['p99']:.3f} s  max {one['max']:.3f} s"
+        )
+    lines += ["", f"violations             {len(outcome.violations)}"]
+    lines += [f"  {one}" for one in outcome.violations[:_SHOWN_MAX]]
+    if outcome.missing:
+        lines.append(f"void: these never happened: {', '.join(outcome.missing)}")
+    lines.append(f"verdict: {told['verdict']}")
+    if outcome.exit_code:
+        lines.append(f"files: {outcome.folder}")
+    return "\n".join(lines)

@@ -1,0 +1,215 @@
+"""One soak: deal faults while clients submit, heal, and prove what has to hold."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis as redis_py
+
+from flowd.dag.states import ExecutionState, NodeState
+from flowd.store import redis_keys as keys
+from scripts.soaking import checker
+from scripts.soaking.clients import Clients
+from scripts.soaking.faults import Fault, Hand, missing
+from scripts.soaking.hosts import APIS, WORKERS, Host, Server
+from scripts.soaking.ledger import START, Ledger, Note
+from scripts.soaking.shapes import expected_states, expected_status
+
+HOSTS = ("one", "two")
+CLIENTS = 3
+ACTIVE_MAX = 40
+# Long enough for a lease to run out and for the nodes behind it.
+HEAL_LIMIT_S = 120.0
+OVERTIME_S = 20.0
+GIVEN_UP = "workers died while they ran this node"
+GIVEN_UP_AFTER = 3
+
+
+@dataclass
+class Outcome:
+    """What a soak has seen; `violations` are sentences, and none is what is hoped for."""
+
+    seed: int
+    minutes: float
+    kinds: Sequence[str]
+    faults: list[Fault] = field(default_factory=list)
+    ledger: Sequence[Note] = ()
+    definitions: Mapping[str, Any] = field(default_factory=dict)
+    executions: int = 0
+    statuses: dict[str, int] = field(default_factory=dict)
+    given_up: int = 0
+    refused: int = 0
+    unanswered: int = 0
+    healed_after_s: float = 0.0
+    violations: list[str] = field(default_factory=list)
+    folder: str = ""
+
+    @property
+    def missing(self) -> list[str]:
+        """Kinds that were asked for and never happened: then the soak proves nothing."""
+        return missing(self.kinds, self.faults)
+
+    @property
+    def exit_code(self) -> int:
+        if self.violations:
+            return 1
+        return 2 if self.missing else 0
+
+
+def soak(seed: int, minutes: float, kinds: Sequence[str]) -> Outcome:
+    """Its files stay where they are, in the outcome's folder, when something does not hold."""
+    folder = Path(tempfile.mkdtemp(prefix="flowd-soak-"))
+    outcome = Outcome(seed, minutes, kinds, folder=str(folder))
+    with ExitStack() as open_things:
+        ledger = open_things.enter_context(Ledger(folder / "ledger.sock", folder / "ledger"))
+        server = Server(folder)
+        server.start()
+        open_things.callback(server.kill)
+        hosts = [Host(folder, name, server.socket_path, ledger.path) for name in HOSTS]
+        for host in hosts:
+            host.start()
+            open_things.callback(host.kill)
+        for host in hosts:
+            host.wait_until_ready()
+        clients = Clients(hosts, seed, count=CLIENTS, active_max=ACTIVE_MAX)
+        hand = Hand(kinds, seed, hosts, server, clients, seconds=minutes * 60)
+        open_things.callback(hand.close)
+        _run(outcome, minutes * 60, clients, hand, server)
+        healed_at = time.monotonic()
+        outcome.violations += _heal(hosts, server)
+        outcome.healed_after_s = time.monotonic() - healed_at
+        _check(outcome, hosts, server, clients, ledger)
+    return outcome
+
+
+def _run(outcome: Outcome, seconds: float, clients: Clients, hand: Hand, server: Server) -> None:
+    until = time.monotonic() + seconds
+    clients.start()
+    hand.start()
+    # A kind that had no chance so far is given a little longer.
+    while (now := time.monotonic()) < until or (hand.missing() and now < until + OVERTIME_S):
+        try:
+            with server.client() as client:
+                clients.note_active(client.scard(keys.ACTIVE))
+        except redis_py.RedisError:
+            pass
+        time.sleep(0.05)
+    hand.stop()
+    clients.stop()
+    outcome.faults = hand.faults
+    outcome.violations += [f"a fault could not be injected: {error!r}" for error in hand.errors]
+    outcome.refused, outcome.unanswered = clients.refused, clients.unanswered
+
+
+def _heal(hosts: Sequence[Host], server: Server) -> Iterator[str]:
+    """Wait until all is quiet; what is not in time."""
+    deadline = time.monotonic() + HEAL_LIMIT_S
+    with server.client() as client:
+        for host in hosts:
+            while not host.is_ready():
+                if host.has_ended:
+                    yield f"the supervisor of {host.name} has ended; its log is {host.log_path}"
+                    break
+                if time.monotonic() > deadline:
+                    yield f"{host.name} is not ready, {HEAL_LIMIT_S:g} s after the last fault"
+                    break
+                time.sleep(0.05)
+        while noise := _noise(client, len(hosts)):
+            if time.monotonic() > deadline:
+                for one in noise:
+                    yield f"{one}, {HEAL_LIMIT_S:g} s after the last fault"
+                return
+            time.sleep(0.1)
+
+
+def _noise(client: redis_py.Redis, hosts: int) -> list[str]:
+    """What is not as it is while nothing runs."""
+    group = checker.GROUP
+    workers = hosts * WORKERS
+    counts = {
+        "executions that run": (client.scard(keys.ACTIVE), 0),
+        "entries in the stream": (client.xlen(checker.STREAM), 0),
+        "entries that are pending": (client.xpending(checker.STREAM, group)["pending"], 0),
+        "consumers": (len(client.xinfo_consumers(checker.STREAM, group)), workers),
+        "leases": (client.hlen(keys.LEASES), workers),
+        "owners": (client.hlen(keys.WORKERS), workers),
+        "continuations": (client.zcard(keys.CONTINUATIONS), 0),
+        "retries": (client.zcard(keys.RETRIES), 0),
+        "nodes held back": (len(list(client.scan_iter("workflow:*:parked", count=1000))), 0),
+    }
+    return [
+        f"there are {count} {what} and not {wanted}"
+        for what, (count, wanted) in counts.items()
+        if count != wanted
+    ]
+
+
+def _check(
+    outcome: Outcome, hosts: Sequence[Host], server: Server, clients: Clients, ledger: Ledger
+) -> None:
+    outcome.ledger = ledger.notes()
+    outcome.definitions = clients.acknowledged
+    outcome.executions = len(clients.acknowledged)
+    times = [fault.began_at for fault in outcome.faults] + _deaths(outcome)
+    with server.client() as client:
+        outcome.violations += checker.find_violations(
+            client, clients.acknowledged, outcome.ledger, faults=times
+        )
+        outcome.violations += _check_shapes(outcome, client, clients)
+    for host in hosts:
+        wanted = {"worker": WORKERS, "api": APIS, "scheduler": 1}
+        found = checker.check_processes(host.status(), wanted)
+        outcome.violations += [f"{host.name}: {one}" for one in found]
+
+
+def _deaths(outcome: Outcome) -> list[float]:
+    """When nodes killed their workers."""
+    poisonous = {
+        (execution_id, node["id"])
+        for execution_id, definition in outcome.definitions.items()
+        for node in definition["dag"]["nodes"]
+        if node["handler"] == "ledger_poison"
+    }
+    return [note.at_s for note in outcome.ledger if note.phase == START and note.node in poisonous]
+
+
+def _check_shapes(outcome: Outcome, client: redis_py.Redis, clients: Clients) -> Iterator[str]:
+    """That each execution ended as its shape demands."""
+    starts: dict[tuple[str, str], int] = {}
+    for note in outcome.ledger:
+        if note.phase == START:
+            starts[note.node] = starts.get(note.node, 0) + 1
+    for execution in checker.read_executions(client, clients.acknowledged):
+        status = execution.status or "gone"
+        outcome.statuses[status] = outcome.statuses.get(status, 0) + 1
+        definition = clients.acknowledged[execution.id]
+        given_up = [
+            one
+            for one, output in execution.outputs.items()
+            if GIVEN_UP in (output or "") and starts.get((execution.id, one), 0) >= GIVEN_UP_AFTER
+        ]
+        outcome.given_up += len(given_up)
+        wanted = expected_states(definition, given_up)
+        if execution.id in clients.cancelled and status == ExecutionState.CANCELLED:
+            allowed = (NodeState.CANCELLED, NodeState.COMPLETED, NodeState.FAILED)
+            wrong = [one for one, state in execution.nodes.items() if state not in allowed]
+        else:
+            if status != expected_status(wanted):
+                yield f"{execution.id}: it is {status} and should be {expected_status(wanted)}"
+            wrong = [one for one, state in execution.nodes.items() if state != wanted[one]]
+        for one in wrong:
+            yield (
+                f"{execution.id} {one}: it is {execution.nodes[one]} and should be {wanted[one]}: "
+                f"{execution.outputs[one]}"
+            )
+
+
+def default_seed() -> int:
+    return random.SystemRandom().randrange(10**6)

@@ -1,0 +1,295 @@
+"""Every command against a real flowd: through a pipe, and on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowd import Client
+from tests.daemon import wait_until
+from tests.process.faulty import FaultyFlowd
+from tests.process.flowd_process import clean_environ, node
+
+ROOT = Path(__file__).parents[2]
+GOOD = {"name": "good", "dag": {"nodes": [node("A"), node("B", "A")]}}
+BAD = {"name": "bad", "dag": {"nodes": [node("A"), node("B", "A", handler="refuse")]}}
+YAML = """
+name: from-yaml
+input: {who: you}
+dag:
+  nodes:
+    - id: A
+      handler: transform
+      config:
+        input: {who: "{{ input.who }}", n: "{{ input.n | default(0) }}"}
+        expression: "{who: who, n: n}"
+"""
+
+
+@pytest.fixture(scope="module")
+def flowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyFlowd]:
+    """One for all of them."""
+    flowd = FaultyFlowd(tmp_path_factory.mktemp("cli"), ["start", "--workers", "1"])
+    with flowd:
+        flowd.wait_until_running()
+        yield flowd
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    for name, workflow in (("good", GOOD), ("bad", BAD)):
+        (folder / f"{name}.json").write_text(json.dumps(workflow))
+    (folder / "some.yaml").write_text(YAML)
+    (folder / "twice.yaml").write_text("name: a\nname: b\n")
+    held = {"name": "held", "dag": {"nodes": [node("A", handler="delay", seconds=600)]}}
+    (folder / "held.json").write_text(json.dumps(held))
+    return folder
+
+
+class Shell:
+    """Runs commands as a user would who has set FLOWD_URL."""
+
+    def __init__(self, flowd: FaultyFlowd, folder: Path) -> None:
+        self.folder = folder
+        self.config = flowd.folder / "flowd.toml"
+        self.environ = {**clean_environ(), "FLOWD_URL": flowd.url, "COLUMNS": "120"}
+
+    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+        return [sys.executable, "-m", "flowd.cli.main", *arguments]
+
+    def pipe(self, *arguments: str, stdin: str = "", code: int = 0) -> str:
+        ended = subprocess.run(
+            self._command(arguments),
+            input=stdin,
+            cwd=self.folder,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert ended.returncode == code, ended.stdout + ended.stderr
+        self.stderr = ended.stderr
+        return ended.stdout
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(self.pipe(*arguments, "-o", "json", code=code))
+
+    def terminal(self, *arguments: str, code: int = 0) -> str:
+        """What a person sees, without colours."""
+        controller, follower = pty.openpty()
+        process = subprocess.Popen(
+            self._command(arguments),
+            cwd=self.folder,
+            env={**self.environ, "TERM": "xterm-256color"},
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+        )
+        os.close(follower)
+        seen = b""
+        while chunk := _read(controller):
+            seen += chunk
+        os.close(controller)
+        assert process.wait(30) == code, seen
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
+
+
+def _read(controller: int) -> bytes:
+    try:
+        return os.read(controller, 65536)
+    except OSError:
+        return b""
+
+
+@pytest.fixture
+def shell(flowd: FaultyFlowd, files: Path) -> Shell:
+    return Shell(flowd, files)
+
+
+def test_validate_says_what_is_wrong_and_where(shell: Shell) -> None:
+    shell.pipe("validate", "good.json")
+    assert "valid workflow of 2 nodes" in shell.stderr
+    shell.pipe("validate", "some.yaml")
+    shell.pipe("validate", "-", stdin='{"name": "x", "dag": {"nodes": []}}', code=1)
+    assert "dag.nodes: a workflow needs at least one node" in shell.stderr
+    shell.pipe("validate", "twice.yaml", code=1)
+    assert "twice.yaml:2: " in shell.stderr
+    assert "written more than once" in shell.stderr
+    shell.pipe("validate", "nothing.json", code=1)
+    assert "cannot read nothing.json" in shell.stderr
+
+
+def test_submit_and_what_comes_of_it(shell: Shell) -> None:
+    execution_id = shell.pipe("submit", "good.json").strip()
+    assert shell.json("get", execution_id)["status"] == "PENDING"
+    assert "trigger" in shell.pipe("explain", execution_id).lower()
+    again = shell.pipe("submit", "good.json", "--key", "k1").strip()
+    assert shell.pipe("submit", "good.json", "--key", "k1").strip() == again
+    results = shell.pipe("submit", "some.yaml", "--wait", "20", "--input", "n=7")
+    assert json.loads(results)["A"] == {"result": {"who": "you", "n": 7}}
+    shell.pipe("submit", "good.json", "--input", "nonsense", code=2)
+
+
+def test_run_shows_the_nodes_and_ends_as_they_do(shell: Shell) -> None:
+    assert json.loads(shell.pipe("run", "good.json")).keys() == {"A", "B"}
+    assert "B COMPLETED" in shell.stderr
+    shell.pipe("run", "bad.json", code=1)
+    assert "B FAILED: refused" in shell.stderr
+    seen = shell.terminal("run", "bad.json", code=1)
+    assert "FAILED 1" in seen
+    assert "refused" in seen
+    shell.pipe("run", "held.json", "--timeout", "0.3", code=124)
+    shell.pipe("cancel", "@latest")
+
+
+def test_ctrl_c_leaves_the_execution_running_and_says_how_to_go_on(shell: Shell) -> None:
+    process = subprocess.Popen(
+        shell._command(("run", "held.json")),
+        cwd=shell.folder,
+        env=shell.environ,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    execution_id = process.stderr.readline().strip()
+    wait_until(lambda: "RUNNING" in shell.pipe("get", execution_id), "the node to run")
+    process.send_signal(signal.SIGINT)
+    told = process.stderr.read()
+    assert process.wait(10) == 130
+    assert f"flowd watch {execution_id}" in told
+    assert shell.json("get", execution_id)["status"] == "RUNNING"
+    shell.pipe("cancel", execution_id)
+
+
+def test_looking_at_executions(shell: Shell) -> None:
+    shell.pipe("run", "good.json")
+    (latest,) = shell.json("ls", "-n", "1")
+    execution_id = latest["execution_id"]
+    assert (latest["name"], latest["status"]) == ("good", "COMPLETED")
+    assert shell.pipe("ls", "-n", "1", "-o", "id").strip() == execution_id
+    for listed in (
+        shell.pipe("ls", "--status", "completed"),
+        shell.terminal("ls", "--name", "go*"),
+    ):
+        assert execution_id in listed
+    for text in (execution_id, execution_id[:20], "@latest"):
+        assert shell.pipe("get", text, "-o", "id").strip() == execution_id
+    seen = shell.terminal("get", "@latest")
+    assert "COMPLETED" in seen
+    assert "noop" in seen
+    assert json.loads(shell.pipe("results", "@latest", "A")) == {"status": "ok"}
+    shell.pipe("results", "@latest", "Z", code=1)
+    shell.pipe("get", "0" * 24, code=1)
+    assert "no execution has the id" in shell.stderr
+    shell.pipe("get", "zzz", code=1)
+    shell.pipe("watch", execution_id)
+    assert "execution COMPLETED" in shell.stderr
+    assert "COMPLETED 2" in shell.terminal("watch", execution_id)
+    events = [
+        json.loads(line) for line in shell.pipe("events", execution_id, "-o", "json").splitlines()
+    ]
+    assert events[0]["type"] == "execution.submitted"
+    assert events[-1]["type"] == "execution.completed"
+    assert "node.completed" in shell.terminal("events", execution_id)
+
+
+def test_holding_up_and_running_again(shell: Shell) -> None:
+    execution_id = shell.pipe("submit", "held.json", "--trigger").strip()
+    assert "A " in shell.pipe("explain", execution_id)
+    shell.pipe("pause", execution_id)
+    assert shell.json("get", execution_id)["status"] == "PAUSED"
+    assert "paused" in shell.terminal("explain", execution_id).lower()
+    shell.pipe("resume", execution_id)
+    shell.pipe("cancel", execution_id)
+    assert shell.json("get", execution_id)["status"] == "CANCELLED"
+    shell.pipe("pause", execution_id, code=1)
+    assert "it is CANCELLED" in shell.stderr
+    shell.pipe("run", "bad.json", code=1)
+    failed = shell.pipe("ls", "-n", "1", "-o", "id").strip()
+    preview = shell.pipe("rerun", failed, "--preview")
+    assert re.search(r"A +is reused", preview)
+    assert re.search(r"B +runs", preview)
+    again = shell.pipe("rerun", failed, "--from", "B").strip()
+    assert shell.json("get", again)["rerun_of"] == failed
+    shell.pipe("watch", again, code=1)
+    assert "definition: equal" in shell.pipe("diff", failed, again)
+    found = shell.json("diff", failed, again)
+    assert (found["outputs"], found["first_difference"]) == ([], None)
+    other = shell.json("ls", "-n", "1", "--name", "held")[0]["execution_id"]
+    assert "the first node that differs: A" in shell.pipe("diff", failed, other, code=1)
+
+
+def test_dead_letters(shell: Shell, flowd: FaultyFlowd) -> None:
+    execution_id = flowd.submit_and_trigger(node("A", handler="die", way="kill", attempts=3))
+    assert flowd.wait_for_execution(execution_id) == "FAILED"
+    (letter,) = shell.json("dlq", "list")
+    assert (letter["execution_id"], letter["node_id"]) == (execution_id, "A")
+    assert "given up" in shell.terminal("dlq", "list")
+    assert json.loads(shell.pipe("dlq", "show", letter["dead_letter_id"]))["node_id"] == "A"
+    again = shell.pipe("dlq", "redrive", letter["dead_letter_id"]).strip()
+    assert flowd.wait_for_execution(again) in ("COMPLETED", "FAILED")
+    shell.pipe("dlq", "purge", code=2)
+    shell.pipe("dlq", "purge", "--all")
+    assert shell.json("dlq", "list") == []
+
+
+def test_doctor_finds_what_does_not_add_up(shell: Shell, flowd: FaultyFlowd) -> None:
+    arguments = ("doctor", "--config", str(shell.config))
+    assert "FAILED" not in shell.pipe(*arguments)
+    assert "ok" in shell.terminal(*arguments)
+    stranger = "0" * 24
+    with flowd.redis as redis:
+        redis.sadd("workflows:active", stranger)
+        # The reconciler forgets it sooner or later; until then it is a finding.
+        seen = (
+            shell.pipe(*arguments, code=1) if redis.sismember("workflows:active", stranger) else ""
+        )
+        redis.srem("workflows:active", stranger)
+    assert not seen or f"execution {stranger} is active and has no status" in seen
+
+
+def test_a_flowd_that_does_not_answer_is_said_so(shell: Shell) -> None:
+    shell.pipe("ls", "--url", "http://127.0.0.1:1", code=69)
+    assert "is it running?" in shell.stderr
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_completion_is_printed(shell: Shell, name: str) -> None:
+    assert "_FLOWD_COMPLETE" in shell.pipe("completion", name)
+
+
+def test_help_names_every_command(shell: Shell) -> None:
+    for seen in (shell.pipe("--help"), shell.terminal("--help")):
+        for name in ("run", "ls", "explain", "dlq", "doctor", "token"):
+            assert re.search(rf"^  {name}  ", seen, re.MULTILINE)
+
+
+def test_the_client_does_what_the_commands_do(flowd: FaultyFlowd) -> None:
+    with Client(flowd.url) as client:
+        assert client.run(GOOD, timeout_s=20).keys() == {"A", "B"}
+        first = next(client.list())
+        assert client.wait(first["execution_id"]) == "COMPLETED"
+        assert client.timeline(first["execution_id"])["nodes"][0]["node_id"] == "A"
+        assert client.node(first["execution_id"], "A")["state"] == "COMPLETED"
+        began = time.monotonic()
+        held = client.submit(
+            {"name": "h", "dag": {"nodes": [node("A", handler="delay", seconds=600)]}}
+        )
+        client.trigger(held)
+        with pytest.raises(TimeoutError):
+            client.wait(held, 0.2)
+        assert time.monotonic() - began < 10
+        client.cancel(held)
+        client.delete(held)

@@ -1,0 +1,88 @@
+"""A short soak with every fault that a short one can have, and what it makes of a violation."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scripts.soaking.__main__ import main
+from scripts.soaking.faults import KINDS, LONG, Fault
+from scripts.soaking.ledger import END, START, Note
+from scripts.soaking.recovery import recoveries
+from scripts.soaking.report import as_text
+from scripts.soaking.shapes import expected_states, expected_status
+from scripts.soaking.soak import Outcome
+
+
+def test_a_short_soak_holds(tmp_path, capsys):
+    report = tmp_path / "report.json"
+
+    code = main(["--seed", "7", "--minutes", "0.25", "--json", str(report)])
+
+    told = json.loads(report.read_text())
+    assert (code, told["violations"]) == (0, []), capsys.readouterr().out
+    assert told["faults"].keys() == KINDS.keys() - set(LONG)
+    assert all(told["faults"].values())
+    assert told["executions"] > 50
+    assert told["calls"]["ended"] > 500
+
+
+def test_a_fault_that_never_happened_makes_a_soak_void():
+    outcome = Outcome(1, 1.0, ["kill_api", "hold"], faults=[Fault("hold", 1.0)])
+    assert (outcome.missing, outcome.exit_code) == (["kill_api"], 2)
+    assert "void: these never happened: kill_api" in as_text(outcome)
+    outcome.violations.append("something")
+    assert outcome.exit_code == 1
+
+
+def test_an_unknown_fault_is_named(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--faults", "kill_time"])
+    assert ended.value.code == 2
+    assert "unknown faults kill_time" in capsys.readouterr().err
+
+
+def test_a_recovery_is_the_time_until_each_node_that_was_cut_short_starts_again():
+    def note(phase: str, node_id: str, attempt: int, pid: int, at_s: float) -> Note:
+        return Note(phase, "e", node_id, attempt, pid, at_s)
+
+    ledger = [
+        note(START, "done", 1, 7, 1.0),
+        note(END, "done", 1, 7, 1.1),
+        note(START, "A", 1, 7, 2.0),
+        note(START, "other", 1, 8, 2.1),
+        note(START, "B", 1, 7, 2.2),
+        note(START, "A", 2, 8, 3.5),
+        note(START, "B", 2, 8, 13.0),
+    ]
+    kill = Fault("kill_worker", 3.0, 7, (7,), 3.0)
+    found = recoveries([kill, Fault("reload", 9.0, "one", (), 10.0)], ledger)
+    assert found == [("kill_worker", 0.5, True), ("kill_worker", 10.0, False)]
+
+
+def test_what_has_to_become_of_a_shape():
+    def node(node_id: str, *above: str, handler: str = "ledger_quick", **more: object) -> object:
+        return {"id": node_id, "handler": handler, "dependencies": list(above), **more}
+
+    definition = {
+        "dag": {
+            "nodes": [
+                node("A"),
+                node("B", "A", handler="ledger_failing", config={"calls": 1}),
+                node("C", "A", handler="ledger_hopeless"),
+                node("D", "B", "C"),
+                node("E", "B"),
+            ]
+        }
+    }
+    states = expected_states(definition)
+    assert states == {
+        "A": "COMPLETED",
+        "B": "COMPLETED",
+        "C": "FAILED",
+        "D": "FAILED",
+        "E": "COMPLETED",
+    }
+    assert expected_status(states) == "FAILED"
+    assert expected_states(definition, ["B"])["E"] == "FAILED"

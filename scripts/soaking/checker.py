@@ -75,7 +75,8 @@ def find_violations(
     `redis` decodes its responses. `acknowledged` are the executions whose trigger was acknowledged;
     `ledger` the calls of their handlers, where those keep one; `faults` how many were injected,
     each of which may have cost every node one start; or when, by the ledger's clock, and each may
-    have cost one start of every node that was on its way. `excused` were deleted on purpose, or damaged.
+    have cost one start of every node that was on its way. `excused` were deleted on purpose, or
+    damaged.
     """
     wanted = [one for one in dict.fromkeys(acknowledged) if one not in excused]
     known = [one for one in redis.zrange(keys.EXECUTIONS, 0, -1) if one not in excused]

@@ -1,0 +1,24 @@
+"""The table of tests/README.md names a test for every fault, and each of them exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+ROWS = re.findall(
+    r"^\| ([PRI]\d+) \|.*?`(test_\w+)`", (TESTS / "README.md").read_text(), re.MULTILINE
+)
+
+
+def test_every_fault_has_its_row() -> None:
+    wanted = [f"P{number}" for number in range(1, 18)]
+    wanted += [f"R{number}" for number in range(1, 11)]
+    wanted += [f"I{number}" for number in range(1, 10)]
+    assert [fault for fault, _ in ROWS] == wanted
+
+
+def test_every_test_it_names_exists() -> None:
+    text = "".join(path.read_text() for path in TESTS.rglob("test_*.py"))
+    known = set(re.findall(r"def (test_\w+)", text))
+    assert [name for _, name in ROWS if name not in known] == []

@@ -59,6 +59,7 @@ EVENTS: dict[str, str] = {
     "node.completed": "a node ended well",
     "node.failed": "a node ended badly; what depends on it fails without running",
     "node.refused": "a late result was dropped: the node belongs to another attempt",
+    "clock.put_back": "the clock of the Redis server was put back; what waits does not wait for it",
     "node.retrying": "an attempt failed; the node waits for its next one",
     "node.requeued": "a node that was held by a dead worker waits for its next attempt",
     "node.poisoned": "a node whose workers died each time is failed and will not run again",

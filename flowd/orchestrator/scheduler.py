@@ -37,6 +37,8 @@ from flowd.store.redis_client import MissingGroup
 log = get_logger(__name__)
 
 RECONCILE_EVERY_S: Final = 60.0
+# Less than this a slow answer may seem to be.
+CLOCK_JUMP_MS: Final = 2_000
 
 
 def serve(settings: Settings, pulse: Pulse) -> None:
@@ -91,6 +93,8 @@ class Scheduler:
         self._gone: set[str] = set()
         self._heal_at_s = 0.0
         self._retry_in_s: float | None = None
+        # Both at the last look: the server's wall clock, ms, and our monotonic one.
+        self._server_clock: tuple[int, float] | None = None
 
     async def wait(self, interval_s: float) -> None:
         """Sleep until there may be something to do, `interval_s` at most."""
@@ -105,7 +109,7 @@ class Scheduler:
     async def tick(self, now_s: float) -> bool:
         """Heal what is due; False when Redis did not let it. `now_s` is monotonic."""
         try:
-            self._retry_in_s = await self._store.retries.dispatch()
+            await self._dispatch_retries(now_s)
             await self._heal(now_s)
         except StoreError as error:
             self._leases.pause()
@@ -117,6 +121,19 @@ class Scheduler:
             log.warning("redis.found")
         self._is_redis_away = False
         return True
+
+    async def _dispatch_retries(self, now_s: float) -> None:
+        """Also after the server's clock was put back: nobody waits for it to catch up."""
+        found = await self._store.retries.dispatch()
+        if self._server_clock is not None:
+            then_ms, then_s = self._server_clock
+            put_back_ms = round(then_ms + 1000 * (now_s - then_s)) - found.now_ms
+            if put_back_ms > CLOCK_JUMP_MS:
+                log.warning("clock.put_back", by_s=round(put_back_ms / 1000))
+                await self._store.retries.hasten(put_back_ms)
+                found = await self._store.retries.dispatch()
+        self._server_clock = (found.now_ms, now_s)
+        self._retry_in_s = found.next_in_s
 
     async def _heal(self, now_s: float) -> None:
         """At most once in an interval, however often retries are due."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from flowd.config import Settings
 from flowd.store import redis_keys as keys
 from flowd.store import scripts
-from flowd.store.executions import now_ms
 from flowd.store.redis_client import RedisClient
 
 RETRIES_PER_CALL_MAX: Final = 500
+
+
+class Dispatched(NamedTuple):
+    """The server's time, and seconds until the next node is due, None when none waits."""
+
+    now_ms: int
+    next_in_s: float | None
 
 
 class Retries:
@@ -21,18 +27,24 @@ class Retries:
         self._bell = client.new_session()
         self._stream = settings.tasks.stream
 
-    async def dispatch(self) -> float | None:
-        """Put all whose time has come in front of the workers; seconds until the next, or None."""
+    async def dispatch(self) -> Dispatched:
+        """Put all whose time has come in front of the workers."""
         while True:
-            moved, next_ms = await self._client.run(
-                scripts.DISPATCH_RETRIES,
-                (keys.RETRIES, self._stream),
-                now_ms(),
-                RETRIES_PER_CALL_MAX,
+            moved, now_ms, left_ms = await self._client.run(
+                scripts.DISPATCH_RETRIES, (keys.RETRIES, self._stream), RETRIES_PER_CALL_MAX
             )
             if moved < RETRIES_PER_CALL_MAX:
-                break
-        return max(0.0, float(next_ms) - now_ms()) / 1000 if next_ms else None
+                return Dispatched(now_ms, left_ms / 1000 if left_ms != "" else None)
+
+    async def hasten(self, by_ms: int) -> None:
+        """Have everything that waits run so much sooner: the server's clock was put back."""
+        first, count = 0, RETRIES_PER_CALL_MAX
+        while count == RETRIES_PER_CALL_MAX:
+            last = first + RETRIES_PER_CALL_MAX - 1
+            count = await self._client.run(
+                scripts.HASTEN_RETRIES, (keys.RETRIES,), by_ms, first, last
+            )
+            first += count
 
     async def waiting(self) -> list[tuple[str, str]]:
         """All that wait, as execution id and node id; one that comes or goes meanwhile may lack."""

@@ -87,11 +87,11 @@ class Failure(NamedTuple):
 
 
 class RetryLater(NamedTuple):
-    """A node whose attempt failed and that gets another one, at a wall time in ms."""
+    """A node whose attempt failed and that gets another one, after a pause."""
 
     entry: Entry
     record: str
-    due_ms: int
+    pause_ms: int
     failures: int
     error: str
 
@@ -240,8 +240,8 @@ class TaskSession:
         return script_call(scripts.FAIL_NODE, self._keys, arguments)
 
     def _retry_call(self, retry: RetryLater) -> Command:
-        entry, record, due_ms, failures, error = retry
-        arguments: list[Argument] = [self._group, due_ms, entry.entry_id, entry.execution_id]
+        entry, record, pause_ms, failures, error = retry
+        arguments: list[Argument] = [self._group, pause_ms, entry.entry_id, entry.execution_id]
         arguments += [entry.node_id, record, failures, error]
         return script_call(scripts.RETRY_NODE, (self._stream, keys.RETRIES, keys.BELL), arguments)
 

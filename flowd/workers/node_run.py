@@ -61,12 +61,10 @@ def fail_node(
     prepared: PreparedNode, consumer: str, started_ms: int, error: BaseException
 ) -> Ending:
     """What to commit for an attempt that failed: another one later, or the failure of the node."""
-    ended_ms = now_ms()
     entry, text = prepared.entry, error_text(error)
-    record = attempt_record(entry, consumer, started_ms, ended_ms)
+    record = attempt_record(entry, consumer, started_ms, now_ms())
     if isinstance(error, NotYet):
-        due_ms = ended_ms + round(1000 * error.after_s)
-        return RetryLater(entry, record, due_ms, entry.failures, text)
+        return RetryLater(entry, record, round(1000 * error.after_s), entry.failures, text)
     policy = prepared.policy.overridden_by(prepared.node.retry)
     failures = entry.failures + 1
     if policy.max_attempts > 1:
@@ -75,7 +73,7 @@ def fail_node(
         return node_failure(prepared.plan, entry, record=record, error=text)
     # Chance spreads load here, and keeps no secret.
     pause_s = policy.pause_s(error, failures, random.random())
-    return RetryLater(entry, record, ended_ms + round(1000 * pause_s), failures, text)
+    return RetryLater(entry, record, round(1000 * pause_s), failures, text)
 
 
 def error_text(error: BaseException) -> str:

@@ -189,7 +189,7 @@ class Machine(RuleBasedStateMachine):
     def retry(self, data: st.DataObject, is_reply_lost: bool) -> None:
         ((slot, entry, ticket),) = self._some_delivered(data)
         record = f"{entry.attempt} {entry.queued_ms} 0 0 {slot}"
-        said = RetryLater(entry, record, 1, entry.failures + 1, "boom")
+        said = RetryLater(entry, record, 0, entry.failures + 1, "boom")
         expected = self.reference.retry(ticket)
         assert self.run(self.workers[slot].exchange(failures=[said])).failed == [expected]
         if is_reply_lost:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from flowd.store import redis_keys as keys
-from flowd.store.executions import now_ms
 from tests.store.engine import CHAIN, State, everything, fan, until_blocked
 from tests.store.test_retry_node import later, retry
 
@@ -13,9 +12,9 @@ from tests.store.test_retry_node import later, retry
 async def test_a_due_node_is_queued_as_its_next_attempt(engine, store):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)
-    await retry(worker, later(a, failures=2, due_ms=1))
+    await retry(worker, later(a, failures=2, pause_ms=0))
 
-    assert await store.retries.dispatch() is None
+    assert (await store.retries.dispatch()).next_in_s is None
 
     assert execution.state() == State(
         status="RUNNING",
@@ -31,16 +30,16 @@ async def test_a_due_node_is_queued_as_its_next_attempt(engine, store):
 async def test_what_is_not_due_stays_and_says_when_it_will_be(engine, store):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)
-    await retry(worker, later(a, due_ms=now_ms() + 60_000))
+    await retry(worker, later(a, pause_ms=60_000))
 
-    assert 59 < await store.retries.dispatch() <= 60
+    assert 59 < (await store.retries.dispatch()).next_in_s <= 60
     assert execution.state().waiting == ["a"]
 
 
 async def test_two_schedulers_dispatch_a_node_once(engine, store):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)
-    await retry(worker, later(a, due_ms=1))
+    await retry(worker, later(a, pause_ms=0))
 
     await asyncio.gather(*(store.retries.dispatch() for _ in range(4)))
 
@@ -51,7 +50,7 @@ async def test_a_thousand_due_nodes_are_dispatched_in_one_go(engine, store):
     worker = engine.worker()
     execution, (first,) = await engine.start_and_take(fan(1000), worker)
     await worker.complete(first)
-    await retry(worker, *(later(entry, due_ms=1) for entry in await worker.take()))
+    await retry(worker, *(later(entry, pause_ms=0) for entry in await worker.take()))
 
     assert execution.states() == {"COMPLETED": 1, "RETRYING": 1000, "PENDING": 1}
     await store.retries.dispatch()
@@ -61,7 +60,7 @@ async def test_a_thousand_due_nodes_are_dispatched_in_one_go(engine, store):
 async def test_a_node_of_a_paused_execution_is_kept_until_it_is_resumed(engine, store):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)
-    await retry(worker, later(a, due_ms=1))
+    await retry(worker, later(a, pause_ms=0))
     await store.lifecycle.pause_execution(execution.id)
 
     await store.retries.dispatch()
@@ -75,7 +74,7 @@ async def test_a_node_of_a_paused_execution_is_kept_until_it_is_resumed(engine, 
 async def test_what_has_ended_or_was_damaged_meanwhile_is_only_forgotten(engine, store, redis):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)
-    await retry(worker, later(a, due_ms=1))
+    await retry(worker, later(a, pause_ms=0))
     await store.executions.fail_execution(execution.id, "damaged")
     redis.zadd(keys.RETRIES, {"nonsense": 1, "": 2, f"{execution.id} z": 3})
     stream = redis.xlen("workflow:tasks")
@@ -99,5 +98,5 @@ async def test_whoever_sleeps_until_the_next_one_is_woken_by_an_earlier_one(engi
 
 async def test_nothing_due_writes_nothing(store, redis):
     before = everything(redis)
-    assert await store.retries.dispatch() is None
+    assert (await store.retries.dispatch()).next_in_s is None
     assert everything(redis) == before

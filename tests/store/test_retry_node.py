@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from flowd.store import redis_keys as keys
-from flowd.store.executions import now_ms
 from flowd.store.tasks import RetryLater
 from tests.store.engine import CHAIN, DIAMOND, State, everything
 
 
-def later(entry, failures=1, due_ms=None):
+def later(entry, failures=1, pause_ms=60_000):
     record = f"{entry.attempt} {entry.queued_ms} 3 7 w1"
-    return RetryLater(entry, record, due_ms or now_ms() + 60_000, failures, "boom")
+    return RetryLater(entry, record, pause_ms, failures, "boom")
 
 
 async def retry(worker, *retries):
@@ -21,7 +20,7 @@ async def test_a_node_that_failed_waits_outside_of_the_stream(engine, redis, out
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)
 
-    assert await retry(worker, later(a, due_ms=123)) == ["retrying"]
+    assert await retry(worker, later(a)) == ["retrying"]
 
     assert outcomes["retry_node"] == ["retrying"]
     assert execution.state() == State(
@@ -31,7 +30,9 @@ async def test_a_node_that_failed_waits_outside_of_the_stream(engine, redis, out
         attempts={"a": "#1 ended on w1"},
         waiting=["a"],
     )
-    assert redis.zrange(keys.RETRIES, 0, -1, withscores=True) == [(f"{execution.id} a", 123.0)]
+    ((member, due_ms),) = redis.zrange(keys.RETRIES, 0, -1, withscores=True)
+    assert member == f"{execution.id} a"
+    assert 50_000 < due_ms - 1000 * redis.time()[0] < 61_001
 
 
 async def test_a_retry_sent_again_after_a_lost_reply_is_stale(engine, redis):
@@ -55,11 +56,11 @@ async def test_a_retry_in_an_execution_that_has_ended_only_ends_the_entry(engine
 
 async def test_only_a_retry_that_is_due_before_all_others_rings_the_bell(engine, redis):
     worker = engine.worker()
-    _, (a,) = await engine.start_and_take(DIAMOND, worker)
+    execution, (a,) = await engine.start_and_take(DIAMOND, worker)
     await worker.complete(a)
     b, c = await worker.take()
 
-    await retry(worker, later(b, due_ms=2000))
-    assert redis.lrange(keys.BELL, 0, -1) == ["2000"]
-    await retry(worker, later(c, due_ms=3000))
-    assert redis.lrange(keys.BELL, 0, -1) == ["2000"]
+    await retry(worker, later(b, pause_ms=20_000))
+    assert redis.lrange(keys.BELL, 0, -1) == [f"{execution.id} b"]
+    await retry(worker, later(c, pause_ms=30_000))
+    assert redis.lrange(keys.BELL, 0, -1) == [f"{execution.id} b"]

@@ -1,12 +1,15 @@
 #!lua flags=allow-oom
 --- @use park_node
 --- @use reopen_node
+--- @use server_ms
 -- Puts nodes whose next attempt is due in front of the workers.
 --
 -- KEYS  1 retries (zset)  2 stream
--- ARGV  1 now, ms  2 the most to move
--- RETURNS how many were due, and when the next one is, ms, or an empty text when there is none
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
+-- ARGV  1 the most to move
+-- RETURNS how many were due, the server's time in ms, and how many ms are left until the next one, or
+--         an empty text when there is none
+local now_ms = server_ms()
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, ARGV[1])
 for _, member in ipairs(due) do
   local execution_id, node_id = string.match(member, '^(%x+) (.+)$')
   local prefix = 'workflow:' .. (execution_id or '')
@@ -19,5 +22,5 @@ for _, member in ipairs(due) do
   end
   redis.call('ZREM', KEYS[1], member)
 end
-local next_one = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return { #due, next_one[2] or '' }
+local next_ms = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+return { #due, now_ms, next_ms and math.max(0, math.ceil(next_ms - now_ms)) or '' }

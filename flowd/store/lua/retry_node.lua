@@ -3,10 +3,11 @@
 --- @use end_entry
 --- @use is_live
 --- @use is_outstanding
+--- @use server_ms
 -- Takes a node whose attempt has failed out of the stream until its next one is due.
 --
 -- KEYS  1 stream  2 retries (zset)  3 bell (list)
--- ARGV  1 group  2 due, ms  3 entry id  4 execution id  5 node id  6 attempt record
+-- ARGV  1 group  2 pause, ms  3 entry id  4 execution id  5 node id  6 attempt record
 --       7 number of its attempts that have failed  8 error
 -- RETURNS 'retrying', 'stale' or 'ended', as complete_nodes
 local execution_id, node_id = ARGV[4], ARGV[5]
@@ -22,11 +23,11 @@ end
 redis.call('SET', node, 'RETRYING')
 redis.pcall('HSET', prefix .. ':attempts', node_id, ARGV[6])
 redis.pcall('HSET', prefix .. ':run', 'failures:' .. node_id, ARGV[7], 'error:' .. node_id, ARGV[8])
-redis.call('ZADD', KEYS[2], ARGV[2], member)
+redis.call('ZADD', KEYS[2], server_ms() + ARGV[2], member)
 if redis.call('ZRANGE', KEYS[2], 0, 0)[1] == member then
   -- Whoever sleeps until the next one is due has to look again.
   redis.call('DEL', KEYS[3])
-  redis.call('LPUSH', KEYS[3], ARGV[2])
+  redis.call('LPUSH', KEYS[3], member)
 end
 announce({ 'node.retrying', execution_id .. ' ' .. node_id .. ' ' .. ARGV[6] })
 return 'retrying'

@@ -62,7 +62,7 @@ class Shell:
     """Runs commands as a user would who has set FLOWD_URL."""
 
     def __init__(self, flowd: FaultyFlowd, folder: Path) -> None:
-        self.folder = folder
+        self.folder = self.files = folder
         self.config = flowd.folder / "flowd.toml"
         self.environ = {**clean_environ(), "FLOWD_URL": flowd.url, "COLUMNS": "120"}
 
@@ -268,6 +268,60 @@ def test_a_flowd_that_does_not_answer_is_said_so(shell: Shell) -> None:
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
 def test_completion_is_printed(shell: Shell, name: str) -> None:
     assert "_FLOWD_COMPLETE" in shell.pipe("completion", name)
+
+
+# Each with what is seen of it; `terminal` ends when the command does.
+ANYWHERE = [
+    ("validate good.json", "valid workflow of 2 nodes"),
+    ("submit good.json", r"[0-9a-f]{24}"),
+    ("run good.json", "COMPLETED 2"),
+    ("ls", "good"),
+    ("get @latest", "good"),
+    ("results @latest", r'"status": "ok"'),
+    ("watch @latest", "COMPLETED"),
+    ("explain @latest", "COMPLETED"),
+    ("events @latest", "execution.completed"),
+    ("diff @latest @latest", "outputs: equal"),
+    ("rerun @latest --preview", "is reused"),
+    ("rerun @latest", r"[0-9a-f]{24}"),
+    ("dlq list", "REASON"),
+    ("dlq purge --all", ""),
+    ("completion bash", "_FLOWD_COMPLETE"),
+]
+# These speak to the daemon, in whose folder they run.
+BESIDE_IT = [
+    ("status", "worker-1"),
+    ("doctor", "ok"),
+    ("config check", ""),
+    ("config show", "api.port"),
+    ("handlers", "noop"),
+    ("token list", "SCOPE"),
+    ("restart worker-1", ""),
+    ("scale 2", ""),
+    ("reload", ""),
+]
+
+
+@pytest.mark.parametrize("way", ["pipe", "terminal"])
+def test_every_command_works_on_a_terminal_and_in_a_pipe(
+    shell: Shell, flowd: FaultyFlowd, way: str
+) -> None:
+    run = getattr(shell, way)
+    shell.pipe("run", "good.json")
+    for command, wanted in ANYWHERE:
+        if way == "pipe" and command.split()[0] in ("validate", "run", "watch"):
+            continue  # What these say goes to stderr; other tests look there.
+        assert re.search(wanted, run(*command.split())), command
+        if command in ("submit good.json", "rerun @latest"):
+            shell.pipe("run", "good.json")
+    shell.folder = flowd.folder
+    for command, wanted in BESIDE_IT:
+        assert re.search(wanted, run(*command.split())), command
+        flowd.wait_until_running()
+    held = shell.pipe("submit", str(shell.files / "held.json"), "--trigger").strip()
+    for command in ("pause", "resume", "cancel"):
+        run(command, held)
+    assert flowd.api.execution_status(held) == "CANCELLED"
 
 
 def test_help_names_every_command(shell: Shell) -> None:

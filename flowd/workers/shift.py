@@ -38,6 +38,7 @@ from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
 from flowd.store import Store
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
+from flowd.store.redis_client import MissingGroup
 from flowd.store.tasks import (
     Claim,
     Completion,
@@ -153,8 +154,7 @@ class Shift:
     async def _turn(self) -> None:
         try:
             if self._has_lost_reply:
-                self._intake.receive(await self._session.own_entries())
-                self._has_lost_reply = False
+                await self._look_for_entries()
             if not self._is_draining:
                 self._waiting.extend(await self._intake.prepare())
                 await self._start_waiting()
@@ -358,6 +358,13 @@ class Shift:
         if self._doorbell is not None:
             self._doorbell.cancel()
             await asyncio.gather(self._doorbell, return_exceptions=True)
+
+    async def _look_for_entries(self) -> None:
+        """Find what was delivered in a reply nobody has heard."""
+        # Where the group is gone nobody holds anything; the next call makes it anew.
+        with contextlib.suppress(MissingGroup):
+            self._intake.receive(await self._session.own_entries())
+        self._has_lost_reply = False
 
     async def _reconnect(self, error: FlowdError) -> None:
         """Wait until Redis answers, then look for entries whose delivery was lost on the way.

@@ -145,6 +145,28 @@ async def test_an_entry_delivered_in_a_lost_reply_to_the_doorbell_is_found(setti
         assert calls(execution_id) == ["A", "B"]
 
 
+async def test_a_lost_reply_to_the_doorbell_of_a_server_that_was_emptied_ends_nobody(
+    settings, monkeypatch
+):
+    """The worker asked for what it held, was told that the group was gone, and died of it."""
+    wait_for_entry = TaskSession.wait_for_entry
+    is_broken = asyncio.Event()
+
+    async def break_once(self):
+        if not is_broken.is_set():
+            await asyncio.sleep(0)
+            is_broken.set()
+            await self._session.execute("FLUSHALL")
+            raise StoreUnavailable("the line broke")
+        return await wait_for_entry(self)
+
+    monkeypatch.setattr(TaskSession, "wait_for_entry", break_once)
+    async with Engine(settings, workers=1) as engine:
+        await is_broken.wait()
+        execution_id = await engine.run(workflow(node("A")))
+        assert calls(execution_id) == ["A"]
+
+
 async def test_forgotten_scripts_are_loaded_again(settings):
     async with Engine(settings) as engine:
         execution_id = await engine.start(workflow(node("A", handler="held"), node("B", ["A"])))

@@ -38,7 +38,7 @@ from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
 from flowd.store import Store
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
-from flowd.store.redis_client import MissingGroup
+from flowd.store.redis_client import MissingGroup, MissingScript
 from flowd.store.tasks import (
     Claim,
     Completion,
@@ -164,7 +164,8 @@ class Shift:
                 await self._wake.wait()
             if self._has_news():
                 await self._complete_and_claim()
-        except (StoreUnavailable, StoreFull, StoreReadOnly) as error:
+        except (StoreUnavailable, StoreFull, StoreReadOnly, MissingScript) as error:
+            # Scripts that were forgotten are loaded on the way, unless that happens twice at once.
             await self._reconnect(error)
 
     def _has_news(self) -> bool:

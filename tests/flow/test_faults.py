@@ -8,12 +8,14 @@ from dataclasses import replace
 
 from flowd.errors import StoreUnavailable
 from flowd.orchestrator import leases
+from flowd.orchestrator.executor import submit_workflow, trigger_workflow
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_worker
 from flowd.orchestrator.scheduler import Scheduler
 from flowd.pulse import Pulse
 from flowd.store import open_store
+from flowd.store.redis_client import Session
 from flowd.store.tasks import TaskSession
 from flowd.workers.registry import Registry
 from flowd.workers.worker import Worker
@@ -145,26 +147,25 @@ async def test_an_entry_delivered_in_a_lost_reply_to_the_doorbell_is_found(setti
         assert calls(execution_id) == ["A", "B"]
 
 
-async def test_a_lost_reply_to_the_doorbell_of_a_server_that_was_emptied_ends_nobody(
+async def test_scripts_forgotten_again_right_after_they_were_loaded_end_nobody(
     settings, monkeypatch
 ):
-    """The worker asked for what it held, was told that the group was gone, and died of it."""
-    wait_for_entry = TaskSession.wait_for_entry
-    is_broken = asyncio.Event()
+    """The worker loaded what was missing, called again, was told the same, and died of it."""
+    load_scripts = Session.load_scripts
+    flushed = []
 
-    async def break_once(self):
-        if not is_broken.is_set():
-            await asyncio.sleep(0)
-            is_broken.set()
-            await self._session.execute("FLUSHALL")
-            raise StoreUnavailable("the line broke")
-        return await wait_for_entry(self)
+    async def load_and_lose(self, scripts):
+        await load_scripts(self, scripts)
+        if len(scripts) > 1 and not flushed:
+            flushed.append(await self.execute("SCRIPT", "FLUSH"))
 
-    monkeypatch.setattr(TaskSession, "wait_for_entry", break_once)
     async with Engine(settings, workers=1) as engine:
-        await is_broken.wait()
-        execution_id = await engine.run(workflow(node("A")))
-        assert calls(execution_id) == ["A"]
+        execution_id = await submit_workflow(engine.store, workflow(node("A"), node("B", ["A"])))
+        await engine.redis("SCRIPT", "FLUSH")
+        monkeypatch.setattr(Session, "load_scripts", load_and_lose)
+        await trigger_workflow(engine.store, execution_id)
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+        assert len(flushed) == 1
 
 
 async def test_forgotten_scripts_are_loaded_again(settings):

@@ -142,7 +142,7 @@ def explain(url: str | None, output: str, execution: str, node: str | None) -> N
     if output == "json":
         show_json(found)
         return
-    click.echo(f"{found['execution_id']} {found['status']}: {found['summary']}")
+    click.echo(f"{found['execution_id']} is {found['status']}\n{found['summary']}")
     for one in found["nodes"]:
         for reason in one["reasons"]:
             click.echo(f"  {one['node_id']} {one['state']}: {reason['message']}")

@@ -77,6 +77,8 @@ def find_id(client: Client, text: str) -> str:
     rows = client.list(count_max=1 if text == LATEST else PREFIX_SEARCH_MAX, fields="execution_id")
     ids = (str(row["execution_id"]) for row in rows)
     found = list(islice((one for one in ids if text in (LATEST, one[: len(text)])), 2))
+    if not found and text == LATEST:
+        raise click.ClickException("there is no execution yet; `flowd run FILE` makes one")
     if not found:
         raise click.ClickException(f"no execution has an id that begins with {text!r}")
     if len(found) > 1 and text != LATEST:

@@ -41,7 +41,7 @@ async def test_a_workflow_is_run_and_looked_at(settings):
 
 
 async def test_a_failure_names_its_nodes(settings):
-    failing = node("A", handler="unreliable_handler", fail_times=9)
+    failing = node("A", handler="unreliable_handler", fail_first_attempts=9)
     api, engine = served(settings)
     async with engine, api as server, AsyncClient(f"http://127.0.0.1:{server.port}") as client:
         with pytest.raises(WorkflowFailed) as failed:

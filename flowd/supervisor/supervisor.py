@@ -28,6 +28,7 @@ from flowd.pulse import Pulse
 from flowd.supervisor.child import Kind, Role, adopt_orphans
 from flowd.supervisor.control import ControlServer
 from flowd.supervisor.crew import Crew
+from flowd.supervisor.ending import SERVER_STOP_S, Ending
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.notify import Notifier
 from flowd.supervisor.post import Post, State
@@ -38,25 +39,15 @@ from flowd.supervisor.watch import LOOK_EVERY_S
 
 log = get_logger(__name__)
 
-SCHEDULER_STOP_S = 5.0
-SERVER_STOP_S = 20.0
 RECOVER_LIMIT_S = 10.0
 RECOVERIES_AT_ONCE = 4
 WORKERS_MAX = 512
-# After a second signal nothing may take longer than this; three such waits are under two seconds.
-QUICK_STOP_S = 0.6
 # How often a server is asked whether it is ready.
 READY_POLL_S = 0.01
 # A worker that could not be replaced by a fresh one is left alone for this long.
 RECYCLE_RETRY_S = 30.0
 # While it stops, systemd is told again and again that it takes this much longer.
 EXTENSION_S = 15.0
-_STOP_ORDER = (
-    (Kind.API, Kind.WORKER),
-    (Kind.RECOVER,),
-    (Kind.SCHEDULER,),
-    (Kind.SERVER,),
-)
 _ROLLING_KINDS = (Kind.API, Kind.SCHEDULER, Kind.WORKER)
 
 
@@ -100,9 +91,6 @@ class Supervisor:
         self._is_open = False
         self._is_announced = False
         self._is_reloading = False
-        self._is_stopping = False
-        self._is_quick = False
-        self._stop_by = 0.0
         self._selector = selectors.DefaultSelector()
         self._signals = SignalQueue(self._selector)
         self._crew = Crew(
@@ -112,6 +100,7 @@ class Supervisor:
             on_end=self._bury,
         )
         self._roll = Roll(self._crew)
+        self._ending = Ending(self._crew)
         self._control = ControlServer(data_dir, self._selector, self._answer)
 
     def run(self) -> None:
@@ -134,7 +123,7 @@ class Supervisor:
             raise self._failure
 
     def _is_over(self) -> bool:
-        return self._is_stopping and not self._dead_workers and self._crew.is_empty()
+        return self._ending.has_begun and not self._dead_workers and self._crew.is_empty()
 
     def _close_in_child(self, kind: Kind) -> None:
         """Give up what belongs to the parent. Runs in the child, on its copy of this object."""
@@ -182,8 +171,8 @@ class Supervisor:
             if post.is_due(now):
                 self._act(post)
         self._open()
-        if self._is_stopping:
-            self._stop_next(now)
+        if self._ending.has_begun:
+            self._ending.go_on(now)
         elif self._is_open:
             self._roll.go_on(kill_at=now + self._lineup.grace_s)
             self._report_readiness(now)
@@ -201,7 +190,7 @@ class Supervisor:
 
     def _open(self) -> None:
         """Start what needs the server, the first time the server is ready."""
-        if self._is_open or self._is_stopping:
+        if self._is_open or self._ending.has_begun:
             return
         if all(post.state is State.RUNNING for post in self._crew.of(Kind.SERVER)):
             self._is_open = True
@@ -238,7 +227,7 @@ class Supervisor:
                 self._give_up_hung(post, now)
         if not any(post.child and post.hung_s for post in self._crew.posts):
             self._notifier.watchdog()
-        if self._is_stopping:
+        if self._ending.has_begun:
             self._notifier.extend_timeout(EXTENSION_S)
         elif self._is_announced:
             self._notifier.status(self._summary())
@@ -308,7 +297,7 @@ class Supervisor:
             self._crew.remove(post)
             if code:
                 log.warning("child.died", **facts)
-        elif self._is_stopping:
+        elif self._ending.has_begun:
             post.rest()
             log.info("child.ended", **facts)
         elif self._roll.has_lost(post) or post.is_leaving:
@@ -329,14 +318,14 @@ class Supervisor:
 
     def _start_recoveries(self) -> None:
         now = time.monotonic()
-        if self._is_quick and now > self._stop_by:
+        if self._ending.is_quick and now > self._ending.by:
             # The next start, or the scheduler of another machine, finds what they held.
             self._dead_workers.clear()
         while self._dead_workers and len(self._crew.of(Kind.RECOVER)) < RECOVERIES_AT_ONCE:
             recover = self._dead_workers.popleft()
             post = self._crew.add(Role("recover", Kind.RECOVER, partial(_run_to_the_end, recover)))
             self._crew.start(post)
-            post.due_at = self._stop_by if self._is_quick else now + RECOVER_LIMIT_S
+            post.due_at = self._ending.by if self._ending.is_quick else now + RECOVER_LIMIT_S
             if post.child is None:
                 # It could not be forked; the lease of the dead will run out.
                 self._crew.remove(post)
@@ -360,7 +349,7 @@ class Supervisor:
             self._obey_stop(number, now)
 
     def _obey_stop(self, number: signal.Signals, now: float) -> None:
-        if not self._is_stopping:
+        if not self._ending.has_begun:
             log.info("supervisor.stopping", signal=number.name, grace_s=self._lineup.grace_s)
             self._stop(now)
             if number is not signal.SIGQUIT:
@@ -376,7 +365,7 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Take up new settings. Raises FlowdError, and changes nothing, when they are no good."""
-        if self._is_stopping:
+        if self._ending.has_begun:
             return
         self._notifier.reloading()
         try:
@@ -411,7 +400,7 @@ class Supervisor:
 
     def _scale(self, count: int, now: float) -> None:
         """Have `count` workers: the highest numbers go, the lowest free ones come."""
-        if self._is_stopping:
+        if self._ending.has_begun:
             return
         names = self._worker_names()
         leaving = set(names[count:])
@@ -441,10 +430,10 @@ class Supervisor:
             return self._status(now, is_exact=request.get("exact") is True)
         if command == "stop":
             # Unlike a second signal, a second request is no sign of impatience.
-            if request.get("quick") or not self._is_stopping:
+            if request.get("quick") or not self._ending.has_begun:
                 self._obey_stop(signal.SIGQUIT if request.get("quick") else signal.SIGTERM, now)
             return {"ok": True, "grace_s": self._lineup.grace_s}
-        if self._is_stopping:
+        if self._ending.has_begun:
             raise ValueError("flowd is stopping")
         if command == "reload":
             self._ask_to_reload()
@@ -477,49 +466,19 @@ class Supervisor:
         }
 
     def _state(self) -> State:
-        if self._is_stopping:
+        if self._ending.has_begun:
             return State.STOPPING
         return State.RUNNING if self._is_announced else State.STARTING
 
-    # The stop.
-
     def _stop(self, now: float) -> None:
-        self._is_stopping = True
-        self._stop_by = now + self._lineup.grace_s
+        self._ending.begin(now, self._lineup.grace_s)
         self._notifier.stopping()
         # New connections are refused from here on rather than left without an answer.
         self._close_listener()
-        for post in self._crew.posts:
-            if post.state is State.BACKOFF:
-                post.rest()
 
     def _stop_quickly(self, now: float) -> None:
-        if self._is_quick:
-            return
-        self._is_quick = True
-        self._stop_by = now + QUICK_STOP_S
-        log.warning("supervisor.hurried")
-        for post in self._crew.posts:
-            if post.child and post.role.kind not in (Kind.SERVER, Kind.RECOVER):
-                post.begin_stop(now)
-                post.child.send(signal.SIGKILL)
-                post.due_at = None
-            elif post.due_at is not None:
-                post.due_at = min(post.due_at, self._stop_by)
-
-    def _stop_next(self, now: float) -> None:
-        """Ask the first group that still lives to end; the next one waits for it."""
-        limits_s = {Kind.SCHEDULER: SCHEDULER_STOP_S, Kind.SERVER: SERVER_STOP_S}
-        for kinds in _STOP_ORDER:
-            posts = [post for post in self._crew.of(*kinds) if post.child]
-            for post in posts:
-                limit_s = limits_s.get(post.role.kind, max(0.0, self._stop_by - now))
-                if self._is_quick:
-                    limit_s = min(limit_s, QUICK_STOP_S)
-                if post.role.kind is not Kind.RECOVER:
-                    self._crew.ask_to_stop(post, now + limit_s)
-            if posts:
-                return
+        if self._ending.hurry(now):
+            log.warning("supervisor.hurried")
 
 
 def _worker_count(value: object) -> int:

@@ -88,11 +88,17 @@ def _around(name: str, action: str, function: Callable[..., Any]) -> Callable[..
             await _go_off_on_loop(name, action)
             return await function(*arguments, **named)
         result = await function(*arguments, **named)
-        if result and (getattr(result, "entries", True) or getattr(result, "completed", True)):
+        if _has_brought_something(result):
             await _go_off_on_loop(name, action)
         return result
 
     return fail_around_call
+
+
+def _has_brought_something(result: Any) -> bool:
+    """A call that brought nothing is not the one that is meant."""
+    brought = (getattr(result, name, True) for name in ("entries", "completed"))
+    return bool(result) and any(brought) and getattr(result, "next_in_s", 0.0) is not None
 
 
 def _is_first(name: str) -> bool:

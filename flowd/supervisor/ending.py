@@ -1,0 +1,69 @@
+"""The end of the daemon: group by group, each within its time, and in a hurry when asked twice."""
+
+from __future__ import annotations
+
+import signal
+from typing import Final
+
+from flowd.supervisor.child import Kind
+from flowd.supervisor.crew import Crew
+from flowd.supervisor.post import State
+
+SCHEDULER_STOP_S: Final = 5.0
+SERVER_STOP_S: Final = 20.0
+# After a second signal nothing may take longer than this; three such waits are under two seconds.
+QUICK_STOP_S: Final = 0.6
+# What is below stays for what is above: the server is the last to go.
+_ORDER: Final = (
+    (Kind.API, Kind.WORKER),
+    (Kind.RECOVER,),
+    (Kind.SCHEDULER,),
+    (Kind.SERVER,),
+)
+
+
+class Ending:
+    """`begin`, then `go_on` until the crew is empty; `hurry` at any time. Times are monotonic."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self.has_begun = False
+        self.is_quick = False
+        # When those who serve and work are killed.
+        self.by = 0.0
+
+    def begin(self, now: float, grace_s: float) -> None:
+        self.has_begun = True
+        self.by = now + grace_s
+        for post in self._crew.posts:
+            if post.state is State.BACKOFF:
+                post.rest()
+
+    def hurry(self, now: float) -> bool:
+        """Wait for nobody any more; False when that was asked before."""
+        if self.is_quick:
+            return False
+        self.is_quick = True
+        self.by = now + QUICK_STOP_S
+        for post in self._crew.posts:
+            if post.child and post.role.kind not in (Kind.SERVER, Kind.RECOVER):
+                post.begin_stop(now)
+                post.child.send(signal.SIGKILL)
+                post.due_at = None
+            elif post.due_at is not None:
+                post.due_at = min(post.due_at, self.by)
+        return True
+
+    def go_on(self, now: float) -> None:
+        """Ask the first group that still lives to end; the next one waits for it."""
+        limits_s = {Kind.SCHEDULER: SCHEDULER_STOP_S, Kind.SERVER: SERVER_STOP_S}
+        for kinds in _ORDER:
+            posts = [post for post in self._crew.of(*kinds) if post.child]
+            for post in posts:
+                limit_s = limits_s.get(post.role.kind, max(0.0, self.by - now))
+                if self.is_quick:
+                    limit_s = min(limit_s, QUICK_STOP_S)
+                if post.role.kind is not Kind.RECOVER:
+                    self._crew.ask_to_stop(post, now + limit_s)
+            if posts:
+                return

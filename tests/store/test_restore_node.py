@@ -6,7 +6,9 @@ import pytest
 
 from flowd.dag.states import NodeState
 from flowd.errors import CorruptExecution
+from flowd.store import redis_keys as keys
 from tests.store.engine import CHAIN, STREAM, State, everything
+from tests.store.test_retry_node import later, retry
 
 
 async def restore(engine, execution, state, record):
@@ -120,3 +122,26 @@ async def test_a_record_flowd_did_not_write_is_a_corrupt_execution(engine, redis
         await restore(engine, execution, "QUEUED", record)
 
     assert everything(redis) == before
+
+
+async def test_a_retrying_node_without_a_date_gets_one(engine, redis):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await retry(worker, later(a))
+    redis.delete(keys.RETRIES)
+    record = redis.hget(execution.key(":attempts"), "a")
+
+    assert await restore(engine, execution, "RETRYING", record)
+    assert execution.state().waiting == ["a"]
+
+
+async def test_a_retrying_node_that_is_kept_by_a_pause_is_left_alone(engine, redis):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await retry(worker, later(a, pause_ms=0))
+    await engine.store.lifecycle.pause_execution(execution.id)
+    await engine.store.retries.dispatch()
+    record = redis.hget(execution.key(":attempts"), "a")
+
+    assert not await restore(engine, execution, "RETRYING", record)
+    assert (execution.state().waiting, execution.state().parked) == ([], {"a": "0"})

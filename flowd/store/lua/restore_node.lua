@@ -14,6 +14,10 @@ if not is_live(status) or state ~= ARGV[3]
     or (redis.pcall('HGET', KEYS[4], ARGV[2]) or '') ~= ARGV[4] then
   return 'moved'
 end
+if redis.pcall('HEXISTS', 'workflow:' .. ARGV[1] .. ':parked', ARGV[2]) == 1 then
+  -- Its time had come while the execution was paused; it waits for the end of that.
+  return 'moved'
+end
 if state == 'RETRYING' then
   redis.call('ZADD', KEYS[5], 'NX', ARGV[5], ARGV[1] .. ' ' .. ARGV[2])
 else

@@ -18,6 +18,8 @@ ERRORS: dict[str, Any] = {
     "404": lambda text: HandlerFailed(text, kinds=frozenset({"status", "404", "4xx"})),
     "503": lambda text: HandlerFailed(text, kinds=frozenset({"status", "503", "5xx"})),
 }
+# Nodes of `spin` whose thread has come to its end.
+SPUN: list[str] = []
 GATES: dict[str, asyncio.Event] = {}
 
 
@@ -74,6 +76,7 @@ def spin(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     GATES.setdefault(context.node_id, asyncio.Event())
     while not (context.cancelled or GATES[context.node_id].is_set()):
         time.sleep(0.001)
+    SPUN.append(context.node_id)
     return config
 
 

@@ -72,6 +72,8 @@ async def test_a_cancellation_reaches_what_runs(settings):
             return await engine.redis("XLEN", "workflow:tasks") == 0
 
         await until(is_empty, "the end of the entries")
+        # A worker whose threads run on at its end takes the whole process along.
+        await until(lambda: handlers.SPUN == ["A"], "the end of the thread")
         assert await engine.results(execution_id) == {}
         with pytest.raises(WrongState, match="it is CANCELLED"):
             await pause_execution(engine.store, execution_id)

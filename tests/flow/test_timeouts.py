@@ -29,6 +29,7 @@ async def test_a_node_that_takes_too_long_fails_while_its_neighbours_finish(sett
         assert (await engine.states(execution_id))["neighbour"] == "RUNNING"
         handlers.GATES["neighbour"].set()
         await engine.end(execution_id)
+        await until(lambda: handlers.SPUN == ["thread"], "the end of the thread")
         assert await engine.states(execution_id) == {
             "async": "FAILED",
             "thread": "FAILED",

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import click
 
 from flowd.cli.exit_codes import FAILED
-from flowd.cli.remote import connected, find_id, show_json, span, url_option
+from flowd.cli.node_tree import run_order
+from flowd.cli.remote import connected, find_id, server_options, show_json, span
 
 _MISSING = "(missing)"
 _SHOWN_CHARS_MAX = 200
 
 
 @click.command()
-@url_option
+@server_options
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
@@ -35,7 +37,7 @@ def diff(url: str | None, output: str, first: str, second: str) -> None:
         "definition": list(differences(definitions[0], definitions[1])),
         "input": list(differences(summaries[0]["input"] or {}, summaries[1]["input"] or {})),
         "outputs": list(differences(outputs[0], outputs[1])),
-        "first_difference": first_difference(definitions[0], *outputs),
+        "first_difference": first_difference(definitions, *outputs),
         "times": [
             {"node_id": one, "ms": [node["duration_ms"], nodes[1][one]["duration_ms"]]}
             for one, node in nodes[0].items()
@@ -59,31 +61,19 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[dict[str, Any]
         for at in range(max(len(one), len(other))):
             a, b = (items[at] if at < len(items) else _MISSING for items in (one, other))
             yield from differences(a, b, f"{path}[{at}]")
-    elif one != other:
+    elif one != other or isinstance(one, bool) != isinstance(other, bool):
         yield {"path": path, "a": one, "b": other}
 
 
 def first_difference(
-    definition: Mapping[str, Any], one: Mapping[str, Any], other: Mapping[str, Any]
+    definitions: Sequence[Mapping[str, Any]], one: Mapping[str, Any], other: Mapping[str, Any]
 ) -> str | None:
-    """The first node, in an order in which they run, whose output differs."""
-    for node_id in run_order(definition["dag"]["nodes"]):
+    """The first node, in an order in which they run, whose output differs or is not there."""
+    orders = [run_order(definition["dag"]["nodes"]) for definition in definitions]
+    for node_id in dict.fromkeys(chain(*orders)):
         if one.get(node_id, _MISSING) != other.get(node_id, _MISSING):
             return node_id
     return None
-
-
-def run_order(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Ids of nodes, each behind all it depends on (Kahn 1962)."""
-    waits_for = {node["id"]: set(node.get("dependencies", ())) for node in nodes}
-    order: list[str] = []
-    while ready := [one for one, left in waits_for.items() if not left]:
-        order += ready
-        for one in ready:
-            del waits_for[one]
-        for left in waits_for.values():
-            left.difference_update(ready)
-    return order
 
 
 def _show(found: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flowd.cli.remote import clock, connected, output_option, show_json, show_rows, url_option
+from flowd.cli.remote import clock, connected, output_option, server_options, show_json, show_rows
 
 
 @click.group()
@@ -13,7 +13,7 @@ def dlq() -> None:
 
 
 @dlq.command("list")
-@url_option
+@server_options
 @output_option
 @click.option("-n", "--limit", type=click.IntRange(1), default=50, show_default=True)
 def show_all(url: str | None, output: str, limit: int) -> None:
@@ -34,7 +34,7 @@ def show_all(url: str | None, output: str, limit: int) -> None:
 
 
 @dlq.command()
-@url_option
+@server_options
 @click.argument("letter", metavar="ID")
 def show(url: str | None, letter: str) -> None:
     """Show one dead letter with all that is known of it."""
@@ -43,7 +43,7 @@ def show(url: str | None, letter: str) -> None:
 
 
 @dlq.command()
-@url_option
+@server_options
 @click.argument("letter", metavar="ID")
 def redrive(url: str | None, letter: str) -> None:
     """Run the node of a dead letter again, in a new execution, and print its id."""
@@ -52,7 +52,7 @@ def redrive(url: str | None, letter: str) -> None:
 
 
 @dlq.command()
-@url_option
+@server_options
 @click.argument("letter", metavar="ID", required=False)
 @click.option("--all", "is_all", is_flag=True, help="Forget all of them.")
 def purge(url: str | None, letter: str | None, is_all: bool) -> None:

@@ -6,12 +6,17 @@ import asyncio
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.options import config_option, data_dir_option, settings_of
-from flowd.cli.remote import show_json
+from flowd.cli.remote import show_json, show_table, span
+
+if TYPE_CHECKING:
+    from flowd.config import Settings
+    from flowd.orchestrator.doctor import Examination
 
 VIOLATIONS_SHOWN_MAX = 20
 
@@ -24,33 +29,51 @@ def doctor(config: Path | None, data_dir: str | None, output: str) -> None:
     """Check that everything flowd keeps in Redis adds up. Changes nothing.
 
     Speaks to Redis itself, with the settings of this folder. Ends with 0 when all is well, else
-    with 1; what is under way at the moment counts as well.
+    with 1. May look three times, a moment apart: what is under way is no finding.
     """
-    from flowd.orchestrator.doctor import examine
     from flowd.socket_path import reachable_path
-    from flowd.store import open_store
 
     settings = settings_of(config, redis__data_dir=data_dir)
     own = settings.redis.data_dir / "redis.sock"
     if settings.redis.url is None and settings.redis.mode != "external" and own.exists():
         settings = settings.with_redis_socket(reachable_path(own))
-
-    async def look() -> list[dict[str, object]]:
-        store = open_store(settings)
-        try:
-            return [asdict(check) for check in await examine(store)]
-        finally:
-            await store.close()
-
-    checks = asyncio.run(look())
+    found = asyncio.run(_examine(settings))
     if output == "json":
-        show_json(checks)
-    for check in checks if output == "table" else ():
-        violations = check["violations"]
-        assert isinstance(violations, tuple)
-        click.echo(f"{'FAILED' if violations else 'ok':7} {check['rule']} ({check['counted']})")
-        for one in violations[:VIOLATIONS_SHOWN_MAX]:
-            click.echo(f"        {one}")
-        if len(violations) > VIOLATIONS_SHOWN_MAX:
-            click.echo(f"        … and {len(violations) - VIOLATIONS_SHOWN_MAX} more")
-    sys.exit(FAILED if any(check["violations"] for check in checks) else 0)
+        show_json({"is_sound": found.is_sound, **asdict(found)})
+    else:
+        _show(found)
+    sys.exit(0 if found.is_sound else FAILED)
+
+
+async def _examine(settings: Settings) -> Examination:
+    from flowd.orchestrator.doctor import examine
+    from flowd.store import open_store
+
+    store = open_store(settings)
+    try:
+        return await examine(store)
+    finally:
+        await store.close()
+
+
+def _show(found: Examination) -> None:
+    rows = [
+        ("FAILED" if check.violations else "ok", check.rule, f"{check.counted:,}")
+        for check in found.checks
+    ]
+    if found.queue is not None:
+        queue = found.queue
+        waiting = f"{queue.waiting:,}, the oldest entry for {span(queue.oldest_age_ms)}"
+        rows += [
+            ("-", "nodes that wait for a worker", waiting if queue.entries else "0"),
+            ("-", "nodes that a worker holds", f"{queue.in_flight:,}"),
+            ("-", "workers", f"{found.workers:,}"),
+            ("-", "dead letters, see `flowd dlq list`", f"{found.dead_letters:,}"),
+        ]
+    show_table(("RESULT", "WHAT", "COUNT"), rows)
+    for check in found.checks:
+        for one in check.violations[:VIOLATIONS_SHOWN_MAX]:
+            click.echo(f"FAILED {one}")
+        if len(check.violations) > VIOLATIONS_SHOWN_MAX:
+            hidden = len(check.violations) - VIOLATIONS_SHOWN_MAX
+            click.echo(f"FAILED … and {hidden:,} more where {check.rule}")

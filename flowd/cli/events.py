@@ -6,11 +6,11 @@ import json
 
 import click
 
-from flowd.cli.remote import clock, connected, find_id, url_option
+from flowd.cli.remote import clock, connected, find_id, server_options
 
 
 @click.command()
-@url_option
+@server_options
 @click.argument("execution", metavar="ID", required=False)
 @click.option("-f", "--follow", is_flag=True, help="All executions, from now on, until Ctrl-C.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")

@@ -13,16 +13,16 @@ from flowd.cli.remote import (
     execution_argument,
     find_id,
     output_option,
+    server_options,
     show_json,
     show_rows,
     show_table,
     span,
-    url_option,
 )
 
 
 @click.command()
-@url_option
+@server_options
 @output_option
 @click.option("--status", multiple=True, help="Only in this state; may be repeated.")
 @click.option("--name", help="Only of this name; a `*` at its end stands for anything.")
@@ -65,7 +65,7 @@ def ls(
 
 
 @click.command()
-@url_option
+@server_options
 @output_option
 @execution_argument
 def get(url: str | None, output: str, execution: str) -> None:
@@ -103,7 +103,7 @@ def get(url: str | None, output: str, execution: str) -> None:
 
 
 @click.command()
-@url_option
+@server_options
 @execution_argument
 def watch(url: str | None, execution: str) -> None:
     """Look on while an execution runs. Ends with 0 when it completed, else with 1."""
@@ -115,7 +115,7 @@ def watch(url: str | None, execution: str) -> None:
 
 
 @click.command()
-@url_option
+@server_options
 @execution_argument
 @click.argument("node", required=False)
 def results(url: str | None, execution: str, node: str | None) -> None:
@@ -131,7 +131,7 @@ def results(url: str | None, execution: str, node: str | None) -> None:
 
 
 @click.command()
-@url_option
+@server_options
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 @execution_argument
 @click.argument("node", required=False)

@@ -8,6 +8,7 @@ FAILED = 1
 NOT_RUNNING = 3
 UNKNOWN_STATE = 4
 UNAVAILABLE = 69
+NOT_PERMITTED = 77
 # As timeout(1) and shells have them.
 TIMED_OUT = 124
 INTERRUPTED = 130
@@ -24,3 +25,10 @@ _BY_CODE = {
 
 def exit_code_of(error: FlowdError) -> int:
     return _BY_CODE.get(error.code, FAILED)
+
+
+def exit_code_of_status(status: int) -> int:
+    """Of an answer of the API that is a refusal."""
+    if status in (401, 403):
+        return NOT_PERMITTED
+    return UNAVAILABLE if status in (429, 503) else FAILED

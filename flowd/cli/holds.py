@@ -9,14 +9,14 @@ from flowd.cli.remote import (
     execution_argument,
     find_id,
     output_option,
+    server_options,
     show_json,
     show_table,
-    url_option,
 )
 
 
 @click.command()
-@url_option
+@server_options
 @execution_argument
 def cancel(url: str | None, execution: str) -> None:
     """End an execution before its time."""
@@ -27,7 +27,7 @@ def cancel(url: str | None, execution: str) -> None:
 
 
 @click.command()
-@url_option
+@server_options
 @execution_argument
 def pause(url: str | None, execution: str) -> None:
     """Let no further node of an execution start; what runs goes on."""
@@ -38,7 +38,7 @@ def pause(url: str | None, execution: str) -> None:
 
 
 @click.command()
-@url_option
+@server_options
 @execution_argument
 def resume(url: str | None, execution: str) -> None:
     """Let a paused execution go on."""
@@ -49,7 +49,7 @@ def resume(url: str | None, execution: str) -> None:
 
 
 @click.command()
-@url_option
+@server_options
 @output_option
 @execution_argument
 @click.option("--from", "start", default="failed", help="A node; what failed, by default.")

@@ -5,26 +5,58 @@ from __future__ import annotations
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from flowd import __version__
 from flowd.cli.exit_codes import exit_code_of
 from flowd.errors import FlowdError, InvalidSettings
 
-# As `flowd --help` shows them.
+# As `flowd --help` shows them; said here again, because importing every command to ask it would
+# take longer than most of them do.
 _GROUPS = {
-    "Run a daemon": ("start", "api", "scheduler", "worker", "demo"),
-    "Look after it": (
-        *("status", "top", "stop", "reload", "restart", "scale", "logs", "doctor"),
-        *("config", "token", "handlers", "new"),
-    ),
-    "Workflows": ("validate", "submit", "run"),
-    "Executions": (
-        *("ls", "get", "watch", "results", "explain", "events", "diff"),
-        *("cancel", "pause", "resume", "rerun", "dlq"),
-    ),
-    "Shell": ("completion",),
+    "Run a daemon": {
+        "start": "Run the API, the scheduler and the workers",
+        "api": "Serve the HTTP API, and nothing else",
+        "scheduler": "Run the scheduler, and nothing else",
+        "worker": "Run one worker, and nothing else",
+        "demo": "Run the sample workflows on a private stack",
+    },
+    "Look after it": {
+        "status": "Show the processes of the flowd that runs here",
+        "top": "Show the processes and what they use, live",
+        "stop": "End the flowd that runs here",
+        "reload": "Read flowd.toml again and replace every process",
+        "restart": "Replace one process, such as worker-2, or all of them",
+        "scale": "Run this many workers",
+        "logs": "Show the last lines of the log file",
+        "doctor": "Check that everything flowd keeps in Redis adds up",
+        "config": "Check, show or write the settings of this flowd",
+        "token": "Make, list and revoke the tokens that open the API",
+        "handlers": "List every handler",
+        "new": "Write NAME.py, a module with two handlers to begin with",
+    },
+    "Workflows": {
+        "validate": "Check a workflow, and say everything that is wrong with it",
+        "submit": "Submit a workflow, and print the id of its execution",
+        "run": "Submit a workflow, start it, show its nodes while they run",
+    },
+    "Executions": {
+        "ls": "List executions, the newest first",
+        "get": "Show one execution and its nodes",
+        "watch": "Look on while an execution runs",
+        "results": "Print the outputs of an execution, or of one node",
+        "explain": "Say why an execution, or one of its nodes, does not run",
+        "events": "Print what an execution did and does",
+        "diff": "Compare two executions",
+        "cancel": "End an execution before its time",
+        "pause": "Let no further node of an execution start",
+        "resume": "Let a paused execution go on",
+        "rerun": "Run an execution that has ended again",
+        "dlq": "Look at the dead letters",
+    },
+    "Shell": {"completion": "Print the completion of a shell"},
 }
-_COMMANDS = tuple(name for names in _GROUPS.values() for name in names)
+_COMMANDS = {name: text for commands in _GROUPS.values() for name, text in commands.items()}
 # Commands that share a module; any other lives in the module of its name.
 _MODULES = {
     **dict.fromkeys(("api", "scheduler", "worker"), "role"),
@@ -48,14 +80,17 @@ class _Commands(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, names in _GROUPS.items():
-            rows = []
-            for name in names:
-                command = self.get_command(ctx, name)
-                rows.append((name, command.get_short_help_str(70) if command else ""))
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        for title, commands in _GROUPS.items():
             with formatter.section(title):
-                formatter.write_dl(rows)
+                formatter.write_dl(list(commands.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        return [
+            CompletionItem(name, help=text)
+            for name, text in _COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
 
     def invoke(self, ctx: click.Context) -> object:
         try:

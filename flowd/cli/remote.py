@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,19 +14,43 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from flowd.cli.exit_codes import FAILED, INTERRUPTED, TIMED_OUT, UNAVAILABLE
+from flowd.cli.exit_codes import INTERRUPTED, TIMED_OUT, UNAVAILABLE, exit_code_of_status
 
 if TYPE_CHECKING:
     from flowd.client import ApiError, Client
 
 LATEST: Final = "@latest"
-# A prefix is looked for among so many of the newest executions.
-PREFIX_SEARCH_MAX: Final = 10_000
 _WHOLE_ID = re.compile(r"[0-9a-f]{24}")
+_BEGINNING = re.compile(r"[0-9a-f]{1,23}")
 
-url_option = click.option(
+_TOKEN = "flowd.token"
+
+
+def _take_token(ctx: click.Context, _option: click.Parameter, token: str | None) -> None:
+    if token is not None:
+        from setproctitle import setproctitle
+
+        # Everybody may read a command line: from here on it is not in this one.
+        setproctitle(ctx.command_path)
+        ctx.meta[_TOKEN] = token
+
+
+_url_option = click.option(
     "--url", envvar="FLOWD_URL", help="Where flowd is; http://127.0.0.1:8000 by default."
 )
+_token_option = click.option(
+    "--token",
+    expose_value=False,
+    callback=_take_token,
+    help="What opens it. FLOWD_TOKEN is safer: others may see a command line.",
+)
+
+
+def server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Where flowd is and what opens it; the command is given `url`, for `connected`."""
+    return _url_option(_token_option(command))
+
+
 output_option = click.option(
     "-o", "--output", type=click.Choice(["table", "json", "id"]), default="table"
 )
@@ -34,18 +59,15 @@ execution_argument = click.argument("execution", metavar="ID")
 
 @contextmanager
 def connected(url: str | None) -> Iterator[Client]:
-    """A client; what goes wrong is said on stderr, and ends the command with its exit code.
-
-    The token is in FLOWD_TOKEN: on a command line everybody could read it.
-    """
+    """A client; what goes wrong is said on stderr, and ends the command with its exit code."""
     from flowd.client import ApiError, Client, ConnectionFailed
 
     try:
-        with Client(url) as client:
+        with Client(url, click.get_current_context().meta.get(_TOKEN)) as client:
             yield client
     except ApiError as error:
         _say_refusal(error)
-        sys.exit(FAILED)
+        sys.exit(exit_code_of_status(error.status))
     except ConnectionFailed as error:
         click.echo(f"flowd: {error}; is it running? `flowd status`", err=True)
         sys.exit(UNAVAILABLE)
@@ -55,35 +77,44 @@ def connected(url: str | None) -> Iterator[Client]:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read this has seen enough.
-        sys.stderr.close()
+        # Whoever read this has seen enough. What is left to write goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
 
 def _say_refusal(error: ApiError) -> None:
-    problems = [one for one in error.errors if one.get("path")]
-    if not problems:
+    if not any(one.get("path") for one in error.errors):
         click.echo(f"flowd: {error.detail}", err=True)
         return
     click.echo(f"flowd: refused ({error.code}):", err=True)
-    for one in problems:
-        click.echo(f"  {one['path']}: {one['message']}", err=True)
+    for one in error.errors:
+        place = f"{one['path']}: " if one.get("path") else ""
+        click.echo(f"  {place}{one['message']}", err=True)
 
 
 def find_id(client: Client, text: str) -> str:
     """The whole id for `@latest` or for the beginning of exactly one id."""
     if _WHOLE_ID.fullmatch(text):
         return text
-    rows = client.list(count_max=1 if text == LATEST else PREFIX_SEARCH_MAX, fields="execution_id")
-    ids = (str(row["execution_id"]) for row in rows)
-    found = list(islice((one for one in ids if text in (LATEST, one[: len(text)])), 2))
-    if not found and text == LATEST:
-        raise click.ClickException("there is no execution yet; `flowd run FILE` makes one")
+    found = list(islice(_ids_that_begin(client, text), 2))
     if not found:
         raise click.ClickException(f"no execution has an id that begins with {text!r}")
-    if len(found) > 1 and text != LATEST:
+    if len(found) > 1:
         raise click.ClickException(f"{text!r} begins more than one id: {', '.join(found)} …")
     return found[0]
+
+
+def _ids_that_begin(client: Client, text: str) -> Iterator[str]:
+    """The newest first; ids sort by age, so that nothing is behind one that sorts before."""
+    is_latest = text == LATEST
+    if not (is_latest or _BEGINNING.fullmatch(text)):
+        return
+    for row in client.list(count_max=1 if is_latest else None, fields="execution_id"):
+        execution_id = str(row["execution_id"])
+        if is_latest or execution_id.startswith(text):
+            yield execution_id
+        elif execution_id < text:
+            return
 
 
 def show_json(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Show an execution while it runs: a live table on a terminal, lines of changes elsewhere.
+"""Show an execution while it runs: a live tree on a terminal, lines of changes elsewhere.
 
 Messages go to stderr: what a command prints for others to read comes after it.
 """
@@ -7,101 +7,162 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from flowd.cli.node_tree import parents_of
 from flowd.cli.remote import STYLES, span
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group, RenderableType
+    from rich.text import Text
 
     from flowd.client import Client
 
 LOOK_EVERY_S: Final = 0.2
-# More rows than this nobody reads while they change; those that run and failed come first.
-ROWS_MAX: Final = 20
+# Of more nodes than this, those that run and failed are shown: nobody reads more while they change.
+SHOWN_MAX: Final = 20
 ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 _ORDER: Final = ("FAILED", "RUNNING", "RETRYING", "QUEUED", "PENDING", "CANCELLED", "COMPLETED")
 
+Node = Mapping[str, Any]
 
-def watch_execution(client: Client, execution_id: str, end_s: float | None = None) -> str | None:
-    """Look on until it ends, and say how; None when the time is up (`end_s` is monotonic)."""
+
+def watch_execution(client: Client, execution_id: str, timeout_s: float | None = None) -> str:
+    """Look on until it ends, and say how. Raises TimeoutError when it has not by then."""
     from rich.console import Console
 
     console = Console(stderr=True)
-    if not console.is_terminal:
-        return _in_lines(client, execution_id, end_s)
+    if console.is_terminal:
+        return _on_terminal(client, execution_id, timeout_s, console)
+    return _in_lines(client, execution_id, timeout_s)
+
+
+def _on_terminal(
+    client: Client, execution_id: str, timeout_s: float | None, console: Console
+) -> str:
     from rich.live import Live
 
+    picture = _Picture(client, execution_id)
+    patience = _Patience(execution_id, timeout_s)
     with Live(console=console, auto_refresh=False) as live:
         while True:
+            # The state first: what is drawn for an execution that has ended is all of it.
             status = client.status(execution_id)
-            live.update(_picture(client, execution_id, status), refresh=True)
+            live.update(picture.draw(status), refresh=True)
             if status in ENDED:
                 return status
-            if end_s is not None and time.monotonic() >= end_s:
-                return None
-            time.sleep(LOOK_EVERY_S)
+            patience.wait(status)
 
 
-def _in_lines(client: Client, execution_id: str, end_s: float | None) -> str | None:
-    shown: dict[str, str] = {}
+def _in_lines(client: Client, execution_id: str, timeout_s: float | None) -> str:
     click.echo(execution_id, err=True)
+    patience = _Patience(execution_id, timeout_s)
+    shown: dict[str, str] = {}
+    counts: Any = None
     while True:
         status = client.status(execution_id)
-        for node in client.nodes(execution_id):
-            state = str(node["state"])
-            if shown.get(node["node_id"], "PENDING") != state:
-                error = f": {node['error']}" if node["error"] else ""
-                click.echo(f"{node['node_id']} {state}{error}", err=True)
-            shown[node["node_id"]] = state
+        before, counts = counts, client.get(execution_id)["counts"]
+        if counts != before or status in ENDED:
+            _print_changes(client.nodes(execution_id), shown)
         if status in ENDED:
             click.echo(f"execution {status}", err=True)
             return status
-        if end_s is not None and time.monotonic() >= end_s:
-            return None
-        time.sleep(LOOK_EVERY_S)
+        patience.wait(status)
 
 
-def _picture(client: Client, execution_id: str, status: str) -> Group:
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
+def _print_changes(nodes: Any, shown: dict[str, str]) -> None:
+    for node in nodes:
+        state = str(node["state"])
+        if shown.get(node["node_id"], "PENDING") != state:
+            error = f": {node['error']}" if node["error"] else ""
+            click.echo(f"{node['node_id']} {state}{error}", err=True)
+        shown[node["node_id"]] = state
+
+
+class _Patience:
+    """How long to look on, and how often."""
+
+    def __init__(self, execution_id: str, timeout_s: float | None) -> None:
+        self._execution_id = execution_id
+        self._timeout_s = timeout_s
+        self._began_s = time.monotonic()
+
+    def wait(self, status: str) -> None:
+        """Until the next look. Raises TimeoutError when there is none."""
+        left_s = LOOK_EVERY_S
+        if self._timeout_s is not None:
+            left_s = self._began_s + self._timeout_s - time.monotonic()
+            if left_s <= 0:
+                told = f"execution {self._execution_id} is {status} after {self._timeout_s:g} s"
+                raise TimeoutError(told)
+        time.sleep(min(LOOK_EVERY_S, left_s))
+
+
+class _Picture:
+    """What a terminal shows of an execution: a line, a bar, and its nodes."""
+
+    def __init__(self, client: Client, execution_id: str) -> None:
+        self._client = client
+        self._id = execution_id
+        self._definition: Sequence[Node] = ()
+
+    def draw(self, status: str) -> Group:
+        from rich.console import Group
+        from rich.padding import Padding
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        summary = self._client.get(self._id)
+        counts: Counter[str] = Counter(summary["counts"])
+        done, total = sum(counts[state] for state in ENDED), sum(counts.values())
+        told = "  ".join(f"{state} {counts[state]}" for state in _ORDER if counts[state])
+        head = Text.assemble(
+            f"{summary['name']} {self._id} ", (status, STYLES.get(status, "")), f"  {told}"
+        )
+        # A bar does not end its line; padded, it has one of its own.
+        bar = Padding(ProgressBar(total=max(total, 1), completed=done, width=60), 0)
+        return Group(head, bar, *(self._tree() if total <= SHOWN_MAX else self._newest(total)))
+
+    def _tree(self) -> list[RenderableType]:
+        """Every node under the last it waits for; what else it waits for is said beside it."""
+        from rich.tree import Tree
+
+        if not self._definition:
+            self._definition = self._client.definition(self._id)["dag"]["nodes"]
+        dependencies = {one["id"]: one["dependencies"] for one in self._definition}
+        nodes = {one["node_id"]: one for one in self._client.nodes(self._id)}
+        trunk = Tree("", hide_root=True)
+        branches: dict[str, Tree] = {}
+        for node_id, parent in parents_of(self._definition).items():
+            others = [one for one in dependencies[node_id] if one != parent]
+            label = _label(nodes[node_id], others)
+            branches[node_id] = (trunk if parent is None else branches[parent]).add(label)
+        return [trunk]
+
+    def _newest(self, total: int) -> list[RenderableType]:
+        from rich.text import Text
+
+        rows: list[Node] = []
+        for state in ("FAILED", "RUNNING", "RETRYING", "QUEUED"):
+            left = SHOWN_MAX - len(rows)
+            rows += self._client.nodes(self._id, state=state, count_max=left)
+        more = Text(f"… and {total - len(rows):,} more nodes", style="dim")
+        return [*map(_label, rows), more]
+
+
+def _label(node: Node, others: Sequence[str] = ()) -> Text:
     from rich.text import Text
 
-    summary = client.get(execution_id)
-    counts: Counter[str] = Counter(summary["counts"])
-    done = sum(counts[state] for state in ENDED)
-    total = sum(counts.values())
-    told = "  ".join(f"{state} {counts[state]}" for state in _ORDER if counts[state])
-    head = Text.assemble(
-        f"{summary['name']} {execution_id} ", (status, STYLES.get(status, "")), f"  {told}"
+    state = str(node["state"])
+    also = f" (also after {', '.join(others)})" if others else ""
+    took = f" {span(node['duration_ms'])}" if node["duration_ms"] is not None else ""
+    error = f" {node['error']}" if node["error"] else ""
+    return Text.assemble(
+        f"{node['node_id']} ",
+        (state, STYLES.get(state, "")),
+        f" {node['handler']}{took}{also}",
+        (error, "red"),
     )
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for node in _worth_showing(client, execution_id, total):
-        state = str(node["state"])
-        table.add_row(
-            node["node_id"],
-            Text(state, style=STYLES.get(state, "")),
-            node["handler"],
-            span(node["duration_ms"]),
-            node["error"] or "",
-        )
-    hidden = total - table.row_count
-    more = [Text(f"… and {hidden:,} more nodes", style="dim")] if hidden > 0 else []
-    bar = ProgressBar(total=max(total, 1), completed=done, width=60)
-    return Group(head, bar, table, *more)
-
-
-def _worth_showing(client: Client, execution_id: str, total: int) -> list[Mapping[str, Any]]:
-    if total <= ROWS_MAX:
-        return list(client.nodes(execution_id))
-    rows: list[Mapping[str, Any]] = []
-    for state in ("FAILED", "RUNNING", "RETRYING", "QUEUED"):
-        for node in client.nodes(execution_id, state=state, count_max=ROWS_MAX):
-            rows.append(node)
-            if len(rows) == ROWS_MAX:
-                return rows
-    return rows

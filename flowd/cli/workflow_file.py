@@ -20,36 +20,17 @@ def read_workflow(file: str) -> bytes:
     if file.endswith(".json") or data.lstrip()[:1] in (b"{", b"["):
         # As it is: flowd also sees keys that are written twice, and says where.
         return data
-    return json.dumps(_parse_yaml(data, file), allow_nan=True, default=str).encode()
+    return _from_yaml(data, file)
 
 
-def _parse_yaml(data: bytes, file: str) -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Refuses a key that is written twice, which YAML's own would pass over."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            seen = set()
-            for key_node, _ in node.value:
-                key = self.construct_object(key_node, deep=True)
-                if key in seen:
-                    mark = key_node.start_mark
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} is written more than once", mark
-                    )
-                seen.add(key)
-            return dict(super().construct_mapping(node, deep))
+def _from_yaml(data: bytes, file: str) -> bytes:
+    from flowd.cli.workflow_yaml import BadYaml, yaml_to_json
 
     try:
-        return yaml.load(data, Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise click.ClickException(
-            f"{file}{place}: this is neither JSON nor YAML: {problem}"
-        ) from None
+        return yaml_to_json(data)
+    except BadYaml as error:
+        place = file if error.line is None else f"{file}:{error.line}"
+        raise click.ClickException(f"{place}: {error}") from None
 
 
 def read_input(pairs: Iterable[str]) -> dict[str, Any] | None:
@@ -59,8 +40,15 @@ def read_input(pairs: Iterable[str]) -> dict[str, Any] | None:
         name, equals, written = pair.partition("=")
         if not equals or not name:
             raise click.UsageError(f"--input {pair!r}: write name=value")
+        if name in found:
+            raise click.UsageError(f"--input {pair!r}: {name!r} is given more than once")
         try:
-            found[name] = json.loads(written)
-        except ValueError:
+            found[name] = json.loads(written, parse_constant=_no_json)
+        except (ValueError, RecursionError):
             found[name] = written
     return found or None
+
+
+def _no_json(text: str) -> Any:
+    """`NaN` and `Infinity`, which Python's reader knows beyond JSON."""
+    raise ValueError(text)

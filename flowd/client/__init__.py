@@ -7,8 +7,14 @@ with Client() as flowd:
 from __future__ import annotations
 
 from flowd.client.asynchronous import AsyncClient
-from flowd.client.calls import Event
-from flowd.client.errors import ApiError, ClientError, ConnectionFailed, WorkflowFailed
+from flowd.client.errors import (
+    ApiError,
+    ClientError,
+    ConnectionFailed,
+    StillRunning,
+    WorkflowFailed,
+)
+from flowd.client.event_reader import Event
 from flowd.client.synchronous import Client
 
 __all__ = [
@@ -18,5 +24,6 @@ __all__ = [
     "ClientError",
     "ConnectionFailed",
     "Event",
+    "StillRunning",
     "WorkflowFailed",
 ]

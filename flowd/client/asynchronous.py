@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import httpx2
 
-from flowd.client import calls
-from flowd.client.calls import Call, Event, EventReader, Json, Workflow
-from flowd.client.errors import ConnectionFailed, WorkflowFailed
+from flowd.client import calls, steps
+from flowd.client.calls import Call, Json, Workflow
+from flowd.client.errors import ConnectionFailed
+from flowd.client.event_reader import Event, Listener
+from flowd.client.steps import Pages, Pause, Steps, T
 
 
 class AsyncClient:
@@ -23,7 +25,11 @@ class AsyncClient:
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
         self.url = calls.base_url(url)
-        self._http = httpx2.AsyncClient(base_url=self.url, headers=calls.base_headers(token))
+        self._http = httpx2.AsyncClient(
+            base_url=self.url,
+            headers=calls.base_headers(token),
+            trust_env=not calls.is_nearby(self.url),
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -53,21 +59,48 @@ class AsyncClient:
             raise ConnectionFailed(f"{self.url} does not answer: {error}") from error
         return calls.parse(answer.status_code, answer.content)
 
+    async def _take(self, taken: Steps[T]) -> T:
+        """Go through the steps, and return what comes of them."""
+        answer = None
+        while True:
+            try:
+                step = taken.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer = None
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+            else:
+                answer = await self._send(step)
+
     async def submit(
-        self, workflow: Workflow, *, trigger: bool = False, idempotency_key: str | None = None
+        self,
+        workflow: Workflow,
+        *,
+        trigger: bool = False,
+        input: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> str:
         """Store a workflow (a dict, or its JSON), and start it with `trigger`; its id."""
-        call = calls.submit(workflow, trigger=trigger, idempotency_key=idempotency_key)
-        return str((await self._send(call))["execution_id"])
+        return await self._take(
+            steps.submit(
+                workflow, trigger=trigger, given_input=input, idempotency_key=idempotency_key
+            )
+        )
 
     async def validate(self, workflow: Workflow) -> int:
         """How many nodes it has. Raises ApiError with all that is wrong with it."""
         return int((await self._send(calls.validate(workflow)))["nodes"])
 
     async def trigger(
-        self, execution_id: str, given_input: Mapping[str, Any] | None = None
+        self,
+        execution_id: str,
+        input: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> None:
-        await self._send(calls.trigger(execution_id, given_input))
+        """Start an execution. Harmless when it was started before."""
+        await self._send(calls.trigger(execution_id, input, idempotency_key))
 
     async def status(self, execution_id: str) -> str:
         return str((await self._send(calls.look(execution_id)))["status"])
@@ -79,21 +112,19 @@ class AsyncClient:
     async def run(
         self,
         workflow: Workflow,
-        given_input: Mapping[str, Any] | None = None,
+        input: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> Json:
         """Submit, start and wait; the outputs by node id.
 
-        Raises WorkflowFailed unless it is COMPLETED, and TimeoutError after `timeout_s`, when it
-        runs on.
+        Raises WorkflowFailed unless it is COMPLETED, and StillRunning, a TimeoutError, after
+        `timeout_s`: it runs on.
         """
-        execution_id = await self.submit(workflow)
-        await self.trigger(execution_id, given_input)
-        status = await self.wait(execution_id, timeout_s)
-        results = await self.results(execution_id)
-        if status != "COMPLETED":
-            raise WorkflowFailed(execution_id, status, calls.node_errors(results))
-        return results
+        return await self._take(steps.run(workflow, input, timeout_s))
+
+    async def wait(self, execution_id: str, timeout_s: float | None = None) -> str:
+        """The state it ends in. Raises StillRunning when it has not ended by then."""
+        return await self._take(steps.wait(execution_id, timeout_s))
 
     async def get(self, execution_id: str) -> Json:
         """Its summary: times, nodes by state, tokens used, input and error."""
@@ -104,6 +135,10 @@ class AsyncClient:
 
     async def timeline(self, execution_id: str) -> Json:
         return dict(await self._send(calls.look(execution_id, "/timeline")))
+
+    async def callback(self, execution_id: str) -> Json:
+        """How far the news of its end has come. Raises ApiError where it has no callback."""
+        return dict(await self._send(calls.look(execution_id, "/callback")))
 
     async def node(self, execution_id: str, node_id: str) -> Json:
         return dict(await self._send(calls.look_at_node(execution_id, node_id)))
@@ -156,10 +191,7 @@ class AsyncClient:
         self, execution_id: str, *, count_max: int | None = None, **filters: Any
     ) -> AsyncIterator[Json]:
         """Its nodes in the order of the definition."""
-
-        def page(**params: Any) -> Call:
-            return calls.look(execution_id, "/nodes", **params)
-
+        page = partial(calls.look, execution_id, "/nodes")
         async for one in self._pages(page, "nodes", count_max, filters):
             yield one
 
@@ -171,16 +203,10 @@ class AsyncClient:
     async def _pages(
         self, page: Any, key: str, count_max: int | None, filters: Mapping[str, Any]
     ) -> AsyncIterator[Json]:
-        cursor, left = None, count_max
-        while left is None or left > 0:
-            limit = calls.PAGE_SIZE if left is None else min(left, calls.PAGE_SIZE)
-            found = await self._send(page(**filters, limit=limit, cursor=cursor))
-            for one in found[key]:
+        pages = Pages(page, key, count_max, filters)
+        while (call := pages.next_call()) is not None:
+            for one in pages.take(await self._send(call)):
                 yield one
-            left = None if left is None else left - len(found[key])
-            cursor = found["next_cursor"]
-            if cursor is None:
-                return
 
     async def events(
         self, execution_id: str | None = None, last_event_id: str | None = None
@@ -189,36 +215,24 @@ class AsyncClient:
 
         Of one execution all that is kept, to its end; of all executions from now on, for ever.
         """
-        reader = EventReader(last_event_id)
+        listener = Listener(self.url, execution_id, last_event_id)
         while True:
-            call = calls.events(execution_id, reader.last_event_id)
+            call = listener.next_call()
             try:
                 async with self._http.stream(
                     call.method, call.path, headers=dict(call.headers), timeout=call.timeout_s
                 ) as answer:
-                    if answer.status_code == 204:
-                        return
-                    if answer.status_code != 200:
-                        calls.parse(answer.status_code, await answer.aread())
-                    async for line in answer.aiter_lines():
-                        if (event := reader.feed(line)) is not None:
-                            yield event
-                            if execution_id is not None and event.type in calls.END_EVENTS:
-                                return
+                    if not listener.is_stream(answer.status_code):
+                        listener.refuse(answer.status_code, await answer.aread())
+                    else:
+                        async for chunk in answer.aiter_bytes():
+                            for event in listener.read(chunk):
+                                yield event
+                            if listener.is_over:
+                                break
+                listener.end()
             except httpx2.TransportError as error:
-                if reader.last_event_id is None:
-                    raise ConnectionFailed(f"{self.url} does not answer: {error}") from error
-            await asyncio.sleep(calls.RECONNECT_PAUSE_S)
-
-    async def wait(self, execution_id: str, timeout_s: float | None = None) -> str:
-        """The state it ends in. Raises TimeoutError when it has not ended by then."""
-        end_s = None if timeout_s is None else time.monotonic() + timeout_s
-        pause_s = 0.01
-        while (status := await self.status(execution_id)) not in calls.ENDED:
-            if end_s is not None and time.monotonic() >= end_s:
-                raise TimeoutError(f"execution {execution_id} is {status} after {timeout_s:g} s")
-            await asyncio.sleep(
-                pause_s if end_s is None else min(pause_s, max(0, end_s - time.monotonic()))
-            )
-            pause_s = min(1.5 * pause_s, 1.0)
-        return status
+                listener.break_off(error)
+            if listener.is_over:
+                return
+            await asyncio.sleep(listener.pause_s())

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from flowd.client.errors import ApiError
 
@@ -16,10 +16,8 @@ DEFAULT_URL: Final = "http://127.0.0.1:8000"
 TIMEOUT_S: Final = 30.0
 # A stream of events says something every 15 seconds, if only that it lives.
 EVENTS_TIMEOUT_S: Final = 45.0
-RECONNECT_PAUSE_S: Final = 0.5
 PAGE_SIZE: Final = 1000
 ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
-END_EVENTS: Final = frozenset({"execution.completed", "execution.failed", "execution.cancelled"})
 
 Workflow = Mapping[str, Any] | bytes | str
 Json = dict[str, Any]
@@ -45,17 +43,14 @@ def _written(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened. `id` is where a stream goes on behind it."""
-
-    id: str
-    type: str
-    data: Json
-
-
 def base_url(url: str | None) -> str:
     return (url or os.environ.get("FLOWD_URL") or DEFAULT_URL).rstrip("/")
+
+
+def is_nearby(url: str) -> bool:
+    """Whether it is on this machine, where no proxy of the environment has a place."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def base_headers(token: str | None) -> dict[str, str]:
@@ -76,18 +71,26 @@ def _body(value: Any) -> bytes:
 def submit(
     workflow: Workflow, *, trigger: bool = False, idempotency_key: str | None = None
 ) -> Call:
-    headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
     params = {"trigger": True} if trigger else {}
-    return Call("POST", "/workflow", params, _body(workflow), headers)
+    return Call("POST", "/workflow", params, _body(workflow), _idempotent(idempotency_key))
+
+
+def _idempotent(key: str | None) -> dict[str, str]:
+    return {"idempotency-key": key} if key else {}
 
 
 def validate(workflow: Workflow) -> Call:
     return Call("POST", "/workflow/validate", content=_body(workflow))
 
 
-def trigger(execution_id: str, given_input: Mapping[str, Any] | None = None) -> Call:
+def trigger(
+    execution_id: str,
+    given_input: Mapping[str, Any] | None = None,
+    idempotency_key: str | None = None,
+) -> Call:
     content = None if given_input is None else _body({"input": dict(given_input)})
-    return Call("POST", f"/workflow/trigger/{_id(execution_id)}", content=content)
+    path = f"/workflow/trigger/{_id(execution_id)}"
+    return Call("POST", path, content=content, headers=_idempotent(idempotency_key))
 
 
 def look(execution_id: str, what: str = "", **params: Any) -> Call:
@@ -161,31 +164,3 @@ def node_errors(results: Mapping[str, Any]) -> Json:
         if isinstance(output, dict) and output.keys() == {"error"}
     }
     return dict(sorted(found.items(), key=lambda pair: str(pair[1]).startswith("not run: ")))
-
-
-class EventReader:
-    """Lines of a stream of events in, events out (the HTML standard, server-sent events)."""
-
-    def __init__(self, last_event_id: str | None = None) -> None:
-        self.last_event_id = last_event_id
-        self._clear()
-
-    def _clear(self) -> None:
-        self._id, self._type, self._data = "", "message", ""
-
-    def feed(self, line: str) -> Event | None:
-        if not line:
-            event = Event(self._id, self._type, json.loads(self._data)) if self._data else None
-            if self._id:
-                self.last_event_id = self._id
-            self._clear()
-            return event
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "id":
-            self._id = value
-        elif name == "event":
-            self._type = value
-        elif name == "data":
-            self._data += value
-        return None

@@ -36,3 +36,12 @@ class WorkflowFailed(ClientError):
         self.errors = dict(errors)
         first = next((f": {node_id}: {text}" for node_id, text in self.errors.items()), "")
         super().__init__(f"execution {execution_id} is {status}{first}")
+
+
+class StillRunning(ClientError, TimeoutError):
+    """The time to wait is over, and the execution is not: it runs on."""
+
+    def __init__(self, execution_id: str, status: str, timeout_s: float | None) -> None:
+        self.execution_id = execution_id
+        self.status = status
+        super().__init__(f"execution {execution_id} is {status} after {timeout_s or 0:g} s")

@@ -10,6 +10,7 @@ from flowd.store.events import Events
 from flowd.store.executions import Executions
 from flowd.store.finished import FinishedExecutions
 from flowd.store.idempotency import Idempotency
+from flowd.store.inspection import Inspection
 from flowd.store.lifecycle import Lifecycle
 from flowd.store.listing import Listing
 from flowd.store.metrics import Metrics
@@ -34,6 +35,7 @@ class Store:
         self.finished = FinishedExecutions(client)
         self.budgets = Budgets(client)
         self.idempotency = Idempotency(client)
+        self.inspection = Inspection(client, settings)
         self.lifecycle = Lifecycle(client, settings)
         self.listing = Listing(client)
         self.metrics = Metrics(client, settings)

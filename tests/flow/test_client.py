@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+from collections.abc import AsyncIterator
 
 import pytest
 
-from flowd.client import ApiError, AsyncClient, Client, ConnectionFailed, WorkflowFailed
-from flowd.client.calls import EventReader, node_errors
+from flowd.client import (
+    ApiError,
+    AsyncClient,
+    Client,
+    ConnectionFailed,
+    StillRunning,
+    WorkflowFailed,
+)
+from flowd.client.calls import is_nearby, node_errors
+from flowd.client.event_reader import EMPTY_STREAMS_MAX, EventReader, Listener
 from flowd.workers.registry import built_in_registry
 from tests.flow.api_server import api_server
 from tests.flow.engine import Engine, node
@@ -34,6 +44,10 @@ async def test_a_workflow_is_run_and_looked_at(settings):
         assert nodes == ["A", "B"]
         events = [event.type async for event in client.events(execution_id)]
         assert (events[0], events[-1]) == ("execution.submitted", "execution.completed")
+        assert (await client.timeline(execution_id))["nodes"][1]["node_id"] == "B"
+        with pytest.raises(ApiError) as without:
+            await client.callback(execution_id)
+        assert without.value.status == 404
         await client.delete(execution_id)
         with pytest.raises(ApiError) as refused:
             await client.status(execution_id)
@@ -86,6 +100,124 @@ async def test_the_blocking_client_says_the_same(settings):
         assert events[-1] == "execution.completed"
 
 
+async def test_an_input_is_given_at_the_start(settings):
+    greeting = node("A", handler="transform", input={"who": "{{ input.who }}"}, expression="who")
+    api, engine = served(settings)
+    async with engine, api as server, AsyncClient(f"http://127.0.0.1:{server.port}") as client:
+        results = await client.run(document(greeting), input={"who": "Ada"})
+        assert results == {"A": {"result": "Ada"}}
+        submitted = [
+            await client.submit(
+                document(greeting), trigger=True, input={"who": "Bob"}, idempotency_key="one"
+            )
+            for _ in range(2)
+        ]
+        assert submitted[0] == submitted[1]
+        assert await client.wait(submitted[0]) == "COMPLETED"
+        assert await client.results(submitted[0]) == {"A": {"result": "Bob"}}
+        with pytest.raises(ValueError, match="trigger=True"):
+            await client.submit(document(greeting), input={"who": "Ada"})
+
+
+async def test_who_waits_too_long_hears_what_runs_on(settings):
+    async with (
+        api_server(settings) as server,
+        AsyncClient(f"http://127.0.0.1:{server.port}") as client,
+    ):
+        with pytest.raises(TimeoutError) as patience:
+            await client.run(document(node("A", handler="noop")), timeout_s=0.05)
+        assert isinstance(patience.value, StillRunning)
+        assert await client.status(patience.value.execution_id) == "RUNNING"
+        assert patience.value.status == "RUNNING"
+
+
+CUTS = 20
+# A few events long, and never at the end of one for long.
+CUT_AFTER_BYTES = 1_000
+
+
+@contextlib.asynccontextmanager
+async def cutting_proxy(port: int) -> AsyncIterator[tuple[int, list[int]]]:
+    """A proxy in front of this port that cuts the first connections short; how many it has cut."""
+    cut: list[int] = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
+        to_server.write(await reader.readuntil(b"\r\n\r\n"))
+        passed = 0
+        while chunk := await from_server.read(97):
+            writer.write(chunk)
+            passed += len(chunk)
+            if passed >= CUT_AFTER_BYTES and len(cut) < CUTS:
+                cut.append(passed)
+                await writer.drain()
+                break
+        to_server.close()
+        writer.close()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], cut
+
+
+async def test_a_stream_that_is_cut_twenty_times_shows_every_event_once(settings):
+    chain = [node("N0", handler="noop")]
+    chain += [node(f"N{at}", [f"N{at - 1}"], "noop") for at in range(1, 100)]
+    api, engine = served(settings)
+    async with engine, api as server, AsyncClient(f"http://127.0.0.1:{server.port}") as client:
+        execution_id = await client.submit(document(*chain), trigger=True)
+        assert await client.wait(execution_id) == "COMPLETED"
+        expected = [event async for event in client.events(execution_id)]
+        assert len({event.id for event in expected}) == len(expected) > 100
+
+        async with cutting_proxy(server.port) as (port, cut):
+            async with AsyncClient(f"http://127.0.0.1:{port}") as cut_off:
+                assert [event async for event in cut_off.events(execution_id)] == expected
+            assert len(cut) == CUTS
+
+        def listen(port: int) -> list[object]:
+            with Client(f"http://127.0.0.1:{port}") as blocking:
+                return list(blocking.events(execution_id))
+
+        async with cutting_proxy(server.port) as (port, cut):
+            assert await asyncio.to_thread(listen, port) == expected
+            assert len(cut) == CUTS
+
+
+def test_a_listener_comes_back_to_a_flowd_that_is_away_for_a_moment():
+    listener = Listener("http://flowd", None, None)
+    with pytest.raises(ApiError):
+        listener.refuse(503, b"")
+    with pytest.raises(ConnectionFailed):
+        listener.break_off(OSError("refused"))
+    assert listener.is_stream(200)
+    listener.break_off(OSError("reset"))
+    listener.refuse(503, b"")
+    with pytest.raises(ApiError):
+        listener.refuse(404, b"{}")
+    pauses = [listener.pause_s() for _ in range(10)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 5.0
+    (event,) = listener.read(b"id: 1-0\nevent: node.started\ndata: {}\n\n")
+    assert listener.next_call().headers["last-event-id"] == event.id == "1-0"
+    assert listener.pause_s() < 1
+
+
+def test_a_listener_leaves_an_execution_of_which_nothing_is_kept():
+    listener = Listener("http://flowd", "0" * 24, None)
+    for _ in range(EMPTY_STREAMS_MAX):
+        assert not listener.is_over
+        listener.next_call()
+        assert listener.is_stream(200)
+        listener.end()
+    assert listener.is_over
+
+
+def test_a_proxy_of_the_environment_is_for_what_is_elsewhere():
+    assert all(map(is_nearby, ("http://127.0.0.1:8000", "http://localhost", "http://[::1]:80")))
+    assert not is_nearby("https://flowd.example.com")
+
+
 def test_both_clients_have_the_same_methods():
     def methods(client):
         return {
@@ -112,6 +244,16 @@ def test_a_stream_of_events_is_read_line_by_line():
     assert [(one.id, one.type, one.data) for one in found] == [("1-0", "node.started", {"a": 1})]
     # What was not ended is not taken for seen.
     assert reader.last_event_id == "1-0"
+
+
+def test_bytes_of_a_stream_may_come_in_any_portions():
+    sent = 'retry: 1000\r\n\r\nid: 1-0\r\ndata: {"a":\r\ndata: "\u2028é"}\r\n\r\n'.encode()
+    for size in (1, 2, 3, len(sent)):
+        reader = EventReader()
+        found = []
+        for at in range(0, len(sent), size):
+            found += reader.read(sent[at : at + size])
+        assert [(one.id, one.data) for one in found] == [("1-0", {"a": "\u2028é"})]
 
 
 def test_errors_of_nodes_that_did_not_run_come_last():

@@ -9,17 +9,19 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowd import Client
+from flowd.client import ApiError
 from tests.daemon import wait_until
 from tests.process.faulty import FaultyFlowd
-from tests.process.flowd_process import clean_environ, node
+from tests.process.flowd_process import Flowd, clean_environ, node
 
 ROOT = Path(__file__).parents[2]
 GOOD = {"name": "good", "dag": {"nodes": [node("A"), node("B", "A")]}}
@@ -88,6 +90,10 @@ class Shell:
 
     def terminal(self, *arguments: str, code: int = 0) -> str:
         """What a person sees, without colours."""
+        seen = self.raw_terminal(*arguments, code=code)
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen)
+
+    def raw_terminal(self, *arguments: str, code: int = 0) -> str:
         controller, follower = pty.openpty()
         process = subprocess.Popen(
             self._command(arguments),
@@ -103,7 +109,7 @@ class Shell:
             seen += chunk
         os.close(controller)
         assert process.wait(30) == code, seen
-        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
+        return seen.decode()
 
 
 def _read(controller: int) -> bytes:
@@ -122,6 +128,7 @@ def test_validate_says_what_is_wrong_and_where(shell: Shell) -> None:
     shell.pipe("validate", "good.json")
     assert "valid workflow of 2 nodes" in shell.stderr
     shell.pipe("validate", "some.yaml")
+    assert shell.json("validate", "good.json") == {"valid": True, "nodes": 2}
     shell.pipe("validate", "-", stdin='{"name": "x", "dag": {"nodes": []}}', code=1)
     assert "dag.nodes: a workflow needs at least one node" in shell.stderr
     shell.pipe("validate", "twice.yaml", code=1)
@@ -137,9 +144,13 @@ def test_submit_and_what_comes_of_it(shell: Shell) -> None:
     assert "trigger" in shell.pipe("explain", execution_id).lower()
     again = shell.pipe("submit", "good.json", "--key", "k1").strip()
     assert shell.pipe("submit", "good.json", "--key", "k1").strip() == again
-    results = shell.pipe("submit", "some.yaml", "--wait", "20", "--input", "n=7")
+    results = shell.pipe("submit", "some.yaml", "--wait", "--timeout", "20", "--input", "n=7")
     assert json.loads(results)["A"] == {"result": {"who": "you", "n": 7}}
-    shell.pipe("submit", "good.json", "--input", "nonsense", code=2)
+    shell.pipe("submit", "bad.json", "--wait", code=1)
+    shell.pipe("submit", "good.json", "--trigger", "--input", "nonsense", code=2)
+    shell.pipe("submit", "some.yaml", "--input", "n=7", code=2)
+    assert "add --trigger or --wait" in shell.stderr
+    shell.pipe("submit", "some.yaml", "--timeout", "1", code=2)
 
 
 def test_run_shows_the_nodes_and_ends_as_they_do(shell: Shell) -> None:
@@ -150,8 +161,14 @@ def test_run_shows_the_nodes_and_ends_as_they_do(shell: Shell) -> None:
     seen = shell.terminal("run", "bad.json", code=1)
     assert "FAILED 1" in seen
     assert "refused" in seen
-    shell.pipe("run", "held.json", "--timeout", "0.3", code=124)
-    shell.pipe("cancel", "@latest")
+    assert re.search(r"━ *\r\nA COMPLETED noop[^\n]*\n└── B FAILED refuse", seen)
+    ended = shell.json("run", "bad.json", code=1)
+    assert (ended["status"], ended["results"]["B"]) == ("FAILED", {"error": "refused"})
+    for command in ("run", "submit"):
+        wait = ("--wait",) if command == "submit" else ()
+        shell.pipe(command, "held.json", *wait, "--timeout", "0.3", code=124)
+        assert "it runs on: `flowd watch " in shell.stderr
+        shell.pipe("cancel", "@latest")
 
 
 def test_ctrl_c_leaves_the_execution_running_and_says_how_to_go_on(shell: Shell) -> None:
@@ -263,6 +280,108 @@ def test_doctor_finds_what_does_not_add_up(shell: Shell, flowd: FaultyFlowd) -> 
 def test_a_flowd_that_does_not_answer_is_said_so(shell: Shell) -> None:
     shell.pipe("ls", "--url", "http://127.0.0.1:1", code=69)
     assert "is it running?" in shell.stderr
+
+
+def test_a_token_opens_it_and_is_in_no_list_of_processes(
+    shell: Shell, run_flowd: Callable[..., Flowd]
+) -> None:
+    closed = run_flowd("start", "--workers", "0")
+    closed.wait_for_status(lambda status: status["state"] == "RUNNING", "the API")
+    shell.folder, shell.environ["FLOWD_URL"] = closed.folder, closed.url
+    reader = shell.pipe("token", "create", "--name", "r", "--scope", "read").splitlines()[0]
+    wait_until(lambda: _status_of(closed.url) == 401, "the token to be noticed")
+    shell.pipe("ls", code=77)
+    assert "flowd: " in shell.stderr
+    shell.pipe("ls", "--token", reader)
+    shell.pipe("dlq", "list", "--token", reader)
+    shell.pipe("submit", str(shell.files / "good.json"), "--token", reader, code=77)
+    shell.environ["FLOWD_TOKEN"] = reader
+    shell.pipe("ls")
+    command = shell._command(("events", "-f", "--token", reader))
+    process = subprocess.Popen(command, env=shell.environ)
+    command_line = Path(f"/proc/{process.pid}/cmdline")
+    try:
+        wait_until(lambda: command_line.read_text().startswith("flowd events"), "another title")
+        assert reader not in command_line.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _status_of(url: str) -> int:
+    with pytest.raises(ApiError) as refused, Client(url, "none") as client:
+        next(client.list(), None)
+        raise ApiError(200, "", "")
+    return refused.value.status
+
+
+def test_events_are_followed_until_ctrl_c(shell: Shell) -> None:
+    process = subprocess.Popen(
+        shell._command(("events", "-f", "-o", "json")),
+        env=shell.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    # Only what happens once it listens is shown, so something has to until it does.
+    seen: list[str] = []
+    reading = threading.Thread(target=lambda: seen.extend(process.stdout or ()))
+    reading.start()
+
+    def has_ended() -> bool:
+        shell.pipe("run", "good.json")
+        return any('"execution.completed"' in line for line in seen)
+
+    wait_until(has_ended, "an event")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    reading.join(10)
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    ids = [json.loads(line)["id"] for line in seen]
+    assert len(set(ids)) == len(ids)
+
+
+def test_who_has_seen_enough_may_close_the_pipe(shell: Shell) -> None:
+    for _ in range(3):
+        shell.pipe("submit", "good.json")
+    command = [*shell._command(("events", "-f")), "|", "head", "-1"]
+    piped = subprocess.Popen(
+        ["bash", "-c", f"set -o pipefail; {' '.join(command)}"],
+        env=shell.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def has_ended() -> bool:
+        shell.pipe("submit", "good.json")
+        return piped.poll() is not None
+
+    wait_until(has_ended, "the end of the pipe")
+    out, err = piped.communicate()
+    assert (len(out.splitlines()), err, piped.returncode) == (1, "", 0)
+
+
+def test_no_color_is_heeded(shell: Shell) -> None:
+    shell.pipe("run", "good.json")
+    coloured = re.compile(r"\x1b\[(?:\d+;)*3\d")
+    assert coloured.search(shell.raw_terminal("ls"))
+    shell.environ["NO_COLOR"] = "1"
+    for command in (("ls",), ("get", "@latest"), ("run", "good.json"), ("doctor",)):
+        where = ("--config", str(shell.config)) if command == ("doctor",) else ()
+        assert not coloured.search(shell.raw_terminal(*command, *where)), command
+
+
+def test_a_shell_completes_the_names_of_commands(shell: Shell) -> None:
+    shell.environ |= {
+        "_FLOWD_COMPLETE": "bash_complete",
+        "COMP_WORDS": "flowd re",
+        "COMP_CWORD": "1",
+    }
+    found = {line.partition(",")[2] for line in shell.pipe().splitlines()}
+    assert found == {"reload", "restart", "results", "resume", "rerun"}
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])

@@ -57,10 +57,11 @@ def test_the_examples_run_as_they_stand(run_flowd: Callable[..., Flowd], tmp_pat
     seen = [run("-m", "flowd.cli.main", *command.split()) for command in commands]
     assert "Greet Ada" in seen[1]
 
-    (example,) = blocks("Python client", "python")
-    printed = run("-c", example)
+    blocking, asynchronous = blocks("Python client", "python")
+    printed = run("-c", blocking)
     assert printed.splitlines()[0] == "{'A': {'status': 'ok'}}"
     assert printed.splitlines()[-2:] == ["execution.completed", "COMPLETED"]
+    assert run("-c", asynchronous).splitlines() == ["COMPLETED", "hello"]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the tour is made with curl")

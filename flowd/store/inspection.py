@@ -1,0 +1,179 @@
+"""Everything there is in Redis, a slice at a time, for those who check whether it adds up.
+
+Reads only. What is read in several calls may have moved in between.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from flowd.config import Settings
+from flowd.store import redis_keys as keys
+from flowd.store.executions import now_ms
+from flowd.store.redis_client import MissingGroup, RedisClient, translate
+
+# A thousand keys hold the server for well under a millisecond.
+SLICE: Final = 1_000
+# What every key that flowd shares between executions has to be, where it is at all.
+_TYPES: Final[Mapping[str, str]] = {
+    keys.ACTIVE: "set",
+    keys.CONTINUATIONS: "zset",
+    keys.EXECUTIONS: "zset",
+    keys.FINISHED: "zset",
+    keys.RETRIES: "zset",
+    keys.CALLBACKS: "zset",
+    keys.BELL: "list",
+    keys.LEASES: "hash",
+    keys.WORKERS: "hash",
+    keys.METRICS: "hash",
+    keys.EVENTS: "stream",
+    keys.DEAD_LETTERS: "stream",
+    keys.SCHEDULER: "string",
+}
+_OF_EXECUTION = re.compile(r"workflow:([0-9a-f]{24})(?::(?:node:([^:]+)$)?|$)")
+
+NodeKey = tuple[str, str]
+
+
+class Mistyped(NamedTuple):
+    key: str
+    found: str
+    expected: str
+
+
+@dataclass(slots=True)
+class KeySlice:
+    """The executions some keys are about, and the states of nodes among them."""
+
+    execution_ids: set[str] = field(default_factory=set)
+    node_states: dict[NodeKey, str | None] = field(default_factory=dict)
+
+
+class Consumer(NamedTuple):
+    name: str
+    pending: int
+
+
+class Group(NamedTuple):
+    """Entries up to `last_delivered_id` were given to somebody."""
+
+    last_delivered_id: str
+    consumers: tuple[Consumer, ...]
+
+
+class Begun(NamedTuple):
+    """Work that was left for a later call."""
+
+    what: str
+    execution_id: str
+    age_ms: int
+
+
+class Inspection:
+    """Raises StoreUnavailable while Redis does not answer, WrongType where a key is of another
+    type than flowd keeps there: `mistyped` says which."""
+
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self._client = client
+        self._stream = settings.tasks.stream
+        self._group = settings.tasks.group
+
+    async def mistyped(self) -> list[Mistyped]:
+        """The keys shared by all executions that are of another type than flowd keeps there."""
+        types = {**_TYPES, self._stream: "stream"}
+        found = await self._client.converse([("TYPE", key) for key in types])
+        return [
+            Mistyped(key, one, types[key])
+            for key, one in zip(types, found, strict=True)
+            if one not in ("none", types[key])
+        ]
+
+    async def key_slice(self, cursor: str) -> tuple[str, KeySlice]:
+        """Some of the keys of executions, and the cursor for more; `0` begins and ends."""
+        next_cursor, names = await self._client.execute(
+            "SCAN", cursor, "MATCH", "workflow:*", "COUNT", SLICE
+        )
+        found = KeySlice()
+        nodes: list[NodeKey] = []
+        for name in names:
+            if about := _OF_EXECUTION.match(name):
+                found.execution_ids.add(about[1])
+                if about[2]:
+                    nodes.append((about[1], about[2]))
+        if nodes:
+            states = await self._client.execute("MGET", *(keys.node(*one) for one in nodes))
+            found.node_states = dict(zip(nodes, states, strict=True))
+        return next_cursor, found
+
+    async def known(self) -> set[str]:
+        """The executions of the index."""
+        return await self._members("ZSCAN", keys.EXECUTIONS)
+
+    async def finished(self) -> set[str]:
+        return await self._members("ZSCAN", keys.FINISHED)
+
+    async def active(self) -> set[str]:
+        return await self._members("SSCAN", keys.ACTIVE)
+
+    async def _members(self, command: str, key: str) -> set[str]:
+        found: set[str] = set()
+        cursor = "0"
+        while True:
+            cursor, flat = await self._client.execute(command, key, cursor, "COUNT", SLICE)
+            found.update(flat[::2] if command == "ZSCAN" else flat)
+            if cursor == "0":
+                return found
+
+    async def begun(self) -> list[Begun]:
+        """All that was left for a later call; `what` is its verb and its node."""
+        flat = await self._client.execute("ZRANGE", keys.CONTINUATIONS, 0, -1, "WITHSCORES")
+        found = []
+        for member, began_ms in zip(flat[::2], flat[1::2], strict=True):
+            verb, execution_id, node_id = [*member.split(" ", 2), "", ""][:3]
+            age_ms = now_ms() - int(float(began_ms))
+            found.append(Begun(f"{verb} {node_id}".rstrip(), execution_id, age_ms))
+        return found
+
+    async def group(self) -> Group | None:
+        """Who reads the stream; None while there is no group, which the next trigger makes."""
+        groups, consumers = await self._client.converse_freely(
+            [
+                ("XINFO", "GROUPS", self._stream),
+                ("XINFO", "CONSUMERS", self._stream, self._group),
+            ]
+        )
+        for reply in (groups, consumers):
+            if isinstance(reply, Exception):
+                error = translate(reply)
+                if isinstance(error, MissingGroup):
+                    return None
+                raise error from reply
+        (mine,) = (row for row in map(_named, groups) if row["name"] == self._group)
+        return Group(
+            mine["last-delivered-id"],
+            tuple(Consumer(row["name"], row["pending"]) for row in map(_named, consumers)),
+        )
+
+    async def holders(self) -> dict[str, str]:
+        """Which consumer holds which entry, by entry id."""
+        found: dict[str, str] = {}
+        start = "-"
+        while True:
+            rows = await self._client.execute(
+                "XPENDING", self._stream, self._group, start, "+", SLICE
+            )
+            found.update((row[0], row[1]) for row in rows)
+            if len(rows) < SLICE:
+                return found
+            start = f"({rows[-1][0]}"
+
+    async def leases(self) -> set[str]:
+        """The consumers that have a lease."""
+        return set(await self._client.execute("HKEYS", keys.LEASES))
+
+
+def _named(row: Any) -> dict[str, Any]:
+    return dict(zip(row[::2], row[1::2], strict=True))

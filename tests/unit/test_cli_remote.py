@@ -1,0 +1,219 @@
+"""What the commands share that speak to flowd: ids, exit codes, tables; and how `diff` compares."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from flowd.cli.diff import differences, first_difference
+from flowd.cli.exit_codes import exit_code_of_status
+from flowd.cli.main import _COMMANDS, main
+from flowd.cli.node_tree import parents_of, run_order
+from flowd.cli.remote import clock, connected, find_id, show_rows, span
+from flowd.client import ApiError, ConnectionFailed
+
+A, B, C = "0a" * 12, "0b" + "0" * 22, "0b" + "1" * 22
+
+
+class Listed:
+    """A client of a flowd that has these executions, the newest first."""
+
+    def __init__(self, *execution_ids: str) -> None:
+        self._ids = execution_ids
+        self.asked = 0
+
+    def list(self, *, count_max: int | None, **_filters: str) -> Iterator[dict[str, Any]]:
+        for one in self._ids[:count_max]:
+            self.asked += 1
+            yield {"execution_id": one}
+
+
+def test_a_whole_id_is_taken_as_it_is() -> None:
+    client = Listed()
+    assert find_id(client, A) == A  # type: ignore[arg-type]
+    assert client.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("@latest", C), ("0a", A), (B[:3], B), (B[:23], B), (C[:3], C)]
+)
+def test_an_id_is_found_by_its_beginning(text: str, expected: str) -> None:
+    assert find_id(Listed(C, B, A), text) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("0b", f"begins more than one id: {C}, {B}"),
+        ("ff", "no execution has an id that begins with 'ff'"),
+        ("", "no execution has an id"),
+        ("zzz", "no execution has an id"),
+        ("0B", "no execution has an id"),
+    ],
+)
+def test_an_id_that_is_none_or_several_is_refused(text: str, told: str) -> None:
+    with pytest.raises(click.ClickException, match=told):
+        find_id(Listed(C, B, A), text)  # type: ignore[arg-type]
+
+
+def test_no_further_id_is_looked_at_than_could_begin_so() -> None:
+    client = Listed(C, B, A, *("00" * 12 for _ in range(100)))
+    assert find_id(client, "0a") == A  # type: ignore[arg-type]
+    assert client.asked == 4
+
+
+def test_the_latest_of_nothing_is_refused() -> None:
+    with pytest.raises(click.ClickException, match="no execution"):
+        find_id(Listed(), "@latest")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ApiError(404, "unknown", "no such", [{"path": "", "message": "x"}]), 1, "no such"),
+        (
+            ApiError(400, "invalid", "2 problems", [
+                {"path": "dag.nodes[0]", "message": "bad"}, {"path": "", "message": "a cycle"},
+            ]),
+            1,
+            "flowd: refused (invalid):\n  dag.nodes[0]: bad\n  a cycle\n",
+        ),
+        (ApiError(401, "unauthenticated", "a token"), 77, "a token"),
+        (ApiError(403, "forbidden", "more"), 77, "more"),
+        (ApiError(503, "store_unavailable", "down"), 69, "down"),
+        (ConnectionFailed("nobody"), 69, "is it running?"),
+        (TimeoutError("late"), 124, "late"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)  # fmt: skip
+def test_what_goes_wrong_is_told_and_has_its_exit_code(
+    error: BaseException, code: int, told: str
+) -> None:
+    @click.command()
+    def command() -> None:
+        with connected("http://127.0.0.1:1"):
+            raise error
+
+    ended = CliRunner().invoke(command)
+    assert ended.exit_code == code
+    assert told in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_other_refusals_are_failures() -> None:
+    assert [exit_code_of_status(one) for one in (400, 404, 409, 422, 429, 500)] == [
+        1,
+        1,
+        1,
+        1,
+        69,
+        1,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ms", "shown"),
+    [
+        (None, "-"), (0, "0ms"), (999, "999ms"), (1_000, "1.0s"), (59_940, "59.9s"),
+        (60_000, "1m00s"), (125_000, "2m05s"), (11_220_000, "3h07m"),
+    ],
+)  # fmt: skip
+def test_a_span_is_short(ms: int | None, shown: str) -> None:
+    assert span(ms) == shown
+
+
+def test_a_time_that_is_not_known_is_a_dash() -> None:
+    assert clock(None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        ("table", "ID  N\na   1\nb   -\n"),
+        ("id", "a\nb\n"),
+    ],
+)
+def test_rows_go_to_stdout_as_they_are_wanted(
+    output: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"execution_id": "a", "n": 1}, {"execution_id": "b", "n": None}]
+    show_rows(
+        rows, output, {"ID": lambda row: row["execution_id"], "N": lambda row: str(row["n"] or "-")}
+    )
+    assert capsys.readouterr().out == shown
+
+
+def nodes(**dependencies: str) -> list[dict[str, Any]]:
+    return [{"id": one, "dependencies": list(above)} for one, above in dependencies.items()]
+
+
+def test_a_node_comes_behind_all_it_depends_on() -> None:
+    assert run_order(nodes(D="BC", B="A", C="A", A="")) == ["A", "B", "C", "D"]
+
+
+def test_a_node_hangs_under_the_dependency_furthest_from_the_roots() -> None:
+    found = parents_of(nodes(A="", B="A", C="B", D="AC", E=""))
+    assert found == {"A": None, "E": None, "B": "A", "C": "B", "D": "C"}
+
+
+def test_a_chain_of_ten_thousand_nodes_is_ordered_at_once() -> None:
+    chain: list[dict[str, Any]] = [{"id": "0", "dependencies": []}]
+    chain += [{"id": str(at), "dependencies": [str(at - 1)]} for at in range(1, 10_000)]
+    assert run_order(chain[::-1]) == [one["id"] for one in chain]
+    assert len(parents_of(chain)) == 10_000
+
+
+def test_differences_name_their_places() -> None:
+    one = {"a": [1, {"b": 2}], "c": None, "d": 1}
+    other = {"a": [1, {"b": 3}, 4], "d": 1.0, "e": {}}
+    assert list(differences(one, other)) == [
+        {"path": "a[1].b", "a": 2, "b": 3},
+        {"path": "a[2]", "a": "(missing)", "b": 4},
+        {"path": "c", "a": None, "b": "(missing)"},
+        {"path": "e", "a": "(missing)", "b": {}},
+    ]
+    assert list(differences(one, one)) == []
+
+
+def test_the_first_difference_is_the_one_nearest_the_roots() -> None:
+    definition = {"dag": {"nodes": nodes(C="B", B="A", A="")}}
+    longer = {"dag": {"nodes": nodes(A="", B="A", C="B", Z="C")}}
+    before = {"A": 1, "B": 2, "C": 3}
+    assert first_difference([definition, definition], before, before) is None
+    assert first_difference([definition, definition], before, {"A": 1, "B": 9, "C": 9}) == "B"
+    assert first_difference([definition, definition], before, {"A": 1}) == "B"
+    assert first_difference([definition, longer], before, {**before, "Z": 1}) == "Z"
+
+
+def test_what_the_help_says_of_a_command_is_what_the_command_says() -> None:
+    with click.Context(main) as context:
+        for name, text in _COMMANDS.items():
+            command = main.get_command(context, name)
+            assert command is not None
+            assert " ".join((command.help or "").split()).startswith(text), name
+            assert len(text) <= 60
+        assert main.list_commands(context) == list(_COMMANDS)
+
+
+# What takes long to import, and who can do without it.
+HEAVY = ("httpx2", "redis", "pydantic", "rich", "yaml", "starlette", "asyncio")
+
+
+@pytest.mark.parametrize(
+    "statement", ["import flowd", "from flowd.cli.main import main; main(['--help'], 'flowd')"]
+)
+def test_the_help_and_the_package_load_nothing_heavy(statement: str) -> None:
+    asked = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print(set({HEAVY}) & sys.modules.keys(), file=sys.stderr))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", asked + statement], capture_output=True, text=True, timeout=30
+    )
+    assert (ended.returncode, ended.stderr) == (0, "set()\n")

@@ -121,12 +121,21 @@ def _heal(hosts: Sequence[Host], server: Server) -> Iterator[str]:
                     yield f"{host.name} is not ready, {HEAL_LIMIT_S:g} s after the last fault"
                     break
                 time.sleep(0.05)
+        _let_go(client, hosts[0])
         while noise := _noise(client, len(hosts)):
             if time.monotonic() > deadline:
                 for one in noise:
                     yield f"{one}, {HEAL_LIMIT_S:g} s after the last fault"
                 return
             time.sleep(0.1)
+
+
+def _let_go(client: redis_py.Redis, host: Host) -> None:
+    """Resume what is still paused: an API that was frozen does what it was asked before when it
+    thaws, and so a pause may come after the resumption that was meant to end it."""
+    for execution_id in client.smembers(keys.ACTIVE):
+        if client.get(keys.status(execution_id)) == "PAUSED":
+            host.request("POST", f"/workflows/{execution_id}/resume")
 
 
 def _noise(client: redis_py.Redis, hosts: int) -> list[str]:

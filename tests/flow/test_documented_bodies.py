@@ -15,18 +15,18 @@ async def test_the_documented_bodies_do_not_grow_or_change(settings):
     async with (
         Engine(settings, registry=built_in_registry()) as engine,
         api_server(settings) as api,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{api.port}") as client,
     ):
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{api.port}") as client:
-            health = await client.get("/health")
-            submitted = await client.post("/workflow", json=WORKFLOW)
-            execution_id = submitted.json()["execution_id"]
-            pending = await client.get(f"/workflows/{execution_id}")
-            nothing = await client.get(f"/workflows/{execution_id}/results")
-            triggered = await client.post(f"/workflow/trigger/{execution_id}")
-            again = await client.post(f"/workflow/trigger/{execution_id}")
-            await engine.end(execution_id)
-            status = await client.get(f"/workflows/{execution_id}")
-            results = await client.get(f"/workflows/{execution_id}/results")
+        health = await client.get("/health")
+        submitted = await client.post("/workflow", json=WORKFLOW)
+        execution_id = submitted.json()["execution_id"]
+        pending = await client.get(f"/workflows/{execution_id}")
+        nothing = await client.get(f"/workflows/{execution_id}/results")
+        triggered = await client.post(f"/workflow/trigger/{execution_id}")
+        again = await client.post(f"/workflow/trigger/{execution_id}")
+        await engine.end(execution_id)
+        status = await client.get(f"/workflows/{execution_id}")
+        results = await client.get(f"/workflows/{execution_id}/results")
     quoted = f'"{execution_id}"'
     started = f'{{"message":"Workflow triggered","execution_id":{quoted}}}'
     assert [one.text for one in (health, submitted, pending, nothing, triggered, again)] == [

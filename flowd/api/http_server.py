@@ -32,6 +32,42 @@ REFUSED_CONNECTION_S_MAX = 1.0
 LAST_REQUEST_S_MAX = 0.3
 
 
+class _OneWrite:
+    """A transport that sends two writes of one turn of the loop as one: an answer's head and body.
+
+    Each would be a packet, and wake the client by itself.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            self._held += data
+            self._flush()
+        else:
+            self._held = data
+            self._loop.call_soon(self._flush)
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
+
+
 class _Protocol(HttpToolsProtocol):
     """One connection. Bounds the head of a request, in time and size, which uvicorn does not."""
 
@@ -45,7 +81,7 @@ class _Protocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
         over = len(self.connections) - self._connections_max
         if self._connections_max and over > 0:
             self._refuse_connection(over)

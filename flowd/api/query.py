@@ -22,6 +22,8 @@ def read_query(request: Request, model: type[_M]) -> _M:
 
     Raises InvalidRequest with everything that is wrong with them.
     """
+    if not request.scope["query_string"]:
+        return model()
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
     values: dict[str, Any] = {}
     problems = Report()

@@ -25,7 +25,7 @@ Command = Sequence[Argument]
 
 REPLY_TIMEOUT_S: Final = 10.0
 CONNECT_TIMEOUT_S: Final = 5.0
-_SESSIONS_IDLE_MAX: Final = 16
+_SESSIONS_IDLE_MAX: Final = 64
 
 # The first word of an error reply decides. What is not listed is our defect or a tampered key.
 _UNAVAILABLE: Final = (
@@ -208,7 +208,7 @@ class RedisClient:
         try:
             return await session.execute(*command)
         finally:
-            self._give_back(session)
+            await self._give_back(session)
 
     async def converse_freely(self, commands: Sequence[Command]) -> list[Any]:
         """As `Session.converse`: error replies stand among the others."""
@@ -216,7 +216,7 @@ class RedisClient:
         try:
             return await session.converse(commands)
         finally:
-            self._give_back(session)
+            await self._give_back(session)
 
     async def converse(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to several commands sent in one write; an error reply is raised."""
@@ -231,7 +231,7 @@ class RedisClient:
         try:
             return await session.run(script, keys, arguments)
         finally:
-            self._give_back(session)
+            await self._give_back(session)
 
     async def close(self) -> None:
         while self._idle:
@@ -245,6 +245,8 @@ class RedisClient:
             await session.close()
         return self.new_session()
 
-    def _give_back(self, session: Session) -> None:
+    async def _give_back(self, session: Session) -> None:
         if len(self._idle) < _SESSIONS_IDLE_MAX:
             self._idle.append(session)
+        else:
+            await session.close()

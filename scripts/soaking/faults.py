@@ -252,6 +252,18 @@ def _scale(hand: Hand) -> None:
                     time.sleep(0.1)
 
 
+def _change_version(hand: Hand) -> None:
+    """An upgrade in order, or the way back, while the other host stays as it is."""
+    host = hand.some_host()
+    with held(host.lock) as is_mine:
+        if is_mine and not host.has_ended:
+            with hand.noted("change_version", host.name):
+                host.stop()
+                host.change_version()
+                host.start()
+            host.wait_until_ready()
+
+
 def _kill_redis(hand: Hand) -> None:
     with held(hand.server_lock) as is_mine:
         if is_mine:
@@ -335,6 +347,7 @@ KINDS: dict[str, Callable[[Hand], None]] = {
     "freeze_host": _freeze_host,
     "reload": _reload,
     "scale": _scale,
+    "change_version": _change_version,
     "kill_redis": _kill_redis,
     "freeze_redis": _freeze_redis,
     "pause_clients": _tell_redis("pause_clients", _pause_clients),

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import socket
 
+import flowd
 from flowd.cli.main import main
 
 if __name__ == "__main__":
     name = os.environ["SOAK_HOST"]
     socket.gethostname = lambda: name  # type: ignore[assignment]
+    print(f"this is flowd of {flowd.__path__[0]}", flush=True)
     main(prog_name="flowd")

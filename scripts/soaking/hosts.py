@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from scripts.benchmark.processes import Void, clean_environment, end_with_parent
 from scripts.soaking.handlers import LEDGER
 
 ROOT = Path(__file__).parents[2]
+# The oldest version that may share a Redis with this one. When keys change their meaning, move it.
+OTHER_VERSION = "6787b44cec4f"
 WORKERS = 2
 APIS = 1
 HUNG_AFTER_S = 3.0
@@ -95,11 +98,28 @@ class Server:
         )
 
 
+def unpack_other_version(folder: Path) -> Path | None:
+    """Where `import flowd` finds the other version; None when this clone does not know it."""
+    archive, unpacked = folder / "other_version.tar", folder / "other_version"
+    command = ["git", "-C", str(ROOT), "archive", f"--output={archive}", OTHER_VERSION, "flowd"]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    with tarfile.open(archive) as opened:
+        opened.extractall(unpacked, filter="data")
+    return unpacked
+
+
 class Host:
     """A `flowd start` with a data directory and a host name of its own."""
 
-    def __init__(self, folder: Path, name: str, socket_path: str, ledger: Path) -> None:
+    def __init__(
+        self, folder: Path, name: str, socket_path: str, ledger: Path, other_version: Path | None
+    ) -> None:
         self.name = name
+        self._other_version = other_version
+        self._is_other_version = False
         self._folder = folder / name
         self._folder.mkdir()
         config = _CONFIG.format(
@@ -107,7 +127,6 @@ class Host:
         )
         (self._folder / "flowd.toml").write_text(config)
         self._environ = clean_environment() | {
-            "PYTHONPATH": str(ROOT),
             "SOAK_HOST": name,
             LEDGER: str(ledger),
         }
@@ -120,7 +139,13 @@ class Host:
     def log_path(self) -> Path:
         return self._folder / "log"
 
+    def change_version(self) -> None:
+        """From the next start on."""
+        self._is_other_version = not self._is_other_version
+
     def start(self) -> None:
+        found = [self._other_version] if self._is_other_version else []
+        python_path = os.pathsep.join(str(one) for one in (*found, ROOT))
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "scripts.soaking.host_main", "start"],
@@ -128,7 +153,7 @@ class Host:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
-                env=self._environ,
+                env={**self._environ, "PYTHONPATH": python_path},
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )

@@ -18,7 +18,14 @@ from flowd.store import redis_keys as keys
 from scripts.soaking import checker
 from scripts.soaking.clients import Clients
 from scripts.soaking.faults import Fault, Hand, missing
-from scripts.soaking.hosts import APIS, WORKERS, Host, Server
+from scripts.soaking.hosts import (
+    APIS,
+    OTHER_VERSION,
+    WORKERS,
+    Host,
+    Server,
+    unpack_other_version,
+)
 from scripts.soaking.ledger import START, Ledger, Note
 from scripts.soaking.shapes import expected_states, expected_status
 
@@ -66,13 +73,20 @@ class Outcome:
 def soak(seed: int, minutes: float, kinds: Sequence[str]) -> Outcome:
     """Its files stay where they are, in the outcome's folder, when something does not hold."""
     folder = Path(tempfile.mkdtemp(prefix="flowd-soak-"))
+    other_version = unpack_other_version(folder)
+    if other_version is None and "change_version" in kinds:
+        # A clone without history; everything else can be shown all the same.
+        print(f"NOT SHOWN: change_version, as this clone has no commit {OTHER_VERSION}")
+        kinds = [kind for kind in kinds if kind != "change_version"]
     outcome = Outcome(seed, minutes, kinds, folder=str(folder))
     with ExitStack() as open_things:
         ledger = open_things.enter_context(Ledger(folder / "ledger.sock", folder / "ledger"))
         server = Server(folder)
         server.start()
         open_things.callback(server.kill)
-        hosts = [Host(folder, name, server.socket_path, ledger.path) for name in HOSTS]
+        hosts = [
+            Host(folder, name, server.socket_path, ledger.path, other_version) for name in HOSTS
+        ]
         for host in hosts:
             host.start()
             open_things.callback(host.kill)

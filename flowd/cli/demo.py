@@ -13,11 +13,11 @@ from typing import Any
 
 import click
 
-from flowd.cli.api_client import ApiClient, ApiError
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.private_stack import PrivateStack, StackFailed
 from flowd.cli.sample_view import Sample, sample_view
 from flowd.cli.samples import load_samples
+from flowd.client import Client, ClientError
 from flowd.dag.states import ExecutionState, NodeState
 from flowd.errors import FlowdError
 from flowd.store import Store, open_store
@@ -46,7 +46,7 @@ def demo() -> None:
         with stack:
             try:
                 _run(stack)
-            except (ApiError, DemoFailed, StackFailed, FlowdError, OSError) as error:
+            except (ClientError, DemoFailed, StackFailed, FlowdError, OSError) as error:
                 _report(error, stack.log_tail())
                 sys.exit(FAILED)
     except KeyboardInterrupt:
@@ -71,38 +71,37 @@ def _run(stack: PrivateStack) -> None:
     deadline = time.monotonic() + DEADLINE_S
     definitions = load_samples()
     click.echo("starting a private flowd ...", err=True)
-    api = ApiClient(stack.wait_until_ready(deadline))
-    click.echo(f"its API listens on {api.url}", err=True)
-    samples = [Sample(name, api.submit_workflow(text)) for name, text in definitions.items()]
-    with asyncio.Runner() as runner:
+    with Client(stack.wait_until_ready(deadline)) as client, asyncio.Runner() as runner:
+        click.echo(f"its API listens on {client.url}", err=True)
+        samples = [Sample(name, client.submit(text)) for name, text in definitions.items()]
         store = open_store(locate_redis(stack.settings))
         try:
-            _watch(api, samples, runner, store, deadline)
+            _watch(client, samples, runner, store, deadline)
         finally:
             runner.run(store.close())
-    results = {sample.name: api.execution_results(sample.execution_id) for sample in samples}
+        results = {sample.name: client.results(sample.execution_id) for sample in samples}
     _print_results(samples, results)
     _check(samples, results)
 
 
 def _watch(
-    api: ApiClient, samples: Sequence[Sample], runner: asyncio.Runner, store: Store, deadline: float
+    client: Client, samples: Sequence[Sample], runner: asyncio.Runner, store: Store, deadline: float
 ) -> None:
     """Trigger every sample and follow it to its end."""
     with sample_view() as view:
         runner.run(_read_nodes(store, samples))
         view.show(samples)
         for sample in samples:
-            api.trigger_workflow(sample.execution_id)
+            client.trigger(sample.execution_id)
             if sample.name == "race":
                 # This sample is about being triggered again while it runs.
-                api.trigger_workflow(sample.execution_id)
+                client.trigger(sample.execution_id)
         while not all(sample.status.is_terminal for sample in samples):
             if time.monotonic() >= deadline:
                 raise DemoFailed(f"not everything had ended after {DEADLINE_S:g} s")
             time.sleep(_POLL_S)
             for sample in samples:
-                sample.status = ExecutionState(api.execution_status(sample.execution_id))
+                sample.status = ExecutionState(client.status(sample.execution_id))
             runner.run(_read_nodes(store, samples))
             view.show(samples)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from flowd.cli.api_client import ApiClient
+from flowd.client import Client
 from flowd.supervisor.control import ControlUnavailable, ask
 from flowd.workers import registry
 from flowd.workers.registry import HandlerContext, handler
@@ -79,7 +79,7 @@ class Measured:
                 stderr=log,
             )
         self._is_over = threading.Event()
-        self._api = ApiClient(str(self.wait_until_running()["api"]))
+        self._client = Client(str(self.wait_until_running()["api"]))
         self._loaders = [threading.Thread(target=self._load, daemon=True) for _ in range(LOADERS)]
         for loader in self._loaders:
             loader.start()
@@ -87,8 +87,7 @@ class Measured:
 
     def kill_once(self) -> float:
         """Seconds from the kill of the worker that runs a node to the node's next start."""
-        execution_id = self._api.submit_workflow(VICTIM)
-        self._api.trigger_workflow(execution_id)
+        execution_id = self._client.submit(VICTIM, trigger=True)
         first = self._start_of(execution_id, 1)
         status = self.wait_until_running()
         name = next(one["name"] for one in status["processes"] if one["pid"] == first["pid"])
@@ -133,7 +132,7 @@ class Measured:
 
     def _load(self) -> None:
         while not self._is_over.is_set():
-            self._api.trigger_workflow(self._api.submit_workflow(LOAD))
+            self._client.submit(LOAD, trigger=True)
             self.executions += 1
             time.sleep(0.01)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import redis
 
-from flowd.cli.api_client import ApiClient
 from flowd.config import load_settings
+from tests.api_client import ApiClient
 from tests.daemon import Daemon, wait_until
 
 # Everything private: nothing here may meet a flowd or a Redis that runs beside the tests.

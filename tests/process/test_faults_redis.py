@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from flowd.cli.api_client import ApiError
 from flowd.store.embedded_server import Answer, find_binary, probe
 from flowd.supervisor.control import ask
 from scripts.soaking.checker import check_processes, find_violations
 from scripts.soaking.handlers import LEDGER
 from scripts.soaking.ledger import CANCELLED, START, Ledger
+from tests.api_client import ApiError
 from tests.daemon import Daemon, wait_until
 from tests.private_server import PrivateServer
 from tests.process.faulty import ROOT, FaultyFlowd

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flowd.cli.api_client import ApiClient
 from flowd.cli.samples import load_samples
 from flowd.config import load_settings
+from tests.api_client import ApiClient
 from tests.daemon import Daemon, is_all_running, wait_until
 from tests.process.flowd_process import clean_environ
 

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flowd.cli.api_client import ApiError
+from tests.api_client import ApiError
 from tests.daemon import wait_until
 from tests.local_services import Reply, Request, Service, json_reply, running_service
 from tests.process.flowd_process import Flowd, node

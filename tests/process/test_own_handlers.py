@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flowd.cli.api_client import ApiError
+from tests.api_client import ApiError
 from tests.daemon import wait_until
 from tests.private_server import PrivateServer
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node

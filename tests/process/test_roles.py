@@ -12,7 +12,7 @@ import psutil
 import pytest
 import redis
 
-from flowd.cli.api_client import ApiClient
+from tests.api_client import ApiClient
 from tests.daemon import wait_until
 from tests.private_server import PrivateServer
 from tests.process.flowd_process import Flowd, definition, node

@@ -1,4 +1,4 @@
-"""Speak flowd's HTTP API from the command line, without an HTTP library to load."""
+"""flowd's HTTP API, a connection for each call: what a test does to one call stays with it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ class ApiError(Exception):
 
 
 class ApiClient:
-    """A connection per call and no proxy: the API is on this machine or near it."""
-
     def __init__(self, url: str) -> None:
         self.url = url
         self._host = urlsplit(url).hostname or ""

@@ -18,7 +18,7 @@ from flowd.store import Store, open_store
 from tests.private_server import PrivateServer
 
 # A test that hangs is a failure with a traceback, not a suite that never ends.
-ASYNC_TEST_TIMEOUT_S = 60.0
+ASYNC_TEST_TIMEOUT_S = 120.0
 
 
 @pytest.hookimpl(tryfirst=True)

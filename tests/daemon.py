@@ -19,7 +19,7 @@ from flowd.supervisor.control import ControlUnavailable, ask
 
 T = TypeVar("T")
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def wait_until(find: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:

@@ -14,7 +14,7 @@ from pathlib import Path
 from flowd.config import Settings, load_settings
 from flowd.store.embedded_server import Answer, find_binary, probe
 
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 30.0
 
 
 class PrivateServer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -205,10 +206,10 @@ def _deaths(outcome: Outcome) -> list[float]:
 
 def _check_shapes(outcome: Outcome, client: redis_py.Redis, clients: Clients) -> Iterator[str]:
     """That each execution ended as its shape demands."""
-    starts: dict[tuple[str, str], int] = {}
+    # An attempt whose worker died before it could call the handler shows in the next one's number.
+    newest: Counter[tuple[str, str]] = Counter()
     for note in outcome.ledger:
-        if note.phase == START:
-            starts[note.node] = starts.get(note.node, 0) + 1
+        newest[note.node] = max(newest[note.node], note.attempt)
     for execution in checker.read_executions(client, clients.acknowledged):
         status = execution.status or "gone"
         outcome.statuses[status] = outcome.statuses.get(status, 0) + 1
@@ -216,7 +217,7 @@ def _check_shapes(outcome: Outcome, client: redis_py.Redis, clients: Clients) ->
         given_up = [
             one
             for one, output in execution.outputs.items()
-            if GIVEN_UP in (output or "") and starts.get((execution.id, one), 0) >= GIVEN_UP_AFTER
+            if GIVEN_UP in (output or "") and newest[execution.id, one] >= GIVEN_UP_AFTER
         ]
         outcome.given_up += len(given_up)
         wanted = expected_states(definition, given_up)

@@ -18,7 +18,7 @@ from flowd.config import Settings
 from flowd.store import open_store
 from flowd.workers.registry import built_in_registry
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 
 
 class ApiServer:

@@ -20,7 +20,7 @@ from flowd.workers.registry import Registry
 from flowd.workers.worker import Worker
 from tests.flow import handlers
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 _HANDLERS = {
     one.__flowd_handler__.name: handlers.__name__
     for one in vars(handlers).values()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ
 
-TIMEOUT_S = 55
+TIMEOUT_S = 300
 NOWHERE = "http://127.0.0.1:9"
 # A stream without an end; test_events.py reads it.
 ENDLESS = "watch_all"

@@ -185,7 +185,7 @@ async def test_what_a_handler_raises_means_the_same_as_elsewhere(apart):
 async def test_a_heartbeat_is_heard_across_processes(apart):
     async with engine_of(apart) as engine:
         execution_id = await engine.run(
-            workflow({**node("A", handler="beat_apart", beats=5, every_s=0.8), "timeout_s": 3.0})
+            workflow({**node("A", handler="beat_apart", beats=4, every_s=1.5), "timeout_s": 5.0})
         )
         assert await engine.states(execution_id) == {"A": "COMPLETED"}
 

@@ -91,13 +91,13 @@ def test_a_node_that_fails_is_named_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_a_sample_that_does_not_end_is_given_up(tmp_path: Path) -> None:
-    prelude = f"{only_sample('delay', {'seconds': 60})}; demo.DEADLINE_S = 3"
+    prelude = f"{only_sample('delay', {'seconds': 60})}; demo.DEADLINE_S = 6"
 
     code, output, errors = run_demo(tmp_path, prelude)
 
     assert code == 1
     assert "only A RUNNING" in output.splitlines()
-    assert "demo failed: not everything had ended after 3 s" in errors
+    assert "demo failed: not everything had ended after 6 s" in errors
     assert_nothing_is_left(tmp_path)
 
 

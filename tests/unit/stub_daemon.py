@@ -24,6 +24,8 @@ from flowd.supervisor.child import Kind, Role
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.supervisor import Supervisor
 
+GRACE_S = 10.0
+
 
 def serve(_folder: Path, pulse: Pulse) -> None:
     """Work until SIGTERM, as a real role does."""
@@ -163,7 +165,7 @@ def record_recovery(
 def build_lineup(folder: Path, roles: Sequence[str]) -> Lineup:
     return Lineup(
         [build_role(folder, text) for text in roles],
-        grace_s=float(os.environ.get("STUB_GRACE_S", "10")),
+        grace_s=float(os.environ.get("STUB_GRACE_S", str(GRACE_S))),
         worker=lambda name: build_role(folder, f"{name}:worker:serve"),
         hung_after_s=float(os.environ.get("STUB_HUNG_AFTER_S", "0")),
         tasks_max=int(os.environ.get("STUB_TASKS_MAX", "0")),

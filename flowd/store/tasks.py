@@ -33,6 +33,11 @@ DEATHS_MAX: Final = 3
 # XPENDING and XRANGE pages: a hundred rows hold the server for well under a millisecond.
 PAGE: Final = 100
 BLOCK_MS: Final = 5_000
+# One call commits no more nodes than this, and none further once it has so many arguments or bytes:
+# each dependent is one or two, and 5,000 hold the server for some 15 ms.
+COMMIT_MAX: Final = 256
+ARGUMENTS_MAX: Final = 4_000
+BYTES_MAX: Final = 16 * 1024 * 1024
 _NO_ADVANCE: Final = ("0", "0", "0")
 
 
@@ -164,11 +169,14 @@ class TaskSession:
         The read must not be a command of its own: another worker's blocked read would be served
         first, and every hop of a lone chain would change the process. Safe to send again after a
         lost reply: what was committed the first time is `stale` the second.
+
+        Of the completions and of the failures the first are sent, as many as one call bears; the
+        outcomes say how many those were.
         """
         commands: list[Command] = []
         if completions:
             commands.append(self._completion_call(completions))
-        commands += [self._failure_call(failure) for failure in failures]
+        commands += self._failure_calls(failures)
         if claims:
             commands.append(self._claim_call(claims))
         if read_max > 0:
@@ -220,18 +228,34 @@ class TaskSession:
             exchange.entries = _entries(reply)
 
     def _completion_call(self, completions: Sequence[Completion]) -> Command:
-        arguments: list[Argument] = [self._group, now_ms(), len(completions)]
-        arguments += [completion.entry.entry_id for completion in completions]
-        for entry, node, record, output in completions:
-            arguments += (
+        entry_ids: list[Argument] = []
+        ended: list[Argument] = []
+        size = 0
+        for entry, node, record, output in completions[:COMMIT_MAX]:
+            entry_ids.append(entry.entry_id)
+            ended += (
                 entry.execution_id,
                 entry.node_id,
                 entry.plan_digest,
                 record,
                 output,
             )
-            arguments += _advance_arguments(node)
+            ended += _advance_arguments(node)
+            size += len(output)
+            if size > BYTES_MAX or len(ended) > ARGUMENTS_MAX:
+                break
+        arguments = [self._group, now_ms(), len(entry_ids), *entry_ids, *ended]
         return script_call(scripts.COMPLETE_NODES, self._keys[:3], arguments)
+
+    def _failure_calls(self, failures: Sequence[Failure | RetryLater]) -> list[Command]:
+        calls: list[Command] = []
+        arguments = 0
+        for failure in failures:
+            calls.append(self._failure_call(failure))
+            arguments += len(calls[-1])
+            if arguments > ARGUMENTS_MAX:
+                break
+        return calls
 
     def _failure_call(self, failure: Failure | RetryLater) -> Command:
         if isinstance(failure, RetryLater):

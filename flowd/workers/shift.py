@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import orjson
 
@@ -59,10 +59,10 @@ log = get_logger(__name__)
 
 # More entries than this in one call gain nothing and make the server hold its breath.
 READ_MAX: Final = 64
-COMMIT_MAX: Final = 256
 # From this many deaths on a node runs alone, so that a further death is its own.
 DEATHS_BEFORE_ALONE: Final = 2
 
+T = TypeVar("T")
 _SideStep = Callable[[Store, Plan, str, str], Awaitable[None]]
 
 
@@ -183,29 +183,23 @@ class Shift:
     # The call that is the engine's heartbeat, and what follows from its answer.
 
     async def _complete_and_claim(self) -> None:
-        """Commit what has ended, record what runs on, and take new entries: one call."""
+        """Commit what has ended, record what runs on, and take new entries: one call.
+
+        What has ended stays in its list until its outcome is known. After an error that is not:
+        sent again, the fence refuses what was done.
+        """
         read_max = max(0, min(self._read_window, READ_MAX, self._free_slots()))
-        completions = self._completions[:COMMIT_MAX]
-        del self._completions[:COMMIT_MAX]
-        failures, self._failures = self._failures, []
         claims = self._slots.unclaimed() if self._is_claim_due else []
         self._is_claim_due = False
-        try:
-            exchange = await self._session.complete_and_claim(
-                completions, failures, claims, read_max
-            )
-        except BaseException:
-            # What became of them is unknown; sent again, the fence refuses what was done.
-            self._completions[:0] = completions
-            self._failures[:0] = failures
-            self._is_claim_due = bool(claims)
-            raise
+        exchange = await self._session.complete_and_claim(
+            tuple(self._completions), tuple(self._failures), claims, read_max
+        )
         if read_max:
             self._take_entries(exchange, read_max)
-        if completions:
-            self._settle_completions(completions, exchange.completed)
-        if failures:
-            self._settle_failures(failures, exchange.failed)
+        if exchange.completed:
+            self._settle_completions(exchange.completed)
+        if exchange.failed:
+            self._settle_failures(exchange.failed)
         if claims:
             self._settle_claims(claims, exchange.claimed)
         self._pulse.note_work(len(self._slots), _count_ended(exchange))
@@ -218,7 +212,8 @@ class Shift:
         self._read_window = min(2 * self._read_window, READ_MAX) if self._is_hungry else 1
         self._intake.receive(exchange.entries)
 
-    def _settle_completions(self, completions: list[Completion], outcomes: list[str]) -> None:
+    def _settle_completions(self, outcomes: Sequence[str]) -> None:
+        completions = _take_first(self._completions, len(outcomes))
         for completion, outcome in zip(completions, outcomes, strict=True):
             entry, node = completion.entry, completion.node
             self._intake.release(entry.entry_id)
@@ -235,9 +230,8 @@ class Shift:
             for completion, outcome in zip(completions, outcomes, strict=True):
                 _log_ending("node.completed", completion.entry, outcome, completion.record)
 
-    def _settle_failures(
-        self, failures: Sequence[Failure | RetryLater], outcomes: list[str]
-    ) -> None:
+    def _settle_failures(self, outcomes: Sequence[str]) -> None:
+        failures = _take_first(self._failures, len(outcomes))
         for failure, outcome in zip(failures, outcomes, strict=True):
             self._intake.release(failure.entry.entry_id)
             if outcome not in ("failed", "finished", "retrying"):
@@ -378,11 +372,18 @@ class Shift:
                 await ensure_group(self._store, self._plans)
                 self._intake.receive(await self._session.own_entries())
                 log.warning("redis.found")
+                self._make_claims_due()
                 return
             except StoreError:
                 await asyncio.sleep(pause_s)
             if self._is_draining:
                 return
+
+
+def _take_first(endings: list[T], count: int) -> list[T]:
+    taken = endings[:count]
+    del endings[:count]
+    return taken
 
 
 def _count_ended(exchange: Exchange) -> int:

@@ -19,6 +19,7 @@ from flowd.orchestrator.executor import node_failure
 from flowd.store import Store
 from flowd.store import redis_keys as keys
 from flowd.store.tasks import (
+    COMMIT_MAX,
     Claim,
     Completion,
     Entry,
@@ -274,7 +275,7 @@ class Engine:
 
     async def finish(self, worker: Worker) -> None:
         """Let a worker complete everything there is."""
-        while entries := await worker.take(500):
+        while entries := await worker.take(COMMIT_MAX):
             await worker.complete(*entries)
 
     async def close(self) -> None:

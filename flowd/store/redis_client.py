@@ -111,10 +111,10 @@ class Session:
         """The replies to several commands sent in one write; error replies stand in the list."""
         connection = self._connection
         try:
-            if not connection.is_connected:
-                await connection.connect()  # type: ignore[no-untyped-call]
             packed = b"".join([_pack(command) for command in commands])
             async with asyncio.timeout(timeout_s):
+                if not connection.is_connected:
+                    await connection.connect()  # type: ignore[no-untyped-call]
                 await connection.send_packed_command(packed, check_health=False)
                 return [await _read_reply(connection) for _ in commands]
         except (RedisError, OSError, TimeoutError) as error:

@@ -206,6 +206,19 @@ async def test_a_cancelled_call_does_not_answer_the_next_one(session, redis):
     assert await session.execute("ECHO", "fresh") == "fresh"
 
 
+async def test_a_server_that_stops_in_the_middle_of_the_login_is_not_waited_for(server):
+    """A number or password is sent once connected; that answer was once waited for without end."""
+    path = str(server.folder / "silent.sock")
+    silent = await asyncio.start_unix_server(lambda *_: None, path)
+    settings = server.settings(**{"redis.db": 3}).with_redis_socket(path)
+    session = RedisClient(settings).new_session()
+
+    async with silent:
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            await session.execute("PING", timeout_s=0.01)
+    await session.close()
+
+
 async def test_an_error_reply_keeps_the_connection(session):
     first = await session.execute("CLIENT", "ID")
     with pytest.raises(StoreError):

@@ -44,11 +44,16 @@ class Owner:
         return self.host, self.boot_id, self.pid_space
 
     def is_gone(self) -> bool:
-        """True when no such process is on this machine; it says nothing of another machine's."""
+        """True when no such process is on this machine; it says nothing of another machine's.
+
+        A process of another user that /proc hides from us is not gone: its lease tells.
+        """
         try:
             return _started_ticks(self.pid) != self.started_ticks
         except ProcessLookupError:
             return True
+        except FileNotFoundError:
+            return not _exists(self.pid)
 
     def consumer(self, name: str, life: int) -> str:
         """The consumer name of this process; `life` counts how often it began anew."""
@@ -61,10 +66,18 @@ def _started_ticks(pid: int) -> int:
 
     A zombie has ended: it only waits for its parent to take note.
     """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        raise ProcessLookupError(f"no process has the pid {pid}") from None
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     if fields[0] in "ZX":
         raise ProcessLookupError(f"the process {pid} has ended")
     return int(fields[19])
+
+
+def _exists(pid: int) -> bool:
+    """What the kernel knows, also where /proc shows less (`hidepid` in proc(5))."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError, TypeError):
+        return False
+    except PermissionError:
+        return True
+    return True

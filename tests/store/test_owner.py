@@ -6,9 +6,11 @@ import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from flowd.orchestrator import owner as owner_module
 from flowd.orchestrator.owner import Owner
 
 PRINT_OWNER = """
@@ -82,6 +84,19 @@ def test_a_process_is_gone_when_it_has_ended_and_before_its_parent_has_taken_not
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert owner.is_gone()
     assert owner.is_gone()
+
+
+def test_a_process_that_proc_hides_is_not_gone(monkeypatch):
+    """In the hardened unit the scheduler once took away what a worker of another user on the
+    same machine held, every second."""
+    there = Owner.of_this_process()
+    with subprocess.Popen(["true"]) as process:
+        ended = dataclasses.replace(there, pid=process.pid)
+    monkeypatch.setattr(owner_module, "Path", lambda _: Path("/proc/hidden"))
+
+    assert not there.is_gone()
+    assert ended.is_gone()
+    assert dataclasses.replace(there, pid=10**12).is_gone()
 
 
 def read_json(pipe) -> str:

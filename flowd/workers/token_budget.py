@@ -81,6 +81,8 @@ def _bound(request: dict[str, Any], budget: int) -> int:
 def _refuse(outcome: str, request: dict[str, Any], budget: int, spent: int, reserved: int) -> None:
     if outcome == "reserved":
         return
+    if outcome == "gone":
+        raise Fail("its execution was deleted")
     needed = _bound(request, budget)
     state = f"{spent:,} of {budget:,} tokens are spent, this call may take {needed:,}"
     if outcome == "occupied":

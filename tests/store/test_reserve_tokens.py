@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from flowd.store import redis_keys as keys
 from flowd.store.budgets import Budgets, Usage
 
 AN_ID = "0123456789ab0123456789ab"
+
+
+@pytest.fixture(autouse=True)
+def an_execution(redis):
+    redis.hset(keys.run(AN_ID), "nodes", 100)
 
 
 async def reserve(store, node_id, tokens, attempt=1, budget=100):
@@ -49,3 +57,10 @@ async def test_a_hundred_at_once_set_no_more_aside_than_there_is(store):
     assert sum(outcome == "reserved" for outcome, _, _ in found) == 14
     assert (await store.budgets.usage(AN_ID)).reserved == 98
     assert isinstance(store.budgets, Budgets)
+
+
+async def test_nothing_is_set_aside_for_an_execution_that_is_gone(store, redis):
+    await store.finished.delete([AN_ID])
+
+    assert await reserve(store, "a", 60) == ("gone", 0, 0)
+    assert redis.keys() == []

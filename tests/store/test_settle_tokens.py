@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
+from flowd.store import redis_keys as keys
 from flowd.store.budgets import Usage
 
 AN_ID = "0123456789ab0123456789ab"
 COST = Usage(1, 6, 4, 10)
+
+
+@pytest.fixture(autouse=True)
+def an_execution(redis):
+    redis.hset(keys.run(AN_ID), "nodes", 100)
 
 
 async def test_the_cost_takes_the_place_of_the_reservation(store, outcomes):
@@ -35,3 +43,13 @@ async def test_the_attempts_of_a_node_add_up(store):
     for attempt in (1, 2):
         await store.budgets.settle(AN_ID, "a", attempt, None, COST)
     assert await store.budgets.usage(AN_ID) == Usage(2, 12, 8, 20)
+
+
+async def test_a_call_that_outlives_its_execution_leaves_no_key_behind(store, redis, outcomes):
+    """One that was cancelled and deleted at once: the handler hears of it a moment later."""
+    await store.budgets.reserve(AN_ID, "a", 1, tokens=60, budget=100)
+    await store.finished.delete([AN_ID])
+    await store.budgets.settle(AN_ID, "a", 1, 10, COST)
+
+    assert outcomes["settle_tokens"] == ["gone"]
+    assert redis.keys() == []

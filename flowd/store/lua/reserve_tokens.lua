@@ -5,9 +5,13 @@
 --
 -- KEYS  1 run (hash)
 -- ARGV  1 node id  2 attempt  3 tokens  4 budget, tokens
--- RETURNS 'reserved' (also when it is said again), 'occupied' (it fits once other calls have ended) or
---         'exhausted' (it never will), followed by the tokens spent and those set aside
+-- RETURNS 'reserved' (also when it is said again), 'occupied' (it fits once other calls have ended),
+--         'exhausted' (it never will) or 'gone' (the execution was deleted), followed by the tokens
+--         spent and those set aside
 local run, field = KEYS[1], 'tokens:reserved:' .. ARGV[1]
+if redis.call('EXISTS', run) == 0 then
+  return { 'gone', 0, 0 }
+end
 local wanted, budget = tonumber(ARGV[3]), tonumber(ARGV[4])
 local function number(name)
   return tonumber(redis.call('HGET', run, name) or '0')

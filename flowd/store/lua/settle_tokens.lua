@@ -4,8 +4,12 @@
 -- KEYS  1 run (hash)
 -- ARGV  1 node id  2 attempt  3 tokens to count as spent, or empty for all that was set aside
 --       4 prompt tokens  5 completion tokens  6 total tokens
--- RETURNS 'settled', or 'again' when this attempt was settled before
+-- RETURNS 'settled', 'again' when this attempt was settled before, or 'gone' when the execution was
+--         deleted meanwhile: a key written for it now nobody would ever delete
 local run, node_id, attempt = KEYS[1], ARGV[1], ARGV[2]
+if redis.call('EXISTS', run) == 0 then
+  return 'gone'
+end
 if redis.call('HGET', run, 'tokens:settled:' .. node_id) == attempt then
   return 'again'
 end

@@ -14,7 +14,7 @@ from flowd.dag.states import ExecutionState, NodeState
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
 from flowd.store import redis_keys as keys
 from flowd.store import scripts
-from flowd.store.redis_client import Argument, Command, RedisClient, WrongType
+from flowd.store.redis_client import Argument, RedisClient, WrongType
 
 T = TypeVar("T")
 
@@ -111,32 +111,36 @@ class Executions:
         reused = reuse.node_ids if reuse else ()
         fresh = [one for one in plan.nodes if one not in reused]
         staged, rest = fresh[:-NODES_PER_CALL_MAX], fresh[-NODES_PER_CALL_MAX:]
-        if staged or reuse:
-            await self._stage_nodes(execution_id, definition, staged, reuse)
-        run = _new_run(plan, len(fresh), reuse)
-        outcome = await self._client.run(
-            scripts.SUBMIT_WORKFLOW,
-            (
-                keys.definition(execution_id),
-                keys.status(execution_id),
-                keys.run(execution_id),
-                keys.CONTINUATIONS,
-                keys.EXECUTIONS,
-            ),
-            execution_id,
-            definition,
-            "1" if staged or reuse else "0",
-            len(run),
-            *run,
-            *rest,
-        )
+        is_staged = bool(staged or reuse)
+        outcome = "staged"
+        if is_staged:
+            outcome = await self._stage(execution_id, definition, staged, reuse)
+        if outcome == "staged":
+            run = _new_run(plan, len(fresh), reuse)
+            outcome = await self._client.run(
+                scripts.SUBMIT_WORKFLOW,
+                (
+                    keys.definition(execution_id),
+                    keys.status(execution_id),
+                    keys.run(execution_id),
+                    keys.CONTINUATIONS,
+                    keys.EXECUTIONS,
+                ),
+                execution_id,
+                definition,
+                "1" if is_staged else "0",
+                len(run),
+                *run,
+                *rest,
+            )
         if outcome == "closed":
             raise StoreUnavailable("storing the workflow took too long; submit it again")
         return execution_id
 
-    async def _stage_nodes(
+    async def _stage(
         self, execution_id: str, definition: bytes, staged: Sequence[str], reuse: Reuse | None
-    ) -> None:
+    ) -> str:
+        """`staged`, or what stage_nodes.lua says against it."""
         await self._client.converse(
             [
                 ("ZADD", keys.CONTINUATIONS, now_ms(), f"submit {execution_id}"),
@@ -144,24 +148,39 @@ class Executions:
             ]
         )
         for some in slices(staged, NODES_PER_CALL_MAX):
-            pairs = [part for one in some for part in (keys.node(execution_id, one), "PENDING")]
-            await self._client.execute("MSET", *pairs)
-        if reuse is not None:
-            await self._stage_reused(execution_id, reuse)
+            outcome = await self._stage_nodes(execution_id, some, NodeState.PENDING)
+            if outcome != "staged":
+                return outcome
+        return await self._stage_reused(execution_id, reuse) if reuse else "staged"
 
-    async def _stage_reused(self, execution_id: str, reuse: Reuse) -> None:
+    async def _stage_nodes(
+        self, execution_id: str, node_ids: Sequence[str], state: NodeState
+    ) -> str:
+        outcome: str = await self._client.run(
+            scripts.STAGE_NODES,
+            (keys.status(execution_id), keys.CONTINUATIONS),
+            execution_id,
+            state,
+            *node_ids,
+        )
+        return outcome
+
+    async def _stage_reused(self, execution_id: str, reuse: Reuse) -> str:
         """Copy what is reused within the server: outputs may be large."""
         source = reuse.rerun_of
         copied = (keys.given_input(source), keys.given_input(execution_id))
         await self._client.execute("COPY", *copied, "REPLACE")
         for some in slices(list(reuse.node_ids), NODES_PER_CALL_MAX):
-            pairs = [part for one in some for part in (keys.node(execution_id, one), "COMPLETED")]
-            commands: list[Command] = [("MSET", *pairs)]
-            commands += [
-                ("COPY", keys.output(source, one), keys.output(execution_id, one), "REPLACE")
-                for one in some
-            ]
-            await self._client.converse(commands)
+            outcome = await self._stage_nodes(execution_id, some, NodeState.COMPLETED)
+            if outcome != "staged":
+                return outcome
+            await self._client.converse(
+                [
+                    ("COPY", keys.output(source, one), keys.output(execution_id, one), "REPLACE")
+                    for one in some
+                ]
+            )
+        return "staged"
 
     async def discard_staged(self, execution_id: str) -> None:
         """Remove what a submission that broke off has left; one that went through stays."""

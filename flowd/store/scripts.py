@@ -41,6 +41,7 @@ def _collect(text: str, fragments: dict[str, str]) -> None:
             fragments[name] = fragment
 
 
+STAGE_NODES: Final = _load("stage_nodes")
 SUBMIT_WORKFLOW: Final = _load("submit_workflow")
 CLOSE_SUBMISSION: Final = _load("close_submission")
 TRIGGER_WORKFLOW: Final = _load("trigger_workflow")

@@ -44,6 +44,7 @@ ON_THE_WAY = (
     scripts.PAUSE_EXECUTION,
     scripts.PARK_NODE,
     scripts.RESUME_EXECUTION,
+    scripts.STAGE_NODES,
 )
 
 

@@ -39,13 +39,14 @@ async def test_a_full_server_takes_no_new_workflow(engine, redis, graph):
 async def test_a_server_that_fills_up_during_a_submission_keeps_no_half_of_it(
     engine, redis, monkeypatch
 ):
-    stage_nodes = engine.store.executions._stage_nodes
+    stage = engine.store.executions._stage
 
     async def fill_up_behind(*arguments):
-        await stage_nodes(*arguments)
+        outcome = await stage(*arguments)
         redis.config_set("maxmemory", 1)
+        return outcome
 
-    monkeypatch.setattr(engine.store.executions, "_stage_nodes", fill_up_behind)
+    monkeypatch.setattr(engine.store.executions, "_stage", fill_up_behind)
     with configured(redis, maxmemory=0):
         with pytest.raises(StoreFull):
             await engine.submit(fan(1_500))

@@ -112,7 +112,7 @@ async def test_a_submission_that_broke_off_is_unknown_and_is_removed(
 
     await engine.store.executions.discard_staged(AN_ID)
 
-    assert outcomes == {"close_submission": ["closed"]}
+    assert outcomes == {"stage_nodes": ["staged", "staged"], "close_submission": ["closed"]}
     assert redis.dbsize() == 0
 
 
@@ -140,7 +140,7 @@ async def test_a_submission_too_slow_to_find_what_it_staged_is_refused(
     with pytest.raises(StoreUnavailable, match="submit it again"):
         await engine.submit(fan(1_500))
 
-    assert outcomes == {"close_submission": ["closed"], "submit_workflow": ["closed"]}
+    assert outcomes["close_submission"] == outcomes["submit_workflow"] == ["closed"]
     assert redis.dbsize() == 0
 
 
@@ -160,4 +160,77 @@ async def test_a_submission_closed_but_not_yet_removed_is_refused_too(engine, re
 
     await engine.store.executions.discard_staged(AN_ID)
 
+    assert redis.dbsize() == 0
+
+
+async def test_a_large_submission_sent_again_leaves_an_execution_that_runs_alone(
+    engine, redis, outcomes, monkeypatch
+):
+    """Under one Idempotency-Key the second staging once made nodes that ran PENDING again."""
+    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    worker = engine.worker()
+    execution, (first,) = await engine.start_and_take(fan(1_500), worker)
+    await worker.complete(first)
+    before = everything(redis)
+
+    await engine.submit(fan(1_500))
+
+    assert (outcomes["stage_nodes"], outcomes["submit_workflow"]) == (
+        ["staged", "exists"],
+        ["submitted"],
+    )
+    assert everything(redis) == before
+    assert execution.state().continuations == ["advance first"]
+
+
+async def test_of_two_large_submissions_at_once_the_slower_changes_nothing(
+    engine, redis, monkeypatch
+):
+    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    run, calls = RedisClient.run, []
+
+    async def overtaken(self, script, names, *arguments):
+        calls.append(script.name)
+        if calls == ["stage_nodes", "stage_nodes"]:
+            await engine.start(fan(2_500))
+            calls.append(everything(redis))
+        return await run(self, script, names, *arguments)
+
+    monkeypatch.setattr(RedisClient, "run", overtaken)
+    await engine.submit(fan(2_500))
+
+    assert calls[-1] == everything(redis)
+
+
+async def test_a_submission_comes_too_early_while_an_older_one_of_its_id_is_removed(
+    engine, redis, outcomes, monkeypatch
+):
+    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    redis.zadd(keys.CONTINUATIONS, {f"discard {AN_ID}": 0})
+
+    with pytest.raises(StoreUnavailable, match="submit it again"):
+        await engine.submit(fan(1_500))
+
+    assert outcomes == {"stage_nodes": ["closed"]}
+    assert list(redis.scan_iter("*:node:*")) == []
+
+
+async def test_a_slow_submission_stages_nothing_once_it_was_removed(
+    engine, redis, outcomes, monkeypatch
+):
+    """What it staged behind that nobody would ever have deleted."""
+    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    run, calls = RedisClient.run, []
+
+    async def frozen(self, script, names, *arguments):
+        calls.append(script.name)
+        if calls == ["stage_nodes", "stage_nodes"]:
+            await engine.store.executions.discard_staged(AN_ID)
+        return await run(self, script, names, *arguments)
+
+    monkeypatch.setattr(RedisClient, "run", frozen)
+    with pytest.raises(StoreUnavailable, match="submit it again"):
+        await engine.submit(fan(2_500))
+
+    assert outcomes["stage_nodes"] == ["staged", "closed"]
     assert redis.dbsize() == 0

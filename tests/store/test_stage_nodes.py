@@ -1,0 +1,33 @@
+"""Staging nodes; test_submit_workflow has the races with other submissions of the same id."""
+
+from __future__ import annotations
+
+from flowd.store import redis_keys as keys
+from tests.store.engine import CHAIN, everything
+
+AN_ID = "0123456789ab0123456789ab"
+
+
+async def test_nodes_are_staged_while_their_submission_is_open(store, redis, outcomes):
+    stage = store.executions._stage_nodes
+    redis.zadd(keys.CONTINUATIONS, {f"submit {AN_ID}": 1})
+
+    await stage(AN_ID, ["a", "b"], "PENDING")
+    redis.zadd(keys.CONTINUATIONS, {f"discard {AN_ID}": 1})
+    await stage(AN_ID, ["c"], "PENDING")
+    redis.zrem(keys.CONTINUATIONS, f"submit {AN_ID}", f"discard {AN_ID}")
+    await stage(AN_ID, ["d"], "PENDING")
+
+    assert outcomes["stage_nodes"] == ["staged", "closed", "closed"]
+    assert redis.mget(keys.node(AN_ID, one) for one in "abcd") == ["PENDING", "PENDING", None, None]
+
+
+async def test_an_execution_that_exists_stays_as_it_is(engine, redis, outcomes):
+    execution = await engine.start(CHAIN)
+    before = everything(redis)
+    redis.zadd(keys.CONTINUATIONS, {f"submit {execution.id}": 1})
+
+    await engine.store.executions._stage_nodes(execution.id, ["a", "b", "c"], "PENDING")
+
+    assert outcomes["stage_nodes"] == ["exists"]
+    assert everything(redis) == before

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flowd.config import Settings
-from flowd.errors import UnknownExecution
+from flowd.errors import CorruptExecution, UnknownExecution
 from flowd.store import redis_keys as keys
 from flowd.store import scripts
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
-from flowd.store.redis_client import RedisClient
+from flowd.store.redis_client import RedisClient, WrongType
 from flowd.store.tasks import Entry
 
 
@@ -57,22 +57,25 @@ class Lifecycle:
     async def resume_execution(self, execution_id: str, *, is_begun: bool = False) -> str:
         """`resumed`, with all that was kept back in front of the workers again.
 
-        `is_begun` carries on with one that broke off; a new pause ends it.
+        `is_begun` carries on with one that broke off; a new pause ends it. Raises CorruptExecution.
         """
         while True:
-            outcome = await self._client.run(
-                scripts.RESUME_EXECUTION,
-                (
-                    keys.status(execution_id),
-                    keys.parked(execution_id),
-                    self._stream,
-                    keys.CONTINUATIONS,
-                ),
-                execution_id,
-                now_ms(),
-                NODES_PER_CALL_MAX,
-                "1" if is_begun else "0",
-            )
+            try:
+                outcome = await self._client.run(
+                    scripts.RESUME_EXECUTION,
+                    (
+                        keys.status(execution_id),
+                        keys.parked(execution_id),
+                        self._stream,
+                        keys.CONTINUATIONS,
+                    ),
+                    execution_id,
+                    now_ms(),
+                    NODES_PER_CALL_MAX,
+                    "1" if is_begun else "0",
+                )
+            except WrongType as error:
+                raise CorruptExecution(execution_id, str(error)) from error
             if outcome != "continue":
                 return _known(execution_id, outcome)
             is_begun = True

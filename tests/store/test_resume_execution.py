@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowd.errors import UnknownExecution
+from flowd.errors import CorruptExecution, UnknownExecution
 from flowd.orchestrator.recovery import finish_continuations
 from flowd.store import redis_keys as keys
 from flowd.store import scripts
@@ -102,3 +102,23 @@ async def test_what_cannot_be_resumed_is_named_by_its_state(engine, store, outco
     with pytest.raises(UnknownExecution):
         await store.lifecycle.resume_execution(AN_ID)
     assert outcomes["resume_execution"] == ["PENDING", "unknown"]
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+async def test_a_damaged_list_of_what_was_kept_is_its_executions_trouble_alone(
+    engine, redis, is_begun
+):
+    """The call that completed a node of it once stopped in the middle, with the nodes of others in
+    it, and the worker died of the answer."""
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    other, (x,) = await engine.start_and_take(CHAIN, worker)
+    await engine.store.lifecycle.pause_execution(execution.id)
+    redis.set(keys.parked(execution.id), "no hash")
+
+    assert await worker.complete(a, x) == ["completed", "completed"]
+    assert other.state().nodes["b"] == "QUEUED"
+    before = everything(redis)
+    with pytest.raises(CorruptExecution, match="parked"):
+        await engine.store.lifecycle.resume_execution(execution.id, is_begun=is_begun)
+    assert everything(redis) == before

@@ -7,24 +7,28 @@
 -- KEYS  1 status (string)  2 parked (hash)  3 stream  4 continuations (zset)
 -- ARGV  1 execution id  2 now, ms  3 about how many to a slice  4 '1' for a slice that is not the first
 -- RETURNS 'resumed', 'continue' (call again for the rest), 'unknown', or the state that cannot be
---         resumed
+--         resumed; the error WRONGTYPE when parked holds something flowd did not write
 local execution_id, continuation = ARGV[1], 'resume ' .. ARGV[1]
 local status = redis.pcall('GET', KEYS[1])
+local found = redis.pcall('HSCAN', KEYS[2], '0', 'COUNT', ARGV[3])
+if found.err then
+  return redis.error_reply('WRONGTYPE ' .. KEYS[2] .. ' is no hash')
+end
 if status == 'PAUSED' and ARGV[4] ~= '1' then
   redis.call('SET', KEYS[1], 'RUNNING')
   announce({ 'execution.resumed', execution_id })
 elseif status ~= 'RUNNING' then
-  redis.call('ZREM', KEYS[4], continuation)
+  redis.pcall('ZREM', KEYS[4], continuation)
   return status or 'unknown'
 end
-local parked = redis.call('HSCAN', KEYS[2], '0', 'COUNT', ARGV[3])[2]
+local parked = found[2]
 for at = 1, #parked, 2 do
   reopen_node(KEYS[3], execution_id, parked[at], parked[at + 1], 0)
   redis.call('HDEL', KEYS[2], parked[at])
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then
-  redis.call('ZADD', KEYS[4], ARGV[2], continuation)
+  redis.pcall('ZADD', KEYS[4], ARGV[2], continuation)
   return 'continue'
 end
-redis.call('ZREM', KEYS[4], continuation)
+redis.pcall('ZREM', KEYS[4], continuation)
 return 'resumed'

@@ -75,7 +75,10 @@ class _Mother:
     def __init__(self, process: asyncio.subprocess.Process, orders: socket.socket) -> None:
         self._process = process
         self._orders = orders
+        # How processes ended that somebody waits for, and those that nobody does any more: each end
+        # is told once, and a number that is given out again must not be taken for the one before.
         self._ends: dict[int, int] = {}
+        self._let_go: set[int] = set()
         self._change = asyncio.Condition()
         self._listening = asyncio.create_task(self._listen())
 
@@ -105,9 +108,12 @@ class _Mother:
         """Hear of every process that has ended, until the one that tells has ended itself."""
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
-            pid, status = line.split()
+            pid, status = map(int, line.split())
+            if pid in self._let_go:
+                self._let_go.discard(pid)
+                continue
             async with self._change:
-                self._ends[int(pid)] = int(status)
+                self._ends[pid] = status
                 self._change.notify_all()
         async with self._change:
             self._change.notify_all()
@@ -126,8 +132,9 @@ class _Mother:
         return f"ended with the exit code {code}"
 
     def kill(self, pid: int) -> None:
-        """End a process with its group, unless it is known to have ended."""
+        """End a process with its group, unless it is known to have ended; nobody asks again."""
         if pid and self._ends.pop(pid, None) is None:
+            self._let_go.add(pid)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from flowd.config import HandlersSettings
+from flowd.workers import isolation
 from flowd.workers.own_handlers import open_registry
 from tests.flow.engine import Engine, node, until, workflow
 
@@ -188,6 +189,25 @@ async def test_a_heartbeat_is_heard_across_processes(apart):
             workflow({**node("A", handler="beat_apart", beats=4, every_s=1.5), "timeout_s": 5.0})
         )
         assert await engine.states(execution_id) == {"A": "COMPLETED"}
+
+
+async def test_a_process_is_forgotten_once_it_has_ended(apart, monkeypatch):
+    """Its end was kept for ever. When the system gave its number out again, the new process counted
+    as ended, and one beyond its time was not killed."""
+    kill, let_go = isolation._Mother.kill, []
+
+    def noting(mother, pid):
+        kill(mother, pid)
+        let_go.append((mother, pid))
+
+    monkeypatch.setattr(isolation._Mother, "kill", noting)
+    async with engine_of(apart, workers=1) as engine:
+        nodes = [node(f"n{number}", handler="greet_apart", name="x") for number in range(5)]
+        await engine.run(workflow(*nodes, node("D", handler="die", how="exit")))
+        mother, pids = let_go[0][0], {pid for _, pid in let_go}
+        assert len(pids) == 6
+        await until(lambda: not mother._let_go, "the end of every process")
+        assert mother._ends == {}
 
 
 async def test_no_process_outlives_the_worker(apart):

@@ -53,6 +53,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def age_ms(score: str) -> int:
+    """How long ago a score's time was; also of one that flowd never wrote, such as `inf`."""
+    return now_ms() - int(max(0, min(float(score), 2**53)))
+
+
 def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for at in range(0, len(items), size):
         yield items[at : at + size]
@@ -299,7 +304,7 @@ class Executions:
         found = []
         for member, began_ms in zip(flat[::2], flat[1::2], strict=True):
             verb, execution_id, node_id = [*member.split(" ", 2), "", ""][:3]
-            found.append(Continuation(verb, execution_id, node_id, now_ms() - int(float(began_ms))))
+            found.append(Continuation(verb, execution_id, node_id, age_ms(began_ms)))
         return found
 
     async def drop_continuation(self, one: Continuation) -> None:

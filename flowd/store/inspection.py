@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
 from flowd.store import redis_keys as keys
-from flowd.store.executions import now_ms
+from flowd.store.executions import age_ms
 from flowd.store.redis_client import MissingGroup, RedisClient, translate
 
 # A thousand keys hold the server for well under a millisecond.
@@ -133,8 +133,7 @@ class Inspection:
         found = []
         for member, began_ms in zip(flat[::2], flat[1::2], strict=True):
             verb, execution_id, node_id = [*member.split(" ", 2), "", ""][:3]
-            age_ms = now_ms() - int(float(began_ms))
-            found.append(Begun(f"{verb} {node_id}".rstrip(), execution_id, age_ms))
+            found.append(Begun(f"{verb} {node_id}".rstrip(), execution_id, age_ms(began_ms)))
         return found
 
     async def group(self) -> Group | None:

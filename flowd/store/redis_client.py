@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from flowd.config import Settings
 from flowd.errors import StoreError, StoreFull, StoreReadOnly, StoreUnavailable
+from flowd.store.raw_text import raw_bytes
 from flowd.store.scripts import Script
 
 Argument = str | bytes | int
@@ -163,7 +164,13 @@ class Session:
 
 
 def _pack(command: Command) -> bytes:
-    packed: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
+    packed: bytes
+    try:
+        packed = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
+    except UnicodeEncodeError:
+        # A name that came from Redis and is no UTF-8: the same bytes go back.
+        raw = (raw_bytes(one) if isinstance(one, str) else one for one in command)
+        packed = hiredis.pack_command(tuple(raw))  # type: ignore[arg-type]
     return packed
 
 

@@ -404,12 +404,13 @@ class Tasks:
         await self._client.execute("HDEL", keys.LEASES, consumer)
 
     async def leases(self) -> dict[str, int | None]:
-        """Heartbeat sequence of every consumer, None for one that holds entries without a lease."""
+        """Heartbeat sequence of every consumer, None for one without a lease that is any."""
         flat, consumers = await self._client.converse(
             [("HGETALL", keys.LEASES), ("XINFO", "CONSUMERS", self._stream, self._group)]
         )
         found: dict[str, int | None] = {
-            consumer: int(beat) for consumer, beat in zip(flat[::2], flat[1::2], strict=True)
+            consumer: int(beat) if beat.isdecimal() else None
+            for consumer, beat in zip(flat[::2], flat[1::2], strict=True)
         }
         for row in consumers:
             described = dict(zip(row[::2], row[1::2], strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import orjson
 import pytest
 
 from flowd.orchestrator.leases import LEASE_S
@@ -364,3 +365,33 @@ async def test_only_the_culprit_is_blamed_where_it_is_known(engine, store, plans
     await recover_worker(store, plans, "w1", "hung", is_blamed=True, culprit=culprit)
 
     assert sorted(execution.state().queued) == ["a#2", "b#2 after 1 deaths", "c#2"]
+
+
+@pytest.mark.parametrize(
+    "garble",
+    [
+        lambda redis: redis.xgroup_createconsumer(STREAM, GROUP, b"no text \xff"),
+        lambda redis: redis.zadd(keys.CONTINUATIONS, {b"no text \xff": 1}),
+        lambda redis: redis.zadd(keys.CONTINUATIONS, {f"fail {'0' * 24} a": "-inf", "x y": "inf"}),
+        lambda redis: redis.zadd(keys.RETRIES, {b"no text \xff": 1, "endless": "inf"}),
+        lambda redis: redis.hset(keys.LEASES, b"no text \xff", "no number"),
+        lambda redis: redis.hset(keys.WORKERS, b"no text \xff", owner_with(pid=10**18)),
+        lambda redis: redis.hset(keys.WORKERS, "w9", owner_with(pid="x")),
+    ],
+    ids=["consumer", "continuation", "age", "retry", "lease", "owner", "pid"],
+)
+async def test_nothing_a_hand_has_put_there_ends_the_scheduler(engine, store, redis, garble):
+    """Bytes that are no text came from Redis as surrogates, which could not be sent back."""
+    worker = engine.worker("dead")
+    execution, _ = await engine.start_and_take({"a": []}, worker)
+    garble(redis)
+    scheduler = Scheduler(store)
+
+    for now_s in (0.0, 1.0, 2 * LEASE_S, 2 * LEASE_S + 1):
+        assert await scheduler.tick(now_s)
+
+    assert execution.state().queued == ["a#2 after 1 deaths"]
+
+
+def owner_with(**fields):
+    return orjson.dumps({**orjson.loads(Owner.of_this_process().to_json()), **fields})

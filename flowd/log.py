@@ -46,6 +46,8 @@ EVENTS: dict[str, str] = {
     "server.orphaned": "the server of a killed supervisor was still there and is ended first",
     "redis.lost": "Redis does not answer or refuses writes; this process waits for it",
     "redis.found": "Redis answers again",
+    "reads.paused": "Redis is full; this worker ends what it runs and takes no other",
+    "reads.resumed": "Redis has room again; this worker takes new nodes",
     "request.authorized": "a token let its holder change something; `token_id` says whose",
     "request.refused": "a request had no valid token, or one that may not do this",
     "tokens.changed": "the tokens were read anew: one was made or revoked",

@@ -125,12 +125,26 @@ class Shift:
         self._is_hungry = True
         self._doorbell: asyncio.Task[None] | None = None
         self._has_lost_reply = False
+        self._is_redis_full = False
         self._side_tasks: set[asyncio.Task[None]] = set()
 
     def drain(self) -> None:
         """Take and start nothing from now on."""
         self._is_draining = True
         self._wake.set()
+
+    def note_room(self, *, is_full: bool) -> None:
+        """Take nothing new while Redis is full: what ends may be written all the same, and what
+        begins would add to it. A read that waits already may bring one more."""
+        if is_full == self._is_redis_full:
+            return
+        self._is_redis_full = is_full
+        if is_full:
+            log.error("reads.paused", consumer=self._consumer)
+        else:
+            log.warning("reads.resumed", consumer=self._consumer)
+            self._is_hungry = True
+            self._wake.set()
 
     async def work(self, drain_s: float) -> None:
         """Run nodes until `drain` is called, then end what runs within `drain_s`."""
@@ -175,7 +189,7 @@ class Shift:
 
     def _free_slots(self) -> int:
         """Slots a read may fill. A node that has to run alone lets nothing else in."""
-        if self._is_draining or self._waiting or self._alone is not None:
+        if self._is_draining or self._is_redis_full or self._waiting or self._alone is not None:
             return 0
         taken = len(self._slots) + self._intake.arrived_count
         return self._slots_max - taken - (self._doorbell is not None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flowd.errors import StoreError
+from flowd.errors import StoreError, StoreFull
 from flowd.store.metrics import BUCKETS, Metrics
 
 _LAST: Final = BUCKETS - 1
@@ -51,10 +51,11 @@ class Tally:
         _, _, waited_ms, ran_ms, _ = record.split(" ", 4)
         self.note(handler, state, int(waited_ms), int(ran_ms))
 
-    async def flush(self, metrics: Metrics) -> None:
-        """Add to the shared counts. What Redis does not take now goes with the next flush.
+    async def flush(self, metrics: Metrics) -> bool:
+        """Add to the shared counts; False when Redis is at its memory limit.
 
-        Where only the reply was lost it is counted twice: a measurement bears that, work does not.
+        What Redis does not take now goes with the next flush. Where only the reply was lost it is
+        counted twice: a measurement bears that, work does not.
         """
         self._collect()
         sent, self._unsent = self._unsent, {}
@@ -65,6 +66,8 @@ class Tally:
                 self._unsent[field] = self._unsent.get(field, 0) + by
             if not isinstance(error, StoreError):
                 raise
+            return not isinstance(error, StoreFull)
+        return True
 
     def _collect(self) -> None:
         rows, self._rows = self._rows, {}

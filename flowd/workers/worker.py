@@ -134,7 +134,9 @@ class Worker:
             self._end_process("a handler runs in a thread past the grace period", os.EX_OK)
 
     async def _flush_tally(self) -> None:
-        await self._tally.flush(self._store.metrics)
+        has_room = await self._tally.flush(self._store.metrics)
+        if self._shift is not None:
+            self._shift.note_room(is_full=not has_room)
 
     def _end_process(self, reason: str, exit_code: int) -> None:
         """A handler in a thread cannot be called back: the process has to take it along."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -202,14 +203,27 @@ def test_r02_what_redis_forgets_is_made_anew_and_nobody_dies_of_it(
 def test_r03_a_full_server_takes_nothing_new_and_ends_what_runs(
     run_faulty: Run, own_server: PrivateServer
 ) -> None:
-    flowd = run_faulty("start")
+    flowd = run_faulty("start", "--workers", "1", FLOWD_TEST_LEASE_S="3")
     before = restarts(flowd)
-    running = flowd.submit_and_trigger(held("A"))
+    slow = [node(f"N{at}", f"N{at - 1}", handler="sleep", seconds=0.1) for at in range(1, 30)]
+    running = flowd.submit_and_trigger(held("N0"), *slow)
     flowd.wait_for_calls(1)
     waiting = flowd.api.submit_workflow(definition(*CHAIN))
     redis = client_of(own_server)
 
     redis.config_set("maxmemory", 1)
+
+    flowd.open()
+    wait_until(lambda: flowd.events("reads.paused"), "the worker to pause its reads")
+
+    def counts() -> Counter[str]:
+        return Counter(flowd.node_states(running).values())
+
+    # What ran is committed, and nothing is left in a worker's hands.
+    wait_until(lambda: counts()["COMPLETED"] and not counts()["RUNNING"], "the commits")
+    wait_until(lambda: redis.xpending("workflow:tasks", "workflow_group")["pending"] == 0, "rest")
+    at_rest = counts()
+    assert at_rest["QUEUED"] == 1
 
     for path, body in (("/workflow", definition(*CHAIN)), (f"/workflow/trigger/{waiting}", b"")):
         answer = answers_to(flowd, "POST", path, body)
@@ -217,12 +231,13 @@ def test_r03_a_full_server_takes_nothing_new_and_ends_what_runs(
         assert int(answer.getheader("Retry-After")) >= 1
         assert json.loads(answer.body)["status"] == 503
     assert answers_to(flowd, "GET", f"/workflows/{waiting}").status == 200
-    flowd.open()
-    assert flowd.wait_for_execution(running) == "COMPLETED"
+    assert counts() == at_rest
 
     redis.config_set("maxmemory", 0)
+    assert flowd.wait_for_execution(running) == "COMPLETED"
     flowd.api.trigger_workflow(waiting)
     assert flowd.wait_for_execution(waiting) == "COMPLETED"
+    assert len(flowd.events("reads.resumed")) == 1
     assert find_violations(redis, [running, waiting]) == []
     assert restarts(flowd) == before
     flowd.check_and_stop()

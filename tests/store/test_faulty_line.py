@@ -1,0 +1,336 @@
+"""Every call that writes, through every fault of the line: row R5 of FAULTS.md, call by call.
+
+A caller that was not answered asks again. What Redis holds then is what it holds when nothing had
+happened on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from flowd.dag.states import NodeState
+from flowd.errors import StoreUnavailable
+from flowd.orchestrator.executor import advance_node, cancel_nodes, fail_downstream
+from flowd.store import open_store, scripts
+from flowd.store import redis_keys as keys
+from flowd.store.budgets import Usage
+from flowd.store.callbacks import CallbackState
+from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.redis_client import Session
+from tests.private_server import PrivateServer
+from tests.proxy import FAULTS, Proxy
+from tests.store.engine import CHAIN, DIAMOND, GROUP, STREAM, Engine, compiled, fan
+from tests.store.test_claim_callbacks import ended
+from tests.store.test_retry_node import later
+
+AN_ID = "0123456789ab0123456789ab"
+WIDE = fan(DEPENDENTS_PER_CALL_MAX + 1)
+
+
+class Bench:
+    """`near` prepares without faults; what is asked of `far` travels over the faulty line."""
+
+    def __init__(self, near: Engine, far: Engine, redis: Any) -> None:
+        self.near, self.far, self.redis = near, far, redis
+        self.store = far.store
+        far._plans = near._plans
+
+    async def insist(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        for _ in range(20):
+            try:
+                return await ask()
+            except StoreUnavailable:
+                await asyncio.sleep(0.005)
+        raise AssertionError("it was never answered")
+
+
+async def submit(bench: Bench) -> None:
+    definition, plan = compiled(DIAMOND)
+    submit_workflow = bench.store.executions.submit_workflow
+    await bench.insist(lambda: submit_workflow(definition, plan, execution_id=AN_ID))
+
+
+async def close_submission(bench: Bench) -> None:
+    definition, _ = compiled(CHAIN)
+    await bench.near.store.executions._stage_nodes(AN_ID, definition, ["a", "b"], None)
+    await bench.insist(lambda: bench.store.executions.discard_staged(AN_ID))
+
+
+async def trigger(bench: Bench) -> None:
+    execution = await bench.near.submit(DIAMOND)
+    await bench.insist(lambda: bench.store.executions.trigger_workflow(execution.id))
+
+
+async def claim(bench: Bench) -> None:
+    _, (a,) = await bench.near.start_and_take(CHAIN, bench.near.worker())
+    worker = bench.far.worker()
+    await bench.insist(lambda: worker.claim(a))
+
+
+async def complete(bench: Bench) -> None:
+    _, (a,) = await bench.near.start_and_take(DIAMOND, bench.near.worker())
+    worker = bench.far.worker()
+    await bench.insist(lambda: worker.complete(a))
+
+
+async def fail(bench: Bench) -> None:
+    _, (a,) = await bench.near.start_and_take(DIAMOND, bench.near.worker())
+    worker = bench.far.worker()
+    await bench.insist(lambda: worker.fail(a))
+
+
+async def fail_many(bench: Bench) -> None:
+    worker = bench.near.worker()
+    execution, (first,) = await bench.near.start_and_take(WIDE, worker)
+    await worker.fail(first)
+    step = bench.store, execution.plan, execution.id, "first"
+    await bench.insist(lambda: fail_downstream(*step))
+
+
+async def advance_many(bench: Bench) -> None:
+    worker = bench.near.worker()
+    execution, (first,) = await bench.near.start_and_take(WIDE, worker)
+    await worker.complete(first)
+    step = bench.store, execution.plan, execution.id, "first"
+    await bench.insist(lambda: advance_node(*step))
+
+
+async def retry(bench: Bench) -> None:
+    _, (a,) = await bench.near.start_and_take(CHAIN, bench.near.worker())
+    worker = bench.far.worker()
+    await bench.insist(lambda: worker.exchange(failures=[later(a)]))
+
+
+async def dispatch(bench: Bench) -> None:
+    worker = bench.near.worker()
+    _, (a,) = await bench.near.start_and_take(CHAIN, worker)
+    await worker.exchange(failures=[later(a, pause_ms=0)])
+    await bench.insist(bench.store.retries.dispatch)
+
+
+async def pause(bench: Bench) -> None:
+    execution = await bench.near.start(CHAIN)
+    await bench.insist(lambda: bench.store.lifecycle.pause_execution(execution.id))
+
+
+async def park(bench: Bench) -> None:
+    execution, (a,) = await bench.near.start_and_take(CHAIN, bench.near.worker())
+    await bench.near.store.lifecycle.pause_execution(execution.id)
+    await bench.insist(lambda: bench.store.lifecycle.park_node(a))
+
+
+async def resume(bench: Bench) -> None:
+    execution, (a,) = await bench.near.start_and_take(CHAIN, bench.near.worker())
+    await bench.near.store.lifecycle.pause_execution(execution.id)
+    await bench.near.store.lifecycle.park_node(a)
+    await bench.insist(lambda: bench.store.lifecycle.resume_execution(execution.id))
+
+
+async def cancel(bench: Bench) -> None:
+    execution = await bench.near.start(DIAMOND)
+    await bench.insist(lambda: bench.store.lifecycle.cancel_execution(execution.id))
+
+
+async def cancel_its_nodes(bench: Bench) -> None:
+    execution = await bench.near.start(DIAMOND)
+    await bench.near.store.lifecycle.cancel_execution(execution.id)
+    await bench.insist(lambda: cancel_nodes(bench.store, execution.plan, execution.id))
+
+
+async def requeue(bench: Bench) -> None:
+    _, (a,) = await bench.near.start_and_take(CHAIN, bench.near.worker())
+    tasks = bench.store.tasks
+    await bench.insist(lambda: tasks.requeue_entry(a.entry_id, "w1", is_death=True))
+
+
+async def restore(bench: Bench) -> None:
+    execution = await bench.near.start(CHAIN)
+    bench.redis.xtrim(STREAM, maxlen=0, approximate=False)
+    restore_node = bench.store.executions.restore_node
+    state = NodeState.QUEUED
+    await bench.insist(lambda: restore_node(execution.id, "a", state=state, record=None))
+
+
+async def bury(bench: Bench) -> None:
+    await bench.near.store.tasks.ensure_group()
+    entry_id = bench.redis.xadd(STREAM, {"x": "y"})
+    await bench.near.worker().exchange(read_max=1)
+    await bench.insist(lambda: bench.store.tasks.bury_entry(entry_id, "makes no sense"))
+
+
+async def fail_whole(bench: Bench) -> None:
+    execution = await bench.near.start(CHAIN)
+    await bench.insist(lambda: bench.store.executions.fail_execution(execution.id, "enough"))
+
+
+async def claim_callback(bench: Bench) -> None:
+    ended(bench.redis, 1)
+    await bench.insist(lambda: bench.store.callbacks.claim(5, repeat_after_ms=30_000))
+
+
+async def settle_callback(bench: Bench) -> None:
+    ended(bench.redis, 1)
+    ((due,), _) = await bench.near.store.callbacks.claim(1, repeat_after_ms=30_000)
+    settle = bench.store.callbacks.settle
+    await bench.insist(lambda: settle(due, CallbackState.DELIVERED, status_code=204))
+
+
+async def reserve(bench: Bench) -> None:
+    reserve_tokens = bench.store.budgets.reserve
+    await bench.insist(lambda: reserve_tokens(AN_ID, "a", 1, tokens=60, budget=100))
+
+
+async def settle_tokens(bench: Bench) -> None:
+    await bench.near.store.budgets.reserve(AN_ID, "a", 1, tokens=60, budget=100)
+    settle = bench.store.budgets.settle
+    await bench.insist(lambda: settle(AN_ID, "a", 1, 10, Usage(1, 6, 4, 10)))
+
+
+async def renew(bench: Bench) -> None:
+    await bench.near.store.tasks.enroll_worker("w1", b"{}")
+    assert await bench.insist(lambda: bench.store.tasks.renew_lease("w1"))
+
+
+async def retire(bench: Bench) -> None:
+    await bench.near.store.tasks.ensure_group()
+    await bench.near.store.tasks.enroll_worker("w1", b"{}")
+    await bench.insist(lambda: bench.store.tasks.retire_worker("w1"))
+
+
+async def make_group(bench: Bench) -> None:
+    bench.redis.delete(STREAM)
+    await bench.insist(bench.store.tasks.ensure_group)
+
+
+async def enroll(bench: Bench) -> None:
+    await bench.insist(lambda: bench.store.tasks.enroll_worker("w1", b"{}"))
+
+
+async def revoke(bench: Bench) -> None:
+    await bench.near.store.tasks.enroll_worker("w1", b"{}")
+    await bench.insist(lambda: bench.store.tasks.revoke_lease("w1"))
+
+
+async def claim_key(bench: Bench) -> None:
+    claim_key = bench.store.idempotency.claim
+    assert await bench.insist(lambda: claim_key("key", b"body", AN_ID)) == AN_ID
+
+
+async def forget(bench: Bench) -> None:
+    worker = bench.near.worker()
+    execution = await bench.near.start(CHAIN)
+    await bench.near.finish(worker)
+    await bench.insist(lambda: bench.store.finished.delete([execution.id]))
+
+
+async def purge(bench: Bench) -> None:
+    bench.redis.xadd(keys.DEAD_LETTERS, {"x": "y"})
+    await bench.insist(bench.store.dead_letters.purge)
+
+
+async def beat(bench: Bench) -> None:
+    await bench.insist(bench.store.metrics.beat)
+
+
+SCRIPT_CALLS = {
+    scripts.SUBMIT_WORKFLOW: submit,
+    scripts.CLOSE_SUBMISSION: close_submission,
+    scripts.TRIGGER_WORKFLOW: trigger,
+    scripts.CLAIM_NODES: claim,
+    scripts.COMPLETE_NODES: complete,
+    scripts.FAIL_NODE: fail,
+    scripts.FAIL_DOWNSTREAM: fail_many,
+    scripts.ADVANCE_NODE: advance_many,
+    scripts.RETRY_NODE: retry,
+    scripts.DISPATCH_RETRIES: dispatch,
+    scripts.PAUSE_EXECUTION: pause,
+    scripts.PARK_NODE: park,
+    scripts.RESUME_EXECUTION: resume,
+    scripts.CANCEL_EXECUTION: cancel,
+    scripts.CANCEL_NODES: cancel_its_nodes,
+    scripts.REQUEUE_ENTRY: requeue,
+    scripts.RESTORE_NODE: restore,
+    scripts.BURY_ENTRY: bury,
+    scripts.FAIL_EXECUTION: fail_whole,
+    scripts.CLAIM_CALLBACKS: claim_callback,
+    scripts.SETTLE_CALLBACK: settle_callback,
+    scripts.RESERVE_TOKENS: reserve,
+    scripts.SETTLE_TOKENS: settle_tokens,
+    scripts.RENEW_LEASE: renew,
+    scripts.RETIRE_WORKER: retire,
+}
+# Said twice, it has nodes wait shorter than they should after a clock was put back.
+MAY_COUNT_TWICE = {scripts.HASTEN_RETRIES}
+CALLS = {script.name: (script.sha, call) for script, call in SCRIPT_CALLS.items()} | {
+    "make a group": ("XGROUP", make_group),
+    "enroll a worker": ("HSET", enroll),
+    "revoke a lease": ("HDEL", revoke),
+    "claim an idempotency key": ("flowd:idempotency", claim_key),
+    "forget an execution": ("ZREM", forget),
+    "purge the dead letters": ("XTRIM", purge),
+    "note a tick": ("flowd:scheduler", beat),
+}
+
+
+@pytest.fixture
+def proxy(server: PrivateServer) -> Iterator[Proxy]:
+    path = server.folder / "faulty.sock"
+    with Proxy(path, server.socket_path) as proxy:
+        yield proxy
+    path.unlink()
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_r05_a_call_through_any_fault_leaves_what_it_leaves_without(
+    proxy, engine, redis, settings, monkeypatch, name
+):
+    for method in (Session.execute, Session.converse):
+        monkeypatch.setitem(method.__kwdefaults__, "timeout_s", 0.1)
+    for script in scripts.ALL:
+        redis.script_load(script.text)
+    pattern, call = CALLS[name]
+    await call(Bench(engine, Engine(engine.store, redis), redis))
+    expected = picture(redis)
+    for fault in FAULTS:
+        redis.flushall()
+        rule = proxy.add(fault, pattern, seconds=0.01)
+        far = Engine(open_store(settings.with_redis_socket(proxy.path)), redis)
+        await call(Bench(engine, far, redis))
+        assert rule.done == 1, f"{fault} never happened"
+        assert picture(redis) == expected, fault
+        await far.close()
+        await far.store.close()
+        proxy.heal()
+
+
+def test_every_script_is_among_them():
+    assert {*SCRIPT_CALLS, *MAY_COUNT_TWICE} == set(scripts.ALL)
+
+
+def picture(redis: Any) -> dict[str, Any]:
+    """All there is, but for the ids and times that differ from one time to the next."""
+    readers = {
+        "string": redis.get,
+        "hash": lambda key: sorted(redis.hgetall(key).items()),
+        "set": lambda key: sorted(redis.smembers(key)),
+        "zset": lambda key: redis.zrange(key, 0, -1, withscores=True),
+        "list": lambda key: redis.lrange(key, 0, -1),
+        "stream": lambda key: redis.xrange(key),
+    }
+    found = {alike(key): alike(readers[redis.type(key)](key)) for key in redis.scan_iter()}
+    if redis.exists(STREAM) and redis.xinfo_groups(STREAM):
+        held = redis.xpending_range(STREAM, GROUP, "-", "+", 10_000)
+        found["pending"] = sorted(row["consumer"] for row in held)
+    # A heartbeat more or less says nothing.
+    found[keys.LEASES] = re.sub(r"'\d+'", "", found.get(keys.LEASES, ""))
+    return found
+
+
+def alike(value: Any) -> str:
+    text = re.sub(r"\b(?!0{12})[0-9a-f]{24}\b", "<id>", str(value))
+    return re.sub(r"\b1\d{12}(-\d+|\.0)?\b", "<ms>", text)

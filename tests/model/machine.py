@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import sys
+from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
 import redis as redis_py
@@ -13,11 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from flowd.dag.states import ExecutionState
 from flowd.errors import UnknownExecution
 from flowd.orchestrator.executor import cancel_nodes
+from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group, recover_worker
 from flowd.store import open_store
 from flowd.store import redis_keys as keys
 from flowd.store.tasks import Completion, Entry, RetryLater
+from scripts.soaking.checker import find_violations
 from tests.model.reference import ENDED, Graph, Reference, Ticket
 from tests.private_server import PrivateServer
 from tests.store.engine import STREAM, Engine, Worker
@@ -54,6 +57,9 @@ class Machine(RuleBasedStateMachine):
         self.engine = Engine(self.store, self.redis)
         self.reference = Reference()
         self.workers: dict[str, Worker] = {}
+        self.frozen: set[str] = set()
+        # Names whose lease nobody has taken away.
+        self.leased: set[str] = set()
         # Everything ever delivered, by whom, also when it is not theirs any more.
         self.delivered: list[tuple[str, Entry, Ticket]] = []
         self.lives = 0
@@ -63,6 +69,8 @@ class Machine(RuleBasedStateMachine):
             self._employ(name)
 
     def teardown(self) -> None:
+        if sys.exc_info()[0] is None:
+            self._end_everything()
         self.run(self.engine.close())
         self.run(self.store.close())
         self.redis.close()
@@ -78,7 +86,12 @@ class Machine(RuleBasedStateMachine):
         self.lives += 1
         name = f"{slot}-{self.lives}"
         self.workers[slot] = self.engine.worker(name)
+        self.frozen.discard(slot)
+        self.leased.add(name)
         self.run(self.store.tasks.enroll_worker(name, b"{}"))
+
+    def _awake(self) -> list[str]:
+        return [slot for slot in WORKERS if slot not in self.frozen]
 
     # What users do.
 
@@ -100,31 +113,25 @@ class Machine(RuleBasedStateMachine):
         still_open = [one for one in known if self._is_open(one)]
         return data.draw(st.sampled_from((still_open * 4 or known) + known))
 
+    # One rule for all of them: the more rules there are, the less each example gets done.
     @precondition(lambda self: self.reference.executions)
-    @rule(data=st.data())
-    def trigger(self, data: st.DataObject) -> None:
-        execution_id = self._some_execution(data)
+    @rule(data=st.data(), verb=st.sampled_from(("trigger", "pause", "pause", "resume", "cancel")))
+    def order(self, data: st.DataObject, verb: str) -> None:
+        getattr(self, verb)(self._some_execution(data))
+
+    def trigger(self, execution_id: str) -> None:
         expected = self.reference.trigger(execution_id)
         assert self.run(self.store.executions.trigger_workflow(execution_id)) == expected
 
-    @precondition(lambda self: self.reference.executions)
-    @rule(data=st.data())
-    def pause(self, data: st.DataObject) -> None:
-        execution_id = self._some_execution(data)
+    def pause(self, execution_id: str) -> None:
         expected = self.reference.pause(execution_id)
         assert self.run(self.store.lifecycle.pause_execution(execution_id)) == expected
 
-    @precondition(lambda self: self.reference.executions)
-    @rule(data=st.data())
-    def resume(self, data: st.DataObject) -> None:
-        execution_id = self._some_execution(data)
+    def resume(self, execution_id: str) -> None:
         expected = self.reference.resume(execution_id)
         assert self.run(self.store.lifecycle.resume_execution(execution_id)) == expected
 
-    @precondition(lambda self: self.reference.executions)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        execution_id = self._some_execution(data)
+    def cancel(self, execution_id: str) -> None:
         expected = self.reference.cancel(execution_id)
         assert self.run(self.store.lifecycle.cancel_execution(execution_id)) == expected
         if expected == "cancelled":
@@ -133,9 +140,17 @@ class Machine(RuleBasedStateMachine):
 
     # What workers do.
 
-    @precondition(lambda self: self.reference.waiting())
-    @rule(slot=st.sampled_from(WORKERS), count=st.integers(1, 5))
-    def read(self, slot: str, count: int) -> None:
+    @precondition(lambda self: self._awake() and self.reference.waiting())
+    @rule(data=st.data(), count=st.integers(1, 5))
+    def read(self, data: st.DataObject, count: int) -> None:
+        """Some of it is completed at once, or an example would come to no end."""
+        slot = data.draw(st.sampled_from(self._awake()))
+        already = len(self.delivered)
+        self._read(slot, count)
+        read = self.delivered[already:]
+        self._complete(slot, read[: data.draw(st.integers(0, len(read)))])
+
+    def _read(self, slot: str, count: int) -> None:
         worker = self.workers[slot]
         waiting = {ticket.key: ticket for ticket in self.reference.waiting()}
         entries = self.run(worker.take(count))
@@ -151,40 +166,50 @@ class Machine(RuleBasedStateMachine):
     def _some_delivered(
         self, data: st.DataObject, size: int = 1
     ) -> list[tuple[str, Entry, Ticket]]:
-        """Now and then one that was over long ago."""
-        recent = self.delivered[-12:]
-        return data.draw(st.lists(st.sampled_from(recent), min_size=1, max_size=size, unique_by=id))
+        """Mostly what is open; now and then one that was over long ago."""
+        recent = self._in_reach()[-12:]
+        still_open = [one for one in self._in_reach() if one[2].is_open]
+        chosen = st.sampled_from((still_open[-12:] or recent) * 3 + recent)
+        return data.draw(st.lists(chosen, min_size=1, max_size=size, unique_by=id))
 
-    @precondition(lambda self: self.delivered)
-    @rule(data=st.data())
-    def claim(self, data: st.DataObject) -> None:
+    def _in_reach(self) -> list[tuple[str, Entry, Ticket]]:
+        """Who is frozen says nothing."""
+        return [one for one in self.delivered if one[0] not in self.frozen]
+
+    @precondition(lambda self: self._in_reach())
+    @rule(data=st.data(), is_reply_lost=st.booleans())
+    def claim(self, data: st.DataObject, is_reply_lost: bool) -> None:
         ((slot, entry, ticket),) = self._some_delivered(data)
         worker = self.workers[slot]
-        expected = self.reference.claim(ticket, worker.name)
-        assert self.run(worker.claim(entry)) == [expected]
+        for _ in range(1 + is_reply_lost):
+            expected = self.reference.claim(ticket, worker.name)
+            assert self.run(worker.claim(entry)) == [expected]
 
-    @precondition(lambda self: self.delivered)
+    @precondition(lambda self: self._in_reach())
     @rule(data=st.data(), is_reply_lost=st.booleans())
     def complete(self, data: st.DataObject, is_reply_lost: bool) -> None:
         """A batch; when the reply is lost all of it is said again, and changes nothing."""
         chosen = self._some_delivered(data, size=6)
         chosen = [one for one in chosen if one[0] == chosen[0][0]]
-        worker = self.workers[chosen[0][0]]
+        for _ in range(1 + is_reply_lost):
+            self._complete(chosen[0][0], chosen)
+
+    def _complete(self, slot: str, chosen: Sequence[tuple[str, Entry, Ticket]]) -> None:
+        worker = self.workers[slot]
         said: list[Completion] = [worker.completion(entry) for _, entry, _ in chosen]
         expected = [self.reference.complete(ticket) for _, _, ticket in chosen]
-        outcomes = self.run(worker.exchange(said)).completed
-        assert outcomes == expected
-        if is_reply_lost:
-            assert self.run(worker.exchange(said)).completed == ["stale"] * len(said)
+        assert self.run(worker.exchange(said)).completed == expected
 
-    @precondition(lambda self: self.delivered)
-    @rule(data=st.data())
-    def fail(self, data: st.DataObject) -> None:
+    @precondition(lambda self: self._in_reach())
+    @rule(data=st.data(), is_reply_lost=st.booleans())
+    def fail(self, data: st.DataObject, is_reply_lost: bool) -> None:
         ((slot, entry, ticket),) = self._some_delivered(data)
         expected = self.reference.fail(ticket)
         assert self.run(self.workers[slot].fail(entry)) == expected
+        if is_reply_lost:
+            assert self.run(self.workers[slot].fail(entry)) == "stale"
 
-    @precondition(lambda self: self.delivered)
+    @precondition(lambda self: self._in_reach())
     @rule(data=st.data(), is_reply_lost=st.booleans())
     def retry(self, data: st.DataObject, is_reply_lost: bool) -> None:
         ((slot, entry, ticket),) = self._some_delivered(data)
@@ -195,7 +220,7 @@ class Machine(RuleBasedStateMachine):
         if is_reply_lost:
             assert self.run(self.workers[slot].exchange(failures=[said])).failed == ["stale"]
 
-    @precondition(lambda self: self.delivered)
+    @precondition(lambda self: self._in_reach())
     @rule(data=st.data())
     def park(self, data: st.DataObject) -> None:
         ((_, entry, ticket),) = self._some_delivered(data)
@@ -203,35 +228,85 @@ class Machine(RuleBasedStateMachine):
             expected = self.reference.park(ticket)
             assert self.run(self.store.lifecycle.park_node(entry)) == expected
 
-    @rule(slot=st.sampled_from(WORKERS))
-    def renew(self, slot: str) -> None:
-        assert self.run(self.store.tasks.renew_lease(self.workers[slot].name))
+    @precondition(lambda self: self._awake())
+    @rule(data=st.data(), verb=st.sampled_from(("renew", "read_back")))
+    def look_after_itself(self, data: st.DataObject, verb: str) -> None:
+        getattr(self, verb)(data.draw(st.sampled_from(self._awake())))
 
-    @rule(slot=st.sampled_from(WORKERS))
-    def read_back_what_a_lost_reply_brought(self, slot: str) -> None:
-        own = self.run(self.workers[slot].session.own_entries())
-        held = {ticket.key for ticket in self.reference.held_by(self.workers[slot].name)}
+    def renew(self, slot: str) -> None:
+        """Who hears that its lease is gone lets go of everything, and begins anew."""
+        name = self.workers[slot].name
+        is_renewed = self.run(self.store.tasks.renew_lease(name))
+        assert is_renewed == (name in self.leased), "a lease came back to life, or was lost"
+        if not is_renewed:
+            self.release(slot)
+
+    def _take_away(self, name: str, cause: str, *, is_blamed: bool) -> None:
+        self.run(recover_worker(self.store, self.plans, name, cause, is_blamed=is_blamed))
+        self.reference.take_away(name, is_blamed=is_blamed)
+        self.leased.discard(name)
+
+    def read_back(self, slot: str) -> None:
+        """What it holds, also what came in a reply that was lost."""
+        worker = self.workers[slot]
+        own = self.run(worker.session.own_entries())
+        held = {ticket.key for ticket in self.reference.held_by(worker.name)}
         assert {(one.execution_id, one.node_id, one.attempt) for one in own} == held
 
     # What goes wrong.
 
-    @rule(slot=st.sampled_from(WORKERS), is_blamed=st.booleans())
-    def lose_worker(self, slot: str, is_blamed: bool) -> None:
-        """It died, froze, or was let go. What it had in hand it may still say, under a new name."""
+    @rule(
+        data=st.data(),
+        fault=st.sampled_from(
+            ("die", "die", "freeze", "thaw", "reclaim_leases", "release", "flush_scripts")
+        ),
+    )
+    def suffer(self, data: st.DataObject, fault: str) -> None:
+        if fault == "reclaim_leases":
+            self.reclaim_leases()
+        elif fault == "flush_scripts":
+            self.redis.script_flush()
+        elif slots := sorted(self.frozen) if fault == "thaw" else self._awake():
+            getattr(self, fault)(data.draw(st.sampled_from(slots)))
+
+    def die(self, slot: str) -> None:
+        """What it had on the way may still arrive, under a new name."""
         gone = self.workers[slot].name
-        self.run(recover_worker(self.store, self.plans, gone, "lost", is_blamed=is_blamed))
-        self.reference.take_away(gone, is_blamed=is_blamed)
+        self._take_away(gone, "killed", is_blamed=True)
         assert not self.run(self.store.tasks.renew_lease(gone)), "a lease came back to life"
         self._employ(slot)
 
+    def release(self, slot: str) -> None:
+        """It ends in order, and gives back what it holds."""
+        self._take_away(self.workers[slot].name, "it gave them back", is_blamed=False)
+        self._employ(slot)
+
+    def freeze(self, slot: str) -> None:
+        self.frozen.add(slot)
+
+    def thaw(self, slot: str) -> None:
+        """It goes on where it was, and does not know that time has passed."""
+        self.frozen.remove(slot)
+
+    def reclaim_leases(self) -> None:
+        """The time of a lease passes, in which those renew theirs that can."""
+        watch = LeaseWatch()
+        watch.expired(self.run(self.store.tasks.leases()), 0.0)
+        for slot in self._awake():
+            self.run(self.store.tasks.renew_lease(self.workers[slot].name))
+        expired = set(watch.expired(self.run(self.store.tasks.leases()), LEASE_S))
+        awake = {self.workers[slot].name for slot in self._awake()} & self.leased
+        frozen = {self.workers[slot].name for slot in self.frozen} & self.leased
+        assert not expired & awake, "a lease that was renewed was given away"
+        assert expired >= frozen, "a lease that was not renewed was kept"
+        for name in sorted(expired):
+            self._take_away(name, "silent", is_blamed=True)
+
+    @precondition(lambda self: self.reference.retrying())
     @rule()
     def dispatch_retries(self) -> None:
         self.run(self.store.retries.dispatch())
         self.reference.dispatch_retries()
-
-    @rule()
-    def flush_scripts(self) -> None:
-        self.redis.script_flush()
 
     @precondition(lambda self: len(self.reference.executions) > 3)
     @rule()
@@ -241,6 +316,7 @@ class Machine(RuleBasedStateMachine):
         lost = list(self.reference.executions)
         self.reference.forget_everything()
         self.delivered.clear()
+        self.leased.clear()
         for slot in WORKERS:
             self._employ(slot)
         for execution_id in lost[:1]:
@@ -249,6 +325,27 @@ class Machine(RuleBasedStateMachine):
             except UnknownExecution:
                 continue
             raise AssertionError("an execution outlived its keys")
+
+    # How it ends.
+
+    def _end_everything(self) -> None:
+        """All wake, what is paused goes on, and every node is completed: then nothing is left."""
+        for slot in WORKERS:
+            self.release(slot)
+        for execution in list(self.reference.executions.values()):
+            if execution.status == "PAUSED":
+                self.reference.resume(execution.id)
+                self.run(self.store.lifecycle.resume_execution(execution.id))
+        while self.reference.waiting() or self.reference.retrying():
+            self.dispatch_retries()
+            already = len(self.delivered)
+            self._read("w1", 100)
+            self._complete("w1", self.delivered[already:])
+        self.agrees_with_the_reference()
+        self.every_outstanding_node_has_exactly_one_entry()
+        self.active_are_those_that_have_not_ended()
+        triggered = [one for one in self.reference.executions.values() if one.status != "PENDING"]
+        assert find_violations(self.redis, [one.id for one in triggered]) == []
 
     # What has to hold.
 

@@ -104,6 +104,17 @@ class Reference:
     def waiting(self) -> list[Ticket]:
         return [one for one in self.tickets if one.is_open and one.holder is None]
 
+    def retrying(self) -> list[str]:
+        """Executions of which a node waits for its next attempt."""
+        return [
+            one.id
+            for one in self.executions.values()
+            if any(
+                state == "RETRYING" and node_id not in one.parked
+                for node_id, state in one.nodes.items()
+            )
+        ]
+
     def held_by(self, holder: str) -> list[Ticket]:
         return [one for one in self.tickets if one.is_open and one.holder == holder]
 

@@ -1,4 +1,4 @@
-"""The model, for as long as a test may take; `scripts/soak --model` runs it for longer."""
+"""The model, for as long as a test may take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.model.machine import Machine
 
 BRIEF = settings(
-    max_examples=60,
+    max_examples=30,
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=list(HealthCheck),

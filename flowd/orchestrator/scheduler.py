@@ -37,6 +37,7 @@ from flowd.store.redis_client import MissingGroup
 log = get_logger(__name__)
 
 RECONCILE_EVERY_S: Final = 60.0
+EXECUTIONS_PER_TICK: Final = 1_000
 # Less than this a slow answer may seem to be.
 CLOCK_JUMP_MS: Final = 2_000
 
@@ -89,6 +90,9 @@ class Scheduler:
         self._leases = LeaseWatch()
         self._reconciler = Reconciler(store, self._plans)
         self._reconcile_at_s = 0.0
+        self._readmit_at_s = 0.0
+        self._readmit_cursor = "0"
+        self._set_aside_at_s = 0.0
         self._is_redis_away = False
         self._gone: set[str] = set()
         self._heal_at_s = 0.0
@@ -109,6 +113,7 @@ class Scheduler:
     async def tick(self, now_s: float) -> bool:
         """Heal what is due; False when Redis did not let it. `now_s` is monotonic."""
         try:
+            await self._set_damage_aside(now_s)
             await self._dispatch_retries(now_s)
             await self._heal(now_s)
         except StoreError as error:
@@ -121,6 +126,16 @@ class Scheduler:
             log.warning("redis.found")
         self._is_redis_away = False
         return True
+
+    async def _set_damage_aside(self, now_s: float) -> None:
+        """First of all: whatever comes behind it may need the key. What was in it is found anew,
+        as far as the keys of the executions say it."""
+        if now_s < self._set_aside_at_s:
+            return
+        self._set_aside_at_s = now_s + 0.9 * self._interval_s
+        for key in await self._store.tasks.set_aside():
+            log.error("key.set_aside", key=key)
+            self._reconcile_at_s = self._readmit_at_s = 0.0
 
     async def _dispatch_retries(self, now_s: float) -> None:
         """Also after the server's clock was put back: nobody waits for it to catch up."""
@@ -146,6 +161,7 @@ class Scheduler:
             await ensure_group(self._store, self._plans)
         await self._recover_gone()
         await finish_continuations(self._store, self._plans)
+        await self._readmit(now_s)
         await self._reconcile(now_s)
         await forget_finished(self._store, self._finished_days, now_ms())
         await self._store.metrics.beat()
@@ -176,3 +192,16 @@ class Scheduler:
             return
         if await self._reconciler.run_slice():
             self._reconcile_at_s = now_s + RECONCILE_EVERY_S
+
+    async def _readmit(self, now_s: float) -> None:
+        """Every minute, in slices, find the executions that run and are not among the active."""
+        if now_s < self._readmit_at_s:
+            return
+        self._readmit_cursor, found = await self._store.executions.readmit_slice(
+            self._readmit_cursor, EXECUTIONS_PER_TICK
+        )
+        for execution_id in found:
+            log.warning("execution.readmitted", execution_id=execution_id)
+            self._reconcile_at_s = 0.0
+        if self._readmit_cursor == "0":
+            self._readmit_at_s = now_s + RECONCILE_EVERY_S

@@ -15,6 +15,7 @@ from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
 from flowd.store import redis_keys as keys
 from flowd.store import scripts
 from flowd.store.redis_client import Argument, RedisClient, WrongType
+from flowd.store.scripts import Script
 
 T = TypeVar("T")
 
@@ -122,7 +123,7 @@ class Executions:
             outcome = await self._stage(execution_id, definition, staged, reuse)
         if outcome == "staged":
             run = _new_run(plan, len(fresh), reuse)
-            outcome = await self._client.run(
+            outcome = await self._start(
                 scripts.SUBMIT_WORKFLOW,
                 (
                     keys.definition(execution_id),
@@ -141,6 +142,13 @@ class Executions:
         if outcome == "closed":
             raise StoreUnavailable("storing the workflow took too long; submit it again")
         return execution_id
+
+    async def _start(self, script: Script, names: Sequence[str], *arguments: Argument) -> Any:
+        """What begins an execution writes into keys that all share first, or not at all."""
+        try:
+            return await self._client.run(script, names, *arguments)
+        except WrongType as error:
+            raise StoreUnavailable(f"a key is damaged, and will be set aside: {error}") from error
 
     async def _stage(
         self, execution_id: str, definition: bytes, staged: Sequence[str], reuse: Reuse | None
@@ -211,7 +219,7 @@ class Executions:
         Returns `triggered`, `continue` when the roots are left to `advance_node`, or the state the
         execution was in already. Raises UnknownExecution, or CorruptExecution.
         """
-        outcome: str = await self._client.run(
+        outcome: str = await self._start(
             scripts.TRIGGER_WORKFLOW,
             (
                 keys.status(execution_id),
@@ -384,6 +392,21 @@ class Executions:
             "SSCAN", keys.ACTIVE, cursor, "COUNT", count
         )
         return next_cursor, execution_ids
+
+    async def readmit_slice(self, cursor: str, count: int) -> tuple[str, list[str]]:
+        """Of some of all executions those that run and were not among the active; they are now.
+
+        And the cursor for more; `0` begins and ends.
+        """
+        next_cursor, flat = await self._client.execute(
+            "ZSCAN", keys.EXECUTIONS, cursor, "COUNT", count
+        )
+        found: list[str] = []
+        if flat:
+            found = await self._client.run(
+                scripts.READMIT_EXECUTIONS, (keys.ACTIVE, keys.FINISHED), now_ms(), *flat[::2]
+            )
+        return next_cursor, found
 
     async def attempts(self, execution_id: str, node_ids: Sequence[str]) -> list[str | None]:
         """The newest attempt record of each node, None before its first was recorded.

@@ -71,6 +71,30 @@ def idempotency(key_digest: str) -> str:
     return f"flowd:idempotency:{key_digest}"
 
 
+def shared_types(stream: str) -> dict[str, str]:
+    """The type of each key that all executions share. Strings are none of them."""
+    return {
+        stream: "stream",
+        ACTIVE: "set",
+        CONTINUATIONS: "zset",
+        EXECUTIONS: "zset",
+        FINISHED: "zset",
+        RETRIES: "zset",
+        BELL: "list",
+        LEASES: "hash",
+        WORKERS: "hash",
+        EVENTS: "stream",
+        CALLBACKS: "zset",
+        METRICS: "hash",
+        DEAD_LETTERS: "stream",
+    }
+
+
+def damaged(at_ms: int) -> str:
+    """What the name of a key begins with that was of another type, and was set aside then."""
+    return f"flowd:damaged:{at_ms}:"
+
+
 def parked(execution_id: str) -> str:
     """Hash: the nodes kept back while the execution is paused -> deaths of their workers."""
     return f"workflow:{execution_id}:parked"

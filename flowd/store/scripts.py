@@ -68,5 +68,7 @@ RESERVE_TOKENS: Final = _load("reserve_tokens")
 SETTLE_TOKENS: Final = _load("settle_tokens")
 RENEW_LEASE: Final = _load("renew_lease")
 RETIRE_WORKER: Final = _load("retire_worker")
+READMIT_EXECUTIONS: Final = _load("readmit_executions")
+SET_ASIDE: Final = _load("set_aside")
 
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Script))

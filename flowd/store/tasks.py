@@ -370,6 +370,13 @@ class Tasks:
     def open_session(self, consumer: str) -> TaskSession:
         return TaskSession(self._client, self._settings, consumer)
 
+    async def set_aside(self) -> list[str]:
+        """Move what is damaged of the keys that all executions share out of the way; where to."""
+        types = keys.shared_types(self._stream)
+        names = (keys.damaged(now_ms()), *types.values())
+        moved: list[str] = await self._client.run(scripts.SET_ASIDE, tuple(types), *names)
+        return moved
+
     async def ensure_group(self) -> bool:
         """Make stream and group where they are missing. True when it made the group.
 

@@ -38,7 +38,7 @@ from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
 from flowd.store import Store
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
-from flowd.store.redis_client import MissingGroup, MissingScript
+from flowd.store.redis_client import MissingGroup, MissingScript, WrongType
 from flowd.store.tasks import (
     Claim,
     Completion,
@@ -61,6 +61,7 @@ log = get_logger(__name__)
 READ_MAX: Final = 64
 # From this many deaths on a node runs alone, so that a further death is its own.
 DEATHS_BEFORE_ALONE: Final = 2
+DAMAGE_MET_MAX: Final = 3
 
 T = TypeVar("T")
 _SideStep = Callable[[Store, Plan, str, str], Awaitable[None]]
@@ -126,6 +127,7 @@ class Shift:
         self._doorbell: asyncio.Task[None] | None = None
         self._has_lost_reply = False
         self._is_redis_full = False
+        self._damage_met = 0
         self._side_tasks: set[asyncio.Task[None]] = set()
 
     def drain(self) -> None:
@@ -181,6 +183,12 @@ class Shift:
         except (StoreUnavailable, StoreFull, StoreReadOnly, MissingScript) as error:
             # Scripts that were forgotten are loaded on the way, unless that happens twice at once.
             await self._reconnect(error)
+        except WrongType as error:
+            # The stream: the scheduler sets it aside. What is still there then is our own defect.
+            self._damage_met += 1
+            if self._damage_met > DAMAGE_MET_MAX:
+                raise
+            await self._reconnect(error)
 
     def _has_news(self) -> bool:
         if self._completions or self._failures or self._is_claim_due:
@@ -208,6 +216,7 @@ class Shift:
         exchange = await self._session.complete_and_claim(
             tuple(self._completions), tuple(self._failures), claims, read_max
         )
+        self._damage_met = 0
         if read_max:
             self._take_entries(exchange, read_max)
         if exchange.completed:

@@ -202,6 +202,17 @@ async def retire(bench: Bench) -> None:
     await bench.insist(lambda: bench.store.tasks.retire_worker("w1"))
 
 
+async def readmit(bench: Bench) -> None:
+    execution = await bench.near.start(CHAIN)
+    bench.redis.srem(keys.ACTIVE, execution.id)
+    await bench.insist(lambda: bench.store.executions.readmit_slice("0", 100))
+
+
+async def set_aside(bench: Bench) -> None:
+    bench.redis.set(keys.RETRIES, "raw")
+    await bench.insist(bench.store.tasks.set_aside)
+
+
 async def make_group(bench: Bench) -> None:
     bench.redis.delete(STREAM)
     await bench.insist(bench.store.tasks.ensure_group)
@@ -263,6 +274,8 @@ SCRIPT_CALLS = {
     scripts.SETTLE_TOKENS: settle_tokens,
     scripts.RENEW_LEASE: renew,
     scripts.RETIRE_WORKER: retire,
+    scripts.READMIT_EXECUTIONS: readmit,
+    scripts.SET_ASIDE: set_aside,
 }
 # Said twice, it has nodes wait shorter than they should after a clock was put back.
 MAY_COUNT_TWICE = {scripts.HASTEN_RETRIES}

@@ -19,7 +19,7 @@ def outcome_words(script: scripts.Script) -> set[str]:
     head = (LUA / f"{script.name}.lua").read_text()
     (returns,) = re.findall(r"^-- RETURNS((?:.*\n)(?:--  .*\n)*)", head, re.MULTILINE)
     words = set(re.findall(r"'(\w+)'", returns))
-    assert words or re.search("offset|how many", returns), (
+    assert words or re.search("offset|how many|the ids|names", returns), (
         f"{script.name} does not say what it returns"
     )
     return words

@@ -13,7 +13,7 @@ local execution_id, node_id, plan = ARGV[1], ARGV[2], ARGV[3]
 local progress, total = 'opened:' .. node_id, tonumber(ARGV[5])
 local function close()
   redis.pcall('HDEL', KEYS[1], progress)
-  redis.call('ZREM', KEYS[4], 'advance ' .. execution_id .. ' ' .. node_id)
+  redis.pcall('ZREM', KEYS[4], 'advance ' .. execution_id .. ' ' .. node_id)
   return total
 end
 if not redis.call('ZSCORE', KEYS[4], 'advance ' .. execution_id .. ' ' .. node_id) then

@@ -14,7 +14,7 @@ elseif status ~= 'PENDING' and not is_live(status) then
   return status or 'unknown'
 end
 local event = end_execution(KEYS[2], ARGV[1], 'CANCELLED', ARGV[2])
-redis.call('ZADD', KEYS[3], ARGV[2], 'cancel ' .. ARGV[1])
+redis.pcall('ZADD', KEYS[3], ARGV[2], 'cancel ' .. ARGV[1])
 redis.call('DEL', KEYS[4])
 announce({ event, ARGV[1] })
 return 'cancelled'

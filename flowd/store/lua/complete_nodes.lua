@@ -95,7 +95,7 @@ local function complete_nodes(nths)
       end
     end
     if ARGV[at + 7] ~= '0' then
-      call('ZADD', continuations, now_ms, 'advance ' .. execution_id .. ' ' .. ARGV[at + 1])
+      pcall('ZADD', continuations, now_ms, 'advance ' .. execution_id .. ' ' .. ARGV[at + 1])
     end
   end
   pcall('HSET', prefix .. ':attempts', unpack(records))

@@ -27,6 +27,6 @@ else
   end
 end
 if ARGV[4] == '1' or outcome ~= 'failed' then
-  redis.call('ZREM', continuations, 'fail ' .. execution_id .. ' ' .. ARGV[2])
+  redis.pcall('ZREM', continuations, 'fail ' .. execution_id .. ' ' .. ARGV[2])
 end
 return outcome

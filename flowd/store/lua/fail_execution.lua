@@ -11,7 +11,7 @@ if state == 'PENDING' then
   return 'ended'
 end
 if not state or state == 'COMPLETED' or state == 'FAILED' or state == 'CANCELLED' then
-  redis.call('SREM', KEYS[3], ARGV[1])
+  redis.pcall('SREM', KEYS[3], ARGV[1])
   return 'ended'
 end
 redis.pcall('HSET', KEYS[2], 'error', ARGV[2])

@@ -30,11 +30,11 @@ redis.pcall('HSET', prefix .. ':attempts', node_id, ARGV[6])
 redis.pcall('HSET', run, 'failed', '1')
 local failed = 1 + fail_pending(execution_id, 11, ARGV[8])
 if ARGV[9] ~= '' then
-  redis.call('XADD', KEYS[4], 'MAXLEN', '~', 10000, '*', 'reason', ARGV[9], 'entry_id', ARGV[3],
+  redis.pcall('XADD', KEYS[4], 'MAXLEN', '~', 10000, '*', 'reason', ARGV[9], 'entry_id', ARGV[3],
     'execution_id', execution_id, 'node_id', node_id, 'attempt', ARGV[6])
 end
 if ARGV[10] ~= '0' then
-  redis.call('ZADD', continuations, now_ms, 'fail ' .. execution_id .. ' ' .. node_id)
+  redis.pcall('ZADD', continuations, now_ms, 'fail ' .. execution_id .. ' ' .. node_id)
 end
 local outcome = 'failed'
 local remaining = redis.pcall('HINCRBY', run, 'remaining', -failed)

@@ -23,8 +23,8 @@ end
 redis.call('SET', node, 'RETRYING')
 redis.pcall('HSET', prefix .. ':attempts', node_id, ARGV[6])
 redis.pcall('HSET', prefix .. ':run', 'failures:' .. node_id, ARGV[7], 'error:' .. node_id, ARGV[8])
-redis.call('ZADD', KEYS[2], server_ms() + ARGV[2], member)
-if redis.call('ZRANGE', KEYS[2], 0, 0)[1] == member then
+redis.pcall('ZADD', KEYS[2], server_ms() + ARGV[2], member)
+if redis.pcall('ZRANGE', KEYS[2], 0, 0)[1] == member then
   -- Whoever sleeps until the next one is due has to look again.
   redis.call('DEL', KEYS[3])
   redis.call('LPUSH', KEYS[3], member)

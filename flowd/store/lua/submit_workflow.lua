@@ -16,6 +16,8 @@ end
 if ARGV[3] == '1' and not redis.call('ZSCORE', KEYS[4], 'submit ' .. execution_id) then
   return 'closed'
 end
+-- First, as it may be damaged: then nothing has been written.
+redis.call('ZADD', KEYS[5], 0, execution_id)
 redis.call('SET', KEYS[1], ARGV[2])
 for at = 5 + ARGV[4], #ARGV do
   redis.call('SET', prefix .. ARGV[at], 'PENDING')
@@ -24,7 +26,6 @@ for at = 5, 4 + ARGV[4], 2000 do
   redis.call('HSET', KEYS[3], unpack(ARGV, at, math.min(at + 1999, 4 + ARGV[4])))
 end
 redis.call('SET', KEYS[2], 'PENDING')
-redis.call('ZADD', KEYS[5], 0, execution_id)
-redis.call('ZREM', KEYS[4], 'submit ' .. execution_id)
+redis.pcall('ZREM', KEYS[4], 'submit ' .. execution_id)
 announce({ 'execution.submitted', execution_id })
 return 'submitted'

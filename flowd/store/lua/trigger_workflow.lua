@@ -24,7 +24,12 @@ end
 
 -- A group made later would have to begin behind what is already in the stream, or hand out again
 -- what others are running; so the first one to write makes it.
-if redis.call('EXISTS', KEYS[4]) == 0 then
+local stream = redis.call('TYPE', KEYS[4]).ok
+if stream ~= 'none' and stream ~= 'stream' then
+  return redis.error_reply('WRONGTYPE the task stream is a ' .. stream)
+end
+redis.call('SADD', KEYS[3], execution_id)
+if stream == 'none' then
   redis.call('XGROUP', 'CREATE', KEYS[4], ARGV[2], '0', 'MKSTREAM')
 end
 if ARGV[4] ~= '' then
@@ -34,11 +39,10 @@ for node_id in string.gmatch(roots, '[^,]+') do
   open_node(KEYS[4], execution_id, node_id, plan, 'RUNNING')
 end
 redis.call('SET', KEYS[1], 'RUNNING')
-redis.call('SADD', KEYS[3], execution_id)
 redis.call('HSET', KEYS[2], 'triggered_ms', now_ms)
 announce({ 'execution.triggered', execution_id })
 if roots == '' then
-  redis.call('ZADD', KEYS[5], now_ms, 'advance ' .. execution_id .. ' ')
+  redis.pcall('ZADD', KEYS[5], now_ms, 'advance ' .. execution_id .. ' ')
   return 'continue'
 end
 return 'triggered'

@@ -1,14 +1,14 @@
 -- Ends an execution in this state, notes when, for its retention, and that somebody waits to be told;
--- the event that says so.
+-- the event that says so. A set that is damaged stops nobody: the scheduler sets it aside.
 local function end_execution(active, execution_id, state, now_ms)
   local prefix = 'workflow:' .. execution_id
   redis.call('SET', prefix .. ':status', state)
-  redis.call('SREM', active, execution_id)
-  redis.call('ZADD', 'flowd:finished', now_ms, execution_id)
+  redis.pcall('SREM', active, execution_id)
+  redis.pcall('ZADD', 'flowd:finished', now_ms, execution_id)
   redis.pcall('HINCRBY', 'flowd:metrics', 'executions ' .. state, 1)
   redis.pcall('HSET', prefix .. ':run', 'finished_ms', now_ms)
   if redis.pcall('HGET', prefix .. ':run', 'callback') == '1' then
-    redis.call('ZADD', 'flowd:callbacks', now_ms, execution_id)
+    redis.pcall('ZADD', 'flowd:callbacks', now_ms, execution_id)
   end
   return 'execution.' .. string.lower(state)
 end

@@ -1,0 +1,27 @@
+#!lua flags=allow-oom
+--- @use is_live
+-- Puts executions that run back among the active, and those that have ended among the finished:
+-- where they are missing, somebody has taken them out, or the key was damaged.
+--
+-- KEYS  1 active (set)  2 finished (zset)
+-- ARGV  1 now, ms  2… execution ids
+-- RETURNS the ids of those that run and were not among the active
+local statuses, ended, readmitted = {}, {}, {}
+for at = 2, #ARGV do
+  statuses[at - 1] = 'workflow:' .. ARGV[at] .. ':status'
+end
+for nth, status in ipairs(redis.call('MGET', unpack(statuses))) do
+  local execution_id = ARGV[nth + 1]
+  if is_live(status) then
+    if redis.call('SADD', KEYS[1], execution_id) == 1 then
+      readmitted[#readmitted + 1] = execution_id
+    end
+  elseif status == 'COMPLETED' or status == 'FAILED' or status == 'CANCELLED' then
+    ended[#ended + 1] = ARGV[1]
+    ended[#ended + 1] = execution_id
+  end
+end
+if ended[1] then
+  redis.call('ZADD', KEYS[2], 'NX', unpack(ended))
+end
+return readmitted

@@ -1,0 +1,87 @@
+"""Row R9 of FAULTS.md where no single execution is hit: keys that all executions share."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowd.errors import StoreUnavailable
+from flowd.orchestrator.executor import submit_workflow
+from flowd.store import redis_keys as keys
+from scripts.soaking.checker import find_violations
+from tests.flow import handlers
+from tests.flow.engine import Engine, node, until, workflow
+
+STREAM = "workflow:tasks"
+SHARED = keys.shared_types(STREAM)
+
+
+@pytest.mark.parametrize("key", SHARED)
+async def test_r09_a_shared_key_of_another_type_is_set_aside_and_all_go_on(
+    settings, redis, monkeypatch, capfd, key
+):
+    """Workers died of it, again and again, and left executions half ended behind."""
+    monkeypatch.setattr("flowd.workers.lease.RENEW_EVERY_S", 0.1)
+    retry = {"max_attempts": 2, "delay_s": 0.05}
+    async with Engine(settings) as engine, engine.ticking():
+        flaky = {**node("flaky", ["A"], handler="fail_first", times=1), "retry": retry}
+        caught = await engine.start(workflow(node("A", handler="held"), node("B", ["A"]), flaky))
+        await until(lambda: "A" in handlers.GATES, "the start of A")
+
+        with redis.pipeline() as pipe:
+            pipe.delete(key)
+            pipe.rpush(key, "raw") if SHARED[key] != "list" else pipe.set(key, "raw")
+            pipe.execute()
+
+        async def aside() -> list[str]:
+            return redis.keys(f"flowd:damaged:*:{key}")
+
+        if key == keys.BELL:
+            # Who rings it makes it anew.
+            await until(aside, "the damage aside")
+        handlers.GATES["A"].set()
+
+        assert str(await engine.end(caught)) == "COMPLETED"
+        assert str(await engine.end(await start(engine))) == "COMPLETED"
+        (kept,) = await until(aside, "the damage aside")
+        assert b"raw" in redis.dump(kept)
+        assert redis.type(key) in (SHARED[key], "none")
+        await until(lambda: find_violations(redis, [caught]) == [], "everything in its place")
+    said = capfd.readouterr()
+    assert "key.set_aside" in said.err + said.out
+
+
+async def start(engine: Engine) -> str:
+    """As a client would, that asks again when it is told to."""
+
+    async def try_to() -> str | None:
+        try:
+            return await engine.start(workflow(node("X"), node("Y", ["X"])))
+        except StoreUnavailable:
+            return None
+
+    return await until(try_to, "a start")
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PAUSED"])
+async def test_r09_an_execution_taken_out_of_the_active_is_taken_in_again(settings, redis, state):
+    async with Engine(settings) as engine, engine.ticking():
+        caught = await engine.start(workflow(node("A", handler="held"), node("B", ["A"])))
+        ended = await engine.run(workflow(node("X")))
+        await submit_workflow(engine.store, workflow(node("Y")))
+        await until(lambda: "A" in handlers.GATES, "the start of A")
+        if state == "PAUSED":
+            await engine.store.lifecycle.pause_execution(caught)
+        redis.srem(keys.ACTIVE, caught)
+        redis.zrem(keys.FINISHED, ended)
+        # Its only entry with it: whoever is not among the active is not looked after.
+        redis.xtrim(STREAM, maxlen=0, approximate=False)
+
+        # A scheduler that begins looks at once, and each of them every minute.
+        async with engine.ticking():
+            await until(lambda: redis.smembers(keys.ACTIVE) == {caught}, "it to be active")
+            await until(lambda: redis.zscore(keys.FINISHED, ended), "the other to be finished")
+            handlers.GATES["A"].set()
+            if state == "PAUSED":
+                await engine.store.lifecycle.resume_execution(caught)
+            assert str(await engine.end(caught)) == "COMPLETED"
+    assert find_violations(redis, [caught, ended]) == []

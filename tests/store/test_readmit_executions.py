@@ -1,0 +1,52 @@
+"""Executions that run are among the active, and those that have ended among the finished."""
+
+from __future__ import annotations
+
+from flowd.store import redis_keys as keys
+from tests.store.engine import CHAIN, everything
+
+
+async def test_whoever_is_where_it_should_be_stays_as_it_is(engine, redis, outcomes):
+    worker = engine.worker()
+    await engine.start(CHAIN)
+    await engine.finish(worker)
+    await engine.start(CHAIN)
+    await engine.submit(CHAIN)
+    before = everything(redis)
+
+    assert await engine.store.executions.readmit_slice("0", 100) == ("0", [])
+
+    assert outcomes["readmit_executions"] == [[]]
+    assert everything(redis) == before
+
+
+async def test_nothing_is_made_of_nothing(store, redis):
+    assert await store.executions.readmit_slice("0", 100) == ("0", [])
+    assert redis.dbsize() == 0
+
+
+async def test_what_is_damaged_or_unknown_is_left_alone(store, redis):
+    redis.zadd(keys.EXECUTIONS, {f"{number:024x}": 0 for number in range(3)})
+    redis.set(keys.status(f"{0:024x}"), "RUNING")
+    redis.rpush(keys.status(f"{1:024x}"), "RUNNING")
+    before = everything(redis)
+
+    assert await store.executions.readmit_slice("0", 100) == ("0", [])
+    assert everything(redis) == before
+
+
+async def test_any_number_is_looked_at_in_slices(store, redis):
+    for number in range(2_500):
+        execution_id = f"{number:024x}"
+        redis.zadd(keys.EXECUTIONS, {execution_id: 0})
+        redis.set(keys.status(execution_id), "COMPLETED" if number % 100 else "RUNNING")
+    found: list[str] = []
+    slices, cursor = 0, "0"
+    while slices == 0 or cursor != "0":
+        cursor, some = await store.executions.readmit_slice(cursor, 1_000)
+        slices, found = slices + 1, found + some
+
+    assert slices > 1
+    assert sorted(found) == [f"{number:024x}" for number in range(0, 2_500, 100)]
+    assert redis.scard(keys.ACTIVE) == 25
+    assert redis.zcard(keys.FINISHED) == 2_475

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BEAT_EVERY_S: Final = 0.5
 
-_BEAT, _IN_FLIGHT, _DONE, _STUCK, _INSIDE_MS, _INSIDE_SEQUENCE = range(6)
+_BEAT, _IN_FLIGHT, _DONE, _STUCK, _INSIDE_MS, _INSIDE_SEQUENCE, _ANSWER_DUE = range(7)
 
 
 class Vitals:
@@ -50,6 +50,11 @@ class Vitals:
         ms = self._numbers[_INSIDE_MS]
         return f"{ms}-{self._numbers[_INSIDE_SEQUENCE]}" if ms else None
 
+    @property
+    def answer_due(self) -> int:
+        """When Redis has to have answered again, in monotonic nanoseconds; 0 when nobody waits."""
+        return self._numbers[_ANSWER_DUE]
+
     def beat(self) -> None:
         self._numbers[_BEAT] = time.monotonic_ns()
 
@@ -60,6 +65,9 @@ class Vitals:
 
     def note_stuck(self) -> None:
         self._numbers[_STUCK] += 1
+
+    def expect_answer(self, within_s: float) -> None:
+        self._numbers[_ANSWER_DUE] = time.monotonic_ns() + int(within_s * 1e9)
 
     def enter(self, entry_id: str) -> None:
         ms, _, sequence = entry_id.partition("-")
@@ -93,6 +101,10 @@ class Pulse:
 
     def note_stuck(self) -> None:
         self._vitals.note_stuck()
+
+    def expect_answer(self, within_s: float) -> None:
+        """Redis has answered, and should again within this time, or it is said not to."""
+        self._vitals.expect_answer(within_s)
 
     def enter(self, entry_id: str) -> None:
         """The loop goes into a handler, and is not seen again until it comes back by `leave`."""

@@ -30,6 +30,9 @@ def _head(answer: dict[str, Any]) -> list[str]:
         f"flowd (pid {answer['pid']}) is {answer['state']} for {_duration(answer['uptime_s'])}",
         f"API {answer['api']}, Redis {redis['mode']} at {address}, data in {answer['data_dir']}",
     ]
+    overdue_s = max((one.get("redis_overdue_s") or 0 for one in answer["processes"]), default=0)
+    if overdue_s > 0:
+        lines.append(f"Redis does not answer: its answer is overdue by {_duration(overdue_s)}")
     if answer["rolling"]:
         lines.append("being replaced: " + ", ".join(answer["rolling"]))
     return lines

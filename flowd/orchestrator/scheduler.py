@@ -38,6 +38,8 @@ log = get_logger(__name__)
 
 RECONCILE_EVERY_S: Final = 60.0
 EXECUTIONS_PER_TICK: Final = 1_000
+# A tick that is later than this has no answer from Redis.
+ANSWER_GRACE_S: Final = 1.0
 # Less than this a slow answer may seem to be.
 CLOCK_JUMP_MS: Final = 2_000
 
@@ -61,9 +63,11 @@ async def _serve(settings: Settings, pulse: Pulse) -> None:
     deliverer.start(on_end=stop.set)
     try:
         while not stop.is_set():
-            if await scheduler.tick(time.monotonic()) and not is_ready:
-                is_ready = True
-                pulse.ready()
+            if await scheduler.tick(time.monotonic()):
+                pulse.expect_answer(2 * settings.scheduler.interval_s + ANSWER_GRACE_S)
+                if not is_ready:
+                    is_ready = True
+                    pulse.ready()
             await _rest(stopping, scheduler, settings.scheduler.interval_s)
     finally:
         stopping.cancel()

@@ -100,6 +100,7 @@ class Post:
         is_worker = self.role.kind is Kind.WORKER
         watch = self.watch
         own_mb = watch.own_memory_mb() if watch and is_exact else None
+        overdue_s = watch.redis_overdue_s(now) if watch else None
         return {
             "name": self.role.name,
             "role": str(self.role.kind),
@@ -112,5 +113,6 @@ class Post:
             "cpu_percent": round(watch.cpu_percent, 1) if watch else None,
             "in_flight": watch.in_flight if watch and is_worker else None,
             "done": watch.done if watch and is_worker else None,
+            "redis_overdue_s": round(overdue_s, 1) if overdue_s is not None else None,
             "last_exit": self.last_exit,
         }

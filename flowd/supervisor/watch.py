@@ -46,6 +46,11 @@ class Watch:
     def inside(self) -> str | None:
         return self._vitals.inside
 
+    def redis_overdue_s(self, now: float) -> float | None:
+        """For how long it should have had an answer from Redis; None when it expects none."""
+        due = self._vitals.answer_due
+        return max(0.0, now - due / 1e9) if due else None
+
     def look(self, now: float, every_s: float) -> None:
         """Take note of the beat and of the use; called about `every_s`. `now` is monotonic."""
         passed_s, self._looked_at = now - self._looked_at, now

@@ -73,6 +73,7 @@ def test_json_holds_the_same(run_flowd: Run) -> None:
         "cpu_percent",
         "in_flight",
         "done",
+        "redis_overdue_s",
         "last_exit",
     }
 

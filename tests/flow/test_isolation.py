@@ -184,7 +184,9 @@ async def test_what_a_handler_raises_means_the_same_as_elsewhere(apart):
 
 
 async def test_a_heartbeat_is_heard_across_processes(apart):
-    async with engine_of(apart) as engine:
+    async with engine_of(apart, workers=1) as engine:
+        # Its process is there from here on, and its start no part of the time.
+        await engine.run(workflow(node("A", handler="greet_apart", name="x")))
         execution_id = await engine.run(
             workflow({**node("A", handler="beat_apart", beats=4, every_s=1.5), "timeout_s": 5.0})
         )

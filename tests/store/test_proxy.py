@@ -98,12 +98,13 @@ def test_bytes_that_trickle_arrive(proxy):
 
 
 def test_a_delay_is_one(proxy):
-    proxy.add("delay", "slow", seconds=0.2)
+    rule = proxy.add("delay", "slow", seconds=0.2)
     through = client(proxy)
     started_at = time.monotonic()
     through.get("quick")
-    assert time.monotonic() - started_at < 0.2
+    assert rule.done == 0
     through.get("slow")
+    assert rule.done == 1
     assert time.monotonic() - started_at > 0.2
 
 

@@ -224,7 +224,7 @@ def _freeze_host(hand: Hand) -> None:
     host = hand.some_host()
     with held(host.lock) as is_mine:
         if is_mine and not host.has_ended:
-            with hand.noted("freeze_host", host.name):
+            with hand.noted("freeze_host", host.name, *host.pids("worker")):
                 host.signal_all(signal.SIGSTOP)
                 time.sleep(hand.chance.uniform(HOST_DOWN_S - 10, HOST_DOWN_S))
                 host.signal_all(signal.SIGCONT)

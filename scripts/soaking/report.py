@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scripts.soaking.ledger import CANCELLED, END, START, Note
-from scripts.soaking.recovery import Recovery, recoveries
+from scripts.soaking.recovery import Recovery, recoveries, silences
 from scripts.soaking.soak import Outcome
 
 _SHOWN_MAX = 40
@@ -26,6 +26,7 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
         "calls": _calls(outcome.ledger, outcome),
         "requests": {"refused": outcome.refused, "unanswered": outcome.unanswered},
         "recovery_s": _recovery_figures(recoveries(outcome.faults, outcome.ledger)),
+        "begun_again_after_s": _silence_figures(silences(outcome.faults, outcome.ledger)),
         "healed_after_s": round(outcome.healed_after_s, 1),
         "violations": outcome.violations,
         "verdict": ("holds", "violated", "void")[outcome.exit_code],
@@ -70,13 +71,26 @@ def _recovery_figures(found: Sequence[Recovery]) -> dict[str, dict[str, float]]:
         if one.is_alone:
             groups[f"{one.kind}, no other fault near"].append(one.seconds)
     return {
-        kind: {
-            "nodes": len(seconds),
-            "p50": round(_percentile(seconds, 50), 3),
-            "p99": round(_percentile(seconds, 99), 3),
-            "max": round(max(seconds), 3),
-        }
+        kind: {"nodes": len(seconds), **_percentiles(seconds)}
         for kind, seconds in sorted(groups.items())
+    }
+
+
+def _silence_figures(found: Sequence[tuple[str, float]]) -> dict[str, dict[str, float]]:
+    groups: defaultdict[str, list[float]] = defaultdict(list)
+    for kind, seconds in found:
+        groups[kind].append(seconds)
+    return {
+        kind: {"faults": len(seconds), **_percentiles(seconds)}
+        for kind, seconds in sorted(groups.items())
+    }
+
+
+def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    return {
+        "p50": round(_percentile(seconds, 50), 3),
+        "p99": round(_percentile(seconds, 99), 3),
+        "max": round(max(seconds), 3),
     }
 
 
@@ -103,13 +117,13 @@ def as_text(outcome: Outcome) -> str:
         f"requests               {outcome.refused} refused, {outcome.unanswered} unanswered",
         f"quiet again after      {outcome.healed_after_s:.1f} s",
         "",
-        "recovery, from the kill to the next start of each node it cut short",
+        "recovery, from the fault to the next start of each node it cut short",
     ]
     for kind, one in told["recovery_s"].items():
-        lines.append(
-            f"  {kind:<40} {one['nodes']:>5} nodes  p50 {one['p50']:.3f} s  "
-            f"p99 {one['p99']:.3f} s  max {one['max']:.3f} s"
-        )
+        lines.append(f"  {kind:<40} {one['nodes']:>5} nodes  {_shown(one)}")
+    lines.append("from the end of a fault of Redis to the next start of any node")
+    for kind, one in told["begun_again_after_s"].items():
+        lines.append(f"  {kind:<40} {one['faults']:>5} times  {_shown(one)}")
     lines += ["", f"violations             {len(outcome.violations)}"]
     lines += [f"  {one}" for one in outcome.violations[:_SHOWN_MAX]]
     if outcome.missing:
@@ -118,3 +132,7 @@ def as_text(outcome: Outcome) -> str:
     if outcome.exit_code:
         lines.append(f"files: {outcome.folder}")
     return "\n".join(lines)
+
+
+def _shown(figures: Mapping[str, float]) -> str:
+    return f"p50 {figures['p50']:.3f} s  p99 {figures['p99']:.3f} s  max {figures['max']:.3f} s"

@@ -9,8 +9,8 @@ import pytest
 from scripts.soaking.__main__ import main
 from scripts.soaking.faults import KINDS, LONG, Fault
 from scripts.soaking.hosts import unpack_other_version
-from scripts.soaking.ledger import END, START, Note
-from scripts.soaking.recovery import recoveries
+from scripts.soaking.ledger import CANCELLED, END, START, Note
+from scripts.soaking.recovery import recoveries, silences
 from scripts.soaking.report import as_text
 from scripts.soaking.shapes import expected_states, expected_status
 from scripts.soaking.soak import Outcome
@@ -63,6 +63,24 @@ def test_a_recovery_is_the_time_until_each_node_that_was_cut_short_starts_again(
     kill = Fault("kill_worker", 3.0, 7, (7,), 3.0)
     found = recoveries([kill, Fault("reload", 9.0, "one", (), 10.0)], ledger)
     assert found == [("kill_worker", 0.5, True), ("kill_worker", 10.0, False)]
+
+
+def test_who_thaws_after_its_work_was_given_away_has_lost_it():
+    def note(phase: str, attempt: int, pid: int, at_s: float) -> Note:
+        return Note(phase, "e", "A", attempt, pid, at_s)
+
+    frozen = Fault("freeze_host", 3.0, "one", (7,), 45.0)
+    first = note(START, 1, 7, 2.0)
+    given_away = [first, note(START, 2, 8, 33.0), note(CANCELLED, 1, 7, 45.1)]
+    assert recoveries([frozen], given_away) == [("freeze_host", 30.0, True)]
+    kept = [first, note(END, 1, 7, 5.0), note(START, 2, 8, 33.0)]
+    assert recoveries([frozen], kept) == []
+
+
+def test_what_begins_after_redis_is_back_is_timed():
+    notes = [Note(START, "e", "A", 1, 7, at_s) for at_s in (1.0, 3.5, 9.0)]
+    faults = [Fault("kill_redis", 2.0, "redis", (), 3.0), Fault("kill_api", 2.0, 1, (), 2.0)]
+    assert silences(faults, notes) == [("kill_redis", 0.5)]
 
 
 def test_what_has_to_become_of_a_shape():

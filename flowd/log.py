@@ -46,6 +46,8 @@ EVENTS: dict[str, str] = {
     "server.orphaned": "the server of a killed supervisor was still there and is ended first",
     "redis.lost": "Redis does not answer or refuses writes; this process waits for it",
     "redis.found": "Redis answers again",
+    "redis.emptied": "Redis has lost what it had: it was emptied, or came back without its past",
+    "group.recreated": "the consumer group was gone; it is there again, and what it had handed out",
     "key.set_aside": "a key that all share was no key of flowd's; it is kept under another name",
     "reads.paused": "Redis is full; this worker ends what it runs and takes no other",
     "reads.resumed": "Redis has room again; this worker takes new nodes",

@@ -182,9 +182,11 @@ async def _fail_poison(store: Store, plans: Plans, entry: Entry, consumer: str, 
     )
 
 
-async def ensure_group(store: Store, plans: Plans) -> None:
+async def ensure_group(store: Store, plans: Plans, *, was_there: bool = False) -> None:
     """Make the stream's group where it is missing; requeue what a destroyed one had handed out."""
     if await store.tasks.ensure_group():
+        if was_there:
+            log.error("group.recreated")
         await recover_orphans(store, plans)
 
 

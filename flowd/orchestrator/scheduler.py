@@ -97,6 +97,8 @@ class Scheduler:
         self._readmit_at_s = 0.0
         self._readmit_cursor = "0"
         self._set_aside_at_s = 0.0
+        self._has_group = False
+        self._entries_added = 0
         self._is_redis_away = False
         self._gone: set[str] = set()
         self._heal_at_s = 0.0
@@ -159,16 +161,25 @@ class Scheduler:
         if now_s < self._heal_at_s:
             return
         self._heal_at_s = now_s + 0.9 * self._interval_s
+        await self._notice_loss()
         try:
             await self._recover_expired(now_s)
+            self._has_group = True
         except MissingGroup:
-            await ensure_group(self._store, self._plans)
+            await ensure_group(self._store, self._plans, was_there=self._has_group)
         await self._recover_gone()
         await finish_continuations(self._store, self._plans)
         await self._readmit(now_s)
         await self._reconcile(now_s)
         await forget_finished(self._store, self._finished_days, now_ms())
         await self._store.metrics.beat()
+
+    async def _notice_loss(self) -> None:
+        """A stream has had ever more entries, as long as it is the same and has all its past."""
+        known, self._entries_added = self._entries_added, await self._store.tasks.entries_added()
+        if self._entries_added < known:
+            log.error("redis.emptied", entries_before=known, entries=self._entries_added)
+            self._reconcile_at_s = self._readmit_at_s = 0.0
 
     async def _recover_expired(self, now_s: float) -> None:
         for consumer in self._leases.expired(await self._store.tasks.leases(), now_s):

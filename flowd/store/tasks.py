@@ -443,6 +443,14 @@ class Tasks:
         parsed = ((entry_id, parse_entry(entry_id, fields)) for entry_id, fields in rows)
         return [(entry_id, entry) for entry_id, entry in parsed if entry is not None]
 
+    async def entries_added(self) -> int:
+        """How many entries the stream has had since it was made; none where there is no stream."""
+        try:
+            flat = await self._client.execute("XINFO", "STREAM", self._stream)
+        except MissingGroup:
+            return 0
+        return int(dict(zip(flat[::2], flat[1::2], strict=True))["entries-added"])
+
     async def last_delivered_id(self) -> str:
         """Entries up to this id were delivered to somebody. Raises MissingGroup."""
         for row in await self._client.execute("XINFO", "GROUPS", self._stream):

@@ -227,7 +227,7 @@ class Shift:
             self._settle_claims(claims, exchange.claimed)
         self._pulse.note_work(len(self._slots), _count_ended(exchange))
         if exchange.is_group_missing:
-            await ensure_group(self._store, self._plans)
+            await ensure_group(self._store, self._plans, was_there=True)
 
     def _take_entries(self, exchange: Exchange, read_max: int) -> None:
         self._is_hungry = len(exchange.entries) == read_max
@@ -392,7 +392,7 @@ class Shift:
         log.error("redis.lost", reason=str(error))
         for pause_s in growing_pauses():
             try:
-                await ensure_group(self._store, self._plans)
+                await ensure_group(self._store, self._plans, was_there=True)
                 self._intake.receive(await self._session.own_entries())
                 log.warning("redis.found")
                 self._make_claims_due()

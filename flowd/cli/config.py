@@ -39,9 +39,13 @@ def _as_started(command: Callable[..., None]) -> Callable[..., None]:
 @_as_started
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well.")
 def check(config: Path | None, quiet: bool, **flags: Any) -> None:
-    """Say whether flowd can start with these settings. Exits 0, or 78 with every problem."""
+    """Say whether flowd can start with these settings, and with the handlers they name.
+
+    Exits 0, or 78 with what is wrong.
+    """
     settings, origins = _load(config, flags)
     _check_exposure(settings)
+    _check_handlers(settings)
     if quiet:
         return
     given = [row for row in _rows(settings, origins) if row[1] != _DEFAULT]
@@ -56,6 +60,12 @@ def _check_exposure(settings: Settings) -> None:
     from flowd.supervisor.listener import address_to_bind, require_tokens
 
     require_tokens(address_to_bind(settings.api), settings.redis.data_dir)
+
+
+def _check_handlers(settings: Settings) -> None:
+    from flowd.workers.trial_import import try_handlers
+
+    try_handlers(settings)
 
 
 @config.command()

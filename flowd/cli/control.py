@@ -44,7 +44,8 @@ def stop(ctx: click.Context, config: Path | None, data_dir: str | None, quick: b
 def reload(ctx: click.Context, config: Path | None, data_dir: str | None) -> None:
     """Read flowd.toml again and replace every process by one with the new settings.
 
-    No request is refused meanwhile. A file with mistakes changes nothing.
+    No request is refused meanwhile. A file with mistakes changes nothing, nor do handlers that
+    cannot be imported.
     """
     answer = ask_running(ctx, config, data_dir, "reload")
     if answer["kept"]:
@@ -88,7 +89,7 @@ def scale(ctx: click.Context, workers: int, config: Path | None, data_dir: str |
 
 def _wait_for_roll(ctx: click.Context, config: Path | None, data_dir: str | None) -> None:
     answer: dict[str, Any] = ask_running(ctx, config, data_dir, "status")
-    while answer["rolling"]:
+    while answer.get("reloading") or answer["rolling"]:
         time.sleep(_POLL_S)
         answer = ask_running(ctx, config, data_dir, "status")
     if answer["roll_failure"]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from flowd.cli.options import (
     settings_of,
 )
 from flowd.config import Settings
-from flowd.workers.trial_import import try_handlers
+from flowd.workers.own_handlers import has_own_handlers
+from flowd.workers.trial_import import import_handlers, try_handlers
 
 if TYPE_CHECKING:
     import socket
@@ -126,10 +127,15 @@ def _reload(
     from flowd.supervisor.reload import keep_fixed
 
     settings, kept = keep_fixed(load_settings(), running)
-    set_up_log(process="supervisor", **asdict(settings.log))
-    if kept:
-        get_logger(__name__).warning("settings.kept", settings=", ".join(kept))
-    return roles.build_lineup(settings, listener, server, kept)
+
+    def set_up() -> None:
+        set_up_log(process="supervisor", **asdict(settings.log))
+        if kept:
+            get_logger(__name__).warning("settings.kept", settings=", ".join(kept))
+
+    lineup = roles.build_lineup(settings, listener, server, kept)
+    trial = partial(import_handlers, settings) if has_own_handlers(settings) else None
+    return replace(lineup, trial=trial, set_up=set_up)
 
 
 def _announcement(

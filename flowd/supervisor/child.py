@@ -52,6 +52,7 @@ class Kind(StrEnum):
     SCHEDULER = "scheduler"
     WORKER = "worker"
     RECOVER = "recover"
+    TRIAL = "trial"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ SERVER_STOP_S: Final = 20.0
 QUICK_STOP_S: Final = 0.6
 # What is below stays for what is above: the server is the last to go.
 _ORDER: Final = (
-    (Kind.API, Kind.WORKER),
+    (Kind.API, Kind.WORKER, Kind.TRIAL),
     (Kind.RECOVER,),
     (Kind.SCHEDULER,),
     (Kind.SERVER,),

@@ -27,3 +27,8 @@ class Lineup:
     tasks_max: int = 0
     # Settings a reload found changed that take a restart.
     kept: Sequence[str] = ()
+    # Called in a child of its own before a reload takes this lineup up; raises a FlowdError where
+    # nobody can work with it. None where nothing is to be tried.
+    trial: Callable[[], None] | None = None
+    # What changes in the supervisor itself, once it is taken up.
+    set_up: Callable[[], None] = field(default=lambda: None)

@@ -42,6 +42,8 @@ class Post:
     hung_s: float | None = None
     # The entry whose handler it never came back from, where that is known.
     culprit: str | None = None
+    # It came while flowd ran: where it cannot start, flowd goes on without it.
+    is_hired: bool = False
     # The post goes with its child: nobody takes the place.
     is_leaving: bool = False
     restarts: int = 0
@@ -80,6 +82,10 @@ class Post:
     def rest(self) -> None:
         """Empty, and to stay so."""
         self.child, self.watch, self.state, self.due_at = None, None, State.STOPPED, None
+
+    def forgive(self) -> None:
+        """It was given up, and may try again as if for the first time."""
+        self.history, self.state = History(), State.STOPPED
 
     def mourn(self, now: float, jitter: float) -> float | None:
         """The child died unasked: the seconds until the next start, None when there is none."""

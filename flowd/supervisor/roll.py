@@ -31,7 +31,7 @@ class Roll:
         self._waiting: deque[_Change] = deque()
         self._change: _Change | None = None
         self._successor: Post | None = None
-        # Why the last roll was broken off; None when it was not.
+        # Why the last roll was broken off, or not even begun; None when it was not.
         self.failure: str | None = None
 
     @property
@@ -91,6 +91,8 @@ class Roll:
                 continue
             if change.post.child is None:
                 change.post.role = change.role
+                if change.post.state is State.FATAL:
+                    change.post.forgive()
                 continue
             log.info("roll.began", child=change.role.name, reason=change.reason)
             self._change = change

@@ -35,20 +35,20 @@ from flowd.supervisor.post import Post, State
 from flowd.supervisor.roll import Roll
 from flowd.supervisor.signal_queue import SignalQueue
 from flowd.supervisor.stacks import DUMP_S
+from flowd.supervisor.staffing import ROLLING_KINDS, WORKERS_MAX, Staffing
+from flowd.supervisor.trial import Trial
 from flowd.supervisor.watch import LOOK_EVERY_S
 
 log = get_logger(__name__)
 
 RECOVER_LIMIT_S = 10.0
 RECOVERIES_AT_ONCE = 4
-WORKERS_MAX = 512
 # How often a server is asked whether it is ready.
 READY_POLL_S = 0.01
 # A worker that could not be replaced by a fresh one is left alone for this long.
 RECYCLE_RETRY_S = 30.0
 # While it stops, systemd is told again and again that it takes this much longer.
 EXTENSION_S = 15.0
-_ROLLING_KINDS = (Kind.API, Kind.SCHEDULER, Kind.WORKER)
 
 
 class Supervisor:
@@ -75,13 +75,12 @@ class Supervisor:
         describe: Callable[[], dict[str, Any]] = dict,
         reload: Callable[[], Lineup] | None = None,
     ) -> None:
-        self._lineup = lineup
         self._recover = recover
         self._prepare = prepare
         self._close_listener = close_listener
         self._announce = announce
         self._describe = describe
-        self._reload_lineup = reload or (lambda: self._lineup)
+        self._reload_lineup = reload or (lambda: lineup)
         self._notifier = Notifier.from_environ()
         self._started_at = self._look_at = time.monotonic()
         self._recycle_at = 0.0
@@ -100,6 +99,8 @@ class Supervisor:
             on_end=self._bury,
         )
         self._roll = Roll(self._crew)
+        self._staffing = Staffing(lineup, self._crew, self._roll)
+        self._trial = Trial(self._crew, take_up=self._take_up, refuse=self._refuse)
         self._ending = Ending(self._crew)
         self._control = ControlServer(data_dir, self._selector, self._answer)
 
@@ -170,11 +171,11 @@ class Supervisor:
         for post in list(self._crew.posts):
             if post.is_due(now):
                 self._act(post)
-        self._open()
+        self._start_waiting()
         if self._ending.has_begun:
             self._ending.go_on(now)
         elif self._is_open:
-            self._roll.go_on(kill_at=now + self._lineup.grace_s)
+            self._roll.go_on(kill_at=now + self._staffing.lineup.grace_s)
             self._report_readiness(now)
 
     def _act(self, post: Post) -> None:
@@ -188,13 +189,14 @@ class Supervisor:
             post.due_at = None
             post.child.send(signal.SIGKILL)
 
-    def _open(self) -> None:
-        """Start what needs the server, the first time the server is ready."""
-        if self._is_open or self._ending.has_begun:
+    def _start_waiting(self) -> None:
+        """Start who has not been started yet, once the server has been ready."""
+        if self._ending.has_begun:
             return
         if all(post.state is State.RUNNING for post in self._crew.of(Kind.SERVER)):
             self._is_open = True
-            for post in list(self._crew.posts):
+        if self._is_open:
+            for post in self._crew.posts:
                 if post.state is State.STOPPED:
                     self._crew.start(post)
 
@@ -223,7 +225,7 @@ class Supervisor:
         self._look_at = now + every_s
         self._crew.look(now, every_s)
         for post in self._crew.posts:
-            if post.is_hung(self._lineup.hung_after_s):
+            if post.is_hung(self._staffing.lineup.hung_after_s):
                 self._give_up_hung(post, now)
         if not any(post.child and post.hung_s for post in self._crew.posts):
             self._notifier.watchdog()
@@ -235,8 +237,8 @@ class Supervisor:
 
     def _look_every_s(self) -> float:
         pauses_s = [LOOK_EVERY_S]
-        if self._lineup.hung_after_s:
-            pauses_s.append(self._lineup.hung_after_s / 4)
+        if self._staffing.lineup.hung_after_s:
+            pauses_s.append(self._staffing.lineup.hung_after_s / 4)
         if self._notifier.watchdog_every_s:
             pauses_s.append(self._notifier.watchdog_every_s)
         return min(pauses_s)
@@ -267,7 +269,7 @@ class Supervisor:
                 return
 
     def _reason_to_recycle(self, post: Post) -> str | None:
-        lineup, watch = self._lineup, post.watch
+        lineup, watch = self._staffing.lineup, post.watch
         if watch is None:
             return None
         if watch.stuck:
@@ -279,7 +281,7 @@ class Supervisor:
         return None
 
     def _summary(self) -> str:
-        posts = self._crew.staying(Kind.SERVER, *_ROLLING_KINDS)
+        posts = self._crew.staying(Kind.SERVER, *ROLLING_KINDS)
         running = sum(post.state is State.RUNNING for post in posts)
         return f"{running} of {len(posts)} processes run"
 
@@ -300,6 +302,9 @@ class Supervisor:
         elif self._ending.has_begun:
             post.rest()
             log.info("child.ended", **facts)
+        elif post.role.kind is Kind.TRIAL:
+            self._crew.remove(post)
+            self._trial.note_end(post)
         elif self._roll.has_lost(post) or post.is_leaving:
             self._crew.remove(post)
             log.info("child.ended", **facts)
@@ -312,9 +317,10 @@ class Supervisor:
             log.warning("child.died", **facts, restart_in_s=round(pause_s, 2))
             return
         tries = post.history.failed_starts
-        self._failure = CrashLoop(post.role.name, tries, post.last_exit or "")
         log.error("child.given_up", **facts, tries=tries)
-        self._stop(time.monotonic())
+        if not post.is_hired:
+            self._failure = CrashLoop(post.role.name, tries, post.last_exit or "")
+            self._stop(time.monotonic())
 
     def _start_recoveries(self) -> None:
         now = time.monotonic()
@@ -344,13 +350,15 @@ class Supervisor:
             self._stacks_due_at = now + DUMP_S
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
             step = 1 if number is signal.SIGTTIN else -1
-            self._scale(max(1, len(self._worker_names()) + step), now)
+            if not self._ending.has_begun:
+                self._staffing.scale(max(1, len(self._staffing.worker_names()) + step))
         else:
             self._obey_stop(number, now)
 
     def _obey_stop(self, number: signal.Signals, now: float) -> None:
         if not self._ending.has_begun:
-            log.info("supervisor.stopping", signal=number.name, grace_s=self._lineup.grace_s)
+            grace_s = self._staffing.lineup.grace_s
+            log.info("supervisor.stopping", signal=number.name, grace_s=grace_s)
             self._stop(now)
             if number is not signal.SIGQUIT:
                 return
@@ -363,64 +371,35 @@ class Supervisor:
             # Said in the log; whoever sent the signal does not listen.
             return
 
-    def _reload(self) -> None:
-        """Take up new settings. Raises FlowdError, and changes nothing, when they are no good."""
+    def _reload(self) -> Lineup:
+        """Take up new settings, at once or after their trial.
+
+        Raises FlowdError, and changes nothing, when they are no good.
+        """
         if self._ending.has_begun:
-            return
+            return self._staffing.lineup
         self._notifier.reloading()
+        if self._roll.is_over():
+            self._roll.failure = None
         try:
-            self._lineup = self._reload_lineup()
+            lineup = self._reload_lineup()
         except FlowdError as error:
-            log.error("settings.refused", problems=str(error))
-            self._notifier.ready(self._summary())
+            self._refuse(str(error))
             raise
+        if lineup.trial:
+            self._trial.begin(lineup, time.monotonic())
+        else:
+            self._take_up(lineup)
+        return lineup
+
+    def _take_up(self, lineup: Lineup) -> None:
         self._is_reloading = True
-        roles = {role.name: role for role in self._lineup.roles}
-        kill_at = time.monotonic() + self._lineup.grace_s
-        posts = self._crew.staying(*_ROLLING_KINDS)
-        for post in posts:
-            if post.role.name in roles:
-                self._roll.add(post, roles[post.role.name], "reload")
-            else:
-                self._crew.dismiss(post, kill_at)
-        names = {post.role.name for post in posts}
-        for role in self._lineup.roles:
-            if role.kind in _ROLLING_KINDS and role.name not in names:
-                self._hire(role)
+        self._staffing.take_up(lineup)
 
-    def _restart(self, name: str | None) -> None:
-        """Roll one child, or all, over to a fresh process with the settings there are."""
-        posts = self._crew.staying(*_ROLLING_KINDS)
-        chosen = [post for post in posts if name in (None, post.role.name)]
-        if not chosen:
-            names = ", ".join(post.role.name for post in posts)
-            raise ValueError(f"no process {name!r} can be restarted; there are {names}")
-        for post in chosen:
-            self._roll.add(post, post.role, "restart")
-
-    def _scale(self, count: int, now: float) -> None:
-        """Have `count` workers: the highest numbers go, the lowest free ones come."""
-        if self._ending.has_begun:
-            return
-        names = self._worker_names()
-        leaving = set(names[count:])
-        for post in self._crew.staying(Kind.WORKER):
-            if post.role.name in leaving:
-                self._crew.dismiss(post, now + self._lineup.grace_s)
-        free = (f"worker-{number}" for number in range(1, WORKERS_MAX + 1))
-        for _ in range(count - len(names)):
-            self._hire(self._lineup.worker(next(name for name in free if name not in names)))
-        log.info("supervisor.scaled", workers=count)
-
-    def _worker_names(self) -> list[str]:
-        """Each once, also while a successor stands beside the one it follows."""
-        names = {post.role.name for post in self._crew.staying(Kind.WORKER)}
-        return sorted(names, key=lambda name: (len(name), name))
-
-    def _hire(self, role: Role) -> None:
-        post = self._crew.add(role)
-        if self._is_open:
-            self._crew.start(post)
+    def _refuse(self, problems: str) -> None:
+        log.error("settings.refused", problems=problems)
+        self._roll.failure = problems
+        self._notifier.ready(self._summary())
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """One request on the control socket. Raises ValueError with what is wrong with it."""
@@ -432,25 +411,24 @@ class Supervisor:
             # Unlike a second signal, a second request is no sign of impatience.
             if request.get("quick") or not self._ending.has_begun:
                 self._obey_stop(signal.SIGQUIT if request.get("quick") else signal.SIGTERM, now)
-            return {"ok": True, "grace_s": self._lineup.grace_s}
+            return {"ok": True, "grace_s": self._staffing.lineup.grace_s}
         if self._ending.has_begun:
             raise ValueError("flowd is stopping")
         if command == "reload":
-            self._ask_to_reload()
-            return {"ok": True, "kept": list(self._lineup.kept)}
+            return {"ok": True, "kept": list(self._asked_lineup().kept)}
         if command == "restart":
-            self._restart(request.get("name"))
+            self._staffing.restart(request.get("name"))
         elif command == "scale":
-            self._scale(_worker_count(request.get("workers")), now)
+            self._staffing.scale(_worker_count(request.get("workers")))
         else:
             raise ValueError(
                 f"unknown command {command!r}; there are status, stop, reload, restart and scale"
             )
         return {"ok": True}
 
-    def _ask_to_reload(self) -> None:
+    def _asked_lineup(self) -> Lineup:
         try:
-            self._reload()
+            return self._reload()
         except FlowdError as error:
             raise ValueError(str(error)) from error
 
@@ -460,6 +438,7 @@ class Supervisor:
             "state": str(self._state()),
             "uptime_s": round(now - self._started_at, 1),
             **self._describe(),
+            "reloading": self._is_reloading or self._trial.is_under_way,
             "rolling": self._roll.names,
             "roll_failure": self._roll.failure,
             "processes": [post.report(now, is_exact=is_exact) for post in self._crew.posts],
@@ -471,7 +450,7 @@ class Supervisor:
         return State.RUNNING if self._is_announced else State.STARTING
 
     def _stop(self, now: float) -> None:
-        self._ending.begin(now, self._lineup.grace_s)
+        self._ending.begin(now, self._staffing.lineup.grace_s)
         self._notifier.stopping()
         # New connections are refused from here on rather than left without an answer.
         self._close_listener()

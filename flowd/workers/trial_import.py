@@ -50,12 +50,17 @@ def _await_answer(answer: Connection) -> str:
         return "a module of [handlers] ended the process that imported it"
 
 
-def _try(settings: Settings, answer: Connection) -> None:
+def import_handlers(settings: Settings) -> None:
+    """Everything that can be wrong with them is found. Raises BadHandlers."""
     from flowd.workers.config_checks import config_checks
 
+    config_checks(open_registry(settings), settings)
+
+
+def _try(settings: Settings, answer: Connection) -> None:
     problem = ""
     try:
-        config_checks(open_registry(settings), settings)
+        import_handlers(settings)
     except BadHandlers as error:
         problem = str(error)
     answer.send(problem)

@@ -89,6 +89,43 @@ def test_a_module_that_cannot_be_imported_stops_the_start(
     assert "No module named 'no_such_library'" in flowd.stderr
 
 
+def test_a_reload_with_a_module_that_cannot_be_imported_changes_nothing(
+    run_flowd: Run, tmp_path: Path
+) -> None:
+    module = tmp_path / "my_handlers.py"
+    good = 'from flowd.handlers import handler\n@handler("mine")\ndef mine(config): return {}\n'
+    module.write_text(good)
+    settings = CONFIG + '[handlers]\nmodules = ["my_handlers"]\n'
+    (tmp_path / "flowd.toml").write_text(settings)
+    flowd = run_flowd("start", "--workers", "1")
+    before = [one["pid"] for one in flowd.wait_until_running()["processes"]]
+    (tmp_path / "flowd.toml").write_text(settings.replace("[api]", "[api]\nprocesses = 2"))
+    module.write_text(good + "import no_such_library\n")
+
+    for command, code in (("config check", 78), ("reload", 1)):
+        ended = subprocess.run(
+            [sys.executable, "-m", "flowd.cli.main", *command.split()],
+            cwd=tmp_path,
+            env=flowd.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ended.returncode == code
+        assert "the module 'my_handlers' of [handlers] modules cannot be imported" in ended.stderr
+        assert "No module named 'no_such_library'" in ended.stderr
+
+    assert [one["pid"] for one in flowd.wait_until_running()["processes"]] == before
+    assert flowd.wait_for_execution(flowd.submit_and_trigger(node("A", handler="mine"))) == (
+        "COMPLETED"
+    )
+    module.write_text(good)
+    run(tmp_path, "flowd.cli.main", "reload", "--data-dir", str(flowd.data_dir))
+    after = [one["pid"] for one in flowd.wait_until_running()["processes"]]
+    assert len(after) == len(before) + 1
+    assert not set(after[1:]) & set(before[1:])
+
+
 def test_new_writes_over_nothing(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text("mine")
     command = [sys.executable, "-m", "flowd.cli.main", "new"]

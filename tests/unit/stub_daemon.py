@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -162,11 +163,16 @@ def record_recovery(
         file.write(json.dumps([pid, cause, is_blamed]) + "\n")
 
 
+def newcomer(folder: Path) -> str:
+    """How one behaves that is hired by `scale`."""
+    return "break_down" if (folder / "newcomers_break_down").exists() else "serve"
+
+
 def build_lineup(folder: Path, roles: Sequence[str]) -> Lineup:
     return Lineup(
         [build_role(folder, text) for text in roles],
         grace_s=float(os.environ.get("STUB_GRACE_S", str(GRACE_S))),
-        worker=lambda name: build_role(folder, f"{name}:worker:serve"),
+        worker=lambda name: build_role(folder, f"{name}:worker:{newcomer(folder)}"),
         hung_after_s=float(os.environ.get("STUB_HUNG_AFTER_S", "0")),
         tasks_max=int(os.environ.get("STUB_TASKS_MAX", "0")),
         memory_max_mb=int(os.environ.get("STUB_MEMORY_MAX_MB", "0")),
@@ -178,7 +184,21 @@ def reload(folder: Path) -> Lineup:
     roles = (folder / "roles").read_text().split()
     if not roles:
         raise InvalidSettings([Problem("roles", "bad_value", "nothing would run")])
-    return build_lineup(folder, roles)
+    lineup = build_lineup(folder, roles)
+    trial = TRIALS.get((folder / "trial").read_text()) if (folder / "trial").exists() else None
+    return replace(lineup, trial=trial, set_up=(folder / "set_up").touch)
+
+
+def refuse() -> None:
+    raise InvalidSettings([Problem("handlers", "bad_value", "no such module")])
+
+
+TRIALS = {
+    "refuse": refuse,
+    "leave": lambda: os._exit(0),
+    "pass": lambda: None,
+    "hang": signal.pause,
+}
 
 
 def main() -> None:

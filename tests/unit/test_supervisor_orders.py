@@ -96,6 +96,96 @@ def test_settings_nobody_can_run_with_change_nothing(boot: Boot) -> None:
     assert pids(daemon.wait_until_running()) == before
 
 
+def reload_with(daemon: Daemon, trial: str) -> dict[str, Any]:
+    """The status at the end of a reload that has to pass this trial."""
+    set_roles(daemon, *ALL, "worker-3:worker:beat")
+    (daemon.folder / "trial").write_text(trial)
+    assert ask(daemon.data_dir, "reload") == {"ok": True, "kept": []}
+    status: dict[str, Any] = daemon.wait_for_status(
+        lambda status: is_settled(status) and not status["reloading"], "the end of the reload"
+    )
+    return status
+
+
+@pytest.mark.parametrize(
+    ("trial", "problem"),
+    [
+        ("refuse", "handlers: no such module"),
+        ("leave", "the process that tried your handlers ended with exit code 0"),
+    ],
+)
+def test_a_reload_whose_trial_fails_changes_nothing(boot: Boot, trial: str, problem: str) -> None:
+    """A module that could not be imported ended the daemon where the reload also added a worker."""
+    daemon = boot(*ALL)
+    before = pids(daemon.wait_until_running())
+
+    status = reload_with(daemon, trial)
+
+    assert pids(status) == before
+    assert status["roll_failure"] == problem
+    assert [line["problems"] for line in daemon.events("settings.refused")] == [problem]
+    assert not (daemon.folder / "set_up").exists()
+    # The next one goes through.
+    status = reload_with(daemon, "pass")
+    assert status["roll_failure"] is None
+    assert list(pids(status)) == [*before, "worker-3"]
+    assert not set(before.values()) & set(pids(status).values())
+    assert (daemon.folder / "set_up").exists()
+
+
+def test_the_loop_goes_on_during_a_trial_and_a_newer_reload_ends_it(boot: Boot) -> None:
+    daemon = boot(*ALL)
+    before = pids(daemon.wait_until_running())
+    set_roles(daemon, *ALL)
+    (daemon.folder / "trial").write_text("hang")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for_post("trial", lambda one: one["state"] == "STARTING")
+
+    pid = daemon.kill("worker-1")
+    daemon.wait_for_post("worker-1", lambda one: one["pid"] not in (None, pid))
+    status = reload_with(daemon, "pass")
+
+    assert not set(before.values()) & set(pids(status).values())
+    assert daemon.events("settings.refused") == []
+
+
+def test_a_stop_during_a_trial_waits_for_nobody(boot: Boot) -> None:
+    daemon = boot(*ALL)
+    daemon.wait_until_running()
+    set_roles(daemon, *ALL)
+    (daemon.folder / "trial").write_text("hang")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for_post("trial", lambda one: one["state"] == "STARTING")
+
+    daemon.signal(signal.SIGTERM)
+
+    assert daemon.wait_for_end() == 0
+    assert daemon.survivors() == []
+    assert daemon.events("child.killed") == []
+
+
+def test_a_newcomer_that_never_becomes_ready_is_given_up_and_flowd_goes_on(boot: Boot) -> None:
+    """It ended the daemon, and everybody's work with it."""
+    daemon = boot("api-1:api:beat", "worker-1:worker:beat")
+    before = pids(daemon.wait_until_running())
+    (daemon.folder / "newcomers_break_down").touch()
+
+    ask(daemon.data_dir, "scale", workers=2)
+
+    given_up = daemon.wait_for_post("worker-2", lambda one: one["state"] == "FATAL")
+    assert (given_up["pid"], given_up["last_exit"]) == (None, "ended with exit code 1")
+    assert len(daemon.events("role.failed")) == 3
+    status = daemon.status()
+    assert status is not None
+    assert {**pids(status), "worker-2": 0} == {**before, "worker-2": 0}
+    # It is taken away, or tried again when somebody says so.
+    ask(daemon.data_dir, "restart", name="worker-2")
+    wait_until(lambda: len(daemon.events("role.failed")) == 6, "three more tries")
+    daemon.wait_for_post("worker-2", lambda one: one["state"] == "FATAL")
+    ask(daemon.data_dir, "scale", workers=1)
+    assert pids(daemon.wait_until_running()) == before
+
+
 def test_a_successor_that_does_not_start_leaves_the_old_child_at_work(boot: Boot) -> None:
     daemon = boot(*ALL)
     before = pids(daemon.wait_until_running())

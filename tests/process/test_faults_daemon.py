@@ -15,6 +15,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.daemon import is_all_running, wait_until
@@ -149,6 +150,7 @@ def test_p07_a_frozen_supervisor_no_longer_feeds_the_watchdog(
             pass
 
         flowd.signal(signal.SIGSTOP)
+        wait_until(lambda: flowd.supervisor.status() == psutil.STATUS_STOPPED, "it to stop")
         assert not is_fed(systemd, 1.5)
         # The workers know nothing of it.
         flowd.process.send_signal(signal.SIGCONT)

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -20,6 +20,8 @@ from flowd.supervisor.control import ControlUnavailable, ask
 T = TypeVar("T")
 
 PATIENCE_S = 60.0
+# Its pidfd, its ready pipe and the memory for its stacks.
+DESCRIPTORS_OF_A_CHILD = 3
 
 
 def wait_until(find: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
@@ -39,6 +41,8 @@ class Daemon:
     ) -> None:
         self.folder = folder
         self.data_dir = data_dir
+        # Of the supervisor beside those it has for each child, when all of them ran first.
+        self._descriptors: int | None = None
         with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
             self.process = subprocess.Popen(
                 arguments,
@@ -79,7 +83,38 @@ class Daemon:
 
     def wait_until_running(self) -> dict[str, Any]:
         status: dict[str, Any] = self.wait_for_status(is_all_running, "every child to be ready")
+        if self._descriptors is None:
+            self._descriptors = self._count_descriptors()
         return status
+
+    @property
+    def supervisor(self) -> psutil.Process:
+        return psutil.Process(self.process.pid)
+
+    def _count_descriptors(self) -> int:
+        children = self.supervisor.children()
+        return self.supervisor.num_fds() - DESCRIPTORS_OF_A_CHILD * len(children)
+
+    def check_descriptors(self) -> None:
+        """The supervisor holds none for a child that has died. Once it was seen to run."""
+        if (known := self._descriptors) is not None:
+            wait_until(
+                lambda: self._count_descriptors() <= known,
+                "the descriptors of the dead to be closed",
+            )
+
+    def check_leftovers(self) -> None:
+        """However it ends, no process of the session outlives it, and it has leaked nothing."""
+        if self.process.poll() is None:
+            status = self.status()
+            # A role beside the daemon has no supervisor, and one that stands still does not answer.
+            if status is None or status["pid"] != self.process.pid:
+                self.process.kill()
+            else:
+                self.check_descriptors()
+                self.signal(signal.SIGQUIT)
+            self.wait_for_end()
+        wait_until(lambda: not self.survivors(), "every process of the session to be gone", 2)
 
     def post(self, name: str) -> dict[str, Any]:
         """What the status says of one process."""
@@ -125,6 +160,20 @@ class Daemon:
         """The log lines of this event so far."""
         lines = [json.loads(line) for line in self.stderr.splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == event]
+
+
+@contextlib.contextmanager
+def ended_with(test: str, running: Sequence[Daemon]) -> Iterator[None]:
+    """Every daemon ends with the test; after a fault of processes (`test_p08_...`) none is left."""
+    try:
+        yield
+        if test.startswith("test_p"):
+            for daemon in running:
+                daemon.check_leftovers()
+    finally:
+        for daemon in running:
+            with daemon:
+                pass
 
 
 def is_all_running(status: dict[str, Any]) -> bool:

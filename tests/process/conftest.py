@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon import ended_with
 from tests.process.faulty import FaultyFlowd
 from tests.process.flowd_process import Flowd
 
 
 @pytest.fixture
-def run_flowd(tmp_path: Path) -> Iterator[Callable[..., Flowd]]:
+def run_flowd(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Flowd]]:
     """`run_flowd("start", "--workers", "1", REDIS_PORT="0")`: ended with the test, if not by it."""
     running: list[Flowd] = []
 
@@ -21,14 +22,14 @@ def run_flowd(tmp_path: Path) -> Iterator[Callable[..., Flowd]]:
         running.append(flowd)
         return flowd
 
-    yield run
-    for flowd in running:
-        with flowd:
-            pass
+    with ended_with(request.node.name, running):
+        yield run
 
 
 @pytest.fixture
-def run_faulty(tmp_path: Path) -> Iterator[Callable[..., FaultyFlowd]]:
+def run_faulty(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., FaultyFlowd]]:
     """As `run_flowd`, with the handlers of `fault_handlers`."""
     running: list[FaultyFlowd] = []
 
@@ -37,7 +38,5 @@ def run_faulty(tmp_path: Path) -> Iterator[Callable[..., FaultyFlowd]]:
         running.append(flowd)
         return flowd
 
-    yield run
-    for flowd in running:
-        with flowd:
-            pass
+    with ended_with(request.node.name, running):
+        yield run

@@ -7,8 +7,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tests.daemon import is_all_running, wait_until
 from tests.process.flowd_process import ENDED, Flowd
 
@@ -22,17 +20,6 @@ class FaultyFlowd(Flowd):
 
     def __init__(self, folder: Path, arguments: Any, **environ: str) -> None:
         super().__init__(folder, arguments, PYTHONPATH=str(ROOT), **environ)
-        self._descriptors: int | None = None
-
-    def wait_until_running(self) -> dict[str, Any]:
-        status = super().wait_until_running()
-        if self._descriptors is None:
-            self._descriptors = self.supervisor.num_fds()
-        return status
-
-    @property
-    def supervisor(self) -> psutil.Process:
-        return psutil.Process(self.process.pid)
 
     def calls(self, node_id: str | None = None) -> list[dict[str, Any]]:
         """The handler calls so far, in order."""
@@ -73,10 +60,7 @@ class FaultyFlowd(Flowd):
                 assert status not in ENDED, f"{execution_id} is {status} and active"
         known = len(self.wait_until_running()["processes"])
         wait_until(lambda: len(self.supervisor.children()) == known, "strays to be gone")
-        wait_until(
-            lambda: self.supervisor.num_fds() <= (self._descriptors or 0),
-            "the descriptors of the dead to be closed",
-        )
+        self.check_descriptors()
         self.signal(signal.SIGTERM)
         assert self.wait_for_end() == 0
         assert self.survivors() == []

@@ -195,9 +195,9 @@ def test_logs_shows_one_process_or_all_and_follows(run_flowd: Run, tmp_path: Pat
         lines[299],
     ]
 
-    follower = run_flowd("logs", "-f", "-n", "0", "worker-1")
+    follower = run_flowd("logs", "-f", "-n", "1", "worker-1")
+    wait_until(lambda: '"e299"' in follower.stdout, "the last line")
     # What it shows from then on is new: the file, and the file that takes its name.
-    time.sleep(1)
     with log.open("a") as file:
         file.write(json.dumps({"event": "new", "process": "worker-1"}) + "\n")
     wait_until(lambda: '"new"' in follower.stdout, "the new line")

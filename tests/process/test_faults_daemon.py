@@ -298,7 +298,7 @@ def host(tmp_path: Path, name: str) -> Iterator[FaultyFlowd]:
 @pytest.mark.usefixtures("shared_server")
 def test_p16_two_hosts_share_the_work_and_freezing_one_harms_nothing(tmp_path: Path) -> None:
     with host(tmp_path, "one") as one, host(tmp_path, "two") as two:
-        many = [node(f"N{number}", handler="sleep", seconds=0.05) for number in range(400)]
+        many = [node(f"N{number}", handler="sleep", seconds=0.1) for number in range(400)]
         execution_id = one.submit_and_trigger(*many)
         assert two.wait_for_execution(execution_id) == "COMPLETED"
         calls = [call["node"] for flowd in (one, two) for call in flowd.calls()]
@@ -326,6 +326,7 @@ def test_p16_two_hosts_share_the_work_and_freezing_one_harms_nothing(tmp_path: P
         assert sorted(results) == [1] * (20 - mine) + [2] * mine
         assert one.wait_for_execution(one.submit_and_trigger(*many)) == "COMPLETED"
         for flowd in (one, two):
+            flowd.check_descriptors()
             flowd.signal(signal.SIGTERM)
             assert flowd.wait_for_end() == 0
             assert flowd.survivors() == []

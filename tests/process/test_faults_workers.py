@@ -173,7 +173,7 @@ def test_p09_a_node_that_kills_its_workers_takes_no_other_along(run_faulty: Run)
 def test_p10_a_handler_that_blocks_its_worker_is_ended_and_the_others_are_innocent(
     run_faulty: Run, handler: str
 ) -> None:
-    flowd = run_faulty("start", "--workers", "1", FLOWD_SUPERVISOR__HUNG_AFTER_S="0.8")
+    flowd = run_faulty("start", "--workers", "1", FLOWD_SUPERVISOR__HUNG_AFTER_S="1.5")
     flowd.wait_until_running()
     good = [node(f"good{number}", handler="sleep", seconds=0.3) for number in range(4)]
 

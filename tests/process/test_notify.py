@@ -151,7 +151,7 @@ def test_a_stopped_supervisor_is_silent_and_its_workers_go_on(systemd: FakeSyste
 def test_a_hung_child_silences_the_watchdog_until_it_is_replaced(
     systemd: FakeSystemd, tmp_path: Path
 ) -> None:
-    (tmp_path / "flowd.toml").write_text(CONFIG + "[supervisor]\nhung_after_s = 1\n")
+    (tmp_path / "flowd.toml").write_text(CONFIG + "[supervisor]\nhung_after_s = 1.5\n")
     flowd = systemd.start()
     flowd.wait_until_running()
     mark = systemd.now()

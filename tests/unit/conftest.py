@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon
+from tests.daemon import Daemon, ended_with
 
 
 @pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+def boot(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Daemon]]:
     """`boot("worker-1:worker:serve", grace_s=1)`: ended with the test, if not by it."""
     started: list[Daemon] = []
 
@@ -25,7 +25,5 @@ def boot(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
         started.append(daemon)
         return daemon
 
-    yield boot
-    for daemon in started:
-        with daemon:
-            pass
+    with ended_with(request.node.name, started):
+        yield boot

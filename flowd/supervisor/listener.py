@@ -103,7 +103,10 @@ def _resolve(api: ApiSettings) -> tuple[int, int, int, str, Any]:
             api.host, api.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        message = f"{api.host!r} is no address of this machine: {error.strerror}"
+        message = (
+            f"{api.host!r} is no address of this machine: {error.strerror}; take 127.0.0.1, or "
+            "0.0.0.0 to listen on every interface"
+        )
         raise InvalidSettings([Problem("api.host", "bad_value", message)]) from error
 
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 BEAT_EVERY_S: Final = 0.5
 
-_BEAT, _IN_FLIGHT, _DONE, _STUCK, _INSIDE_MS, _INSIDE_SEQUENCE, _ANSWER_DUE = range(7)
+_BEAT, _IN_FLIGHT, _DONE, _STUCK, _INSIDE_MS, _INSIDE_SEQUENCE, _UNLISTED, _ANSWER_DUE = range(8)
+# The entries that run in threads, a pair of numbers each, up to the end of the page.
+_THREADS = 8
+_THREADS_MAX: Final = (mmap.PAGESIZE // 8 - _THREADS) // 2
 
 
 class Vitals:
@@ -25,6 +28,7 @@ class Vitals:
 
     def __init__(self) -> None:
         self._numbers = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
+        self._free_places = list(range(_THREADS, _THREADS + 2 * _THREADS_MAX, 2))
 
     @property
     def last_beat(self) -> int:
@@ -45,10 +49,19 @@ class Vitals:
         return self._numbers[_STUCK]
 
     @property
-    def inside(self) -> str | None:
-        """The entry whose handler the event loop is inside of, None between two steps."""
-        ms = self._numbers[_INSIDE_MS]
-        return f"{ms}-{self._numbers[_INSIDE_SEQUENCE]}" if ms else None
+    def suspects(self) -> tuple[str, ...]:
+        """The entries whose handlers may hold up the event loop; empty where nobody knows.
+
+        The one the loop is inside of; between two steps of it, those in threads: a thread that
+        keeps Python's lock stops everybody. What waits on the loop holds up nobody.
+        """
+        if ms := self._numbers[_INSIDE_MS]:
+            return (f"{ms}-{self._numbers[_INSIDE_SEQUENCE]}",)
+        if self._numbers[_UNLISTED]:
+            return ()
+        places = range(_THREADS, _THREADS + 2 * _THREADS_MAX, 2)
+        pairs = ((self._numbers[place], self._numbers[place + 1]) for place in places)
+        return tuple(f"{ms}-{sequence}" for ms, sequence in pairs if ms)
 
     @property
     def answer_due(self) -> int:
@@ -76,6 +89,25 @@ class Vitals:
 
     def leave(self) -> None:
         self._numbers[_INSIDE_MS] = 0
+
+    def enter_thread(self, entry_id: str) -> int:
+        """Called in the thread; the place to leave."""
+        try:
+            place = self._free_places.pop()
+        except IndexError:
+            self._numbers[_UNLISTED] += 1
+            return 0
+        ms, _, sequence = entry_id.partition("-")
+        self._numbers[place + 1] = int(sequence)
+        self._numbers[place] = int(ms)
+        return place
+
+    def leave_thread(self, place: int) -> None:
+        if place == 0:
+            self._numbers[_UNLISTED] -= 1
+            return
+        self._numbers[place] = 0
+        self._free_places.append(place)
 
 
 class Pulse:
@@ -112,3 +144,10 @@ class Pulse:
 
     def leave(self) -> None:
         self._vitals.leave()
+
+    def enter_thread(self, entry_id: str) -> int:
+        """A thread goes into a handler; the place it gives back by `leave_thread`."""
+        return self._vitals.enter_thread(entry_id)
+
+    def leave_thread(self, place: int) -> None:
+        self._vitals.leave_thread(place)

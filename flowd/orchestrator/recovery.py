@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from collections.abc import Collection
+from typing import Any, Final
 
 import uvloop
 
 from flowd.config import Settings
-from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
+from flowd.errors import CorruptExecution, HandlerFailed, StoreUnavailable, UnknownExecution
 from flowd.log import get_logger
+from flowd.orchestrator.attempts import fail_attempt
 from flowd.orchestrator.executor import (
     ROOTS,
     advance_node,
@@ -22,7 +24,7 @@ from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store, open_store
 from flowd.store.executions import Continuation
-from flowd.store.tasks import DEATHS_MAX, Entry, Garbage
+from flowd.store.tasks import DEATHS_MAX, Entry, Garbage, RetryLater
 
 log = get_logger(__name__)
 
@@ -38,27 +40,28 @@ def release_dead_worker(
     cause: str,
     *,
     is_blamed: bool = True,
-    culprit: str | None = None,
+    suspects: Collection[str] = (),
+    hung_s: float = 0.0,
 ) -> None:
     """Requeue at once what a dead process of this machine was running.
 
     Runs in a short-lived process of its own. `cause` says how it died, for logs and errors;
     `is_blamed` is False when what it ran had no part in that (it was killed while draining), and
-    `culprit` the one entry that had, where that is known: the others are innocent. Gives up
-    silently when Redis does not answer: the scheduler sees the lease expire.
+    `suspects` are the entries that may have had, where that is known: the others are innocent.
+    `hung_s` is how long it had stood still when it was killed for that. Gives up silently when
+    Redis does not answer: the scheduler sees the lease expire.
     """
-    uvloop.run(_release(settings, pid, cause, is_blamed, culprit))
+    facts = {"is_blamed": is_blamed, "suspects": suspects, "hung_s": hung_s}
+    uvloop.run(_release(settings, pid, cause, **facts))
 
 
-async def _release(
-    settings: Settings, pid: int, cause: str, is_blamed: bool, culprit: str | None
-) -> None:
+async def _release(settings: Settings, pid: int, cause: str, **facts: Any) -> None:
     store = open_store(settings)
     deadline_s = time.monotonic() + RELEASE_TIMEOUT_S
     try:
         while True:
             try:
-                await _release_process(store, pid, cause, is_blamed, culprit)
+                await _release_process(store, pid, cause, **facts)
                 return
             except StoreUnavailable:
                 if time.monotonic() > deadline_s:
@@ -68,14 +71,10 @@ async def _release(
         await store.close()
 
 
-async def _release_process(
-    store: Store, pid: int, cause: str, is_blamed: bool, culprit: str | None
-) -> None:
+async def _release_process(store: Store, pid: int, cause: str, **facts: Any) -> None:
     for consumer, owner in await local_owners(store):
         if owner.pid == pid and owner.is_gone():
-            await recover_worker(
-                store, Plans(store), consumer, cause, is_blamed=is_blamed, culprit=culprit
-            )
+            await recover_worker(store, Plans(store), consumer, cause, **facts)
 
 
 async def local_owners(store: Store) -> list[tuple[str, Owner]]:
@@ -99,7 +98,8 @@ async def recover_worker(
     cause: str,
     *,
     is_blamed: bool,
-    culprit: str | None = None,
+    suspects: Collection[str] = (),
+    hung_s: float = 0.0,
 ) -> int:
     """Requeue every entry a consumer holds, then forget the consumer; how many were requeued.
 
@@ -110,7 +110,10 @@ async def recover_worker(
     await store.tasks.revoke_lease(consumer)
     requeued = 0
     for entry_id in await _pending_ids(store, consumer):
-        is_suspect = is_blamed and culprit in (None, entry_id)
+        is_suspect = is_blamed and (not suspects or entry_id in suspects)
+        is_alone = is_suspect and len(suspects) == 1
+        if is_alone and await _fail_overdue(store, plans, entry_id, consumer, cause, hung_s):
+            continue
         requeued += await recover_entry(
             store, plans, entry_id, consumer, cause, is_blamed=is_suspect
         )
@@ -180,6 +183,51 @@ async def _fail_poison(store: Store, plans: Plans, entry: Entry, consumer: str, 
         attempt=entry.attempt,
         cause=cause,
     )
+
+
+async def _fail_overdue(
+    store: Store, plans: Plans, entry_id: str, consumer: str, cause: str, hung_s: float
+) -> bool:
+    """End the attempt that made its worker stand still beyond the node's time-out as timed out.
+
+    The worker could not see that the time was over: its own clock stood still too. False when it
+    was not over, or somebody else has the entry.
+    """
+    entry = await store.tasks.find_entry(entry_id) if hung_s else None
+    if not isinstance(entry, Entry):
+        return False
+    try:
+        plan = await plans.load(entry.execution_id, entry.plan_digest)
+    except (UnknownExecution, CorruptExecution):
+        return False
+    timeout_s = plan.nodes[entry.node_id].timeout_s or store.nodes.default_timeout_s
+    if hung_s < timeout_s:
+        return False
+    text = f"timed out: it took longer than {timeout_s:g} s and let nothing else run; {cause}"
+    ending = fail_attempt(
+        plan,
+        entry,
+        HandlerFailed(text, kinds=frozenset({"timeout"})),
+        record=f"{entry.attempt} {entry.queued_ms} - - {consumer}",
+        text=text,
+        default_policy=store.nodes.default_policy,
+    )
+    if isinstance(ending, RetryLater):
+        event, outcome = "node.retrying", await store.tasks.retry_node(ending)
+    else:
+        event, outcome = "node.failed", await store.tasks.fail_node(ending)
+    if outcome == "failed":
+        await fail_downstream(store, plan, entry.execution_id, entry.node_id)
+    if outcome not in ("retrying", "failed", "finished"):
+        return False
+    log.warning(
+        event,
+        execution_id=entry.execution_id,
+        node_id=entry.node_id,
+        attempt=entry.attempt,
+        error=text,
+    )
+    return True
 
 
 async def ensure_group(store: Store, plans: Plans, *, was_there: bool = False) -> None:

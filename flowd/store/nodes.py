@@ -49,6 +49,7 @@ class Nodes:
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
         one = settings.defaults
+        self.default_timeout_s = one.timeout_s
         self.default_policy = RetryPolicy(
             one.max_attempts, one.delay_s, one.backoff, one.max_delay_s, one.jitter
         )

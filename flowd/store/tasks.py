@@ -264,9 +264,7 @@ class TaskSession:
         return script_call(scripts.FAIL_NODE, self._keys, arguments)
 
     def _retry_call(self, retry: RetryLater) -> Command:
-        entry, record, pause_ms, failures, error = retry
-        arguments: list[Argument] = [self._group, pause_ms, entry.entry_id, entry.execution_id]
-        arguments += [entry.node_id, record, failures, error]
+        arguments = _retry_arguments(self._group, retry)
         return script_call(scripts.RETRY_NODE, (self._stream, keys.RETRIES, keys.BELL), arguments)
 
     def _claim_call(self, claims: Sequence[Claim]) -> Command:
@@ -324,6 +322,12 @@ def _advance_arguments(node: PlannedNode) -> Sequence[Argument]:
     if total > DEPENDENTS_PER_CALL_MAX:
         return ("0", "0", total)
     return (len(opens), len(joins), "0", *opens, *(part for join in joins for part in join))
+
+
+def _retry_arguments(group: str, retry: RetryLater) -> list[Argument]:
+    entry, record, pause_ms, failures, error = retry
+    ids: list[Argument] = [entry.entry_id, entry.execution_id, entry.node_id]
+    return [group, pause_ms, *ids, record, failures, error]
 
 
 def _failure_arguments(group: str, failure: Failure) -> list[Argument]:
@@ -436,6 +440,11 @@ class Tasks:
         rows = await self._client.execute(*command, *([consumer] if consumer else []))
         return [row[0] for row in rows]
 
+    async def find_entry(self, entry_id: str) -> Entry | Garbage | None:
+        """None when it is not in the stream."""
+        rows = await self._client.execute("XRANGE", self._stream, entry_id, entry_id)
+        return parse_entry(entry_id, rows[0][1]) if rows else None
+
     async def stream_page(self, after: str = "") -> list[tuple[str, Entry | Garbage]]:
         """One page of everything outstanding, oldest first."""
         start = f"({after}" if after else "-"
@@ -480,6 +489,15 @@ class Tasks:
             scripts.FAIL_NODE,
             self._keys,
             *_failure_arguments(self._group, failure),
+        )
+        return outcome
+
+    async def retry_node(self, retry: RetryLater) -> str:
+        """End an attempt outside of any worker; the outcome word of retry_node.lua."""
+        outcome: str = await self._client.run(
+            scripts.RETRY_NODE,
+            (self._stream, keys.RETRIES, keys.BELL),
+            *_retry_arguments(self._group, retry),
         )
         return outcome
 

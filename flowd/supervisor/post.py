@@ -40,8 +40,8 @@ class Post:
     due_at: float | None = None
     # How long its event loop had stood still when it was given up.
     hung_s: float | None = None
-    # The entry whose handler it never came back from, where that is known.
-    culprit: str | None = None
+    # The entries whose handlers may have held it up; empty where nobody knows.
+    suspects: tuple[str, ...] = ()
     # It came while flowd ran: where it cannot start, flowd goes on without it.
     is_hired: bool = False
     # The post goes with its child: nobody takes the place.
@@ -56,7 +56,7 @@ class Post:
         self.child, self.state = child, State.STARTING
         self.watch = Watch(child.pid, child.vitals, now)
         self.started_at, self.ready_at = now, None
-        self.hung_s = self.culprit = None
+        self.hung_s, self.suspects = None, ()
         # Once it has shown that it can start, a slow start waits for something else: Redis, mostly.
         limit_s = None if self.history.was_ever_ready else self.role.start_limit_s
         self.due_at = None if limit_s is None else now + limit_s

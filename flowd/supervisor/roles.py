@@ -103,8 +103,13 @@ def run_worker(settings: Settings, name: str, pulse: Pulse) -> None:
 
 
 def release_dead_worker(
-    settings: Settings, pid: int, cause: str, is_blamed: bool, culprit: str | None
+    settings: Settings,
+    pid: int,
+    cause: str,
+    is_blamed: bool,
+    suspects: tuple[str, ...],
+    hung_s: float,
 ) -> None:
     from flowd.orchestrator.recovery import release_dead_worker
 
-    release_dead_worker(settings, pid, cause, is_blamed=is_blamed, culprit=culprit)
+    release_dead_worker(settings, pid, cause, is_blamed=is_blamed, suspects=suspects, hung_s=hung_s)

@@ -55,8 +55,9 @@ class Supervisor:
     """Keeps the lineup running until a signal asks for the end.
 
     `prepare` is called once, after the server was forked and before anything else is: it loads
-    what the children share. `recover(pid, cause, is_blamed)` runs in a short-lived child for each
-    worker that died; one killed for taking too long to stop is not to blame. `close_listener` gives
+    what the children share. `recover(pid, cause, is_blamed, suspects, hung_s)` runs in a
+    short-lived child for each worker that died; one killed for taking too long to stop is not to
+    blame. `close_listener` gives
     up the API's socket: at the stop, and in children that do not serve. `announce` is called once,
     when the API and a worker are ready. `describe` adds to what `flowd status` is told. `reload`
     reads the settings again and makes of them what is to run now; it raises a FlowdError for
@@ -68,7 +69,7 @@ class Supervisor:
         lineup: Lineup,
         *,
         data_dir: Path,
-        recover: Callable[[int, str, bool, str | None], None] = lambda *_: None,
+        recover: Callable[[int, str, bool, tuple[str, ...], float], None] = lambda *_: None,
         prepare: Callable[[], None] = lambda: None,
         close_listener: Callable[[], None] = lambda: None,
         announce: Callable[[], None] = lambda: None,
@@ -248,7 +249,7 @@ class Supervisor:
         assert post.child is not None
         assert post.watch is not None
         post.hung_s = post.watch.silent_s
-        post.culprit = post.watch.inside
+        post.suspects = post.watch.suspects
         kill_at = now + DUMP_S
         post.due_at = kill_at if post.due_at is None else min(post.due_at, kill_at)
         log.error(
@@ -292,7 +293,8 @@ class Supervisor:
         was_asked = post.state is State.STOPPING
         if post.role.kind is Kind.WORKER and post.ready_at is not None and (code or not was_asked):
             cause = f"{post.role.name} (pid {pid}) {post.last_exit}"
-            recover = partial(self._recover, pid, cause, not was_asked, post.culprit)
+            hung_s = post.hung_s or 0.0
+            recover = partial(self._recover, pid, cause, not was_asked, post.suspects, hung_s)
             self._dead_workers.append(recover)
         facts = {"child": post.role.name, "pid": pid, "reason": post.last_exit}
         if post.role.kind is Kind.RECOVER:

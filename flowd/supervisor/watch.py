@@ -43,8 +43,8 @@ class Watch:
         return self._vitals.stuck
 
     @property
-    def inside(self) -> str | None:
-        return self._vitals.inside
+    def suspects(self) -> tuple[str, ...]:
+        return self._vitals.suspects
 
     def redis_overdue_s(self, now: float) -> float | None:
         """For how long it should have had an answer from Redis; None when it expects none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -10,9 +9,9 @@ import orjson
 
 from flowd.dag.graph import Plan, PlannedNode
 from flowd.dag.retrying import RetryPolicy
-from flowd.errors import Fail, FlowdError, NotYet
+from flowd.errors import Fail, FlowdError
 from flowd.log import describe_error
-from flowd.orchestrator.executor import node_failure
+from flowd.orchestrator.attempts import fail_attempt
 from flowd.redaction import REDACTOR
 from flowd.store.executions import now_ms
 from flowd.store.tasks import Completion, Entry, Failure, RetryLater, attempt_record
@@ -61,19 +60,15 @@ def fail_node(
     prepared: PreparedNode, consumer: str, started_ms: int, error: BaseException
 ) -> Ending:
     """What to commit for an attempt that failed: another one later, or the failure of the node."""
-    entry, text = prepared.entry, error_text(error)
-    record = attempt_record(entry, consumer, started_ms, now_ms())
-    if isinstance(error, NotYet):
-        return RetryLater(entry, record, round(1000 * error.after_s), entry.failures, text)
-    policy = prepared.policy.overridden_by(prepared.node.retry)
-    failures = entry.failures + 1
-    if policy.max_attempts > 1:
-        text = f"attempt {failures} of {policy.max_attempts}: {text}"
-    if not policy.wants_another(error, failures):
-        return node_failure(prepared.plan, entry, record=record, error=text)
-    # Chance spreads load here, and keeps no secret.
-    pause_s = policy.pause_s(error, failures, random.random())
-    return RetryLater(entry, record, round(1000 * pause_s), failures, text)
+    record = attempt_record(prepared.entry, consumer, started_ms, now_ms())
+    return fail_attempt(
+        prepared.plan,
+        prepared.entry,
+        error,
+        record=record,
+        text=error_text(error),
+        default_policy=prepared.policy,
+    )
 
 
 def error_text(error: BaseException) -> str:

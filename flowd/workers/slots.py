@@ -132,8 +132,15 @@ class Slots:
         if handler.kind != "thread":
             call = handler.function(config, run.context)
             return await watched(call, self._pulse, run.prepared.entry.entry_id)
-        run.thread = self._threads.submit(handler.function, config, run.context)
+        run.thread = self._threads.submit(self._call_in_thread, run, config)
         return await asyncio.wrap_future(run.thread)
+
+    def _call_in_thread(self, run: _Run, config: dict[str, Any]) -> Any:
+        place = self._pulse.enter_thread(run.prepared.entry.entry_id)
+        try:
+            return run.prepared.handler.function(config, run.context)
+        finally:
+            self._pulse.leave_thread(place)
 
     def _config(self, prepared: PreparedNode, context: HandlerContext) -> dict[str, Any]:
         """What the handler is called with: templates rendered, and secrets filled in."""

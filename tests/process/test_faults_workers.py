@@ -170,6 +170,33 @@ def test_p09_a_node_that_kills_its_workers_takes_no_other_along(run_faulty: Run)
 
 
 @pytest.mark.parametrize("handler", ["block_loop", "hold_gil"])
+def test_p10_a_node_past_its_time_out_fails_by_it_also_where_nothing_else_can_run(
+    run_faulty: Run, handler: str
+) -> None:
+    """Its worker cannot see that the time is over; its neighbours ran again, each with a death."""
+    flowd = run_faulty("start", "--workers", "1", FLOWD_SUPERVISOR__HUNG_AFTER_S="1.5")
+    flowd.wait_until_running()
+    bad = {**node("bad", handler=handler, attempts=9), "timeout_s": 0.5}
+    good = [node(f"good{number}", handler="held") for number in range(4)]
+    execution_id = flowd.submit_and_trigger(bad, *good)
+
+    again = flowd.wait_for_calls(9)[5:]
+    with flowd.redis as redis:
+        entries = [entry for _, entry in redis.xrange("workflow:tasks")]
+
+    assert {(call["node"], call["attempt"]) for call in again} == {(one["id"], 2) for one in good}
+    # Nobody died of them.
+    assert [entry.get("deaths", "0") for entry in entries] == ["0"] * 4
+    flowd.open()
+    assert flowd.wait_for_execution(execution_id) == "FAILED"
+    error = flowd.results(execution_id)["bad"]["error"]
+    assert error.startswith("timed out: it took longer than 0.5 s and let nothing else run; worker")
+    assert len(flowd.calls("bad")) == 1
+    assert len(flowd.events("child.hung")) == 1
+    flowd.check_and_stop()
+
+
+@pytest.mark.parametrize("handler", ["block_loop", "hold_gil"])
 def test_p10_a_handler_that_blocks_its_worker_is_ended_and_the_others_are_innocent(
     run_faulty: Run, handler: str
 ) -> None:

@@ -361,8 +361,8 @@ async def test_only_the_culprit_is_blamed_where_it_is_known(engine, store, plans
     execution, entries = await engine.start_and_take({"a": [], "b": [], "c": []}, worker)
     await worker.claim(*entries)
 
-    culprit = entries[1].entry_id
-    await recover_worker(store, plans, "w1", "hung", is_blamed=True, culprit=culprit)
+    suspects = [entries[1].entry_id]
+    await recover_worker(store, plans, "w1", "hung", is_blamed=True, suspects=suspects)
 
     assert sorted(execution.state().queued) == ["a#2", "b#2 after 1 deaths", "c#2"]
 
@@ -395,3 +395,42 @@ async def test_nothing_a_hand_has_put_there_ends_the_scheduler(engine, store, re
 
 def owner_with(**fields):
     return orjson.dumps({**orjson.loads(Owner.of_this_process().to_json()), **fields})
+
+
+async def hold_up(engine, store, plans, hung_s):
+    """`a` made its worker stand still, beside an innocent `b`; `c` waits for `a`."""
+    worker = engine.worker()
+    execution, entries = await engine.start_and_take({"a": [], "b": [], "c": ["a"]}, worker)
+    await worker.claim(*entries)
+    suspects = [one.entry_id for one in entries if one.node_id == "a"]
+    await recover_worker(
+        store, plans, "w1", "w1 was hung", is_blamed=True, suspects=suspects, hung_s=hung_s
+    )
+    return execution.state()
+
+
+async def test_a_node_that_held_up_its_worker_within_its_time_counts_a_death(engine, store, plans):
+    state = await hold_up(engine, store, plans, store.nodes.default_timeout_s - 1)
+
+    assert sorted(state.queued) == ["a#2 after 1 deaths", "b#2"]
+
+
+async def test_a_node_that_held_up_its_worker_beyond_its_time_has_timed_out(engine, store, plans):
+    """The worker's own clock stood still, so it ran three times and killed three workers."""
+    state = await hold_up(engine, store, plans, store.nodes.default_timeout_s + 1)
+
+    assert state.queued == ["b#2"]
+    assert (state.nodes["a"], state.nodes["c"]) == ("FAILED", "FAILED")
+    assert state.outputs["a"]["error"] == (
+        "timed out: it took longer than 300 s and let nothing else run; w1 was hung"
+    )
+    assert state.dead_letters == []
+
+
+async def test_what_timed_out_so_is_tried_again_where_its_retries_say_so(engine, store, plans):
+    store.nodes.default_policy = replace(store.nodes.default_policy, max_attempts=2, delay_s=60)
+
+    state = await hold_up(engine, store, plans, store.nodes.default_timeout_s + 1)
+
+    assert (state.queued, state.waiting) == (["b#2"], ["a"])
+    assert state.nodes["a"] == "RETRYING"

@@ -158,9 +158,7 @@ def build_role(folder: Path, text: str) -> Role:
     return Role(name, Kind.SERVER, lambda _: act(folder, Pulse()), is_ready, tries_max=1)
 
 
-def record_recovery(
-    folder: Path, pid: int, cause: str, is_blamed: bool, _culprit: str | None
-) -> None:
+def record_recovery(folder: Path, pid: int, cause: str, is_blamed: bool, *_how: Any) -> None:
     with (folder / "recovered").open("a") as file:
         file.write(json.dumps([pid, cause, is_blamed]) + "\n")
 

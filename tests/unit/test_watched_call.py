@@ -12,21 +12,21 @@ from flowd.workers.watched_call import watched
 
 async def test_the_loop_is_inside_during_a_step_and_outside_between_two() -> None:
     vitals = Vitals()
-    seen: list[str | None] = []
+    seen: list[tuple[str, ...]] = []
     gate = asyncio.Event()
 
     async def call() -> int:
-        seen.append(vitals.inside)
+        seen.append(vitals.suspects)
         await gate.wait()
-        seen.append(vitals.inside)
+        seen.append(vitals.suspects)
         return 7
 
     task = asyncio.ensure_future(watched(call(), Pulse(vitals=vitals), "1700000000000-3"))
     await asyncio.sleep(0)
-    assert (seen, vitals.inside) == (["1700000000000-3"], None)
+    assert (seen, vitals.suspects) == ([("1700000000000-3",)], ())
     gate.set()
     assert await task == 7
-    assert (seen[1], vitals.inside) == ("1700000000000-3", None)
+    assert (seen[1], vitals.suspects) == (("1700000000000-3",), ())
 
 
 async def test_what_it_raises_comes_through() -> None:
@@ -38,7 +38,7 @@ async def test_what_it_raises_comes_through() -> None:
 
     with pytest.raises(RuntimeError, match="boom"):
         await watched(call(), Pulse(vitals=vitals), "1-0")
-    assert vitals.inside is None
+    assert vitals.suspects == ()
 
 
 async def test_a_cancellation_reaches_it() -> None:
@@ -58,3 +58,31 @@ async def test_a_cancellation_reaches_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert told
+
+
+def test_threads_are_suspects_while_the_loop_is_inside_of_nothing() -> None:
+    vitals = Vitals()
+    pulse = Pulse(vitals=vitals)
+    first, second = pulse.enter_thread("1-0"), pulse.enter_thread("1700000000000-7")
+    assert set(vitals.suspects) == {"1-0", "1700000000000-7"}
+
+    pulse.enter("5-5")
+    assert vitals.suspects == ("5-5",)
+    pulse.leave()
+    pulse.leave_thread(first)
+    assert vitals.suspects == ("1700000000000-7",)
+    pulse.leave_thread(second)
+    assert vitals.suspects == ()
+
+
+def test_more_threads_than_there_are_places_are_suspects_all() -> None:
+    vitals = Vitals()
+    pulse = Pulse(vitals=vitals)
+
+    places = [pulse.enter_thread(f"{number}-1") for number in range(1, 400)]
+
+    assert vitals.suspects == ()
+    for place in places:
+        pulse.leave_thread(place)
+    pulse.enter_thread("1-1")
+    assert vitals.suspects == ("1-1",)

@@ -1,0 +1,34 @@
+"""What becomes of a node whose attempt failed: another attempt later, or its failure."""
+
+from __future__ import annotations
+
+import random
+
+from flowd.dag.graph import Plan
+from flowd.dag.retrying import RetryPolicy
+from flowd.errors import NotYet
+from flowd.orchestrator.executor import node_failure
+from flowd.store.tasks import Entry, Failure, RetryLater
+
+
+def fail_attempt(
+    plan: Plan,
+    entry: Entry,
+    error: BaseException,
+    *,
+    record: str,
+    text: str,
+    default_policy: RetryPolicy,
+) -> Failure | RetryLater:
+    """What to commit; `text` is the error as users are to read it."""
+    if isinstance(error, NotYet):
+        return RetryLater(entry, record, round(1000 * error.after_s), entry.failures, text)
+    policy = default_policy.overridden_by(plan.nodes[entry.node_id].retry)
+    failures = entry.failures + 1
+    if policy.max_attempts > 1:
+        text = f"attempt {failures} of {policy.max_attempts}: {text}"
+    if not policy.wants_another(error, failures):
+        return node_failure(plan, entry, record=record, error=text)
+    # Chance spreads load here, and keeps no secret.
+    pause_s = policy.pause_s(error, failures, random.random())
+    return RetryLater(entry, record, round(1000 * pause_s), failures, text)

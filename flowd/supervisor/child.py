@@ -21,6 +21,7 @@ import setproctitle
 from flowd.errors import FlowdError
 from flowd.log import get_logger, name_process, reopen_log
 from flowd.pulse import Pulse, Vitals
+from flowd.supervisor.groups import Groups
 from flowd.supervisor.stacks import StackFile, dump_on_signal
 
 log = get_logger(__name__)
@@ -72,12 +73,14 @@ class Role:
     tries_max: int = 3
     # What the child gets when the supervisor is gone.
     death_signal: signal.Signals = signal.SIGKILL
+    # It outlives the supervisor by a moment instead, to end what the workers had started.
+    clears_up: bool = False
 
 
 class Child:
     """A running process, from fork to reap. The descriptors are the parent's, closed by `reap`."""
 
-    def __init__(self, role: Role, close_in_child: Callable[[], None]) -> None:
+    def __init__(self, role: Role, groups: Groups, close_in_child: Callable[[], None]) -> None:
         parent = os.getpid()
         self.vitals = Vitals()
         self.stacks = StackFile(role.name)
@@ -85,7 +88,8 @@ class Child:
         os.set_blocking(self.ready_fd, False)
         self._process = _fork.Process(
             target=_live,
-            args=(role, parent, self.vitals, self.stacks, ready_end, self.ready_fd, close_in_child),
+            args=(role, parent, self.vitals, self.stacks, ready_end, self.ready_fd),
+            kwargs={"groups": groups, "close_in_child": close_in_child},
             name=role.name,
         )
         # A signal between the fork and the child's first lines would run the parent's handler in
@@ -187,6 +191,8 @@ def _live(
     stacks: StackFile,
     ready_end: int,
     ready_fd: int,
+    *,
+    groups: Groups,
     close_in_child: Callable[[], None],
 ) -> NoReturn:
     """The whole life of a child. Leaves by `_exit`: a stuck thread must not keep it."""
@@ -195,6 +201,8 @@ def _live(
         _become_child(role, parent, stacks.descriptor)
         os.close(ready_fd)
         close_in_child()
+        if role.clears_up:
+            groups.end_with(parent)
         role.run(Pulse(lambda: _report_ready(ready_end), vitals))
         code = 0
     except FlowdError as error:
@@ -220,7 +228,7 @@ def _become_child(role: Role, parent: int, stacks_fd: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     # Ctrl-C reaches the whole foreground group; only the supervisor decides who stops when.
     os.setpgid(0, 0)
-    _prctl(_PR_SET_PDEATHSIG, int(role.death_signal), 0, 0, 0)
+    _prctl(_PR_SET_PDEATHSIG, 0 if role.clears_up else int(role.death_signal), 0, 0, 0)
     # The parent may have died before the line above: nobody would ever tell us.
     if os.getppid() != parent:
         os._exit(1)

@@ -10,6 +10,7 @@ from functools import partial
 
 from flowd.log import get_logger
 from flowd.supervisor.child import Child, Kind, Role, describe_exit, end_orphans, reap_orphans
+from flowd.supervisor.groups import Groups, groups_below
 from flowd.supervisor.post import Post, State
 
 log = get_logger(__name__)
@@ -36,6 +37,7 @@ class Crew:
         self._selector = selector
         self._close_in_child = close_in_child
         self._on_end = on_end
+        self._groups = Groups()
 
     def of(self, *kinds: Kind) -> list[Post]:
         return [post for post in self.posts if post.role.kind in kinds]
@@ -61,7 +63,7 @@ class Crew:
     def start(self, post: Post) -> None:
         """Fork its child; when that cannot be done it is tried again."""
         try:
-            child = Child(post.role, partial(self._leave_to_child, post.role.kind))
+            child = Child(post.role, self._groups, partial(self._leave_to_child, post.role.kind))
         except OSError as error:
             log.error("child.unforked", child=post.role.name, error=str(error))
             post.state, post.due_at = State.BACKOFF, time.monotonic() + FORK_RETRY_S
@@ -69,6 +71,7 @@ class Crew:
         post.fill(child, time.monotonic())
         self._selector.register(child.pidfd, selectors.EVENT_READ, partial(self._bury, post))
         self._selector.register(child.ready_fd, selectors.EVENT_READ, partial(self._hear, post))
+        self._note_groups()
         log.debug("child.started", child=post.role.name, pid=child.pid)
 
     def become_ready(self, post: Post) -> None:
@@ -111,6 +114,11 @@ class Crew:
             if post.watch:
                 post.watch.look(now, every_s)
         reap_orphans(self._pids())
+        self._note_groups()
+
+    def _note_groups(self) -> None:
+        workers = (post.child.pid for post in self.of(Kind.WORKER) if post.child)
+        self._groups.write(group for pid in workers for group in groups_below(pid))
 
     def _pids(self) -> list[int]:
         return [post.child.pid for post in self.posts if post.child]

@@ -6,6 +6,7 @@ import gc
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from flowd.config import Settings
@@ -31,7 +32,9 @@ def build_lineup(
         _rolling_role(f"api-{number}", Kind.API, api)
         for number in range(1, settings.api.processes + 1)
     ]
-    roles.append(_rolling_role("scheduler", Kind.SCHEDULER, partial(run_scheduler, settings)))
+    scheduler = _rolling_role("scheduler", Kind.SCHEDULER, partial(run_scheduler, settings))
+    # It runs no handler, so nothing holds it up.
+    roles.append(replace(scheduler, clears_up=True))
     worker = partial(_worker_role, settings)
     roles += [worker(f"worker-{number}") for number in range(1, settings.workers.count + 1)]
     return Lineup(

@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.daemon import is_all_running, wait_until
 from tests.process.flowd_process import ENDED, Flowd
 
@@ -64,3 +66,11 @@ class FaultyFlowd(Flowd):
         self.signal(signal.SIGTERM)
         assert self.wait_for_end() == 0
         assert self.survivors() == []
+
+
+def is_gone(pid: int) -> bool:
+    """Also one that has ended and that nobody has taken note of yet."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

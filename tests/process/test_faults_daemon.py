@@ -18,9 +18,10 @@ from typing import Any
 import psutil
 import pytest
 
+from flowd.supervisor.watch import LOOK_EVERY_S
 from tests.daemon import is_all_running, wait_until
 from tests.private_server import PrivateServer
-from tests.process.faulty import FaultyFlowd
+from tests.process.faulty import FaultyFlowd, is_gone
 from tests.process.flowd_process import CONFIG, node
 
 Run = Callable[..., FaultyFlowd]
@@ -135,6 +136,31 @@ def test_p04_killed_api_processes_cost_at_most_the_requests_they_had(run_faulty:
     # A killed process takes along the connections it had, each with one request at most.
     assert len(hammer.errors) <= kills * CLIENTS
     assert set(hammer.statuses) == {404}
+    flowd.check_and_stop()
+
+
+def test_p05_what_handlers_started_is_gone_with_the_supervisor(run_faulty: Run) -> None:
+    """Workers died with it, and the programs they had started went on beside the next start's."""
+    flowd = run_faulty("start")
+    flowd.wait_until_running()
+    execution_id = flowd.submit_and_trigger(node("A", handler="breed"))
+    (call,) = flowd.wait_for_calls(1)
+    bred = flowd.folder / "bred"
+    wait_until(lambda: bred.exists() and len(bred.read_text().split()) == 2, "both children")
+    grandchildren = [int(pid) for pid in bred.read_text().split()]
+    assert not any(map(is_gone, grandchildren))
+    # A session of its own is noticed at the next look.
+    looked_at = time.monotonic()
+    wait_until(lambda: time.monotonic() > looked_at + 2 * LOOK_EVERY_S, "two looks")
+
+    flowd.process.kill()
+    wait_until(lambda: all(map(is_gone, grandchildren)), "both to be gone", 2)
+    wait_until(lambda: not flowd.survivors(), "every process to be gone", 2)
+
+    assert is_gone(call["pid"])
+    flowd = run_faulty("start")
+    flowd.wait_until_running()
+    assert flowd.wait_for_execution(execution_id) == "COMPLETED"
     flowd.check_and_stop()
 
 

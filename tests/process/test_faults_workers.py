@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.daemon import wait_until
-from tests.process.faulty import FaultyFlowd
+from tests.process.faulty import FaultyFlowd, is_gone
 from tests.process.flowd_process import node
 
 Run = Callable[..., FaultyFlowd]
@@ -21,13 +20,6 @@ Run = Callable[..., FaultyFlowd]
 
 def held(node_id: str, *dependencies: str) -> dict[str, Any]:
     return node(node_id, *dependencies, handler="held")
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_p01_every_node_of_a_killed_worker_starts_again_within_a_second(run_faulty: Run) -> None:

@@ -105,6 +105,8 @@ class Post:
         """What `flowd status` shows. `is_exact` adds what takes a millisecond to find out."""
         is_worker = self.role.kind is Kind.WORKER
         watch = self.watch
+        # Nothing was measured before the first look.
+        measured = watch if watch and watch.memory_mb else None
         own_mb = watch.own_memory_mb() if watch and is_exact else None
         overdue_s = watch.redis_overdue_s(now) if watch else None
         return {
@@ -114,9 +116,9 @@ class Post:
             "state": str(self.state),
             "uptime_s": round(now - self.started_at, 1) if self.child else None,
             "restarts": self.restarts,
-            "memory_mb": round(watch.memory_mb, 1) if watch else None,
+            "memory_mb": round(measured.memory_mb, 1) if measured else None,
             "own_memory_mb": round(own_mb, 1) if own_mb is not None else None,
-            "cpu_percent": round(watch.cpu_percent, 1) if watch else None,
+            "cpu_percent": round(measured.cpu_percent, 1) if measured else None,
             "in_flight": watch.in_flight if watch and is_worker else None,
             "done": watch.done if watch and is_worker else None,
             "redis_overdue_s": round(overdue_s, 1) if overdue_s is not None else None,

@@ -30,8 +30,9 @@ def test_the_table_shows_every_process(run_flowd: Run) -> None:
     flowd.wait_until_running()
     flowd.kill("worker-2")
     flowd.wait_for_post("worker-2", lambda one: one["restarts"] == 1 and one["state"] == "RUNNING")
-    # Who gives its work to others is gone again, too.
+    # Who gives its work to others is gone again, too, and the new one has been measured.
     status = flowd.wait_until_running()
+    flowd.wait_for_post("worker-2", lambda one: one["memory_mb"] is not None)
 
     answer = ask_status(flowd)
 

@@ -420,6 +420,7 @@ def test_the_status_says_what_each_child_uses(boot: Boot) -> None:
 
     worker = daemon.wait_for_post("worker-1", lambda one: one["cpu_percent"])
 
+    assert worker["memory_mb"] is not None
     measured = psutil.Process(worker["pid"]).memory_info().rss / 2**20
     assert worker["memory_mb"] == pytest.approx(measured, rel=0.2)
     assert worker["own_memory_mb"] is None

@@ -125,7 +125,10 @@ def _bound_secrets(value: Any) -> tuple[str, ...]:
 
 
 def _path(value: Any) -> Path:
-    return Path(_text(value)).expanduser()
+    try:
+        return Path(_text(value)).expanduser()
+    except RuntimeError:
+        raise ValueError("a path, and after ~ the name of a user of this machine") from None
 
 
 def _optional_path(value: Any) -> Path | None:
@@ -381,17 +384,22 @@ def load_with_origins(
     default.
     """
     path = config_path or Path(DEFAULT_FILE)
-    folder = path.absolute().parent
     problems: list[Problem] = []
+    try:
+        here = Path.cwd()
+    except OSError as error:
+        message = f"the folder flowd runs in is gone ({error.strerror}); go to one that is there"
+        raise InvalidSettings([Problem(".", "no_folder", message)]) from error
+    folder = (here / path).parent
     given: list[_Given] = []
     if config_path is not None or path.exists():
         given += _from_file(path, folder, problems)
     variables = _dotenv(folder / ".env", problems) | {
-        name: (value, name, Path.cwd()) for name, value in environ.items()
+        name: (value, name, here) for name, value in environ.items()
     }
     given += _from_documented_variables(variables)
     given += _from_flowd_variables(variables, problems)
-    given += _from_flags(flags or {})
+    given += _from_flags(flags or {}, here)
 
     values: dict[str, Any] = {
         "redis.data_dir": folder / DEFAULT_DATA_DIR,
@@ -419,14 +427,15 @@ def _from_file(path: Path, folder: Path, problems: list[Problem]) -> Iterator[_G
     try:
         text = path.read_text(encoding="utf-8")
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        problems.append(Problem(str(path), "bad_toml", f"this is not TOML: {error}"))
-        return
     except (OSError, UnicodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
         if isinstance(error, FileNotFoundError):
             reason += f"; `flowd config init {path}` makes one"
         problems.append(Problem(str(path), "unreadable_file", f"cannot read it: {reason}"))
+        return
+    # Beside what tomllib calls an error: a number of thousands of digits, brackets without end.
+    except (ValueError, RecursionError) as error:
+        problems.append(Problem(str(path), "bad_toml", f"this is not TOML: {error}"))
         return
     lines = _lines_of_keys(text)
     for key, value in _flatten(tables):
@@ -463,10 +472,10 @@ def _from_flowd_variables(
             problems.append(Problem(origin, "unknown_variable", f"no setting has this name{hint}"))
 
 
-def _from_flags(flags: Mapping[str, Any]) -> Iterator[_Given]:
+def _from_flags(flags: Mapping[str, Any], here: Path) -> Iterator[_Given]:
     for key, value in flags.items():
         if value is not None:
-            yield _Given(key, value, _keys()[key].metadata["flag"] or key, Path.cwd())
+            yield _Given(key, value, _keys()[key].metadata["flag"] or key, here)
 
 
 def _read_into(values: dict[str, Any], given: _Given, problems: list[Problem]) -> None:

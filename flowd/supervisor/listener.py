@@ -102,10 +102,11 @@ def _resolve(api: ApiSettings) -> tuple[int, int, int, str, Any]:
         return socket.getaddrinfo(
             api.host, api.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no name can be like this"
         message = (
-            f"{api.host!r} is no address of this machine: {error.strerror}; take 127.0.0.1, or "
-            "0.0.0.0 to listen on every interface"
+            f"{api.host!r} is no address of this machine: {reason}; take 127.0.0.1, or 0.0.0.0 to "
+            "listen on every interface"
         )
         raise InvalidSettings([Problem("api.host", "bad_value", message)]) from error
 

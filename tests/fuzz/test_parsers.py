@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -10,9 +12,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from flowd.api.validator import validate_workflow
+from flowd.config import DEFAULT_FILE, list_settings, load_settings
 from flowd.dag.graph import compile_plan
 from flowd.dag.templating import CompiledConfig, MalformedTemplate, parse_text
-from flowd.errors import InvalidWorkflow, TemplateError
+from flowd.errors import InvalidSettings, InvalidWorkflow, TemplateError
 from flowd.store.tasks import Entry, Garbage, parse_entry
 
 SETTINGS = settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
@@ -141,3 +144,39 @@ def test_an_entry_is_read_or_is_garbage(fields: list[tuple[str, str]]) -> None:
     for written in (flat, flat[:-1]):
         entry = parse_entry("1-0", written)
         assert isinstance(entry, Entry | Garbage)
+
+
+SETTINGS_LINES = (Path(__file__).parents[2] / DEFAULT_FILE).read_text().splitlines()
+# What people write in place of a value, and what they do not.
+TOML_VALUES = ["-1", "nan", "1e999", "[[[", "{a=1}", '"~x/y"', '""', "9" * 5000, "1979-05-27", "'"]
+
+
+def altered(changes: dict[int, str]) -> bytes:
+    """The file that comes with flowd, with other values at some of its lines."""
+    lines = list(SETTINGS_LINES)
+    for number, value in changes.items():
+        lines[number] = f"{lines[number].split('=')[0].lstrip('# ')} = {value}"
+    return "\n".join(lines).encode(errors="surrogatepass")
+
+
+CHANGES = st.dictionaries(
+    st.integers(0, len(SETTINGS_LINES) - 1),
+    st.sampled_from(TOML_VALUES) | st.text().map(repr),
+    max_size=2,
+)
+LINES = st.text(st.characters(codec="utf-8"), max_size=40)
+
+
+@settings(SETTINGS, max_examples=100)
+@given(CHANGES.map(altered) | st.binary(), LINES.map(str.encode) | st.binary(max_size=40))
+def test_settings_are_read_or_every_problem_is_named(toml: bytes, dotenv: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, DEFAULT_FILE).write_bytes(toml)
+        Path(folder, ".env").write_bytes(dotenv)
+        try:
+            loaded = load_settings(Path(folder, DEFAULT_FILE), {}, {})
+        except InvalidSettings as error:
+            assert error.problems
+            assert all(one.path and one.message for one in error.problems)
+        else:
+            assert dict(list_settings(loaded))

@@ -194,6 +194,9 @@ def test_every_problem_is_reported_at_once_with_its_place(load: Load, tmp_path: 
         ("[handlers.llm]\nmodl = 'x'", "unknown key 'modl' in [handlers.llm]; did you mean"),
         ("port = 1", "flowd.toml:1: unknown key 'port'; it belongs in [api]"),
         ("[api\n", "this is not TOML"),
+        ("a = " + "[" * 100_000, "this is not TOML"),
+        ("[api]\nport = " + "9" * 5000, "this is not TOML"),
+        ("[log]\nfile = '~no-such-user/x'", "log.file must be a path, and after ~ the name of a"),
     ],
 )
 def test_a_mistake_in_the_file_says_what_would_be_right(
@@ -207,6 +210,16 @@ def test_a_mistake_in_the_file_says_what_would_be_right(
 def test_a_config_file_that_was_named_must_exist(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match="cannot read it: No such file"):
         load_settings(tmp_path / "absent.toml", {}, {})
+
+
+def test_a_folder_that_is_gone_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    with pytest.raises(InvalidSettings, match="the folder flowd runs in is gone"):
+        load_settings(tmp_path / "flowd.toml", {}, {})
 
 
 @pytest.mark.parametrize("name", ["FLOWD_TEST_REDIS_SERVER", "FLOWD_URL", "FLOWD_TOKEN"])

@@ -42,7 +42,7 @@ def test_a_taken_port_is_named_with_what_to_do() -> None:
             bind_listener(ApiSettings(port=port))
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid", "a..b", "x" * 300])
 def test_an_address_of_another_machine_is_a_setting_to_change(host: str) -> None:
     with pytest.raises(InvalidSettings, match=r"api\.host"):
         bind_listener(ApiSettings(host=host, port=0))

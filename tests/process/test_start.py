@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -281,6 +282,53 @@ def test_help_names_every_command() -> None:
         "worker",
         "demo",
     }
+
+
+# What systemd does for flowd.socket (sd_listen_fds(3)).
+PASS_ON = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="flowd.socket")
+os.execv(sys.executable, [sys.executable, "-m", "flowd.cli.main", "start"])
+"""
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX], ids=["tcp", "unix"])
+def test_clients_of_a_socket_that_systemd_keeps_wait_while_flowd_is_restarted(
+    tmp_path: Path, run_flowd: Run, family: socket.AddressFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flowd = run_flowd("status")
+    flowd.wait_for_end()
+    monkeypatch.chdir(tmp_path)
+    address = ("127.0.0.1", 0) if family is socket.AF_INET else "api.sock"
+
+    def start() -> dict[str, Any]:
+        flowd.process = subprocess.Popen(
+            [sys.executable, "-c", PASS_ON, str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            cwd=tmp_path,
+            env=flowd.environ,
+            start_new_session=True,
+        )
+        return flowd.wait_until_running()
+
+    with socket.socket(family) as listener, socket.socket(family) as client:
+        listener.bind(address)
+        listener.listen()
+        where = listener.getsockname()
+        expected = f"http://127.0.0.1:{where[1]}" if family is socket.AF_INET else "unix:api.sock"
+        assert start()["api"] == expected
+        flowd.signal(signal.SIGTERM)
+        assert flowd.wait_for_end() == 0
+
+        client.connect(where)
+        client.settimeout(30)
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        start()
+
+        assert client.makefile("rb").read().endswith(b'{"status":"ok"}')
+        flowd.signal(signal.SIGTERM)
+        assert flowd.wait_for_end() == 0
 
 
 def test_a_terminal_that_is_closed_ends_it(tmp_path: Path, run_flowd: Run) -> None:

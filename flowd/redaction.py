@@ -1,18 +1,22 @@
-"""Takes the secrets this process has used out of whatever leaves it.
+"""Takes the secrets of this process out of whatever leaves it.
 
-A secret travels in disguise as easily as in plain: escaped in JSON, encoded in a URL, in base64 at
-any of three alignments. All of these forms are looked for; a secret that a handler has reversed or
-encrypted is not found.
+A secret travels in disguise as easily as in plain: escaped in JSON or HTML, encoded in a URL, in
+base64 at any of three alignments. All of these forms are looked for; a secret that a handler has
+reversed or encrypted is not found.
 """
 
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
+import sys
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, AnyStr, Final
 from urllib.parse import quote, quote_plus
+
+import orjson
 
 MASK: Final = "********"
 # Shorter ones would be found in innocent text, and are no secrets anyway.
@@ -23,31 +27,69 @@ class Redactor:
     """Costs nothing until it has learned the first secret."""
 
     def __init__(self) -> None:
-        self.secrets: list[str] = []
-        self._forms: set[str] = set()
-        self._text: re.Pattern[str] | None = None
-        self._data: re.Pattern[bytes] | None = None
+        self._secrets: dict[str, None] = {}
+        self._texts: list[str] = []
+        self._data: list[bytes] = []
+        self._shortest = sys.maxsize
+
+    @property
+    def secrets(self) -> list[str]:
+        return list(self._secrets)
 
     def learn(self, secret: str) -> None:
-        if secret in self.secrets:
+        if secret in self._secrets:
             return
-        self.secrets.append(secret)
-        self._forms |= set(_forms(secret))
+        self._secrets[secret] = None
         # The longest first: one form may be the beginning of another.
-        pattern = "|".join(re.escape(one) for one in sorted(self._forms, key=len, reverse=True))
-        self._text = re.compile(pattern)
-        self._data = re.compile(pattern.encode())
+        self._texts = sorted({*self._texts, *_forms(secret)}, key=len, reverse=True)
+        self._data = [_escaped(one).encode() for one in self._texts]
+        self._shortest = len(self._texts[-1]) if self._texts else sys.maxsize
 
     def text(self, text: str) -> str:
-        return self._text.sub(MASK, text) if self._text else text
+        # One pattern of all forms would be tried at every character: looking for one after the
+        # other is a hundred times as fast, and an answer may have megabytes.
+        if len(text) < self._shortest:
+            return text
+        return _masked(text, [one for one in self._texts if one in text], MASK)
 
     def data(self, data: bytes) -> bytes:
-        """UTF-8, such as JSON: a form never begins or ends within an escape."""
-        return self._data.sub(MASK.encode(), data) if self._data else data
+        """JSON, which it stays: a number or an escape that holds a secret becomes a text."""
+        if len(data) < self._shortest:
+            return data
+        masked = _masked(data, [one for one in self._data if one in data], MASK.encode())
+        return masked if masked is data or _is_json(masked) else self._rewritten(data)
+
+    def _rewritten(self, data: bytes) -> bytes:
+        return orjson.dumps(self._value(orjson.loads(data)))
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {self.text(key): self._value(child) for key, child in value.items()}
+        if isinstance(value, list):
+            return [self._value(child) for child in value]
+        written = str(value)
+        is_number = not isinstance(value, bool) and value is not None
+        return MASK if is_number and self.text(written) != written else value
 
 
 # Of this process: what one call has used, another may see in an error or a log line.
 REDACTOR: Final = Redactor()
+
+
+def _masked(text: AnyStr, found: list[AnyStr], mask: AnyStr) -> AnyStr:
+    for one in found:
+        text = text.replace(one, mask)
+    return text
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -58,15 +100,28 @@ def _forms(secret: str) -> Iterator[str]:
 
 def _encoded(plain: str) -> Iterator[str]:
     yield plain
-    yield json.dumps(plain)[1:-1]
-    yield json.dumps(plain, ensure_ascii=False)[1:-1]
     yield repr(plain)[1:-1]
+    yield from _in_json(plain)
+    for has_quotes in (False, True):
+        yield html.escape(plain, quote=has_quotes)
     for encode in (quote, quote_plus):
         for safe in ("", "/", "~", "-_.!*'()"):
             encoded = encode(plain, safe=safe)
             yield encoded
             yield re.sub(r"%[0-9A-F]{2}", lambda code: code[0].lower(), encoded)
     yield from _in_base64(plain.encode())
+
+
+def _in_json(plain: str) -> Iterator[str]:
+    """Escaped, also where JSON is a text in JSON; some escape the slash too."""
+    for once in (_escaped(plain), json.dumps(plain)[1:-1]):
+        for escaped in (once, once.replace("/", "\\/")):
+            yield escaped
+            yield _escaped(escaped)
+
+
+def _escaped(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _in_base64(data: bytes) -> Iterator[str]:

@@ -25,14 +25,16 @@ from flowd import __version__
 from flowd.destinations import Destination
 from flowd.errors import Fail, HandlerFailed, Retry
 from flowd.outgoing.guarded_transport import Gate, GuardedTransport
+from flowd.redaction import REDACTOR
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_MAX_BYTES = 10 * 1024 * 1024
 REDIRECTS_MAX = 5
 # A server that asks for more than a day has no idea, or means harm.
 RETRY_AFTER_MAX_S = 86400.0
-# As much of a refusal as an error text can show.
+# Of a refusal an error text shows less, but a secret in it may be long.
 REFUSAL_MAX_BYTES = 500
+EXCERPT_MAX_BYTES = 64 * 1024
 SHOWN_URL_MAX_CHARS = 200
 
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -217,14 +219,15 @@ def parse_body(answer: Answer) -> Any:
 
 def excerpt(body: bytes) -> str:
     """The first bytes of an answer on one line, for an error text."""
-    text = " ".join(body[:REFUSAL_MAX_BYTES].decode("utf-8", "replace").split())
-    return text[:200] or "(empty)"
+    text = " ".join(body[:EXCERPT_MAX_BYTES].decode("utf-8", "replace").split())
+    # Before it is cut: half a secret would not be found any more.
+    return REDACTOR.text(text)[:200] or "(empty)"
 
 
 def shown(url: httpx2.URL) -> str:
     """The url without user name, password, query and fragment."""
     bare = url.copy_with(userinfo=b"", query=None, fragment=None)
-    text = str(bare)
+    text = REDACTOR.text(str(bare))
     return text if len(text) <= SHOWN_URL_MAX_CHARS else text[:SHOWN_URL_MAX_CHARS] + "..."
 
 

@@ -5,8 +5,9 @@ Only what stands in the definition is looked up. An output is data, even if it l
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +18,9 @@ from flowd.errors import Fail
 from flowd.redaction import REDACTOR, SECRET_CHARS_MIN
 
 VARIABLE_PREFIX: Final = "FLOWD_SECRET_"
+# What is hidden before it is used.
+LEARNED_CHARS_MIN: Final = 8
+LEARNED_CHARS_MAX: Final = 4096
 # The handlers that can promise where a secret goes.
 BOUND_HANDLERS: Final = ("call_external_service", "llm")
 
@@ -40,6 +44,22 @@ class Secrets:
         for entry in settings.secrets.bound:
             name, _, host = entry.partition("@")
             self._bound.setdefault(name, []).append(Destination.parse(host))
+        self._learn()
+
+    def _learn(self) -> None:
+        """Hide what only other workers use: a service may say here what was sent to it there.
+
+        Short ones could be innocent text, and a file of many lines a certificate: they are hidden
+        from their first use on.
+        """
+        values = [
+            value for name, value in self._environ.items() if name.startswith(VARIABLE_PREFIX)
+        ]
+        for folder in self._folders:
+            values += _one_line_files(folder)
+        for value in values:
+            if len(value) >= LEARNED_CHARS_MIN and len(value.splitlines()) == 1:
+                REDACTOR.learn(value)
 
     def fill(self, config: dict[str, Any], places: Sequence[SecretPlace], handler: str) -> Filled:
         """Put secrets into a rendered config, which is changed. Raises Fail, naming no value."""
@@ -89,6 +109,15 @@ class Secrets:
         places = [f"the variable {VARIABLE_PREFIX}{name}"]
         places += [f"the file {folder / name}" for folder in self._folders]
         return " and ".join(places)
+
+
+def _one_line_files(folder: Path) -> Iterator[str]:
+    """What can be read of a folder and may be a secret; there need not be one."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            with contextlib.suppress(Fail, OSError):
+                if path.is_file() and path.stat().st_size <= LEARNED_CHARS_MAX:
+                    yield _read(path) or ""
 
 
 def _read(path: Path) -> str | None:

@@ -10,6 +10,8 @@ from jsonschema.validators import validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from flowd.redaction import REDACTOR
+
 TEXT_CHARS_SHOWN_MAX = 300
 # Without one of its own, jsonschema fetches what a `$ref` names from wherever it is.
 _NO_REMOTE: Registry[Any] = Registry()
@@ -40,5 +42,6 @@ def _kind(schema: dict[str, Any]) -> Any:
 
 def _sentence(error: ValidationError | SchemaError, root: str) -> str:
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
-    text = f"{root}{''.join(steps)}: {error.message}"
+    # Redacted before it is cut: half a secret would not be found any more.
+    text = REDACTOR.text(f"{root}{''.join(steps)}: {error.message}")
     return text if len(text) <= TEXT_CHARS_SHOWN_MAX else text[:TEXT_CHARS_SHOWN_MAX] + "…"

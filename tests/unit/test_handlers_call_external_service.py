@@ -19,6 +19,7 @@ import uvloop
 
 from flowd.config import Settings
 from flowd.errors import Fail, HandlerFailed, Retry
+from flowd.redaction import REDACTOR
 from flowd.workers.registry import HandlerContext, Resources, built_in_registry
 from tests.handler_calls import LOCAL, run_handler, settings_with
 from tests.local_services import Reply, Request, Service, json_reply, running_service
@@ -375,6 +376,14 @@ def test_an_error_names_method_and_address_but_no_secret() -> None:
         text = failure_of({"url": url, "method": "POST"})
 
         assert text == f"POST {service.url}/path: answered 500: no"
+
+
+def test_a_secret_is_hidden_before_an_error_is_cut_to_its_length() -> None:
+    secret = "s3cret" * 100
+    REDACTOR.learn(secret)
+    answer = Reply(401, b"x" * 190 + secret.encode(), {"Content-Type": "text/plain"})
+    with running_service(answering(answer)) as service:
+        assert "s3" not in failure_of({"url": f"{service.url}/{secret}"})
 
 
 def test_a_closed_port_is_a_failure_that_says_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 from urllib.parse import quote, quote_plus, urlencode
 
@@ -34,7 +35,8 @@ def test_no_encoding_of_a_secret_gets_through(secret: str, before: str, behind: 
     ):
         text = f"{before}{encoded}{behind}"
         assert encoded not in redactor.text(text) or encoded in MASK
-        assert encoded.encode() not in redactor.data(text.encode())
+        written = orjson.loads(redactor.data(orjson.dumps({"x": text})))["x"]
+        assert encoded not in written or encoded in MASK
 
 
 @given(SECRETS, st.binary(max_size=5), st.binary(max_size=5))
@@ -60,6 +62,40 @@ def test_what_holds_no_secret_stays_as_it_is(text: str) -> None:
     assert redactor.text(text) == text
     redactor.learn("a long secret")
     assert (redactor.text(text), redactor.data(text.encode())) == (text, text.encode())
+
+
+@pytest.mark.parametrize(
+    ("secret", "output", "shown"),
+    [
+        ("20260101", {"n": 20260101, "x": [1202601012, 5]}, {"n": MASK, "x": [MASK, 5]}),
+        ("0.25", {"n": 10.25}, {"n": MASK}),
+        ("true", {"n": True, "x": "so true"}, {"n": True, "x": f"so {MASK}"}),
+        ('a":"b', {"a": "b"}, {"a": "b"}),
+        ("nsecret", {"x": "\nsecret", "nsecret": 1}, {"x": "\nsecret", MASK: 1}),
+    ],
+)
+def test_what_is_left_of_an_output_is_json(secret: str, output: object, shown: object) -> None:
+    redactor = Redactor()
+    redactor.learn(secret)
+    assert orjson.loads(redactor.data(orjson.dumps(output))) == shown
+
+
+@pytest.mark.parametrize("echo", ["json", "php", "html", "json in json"])
+def test_a_service_that_says_a_secret_back_as_text_gives_nothing_away(echo: str) -> None:
+    secret = "p/4\"s<s>&w\u00f6rd'"
+    said = {
+        "json": json.dumps({"key": secret}),
+        "php": json.dumps({"key": secret}).replace("/", "\\/"),
+        "html": f"<p>{html.escape(secret)}</p>",
+        "json in json": json.dumps({"key": json.dumps({"key": secret})}),
+    }[echo]
+    redactor = Redactor()
+    redactor.learn(secret)
+    written = orjson.loads(redactor.data(orjson.dumps({"data": said})))["data"]
+    for piece in (written, redactor.text(said)):
+        assert MASK in piece
+        assert "rd" not in piece
+        assert "p/4" not in piece.replace("\\", "")
 
 
 def test_every_line_of_a_secret_is_one() -> None:

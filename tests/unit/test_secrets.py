@@ -14,6 +14,7 @@ from flowd.config import Settings, load_settings
 from flowd.dag.templating import CompiledConfig
 from flowd.errors import Fail, InvalidSettings, InvalidWorkflow
 from flowd.outgoing.secrets import Secrets
+from flowd.redaction import MASK, REDACTOR
 from flowd.workers.config_checks import config_checks
 from flowd.workers.registry import built_in_registry
 
@@ -46,6 +47,20 @@ def test_the_environment_comes_first_then_the_folder_then_the_credentials(tmp_pa
 
     found = [secrets.resolve(name) for name in "ABC"]
     assert found == ["credential-a", "file-b", "variable-c"]
+
+
+def test_what_only_another_worker_uses_is_hidden_too(tmp_path: Path) -> None:
+    (tmp_path / "FILE").write_text("a secret in a file\n")
+    (tmp_path / "CERTIFICATE").write_text("-----BEGIN CERTIFICATE-----\nabc\n")
+    (tmp_path / "folder").mkdir()
+    environ = {"FLOWD_SECRET_X": "a secret in a variable", "FLOWD_SECRET_DEBUG": "false"}
+    Secrets(settings_of(tmp_path, secrets__folder=str(tmp_path)), environ)
+
+    assert REDACTOR.text("a secret in a file") == MASK
+    assert REDACTOR.text("a secret in a variable") == MASK
+    # These are hidden when they are used: they would be found in innocent text.
+    for text in ("false", "-----BEGIN CERTIFICATE-----"):
+        assert REDACTOR.text(text) == text
 
 
 def test_a_secret_that_is_nowhere_says_where_it_was_looked_for(tmp_path: Path) -> None:

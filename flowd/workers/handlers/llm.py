@@ -152,7 +152,7 @@ def _parse_answer(text: str, wanted: LlmConfig) -> Any:
     try:
         answer = orjson.loads(fenced[1] if fenced else text)
     except orjson.JSONDecodeError as error:
-        raise HandlerFailed(f"the model's answer is not JSON ({error}): {text[:200]}") from None
+        raise HandlerFailed(f"the model's answer is not JSON ({error}): {_excerpt(text)}") from None
     if response_format.json_schema is not None:
         from flowd.workers.json_schema import find_misfit
 
@@ -160,8 +160,13 @@ def _parse_answer(text: str, wanted: LlmConfig) -> Any:
         if misfit:
             raise HandlerFailed(f"the model's answer does not fit the schema: {misfit}")
     elif not isinstance(answer, dict):
-        raise HandlerFailed(f"the model's answer is not a JSON object: {text[:200]}")
+        raise HandlerFailed(f"the model's answer is not a JSON object: {_excerpt(text)}")
     return answer
+
+
+def _excerpt(text: str) -> str:
+    # Redacted before it is cut: half a secret would not be found any more.
+    return REDACTOR.text(text)[:200]
 
 
 def _headers(api_key: str | None, idempotency_key: str) -> dict[str, str]:

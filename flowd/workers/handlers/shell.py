@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from flowd.errors import Fail, HandlerFailed
+from flowd.redaction import REDACTOR
 from flowd.workers.node_config import NodeConfig
 from flowd.workers.registry import HandlerContext, handler
 
@@ -140,7 +141,8 @@ def _kill_group(process: asyncio.subprocess.Process) -> None:
 
 def _refusal(program: str, code: int, stderr: bytes) -> str:
     ending = f"exited with {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
-    said = " ".join(_text(stderr).split())[:_ERROR_CHARS_MAX]
+    # Redacted before it is cut: half a secret would not be found any more.
+    said = REDACTOR.text(" ".join(_text(stderr).split()))[:_ERROR_CHARS_MAX]
     return f"{program!r} {ending}: {said}" if said else f"{program!r} {ending}"
 
 

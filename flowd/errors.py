@@ -5,6 +5,7 @@ The tree knows neither HTTP nor exit codes: the API and the command line each ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -147,7 +148,8 @@ class HandlerFailed(FlowdError):
 class Retry(HandlerFailed):
     """A handler failed, and another attempt may succeed: `after_s` seconds from now at the soonest.
 
-    None for `after_s` leaves the pause to the node's own settings.
+    None for `after_s` leaves the pause to the node's own settings; less than 0 is at once. Raises
+    ValueError for what is no number of seconds.
     """
 
     code = "retry"
@@ -159,9 +161,17 @@ class Retry(HandlerFailed):
         after_s: float | None = None,
         kinds: frozenset[str] = frozenset({"error"}),
     ) -> None:
-        self.after_s = after_s
+        self.after_s = None if after_s is None else max(0.0, _seconds(after_s))
         wait = "" if after_s is None else f" after {after_s:g} s"
-        super().__init__(reason or f"the handler asked to be called again{wait}", kinds=kinds)
+        reason = reason or f"the handler asked to be called again{wait}"
+        super().__init__(reason, kinds=frozenset(kinds))
+
+
+def _seconds(value: object) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):  # type: ignore[arg-type]
+        raise ValueError(f"after_s is {value!r}; it must be a number of seconds")
+    return value  # type: ignore[return-value]
 
 
 class NotYet(HandlerFailed):
@@ -178,6 +188,9 @@ class Fail(HandlerFailed):
     """A handler failed, and no further attempt would change that."""
 
     code = "fail"
+
+    def __init__(self, reason: str = "", *, kinds: frozenset[str] = frozenset({"error"})) -> None:
+        super().__init__(reason or "the handler failed for good", kinds=frozenset(kinds))
 
 
 class BadHandlers(FlowdError):

@@ -73,23 +73,28 @@ class ContextLogger:
     Not for secrets, and not for outputs: a log is read by many.
     """
 
-    __slots__ = ("_facts",)
+    __slots__ = ("_node",)
 
-    def __init__(self, **facts: Any) -> None:
-        self._facts = facts
+    def __init__(self, **node: Any) -> None:
+        self._node = node
 
-    def debug(self, message: str, **facts: Any) -> None:
-        _log.debug("handler.logged", **self._facts, message=message, **facts)
+    def debug(self, message: str, /, **facts: Any) -> None:
+        _log.debug("handler.logged", **self._named(message, facts))
 
-    def info(self, message: str, **facts: Any) -> None:
-        _log.info("handler.logged", **self._facts, message=message, **facts)
+    def info(self, message: str, /, **facts: Any) -> None:
+        _log.info("handler.logged", **self._named(message, facts))
 
-    def warning(self, message: str, **facts: Any) -> None:
-        _log.warning("handler.logged", **self._facts, message=message, **facts)
+    def warning(self, message: str, /, **facts: Any) -> None:
+        _log.warning("handler.logged", **self._named(message, facts))
 
-    def error(self, message: str, **facts: Any) -> None:
+    def error(self, message: str, /, **facts: Any) -> None:
         """A fact that is an exception is written with its traceback."""
-        _log.error("handler.logged", **self._facts, message=message, **facts)
+        _log.error("handler.logged", **self._named(message, facts))
+
+    def _named(self, message: str, facts: dict[str, Any]) -> dict[str, Any]:
+        # A fact of one of these names says the same, or is wrong.
+        own = {**self._node, "message": message}
+        return {**own, **facts, **own}
 
 
 @dataclass(slots=True)

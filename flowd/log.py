@@ -148,19 +148,19 @@ class Logger:
 
     __slots__ = ()
 
-    def debug(self, event: str, **facts: Any) -> None:
+    def debug(self, event: str, /, **facts: Any) -> None:
         if _output.threshold <= 10:
             _write("debug", event, facts)
 
-    def info(self, event: str, **facts: Any) -> None:
+    def info(self, event: str, /, **facts: Any) -> None:
         if _output.threshold <= 20:
             _write("info", event, facts)
 
-    def warning(self, event: str, **facts: Any) -> None:
+    def warning(self, event: str, /, **facts: Any) -> None:
         if _output.threshold <= 30:
             _write("warning", event, facts)
 
-    def error(self, event: str, **facts: Any) -> None:
+    def error(self, event: str, /, **facts: Any) -> None:
         """A fact that is an exception is written with its traceback."""
         _write("error", event, facts)
 
@@ -253,18 +253,29 @@ def _text_line(now: float, level: str, event: str, facts: dict[str, Any], trace:
 
 def _json_line(now: float, level: str, event: str, facts: dict[str, Any], trace: str) -> str:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-    record: dict[str, Any] = {"time": stamp, "level": level, "event": event}
+    head: dict[str, Any] = {"time": stamp, "level": level, "event": event}
     if _output.process:
-        record["process"] = _output.process
-    record.update(facts)
+        head["process"] = _output.process
+    # A handler names its facts as it likes.
+    record = {**head, **facts, **head}
     if trace:
         record["traceback"] = trace
-    return json.dumps(record, default=str) + "\n"
+    try:
+        return json.dumps(record, default=str) + "\n"
+    except Exception:  # noqa: BLE001 - a fact may be anything, and a line must not fail its handler
+        return json.dumps({name: _text_of(value) for name, value in record.items()}) + "\n"
+
+
+def _text_of(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - somebody else's __str__
+        return f"(a {type(value).__name__} whose text could not be read)"
 
 
 def _plain(value: Any) -> str:
     """A value on one line: quoted when a space, a quote or a control character is in it."""
-    text = value if isinstance(value, str) else str(value)
+    text = value if isinstance(value, str) else _text_of(value)
     if text and text.isprintable() and not any(mark in text for mark in " \"'="):
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())

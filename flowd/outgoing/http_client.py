@@ -181,7 +181,7 @@ def parse_url(text: str, *, source: str) -> httpx2.URL:
     """The url to send, percent-encoded. Rendered text may hold anything; only the host must not.
 
     A space, a line break or a lone percent sign after the host travels encoded. What is already
-    encoded stays as it is. Raises HandlerFailed naming `source`, where the url was written.
+    encoded stays as it is. Raises Fail naming `source`, where the url was written.
     """
     authority = _AUTHORITY.match(text)
     start = authority.end() if authority else 0
@@ -190,9 +190,9 @@ def parse_url(text: str, *, source: str) -> httpx2.URL:
     try:
         url = httpx2.URL(text[:start] + rest)
     except (httpx2.InvalidURL, UnicodeError) as error:
-        raise HandlerFailed(f"{source} is not a url: {_lower_first(str(error))}") from None
+        raise Fail(f"{source} is not a url: {_lower_first(str(error))}") from None
     if url.scheme not in ("http", "https") or not url.host:
-        raise HandlerFailed(f"{source} must begin with http:// or https:// and name a host")
+        raise Fail(f"{source} must begin with http:// or https:// and name a host")
     return url
 
 

@@ -171,7 +171,9 @@ class Intake:
                         entry, plan, node, _refusing(node.handler, error), {}, self._policy
                     )
         if INPUT in node.config.inputs and INPUT not in plan.nodes:
-            inputs[INPUT] = {**plan.default_input, **inputs.get(INPUT, {})}
+            # A copy to its depths: the plan is shared, and what a handler is given it may change.
+            default = orjson.loads(orjson.dumps(plan.default_input))
+            inputs[INPUT] = {**default, **inputs.get(INPUT, {})}
         return PreparedNode(entry, plan, node, handler, inputs, self._policy)
 
     def _handler(self, name: str) -> Handler:

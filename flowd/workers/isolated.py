@@ -30,6 +30,8 @@ from flowd.workers.node_run import OUTPUT_BYTES_MAX, error_text
 from flowd.workers.own_handlers import open_registry
 from flowd.workers.registry import Handler, Registry
 
+# The first line the worker reads; one for each process that has ended follows.
+READY: Final = b"ready\n"
 _LENGTH: Final = struct.Struct("!I")
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -51,7 +53,12 @@ def main() -> None:
         max_age_days=one.max_age_days,
         keep=one.keep,
     )
-    _Mother(orders, open_registry(settings)).serve()
+    # What a module prints is no message of ours.
+    reports = os.dup(1)
+    os.dup2(2, 1)
+    mother = _Mother(orders, reports, open_registry(settings))
+    os.write(reports, READY)
+    mother.serve()
 
 
 def _die_with(parent: int) -> None:
@@ -63,8 +70,9 @@ def _die_with(parent: int) -> None:
 class _Mother:
     """Single-threaded, so that it may be forked at any time."""
 
-    def __init__(self, orders: socket.socket, registry: Registry) -> None:
+    def __init__(self, orders: socket.socket, reports: int, registry: Registry) -> None:
         self._orders = orders
+        self._reports = reports
         self._registry = registry
         self._calls: set[int] = set()
         self._wake, wake = socket.socketpair()
@@ -95,6 +103,7 @@ class _Mother:
             pid = os.fork()
             if pid == 0:
                 self._orders.close()
+                os.close(self._reports)
                 _run_call(line, self._registry, mother)
             self._calls.add(pid)
 
@@ -110,7 +119,7 @@ class _Mother:
                 self._calls.discard(pid)
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
-                os.write(1, f"{pid} {status}\n".encode())
+                os.write(self._reports, f"{pid} {status}\n".encode())
         for orphan in _children() - self._calls:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(orphan, signal.SIGKILL)
@@ -129,8 +138,6 @@ def _run_call(line: socket.socket, registry: Registry, mother: int) -> None:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        # What handlers print is no message of ours.
-        os.dup2(2, 1)
         line.sendall(_framed(str(os.getpid()).encode()))
         request = orjson.loads(_receive(line) or b"null")
         if request is not None:
@@ -154,7 +161,7 @@ def _answer(
     try:
         output = _call(registry.load(name), config, _IsolatedContext(*context, line=line))
         text = orjson.dumps({"output": output})
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything
+    except BaseException as error:  # noqa: BLE001 - a handler may raise anything
         return _error(error)
     if len(text) > OUTPUT_BYTES_MAX + 64:
         return _error(

@@ -23,6 +23,7 @@ from flowd.config import Settings
 from flowd.errors import Fail, HandlerFailed, NotYet, Retry
 from flowd.handlers import Context
 from flowd.redaction import REDACTOR
+from flowd.workers.trial_import import IMPORT_LIMIT_S
 
 _LENGTH: Final = struct.Struct("!I")
 
@@ -32,8 +33,19 @@ class IsolatedCalls:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._mother: _Mother | None = None
-        self._starting = asyncio.Lock()
+        self._mother: asyncio.Task[_Mother] | None = None
+
+    async def ready(self) -> None:
+        """Wait until calls need no imports. Raises HandlerFailed when that cannot be.
+
+        Whoever stops waiting stops nothing: the next call finds it further on.
+        """
+        try:
+            async with asyncio.timeout(IMPORT_LIMIT_S):
+                await self._started()
+        except TimeoutError:
+            reason = f"the handlers were not imported within {IMPORT_LIMIT_S:g} s"
+            raise HandlerFailed(reason, kinds=frozenset({"timeout"})) from None
 
     async def call(self, name: str, config: Mapping[str, Any], context: Context) -> Any:
         """What the handler returns. Raises what it raised, and HandlerFailed when it died."""
@@ -59,14 +71,24 @@ class IsolatedCalls:
             writer.close()
 
     async def _started(self) -> _Mother:
-        async with self._starting:
-            if self._mother is None or self._mother.has_ended:
-                self._mother = await _Mother.start(self._settings)
-            return self._mother
+        if self._mother is None or _is_over(self._mother):
+            self._mother = asyncio.create_task(_Mother.start(self._settings))
+        return await asyncio.shield(self._mother)
 
     async def close(self) -> None:
         if self._mother is not None:
-            await self._mother.stop()
+            self._mother.cancel()
+            await asyncio.gather(self._mother, return_exceptions=True)
+            if not _has_failed(self._mother):
+                await self._mother.result().stop()
+
+
+def _is_over(starting: asyncio.Task[_Mother]) -> bool:
+    return starting.done() and (_has_failed(starting) or starting.result().has_ended)
+
+
+def _has_failed(starting: asyncio.Task[_Mother]) -> bool:
+    return starting.cancelled() or starting.exception() is not None
 
 
 class _Mother:
@@ -93,7 +115,19 @@ class _Mother:
                 stdout=asyncio.subprocess.PIPE,
                 pass_fds=(theirs.fileno(),),
             )
-        ours.sendall(_framed(pickle.dumps(settings)))
+        assert process.stdout is not None
+        try:
+            ours.sendall(_framed(pickle.dumps(settings)))
+            is_ready = bool(await process.stdout.readline())
+        except BaseException:
+            process.kill()
+            raise
+        if not is_ready:
+            ours.close()
+            raise HandlerFailed(
+                f"the handlers could not be imported in a process of their own, which ended with "
+                f"the exit code {await process.wait()}; stderr has its traceback"
+            )
         return cls(process, ours)
 
     @property

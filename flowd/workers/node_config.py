@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from flowd.dag.secret_places import SECRET_KEY
 from flowd.dag.templating import OPENING
-from flowd.errors import HandlerFailed, Problem
+from flowd.errors import Fail, Problem
 
 
 class NodeConfig(BaseModel):
@@ -27,14 +27,14 @@ _C = TypeVar("_C", bound=BaseModel)
 
 
 def read_config(model: type[_C], config: dict[str, Any]) -> _C:
-    """Raises HandlerFailed naming every problem, and no value: a config may hold secrets."""
+    """Raises Fail naming every problem, and no value: a config may hold secrets."""
     try:
         return _validate(model, config)
     except ValidationError as error:
         sentences = [
             _sentence(model, config, details) for details in error.errors(include_url=False)
         ]
-        raise HandlerFailed("; ".join(dict.fromkeys(sentences))) from None
+        raise Fail("; ".join(dict.fromkeys(sentences))) from None
 
 
 def find_config_problems(
@@ -63,12 +63,18 @@ def _validate(model: type[_C], config: dict[str, Any]) -> _C:
 
 
 def _can_be_judged(config: dict[str, Any], details: ErrorDetails) -> bool:
-    if details["type"] in ("missing", "extra_forbidden"):
-        return True
-    value: Any = config
+    values: list[Any] = [config]
     for step in _written(config, details["loc"]):
-        value = value[step]
-    return not _holds_template(value)
+        values.append(values[-1][step])
+    if details["type"] not in ("missing", "extra_forbidden"):
+        return not _holds_template(values[-1])
+    objects = values[:-1] if details["type"] == "extra_forbidden" else values
+    return not any(map(_is_secret, objects))
+
+
+def _is_secret(value: Any) -> bool:
+    # One branch of a union may be an object, to which a secret is one with a key too many.
+    return isinstance(value, dict) and value.keys() == {SECRET_KEY}
 
 
 def _holds_template(value: Any) -> bool:

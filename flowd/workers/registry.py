@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin, is_typeddict
 
 from flowd.errors import BadHandlers, UnknownHandler
 from flowd.handlers import MARK, Context, Kind, Mark, handler
@@ -211,11 +211,16 @@ def _model_of(mark: Mark, parameter: inspect.Parameter) -> type[BaseModel] | Non
                 f"handler {mark.name!r}: the annotation {annotation!r} of {place_of(mark)} "
                 f"cannot be read: {error}; import its names at the top of the module"
             ) from error
-    return (
-        annotation
-        if isinstance(annotation, type) and hasattr(annotation, "model_validate")
-        else None
-    )
+    if hasattr(annotation, "model_validate"):
+        return annotation  # type: ignore[no-any-return]
+    kind = get_origin(annotation) or annotation
+    is_dict = isinstance(kind, type) and issubclass(dict, kind)
+    if not (is_dict or is_typeddict(kind) or kind in (inspect.Parameter.empty, Any)):
+        raise BadHandlers(
+            f"handler {mark.name!r}: {place_of(mark)} takes a config that is {annotation!r}; "
+            "annotate it with dict or with one pydantic model"
+        )
+    return None
 
 
 def _pass_on(

@@ -159,13 +159,13 @@ class Shift:
                     await self._turn()
 
     async def close(self) -> bool:
-        """Let go of everything; True when a handler runs on in a thread, which nothing can stop."""
+        """Let go of everything; True when a handler runs on that nothing can stop."""
         await self._stop_listening()
-        has_threads = self._slots.cancel_all()
+        is_stuck = await self._slots.cancel_all()
         for task in self._side_tasks:
             task.cancel()
         await self._session.close()
-        return has_threads
+        return is_stuck
 
     async def _turn(self) -> None:
         try:

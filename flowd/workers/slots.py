@@ -22,8 +22,8 @@ from flowd.workers.watched_call import watched
 CLAIM_AFTER_S: Final = 0.002
 # What runs on is claimed again this often, which is how a worker hears that it was cancelled.
 CLAIM_AGAIN_S: Final = 1.0
-# A sync handler that nobody waits for any more may look at its context this long.
-THREAD_GRACE_S: Final = 2.0
+# A handler that nobody waits for any more may end by itself this long.
+GRACE_S: Final = 2.0
 
 
 class _Run:
@@ -73,7 +73,7 @@ class Slots:
         self._on_end = on_end
         self._on_claim_due = on_claim_due
         self._pulse = pulse
-        self._let_go: list[Future[Any]] = []
+        self._let_go: list[Future[Any] | asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, _Run] = {}
         self._is_claim_timer_set = False
@@ -91,7 +91,9 @@ class Slots:
         run.is_claimed = is_claimed
         self._runs[prepared.entry.entry_id] = run
         run.task = self._loop.create_task(self._handle(run))
-        run.timer = self._loop.call_later(self._timeout_s(prepared), self._time_out, run)
+        # The first call of a process waits for imports, which are no work of its own.
+        if prepared.handler.kind != "process":
+            self._begin_time(run)
         if not self._is_claim_timer_set:
             self._is_claim_timer_set = True
             self._loop.call_later(CLAIM_AFTER_S, self._make_claims_due)
@@ -103,7 +105,7 @@ class Slots:
             config = self._config(prepared, context)
             self._pulse.enter(prepared.entry.entry_id)
             output = prepared.handler.function(config, context)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything
             return fail_node(prepared, self._consumer, started_ms, error)
         finally:
             self._pulse.leave()
@@ -114,12 +116,14 @@ class Slots:
         try:
             output = await self._call(run, self._config(prepared, run.context))
             ending = complete_node(prepared, self._consumer, run.started_ms, output)
+        except GeneratorExit:
+            raise
         except asyncio.CancelledError:
             if prepared.entry.entry_id not in self._runs:
                 raise
             cancelled = HandlerFailed("the handler cancelled itself")
             ending = fail_node(prepared, self._consumer, run.started_ms, cancelled)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything
             ending = fail_node(prepared, self._consumer, run.started_ms, error)
         if self._take(prepared.entry.entry_id) is not None:
             self._on_end(ending)
@@ -128,6 +132,8 @@ class Slots:
         handler = run.prepared.handler
         if handler.kind == "process":
             isolated = self._resources.isolated(self._settings)
+            await isolated.ready()
+            self._begin_time(run)
             return await isolated.call(handler.name, config, run.context)
         if handler.kind != "thread":
             call = handler.function(config, run.context)
@@ -165,6 +171,10 @@ class Slots:
 
     def _timeout_s(self, prepared: PreparedNode) -> float:
         return prepared.node.timeout_s or self._settings.defaults.timeout_s
+
+    def _begin_time(self, run: _Run) -> None:
+        run.since_s = time.monotonic()
+        run.timer = self._loop.call_later(self._timeout_s(run.prepared), self._time_out, run)
 
     def _time_out(self, run: _Run) -> None:
         prepared, timeout_s = run.prepared, self._timeout_s(run.prepared)
@@ -227,20 +237,30 @@ class Slots:
         if run is None:
             return False
         run.context.cancelled = True
-        if run.thread is not None and not run.thread.cancel():
-            self._let_go = [one for one in self._let_go if not one.done()] + [run.thread]
-            self._loop.call_later(THREAD_GRACE_S, self._look_after, run.thread)
         if run.task is not None:
             run.task.cancel()
+        if run.thread is not None and not run.thread.cancel():
+            self._look_after(run.thread)
+        elif run.task is not None and run.thread is None:
+            # It may have something to tidy up, or take no notice.
+            self._look_after(run.task)
         return True
 
-    def _look_after(self, thread: Future[Any]) -> None:
-        """The supervisor replaces a worker that has threads it cannot stop."""
-        if not thread.done():
+    def _look_after(self, call: Future[Any] | asyncio.Task[None]) -> None:
+        self._let_go = [one for one in self._let_go if not one.done()] + [call]
+        self._loop.call_later(GRACE_S, self._look_again, call)
+
+    def _look_again(self, call: Future[Any] | asyncio.Task[None]) -> None:
+        """The supervisor replaces a worker that has calls it cannot stop."""
+        if not call.done():
             self._pulse.note_stuck()
 
-    def cancel_all(self) -> bool:
-        """Let go of every call; True when one of them is in a thread, which cannot be stopped."""
+    async def cancel_all(self) -> bool:
+        """Let go of every call; True when one of them does not end: a thread cannot be stopped,
+        and an async handler may take no notice."""
         for entry_id in list(self._runs):
             self.cancel(entry_id)
-        return not all(thread.done() for thread in self._let_go)
+        tasks = [one for one in self._let_go if isinstance(one, asyncio.Task)]
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE_S)
+        return not all(call.done() for call in self._let_go)

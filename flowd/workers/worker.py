@@ -126,12 +126,12 @@ class Worker:
         await asyncio.gather(lease, work, return_exceptions=True)
         is_stuck = await shift.close()
         if is_lost and is_stuck:
-            self._end_process("a handler runs in a thread, and the lease is lost", os.EX_TEMPFAIL)
+            self._end_process("a handler does not end, and the lease is lost", os.EX_TEMPFAIL)
         if not is_lost:
             work.result()
         await self._return_entries(consumer)
         if is_stuck:
-            self._end_process("a handler runs in a thread past the grace period", os.EX_OK)
+            self._end_process("a handler does not end within the grace period", os.EX_OK)
 
     async def _flush_tally(self) -> None:
         has_room = await self._tally.flush(self._store.metrics)
@@ -139,7 +139,7 @@ class Worker:
             self._shift.note_room(is_full=not has_room)
 
     def _end_process(self, reason: str, exit_code: int) -> None:
-        """A handler in a thread cannot be called back: the process has to take it along."""
+        """A handler that does not end: the process has to take it along."""
         log.error("worker.ended", worker=self._name, reason=reason)
         os._exit(exit_code)
 

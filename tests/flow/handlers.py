@@ -53,6 +53,14 @@ async def held(config: dict[str, Any], context: HandlerContext) -> dict[str, Any
     return config
 
 
+@handler("spoil", inline=True)
+def spoil(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    """Changes what it was given, as a handler may."""
+    _note(context)
+    config["items"].append("mine")
+    return {"items": config["items"]}
+
+
 @handler("fail")
 async def fail(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     _note(context)
@@ -105,6 +113,28 @@ async def fail_unreadably(_config: dict[str, Any], context: HandlerContext) -> d
 async def exit_(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     _note(context)
     raise SystemExit(3)
+
+
+class _Foreign(BaseException):
+    pass
+
+
+@handler("raise_base")
+async def raise_base(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    _note(context)
+    raise _Foreign("not even an Exception")
+
+
+@handler("raise_base_in_thread")
+def raise_base_in_thread(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    _note(context)
+    raise KeyboardInterrupt
+
+
+@handler("raise_base_inline", inline=True)
+def raise_base_inline(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    _note(context)
+    raise KeyboardInterrupt
 
 
 @handler("cancel_itself")

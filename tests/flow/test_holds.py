@@ -172,6 +172,17 @@ async def test_templates_read_the_input_of_the_execution(settings):
         }
 
 
+async def test_what_a_handler_makes_of_an_input_is_not_seen_by_other_executions(settings):
+    # The default input is part of the plan, which executions of one workflow share in a worker.
+    definition = workflow(
+        node("A", handler="spoil", items="{{ input.deep.items }}"), input={"deep": {"items": [1]}}
+    )
+    async with Engine(settings, workers=1) as engine:
+        for _ in range(2):
+            execution_id = await engine.run(definition)
+            assert await engine.results(execution_id) == {"A": {"items": [1, "mine"]}}
+
+
 async def test_a_node_called_input_is_read_as_ever(settings):
     async with Engine(settings) as engine:
         execution_id = await engine.run(

@@ -25,7 +25,8 @@ class Greeting(BaseModel):
 @handler("greet_apart", isolation="process")
 def greet(config: Greeting, context: Context) -> dict:
     print("handlers may print")
-    return {"hello": config.name, "pid": os.getpid(), "key": context.idempotency_key}
+    told = {"pid": os.getpid(), "parent": os.getppid(), "key": context.idempotency_key}
+    return {"hello": config.name, **told}
 
 @handler("sleep_apart", isolation="process")
 async def sleep(config: dict) -> dict:
@@ -210,6 +211,26 @@ async def test_a_process_is_forgotten_once_it_has_ended(apart, monkeypatch):
         assert len(pids) == 6
         await until(lambda: not mother._let_go, "the end of every process")
         assert mother._ends == {}
+
+
+async def test_imports_take_their_time_and_print_what_they_like(settings, tmp_path, monkeypatch):
+    name = f"slow_{os.getpid()}_{time.monotonic_ns()}"
+    (tmp_path / f"{name}.py").write_text(
+        "import sys, time\n"
+        "if 'isolated' in sys.argv[0]:  # not where the test itself imports it\n"
+        "    print('hello', flush=True)\n"
+        "    time.sleep(1.5)\n" + HANDLERS
+    )
+    own = replace(settings, handlers=HandlersSettings(modules=(name,), folder=tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    nodes = [
+        {**node(f"n{number}", handler="greet_apart", name="x"), "timeout_s": 1.0}
+        for number in range(3)
+    ]
+    async with engine_of(own, workers=1) as engine:
+        execution_id = await engine.run(workflow(*nodes))
+        parents = {one["parent"] for one in (await engine.results(execution_id)).values()}
+        assert len(parents) == 1
 
 
 async def test_no_process_outlives_the_worker(apart):

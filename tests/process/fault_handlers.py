@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -145,6 +146,15 @@ async def fail_once(_config: dict[str, Any], context: HandlerContext) -> dict[st
 def block_thread(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     if _is_due(config, context):
         time.sleep(1000)
+    return {"attempt": context.attempt}
+
+
+@handler("ignore_cancel")
+async def ignore_cancel(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    is_due = _is_due(config, context)
+    while is_due:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1000)
     return {"attempt": context.attempt}
 
 

@@ -43,6 +43,7 @@ def _add_handlers() -> None:
         "devour",
         "block_loop",
         "block_thread",
+        "ignore_cancel",
         "refuse",
         "fail_once",
         "hold_gil",

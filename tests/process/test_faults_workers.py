@@ -213,11 +213,14 @@ def test_p10_a_handler_that_blocks_its_worker_is_ended_and_the_others_are_innoce
     flowd.check_and_stop()
 
 
-def test_p10_a_thread_past_its_time_out_costs_its_worker_and_nobody_else(run_faulty: Run) -> None:
+@pytest.mark.parametrize("handler", ["block_thread", "ignore_cancel"])
+def test_p10_a_thread_past_its_time_out_costs_its_worker_and_nobody_else(
+    run_faulty: Run, handler: str
+) -> None:
     flowd = run_faulty("start", "--workers", "1", FLOWD_SHUTDOWN__GRACE_S="2")
     flowd.wait_until_running()
     first = flowd.post("worker-1")["pid"]
-    stuck = {**node("stuck", handler="block_thread"), "timeout_s": 0.3}
+    stuck = {**node("stuck", handler=handler), "timeout_s": 0.3}
     good = [node(f"good{number}", handler="sleep", seconds=0.5) for number in range(4)]
 
     execution_id = flowd.submit_and_trigger(stuck, *good)

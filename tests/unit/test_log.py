@@ -46,6 +46,22 @@ def terminal_text_of(code: str) -> str:
     return text.decode().replace("\r\n", "\n")
 
 
+def test_a_handler_may_log_facts_of_any_name_and_kind() -> None:
+    code = """
+set_up_log(process='worker-1')
+from flowd.handlers import Context
+circle = []
+circle.append(circle)
+facts = {'attempt': 7, 'event': 'x', 'level': 'y', 'self': 1, 'facts': {(1,): 2}}
+Context('e1', 'A', 2).logger.warning('a line', circle=circle, **facts)
+"""
+    (line,) = lines_of(code)
+
+    shown = [line[name] for name in ("event", "level", "message", "attempt", "node_id", "self")]
+    assert shown == ["handler.logged", "warning", "a line", "2", "A", "1"]
+    assert (line["circle"], line["facts"]) == ("[[...]]", "{(1,): 2}")
+
+
 def test_a_line_off_the_terminal_is_json_with_its_facts() -> None:
     (line,) = lines_of(
         "set_up_log(process='worker-1')\n"

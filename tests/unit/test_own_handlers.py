@@ -136,6 +136,8 @@ def test_a_module_that_is_not_there_is_named() -> None:
         ('@handler("a")\ndef f(a, b, c): ...', "takes (a, b, c); it must take the config"),
         ('@handler("a")\ndef f(a, *, b): ...', "takes (a, *, b); it must take the config"),
         ('@handler("a")\ndef f(a: Unknown): ...', "cannot be read: name 'Unknown' is not defined"),
+        ('@handler("a")\ndef f(a: int): ...', "takes a config that is <class 'int'>; annotate it"),
+        ('@handler("a")\ndef f(a: BaseModel | None): ...', "annotate it with dict or with one"),
         ('@handler("a b")\ndef f(a): ...', "bad handler name 'a b'"),
     ],
 )
@@ -204,6 +206,7 @@ class Model(BaseModel):
     inner: Inner | None = None
     items: list[Inner] = []
     odd: str = ""
+    key: str | Inner = ""
     @field_validator("odd")
     @classmethod
     def check(cls, odd):
@@ -235,6 +238,15 @@ def f(config: Model): ...
         ),
         ({"n": 1, "odd": "raise"}, [("", "bad_config", "checking it raised KeyError")]),
         ({"n": 1, "odd": "{{ A }}"}, []),
+        ({"n": 1, "key": {"$secret": "X"}}, []),
+        (
+            {"n": 1, "key": {"secret": "X"}},
+            [
+                (".key", "bad_config", "input should be a valid string"),
+                (".key.k", "missing_config", "this key is required"),
+                (".key.secret", "unknown_config", "unknown key; it knows k"),
+            ],
+        ),
     ],
 )
 def test_a_config_is_judged_before_its_templates_are_rendered(
@@ -270,7 +282,16 @@ def test_retry_and_fail_say_what_happened_without_a_text_too() -> None:
     assert str(Retry()) == "the handler asked to be called again"
     assert str(Retry(after_s=1.5)) == "the handler asked to be called again after 1.5 s"
     assert str(Retry("busy", after_s=1)) == "busy"
+    assert str(Retry("busy", after_s=-1)) == "busy"
+    assert Retry(after_s=-1).after_s == 0
     assert str(Fail("no")) == "no"
+    assert str(Fail()) == "the handler failed for good"
+
+
+@pytest.mark.parametrize("after_s", ["10", float("nan"), float("inf"), True])
+def test_a_pause_that_is_no_number_of_seconds_is_an_error_of_the_handler(after_s: Any) -> None:
+    with pytest.raises(ValueError, match="it must be a number of seconds"):
+        Retry("busy", after_s=after_s)
 
 
 def test_a_marked_function_stays_a_function() -> None:

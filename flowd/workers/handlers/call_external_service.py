@@ -16,7 +16,7 @@ import orjson
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from flowd.errors import HandlerFailed
+from flowd.errors import Fail
 from flowd.workers.node_config import NodeConfig
 from flowd.workers.registry import HandlerContext, handler
 
@@ -156,7 +156,7 @@ def _is_simulated(url: str, simulated_hosts: tuple[str, ...]) -> bool:
     try:
         host = urlsplit(url).hostname
     except ValueError as error:
-        raise HandlerFailed(f"config.url is not a url: {error}") from None
+        raise Fail(f"config.url is not a url: {error}") from None
     return host is not None and host in {name.lower() for name in simulated_hosts}
 
 

@@ -21,6 +21,12 @@ _ENTRY = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d{
 _NAME = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?")
 # RFC 6052: the last four bytes are the IPv4 address that a translator will call.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# What only some versions of Python know of (IANA's registries), and the address at which every
+# machine of Azure finds what its host knows of it.
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(text)
+    for text in ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "3fff::/20", "5f00::/16")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,4 +141,5 @@ def _private_kind(address: Address) -> str | None:
     if address.is_reserved:
         return "a reserved"
     is_site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
-    return None if address.is_global and not is_site_local else "a private"
+    is_listed = any(address in one for one in _NOT_PUBLIC if one.version == address.version)
+    return None if address.is_global and not is_site_local and not is_listed else "a private"

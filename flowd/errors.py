@@ -193,6 +193,12 @@ class Fail(HandlerFailed):
         super().__init__(reason or "the handler failed for good", kinds=frozenset(kinds))
 
 
+class NotSent(HandlerFailed):
+    """There was no connection, so a service has seen nothing of the call."""
+
+    code = "not_sent"
+
+
 class BadHandlers(FlowdError):
     """The modules of `[handlers]` cannot be used; the text holds the traceback where there is one.
 

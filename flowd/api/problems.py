@@ -81,6 +81,7 @@ KINDS: Mapping[str, Kind] = {
     "handler_failed": _DEFECT,
     "retry": _DEFECT,
     "not_yet": _DEFECT,
+    "not_sent": _DEFECT,
     "fail": _DEFECT,
     "bad_handlers": _DEFECT,
     "unknown_handler": _DEFECT,

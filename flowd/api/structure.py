@@ -126,6 +126,6 @@ def _translate(field: str, kind: str, text: str, value: Any) -> tuple[str, str]:
         if field == "id":
             return "bad_id", f"bad node id {quote(value)}; use {_PATTERNS[field]}"
         return "invalid_value", f"expected {_PATTERNS[field]}, not {quote(value)}"
-    if kind == "too_short":
+    if kind == "too_short" and field == "nodes":
         return "empty_dag", "a workflow needs at least one node"
     return "invalid_value", text[:1].lower() + text[1:]

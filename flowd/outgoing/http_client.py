@@ -23,7 +23,7 @@ import orjson
 
 from flowd import __version__
 from flowd.destinations import Destination
-from flowd.errors import Fail, HandlerFailed, Retry
+from flowd.errors import Fail, HandlerFailed, NotSent, Retry
 from flowd.outgoing.guarded_transport import Gate, GuardedTransport
 from flowd.redaction import REDACTOR
 
@@ -119,6 +119,11 @@ class HttpClient:
             # Their texts quote the header, which may be a key.
             flaw = "a header holds a character HTTP does not allow"
             raise Fail(f"{place}: the request cannot be sent: {flaw}") from None
+        except httpx2.UnsupportedProtocol:
+            raise Fail(f"{place}: redirected to what is neither http nor https") from None
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            kinds = frozenset({"connection"})
+            raise NotSent(f"{place}: {_reason(error)}", kinds=kinds) from None
         except httpx2.HTTPError as error:
             reason, kinds = _reason(error), frozenset({"connection"})
         except Retry as error:
@@ -247,7 +252,10 @@ def _parse_text(answer: Answer) -> str:
     is_text = answer.content_type.startswith("text/")
     try:
         return answer.body.decode(answer.charset, "replace" if is_text else "strict")
-    except UnicodeDecodeError:
+    except (LookupError, UnicodeError):
+        if is_text:
+            # Python has charsets of that name which are none, such as hex.
+            return answer.body.decode("utf-8", "replace")
         kind = answer.content_type or "an unnamed type"
         raise HandlerFailed(
             f"answered {answer.status_code} with {len(answer.body)} bytes of {kind}, "
@@ -274,7 +282,7 @@ async def _refusal(response: httpx2.Response, follow_redirects: bool) -> Handler
         text += f", a redirect{_target(response)}; redirects are not followed"
         return HandlerFailed(text, kinds=kinds)
     text = f"{text}: {excerpt(await _read(response, REFUSAL_MAX_BYTES))}"
-    if status == 429 or status >= 500:
+    if status in (408, 425, 429) or status >= 500:
         after_s = _retry_after_s(response.headers.get("retry-after", ""))
         return Retry(text, after_s=after_s, kinds=kinds)
     return HandlerFailed(text, kinds=kinds)

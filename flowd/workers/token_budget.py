@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import orjson
 
-from flowd.errors import Fail, HandlerFailed, NotYet
+from flowd.errors import (
+    Fail,
+    HandlerFailed,
+    NotSent,
+    NotYet,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
 from flowd.store.budgets import Usage
+from flowd.workers.pauses import growing_pauses
 from flowd.workers.registry import HandlerContext
+
+_T = TypeVar("_T")
 
 # A token is at least one byte; what a server puts around a message is a handful of tokens.
 TOKENS_PER_MESSAGE: Final = 16
@@ -56,18 +69,33 @@ async def within_budget(context: HandlerContext, request: dict[str, Any]) -> Asy
         return
     place = (context.execution_id, context.node_id, context.attempt)
     if budget is not None:
-        found = await budgets.reserve(*place, tokens=_bound(request, budget), budget=budget)
+        tokens = _bound(request, budget)
+        found = await _insist(partial(budgets.reserve, *place, tokens=tokens, budget=budget))
         _refuse(found.outcome, request, budget, found.spent, found.reserved)
-    is_free = False
+    is_free, is_patient = False, True
     try:
         yield cost
+    except asyncio.CancelledError:
+        is_patient = False
+        raise
     except HandlerFailed as error:
-        # An error status and a refused connection cost nothing. After a time-out nobody knows.
-        is_free = "status" in error.kinds
+        # An error status and a call never made cost nothing. After a time-out nobody knows.
+        is_free = "status" in error.kinds or isinstance(error, Fail | NotSent)
         raise
     finally:
         spent = 0 if is_free else cost.usage.total if cost.usage else None
-        await budgets.settle(*place, spent, cost.usage or Usage(1))
+        settle = partial(budgets.settle, *place, spent, cost.usage or Usage(1))
+        await (_insist(settle) if is_patient else settle())
+
+
+async def _insist(call: Callable[[], Awaitable[_T]]) -> _T:
+    """An answer that was paid for is kept while Redis is away; the node's time-out ends it."""
+    for pause_s in growing_pauses():
+        try:
+            return await call()
+        except (StoreUnavailable, StoreReadOnly, StoreFull):
+            await asyncio.sleep(pause_s)
+    raise AssertionError("the pauses have no end")
 
 
 def _bound(request: dict[str, Any], budget: int) -> int:

@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 
 from flowd.config import HandlersSettings, LlmSettings
+from flowd.errors import StoreUnavailable
 from flowd.workers.registry import built_in_registry
 from tests.flow.engine import Engine, node, workflow
 from tests.local_services import completion, running_service
@@ -54,6 +55,44 @@ async def test_a_hundred_calls_at_once_do_not_overshoot_the_budget(settings):
     assert refused
     assert all(error.startswith("the budget is exhausted") for error in refused)
     assert BUDGET - model.total < 300 + 150
+
+
+async def test_an_answer_that_was_paid_for_survives_that_redis_is_away(settings, monkeypatch):
+    # Whether the budget can be asked at that moment says nothing of the node.
+    away = {"reserve": 2, "settle": 2}
+
+    def refusing(name, call):
+        async def refuse(*arguments, **named):
+            if away[name]:
+                away[name] -= 1
+                raise StoreUnavailable("Redis does not answer")
+            return await call(*arguments, **named)
+
+        return refuse
+
+    model = Model()
+    with running_service(model) as service:
+        own = using(settings, service.url)
+        async with Engine(own, registry=built_in_registry()) as engine:
+            for worker in engine.workers:
+                budgets = worker._resources.budgets
+                for name in away:
+                    monkeypatch.setattr(budgets, name, refusing(name, getattr(budgets, name)))
+            node_a = node("A", handler="llm", prompt="x", max_tokens=50)
+            execution_id = await engine.run(workflow(node_a, budget={"tokens": BUDGET}))
+            usage = await engine.store.budgets.usage(execution_id)
+            assert (await engine.results(execution_id))["A"]["answer"] == "fine"
+    assert away == {"reserve": 0, "settle": 0}
+    assert (model.calls, usage.spent, usage.reserved) == (1, model.total, 0)
+
+
+async def test_a_model_that_cannot_be_reached_costs_nothing(settings):
+    own = using(settings, "http://127.0.0.1:1")
+    async with Engine(own, registry=built_in_registry()) as engine:
+        node_a = node("A", handler="llm", prompt="x")
+        execution_id = await engine.run(workflow(node_a, budget={"tokens": BUDGET}))
+        usage = await engine.store.budgets.usage(execution_id)
+    assert (usage.spent, usage.reserved) == (0, 0)
 
 
 async def test_usage_is_summed_without_a_budget_too(settings):

@@ -178,6 +178,13 @@ def test_a_redirect_to_another_host_takes_no_header_of_the_config_along(service:
     assert not {"authorization", "x-key", "idempotency-key"} & request.headers.keys()
 
 
+def test_a_redirect_to_another_scheme_is_not_followed() -> None:
+    elsewhere = Reply(302, headers={"Location": "gopher://127.0.0.1/"})
+    with running_service(answering(elsewhere)) as service:
+        with pytest.raises(Fail, match="redirected to what is neither http nor https"):
+            call({"url": service.url, "follow_redirects": True})
+
+
 def test_redirects_without_end_are_given_up() -> None:
     with running_service(answering(Reply(302, headers={"Location": "/again"}))) as service:
         text = failure_of({"url": service.url, "follow_redirects": True})
@@ -190,6 +197,8 @@ def test_redirects_without_end_are_given_up() -> None:
     ("status", "header", "after_s"),
     [
         (429, "7", 7.0),
+        (408, "2", 2.0),
+        (425, "2", 2.0),
         (503, "0", 0.0),
         (503, "999999999", 86400.0),
         (500, "", None),
@@ -316,6 +325,7 @@ def test_rendered_text_travels_percent_encoded(service: Service) -> None:
         (Reply(body=b"\xe4", headers={"Content-Type": "text/plain; charset=latin-1"}), "ä"),
         (Reply(body=b"a\xe4", headers={"Content-Type": "text/html"}), "a\ufffd"),
         (Reply(body=b"a", headers={"Content-Type": "text/plain; charset=no-such"}), "a"),
+        (Reply(body=b"a", headers={"Content-Type": "text/plain; charset=hex"}), "a"),
         (Reply(body=b"", headers={"Content-Type": "application/json"}), ""),
         (
             Reply(

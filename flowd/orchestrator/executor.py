@@ -28,12 +28,15 @@ async def submit_workflow(
     )
 
 
-async def trigger_workflow(store: Store, execution_id: str, given_input: bytes = b"") -> None:
+async def trigger_workflow(
+    store: Store, execution_id: str, given_input: bytes = b"", traceparent: str = ""
+) -> None:
     """Start an execution; harmless when it was started before. Raises UnknownExecution.
 
-    `given_input` (a JSON object) is what its templates read as `input`, over the workflow's own.
+    `given_input` (a JSON object) is what its templates read as `input`, over the workflow's own;
+    `traceparent` (W3C Trace Context) goes along with its calls to services.
     """
-    outcome = await store.executions.trigger_workflow(execution_id, given_input)
+    outcome = await store.executions.trigger_workflow(execution_id, given_input, traceparent)
     if outcome == "continue":
         plan = await Plans(store).load(execution_id, "")
         await advance_node(store, plan, execution_id, ROOTS)

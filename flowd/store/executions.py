@@ -213,7 +213,9 @@ class Executions:
             )
         await self.drop_continuation(Continuation("discard", execution_id, "", 0))
 
-    async def trigger_workflow(self, execution_id: str, given_input: bytes = b"") -> str:
+    async def trigger_workflow(
+        self, execution_id: str, given_input: bytes = b"", traceparent: str = ""
+    ) -> str:
         """Start a PENDING execution and open its roots; `given_input` is a JSON object, or empty.
 
         Returns `triggered`, `continue` when the roots are left to `advance_node`, or the state the
@@ -233,12 +235,17 @@ class Executions:
             self._group,
             now_ms(),
             given_input,
+            traceparent,
         )
         if outcome == "unknown":
             raise UnknownExecution(execution_id)
         if outcome == "corrupt":
             raise CorruptExecution(execution_id, "its status or run key was damaged")
         return outcome
+
+    async def traceparent(self, execution_id: str) -> str:
+        """The trace this execution was triggered in; empty when nobody said."""
+        return await self._client.execute("HGET", keys.run(execution_id), "traceparent") or ""
 
     async def advance_node(
         self,

@@ -6,6 +6,7 @@ first node needs it.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, get_origin, is_typeddict
 
-from flowd.errors import BadHandlers, UnknownHandler
+from flowd.errors import BadHandlers, StoreError, UnknownHandler
 from flowd.handlers import MARK, Context, Kind, Mark, handler
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from flowd.destinations import Destination
     from flowd.outgoing.http_client import HttpClient
     from flowd.store.budgets import Budgets
+    from flowd.store.executions import Executions
     from flowd.workers.isolation import IsolatedCalls
 
 __all__ = ["Handler", "HandlerContext", "Registry", "Resources", "built_in_registry", "handler"]
@@ -44,11 +46,14 @@ _BUILT_IN_MODULES: Mapping[str, str] = {
 class Resources:
     """What the handlers of one worker process share; opened at first use, closed at drain."""
 
-    __slots__ = ("_http", "_isolated", "budgets")
+    __slots__ = ("_executions", "_http", "_isolated", "budgets")
 
-    def __init__(self, budgets: Budgets | None = None) -> None:
+    def __init__(
+        self, budgets: Budgets | None = None, executions: Executions | None = None
+    ) -> None:
         # None where nobody counts what a call costs.
         self.budgets = budgets
+        self._executions = executions
         self._isolated: IsolatedCalls | None = None
         self._http: dict[tuple[str, tuple[str, ...]], HttpClient] = {}
 
@@ -66,6 +71,15 @@ class Resources:
             client = HttpClient(Gate(allow, setting=setting))
             self._http[setting, allow] = client
         return client
+
+    async def trace_headers(self, execution_id: str) -> dict[str, str]:
+        """What a call carries of the trace its execution was triggered in."""
+        traceparent = ""
+        if self._executions is not None:
+            # A trace is not worth a node.
+            with contextlib.suppress(StoreError):
+                traceparent = await self._executions.traceparent(execution_id)
+        return {"traceparent": traceparent} if traceparent else {}
 
     def isolated(self, settings: Settings) -> IsolatedCalls:
         """Where handlers run that want a process of their own."""

@@ -55,7 +55,7 @@ class Worker:
         self._pulse = pulse
         self._store = store
         self._plans = Plans(store)
-        self._resources = Resources(store.budgets)
+        self._resources = Resources(store.budgets, store.executions)
         self._threads = ThreadPoolExecutor(settings.workers.concurrency, thread_name_prefix=name)
         self._tally = Tally()
         self._equipment = Equipment(

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import unquote
 
+import httpx2
+import pytest
+
 from flowd.workers.registry import Registry
-from tests.flow.engine import Engine
+from tests.flow.api_server import api_server
+from tests.flow.engine import Engine, node
 from tests.flow.test_meaning import BUILT_IN, sample
 from tests.local_services import completion, json_reply, running_service
 
@@ -43,6 +47,46 @@ async def test_the_linear_sample_calls_real_services_with_rendered_templates(set
     (asked,) = llm.requests
     assert asked.json["messages"] == [{"role": "user", "content": 'Summarize {"price":7}'}]
     assert [unquote(one.target) for one in http.requests] == ["/prices", "/consumer/seven euro"]
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("sent", "own", "passed_on"),
+    [
+        (TRACE, {}, TRACE),
+        (TRACE, {"Traceparent": "mine"}, "mine"),
+        ("", {}, None),
+        ("00-nonsense", {}, None),
+        (TRACE.replace("4bf92f3577b34da6a3ce929d0e0e4736", 32 * "0"), {}, None),
+    ],
+)
+@pytest.mark.parametrize("way", ["trigger", "submit"])
+async def test_the_trace_of_the_caller_goes_on_in_the_calls(settings, sent, own, passed_on, way):
+    with running_service(lambda _request: completion("fine")) as service:
+        own_settings = using(settings, service.url)
+        nodes = [
+            node("A", handler="call_external_service", url=service.url, headers=own),
+            node("B", ["A"], handler="llm", prompt="x"),
+        ]
+        async with (
+            Engine(own_settings, registry=Registry(BUILT_IN)) as engine,
+            api_server(own_settings) as server,
+            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client,
+        ):
+            trace = {"traceparent": sent} if sent else {}
+            target = "/workflow?trigger=true" if way == "submit" else "/workflow"
+            body = {"name": "traced", "dag": {"nodes": nodes}}
+            answer = await client.post(target, json=body, headers=trace)
+            execution_id = answer.json()["execution_id"]
+            if way == "trigger":
+                await client.post(f"/workflow/trigger/{execution_id}", headers=trace)
+            await engine.end(execution_id)
+
+        first, second = (one.headers.get("traceparent") for one in service.requests)
+    assert first == passed_on
+    assert second == (None if passed_on is None else TRACE)
 
 
 async def test_a_service_that_refuses_fails_its_node_with_the_reason(settings):

@@ -8,7 +8,12 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flowd.api.responses import json_response, requested_execution_id
+from flowd.api.responses import (
+    TRACEPARENT_HEADER,
+    json_response,
+    requested_execution_id,
+    requested_traceparent,
+)
 from flowd.api.route import Endpoint
 from flowd.api.schemas import Deleted, ExecutionStatus, Rerun, RerunNode
 from flowd.api.small_body import SmallBody, read_small_body
@@ -63,7 +68,8 @@ async def rerun(request: Request) -> Response:
     if not wanted.preview:
         execution_id = await rerun_execution(store, planned)
         if wanted.trigger:
-            await executor.trigger_workflow(store, execution_id)
+            traceparent = requested_traceparent(request)
+            await executor.trigger_workflow(store, execution_id, traceparent=traceparent)
     return json_response(
         Rerun(
             execution_id=execution_id,
@@ -114,6 +120,7 @@ ROUTES = [
         answers={200: Rerun},
         problems=(*_PROBLEMS, "unknown_node", "invalid_request"),
         body=RerunBody,
+        headers=TRACEPARENT_HEADER,
     ),
     Endpoint(
         "DELETE",

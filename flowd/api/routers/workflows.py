@@ -12,7 +12,12 @@ from starlette.responses import Response
 
 from flowd.api.body import read_body
 from flowd.api.query import read_query
-from flowd.api.responses import json_response, requested_execution_id
+from flowd.api.responses import (
+    TRACEPARENT_HEADER,
+    json_response,
+    requested_execution_id,
+    requested_traceparent,
+)
 from flowd.api.route import Endpoint
 from flowd.api.schemas import (
     ExecutionOutcome,
@@ -65,7 +70,8 @@ async def submit_workflow(request: Request) -> Response:
         execution_id = await state.store.idempotency.claim(key, asked, execution_id)
     await executor.submit_workflow(state.store, workflow, execution_id)
     if query.trigger:
-        await executor.trigger_workflow(state.store, execution_id)
+        traceparent = requested_traceparent(request)
+        await executor.trigger_workflow(state.store, execution_id, traceparent=traceparent)
     if query.wait is not None:
         return await _wait(state, execution_id, query.wait)
     return json_response(Submitted(execution_id=execution_id, message="Workflow accepted"))
@@ -97,7 +103,8 @@ async def trigger_workflow(request: Request) -> Response:
         asked = b"trigger " + execution_id.encode() + b" " + body
         await store.idempotency.claim(key, asked, execution_id)
     given_input = b"" if given.input is None else orjson.dumps(given.input)
-    await executor.trigger_workflow(store, execution_id, given_input)
+    traceparent = requested_traceparent(request)
+    await executor.trigger_workflow(store, execution_id, given_input, traceparent)
     return json_response(Triggered(message="Workflow triggered", execution_id=execution_id))
 
 
@@ -109,7 +116,10 @@ def _idempotency_key(request: Request) -> str:
     return key
 
 
-_IDEMPOTENT = {"Idempotency-Key": "the same key and body again: the first answer again"}
+_HEADERS = {
+    "Idempotency-Key": "the same key and body again: the first answer again",
+    **TRACEPARENT_HEADER,
+}
 
 ROUTES = [
     Endpoint(
@@ -121,7 +131,7 @@ ROUTES = [
         problems=("invalid_workflow", "invalid_request", "idempotency_mismatch"),
         query=SubmitQuery,
         body=WorkflowDefinition,
-        headers=_IDEMPOTENT,
+        headers=_HEADERS,
     ),
     Endpoint(
         "POST",
@@ -140,6 +150,6 @@ ROUTES = [
         answers={200: Triggered},
         problems=("invalid_request", "unknown_execution", "idempotency_mismatch"),
         body=TriggerBody,
-        headers=_IDEMPOTENT,
+        headers=_HEADERS,
     ),
 ]

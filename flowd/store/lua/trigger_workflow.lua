@@ -5,7 +5,7 @@
 --
 -- KEYS  1 status (string)  2 run (hash)  3 active (set)  4 stream  5 continuations (zset)
 --       6 input (string)
--- ARGV  1 execution id  2 group  3 now, ms  4 input (JSON), or empty
+-- ARGV  1 execution id  2 group  3 now, ms  4 input (JSON), or empty  5 traceparent, or empty
 -- RETURNS 'unknown' | 'triggered' | 'continue' (the roots are too many for one call: the caller
 --         opens them by advance_node) | the state it was in already: 'RUNNING', 'PAUSED', 'COMPLETED',
 --         'FAILED' or 'CANCELLED' | 'corrupt' (status or run holds something flowd did not write)
@@ -40,6 +40,9 @@ for node_id in string.gmatch(roots, '[^,]+') do
 end
 redis.call('SET', KEYS[1], 'RUNNING')
 redis.call('HSET', KEYS[2], 'triggered_ms', now_ms)
+if ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[2], 'traceparent', ARGV[5])
+end
 announce({ 'execution.triggered', execution_id })
 if roots == '' then
   redis.pcall('ZADD', KEYS[5], now_ms, 'advance ' .. execution_id .. ' ')

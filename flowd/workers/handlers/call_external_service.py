@@ -168,7 +168,7 @@ async def _call(wanted: CallExternalServiceConfig, context: HandlerContext) -> d
     call = Call(
         wanted.method,
         parse_url(_with_params(wanted), source="config.url"),
-        headers=_headers(wanted, context.idempotency_key),
+        headers=_headers(wanted, await _added_headers(context)),
         content=_content(wanted),
         deadline_s=wanted.timeout_s or settings.timeout_s,
         answer_max_bytes=min(wanted.answer_max_bytes or answer_max_bytes, answer_max_bytes),
@@ -198,9 +198,14 @@ def _pairs(fields: Fields) -> Iterator[tuple[str, str]]:
             yield name, str(one).lower() if isinstance(one, bool) else str(one)
 
 
-def _headers(wanted: CallExternalServiceConfig, idempotency_key: str) -> dict[str, str]:
+async def _added_headers(context: HandlerContext) -> dict[str, str]:
+    trace = await context.resources.trace_headers(context.execution_id)
+    return {"idempotency-key": context.idempotency_key, **trace}
+
+
+def _headers(wanted: CallExternalServiceConfig, added: dict[str, str]) -> dict[str, str]:
     """What the config says stands over what flowd adds, whatever the case of the names."""
-    headers = {"idempotency-key": idempotency_key}
+    headers = dict(added)
     if wanted.has_json:
         headers["content-type"] = "application/json"
     if wanted.form is not None:

@@ -102,11 +102,12 @@ async def _ask(wanted: LlmConfig, context: HandlerContext) -> dict[str, Any]:
     request = _request(wanted, wanted.model or provider.model)
     # The operator named this server, so it may be anywhere.
     client = context.resources.http("[handlers.llm] base_url", (place_of(url),))
+    trace = await context.resources.trace_headers(context.execution_id)
     async with within_budget(context, request) as cost:
         call = Call(
             "POST",
             url,
-            headers=_headers(provider.api_key, context.idempotency_key),
+            headers=_headers(provider.api_key, context.idempotency_key) | trace,
             content=orjson.dumps(request),
             deadline_s=wanted.timeout_s or provider.timeout_s,
             only=context.only,

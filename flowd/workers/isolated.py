@@ -22,7 +22,7 @@ import orjson
 
 from flowd.config import Settings
 from flowd.dag.retrying import kinds_of
-from flowd.errors import HandlerFailed
+from flowd.errors import Fail, HandlerFailed
 from flowd.handlers import Context
 from flowd.log import set_up_log
 from flowd.redaction import REDACTOR
@@ -160,12 +160,15 @@ def _answer(
         REDACTOR.learn(secret)
     try:
         output = _call(registry.load(name), config, _IsolatedContext(*context, line=line))
-        text = orjson.dumps({"output": output})
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything
         return _error(error)
+    try:
+        text = orjson.dumps({"output": output})
+    except (TypeError, ValueError) as error:
+        return _error(Fail(f"handler {name!r} returned what is not JSON: {error}"))
     if len(text) > OUTPUT_BYTES_MAX + 64:
         return _error(
-            HandlerFailed(f"the output has {len(text)} bytes; {OUTPUT_BYTES_MAX} are kept")
+            Fail(f"the output has {len(text)} bytes; at most {OUTPUT_BYTES_MAX} are kept")
         )
     return text
 

@@ -59,6 +59,10 @@ def die(config: dict) -> dict:
 def return_much(config: dict) -> dict:
     return {"text": "x" * 100_000_000}
 
+@handler("return_set_apart", isolation="process")
+def return_set(config: dict) -> dict:
+    return {"set": {1}}
+
 @handler("raise_apart", isolation="process")
 def raise_(config: dict, context: Context) -> dict:
     if context.attempt == 1:
@@ -172,6 +176,13 @@ async def test_an_output_too_large_fails_the_node(apart):
     async with engine_of(apart, workers=1) as engine:
         execution_id = await engine.run(workflow(node("A", handler="return_much_apart")))
         assert "the output has" in (await engine.results(execution_id))["A"]["error"]
+
+
+async def test_an_output_that_is_no_json_fails_the_node(apart):
+    async with engine_of(apart) as engine:
+        execution_id = await engine.run(workflow(node("A", handler="return_set_apart")))
+        error = (await engine.results(execution_id))["A"]["error"]
+        assert error.startswith("handler 'return_set_apart' returned what is not JSON: ")
 
 
 async def test_what_a_handler_raises_means_the_same_as_elsewhere(apart):

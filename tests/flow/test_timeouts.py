@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from flowd.workers.handlers import delay
+from flowd.workers.registry import built_in_registry
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
 
@@ -50,6 +52,16 @@ async def test_a_time_out_is_a_failure_that_is_tried_again(settings):
         assert calls(execution_id) == ["A", "A"]
         error = (await engine.results(execution_id))["A"]["error"]
         assert error == "attempt 2 of 2: timed out: it took longer than 0.05 s"
+
+
+async def test_a_delay_may_be_longer_than_a_time_out(settings, monkeypatch):
+    monkeypatch.setattr(delay, "REPORT_EVERY_S", 0.05)
+    async with Engine(settings, registry=built_in_registry()) as engine:
+        execution_id = await engine.run(
+            workflow(brief(1.0, node("A", handler="delay", seconds=1.1)))
+        )
+
+        assert await engine.states(execution_id) == {"A": "COMPLETED"}
 
 
 async def test_a_heartbeat_begins_the_time_anew(settings):

@@ -110,10 +110,10 @@ class WrongState(FlowdError):
 
     code = "wrong_state"
 
-    def __init__(self, execution_id: str, status: str, verb: str) -> None:
+    def __init__(self, execution_id: str, status: str, verb: str, hint: str = "") -> None:
         self.execution_id = execution_id
         self.status = status
-        super().__init__(f"cannot {verb} execution {execution_id!r}: it is {status}")
+        super().__init__(f"cannot {verb} execution {execution_id!r}: it is {status}{hint}")
 
 
 class NoCallback(FlowdError):

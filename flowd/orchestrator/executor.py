@@ -45,6 +45,8 @@ async def trigger_workflow(
 async def advance_node(store: Store, plan: Plan, execution_id: str, node_id: str) -> None:
     """Open the many dependents of a completed node, slice by slice; may be begun anew by anyone."""
     dependents = _dependents(plan, node_id)
+    if node_id == ROOTS and (roots := await store.executions.rerun_roots(execution_id)):
+        dependents = [(root, 0) for root in roots]
     offset = 0
     while offset < len(dependents):
         offset = await store.executions.advance_node(

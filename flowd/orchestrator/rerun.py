@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from flowd.dag.graph import Plan, PlannedNode
-from flowd.dag.states import NodeState
+from flowd.dag.states import ExecutionState, NodeState
 from flowd.errors import UnknownNode, WrongState
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
@@ -62,7 +62,13 @@ def _sort_out(
 
 
 async def rerun_execution(store: Store, wanted: RerunPlan) -> str:
-    """Make the new execution; its id. It has the definition and the input of the old one."""
+    """Make the new execution; its id. It has the definition and the input of the old one.
+
+    Raises WrongState when no node would run.
+    """
+    if not wanted.runs:
+        hint = ", and so is each of its nodes; name the node to begin with"
+        raise WrongState(wanted.execution_id, ExecutionState.COMPLETED, "rerun", hint)
     plan = wanted.plan
     open_nodes = [plan.nodes[node_id] for node_id in wanted.runs]
     reuse = Reuse(

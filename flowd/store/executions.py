@@ -40,8 +40,8 @@ class Continuation(NamedTuple):
 class Reuse(NamedTuple):
     """What a new execution takes over from one that has ended.
 
-    `roots` are the nodes it begins with; `arrived` says of every join that waits for others too how
-    many of its dependencies are among the reused.
+    `roots` are the nodes it begins with, at least one; `arrived` says of every join that waits for
+    others too how many of its dependencies are among the reused.
     """
 
     rerun_of: str
@@ -74,16 +74,14 @@ def parse_states(execution_id: str, found: Mapping[str, str | None]) -> dict[str
 
 def _new_run(plan: Plan, nodes_to_run: int, reuse: Reuse | None) -> list[Argument]:
     """The run hash of a new execution, field and value by turns."""
-    if reuse is not None:
-        roots = reuse.roots
-    else:
-        # Too many to open in one call are opened slice by slice.
-        roots = plan.roots if len(plan.roots) <= DEPENDENTS_PER_CALL_MAX else ()
+    roots = plan.roots if reuse is None else reuse.roots
+    # Too many to open in one call are opened slice by slice.
+    is_wide = len(roots) > DEPENDENTS_PER_CALL_MAX
     run: dict[str, Argument] = {
         "name": plan.name,
         "nodes": len(plan.nodes),
         "plan": plan.digest,
-        "roots": ",".join(roots),
+        "roots": "" if is_wide else ",".join(roots),
         "remaining": nodes_to_run,
         "submitted_ms": now_ms(),
     }
@@ -91,6 +89,8 @@ def _new_run(plan: Plan, nodes_to_run: int, reuse: Reuse | None) -> list[Argumen
         run["callback"] = 1
     if reuse is not None:
         run["rerun_of"] = reuse.rerun_of
+        if is_wide:
+            run["rerun_roots"] = ",".join(roots)
         run.update({f"arrived:{join}": count for join, count in reuse.arrived.items()})
     return [part for pair in run.items() for part in pair]
 
@@ -281,6 +281,11 @@ class Executions:
         except WrongType as error:
             raise CorruptExecution(execution_id, str(error)) from error
         return next_offset
+
+    async def rerun_roots(self, execution_id: str) -> list[str]:
+        """Where a rerun begins that has too many roots for one call; empty for anything else."""
+        roots = await self._read(execution_id, "HGET", keys.run(execution_id), "rerun_roots")
+        return str(roots).split(",") if roots else []
 
     async def fail_downstream(
         self, execution_id: str, node_id: str, output: bytes, node_ids: Sequence[str]

@@ -103,9 +103,9 @@ def parked(execution_id: str) -> str:
 def run(execution_id: str) -> str:
     """Hash: what the engine counts while the execution runs.
 
-    name, nodes, plan, roots, remaining, failed, callback, rerun_of, submitted_ms, triggered_ms,
-    traceparent (of the trigger), finished_ms, `arrived:<join>`, `opened:<node>` (progress of a
-    wide fan-out), `failures:<node>` and `error:<node>` (of attempts that were retried), `tokens:…`
+    name, nodes, plan, roots, remaining, failed, callback, rerun_of, rerun_roots, submitted_ms,
+    triggered_ms, traceparent (of the trigger), finished_ms, `arrived:<join>`, `opened:<node>`
+    (progress of a wide fan-out), `failures:<node>` and `error:<node>` (of attempts that were retried), `tokens:…`
     (what language models have cost: calls, prompt, completion, total, spent, reserved,
     `reserved:<node>`, `settled:<node>`), error (why the whole execution failed).
     """

@@ -140,6 +140,32 @@ async def test_only_what_has_ended_can_be_run_again(settings):
             await plan_rerun(engine.store, execution_id, "failed")
 
 
+async def test_where_nothing_failed_nothing_is_run_again(settings):
+    """It was made, and ran: no roots meant too many of them for one call, so all were opened."""
+    async with Engine(settings) as engine:
+        first = await engine.run(workflow(node("A"), node("B", ["A"])))
+        planned = await plan_rerun(engine.store, first, "failed")
+        assert (list(planned.reused), planned.runs) == (["A", "B"], {})
+        with pytest.raises(WrongState, match="it is COMPLETED, and so is each of its nodes; name"):
+            await rerun_execution(engine.store, planned)
+        assert await engine.redis("ZCARD", "flowd:executions") == 1
+
+
+async def test_a_rerun_of_very_many_roots_opens_them_slice_by_slice(settings):
+    width = 1100
+    failing = [node(f"n{number}", handler="fail") for number in range(width)]
+    async with Engine(settings) as engine:
+        first = await engine.run(workflow(node("A"), *failing))
+        planned = await plan_rerun(engine.store, first, "failed")
+        again = await rerun_execution(engine.store, planned)
+        await trigger_workflow(engine.store, again)
+
+        assert await engine.redis("HGET", f"workflow:{again}:run", "roots") == ""
+        assert str(await engine.end(again)) == "FAILED"
+        assert sorted(calls(again)) == sorted(one["id"] for one in failing)
+        assert await engine.redis("ZCARD", "flowd:continuations") == 0
+
+
 async def test_a_rerun_of_many_nodes_is_staged(settings):
     width = 1500
     nodes = [node("A"), *(node(f"n{number}", ["A"]) for number in range(width))]

@@ -402,7 +402,7 @@ ANYWHERE = [
     ("events @latest", "execution.completed"),
     ("diff @latest @latest", "outputs: equal"),
     ("rerun @latest --preview", "is reused"),
-    ("rerun @latest", r"[0-9a-f]{24}"),
+    ("rerun @latest --from A", r"[0-9a-f]{24}"),
     ("dlq list", "REASON"),
     ("dlq purge --all", ""),
     ("completion bash", "_FLOWD_COMPLETE"),
@@ -431,7 +431,7 @@ def test_every_command_works_on_a_terminal_and_in_a_pipe(
         if way == "pipe" and command.split()[0] in ("validate", "run", "watch"):
             continue  # What these say goes to stderr; other tests look there.
         assert re.search(wanted, run(*command.split())), command
-        if command in ("submit good.json", "rerun @latest"):
+        if command in ("submit good.json", "rerun @latest --from A"):
             shell.pipe("run", "good.json")
     shell.folder = flowd.folder
     for command, wanted in BESIDE_IT:

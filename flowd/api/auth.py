@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flowd.api.limits import Hosts, RateLimit, is_local
+from flowd.api.limits import Hosts, RateLimit, is_cross_site, is_local
 from flowd.api.problems import TEXT_CHARS_SHOWN_MAX, problem_response
 from flowd.api.route import Endpoint
 from flowd.config import ApiSettings
@@ -136,6 +136,10 @@ class Gate:
         tokens = self._tokens.current()
         if not self._hosts.accept(host, has_tokens=tokens is not None):
             return _bad_host(host)
+        # With tokens a page would have to know one.
+        is_change = tokens is None and scope["method"] not in _SAFE_METHODS
+        if is_change and is_cross_site(scope["headers"], host):
+            return self._refuse_page(scope)
         if tokens is None and not self._rate.is_on:
             return None
         needed = self._needed_scope(scope)
@@ -150,10 +154,19 @@ class Gate:
             return None
         return self._authorize(scope, token, needed, has_tried=bool(authorization))
 
+    def _refuse_page(self, scope: Scope) -> Response:
+        code = "cross_site"
+        self._refusals.add(code=code, **_facts(scope))
+        detail = (
+            "a page of another site has sent this; without tokens flowd lets no page change "
+            "anything, and `flowd token create` makes one"
+        )
+        return problem_response(code, detail)
+
     def _authorize(
         self, scope: Scope, token: Token | None, needed: str, *, has_tried: bool
     ) -> Response | None:
-        facts = {"method": scope["method"], "path": scope["path"][:TEXT_CHARS_SHOWN_MAX]}
+        facts = _facts(scope)
         client = scope.get("client")
         if token is None:
             code = "unauthenticated"
@@ -179,6 +192,10 @@ class Gate:
 def _need(route: Route) -> tuple[re.Pattern[str], frozenset[str], str]:
     needed = route.description.scope if isinstance(route, Endpoint) else "admin"
     return route.path_regex, frozenset(route.methods or ()), needed
+
+
+def _facts(scope: Scope) -> dict[str, Any]:
+    return {"method": scope["method"], "path": scope["path"][:TEXT_CHARS_SHOWN_MAX]}
 
 
 def _headers(scope: Scope) -> tuple[bytes, bytes]:

@@ -1,7 +1,9 @@
-"""What is refused whoever asks: requests for other hosts, and too many requests.
+"""What is refused whoever asks: requests for other hosts, of other sites, and too many requests.
 
 A page in a browser may lead a name of its own to 127.0.0.1 and then speak to a flowd without tokens
-as if it were its own server (DNS rebinding). Its requests still carry that name in `Host`.
+as if it were its own server (DNS rebinding). Its requests still carry that name in `Host`. And any
+page may send a form to localhost, without seeing the answer (cross-site request forgery); browsers
+say so in `Sec-Fetch-Site` or `Origin`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import ipaddress
 import math
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 # So many callers have a bucket; with one more, those whose buckets are full are forgotten.
@@ -72,6 +74,18 @@ def _plain(host: str) -> str:
     if host.count(":") == 1:
         host = host.partition(":")[0]
     return host.removesuffix(".")
+
+
+def is_cross_site(headers: Iterable[tuple[bytes, bytes]], host: bytes) -> bool:
+    """Whether a page of another origin has sent this; whoever is no browser says nothing of it.
+
+    As Go's http.CrossOriginProtection decides.
+    """
+    found = dict(headers)
+    if site := found.get(b"sec-fetch-site"):
+        return site not in (b"same-origin", b"none")
+    origin = found.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2] != host
 
 
 class RateLimit:

@@ -123,6 +123,8 @@ def problem_codes(endpoint: Endpoint) -> set[str]:
         codes.add("invalid_request")
     if description.body is not None:
         codes |= set(_WITH_BODY)
+    if endpoint.method != "GET":
+        codes.add("cross_site")
     return codes
 
 

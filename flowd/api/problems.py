@@ -47,6 +47,7 @@ KINDS: Mapping[str, Kind] = {
     "bad_request": Kind(400, "Bad request"),
     "unauthenticated": Kind(401, "No valid token"),
     "forbidden": Kind(403, "Not allowed with this token"),
+    "cross_site": Kind(403, "Sent by a page of another site"),
     "unknown_execution": Kind(404, "Unknown execution"),
     "not_found": Kind(404, "Not found"),
     "no_callback": Kind(404, "No callback"),

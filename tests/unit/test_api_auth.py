@@ -272,6 +272,37 @@ def test_another_host_is_refused_with_the_setting_that_allows_it(
     assert make().get("/health", headers={"Host": "evil.example"}).status_code == 200
 
 
+def test_a_page_of_another_site_changes_nothing(
+    make: Make, tmp_path: Path, lines: list[dict[str, Any]]
+) -> None:
+    """Any page a browser shows could submit and start workflows: a form needs no permission."""
+    client = make()
+    form = {"Content-Type": "text/plain", "Origin": "https://evil.example"}
+    for headers in (
+        {**form, "Sec-Fetch-Site": "cross-site"},
+        {**form, "Origin": LOOPBACK, "Sec-Fetch-Site": "same-site"},
+        {**form, "Origin": "null"},
+        {**form, "Origin": "http://127.0.0.1:3000"},
+        form,
+    ):
+        for path in ("/workflow?trigger=true", f"/workflows/{SOME_ID}/cancel"):
+            problem(client.post(path, headers=headers, content=b"{}"), 403, "cross_site")
+    assert {one["code"] for one in lines} == {"cross_site"}
+
+    for own in (
+        {},
+        {"Origin": LOOPBACK},
+        {"Origin": LOOPBACK, "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+    ):
+        problem(client.post("/workflow", headers=own, content=b"{}"), 400, "invalid_workflow")
+    # What a page only looks at, it cannot read either.
+    problem(client.get("/workflows", headers=form), 503, "store_unavailable")
+    text = token(tmp_path, "trigger")
+    response = make().post("/workflow", headers={**form, **bearer(text)}, content=b"{}")
+    problem(response, 400, "invalid_workflow")
+
+
 def test_too_many_requests_are_told_to_wait(make: Make, tmp_path: Path) -> None:
     client = make(rate_limit=2)
     statuses = [client.get("/workflows").status_code for _ in range(3)]

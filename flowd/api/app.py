@@ -65,6 +65,8 @@ def create_app(store: Store, handlers: Handlers, guard: Guard | None = None) -> 
         exception_handlers=dict(EXCEPTION_HANDLERS),
         lifespan=lifespan,
     )
+    # Starlette's is to http://, whatever the proxy before flowd speaks.
+    app.router.redirect_slashes = False
     app.state.store = store
     app.state.handlers = handlers
     app.state.feed = EventFeed(store.events)

@@ -162,13 +162,19 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     path = request.scope["path"][:TEXT_CHARS_SHOWN_MAX]
     headers = dict(error.headers or {})
     if code == "not_found":
-        detail = f"there is nothing at {path!r}"
+        detail = f"there is nothing at {path!r}{_path_hint(path)}"
     elif code == "method_not_allowed":
         headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
         detail = f"{method} is not allowed at {path!r}; use {headers.get('Allow', 'another')}"
     else:
         detail = error.detail
     return problem_response(code, detail, headers=headers)
+
+
+def _path_hint(path: str) -> str:
+    if path == "/":
+        return "; /docs describes this API"
+    return "; leave out the slash at its end" if path.endswith("/") else ""
 
 
 def _allowed_methods(request: Request) -> set[str]:

@@ -45,7 +45,8 @@ def read_query(request: Request, model: type[_M]) -> _M:
     except ValidationError as refused:
         for error in refused.errors(include_url=False):
             path = ".".join(("query", *map(str, error["loc"])))
-            problems.add(path, "invalid_value", error["msg"][:1].lower() + error["msg"][1:])
+            text = error["msg"].removeprefix("Value error, ")
+            problems.add(path, "invalid_value", text[:1].lower() + text[1:])
         raise InvalidRequest(problems.problems()) from None
     if listed := problems.problems():
         raise InvalidRequest(listed)

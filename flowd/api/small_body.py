@@ -51,4 +51,6 @@ def _problem(model: type[SmallBody], loc: tuple[int | str, ...], kind: str, text
         return Problem(path, "unknown_field", f"unknown field{hint}")
     if kind == "missing":
         return Problem(path, "missing_field", "this field is required")
+    if kind == "model_type":
+        return Problem(path, "wrong_type", "expected an object")
     return Problem(path, "invalid_value", text[:1].lower() + text[1:])

@@ -85,6 +85,15 @@ def test_an_unknown_path_is_a_problem(client: TestClient) -> None:
     assert document["detail"] == "there is nothing at '/nope'"
 
 
+@pytest.mark.parametrize("path", ["/health/", "/workflow/", f"/workflows/{SOME_ID}/"])
+def test_a_slash_too_many_is_named_and_leads_nowhere_else(client: TestClient, path: str) -> None:
+    """It was a redirect to http:// and the `Host` of the request, past a proxy with TLS."""
+    document = problem(client.post(path, follow_redirects=False), 404, "not_found")
+    assert document["detail"] == f"there is nothing at {path!r}; leave out the slash at its end"
+    document = problem(client.get("/"), 404, "not_found")
+    assert document["detail"] == "there is nothing at '/'; /docs describes this API"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
@@ -138,6 +147,13 @@ def test_a_body_over_the_limit_is_refused_announced_or_not(
         assert response.headers["connection"] == "close"
     padded = json.dumps(GOOD).encode().ljust(1000)
     problem(client.post("/workflow", content=padded), 503, "store_unavailable")
+
+
+def test_a_small_body_that_is_no_object_is_said_to_be_none(client: TestClient) -> None:
+    document = problem(client.post(f"/workflow/trigger/{SOME_ID}", json=[]), 400, "invalid_request")
+    assert document["errors"] == [
+        {"path": "", "code": "wrong_type", "message": "expected an object"}
+    ]
 
 
 class _Unmapped(StoreError):

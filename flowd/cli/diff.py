@@ -11,7 +11,7 @@ import click
 
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.node_tree import run_order
-from flowd.cli.remote import connected, find_id, server_options, show_json, span
+from flowd.cli.remote import connected, find_id, plain, server_options, show_json, span
 
 _MISSING = "(missing)"
 _SHOWN_CHARS_MAX = 200
@@ -77,14 +77,16 @@ def first_difference(
 
 
 def _show(found: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> None:
-    a, b = summaries
-    click.echo(f"a: {a['execution_id']} {a['name']} {a['status']} {span(a['duration_ms'])}")
-    click.echo(f"b: {b['execution_id']} {b['name']} {b['status']} {span(b['duration_ms'])}")
+    for side, one in zip("ab", summaries, strict=True):
+        name, took = plain(str(one["name"])), span(one["duration_ms"])
+        click.echo(f"{side}: {one['execution_id']} {name} {one['status']} {took}")
     for part in ("definition", "input", "outputs"):
         rows = found[part]
         click.echo(f"\n{part}: {'equal' if not rows else f'{len(rows)} differences'}")
         for row in rows:
-            click.echo(f"  {row['path']}\n    a {_short(row['a'])}\n    b {_short(row['b'])}")
+            click.echo(
+                f"  {plain(row['path'])}\n    a {_short(row['a'])}\n    b {_short(row['b'])}"
+            )
     if found["first_difference"]:
         click.echo(f"\nthe first node that differs: {found['first_difference']}")
     click.echo("\ntimes:")
@@ -93,5 +95,5 @@ def _show(found: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> N
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    text = plain(value if isinstance(value, str) else repr(value))
     return text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + "…"

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from flowd.cli.remote import clock, connected, output_option, server_options, show_json, show_rows
+from flowd.cli.remote import (
+    clock,
+    connected,
+    output_option,
+    server_options,
+    show_done,
+    show_json,
+    show_rows,
+)
 
 
 @click.group()
@@ -35,29 +43,42 @@ def show_all(url: str | None, output: str, limit: int) -> None:
 
 @dlq.command()
 @server_options
+@output_option
 @click.argument("letter", metavar="ID")
-def show(url: str | None, letter: str) -> None:
+def show(url: str | None, output: str, letter: str) -> None:
     """Show one dead letter with all that is known of it."""
     with connected(url) as client:
-        show_json(client.dead_letter(letter))
+        found = client.dead_letter(letter)
+    if output == "id":
+        click.echo(found["dead_letter_id"])
+    else:
+        show_json(found)
 
 
 @dlq.command()
 @server_options
+@output_option
 @click.argument("letter", metavar="ID")
-def redrive(url: str | None, letter: str) -> None:
+def redrive(url: str | None, output: str, letter: str) -> None:
     """Run the node of a dead letter again, in a new execution, and print its id."""
     with connected(url) as client:
-        click.echo(client.redrive(letter)["execution_id"])
+        found = client.redrive(letter)
+    if output == "json":
+        show_json(found)
+    else:
+        click.echo(found["execution_id"])
 
 
 @dlq.command()
 @server_options
-@click.argument("letter", metavar="ID", required=False)
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@click.argument("letter", metavar="[ID]", required=False)
 @click.option("--all", "is_all", is_flag=True, help="Forget all of them.")
-def purge(url: str | None, letter: str | None, is_all: bool) -> None:
+def purge(url: str | None, output: str, letter: str | None, is_all: bool) -> None:
     """Forget a dead letter, or all."""
     if (letter is None) != is_all:
         raise click.UsageError("give the id of a dead letter, or --all")
     with connected(url) as client:
-        client.purge(letter or "")
+        found = client.purge(letter or "")
+    count = found.get("deleted", 1)
+    show_done(found, output, f"forgot {count:,} dead letter{'s' * (count != 1)}")

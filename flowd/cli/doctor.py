@@ -12,7 +12,7 @@ import click
 
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.options import config_option, data_dir_option, settings_of
-from flowd.cli.remote import show_json, show_table, span
+from flowd.cli.remote import plain, show_json, show_table, span
 
 if TYPE_CHECKING:
     from flowd.config import Settings
@@ -73,7 +73,7 @@ def _show(found: Examination) -> None:
     show_table(("RESULT", "WHAT", "COUNT"), rows)
     for check in found.checks:
         for one in check.violations[:VIOLATIONS_SHOWN_MAX]:
-            click.echo(f"FAILED {one}")
+            click.echo(plain(f"FAILED {one}"))
         if len(check.violations) > VIOLATIONS_SHOWN_MAX:
             hidden = len(check.violations) - VIOLATIONS_SHOWN_MAX
             click.echo(f"FAILED … and {hidden:,} more where {check.rule}")

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from flowd.cli.remote import clock, connected, find_id, server_options
+from flowd.cli.remote import clock, connected, find_id, plain, server_options
 
 
 @click.command()
@@ -29,4 +29,4 @@ def events(url: str | None, execution: str | None, follow: bool, output: str) ->
                 str(facts[name]) for name in ("execution_id", "node_id") if facts.get(name)
             )
             attempt = f" attempt {facts['attempt']}" if facts.get("attempt") else ""
-            click.echo(f"{clock(facts.get('at_ms'))} {event.type} {what}{attempt}")
+            click.echo(plain(f"{clock(facts.get('at_ms'))} {event.type} {what}{attempt}"))

@@ -13,7 +13,9 @@ from flowd.cli.remote import (
     execution_argument,
     find_id,
     output_option,
+    plain,
     server_options,
+    show_done,
     show_json,
     show_rows,
     show_table,
@@ -81,7 +83,7 @@ def get(url: str | None, output: str, execution: str) -> None:
         return
     for name in ("execution_id", "name", "status", "rerun_of", "error"):
         if summary[name] is not None:
-            click.echo(f"{name.replace('_', ' ')}: {summary[name]}")
+            click.echo(f"{name.replace('_', ' ')}: {plain(summary[name])}")
     click.echo(f"submitted: {clock(summary['submitted_ms'])}")
     click.echo(f"took: {span(summary['duration_ms'])}")
     if summary["usage"]["calls"]:
@@ -104,25 +106,33 @@ def get(url: str | None, output: str, execution: str) -> None:
 
 @click.command()
 @server_options
+@output_option
 @execution_argument
-def watch(url: str | None, execution: str) -> None:
+def watch(url: str | None, output: str, execution: str) -> None:
     """Look on while an execution runs. Ends with 0 when it completed, else with 1."""
     from flowd.cli.watching import watch_execution
 
     with connected(url) as client:
-        status = watch_execution(client, find_id(client, execution))
+        execution_id = find_id(client, execution)
+        status = watch_execution(client, execution_id)
+    if output != "table":
+        show_done({"execution_id": execution_id, "status": status}, output, "")
     sys.exit(0 if status == "COMPLETED" else FAILED)
 
 
 @click.command()
 @server_options
+@output_option
 @execution_argument
 @click.argument("node", required=False)
-def results(url: str | None, execution: str, node: str | None) -> None:
-    """Print the outputs of an execution, or of one node, as JSON."""
+def results(url: str | None, output: str, execution: str, node: str | None) -> None:
+    """Print the outputs of an execution, or of one node, as JSON; `-o id` only whose they are."""
     with connected(url) as client:
         found = client.results(find_id(client, execution))
-    if node is None:
+    if output == "id":
+        for one in found if node is None else {node} & found.keys():
+            click.echo(one)
+    elif node is None:
         show_json(found)
     elif node in found:
         show_json(found[node])
@@ -142,9 +152,10 @@ def explain(url: str | None, output: str, execution: str, node: str | None) -> N
     if output == "json":
         show_json(found)
         return
-    click.echo(f"{found['execution_id']} is {found['status']}\n{found['summary']}")
+    click.echo(f"{found['execution_id']} is {found['status']}")
+    click.echo(plain(found["summary"]))
     for one in found["nodes"]:
         for reason in one["reasons"]:
-            click.echo(f"  {one['node_id']} {one['state']}: {reason['message']}")
+            click.echo(plain(f"  {one['node_id']} {one['state']}: {reason['message']}"))
     if found["more"]:
         click.echo(f"  … and {found['more']:,} more nodes")

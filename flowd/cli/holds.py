@@ -10,6 +10,7 @@ from flowd.cli.remote import (
     find_id,
     output_option,
     server_options,
+    show_done,
     show_json,
     show_table,
 )
@@ -17,35 +18,41 @@ from flowd.cli.remote import (
 
 @click.command()
 @server_options
+@output_option
 @execution_argument
-def cancel(url: str | None, execution: str) -> None:
+def cancel(url: str | None, output: str, execution: str) -> None:
     """End an execution before its time."""
     with connected(url) as client:
         execution_id = find_id(client, execution)
         client.cancel(execution_id)
-    click.echo(f"cancelled {execution_id}", err=True)
+        answer = {"execution_id": execution_id, "status": client.status(execution_id)}
+    show_done(answer, output, f"cancelled {execution_id}")
 
 
 @click.command()
 @server_options
+@output_option
 @execution_argument
-def pause(url: str | None, execution: str) -> None:
+def pause(url: str | None, output: str, execution: str) -> None:
     """Let no further node of an execution start; what runs goes on."""
     with connected(url) as client:
         execution_id = find_id(client, execution)
         client.pause(execution_id)
-    click.echo(f"paused {execution_id}; `flowd resume {execution_id}` lets it go on", err=True)
+        answer = {"execution_id": execution_id, "status": client.status(execution_id)}
+    show_done(answer, output, f"paused {execution_id}; `flowd resume {execution_id}` lets it go on")
 
 
 @click.command()
 @server_options
+@output_option
 @execution_argument
-def resume(url: str | None, execution: str) -> None:
+def resume(url: str | None, output: str, execution: str) -> None:
     """Let a paused execution go on."""
     with connected(url) as client:
         execution_id = find_id(client, execution)
         client.resume(execution_id)
-    click.echo(f"resumed {execution_id}", err=True)
+        answer = {"execution_id": execution_id, "status": client.status(execution_id)}
+    show_done(answer, output, f"resumed {execution_id}")
 
 
 @click.command()

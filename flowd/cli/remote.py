@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LATEST: Final = "@latest"
 _WHOLE_ID = re.compile(r"[0-9a-f]{24}")
 _BEGINNING = re.compile(r"[0-9a-f]{1,23}")
+# What a terminal would obey: control characters, and those that turn the direction of the text.
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _TOKEN = "flowd.token"
 
@@ -63,7 +65,11 @@ def connected(url: str | None) -> Iterator[Client]:
     from flowd.client import ApiError, Client, ConnectionFailed
 
     try:
-        with Client(url, click.get_current_context().meta.get(_TOKEN)) as client:
+        client = Client(url, click.get_current_context().meta.get(_TOKEN))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        with client:
             yield client
     except ApiError as error:
         _say_refusal(error)
@@ -84,12 +90,12 @@ def connected(url: str | None) -> Iterator[Client]:
 
 def _say_refusal(error: ApiError) -> None:
     if not any(one.get("path") for one in error.errors):
-        click.echo(f"flowd: {error.detail}", err=True)
+        click.echo(f"flowd: {plain(error.detail)}", err=True)
         return
     click.echo(f"flowd: refused ({error.code}):", err=True)
     for one in error.errors:
         place = f"{one['path']}: " if one.get("path") else ""
-        click.echo(f"  {place}{one['message']}", err=True)
+        click.echo(plain(f"  {place}{one['message']}"), err=True)
 
 
 def find_id(client: Client, text: str) -> str:
@@ -117,8 +123,26 @@ def _ids_that_begin(client: Client, text: str) -> Iterator[str]:
             return
 
 
+def plain(text: str) -> str:
+    """In one line, with nothing a terminal would obey: names and errors come from anywhere."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def show_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
+    click.echo(
+        "\n".join(_OBEYED.sub(lambda found: json.dumps(found[0])[1:-1], one) for one in lines)
+    )
+
+
+def show_done(answer: Mapping[str, Any], output: str, told: str, key: str = "execution_id") -> None:
+    """What a command has done: for people on stderr, else as JSON or the id it was done to."""
+    if output == "json":
+        show_json(answer)
+    elif output == "id":
+        click.echo(answer[key])
+    else:
+        click.echo(told, err=True)
 
 
 def show_rows(
@@ -143,6 +167,7 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    rows = [list(map(plain, row)) for row in rows]
     console = Console(soft_wrap=False)
     if not console.is_terminal:
         lines = [head, *rows]

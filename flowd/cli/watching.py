@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowd.cli.node_tree import parents_of
-from flowd.cli.remote import STYLES, span
+from flowd.cli.remote import STYLES, plain, span
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
@@ -77,7 +77,7 @@ def _print_changes(nodes: Any, shown: dict[str, str]) -> None:
     for node in nodes:
         state = str(node["state"])
         if shown.get(node["node_id"], "PENDING") != state:
-            error = f": {node['error']}" if node["error"] else ""
+            error = f": {plain(node['error'])}" if node["error"] else ""
             click.echo(f"{node['node_id']} {state}{error}", err=True)
         shown[node["node_id"]] = state
 
@@ -120,7 +120,9 @@ class _Picture:
         done, total = sum(counts[state] for state in ENDED), sum(counts.values())
         told = "  ".join(f"{state} {counts[state]}" for state in _ORDER if counts[state])
         head = Text.assemble(
-            f"{summary['name']} {self._id} ", (status, STYLES.get(status, "")), f"  {told}"
+            f"{plain(str(summary['name']))} {self._id} ",
+            (status, STYLES.get(status, "")),
+            f"  {told}",
         )
         # A bar does not end its line; padded, it has one of its own.
         bar = Padding(ProgressBar(total=max(total, 1), completed=done, width=60), 0)
@@ -159,7 +161,7 @@ def _label(node: Node, others: Sequence[str] = ()) -> Text:
     state = str(node["state"])
     also = f" (also after {', '.join(others)})" if others else ""
     took = f" {span(node['duration_ms'])}" if node["duration_ms"] is not None else ""
-    error = f" {node['error']}" if node["error"] else ""
+    error = f" {plain(node['error'])}" if node["error"] else ""
     return Text.assemble(
         f"{node['node_id']} ",
         (state, STYLES.get(state, "")),

@@ -178,9 +178,9 @@ class AsyncClient:
         """Run the node of a dead letter again, in a new execution."""
         return dict(await self._send(calls.dead_letters(letter_id, method="POST", verb="/redrive")))
 
-    async def purge(self, letter_id: str = "") -> None:
-        """Forget one dead letter, or all."""
-        await self._send(calls.dead_letters(letter_id, method="DELETE"))
+    async def purge(self, letter_id: str = "") -> Json:
+        """Forget one dead letter, or all; the answer says how many."""
+        return dict(await self._send(calls.dead_letters(letter_id, method="DELETE")))
 
     async def list(self, *, count_max: int | None = None, **filters: Any) -> AsyncIterator[Json]:
         """Executions, the newest first. Filters are those of `GET /workflows`."""

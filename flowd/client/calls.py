@@ -44,7 +44,12 @@ def _written(value: Any) -> str:
 
 
 def base_url(url: str | None) -> str:
-    return (url or os.environ.get("FLOWD_URL") or DEFAULT_URL).rstrip("/")
+    """Where flowd is. Raises ValueError for what is no address of one."""
+    found = (url or os.environ.get("FLOWD_URL") or DEFAULT_URL).rstrip("/")
+    parts = urlsplit(found)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{found!r} is not the URL of a flowd; write one such as {DEFAULT_URL}")
+    return found
 
 
 def is_nearby(url: str) -> bool:
@@ -54,7 +59,10 @@ def is_nearby(url: str) -> bool:
 
 
 def base_headers(token: str | None) -> dict[str, str]:
-    token = token or os.environ.get("FLOWD_TOKEN")
+    """Raises ValueError for what is no token; the text is in no message."""
+    token = (token or os.environ.get("FLOWD_TOKEN") or "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError("the token holds characters that no token has")
     return {"authorization": f"Bearer {token}"} if token else {}
 
 

@@ -178,9 +178,9 @@ class Client:
         """Run the node of a dead letter again, in a new execution."""
         return dict(self._send(calls.dead_letters(letter_id, method="POST", verb="/redrive")))
 
-    def purge(self, letter_id: str = "") -> None:
-        """Forget one dead letter, or all."""
-        self._send(calls.dead_letters(letter_id, method="DELETE"))
+    def purge(self, letter_id: str = "") -> Json:
+        """Forget one dead letter, or all; the answer says how many."""
+        return dict(self._send(calls.dead_letters(letter_id, method="DELETE")))
 
     def list(self, *, count_max: int | None = None, **filters: Any) -> Iterator[Json]:
         """Executions, the newest first. Filters are those of `GET /workflows`."""

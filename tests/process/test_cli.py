@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from flowd import Client
+from flowd.cli.main import main
 from flowd.client import ApiError
 from tests.daemon import wait_until
 from tests.process.faulty import FaultyFlowd
@@ -254,11 +256,13 @@ def test_dead_letters(shell: Shell, flowd: FaultyFlowd) -> None:
     (letter,) = shell.json("dlq", "list")
     assert (letter["execution_id"], letter["node_id"]) == (execution_id, "A")
     assert "given up" in shell.terminal("dlq", "list")
-    assert json.loads(shell.pipe("dlq", "show", letter["dead_letter_id"]))["node_id"] == "A"
-    again = shell.pipe("dlq", "redrive", letter["dead_letter_id"]).strip()
+    for way in (shell.pipe, shell.terminal):
+        assert json.loads(way("dlq", "show", letter["dead_letter_id"]))["node_id"] == "A"
+    again = shell.terminal("dlq", "redrive", letter["dead_letter_id"]).strip()
     assert flowd.wait_for_execution(again) in ("COMPLETED", "FAILED")
     shell.pipe("dlq", "purge", code=2)
-    shell.pipe("dlq", "purge", "--all")
+    assert shell.json("dlq", "purge", "--all")["deleted"] >= 0
+    shell.pipe("dlq", "redrive", letter["dead_letter_id"], code=1)
     assert shell.json("dlq", "list") == []
 
 
@@ -419,11 +423,31 @@ BESIDE_IT = [
     ("scale 2", ""),
     ("reload", ""),
 ]
+# These need no flowd: in a folder of their own, one after the other.
+APART = [
+    ("new mine", "mine.py"),
+    ("config init", "wrote"),
+    ("token create --name t --scope read --data-dir data", "flowd_"),
+    ("token list --data-dir data", "read"),
+    ("token revoke t --data-dir data", ""),
+]
+HERE = {"pause", "resume", "cancel", "dlq show", "dlq redrive"}
+# These do not end by themselves, or end flowd.
+ELSEWHERE = {
+    "start": "test_start",
+    "api": "test_roles",
+    "scheduler": "test_roles",
+    "worker": "test_roles",
+    "demo": "test_demo",
+    "top": "test_control",
+    "stop": "test_control",
+    "logs": "test_control",
+}
 
 
 @pytest.mark.parametrize("way", ["pipe", "terminal"])
 def test_every_command_works_on_a_terminal_and_in_a_pipe(
-    shell: Shell, flowd: FaultyFlowd, way: str
+    shell: Shell, flowd: FaultyFlowd, way: str, tmp_path: Path
 ) -> None:
     run = getattr(shell, way)
     shell.pipe("run", "good.json")
@@ -441,6 +465,50 @@ def test_every_command_works_on_a_terminal_and_in_a_pipe(
     for command in ("pause", "resume", "cancel"):
         run(command, held)
     assert flowd.api.execution_status(held) == "CANCELLED"
+    shell.folder = tmp_path
+    for command, wanted in APART:
+        assert re.search(wanted, run(*command.split())), command
+
+
+def test_no_command_is_left_out() -> None:
+    tried = {_name(command.split()) for command, _ in (*ANYWHERE, *BESIDE_IT, *APART)}
+    for command, file in ELSEWHERE.items():
+        text = (Path(__file__).parent / f"{file}.py").read_text()
+        assert re.search(rf"\b{command}\b", text), command
+
+    assert tried | HERE | ELSEWHERE.keys() == {name for name, _ in _leaves(main)}
+
+
+def test_whoever_speaks_to_a_flowd_can_say_it_for_programs() -> None:
+    for name, command in _leaves(main):
+        options = {one.name for one in command.params}
+        assert "url" not in options or "output" in options, name
+
+
+def _leaves(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    with click.Context(group) as context:
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            if isinstance(command, click.Group):
+                yield from _leaves(command, f"{before}{name} ")
+            elif command is not None:
+                yield f"{before}{name}", command
+
+
+def _name(words: list[str]) -> str:
+    """Without arguments and options."""
+    return " ".join(words[: 2 if words[0] in ("config", "dlq", "token") else 1])
+
+
+def test_a_name_cannot_give_orders_to_the_terminal(shell: Shell) -> None:
+    workflow = {**GOOD, "name": "a\x1b]0;title\x07\x9b31m\u202e\nb"}
+    shell.pipe("submit", "-", "--wait", stdin=json.dumps(workflow))
+    for way in (shell.raw_terminal, shell.pipe):
+        for command in ("ls -n 1", "get @latest", "diff @latest @latest", "watch @latest"):
+            seen = way(*command.split())
+            assert not re.search("\x1b]|[\x07\x9b\u202e]", seen), command
+            assert way == shell.pipe or r"a\x1b]0;title\x07\x9b31m\u202e\nb" in seen, command
+    assert shell.json("ls", "-n", "1")[0]["name"] == workflow["name"]
 
 
 def test_help_names_every_command(shell: Shell) -> None:

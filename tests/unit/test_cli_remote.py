@@ -15,7 +15,7 @@ from flowd.cli.diff import differences, first_difference
 from flowd.cli.exit_codes import exit_code_of_status
 from flowd.cli.main import _COMMANDS, main
 from flowd.cli.node_tree import parents_of, run_order
-from flowd.cli.remote import clock, connected, find_id, show_rows, span
+from flowd.cli.remote import clock, connected, find_id, plain, show_json, show_rows, span
 from flowd.client import ApiError, ConnectionFailed
 
 A, B, C = "0a" * 12, "0b" + "0" * 22, "0b" + "1" * 22
@@ -147,6 +147,27 @@ def test_rows_go_to_stdout_as_they_are_wanted(
         rows, output, {"ID": lambda row: row["execution_id"], "N": lambda row: str(row["n"] or "-")}
     )
     assert capsys.readouterr().out == shown
+
+
+def test_what_cannot_be_meant_is_wrong_usage_and_no_token_is_shown() -> None:
+    for arguments, said in (
+        (["--url", "localhost:8000"], "'localhost:8000' is not the URL of a flowd"),
+        (["--url", "ftp://there"], "is not the URL of a flowd"),
+        (["--token", "secret\nx"], "the token holds characters that no token has"),
+    ):
+        ended = CliRunner().invoke(
+            main, ["ls", *arguments], env={"FLOWD_URL": "http://127.0.0.1:9"}
+        )
+        assert (ended.exit_code, said in ended.output) == (2, True), ended.output
+        assert "secret" not in ended.output
+
+
+def test_what_a_terminal_would_obey_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plain("a \x1b[31m\x9b\r\u2067 ä\u3000語") == r"a \x1b[31m\x9b\r\u2067 ä" + "\u3000語"
+
+    show_json({"a": "\x1b\x9b\u202eä"})
+
+    assert capsys.readouterr().out == '{\n  "a": "\\u001b\\u009b\\u202eä"\n}\n'
 
 
 def nodes(**dependencies: str) -> list[dict[str, Any]]:

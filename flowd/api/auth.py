@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from flowd.api.event_stream import ASK_AGAIN
 from flowd.api.limits import Hosts, RateLimit, is_cross_site, is_local
 from flowd.api.problems import TEXT_CHARS_SHOWN_MAX, problem_response
 from flowd.api.route import Endpoint
@@ -127,6 +128,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refuse(scope) if scope["type"] == "http" else None
         if refusal is None:
+            scope[ASK_AGAIN] = self._may_go_on
             await self._app(scope, receive, send)
         else:
             await refusal(scope, receive, send)
@@ -153,6 +155,14 @@ class Gate:
         if tokens is None:
             return None
         return self._authorize(scope, token, needed, has_tried=bool(authorization))
+
+    def _may_go_on(self, scope: Scope) -> bool:
+        """Whether an answer that does not end may: its token may have been taken back since."""
+        tokens = self._tokens.current()
+        if tokens is None:
+            return True
+        token = find_token(tokens, _bearer(_headers(scope)[1]), time.time_ns() // 1_000_000)
+        return token is not None and token.allows(self._needed_scope(scope))
 
     def _refuse_page(self, scope: Scope) -> Response:
         code = "cross_site"

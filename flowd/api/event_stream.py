@@ -23,6 +23,8 @@ RECONNECT_MS: Final = 1000
 LAST_WRITE_S_MAX: Final = 1.0
 # The server lends the way to end a connection whose client does not read.
 ABORT: Final = "flowd.abort"
+# The gate lends the way to ask again whether it lets this request through.
+ASK_AGAIN: Final = "flowd.ask_again"
 
 
 def format_event(one: Event | Gap) -> bytes:
@@ -70,7 +72,7 @@ class EventStream(Response):
             if scope["method"] == "HEAD":
                 await send({"type": "http.response.body", "body": b""})
                 return
-            writing = asyncio.create_task(self._write(send))
+            writing = asyncio.create_task(self._write(scope, send))
             leaving = asyncio.create_task(_left(receive))
             expulsion = asyncio.create_task(self._subscription.expelled.wait())
             tasks = (writing, leaving, expulsion)
@@ -88,10 +90,11 @@ class EventStream(Response):
             if not writing.cancelled():
                 writing.result()
 
-    async def _write(self, send: Send) -> None:
+    async def _write(self, scope: Scope, send: Send) -> None:
+        may_go_on = scope.get(ASK_AGAIN, _always)
         body = b"retry: %d\n\n" % RECONNECT_MS + b"".join(map(format_event, self._first))
         quiet_since = time.monotonic()
-        while True:
+        while may_go_on(scope):
             if body:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 quiet_since = time.monotonic()
@@ -104,6 +107,11 @@ class EventStream(Response):
                 is_due = time.monotonic() - quiet_since >= HEARTBEAT_S - 0.01
                 body = b": heartbeat\n\n" if is_due else b""
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _always(_scope: Scope) -> bool:
+    """The answer where there is no gate."""
+    return True
 
 
 def _do_nothing() -> None:

@@ -111,6 +111,30 @@ def test_tokens_come_and_go_while_flowd_runs(run_flowd: Run, tmp_path: Path) -> 
                 assert token.encode() not in file.read_bytes(), file
 
 
+def test_a_stream_ends_with_its_token(run_flowd: Run, tmp_path: Path) -> None:
+    one = flowd_token(tmp_path, "create", "--name", "one", "--scope", "trigger")
+    other = flowd_token(tmp_path, "create", "--name", "other", "--scope", "trigger")
+    flowd = run_flowd("start", "--workers", "0")
+    flowd.wait_for_status(lambda status: status["state"] == "RUNNING", "the API")
+
+    def submit(token: str) -> tuple[int, Any]:
+        authorization = f"Bearer {token}"
+        work = definition(node("A"))
+        return call(flowd, "POST", "/workflow", work, Authorization=authorization)
+
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(flowd.url).port, timeout=20)
+    connection.request("GET", "/events", headers={"Authorization": f"Bearer {one}"})
+    stream = connection.getresponse()
+    assert stream.readline() == b"retry: 1000\n"
+    flowd_token(tmp_path, "revoke", "one")
+    wait_until(lambda: submit(one)[0] == 401, "the token to go")
+
+    _, last = submit(other)
+
+    assert last["execution_id"].encode() not in stream.read()
+    connection.close()
+
+
 def test_a_name_that_leads_here_by_stealth_is_refused(run_flowd: Run) -> None:
     flowd = run_flowd("start", "--workers", "0")
     flowd.wait_for_status(bool, "an answer")

@@ -105,9 +105,9 @@ def run(execution_id: str) -> str:
 
     name, nodes, plan, roots, remaining, failed, callback, rerun_of, rerun_roots, submitted_ms,
     triggered_ms, traceparent (of the trigger), finished_ms, `arrived:<join>`, `opened:<node>`
-    (progress of a wide fan-out), `failures:<node>` and `error:<node>` (of attempts that were retried), `tokens:…`
-    (what language models have cost: calls, prompt, completion, total, spent, reserved,
-    `reserved:<node>`, `settled:<node>`), error (why the whole execution failed).
+    (progress of a wide fan-out), `failures:<node>` and `error:<node>` (of attempts that were
+    retried), `tokens:…` (what language models have cost: calls, prompt, completion, total, spent,
+    reserved, `reserved:<node>`, `settled:<node>`), error (why the whole execution failed).
     """
     return f"workflow:{execution_id}:run"
 

@@ -11,6 +11,7 @@
 --         staged has been removed
 local execution_id, prefix = ARGV[1], 'workflow:' .. ARGV[1] .. ':node:'
 if redis.call('EXISTS', KEYS[2]) == 1 then
+  redis.call('ZREM', KEYS[4], 'submit ' .. execution_id)
   return 'exists'
 end
 if ARGV[3] == '1' and not redis.call('ZSCORE', KEYS[4], 'submit ' .. execution_id) then

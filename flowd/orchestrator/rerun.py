@@ -61,8 +61,9 @@ def _sort_out(
     return RerunPlan(execution_id, plan, reused, runs)
 
 
-async def rerun_execution(store: Store, wanted: RerunPlan) -> str:
-    """Make the new execution; its id. It has the definition and the input of the old one.
+async def rerun_execution(store: Store, wanted: RerunPlan, execution_id: str = "") -> str:
+    """Make the new execution; its id, which the caller may have chosen. It has the definition and
+    the input of the old one.
 
     Raises WrongState when no node would run.
     """
@@ -78,7 +79,9 @@ async def rerun_execution(store: Store, wanted: RerunPlan) -> str:
         {node.id: _arrived(node, wanted) for node in open_nodes if _is_half_open(node, wanted)},
     )
     definition = await store.executions.definition(wanted.execution_id)
-    return await store.executions.submit_workflow(definition, plan, reuse=reuse)
+    return await store.executions.submit_workflow(
+        definition, plan, execution_id=execution_id, reuse=reuse
+    )
 
 
 def _waits_for(node: PlannedNode, wanted: RerunPlan) -> bool:

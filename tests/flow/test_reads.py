@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -384,6 +385,21 @@ async def test_dead_letters_are_listed_shown_deleted_and_purged(settings):
             await api.refuses("/dead-letters/x", 404, "unknown_dead_letter", method)
         assert (await api.request("/dead-letters", method="DELETE"))["deleted"] == 2
         assert (await api.request("/dead-letters"))["dead_letters"] == []
+
+
+async def test_a_dead_letter_is_redriven_once_however_often_it_is_asked_for(settings):
+    async with serving(settings) as api:
+        first = await api.engine.run(workflow(node("A")))
+        fields = ("reason", "given up", "execution_id", first, "node_id", "A")
+        letter_id = await api.engine.redis("XADD", "flowd:dead_letters", "*", *fields)
+        path = f"/dead-letters/{letter_id}/redrive"
+
+        one, other = await asyncio.gather(*(api.request(path, method="POST") for _ in range(2)))
+
+        assert one == other == {"execution_id": one["execution_id"], "rerun_of": first}
+        assert str(await api.engine.end(one["execution_id"])) == "COMPLETED"
+        assert await api.engine.redis("ZCARD", "flowd:executions") == 2
+        await api.refuses(path, 404, "unknown_dead_letter", "POST")
 
 
 async def test_without_a_store_readers_are_told_to_come_back(settings, tmp_path):

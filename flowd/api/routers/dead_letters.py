@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,7 @@ from flowd.orchestrator.executor import trigger_workflow
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.store import Store
 from flowd.store.dead_letters import DeadLetter, is_letter_id
+from flowd.store.redis_keys import new_execution_id
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 1000
@@ -111,9 +113,14 @@ async def redrive_dead_letter(request: Request) -> Response:
     if letter.execution_id is None or letter.node_id is None:
         raise UnknownNode(letter.execution_id or "-", letter.node_id or "-")
     planned = await plan_rerun(store, letter.execution_id, letter.node_id)
-    execution_id = await rerun_execution(store, planned)
+    # Whoever asks twice, or beside another, has asked once. No header can hold this key.
+    execution_id = await store.idempotency.claim(
+        f"redrive\n{letter.letter_id}", letter.letter_id.encode(), new_execution_id()
+    )
+    await rerun_execution(store, planned, execution_id)
     await trigger_workflow(store, execution_id)
-    await store.dead_letters.delete(letter.letter_id)
+    with suppress(UnknownDeadLetter):
+        await store.dead_letters.delete(letter.letter_id)
     return json_response(
         DeadLetterRedriven(execution_id=execution_id, rerun_of=letter.execution_id)
     )

@@ -1,4 +1,4 @@
-"""README's examples, run as they stand: the tour, the command line, the client, the workflows."""
+"""README's examples, run as they stand, and a list of where each of them is."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+import urllib.error
+import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flowd.config import load_settings
+from flowd.handlers import Fail
+from flowd.workers.own_handlers import ENTRY_POINT_GROUP
+from tests.daemon import wait_until
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
 
+ROOT = Path(__file__).parents[2]
 README = (Path(__file__).parents[2] / "README.md").read_text()
 REPORT = """
 name: report
@@ -24,6 +34,36 @@ dag:
     - {id: B, handler: llm, dependencies: [A], config: {prompt: "Greet {{ input.who }}"}}
 """
 
+WORKFLOWS = "test_every_workflow_that_is_shown_is_a_valid_one"
+HANDLERS = "test_the_page_works_when_it_is_followed"
+EXAMPLES = "test_the_examples_run_as_they_stand"
+SNIPPETS = "test_what_is_shown_of_settings_and_handlers_is_taken"
+TOUR = "test_the_tour_goes_as_it_is_told"
+TOKEN = "test_a_token_opens_what_it_is_said_to"
+# The tests that run the examples, by section and language, one for each.
+RUN_BY = {
+    ("Start", "bash"): ["test_the_quickstart_shows_the_samples", EXAMPLES],
+    ("A tour of five minutes", "bash"): [TOUR] * 4,
+    ("A tour of five minutes", "json"): [TOUR] * 4,
+    ("Workflows", "json"): [WORKFLOWS],
+    ("Attempts and time-outs", "json"): [WORKFLOWS],
+    ("Secrets", "json"): [WORKFLOWS],
+    ("llm", "toml"): [SNIPPETS],
+    ("Handlers of your own", "bash"): [HANDLERS] * 2,
+    ("Handlers of your own", "toml"): [HANDLERS, SNIPPETS],
+    ("Handlers of your own", "json"): [HANDLERS],
+    ("Handlers of your own", "python"): [SNIPPETS],
+    ("HTTP API", "json"): ["test_a_refusal_is_the_one_that_is_shown"],
+    ("Tokens", "bash"): [TOKEN] * 2,
+    ("Callbacks", "json"): [WORKFLOWS],
+    ("Callbacks", "python"): ["test_the_check_the_readme_shows_takes_what_is_signed"],
+    ("Workflows from the command line", "console"): [EXAMPLES],
+    ("Python client", "python"): [EXAMPLES] * 2,
+    ("Running as a service", "bash"): ["tests/process/test_install.py"],
+    ("Redis", "bash"): ["test_what_waits_is_seen_where_it_is_said_to_be"],
+    ("Working on flowd", "bash"): [".ci/run"],
+}
+
 
 def page(title: str) -> str:
     return re.split(rf"\n##+ {title}\n", README)[1].split("\n## ")[0]
@@ -31,6 +71,44 @@ def page(title: str) -> str:
 
 def blocks(title: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page(title), re.DOTALL)
+
+
+def test_no_example_is_left_out() -> None:
+    shown: Counter[tuple[str, str]] = Counter()
+    title = ""
+    for heading, language in re.findall(r"(?m)^##+ (.+)$|^```(\w+)$", README):
+        title = heading or title
+        if language:
+            shown[title, language] += 1
+    assert shown == {place: len(tests) for place, tests in RUN_BY.items()}
+
+    tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    for test in {one for some in RUN_BY.values() for one in some}:
+        assert (ROOT / test).exists() or f"def {test}" in tests, test
+
+
+def test_the_quickstart_shows_the_samples(tmp_path: Path) -> None:
+    """In a folder that is installed already: pip and the network are test_install's."""
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (tmp_path / "scripts").mkdir()
+    for name in ("scripts/quickstart", "scripts/venv.sh", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name, module in (("python", ""), ("flowd", "-m flowd.cli.main ")):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module}"$@"\n')
+        (programs / name).chmod(0o755)
+    installed = 'source scripts/venv.sh; install_key > "$venv/installed-flowd"'
+    subprocess.run(["bash", "-c", installed], cwd=tmp_path, check=True, timeout=30)
+    (command,) = re.findall(r"```bash\n(\S+quickstart)\n```", page("Start"))
+
+    ended = subprocess.run(
+        [command], cwd=tmp_path, env=clean_environ(), capture_output=True, text=True, timeout=60
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    for sample in ("linear", "fanout", "race"):
+        assert f"{sample} COMPLETED" in ended.stdout
+    assert ".venv/bin/flowd start" in ended.stdout
 
 
 def test_the_examples_run_as_they_stand(run_flowd: Callable[..., Flowd], tmp_path: Path) -> None:
@@ -107,9 +185,39 @@ def test_every_workflow_that_is_shown_is_a_valid_one(
     ]
     workflows = [one for one in shown if "dag" in one]
     workflows += [{"name": "x", "dag": {"nodes": [one]}} for one in shown if "handler" in one]
-    assert len(workflows) >= 4
+    (callback,) = blocks("Callbacks", "json")
+    workflows.append(json.loads(callback.replace("[...]", json.dumps([node("A")]))))
+    assert len(workflows) >= 5
     for workflow in workflows:
         flowd.api.submit_workflow(json.dumps(workflow).encode())
+
+
+def test_a_refusal_is_the_one_that_is_shown(run_flowd: Callable[..., Flowd]) -> None:
+    flowd = run_flowd("start", "--workers", "0")
+    flowd.wait_for_status(lambda status: status["state"] == "RUNNING", "the API")
+    body = {"name": "x", "dag": {"nodes": [node("fetch"), node("B", "fetsh")]}}
+
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{flowd.url}/workflow", json.dumps(body).encode(), timeout=10)
+
+    (shown,) = blocks("HTTP API", "json")[:1]
+    assert json.loads(refused.value.read()) == json.loads(shown)
+
+
+def test_what_is_shown_of_settings_and_handlers_is_taken(tmp_path: Path) -> None:
+    (llm,) = blocks("llm", "toml")
+    (tmp_path / "flowd.toml").write_text(llm)
+    settings = load_settings(tmp_path / "flowd.toml", {}, {}).handlers.llm
+    assert (settings.base_url, settings.model) == ("http://localhost:11434/v1", "llama3.2")
+
+    entry_points = tomllib.loads(blocks("Handlers of your own", "toml")[1])["project"]
+    assert list(entry_points["entry-points"]) == [ENTRY_POINT_GROUP]
+
+    names: dict[str, Any] = {"GreetConfig": dict}
+    (signature,) = blocks("Handlers of your own", "python")
+    exec(signature, names)
+    assert callable(names["greet"])
+    assert names["Fail"] is Fail
 
 
 def is_json(text: str) -> bool:
@@ -119,6 +227,7 @@ def is_json(text: str) -> bool:
         return False
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="it is sent with curl")
 def test_a_token_opens_what_it_is_said_to(run_flowd: Callable[..., Flowd], tmp_path: Path) -> None:
     flowd = run_flowd("start", "--workers", "1")
     flowd.wait_until_running()
@@ -131,7 +240,18 @@ def test_a_token_opens_what_it_is_said_to(run_flowd: Callable[..., Flowd], tmp_p
         text=True,
         timeout=30,
     )
-    assert made.stdout.startswith("flowd_")
+    token = made.stdout.strip()
+    assert token.startswith("flowd_")
+    (curl,) = re.findall(r"```bash\n(curl -H .Authorization.*?)\n```", page("Tokens"))
+    command = curl.replace("http://localhost:8000", flowd.url).replace("flowd_...", token)
+
+    def ask(command: str) -> Any:
+        answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
+        return json.loads(answer.stdout)
+
+    stranger = f"curl {flowd.url}/workflows"
+    wait_until(lambda: ask(stranger).get("code") == "unauthenticated", "the token to count")
+    assert ask(command) == {"workflows": [], "next_cursor": None}
 
 
 def test_what_waits_is_seen_where_it_is_said_to_be(run_flowd: Callable[..., Flowd]) -> None:

@@ -185,4 +185,4 @@ def test_the_page_shows_every_operation_and_loads_nothing(client: TestClient) ->
     assert links <= ids | {"/openapi.json"}
     operations = {f"#{one.endpoint.__name__}" for one in ENDPOINTS}
     assert operations <= ids
-    assert "curl -X POST http://localhost:8000/workflow " in response.text
+    assert "curl -X POST http://testserver/workflow " in response.text

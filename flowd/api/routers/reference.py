@@ -29,7 +29,7 @@ async def show_page(request: Request) -> Response:
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
     }
-    page = reference_page(orjson.loads(_openapi(request)))
+    page = reference_page(orjson.loads(_openapi(request)), f"http://{request.url.netloc}")
     return Response(page, headers=headers, media_type=PAGE_TYPE)
 
 

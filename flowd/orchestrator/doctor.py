@@ -164,11 +164,11 @@ async def _look_at_executions(store: Store, sight: Sight) -> None:
         live: dict[str, Sequence[str]] = {}
         for execution_id, (status, definition) in zip(some, pairs, strict=True):
             sight.statuses[execution_id] = status
-            if status not in _LIVE:
-                continue
             try:
-                if definition is None:
+                if status is not None and definition is None:
                     raise CorruptExecution(execution_id, "its definition is gone")
+                if status not in _LIVE or definition is None:
+                    continue
                 live[execution_id] = tuple(plans.compile(execution_id, definition).nodes)
             except CorruptExecution as error:
                 sight.unreadable.append(str(error))

@@ -143,6 +143,11 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "unknown state": (set_to(":status", "DONE"), "is in the state 'DONE'"),
     "unknown node state": (set_to(":node:A", "DONE"), "node A is in the state 'DONE'"),
     "no definition": (both(set_to(":status", "RUNNING"), forget("")), "its definition is gone"),
+    "no definition of what has ended": (forget(""), "its definition is gone"),
+    "a definition that is no text": (
+        both(forget(""), lambda redis, one: redis.lpush(f"workflow:{one}", "x")),
+        "its definition is gone",
+    ),
     "broken definition": (
         both(set_to(":status", "PAUSED"), set_to("", "{")),
         "its definition is broken",

@@ -99,6 +99,7 @@ def _run(settings: Settings, load_settings: Callable[[], Settings]) -> None:
         close_listener=listener.close,
         announce=_announcement(settings, url, server),
         describe=partial(_description, settings, url, server),
+        is_homeless=lock.is_gone,
         reload=partial(_reload, load_settings, settings, listener, server),
     )
     try:

@@ -7,7 +7,7 @@ import os
 import struct
 from pathlib import Path
 
-from flowd.errors import AlreadyRunning, InvalidSettings, Problem
+from flowd.errors import AlreadyRunning, InvalidSettings, Problem, ServerFailed
 
 PID_FILE = "flowd.pid"
 
@@ -41,7 +41,24 @@ class DataDirLock:
                 "`flowd status`, or start another one with its own --data-dir and --port"
             ) from error
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        self._path = data_dir / PID_FILE
+        try:
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            # A full disk, for instance: what comes next would not find room either.
+            raise ServerFailed(f"cannot write {self._path}: {error.strerror}") from error
+
+    def is_gone(self) -> bool:
+        """Whether somebody has taken the pid file away, and the folder with it as a rule.
+
+        Another flowd could start beside this one then; what else was in the folder is lost.
+        """
+        try:
+            return not os.path.samestat(self._path.stat(), os.fstat(self._fd))
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
 
     def release(self) -> None:
         os.ftruncate(self._fd, 0)

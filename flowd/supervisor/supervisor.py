@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowd.errors import CrashLoop, FlowdError
+from flowd.errors import CrashLoop, FlowdError, ServerFailed
 from flowd.log import get_logger, reopen_log
 from flowd.pulse import Pulse
 from flowd.supervisor.child import Kind, Role, adopt_orphans
@@ -59,7 +59,8 @@ class Supervisor:
     short-lived child for each worker that died; one killed for taking too long to stop is not to
     blame. `close_listener` gives
     up the API's socket: at the stop, and in children that do not serve. `announce` is called once,
-    when the API and a worker are ready. `describe` adds to what `flowd status` is told. `reload`
+    when the API and a worker are ready. `describe` adds to what `flowd status` is told.
+    `is_homeless` says that the data directory was taken away. `reload`
     reads the settings again and makes of them what is to run now; it raises a FlowdError for
     settings nobody can run with.
     """
@@ -74,6 +75,7 @@ class Supervisor:
         close_listener: Callable[[], None] = lambda: None,
         announce: Callable[[], None] = lambda: None,
         describe: Callable[[], dict[str, Any]] = dict,
+        is_homeless: Callable[[], bool] = lambda: False,
         reload: Callable[[], Lineup] | None = None,
     ) -> None:
         self._recover = recover
@@ -81,13 +83,15 @@ class Supervisor:
         self._close_listener = close_listener
         self._announce = announce
         self._describe = describe
+        self._data_dir = data_dir
+        self._is_homeless = is_homeless
         self._reload_lineup = reload or (lambda: lineup)
         self._notifier = Notifier.from_environ()
         self._started_at = self._look_at = time.monotonic()
         self._recycle_at = 0.0
         self._stacks_due_at: float | None = None
         self._dead_workers: deque[Callable[[], None]] = deque()
-        self._failure: CrashLoop | None = None
+        self._failure: FlowdError | None = None
         self._is_open = False
         self._is_announced = False
         self._is_reloading = False
@@ -106,7 +110,8 @@ class Supervisor:
         self._control = ControlServer(data_dir, self._selector, self._answer)
 
     def run(self) -> None:
-        """Returns after a clean stop; raises CrashLoop when a role never became ready."""
+        """Returns after a clean stop; raises CrashLoop when a role never became ready, and
+        ServerFailed when the data directory was taken away."""
         adopt_orphans()
         with self._signals.catching():
             try:
@@ -232,9 +237,19 @@ class Supervisor:
             self._notifier.watchdog()
         if self._ending.has_begun:
             self._notifier.extend_timeout(EXTENSION_S)
+        elif self._is_homeless():
+            self._leave(now)
         elif self._is_announced:
             self._notifier.status(self._summary())
             self._recycle(now)
+
+    def _leave(self, now: float) -> None:
+        """Without its folder nobody reaches Redis or gives orders, and a second flowd may start
+        in the same place: better to end and say why, as PostgreSQL does without its pid file."""
+        told = f"the data directory {self._data_dir} was taken away while flowd ran"
+        self._failure = ServerFailed(told)
+        log.error("data_dir.lost", data_dir=str(self._data_dir))
+        self._stop(now)
 
     def _look_every_s(self) -> float:
         pauses_s = [LOOK_EVERY_S]

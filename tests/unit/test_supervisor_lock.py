@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flowd.errors import AlreadyRunning, InvalidSettings
+from flowd.errors import AlreadyRunning, InvalidSettings, ServerFailed
 from flowd.supervisor.lock import PID_FILE, DataDirLock, is_held
 
 HOLDER = """
@@ -91,3 +92,22 @@ def test_a_data_dir_that_cannot_be_made_is_a_setting_to_change(tmp_path: Path) -
 
     with pytest.raises(InvalidSettings, match="cannot be used: Not a directory"):
         DataDirLock(tmp_path / "file" / "data")
+
+
+def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", write)
+    with pytest.raises(ServerFailed, match=f"cannot write {tmp_path}/{PID_FILE}: No space left"):
+        DataDirLock(tmp_path)
+
+
+def test_the_lock_notices_that_its_file_was_taken_away_or_replaced(tmp_path: Path) -> None:
+    lock = DataDirLock(tmp_path)
+    assert not lock.is_gone()
+
+    (tmp_path / PID_FILE).rename(tmp_path / "elsewhere")
+    assert lock.is_gone()
+    (tmp_path / PID_FILE).touch()
+    assert lock.is_gone()

@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import os
 import platform
+import re
 import select
 import shutil
 import signal
@@ -17,8 +18,8 @@ import struct
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import NoReturn
-from urllib.parse import urlsplit
+from typing import BinaryIO, NoReturn
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from flowd.config import RedisSettings, Settings
 from flowd.errors import InvalidSettings, Problem, ServerFailed, StoreUnavailable
@@ -34,6 +35,9 @@ Address = tuple[str, int] | str
 EXTERNAL_WAIT_S = 3.0
 _PROBE_S = 1.0
 _ORPHAN_WAIT_S = 10.0
+_VERSION_MIN = 7
+# What a login, and the first command without one, are refused with.
+_REFUSALS = (b"-NOAUTH", b"-WRONGPASS", b"-ERR AUTH", b"-DENIED")
 
 
 class Answer(StrEnum):
@@ -228,7 +232,8 @@ def locate_redis(settings: Settings) -> Settings:
 
 
 def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> None:
-    """Return once the Redis of these settings answers; raises StoreUnavailable after `wait_s`.
+    """Return once the Redis of these settings answers; raises StoreUnavailable after `wait_s`,
+    and at once for one that flowd may not use, or that is too old.
 
     A Redis that is loading its data is waited for as long as that takes.
     """
@@ -249,6 +254,51 @@ def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> 
                 "REDIS_HOST and REDIS_PORT to yours, or let `flowd start` run the embedded server"
             )
         time.sleep(0.1)
+    if not speaks_tls:
+        _require_usable(redis, address)
+
+
+def _require_usable(redis: RedisSettings, address: Address) -> None:
+    """Waiting mends neither a wrong password nor an old version: say so before anything starts.
+
+    With TLS, and where INFO is not allowed, the first real call finds out.
+    """
+    login = _login(redis.url)
+    try:
+        with _connect(address, _PROBE_S) as connection, connection.makefile("rb") as replies:
+            answer = _ask(connection, replies, "AUTH", *login) if login else b""
+            facts = _ask(connection, replies, "INFO", "server")
+    except (OSError, ValueError):
+        return
+    if refusal := next((one for one in (answer, facts) if one.startswith(_REFUSALS)), b""):
+        raise StoreUnavailable(
+            f"the Redis at {redis.address} refused the login: {refusal[1:].decode().strip()}; "
+            "give user and password in FLOWD_REDIS__URL, as in redis://user:password@host:6379"
+        )
+    version = re.search(rb"^redis_version:((\d+)\S*)", facts, re.MULTILINE)
+    if version and int(version[2]) < _VERSION_MIN:
+        raise StoreUnavailable(
+            f"the Redis at {redis.address} is version {version[1].decode()}; flowd needs "
+            f"{_VERSION_MIN} or newer, or Valkey"
+        )
+
+
+def _login(url: str | None) -> list[str]:
+    """What AUTH is to be told for this URL; nothing without a password."""
+    parts = urlsplit(url or "")
+    given = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    user = unquote(parts.username or "") or given.get("username", "")
+    password = unquote(parts.password or "") or given.get("password", "")
+    return [word for word in (user, password) if word] if password else []
+
+
+def _ask(connection: socket.socket, replies: BinaryIO, *words: str) -> bytes:
+    """The reply to one command: a line, or the bytes of a bulk string."""
+    encoded = [word.encode() for word in words]
+    bulks = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)
+    connection.sendall(b"*%d\r\n%s" % (len(words), bulks))
+    line = replies.readline(65536)
+    return replies.read(int(line[1:]) + 2) if line[:1] == b"$" else line
 
 
 def address_of(redis: RedisSettings) -> Address:

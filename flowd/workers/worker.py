@@ -96,10 +96,18 @@ class Worker:
 
     async def _enroll(self, consumer: str) -> bool:
         """Wait for Redis and take a lease; False when stopped meanwhile."""
+        is_lost = False
         for pause_s in growing_pauses():
-            with contextlib.suppress(StoreError):
+            try:
                 await ensure_group(self._store, self._plans)
                 await self._store.tasks.enroll_worker(consumer, self._owner.to_json())
+            except StoreError as error:
+                if not is_lost:
+                    log.error("redis.lost", reason=str(error))
+                is_lost = True
+            else:
+                if is_lost:
+                    log.warning("redis.found")
                 log.info("worker.enrolled", consumer=consumer)
                 return True
             with contextlib.suppress(TimeoutError):

@@ -65,6 +65,20 @@ def test_three_roles_by_hand_are_a_whole_flowd(run_flowd: Run) -> None:
     assert not any(role.survivors() for role in (api, scheduler, worker))
 
 
+def test_a_worker_that_redis_refuses_says_so_and_waits(
+    run_flowd: Run, server: PrivateServer
+) -> None:
+    client = redis.Redis(unix_socket_path=server.socket_path)
+    client.config_set("maxmemory", 1)
+    worker = run_flowd("worker")
+
+    wait_until(lambda: worker.events("redis.lost"), "the reason")
+    assert "memory limit" in worker.events("redis.lost")[0]["reason"]
+    client.config_set("maxmemory", 0)
+    wait_for_line(worker, "runs and uses the Redis")
+    assert len(worker.events("redis.lost")) == len(worker.events("redis.found")) == 1
+
+
 def test_without_workers_ready_nodes_wait_in_the_stream_for_one(run_flowd: Run) -> None:
     flowd = run_flowd("start", FLOWD_WORKERS__COUNT="0")
     flowd.wait_until_running()

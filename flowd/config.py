@@ -142,6 +142,8 @@ def _url(*schemes: str) -> Callable[[Any], str | None]:
         wanted = "a URL that starts with " + " or ".join(f"{scheme}://" for scheme in schemes)
         try:
             parts = urlsplit(_text(value))
+            if parts.scheme in schemes:
+                wanted = "a URL with a host, and with a port from 1 to 65535 where it names one"
             if parts.scheme in schemes and (parts.hostname or parts.path) and parts.port != 0:
                 return str(value)
         except ValueError:

@@ -53,4 +53,5 @@ def _problem(model: type[SmallBody], loc: tuple[int | str, ...], kind: str, text
         return Problem(path, "missing_field", "this field is required")
     if kind == "model_type":
         return Problem(path, "wrong_type", "expected an object")
+    text = text.removeprefix("Value error, ")
     return Problem(path, "invalid_value", text[:1].lower() + text[1:])

@@ -90,9 +90,10 @@ def show(config: Path | None, origin: bool, output: str, **flags: Any) -> None:
 @click.argument("path", type=click.Path(path_type=Path), default=DEFAULT_FILE)
 @click.pass_context
 def init(ctx: click.Context, path: Path) -> None:
-    """Write a settings file with every setting, its default and what it means.
+    """Write a settings file.
 
-    A file that is there already is left as it is.
+    It has every setting, its default and what it means. A file that is there already is left as
+    it is.
     """
     from flowd.cli.shipped import find_shipped
 

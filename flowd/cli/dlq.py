@@ -60,7 +60,10 @@ def show(url: str | None, output: str, letter: str) -> None:
 @output_option
 @click.argument("letter", metavar="ID")
 def redrive(url: str | None, output: str, letter: str) -> None:
-    """Run the node of a dead letter again, in a new execution, and print its id."""
+    """Run the node of a dead letter again.
+
+    It and what depends on it run in a new execution, whose id is printed.
+    """
     with connected(url) as client:
         found = client.redrive(letter)
     if output == "json":

@@ -11,7 +11,7 @@ from flowd.cli.remote import clock, connected, find_id, plain, server_options
 
 @click.command()
 @server_options
-@click.argument("execution", metavar="ID", required=False)
+@click.argument("execution", metavar="[ID]", required=False)
 @click.option("-f", "--follow", is_flag=True, help="All executions, from now on, until Ctrl-C.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 def events(url: str | None, execution: str | None, follow: bool, output: str) -> None:

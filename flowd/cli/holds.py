@@ -62,7 +62,7 @@ def resume(url: str | None, output: str, execution: str) -> None:
 @click.option("--from", "start", default="failed", help="A node; what failed, by default.")
 @click.option("--preview", is_flag=True, help="Only say what would run and what be reused.")
 def rerun(url: str | None, output: str, execution: str, start: str, preview: bool) -> None:
-    """Run an execution that has ended again, as a new one, and print its id.
+    """Run an ended execution again, as a new one, and print its id.
 
     Outputs of nodes that completed are reused, unless something they depend on runs again.
     """
@@ -77,4 +77,4 @@ def rerun(url: str | None, output: str, execution: str, start: str, preview: boo
         show_table(("NODE", "", "WHY"), rows)
         return
     click.echo(found["execution_id"])
-    click.echo(f"{len(found['runs'])} nodes run, {len(found['reused'])} are reused", err=True)
+    click.echo(f"nodes that run: {len(found['runs'])}, reused: {len(found['reused'])}", err=True)

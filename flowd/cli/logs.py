@@ -21,7 +21,14 @@ _POLL_S = 0.2
 @click.command()
 @click.argument("name", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
-@click.option("-n", "--lines", type=click.IntRange(0), default=100, help="How many of the last.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    help="How many of the last.",
+)
 @config_option
 @click.pass_context
 def logs(

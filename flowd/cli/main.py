@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
 from click.shell_completion import CompletionItem
 
 from flowd import __version__
-from flowd.cli.exit_codes import exit_code_of
+from flowd.cli.exit_codes import INTERRUPTED, exit_code_of
 from flowd.errors import FlowdError, InvalidSettings
 
 # As `flowd --help` shows them; said here again, because importing every command to ask it would
@@ -51,7 +52,7 @@ _GROUPS = {
         "cancel": "End an execution before its time",
         "pause": "Let no further node of an execution start",
         "resume": "Let a paused execution go on",
-        "rerun": "Run an execution that has ended again",
+        "rerun": "Run an ended execution again, as a new one",
         "dlq": "Look at the dead letters",
     },
     "Shell": {"completion": "Print the completion of a shell"},
@@ -80,6 +81,18 @@ class _Commands(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            similar = get_close_matches(args[0], _COMMANDS, n=1)
+            if not similar:
+                raise
+            told = f"{error.message} Did you mean {similar[0]!r}?"
+            raise click.UsageError(told, ctx) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         for title, commands in _GROUPS.items():
             with formatter.section(title):
@@ -98,6 +111,8 @@ class _Commands(click.Group):
         except FlowdError as error:
             click.echo(f"flowd: {_sentence(error)}", err=True)
             ctx.exit(exit_code_of(error))
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
 
 
 def _sentence(error: FlowdError) -> str:

@@ -118,6 +118,9 @@ def new(name: str) -> None:
     for path in (module, test):
         if path.exists():
             raise click.ClickException(f"{path} exists already; nothing was written")
-    module.write_text(_MODULE)
-    test.write_text(_TEST.replace("@NAME@", name))
+    try:
+        module.write_text(_MODULE)
+        test.write_text(_TEST.replace("@NAME@", name))
+    except OSError as error:
+        raise click.ClickException(f"cannot write {error.filename}: {error.strerror}") from error
     click.echo(_NEXT.format(module=module, test=test, name=name))

@@ -176,8 +176,10 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in head:
-        table.add_column(name, overflow="fold")
+    # What names a row is copied from it, and so stays whole while there is room.
+    is_whole = 2 * max(len(row[0]) for row in [head, *rows]) <= console.width
+    for at, name in enumerate(head):
+        table.add_column(name, overflow="fold", no_wrap=at == 0 and is_whole)
     for row in rows:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     console.print(table)

@@ -22,7 +22,11 @@ from flowd.cli.status_page import status_page
 @config_option
 @data_dir_option
 @click.option(
-    "--interval", type=click.FloatRange(0.1, 60), default=1.0, help="Seconds between two looks."
+    "--interval",
+    type=click.FloatRange(0.1, 60),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two looks.",
 )
 @click.pass_context
 def top(ctx: click.Context, config: Path | None, data_dir: str | None, interval: float) -> None:

@@ -44,12 +44,18 @@ def _written(value: Any) -> str:
 
 
 def base_url(url: str | None) -> str:
-    """Where flowd is. Raises ValueError for what is no address of one."""
-    found = (url or os.environ.get("FLOWD_URL") or DEFAULT_URL).rstrip("/")
-    parts = urlsplit(found)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{found!r} is not the URL of a flowd; write one such as {DEFAULT_URL}")
-    return found
+    """With `http://` where no scheme is given. Raises ValueError for what nobody can call."""
+    text = url or os.environ.get("FLOWD_URL") or DEFAULT_URL
+    if "://" not in text:
+        text = f"http://{text}"
+    try:
+        parts = urlsplit(text)
+        is_sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_sound = False
+    if not is_sound:
+        raise ValueError(f"{text!r} is no address of a flowd, such as {DEFAULT_URL}")
+    return text.rstrip("/")
 
 
 def is_nearby(url: str) -> bool:

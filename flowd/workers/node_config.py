@@ -137,7 +137,7 @@ def _sentence(model: type[BaseModel], config: dict[str, Any], details: ErrorDeta
 
 
 def _message(details: ErrorDetails) -> str:
-    message = details["msg"]
+    message = details["msg"].removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
 
 

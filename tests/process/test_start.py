@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -175,6 +176,18 @@ def test_an_embedded_server_that_cannot_start_is_quoted(run_flowd: Run) -> None:
     assert flowd.wait_for_end() == 69
 
 
+def test_it_ends_when_its_data_directory_is_taken_away(run_flowd: Run) -> None:
+    """It went on as if nothing were wrong: no order reached it, the API could not reach Redis."""
+    flowd = run_flowd("start")
+    flowd.wait_until_running()
+
+    shutil.rmtree(flowd.data_dir)
+
+    assert flowd.wait_for_end() == 69
+    assert f"flowd: the data directory {flowd.data_dir} was taken away" in flowd.stderr
+    assert flowd.survivors() == []
+
+
 def test_a_redis_that_answers_is_used_and_no_server_started(run_flowd: Run, tmp_path: Path) -> None:
     server = PrivateServer()
     server.start()
@@ -262,6 +275,26 @@ def test_the_command_itself_loads_next_to_nothing() -> None:
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
 
     assert run.stdout == "[]\n", run.stderr
+
+
+@pytest.mark.parametrize(("module", "code"), [("click", -signal.SIGINT), ("flowd.cli.start", 130)])
+def test_ctrl_c_while_it_loads_ends_it_without_a_traceback(module: str, code: int) -> None:
+    program = f"""
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv[1:] = ["start", "--help"]
+from flowd.cli.entry import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", "")
 
 
 def test_help_names_every_command() -> None:

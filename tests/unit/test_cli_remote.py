@@ -17,6 +17,7 @@ from flowd.cli.main import _COMMANDS, main
 from flowd.cli.node_tree import parents_of, run_order
 from flowd.cli.remote import clock, connected, find_id, plain, show_json, show_rows, span
 from flowd.client import ApiError, ConnectionFailed
+from flowd.client.calls import base_url
 
 A, B, C = "0a" * 12, "0b" + "0" * 22, "0b" + "1" * 22
 
@@ -210,6 +211,27 @@ def test_the_first_difference_is_the_one_nearest_the_roots() -> None:
     assert first_difference([definition, definition], before, {"A": 1, "B": 9, "C": 9}) == "B"
     assert first_difference([definition, definition], before, {"A": 1}) == "B"
     assert first_difference([definition, longer], before, {**before, "Z": 1}) == "Z"
+
+
+def test_a_command_that_is_not_there_is_answered_with_the_nearest() -> None:
+    ended = CliRunner().invoke(main, ["strat"])
+
+    assert ended.exit_code == 2
+    assert "No such command 'strat'. Did you mean 'start'?" in ended.stderr
+    assert "Did you mean" not in CliRunner().invoke(main, ["zzz"]).stderr
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "rubbish://x", "http://localhost:99999", "http://"])
+def test_an_address_nobody_can_call_is_wrong_usage(url: str) -> None:
+    ended = CliRunner().invoke(main, ["ls", "--url", url])
+
+    assert ended.exit_code == 2
+    assert "is no address of a flowd, such as http://127.0.0.1:8000" in ended.stderr
+
+
+def test_an_address_may_leave_the_scheme_out() -> None:
+    assert base_url("flowd.example.com:80/") == "http://flowd.example.com:80"
+    assert base_url("https://flowd.example.com") == "https://flowd.example.com"
 
 
 def test_what_the_help_says_of_a_command_is_what_the_command_says() -> None:

@@ -1,0 +1,21 @@
+"""Where the `flowd` program begins: Ctrl-C ends it without a traceback, also while it loads."""
+
+from __future__ import annotations
+
+import signal
+
+
+def main() -> None:
+    asked = signal.getsignal(signal.SIGINT)
+    # Python's own handler raises wherever it stands, and that is in the midst of an import now.
+    # A SIGINT that is ignored, as in the background of a script, stays so.
+    if asked is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from flowd.cli.main import main as commands
+
+    signal.signal(signal.SIGINT, asked)
+    commands(prog_name="flowd")
+
+
+if __name__ == "__main__":
+    main()

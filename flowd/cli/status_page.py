@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 _COLUMNS = (
@@ -20,7 +23,12 @@ _COLUMNS = (
 
 
 def status_page(answer: dict[str, Any]) -> str:
-    return "\n".join([*_head(answer), "", *_table(map(_row, answer["processes"]))])
+    rows = [_COLUMNS, *map(_row, answer["processes"])]
+    table = _table(rows)
+    if sys.stdout.isatty() and max(map(len, table)) > shutil.get_terminal_size().columns:
+        # So 80 columns do. A name says its role as well.
+        table = _table([(name, *rest) for name, _, *rest in rows], gap=" ")
+    return "\n".join([*_head(answer), "", *table])
 
 
 def _head(answer: dict[str, Any]) -> list[str]:
@@ -58,10 +66,9 @@ def _shown(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
-def _table(rows: Any) -> list[str]:
-    lines = [_COLUMNS, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+def _table(rows: Sequence[Sequence[str]], gap: str = "  ") -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [gap.join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _duration(seconds: float) -> str:

@@ -16,6 +16,7 @@ from flowd.cli.exit_codes import exit_code_of_status
 from flowd.cli.main import _COMMANDS, main
 from flowd.cli.node_tree import parents_of, run_order
 from flowd.cli.remote import clock, connected, find_id, plain, show_json, show_rows, span
+from flowd.cli.status_page import status_page
 from flowd.client import ApiError, ConnectionFailed
 from flowd.client.calls import base_url
 
@@ -232,6 +233,28 @@ def test_an_address_nobody_can_call_is_wrong_usage(url: str) -> None:
 def test_an_address_may_leave_the_scheme_out() -> None:
     assert base_url("flowd.example.com:80/") == "http://flowd.example.com:80"
     assert base_url("https://flowd.example.com") == "https://flowd.example.com"
+
+
+@pytest.mark.parametrize(("columns", "has_role"), [("80", False), ("120", True)])
+def test_the_processes_fit_into_a_terminal_of_80_columns(
+    columns: str, has_role: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = {
+        "name": "scheduler", "role": "scheduler", "pid": 1234567, "state": "STARTING",
+        "uptime_s": 59.9, "restarts": 0, "memory_mb": 110.0, "cpu_percent": 100,
+        "in_flight": None, "done": None, "last_exit": None,
+    }  # fmt: skip
+    answer = {
+        "pid": 1, "state": "RUNNING", "uptime_s": 1, "redis": {"mode": "x", "address": "y"},
+        "api": "", "data_dir": "", "rolling": [], "processes": [process],
+    }  # fmt: skip
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+
+    head, row = status_page(answer).splitlines()[-2:]
+    assert max(len(head), len(row)) <= int(columns)
+    assert ("ROLE" in head) is has_role
+    assert row.count("scheduler") == 1 + has_role
 
 
 def test_what_the_help_says_of_a_command_is_what_the_command_says() -> None:

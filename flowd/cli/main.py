@@ -39,6 +39,7 @@ _GROUPS = {
     "Workflows": {
         "validate": "Check a workflow, and say everything that is wrong with it",
         "submit": "Submit a workflow, and print the id of its execution",
+        "trigger": "Start an execution that was submitted",
         "run": "Submit a workflow, start it, show its nodes while they run",
     },
     "Executions": {
@@ -62,7 +63,7 @@ _COMMANDS = {name: text for commands in _GROUPS.values() for name, text in comma
 _MODULES = {
     **dict.fromkeys(("api", "scheduler", "worker"), "role"),
     **dict.fromkeys(("stop", "reload", "restart", "scale"), "control"),
-    **dict.fromkeys(("validate", "submit", "run"), "submit"),
+    **dict.fromkeys(("validate", "submit", "trigger", "run"), "submit"),
     **dict.fromkeys(("ls", "get", "watch", "results", "explain"), "executions"),
     **dict.fromkeys(("cancel", "pause", "resume", "rerun"), "holds"),
 }

@@ -1,4 +1,4 @@
-"""`flowd validate`, `flowd submit` and `flowd run`: from a file to an execution."""
+"""`flowd validate`, `submit`, `trigger` and `run`: from a file to an execution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from flowd.cli.exit_codes import FAILED
-from flowd.cli.remote import connected, output_option, server_options, show_json
+from flowd.cli.remote import (
+    connected,
+    execution_argument,
+    find_id,
+    output_option,
+    server_options,
+    show_json,
+)
 from flowd.cli.workflow_file import read_input, read_workflow
 
 if TYPE_CHECKING:
@@ -81,11 +88,26 @@ def submit(
                 show_json({"execution_id": execution_id})
             else:
                 click.echo(execution_id)
+            if not trigger:
+                click.echo(f"it waits: `flowd trigger {execution_id}` starts it", err=True)
             return
         with said_to_run_on(execution_id):
             click.echo(execution_id, err=True)
             status = client.wait(execution_id, timeout)
         show_end(client, execution_id, status, output)
+
+
+@click.command()
+@server_options
+@execution_argument
+@input_option
+def trigger(url: str | None, execution: str, inputs: tuple[str, ...]) -> None:
+    """Start an execution that was submitted. One that was started already goes on as it is."""
+    given_input = read_input(inputs)
+    with connected(url) as client:
+        execution_id = find_id(client, execution)
+        client.trigger(execution_id, given_input)
+    click.echo(f"started {execution_id}; `flowd watch {execution_id}` looks on", err=True)
 
 
 @click.command()

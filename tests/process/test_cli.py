@@ -142,8 +142,17 @@ def test_validate_says_what_is_wrong_and_where(shell: Shell) -> None:
 
 def test_submit_and_what_comes_of_it(shell: Shell) -> None:
     execution_id = shell.pipe("submit", "good.json").strip()
+    assert f"`flowd trigger {execution_id}` starts it" in shell.stderr
     assert shell.json("get", execution_id)["status"] == "PENDING"
     assert "trigger" in shell.pipe("explain", execution_id).lower()
+    for _ in range(2):
+        shell.pipe("trigger", execution_id)
+        assert f"started {execution_id}" in shell.stderr
+    shell.pipe("watch", execution_id)
+    execution_id = shell.pipe("submit", "some.yaml").strip()
+    shell.pipe("trigger", execution_id, "--input", "who=Ada", "--input", "n=2")
+    shell.pipe("watch", execution_id)
+    assert json.loads(shell.pipe("results", execution_id, "A"))["result"] == {"who": "Ada", "n": 2}
     again = shell.pipe("submit", "good.json", "--key", "k1").strip()
     assert shell.pipe("submit", "good.json", "--key", "k1").strip() == again
     results = shell.pipe("submit", "some.yaml", "--wait", "--timeout", "20", "--input", "n=7")

@@ -25,14 +25,6 @@ from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
 
 ROOT = Path(__file__).parents[2]
 README = (Path(__file__).parents[2] / "README.md").read_text()
-REPORT = """
-name: report
-input: {who: nobody}
-dag:
-  nodes:
-    - {id: A, handler: noop}
-    - {id: B, handler: llm, dependencies: [A], config: {prompt: "Greet {{ input.who }}"}}
-"""
 
 WORKFLOWS = "test_every_workflow_that_is_shown_is_a_valid_one"
 HANDLERS = "test_the_page_works_when_it_is_followed"
@@ -114,7 +106,8 @@ def test_the_quickstart_shows_the_samples(tmp_path: Path) -> None:
 def test_the_examples_run_as_they_stand(run_flowd: Callable[..., Flowd], tmp_path: Path) -> None:
     flowd = run_flowd("start", "--workers", "1")
     flowd.wait_until_running()
-    (tmp_path / "report.yaml").write_text(REPORT)
+    (report,) = blocks("Workflows from the command line", "yaml")
+    (tmp_path / "report.yaml").write_text(report)
     environ = {**clean_environ(), "FLOWD_URL": flowd.url}
 
     def run(*command: str) -> str:

@@ -60,11 +60,16 @@ is_moved_venv() {
   return 1
 }
 
+# Whether it was made to its end: `activate` is what venv writes last, after pip.
+is_whole_venv() {
+  [ -e "$venv/bin/activate" ] && "$venv/bin/python" -c 'import pip' 2>/dev/null
+}
+
 # install_flowd [EXTRA]: the package, editable, with one set of extras; nothing when it is there.
 install_flowd() {
   local extra=${1:-} output
   local stamp="$venv/installed-${extra:-flowd}"
-  if ! "$venv/bin/python" -c 'import pip' 2>/dev/null || is_moved_venv; then
+  if ! is_whole_venv || is_moved_venv; then
     make_venv
   fi
   if [ "$(cat "$stamp" 2>/dev/null)" = "$(install_key)" ]; then

@@ -42,7 +42,7 @@ EVENTS: dict[str, str] = {
     "settings.kept": "a reload found settings that take a restart; the old ones stay",
     "role.failed": "a role ended with an exception",
     "control.refused": "a request on the control socket made no sense, or came from a stranger",
-    "data_dir.lost": "the data directory was taken away while flowd ran; flowd stops",
+    "folder.lost": "the data directory was taken away while flowd ran; flowd stops",
     "server.loading": "Redis reads its data; nothing can run before it is done",
     "server.orphaned": "the server of a killed supervisor was still there and is ended first",
     "redis.lost": "Redis does not answer or refuses writes; this process waits for it",

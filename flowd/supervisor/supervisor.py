@@ -248,7 +248,7 @@ class Supervisor:
         in the same place: better to end and say why, as PostgreSQL does without its pid file."""
         told = f"the data directory {self._data_dir} was taken away while flowd ran"
         self._failure = ServerFailed(told)
-        log.error("data_dir.lost", data_dir=str(self._data_dir))
+        log.error("folder.lost", data_dir=str(self._data_dir))
         self._stop(now)
 
     def _look_every_s(self) -> float:

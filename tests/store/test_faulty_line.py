@@ -55,9 +55,15 @@ async def submit(bench: Bench) -> None:
     await bench.insist(lambda: submit_workflow(definition, plan, execution_id=AN_ID))
 
 
+async def stage(bench: Bench) -> None:
+    definition, _ = compiled(CHAIN)
+    stage_some = bench.store.executions._stage
+    await bench.insist(lambda: stage_some(AN_ID, definition, ["a", "b"], None))
+
+
 async def close_submission(bench: Bench) -> None:
     definition, _ = compiled(CHAIN)
-    await bench.near.store.executions._stage_nodes(AN_ID, definition, ["a", "b"], None)
+    await bench.near.store.executions._stage(AN_ID, definition, ["a", "b"], None)
     await bench.insist(lambda: bench.store.executions.discard_staged(AN_ID))
 
 
@@ -250,6 +256,7 @@ async def beat(bench: Bench) -> None:
 
 SCRIPT_CALLS = {
     scripts.SUBMIT_WORKFLOW: submit,
+    scripts.STAGE_NODES: stage,
     scripts.CLOSE_SUBMISSION: close_submission,
     scripts.TRIGGER_WORKFLOW: trigger,
     scripts.CLAIM_NODES: claim,

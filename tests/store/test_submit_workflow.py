@@ -99,23 +99,6 @@ async def test_a_large_workflow_is_staged_and_then_exists_at_once(
     assert redis.dbsize() == count + 5
 
 
-async def test_a_large_submission_sent_again_takes_nothing_back(
-    engine, redis, outcomes, monkeypatch
-):
-    """With an Idempotency-Key, the nodes of an execution that had ended were PENDING again."""
-    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
-    worker = engine.worker()
-    execution, (first,) = await engine.start_and_take(fan(1_500), worker)
-    await worker.complete(first)
-    before = everything(redis)
-
-    await engine.submit(fan(1_500))
-
-    assert outcomes["submit_workflow"] == ["submitted", "exists"]
-    assert execution.states()["COMPLETED"] == 1
-    assert everything(redis) == before
-
-
 async def test_a_submission_that_broke_off_is_unknown_and_is_removed(
     engine, redis, outcomes, monkeypatch
 ):

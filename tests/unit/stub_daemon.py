@@ -106,12 +106,10 @@ def beat(folder: Path, pulse: Pulse) -> None:
         if (folder / "freeze").exists():
             (folder / "frozen").write_text(str(os.getpid()))
             time.sleep(1000)
-        if (folder / "done").exists():
-            pulse.note_work(3, int((folder / "done").read_text()))
-            (folder / "done").unlink()
-        if (folder / "ballast_mb").exists():
-            ballast.append(b"x" * (int((folder / "ballast_mb").read_text()) * 2**20))
-            (folder / "ballast_mb").unlink()
+        if done := take_number(folder / "done"):
+            pulse.note_work(3, done)
+        if ballast_mb := take_number(folder / "ballast_mb"):
+            ballast.append(b"x" * (ballast_mb * 2**20))
         loop.call_later(0.01, look)
 
     ballast: list[bytes] = []
@@ -121,6 +119,14 @@ def beat(folder: Path, pulse: Pulse) -> None:
     pulse.ready()
     look()
     loop.run_forever()
+
+
+def take_number(path: Path) -> int:
+    """The number in a file, which goes with it; 0 while there is none, or is being written."""
+    text = path.read_text() if path.exists() else ""
+    if text:
+        path.unlink()
+    return int(text or 0)
 
 
 BEHAVIOURS = {

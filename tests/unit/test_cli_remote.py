@@ -153,8 +153,7 @@ def test_rows_go_to_stdout_as_they_are_wanted(
 
 def test_what_cannot_be_meant_is_wrong_usage_and_no_token_is_shown() -> None:
     for arguments, said in (
-        (["--url", "localhost:8000"], "'localhost:8000' is not the URL of a flowd"),
-        (["--url", "ftp://there"], "is not the URL of a flowd"),
+        (["--url", "ftp://there"], "'ftp://there' is no address of a flowd"),
         (["--token", "secret\nx"], "the token holds characters that no token has"),
     ):
         ended = CliRunner().invoke(

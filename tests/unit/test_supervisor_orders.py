@@ -426,7 +426,7 @@ def test_the_status_says_what_each_child_uses(boot: Boot) -> None:
     assert worker["own_memory_mb"] is None
     exact = ask(daemon.data_dir, "status", exact=True)["processes"][1]
     assert 0 < exact["own_memory_mb"] < exact["memory_mb"]
-    assert worker["cpu_percent"] > 5
+    assert worker["cpu_percent"] > 1
     api = daemon.post("api-1")
     assert (api["in_flight"], api["done"]) == (None, None)
 

@@ -14,6 +14,7 @@ import pytest
 
 from flowd.supervisor.control import ask
 from tests.daemon import Daemon, is_all_running, wait_until
+from tests.unit.stub_daemon import GRACE_S
 
 Boot = Callable[..., Daemon]
 
@@ -411,7 +412,7 @@ def test_a_quick_stop_waits_for_nobody(boot: Boot) -> None:
 
     ask(daemon.data_dir, "stop", quick=True)
 
-    assert daemon.wait_for_end(2) == 0
+    assert daemon.wait_for_end(GRACE_S / 2) == 0
 
 
 def test_the_status_says_what_each_child_uses(boot: Boot) -> None:

@@ -72,6 +72,8 @@ class Post:
         """Whether its loop stands still and nothing was done about it yet; 0 is never."""
         if self.watch is None or not self.role.has_pulse or self.hung_s is not None:
             return False
+        if hung_after_s and not self.watch.has_beaten:
+            hung_after_s = max(hung_after_s, self.role.start_limit_s or 0)
         return 0 < hung_after_s <= self.watch.silent_s
 
     def show_stacks(self) -> None:

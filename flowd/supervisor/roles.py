@@ -15,6 +15,8 @@ from flowd.store.embedded_server import EmbeddedServer
 from flowd.supervisor.child import Kind, Role
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.restart_policy import START_LIMIT_S
+from flowd.workers.own_handlers import has_own_handlers
+from flowd.workers.trial_import import IMPORT_LIMIT_S
 
 SERVER_NAME = "redis"
 
@@ -27,15 +29,18 @@ def build_lineup(
 ) -> Lineup:
     """Every process of this daemon, and its limits."""
     roles = [] if server is None else [_server_role(server)]
+    # Both import the user's handlers, which may take as long as their trial may.
+    limit_s = START_LIMIT_S + (IMPORT_LIMIT_S if has_own_handlers(settings) else 0)
     api = partial(run_api, settings, listener)
     roles += [
-        _rolling_role(f"api-{number}", Kind.API, api)
+        _rolling_role(f"api-{number}", Kind.API, api, limit_s)
         for number in range(1, settings.api.processes + 1)
     ]
-    scheduler = _rolling_role("scheduler", Kind.SCHEDULER, partial(run_scheduler, settings))
+    run = partial(run_scheduler, settings)
+    scheduler = _rolling_role("scheduler", Kind.SCHEDULER, run, START_LIMIT_S)
     # It runs no handler, so nothing holds it up.
     roles.append(replace(scheduler, clears_up=True))
-    worker = partial(_worker_role, settings)
+    worker = partial(_worker_role, settings, limit_s)
     roles += [worker(f"worker-{number}") for number in range(1, settings.workers.count + 1)]
     return Lineup(
         roles,
@@ -48,12 +53,12 @@ def build_lineup(
     )
 
 
-def _worker_role(settings: Settings, name: str) -> Role:
-    return _rolling_role(name, Kind.WORKER, partial(run_worker, settings, name))
+def _worker_role(settings: Settings, limit_s: float, name: str) -> Role:
+    return _rolling_role(name, Kind.WORKER, partial(run_worker, settings, name), limit_s)
 
 
-def _rolling_role(name: str, kind: Kind, run: Callable[[Pulse], None]) -> Role:
-    return Role(name, kind, run, start_limit_s=START_LIMIT_S, has_pulse=True)
+def _rolling_role(name: str, kind: Kind, run: Callable[[Pulse], None], limit_s: float) -> Role:
+    return Role(name, kind, run, start_limit_s=limit_s, has_pulse=True)
 
 
 def _server_role(server: EmbeddedServer) -> Role:

@@ -18,8 +18,8 @@ from flowd.supervisor.child import Kind, Role
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.post import Post
+from flowd.workers.trial_import import IMPORT_LIMIT_S
 
-TRIAL_LIMIT_S: Final = 120.0
 _PROBLEM_BYTES_MAX: Final = 64 * 1024
 
 
@@ -44,7 +44,7 @@ class Trial:
         # Shared with the child: its last words, or nothing.
         problem = mmap.mmap(-1, _PROBLEM_BYTES_MAX)
         run = partial(_try, lineup, problem)
-        post = self._crew.add(Role("trial", Kind.TRIAL, run, start_limit_s=TRIAL_LIMIT_S))
+        post = self._crew.add(Role("trial", Kind.TRIAL, run, start_limit_s=IMPORT_LIMIT_S))
         self._current = post, lineup, problem
 
     def note_end(self, post: Post) -> None:

@@ -31,6 +31,11 @@ class Watch:
         self.memory_mb = 0.0
 
     @property
+    def has_beaten(self) -> bool:
+        """Whether its event loop has ever turned; before that it imports what it needs."""
+        return self._vitals.last_beat != 0
+
+    @property
     def in_flight(self) -> int:
         return self._vitals.in_flight
 

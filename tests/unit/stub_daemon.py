@@ -129,11 +129,18 @@ def take_number(path: Path) -> int:
     return int(text or 0)
 
 
+def import_long(folder: Path, pulse: Pulse) -> None:
+    """Its event loop begins late, as with handlers that load a model."""
+    time.sleep(1.5)
+    beat(folder, pulse)
+
+
 BEHAVIOURS = {
     one.__name__: one
     for one in (
         serve,
         beat,
+        import_long,
         busy,
         stubborn,
         die_soon,
@@ -151,13 +158,13 @@ def build_role(folder: Path, text: str) -> Role:
     name, kind, behaviour = text.split(":")
     act = BEHAVIOURS[behaviour]
     if kind != Kind.SERVER:
-        limit_s = 0.3 if behaviour == "hang" else None
+        limit_s = {"hang": 0.3, "import_long": 20.0}.get(behaviour)
         return Role(
             name,
             Kind(kind),
             partial(act, folder),
             start_limit_s=limit_s,
-            has_pulse=act is beat,
+            has_pulse=act in (beat, import_long),
         )
     # Another program cannot call `ready`; the supervisor has to ask.
     is_ready = (folder / "server_is_up").exists

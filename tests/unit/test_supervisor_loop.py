@@ -364,6 +364,17 @@ def test_p06_a_stopped_child_is_hung_too_and_cannot_put_off_its_end(boot: Boot) 
     assert len(daemon.events("child.hung")) == 1
 
 
+def test_a_child_that_is_long_in_coming_is_not_hung(boot: Boot) -> None:
+    """Handlers that took longer to import than a loop may stand still never came to work."""
+    daemon = boot("api-1:api:serve", "worker-1:worker:import_long", hung_after_s=0.4)
+    daemon.wait_until_running()
+
+    daemon.kill("worker-1")
+
+    daemon.wait_for_post("worker-1", is_back(restarts=1))
+    assert daemon.events("child.hung") == []
+
+
 def test_children_are_not_hung_because_the_supervisor_was_away(boot: Boot) -> None:
     daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=2.5)
     before = daemon.wait_until_running()

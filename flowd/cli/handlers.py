@@ -11,6 +11,8 @@ import click
 from flowd.cli.options import config_option, settings_of
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from flowd.workers.registry import Handler
 
 
@@ -29,6 +31,17 @@ def handlers(config: Path | None, output: str) -> None:
         click.echo("\n\n".join(_page(one) for one in found))
 
 
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """What JSON Schema has no word for, such as a class of the user's own, may be anything."""
+    from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+    class Lenient(GenerateJsonSchema):
+        def handle_invalid_for_json_schema(self, *_: Any) -> JsonSchemaValue:
+            return {}
+
+    return model.model_json_schema(schema_generator=Lenient)
+
+
 def _record(one: Handler) -> dict[str, Any]:
     return {
         "name": one.name,
@@ -36,7 +49,7 @@ def _record(one: Handler) -> dict[str, Any]:
         "description": one.description,
         "defined": one.place,
         # None: it takes any config.
-        "config": one.model and one.model.model_json_schema(),
+        "config": one.model and _schema_of(one.model),
     }
 
 
@@ -46,7 +59,7 @@ def _page(one: Handler) -> str:
     lines.append(f"  defined by {one.place}")
     if one.model is None:
         return "\n".join([*lines, "  takes any config"])
-    schema = one.model.model_json_schema()
+    schema = _schema_of(one.model)
     required = schema.get("required", ())
     keys = [
         (name, _type_of(value), _note(name in required, value))

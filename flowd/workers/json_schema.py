@@ -20,9 +20,12 @@ _NO_REMOTE: Registry[Any] = Registry()
 def find_schema_flaw(schema: dict[str, Any]) -> str | None:
     """What is wrong with a schema itself."""
     try:
-        _kind(schema).check_schema(schema)
+        kind = _kind(schema)
+        kind.check_schema(schema, format_checker=kind.FORMAT_CHECKER)
     except SchemaError as error:
         return _sentence(error, "schema")
+    except Exception as error:  # noqa: BLE001 - a "$schema" that is no text, a depth without end
+        return f"it cannot be read: {type(error).__name__}"
     return None
 
 
@@ -33,6 +36,8 @@ def find_misfit(schema: dict[str, Any], value: Any) -> str | None:
         error = best_match(errors)
     except Unresolvable as unresolvable:
         return f"the schema refers to what is not in it: {unresolvable}"
+    except Exception as error:  # noqa: BLE001 - a schema that refers to itself without end
+        return f"the schema cannot be applied: {type(error).__name__}"
     return None if error is None else _sentence(error, "answer")
 
 

@@ -228,8 +228,8 @@ def _model_of(mark: Mark, parameter: inspect.Parameter) -> type[BaseModel] | Non
     if hasattr(annotation, "model_validate"):
         return annotation  # type: ignore[no-any-return]
     kind = get_origin(annotation) or annotation
-    is_dict = isinstance(kind, type) and issubclass(dict, kind)
-    if not (is_dict or is_typeddict(kind) or kind in (inspect.Parameter.empty, Any)):
+    is_dict = is_typeddict(kind) or (isinstance(kind, type) and issubclass(dict, kind))
+    if not is_dict and kind not in (inspect.Parameter.empty, Any):
         raise BadHandlers(
             f"handler {mark.name!r}: {place_of(mark)} takes a config that is {annotation!r}; "
             "annotate it with dict or with one pydantic model"

@@ -104,7 +104,13 @@ SCHEMA = {
     "properties": {"n": {"type": "integer"}, "note": {"default": None}},
     "required": ["n"],
 }
-WITH_SCHEMA = {"type": "json_schema", "json_schema": {"name": "number", "schema": SCHEMA}}
+
+
+def with_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "number", "schema": schema}}
+
+
+WITH_SCHEMA = with_schema(SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +140,7 @@ def test_a_response_format_is_sent_and_the_answer_parsed(
         ({"type": "json_object"}, "[4]", "the model's answer is not a JSON object: [4]"),
         (WITH_SCHEMA, '{"n": "x"}', "does not fit the schema: answer.n: 'x' is not of type"),
         (WITH_SCHEMA, "{}", "does not fit the schema: answer: 'n' is a required property"),
+        (with_schema({"$ref": "#"}), "{}", "the schema cannot be applied: RecursionError"),
     ],
 )
 def test_an_answer_of_another_format_fails_the_node(

@@ -42,6 +42,8 @@ def test_the_result_is_what_the_expression_makes(value: Any, expression: str, re
         ),
         ({"input": 1, "expression": ""}, "config.expression: string should have at least 1"),
         ({"input": 1, "expression": "a["}, "config.expression: this is no JMESPath expression: "),
+        ({"input": 1, "expression": "[" * 9_000}, "config.expression: this goes too deep"),
+        ({"input": 1, "expression": "a" * 16_385}, "config.expression: string should have at most"),
     ],
 )
 def test_a_wrong_config_fails_the_node(config: dict[str, Any], text: str) -> None:

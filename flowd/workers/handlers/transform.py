@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import jmespath
 from jmespath.exceptions import JMESPathError
@@ -13,10 +13,15 @@ from flowd.errors import Fail
 from flowd.workers.node_config import NodeConfig
 from flowd.workers.registry import HandlerContext, handler
 
+EXPRESSION_CHARS_MAX: Final = 16_384
+
 
 class TransformConfig(NodeConfig):
     input: Any = Field(description='give the JSON to work on, such as "{{ A }}"')
-    expression: str = Field(min_length=1, description="give a JMESPath expression")
+    # The parser's time grows with the square of a text in it.
+    expression: str = Field(
+        min_length=1, max_length=EXPRESSION_CHARS_MAX, description="give a JMESPath expression"
+    )
 
     @field_validator("expression")
     @classmethod
@@ -26,6 +31,8 @@ class TransformConfig(NodeConfig):
         except JMESPathError as error:
             message = "this is no JMESPath expression: {reason}"
             raise PydanticCustomError("jmespath", message, {"reason": _line(error)}) from None
+        except RecursionError:
+            raise PydanticCustomError("jmespath", "this goes too deep") from None
         return expression
 
 

@@ -63,4 +63,6 @@ def kinds_of(error: BaseException) -> frozenset[str]:
     """What `on` may name this failure by."""
     if isinstance(error, HandlerFailed):
         return error.kinds
+    if isinstance(error, ConnectionError):
+        return frozenset({"connection"})
     return frozenset({"timeout"}) if isinstance(error, TimeoutError) else UNFORESEEN

@@ -147,7 +147,8 @@ def _written_addresses(host: str) -> list[str]:
     if ":" in host:
         return [host]
     try:
-        return [socket.inet_ntoa(socket.inet_aton(host))]
+        # Some proxies read an address with a dot behind it as an address.
+        return [socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))]
     except (OSError, UnicodeError):
         return []
 

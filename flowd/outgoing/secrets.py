@@ -65,8 +65,10 @@ class Secrets:
         """Put secrets into a rendered config, which is changed. Raises Fail, naming no value."""
         only: tuple[Destination, ...] | None = None
         for steps, name in places:
-            if handler == "shell" and steps[0] != "env":
-                raise Fail(f"the secret {name!r} would be seen in the list of processes; use env")
+            if handler == "shell" and steps[0] not in ("env", "stdin"):
+                raise Fail(
+                    f"the secret {name!r} would be seen in the list of processes; use env or stdin"
+                )
             value = self.resolve(name)
             if name in self._bound:
                 if handler not in BOUND_HANDLERS:

@@ -16,6 +16,7 @@ CALLS: list[tuple[str, str, int]] = []
 ERRORS: dict[str, Any] = {
     "fail": Fail,
     "404": lambda text: HandlerFailed(text, kinds=frozenset({"status", "404", "4xx"})),
+    "connection": ConnectionResetError,
     "503": lambda text: HandlerFailed(text, kinds=frozenset({"status", "503", "5xx"})),
 }
 # Nodes of `spin` whose thread has come to its end.

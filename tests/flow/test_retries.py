@@ -63,6 +63,8 @@ async def test_between_two_attempts_a_node_is_retrying_and_in_no_worker(settings
         ("503", None, 3),
         ("404", ["4xx"], 3),
         ("503", ["timeout"], 1),
+        ("connection", ["connection"], 3),
+        ("connection", ["timeout"], 1),
         ("", ["error"], 3),
         ("", ["5xx"], 1),
     ],

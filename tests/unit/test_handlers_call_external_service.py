@@ -303,7 +303,7 @@ def test_through_a_proxy_a_host_that_is_an_address_is_checked(
 
     assert call({"url": "http://name.example/x"}, Settings())["data"] == {"n": 1}
     assert service.requests[0].target == "http://name.example/x"
-    for host in ("127.0.0.1", "0x7f.1", "[::1]"):
+    for host in ("127.0.0.1", "0x7f.1", "127.1.", "[::1]"):
         assert "a loopback address" in failure_of({"url": f"http://{host}/"}, Settings())
 
 

@@ -88,9 +88,11 @@ def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_path: Pat
     began = time.monotonic()
     script = "sleep 1000 & echo $! > child; echo $$ > parent; wait"
 
-    text = failure_of("sh", "-c", script, cwd=str(tmp_path), timeout_s=0.3)
+    with pytest.raises(HandlerFailed) as failure:
+        run("sh", "-c", script, cwd=str(tmp_path), timeout_s=0.3)
 
-    assert text == "'sh' did not end within 0.3 s and was killed"
+    assert str(failure.value) == "'sh' did not end within 0.3 s and was killed"
+    assert failure.value.kinds == {"timeout"}
     assert time.monotonic() - began < 5
     for name in ("child", "parent"):
         pid = int((tmp_path / name).read_text())

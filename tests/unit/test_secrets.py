@@ -97,6 +97,7 @@ def test_the_argument_list_of_a_program_is_no_place_for_a_secret(tmp_path: Path)
     secrets = Secrets(settings_of(tmp_path), {"FLOWD_SECRET_API_KEY": "s3cret"})
     with pytest.raises(Fail, match="list of processes"):
         filled(secrets, {"command": ["curl", KEY]})
+    assert filled(secrets, {"stdin": KEY}).config == {"stdin": "s3cret"}
 
 
 def test_a_bound_secret_says_where_it_may_go(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ async def shell(wanted: ShellConfig, context: HandlerContext) -> dict[str, Any]:
             )
     except TimeoutError:
         text = f"{wanted.command[0]!r} did not end within {timeout_s:g} s and was killed"
-        raise HandlerFailed(text) from None
+        raise HandlerFailed(text, kinds=frozenset({"timeout"})) from None
     finally:
         _kill_group(process)
         # A pipe that was not read to its end would stay open, and asyncio offers no other way. It

@@ -45,31 +45,45 @@ def _on_terminal(
 ) -> str:
     from rich.live import Live
 
+    from flowd.client.errors import Absence, ClientError
+
     picture = _Picture(client, execution_id)
     patience = _Patience(execution_id, timeout_s)
+    absence, status = Absence(), ""
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            # The state first: what is drawn for an execution that has ended is all of it.
-            status = client.status(execution_id)
-            live.update(picture.draw(status), refresh=True)
-            if status in ENDED:
-                return status
+            try:
+                # The state first: what is drawn for an execution that has ended is all of it.
+                status = client.status(execution_id)
+                live.update(picture.draw(status), refresh=True)
+                if status in ENDED:
+                    return status
+                absence.end()
+            except ClientError as error:
+                absence.bear(error)
             patience.wait(status)
 
 
 def _in_lines(client: Client, execution_id: str, timeout_s: float | None) -> str:
+    from flowd.client.errors import Absence, ClientError
+
     click.echo(execution_id, err=True)
     patience = _Patience(execution_id, timeout_s)
     shown: dict[str, str] = {}
     counts: Any = None
+    absence, status = Absence(), ""
     while True:
-        status = client.status(execution_id)
-        before, counts = counts, client.get(execution_id)["counts"]
-        if counts != before or status in ENDED:
-            _print_changes(client.nodes(execution_id), shown)
-        if status in ENDED:
-            click.echo(f"execution {status}", err=True)
-            return status
+        try:
+            status = client.status(execution_id)
+            before, counts = counts, client.get(execution_id)["counts"]
+            if counts != before or status in ENDED:
+                _print_changes(client.nodes(execution_id), shown)
+            if status in ENDED:
+                click.echo(f"execution {status}", err=True)
+                return status
+            absence.end()
+        except ClientError as error:
+            absence.bear(error)
         patience.wait(status)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 
 class ClientError(Exception):
@@ -25,6 +26,36 @@ class ApiError(ClientError):
         self.detail = detail
         self.errors = tuple(errors)
         super().__init__(detail)
+
+
+# How long one who waits bears it that a flowd does not answer which has answered before.
+AWAY_S_MAX: Final = 60.0
+_FOR_NOW: Final = frozenset({429, 502, 503, 504})
+
+
+def is_for_now(status: int) -> bool:
+    """Whether the same may be asked again: flowd restarts, or has too much to do."""
+    return status in _FOR_NOW
+
+
+class Absence:
+    """Bears that flowd does not answer for a while. One who has heard nothing yet gives up at once:
+    it may have the wrong address."""
+
+    def __init__(self) -> None:
+        self._answered_s: float | None = None
+
+    def end(self) -> None:
+        """It has answered."""
+        self._answered_s = time.monotonic()
+
+    def bear(self, error: ClientError) -> None:
+        """Raises the error where it is none to wait over, or it has been long enough."""
+        passes = not isinstance(error, ApiError) or is_for_now(error.status)
+        if self._answered_s is None or not passes:
+            raise error
+        if time.monotonic() - self._answered_s > AWAY_S_MAX:
+            raise error
 
 
 class WorkflowFailed(ClientError):

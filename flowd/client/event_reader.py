@@ -9,14 +9,12 @@ from typing import Final
 
 from flowd.client import calls
 from flowd.client.calls import Call, Json
-from flowd.client.errors import ConnectionFailed
+from flowd.client.errors import ConnectionFailed, is_for_now
 
 END_EVENTS: Final = frozenset({"execution.completed", "execution.failed", "execution.cancelled"})
 FIRST_PAUSE_S: Final = 0.1
 PAUSE_S_MAX: Final = 5.0
 EMPTY_STREAMS_MAX: Final = 2
-# A flowd that restarts, or has too much to do, is asked again.
-_FOR_NOW: Final = frozenset({429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ class Listener:
         """Raises ApiError unless it is for now. 204 says that all was seen before."""
         if status == 204:
             self.is_over = True
-        elif not (self._has_connected and status in _FOR_NOW):
+        elif not (self._has_connected and is_for_now(status)):
             calls.parse(status, body)
         self._empty_streams = 0
 

@@ -12,7 +12,7 @@ import httpx2
 
 from flowd.client import calls, steps
 from flowd.client.calls import Call, Json, Workflow
-from flowd.client.errors import ConnectionFailed
+from flowd.client.errors import ClientError, ConnectionFailed
 from flowd.client.event_reader import Event, Listener
 from flowd.client.steps import Pages, Pause, Steps, T
 
@@ -61,18 +61,22 @@ class Client:
 
     def _take(self, taken: Steps[T]) -> T:
         """Go through the steps, and return what comes of them."""
-        answer = None
+        answer: Any = None
+        error: ClientError | None = None
         while True:
             try:
-                step = taken.send(answer)
+                step = taken.send(answer) if error is None else taken.throw(error)
             except StopIteration as end:
                 result: T = end.value
                 return result
-            answer = None
+            answer = error = None
             if isinstance(step, Pause):
                 time.sleep(step.seconds)
-            else:
+                continue
+            try:
                 answer = self._send(step)
+            except ClientError as failed:
+                error = failed
 
     def submit(
         self,

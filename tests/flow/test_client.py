@@ -16,9 +16,12 @@ from flowd.client import (
     ConnectionFailed,
     StillRunning,
     WorkflowFailed,
+    errors,
+    steps,
 )
-from flowd.client.calls import is_nearby, node_errors
+from flowd.client.calls import Call, is_nearby, node_errors
 from flowd.client.event_reader import EMPTY_STREAMS_MAX, EventReader, Listener
+from flowd.client.steps import Pause
 from flowd.workers.registry import built_in_registry
 from tests.flow.api_server import api_server
 from tests.flow.engine import Engine, node
@@ -201,6 +204,62 @@ def test_a_listener_comes_back_to_a_flowd_that_is_away_for_a_moment():
     (event,) = listener.read(b"id: 1-0\nevent: node.started\ndata: {}\n\n")
     assert listener.next_call().headers["last-event-id"] == event.id == "1-0"
     assert listener.pause_s() < 1
+
+
+def test_who_waits_bears_a_flowd_that_is_away_for_a_while(monkeypatch):
+    """A restart of flowd, or a 503 of its Redis, ended every `run` and `wait` there was."""
+    now_s = 0.0
+    monkeypatch.setattr(errors.time, "monotonic", lambda: now_s)
+    away, full = ConnectionFailed("refused"), ApiError(503, "store_unavailable", "away")
+    waiting = steps.wait("0" * 24, None)
+    assert isinstance(next(waiting), Call)
+    with pytest.raises(ConnectionFailed):
+        waiting.throw(away)
+
+    waiting = steps.wait("0" * 24, None)
+    next(waiting)
+    answer = {"status": "RUNNING"}
+    assert isinstance(waiting.send(answer), Pause)
+    for error in (away, full):
+        assert isinstance(next(waiting), Call)
+        assert isinstance(waiting.throw(error), Pause)
+    next(waiting)
+    with pytest.raises(StopIteration) as ended:
+        waiting.send({"status": "COMPLETED"})
+    assert ended.value.value == "COMPLETED"
+
+    for error, passed_s in ((ApiError(404, "unknown_execution", "?"), 0), (away, 61)):
+        waiting = steps.wait("0" * 24, None)
+        next(waiting)
+        waiting.send(answer)
+        next(waiting)
+        now_s += passed_s
+        with pytest.raises(type(error)):
+            waiting.throw(error)
+
+
+async def test_both_clients_bear_it(monkeypatch):
+    left = []
+
+    def answer(_call):
+        one = left.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return {"status": one}
+
+    async def answer_later(call):
+        return answer(call)
+
+    script = ["RUNNING", ConnectionFailed("refused"), ApiError(503, "stopping", ""), "COMPLETED"]
+    with Client("http://127.0.0.1:9") as client:
+        monkeypatch.setattr(client, "_send", answer)
+        left[:] = script
+        assert await asyncio.to_thread(client.wait, "0" * 24) == "COMPLETED"
+    async with AsyncClient("http://127.0.0.1:9") as client:
+        monkeypatch.setattr(client, "_send", answer_later)
+        left[:] = script
+        assert await client.wait("0" * 24) == "COMPLETED"
+    assert left == []
 
 
 def test_a_listener_leaves_an_execution_of_which_nothing_is_kept():

@@ -73,7 +73,7 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": b""})
                 return
             writing = asyncio.create_task(self._write(scope, send))
-            leaving = asyncio.create_task(_left(receive))
+            leaving = asyncio.create_task(has_left(receive))
             expulsion = asyncio.create_task(self._subscription.expelled.wait())
             tasks = (writing, leaving, expulsion)
             try:
@@ -118,6 +118,7 @@ def _do_nothing() -> None:
     """What a server that lends no way to end a connection is told."""
 
 
-async def _left(receive: Receive) -> None:
+async def has_left(receive: Receive) -> None:
+    """Returns when the client has; its request has been read to the end."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -340,6 +340,12 @@ async def test_submit_start_and_wait_in_one_call(settings):
             answer = await reader.readuntil(b"}}")
             assert answer.startswith(b"HTTP/1.1 200 ")
             assert b'"status":"COMPLETED","results":{"a":' in answer
+        # One who leaves is waited for no more: an hour of each would add up.
+        _, leaver = await asyncio.open_connection("127.0.0.1", api.port)
+        leaver.write(head % (3600, len(body)) + body)
+        await until(lambda: subscriptions(api), "one that waits")
+        leaver.transport.abort()
+        await until(lambda: not subscriptions(api), "nobody to be left")
         writer.write(head % (25, len(body)) + body)
         await until(lambda: subscriptions(api), "one that waits")
         began = time.monotonic()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
 from pydantic import BaseModel, Field
-from starlette.datastructures import State
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from flowd.api.body import read_body
+from flowd.api.event_stream import has_left
 from flowd.api.query import read_query
 from flowd.api.responses import (
     TRACEPARENT_HEADER,
@@ -73,12 +74,22 @@ async def submit_workflow(request: Request) -> Response:
         traceparent = requested_traceparent(request)
         await executor.trigger_workflow(state.store, execution_id, traceparent=traceparent)
     if query.wait is not None:
-        return await _wait(state, execution_id, query.wait)
+        return await _wait(request, execution_id, query.wait)
     return json_response(Submitted(execution_id=execution_id, message="Workflow accepted"))
 
 
-async def _wait(state: State, execution_id: str, timeout_s: float) -> Response:
-    status = await state.waiting.wait_for_end(execution_id, timeout_s)
+async def _wait(request: Request, execution_id: str, timeout_s: float) -> Response:
+    state = request.app.state
+    waiting = asyncio.create_task(state.waiting.wait_for_end(execution_id, timeout_s))
+    leaving = asyncio.create_task(has_left(request.receive))
+    try:
+        await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise ClientDisconnect
+        status = waiting.result()
+    finally:
+        waiting.cancel()
+        leaving.cancel()
     if status is None:
         status = await state.store.executions.execution_status(execution_id)
         return json_response(ExecutionStatus(execution_id=execution_id, status=status), 202)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -35,7 +36,9 @@ def doctor(config: Path | None, data_dir: str | None, output: str) -> None:
 
     settings = settings_of(config, redis__data_dir=data_dir)
     own = settings.redis.data_dir / "redis.sock"
-    if settings.redis.url is None and settings.redis.mode != "external" and own.exists():
+    # Another user may not look into the folder; the port may be open to them nevertheless.
+    is_there = os.path.exists(own)  # noqa: PTH110 - Path.exists raises where nobody may look
+    if settings.redis.url is None and settings.redis.mode != "external" and is_there:
         settings = settings.with_redis_socket(reachable_path(own))
     found = asyncio.run(_examine(settings))
     if output == "json":

@@ -43,10 +43,15 @@ def logs(
             err=True,
         )
         ctx.exit(FAILED)
-    if not path.exists():
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
         click.echo(f"there is no {path} yet; flowd makes it when it starts", err=True)
         ctx.exit(FAILED)
-    with path.open("rb") as file:
+    except OSError as error:
+        click.echo(f"cannot read {path}: {error.strerror}", err=True)
+        ctx.exit(FAILED)
+    with file:
         for line in deque((one for one in file if _is_of(one, name)), maxlen=lines):
             sys.stdout.buffer.write(line)
         place = file.tell()

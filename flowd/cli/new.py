@@ -96,7 +96,7 @@ _NEXT = """\
 wrote {module} and {test}
 
 Try them:                     pytest {test}
-Make flowd use them:          write this into flowd.toml in the same folder
+Make flowd use them:          name the module in flowd.toml of the same folder, in its [handlers]
 
     [handlers]
     modules = ["{name}"]

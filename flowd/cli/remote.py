@@ -90,7 +90,8 @@ def connected(url: str | None) -> Iterator[Client]:
 
 def _say_refusal(error: ApiError) -> None:
     if not any(one.get("path") for one in error.errors):
-        click.echo(f"flowd: {plain(error.detail)}", err=True)
+        hint = "; give it in FLOWD_TOKEN" if error.status == 401 else ""
+        click.echo(f"flowd: {plain(error.detail)}{hint}", err=True)
         return
     click.echo(f"flowd: refused ({error.code}):", err=True)
     for one in error.errors:

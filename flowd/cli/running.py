@@ -32,7 +32,11 @@ def ask_running(
     folder = data_dir_of(config, data_dir)
     try:
         answer = ask(folder, command, **arguments)
-    except ControlUnavailable:
+    except ControlUnavailable as error:
+        if isinstance(error.__cause__, PermissionError):
+            told = f"whether flowd runs in {folder} only root and the user it runs as may ask"
+            click.echo(told, err=True)
+            ctx.exit(UNKNOWN_STATE)
         if is_held(folder):
             click.echo(f"flowd runs in {folder}, but does not answer", err=True)
             ctx.exit(UNKNOWN_STATE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,6 +20,7 @@ from flowd.cli.remote import clock, connected, find_id, plain, show_json, show_r
 from flowd.cli.status_page import status_page
 from flowd.client import ApiError, ConnectionFailed
 from flowd.client.calls import base_url
+from flowd.supervisor.control import ControlUnavailable
 
 A, B, C = "0a" * 12, "0b" + "0" * 22, "0b" + "1" * 22
 
@@ -86,7 +88,7 @@ def test_the_latest_of_nothing_is_refused() -> None:
             1,
             "flowd: refused (invalid):\n  dag.nodes[0]: bad\n  a cycle\n",
         ),
-        (ApiError(401, "unauthenticated", "a token"), 77, "a token"),
+        (ApiError(401, "unauthenticated", "a token"), 77, "a token; give it in FLOWD_TOKEN"),
         (ApiError(403, "forbidden", "more"), 77, "more"),
         (ApiError(503, "store_unavailable", "down"), 69, "down"),
         (ConnectionFailed("nobody"), 69, "is it running?"),
@@ -254,6 +256,21 @@ def test_the_processes_fit_into_a_terminal_of_80_columns(
     assert max(len(head), len(row)) <= int(columns)
     assert ("ROLE" in head) is has_role
     assert row.count("scheduler") == 1 + has_role
+
+
+def test_who_may_not_ask_is_not_told_that_flowd_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's `flowd status` said so, with exit code 3."""
+
+    def ask(folder: Path, _command: str, **_: object) -> None:
+        raise ControlUnavailable(str(folder)) from PermissionError()
+
+    monkeypatch.setattr("flowd.supervisor.control.ask", ask)
+    ended = CliRunner().invoke(main, ["status", "--data-dir", str(tmp_path)])
+
+    assert ended.exit_code == 4
+    assert "only root and the user it runs as may ask" in ended.stderr
 
 
 def test_what_the_help_says_of_a_command_is_what_the_command_says() -> None:

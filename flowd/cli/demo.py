@@ -23,6 +23,8 @@ from flowd.errors import FlowdError
 from flowd.store import Store, open_store
 from flowd.store.embedded_server import locate_redis
 
+# For the stack to be ready, and then for the samples to end.
+START_S = 30.0
 DEADLINE_S = 30.0
 _POLL_S = 0.01
 
@@ -68,15 +70,17 @@ def _report(error: Exception, log_tail: str) -> None:
 
 
 def _run(stack: PrivateStack) -> None:
-    deadline = time.monotonic() + DEADLINE_S
     definitions = load_samples()
     click.echo("starting a private flowd ...", err=True)
-    with Client(stack.wait_until_ready(deadline)) as client, asyncio.Runner() as runner:
+    with (
+        Client(stack.wait_until_ready(time.monotonic() + START_S)) as client,
+        asyncio.Runner() as runner,
+    ):
         click.echo(f"its API listens on {client.url}", err=True)
         samples = [Sample(name, client.submit(text)) for name, text in definitions.items()]
         store = open_store(locate_redis(stack.settings))
         try:
-            _watch(client, samples, runner, store, deadline)
+            _watch(client, samples, runner, store)
         finally:
             runner.run(store.close())
         results = {sample.name: client.results(sample.execution_id) for sample in samples}
@@ -84,10 +88,9 @@ def _run(stack: PrivateStack) -> None:
     _check(samples, results)
 
 
-def _watch(
-    client: Client, samples: Sequence[Sample], runner: asyncio.Runner, store: Store, deadline: float
-) -> None:
+def _watch(client: Client, samples: Sequence[Sample], runner: asyncio.Runner, store: Store) -> None:
     """Trigger every sample and follow it to its end."""
+    deadline = time.monotonic() + DEADLINE_S
     with sample_view() as view:
         runner.run(_read_nodes(store, samples))
         view.show(samples)

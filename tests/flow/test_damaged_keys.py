@@ -46,6 +46,7 @@ async def test_r09_a_shared_key_of_another_type_is_set_aside_and_all_go_on(
         assert b"raw" in redis.dump(kept)
         assert redis.type(key) in (SHARED[key], "none")
         await until(lambda: find_violations(redis, [caught]) == [], "everything in its place")
+        assert not any(task.done() for task in engine._tasks), "a worker ended"
     said = capfd.readouterr()
     assert "key.set_aside" in said.err + said.out
 

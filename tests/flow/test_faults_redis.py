@@ -18,7 +18,7 @@ from flowd.store import redis_keys as keys
 from flowd.store import scripts
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
 from flowd.store.redis_client import Session
-from scripts.soaking.checker import find_violations
+from scripts.soaking.checker import find_violations, read_events
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
 from tests.private_server import PrivateServer
@@ -113,7 +113,7 @@ async def check_everything(engine: Engine, execution_id: str) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_r05_every_call_on_the_way_of_a_node_survives_the_network(
-    through, proxy, redis, fault
+    through, proxy, redis, figure, fault
 ):
     wanted = [script for script in ON_THE_WAY if fault not in SILENT or script in ON_THE_WAY[2:10]]
     rules = {script.name: proxy.add(fault, script.sha, seconds=0.02) for script in wanted}
@@ -132,6 +132,8 @@ async def test_r05_every_call_on_the_way_of_a_node_survives_the_network(
         await check_everything(engine, execution_id)
         assert {name for name, rule in rules.items() if not rule.done} <= {"park_node"}
         assert find_violations(redis, [execution_id, held, waiting]) == []
+        done = sum(rule.done for rule in rules.values())
+        figure(f"{done} calls of {len(rules)} scripts met it")
 
 
 @pytest.mark.parametrize("fault", ["lose_request", "lose_reply", "cut"])
@@ -165,7 +167,7 @@ async def test_r05_every_line_reset_again_and_again(through, proxy, redis):
 
 
 @pytest.mark.parametrize("first", [0, 1])
-async def test_r07_a_node_two_workers_hold_is_committed_once(settings, redis, capfd, first):
+async def test_r07_a_node_two_workers_hold_is_committed_once(settings, redis, capfd, figure, first):
     """Both were given it, as after a failover to a replica that had not heard of the first."""
     alone = replace(settings, workers=replace(settings.workers, concurrency=1))
     async with Engine(alone, workers=1) as engine:
@@ -186,6 +188,8 @@ async def test_r07_a_node_two_workers_hold_is_committed_once(settings, redis, ca
             gate.set()
         await until(lambda: refusals(capfd), "the other to hear that it is too late")
         assert sorted(calls(execution_id)) == ["A", "A", "B"]
+        ends = [what for what, about in read_events(redis) if about.split()[1:2] == ["A"]]
+        figure(f"{calls(execution_id).count('A')} starts, {ends.count('node.completed')} commit")
     assert find_violations(redis, [execution_id]) == []
 
 
@@ -195,7 +199,7 @@ def refusals(capfd) -> bool:
 
 
 async def test_r10_ten_thousand_executions_leave_what_was_there_before(
-    settings, redis, monkeypatch
+    settings, redis, monkeypatch, figure
 ):
     monkeypatch.setattr("flowd.workers.lease.RENEW_EVERY_S", 0.5)
     async with Engine(settings) as engine, engine.ticking():
@@ -218,9 +222,12 @@ async def test_r10_ten_thousand_executions_leave_what_was_there_before(
         assert redis.zcard("flowd:finished") == count
         assert find_violations(redis, started) == []
 
+        most = redis.dbsize()
         while await forget_finished(engine.store, 1, now_ms() + 2 * DAY_MS):
             pass
         assert baseline(redis) == before
+        lasting = len(baseline(redis)["keys without lifetime"])
+        figure(f"{most} keys with 10,000 executions, {lasting} before and after")
 
 
 def baseline(redis) -> dict[str, object]:

@@ -92,7 +92,7 @@ async def _is_empty(engine: Engine, key: str) -> bool:
         ("raise_base_inline", {}, "KeyboardInterrupt"),
         ("return_list", {}, "handler 'return_list' returned list; it must return a dict"),
         ("return_set", {}, "handler 'return_set' returned what is not JSON"),
-        ("return_much", {"bytes": 17 * 1024 * 1024}, "bytes; at most"),
+        ("return_much", {"bytes": 100 * 1024 * 1024}, "bytes; at most"),
         ("missing", {}, "unknown handler 'missing'"),
     ],
 )

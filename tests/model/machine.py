@@ -156,7 +156,9 @@ class Machine(RuleBasedStateMachine):
         entries = self.run(worker.take(count))
         assert len(entries) == min(count, len(waiting))
         for entry in entries:
-            ticket = waiting[entry.execution_id, entry.node_id, entry.attempt]
+            key = entry.execution_id, entry.node_id, entry.attempt
+            assert key in waiting, "an attempt that waits nowhere was delivered"
+            ticket = waiting[key]
             assert (entry.deaths, entry.failures) == (ticket.deaths, ticket.failures)
             assert entry.attempt > self.attempts.get(ticket.key[:2], 0), "attempts do not rise"
             self.attempts[ticket.key[:2]] = entry.attempt

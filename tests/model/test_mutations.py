@@ -63,7 +63,7 @@ MUTATIONS = [
     (
         "an ended execution stays active",
         "complete_nodes",
-        r"redis\.call\('SREM', active, execution_id\)",
+        r"redis\.pcall\('SREM', active, execution_id\)",
         "",
     ),
     ("failures are forgotten", "dispatch_retries", r"known\[2\] or '0'", "'0'"),

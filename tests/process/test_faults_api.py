@@ -82,7 +82,7 @@ def api_memory(flowd: Flowd) -> int:
     return int(psutil.Process(pid).memory_info().rss)
 
 
-def test_i01_everything_wrong_is_one_answer(flowd: Flowd) -> None:
+def test_i01_everything_wrong_is_one_answer(flowd: Flowd, figure: Callable[[str], None]) -> None:
     nodes = [
         {"id": "A", "handler": "noop", "dependencies": ["B"]},
         {"id": "B", "handler": "noop", "dependencies": ["A"]},
@@ -96,6 +96,7 @@ def test_i01_everything_wrong_is_one_answer(flowd: Flowd) -> None:
 
     assert (status, document["code"]) == (400, "invalid_workflow")
     assert "cycle" in document["detail"]
+    figure(f"{len(document['errors'])} problems of 6 kinds in one answer")
     found = {(one["path"], one["code"]) for one in document["errors"]}
     assert {
         ("dag.nodes[0].dependencies[0]", "cycle"),
@@ -162,7 +163,9 @@ def test_i03_ten_thousand_nodes_fit_into_a_body(flowd: Flowd, nodes: list[Any]) 
 HEAD = b"POST /workflow HTTP/1.1\r\nHost: localhost\r\n"
 
 
-def test_i04_bodies_over_the_limit_are_refused_and_memory_stays_flat(flowd: Flowd) -> None:
+def test_i04_bodies_over_the_limit_are_refused_and_memory_stays_flat(
+    flowd: Flowd, figure: Callable[[str], None]
+) -> None:
     before = api_memory(flowd)
     announced = send(flowd, HEAD + b"Content-Length: 104857600\r\n\r\n" + b"x" * MIB)
     assert parsed(announced)[0] == 413
@@ -186,7 +189,9 @@ def test_i04_bodies_over_the_limit_are_refused_and_memory_stays_flat(flowd: Flow
 
     for _ in range(3):
         assert b" 413 " in endless()
-    assert api_memory(flowd) - before < 64 * MIB
+    growth = api_memory(flowd) - before
+    assert growth < 64 * MIB
+    figure(f"memory grew by {growth / MIB:.1f} MiB over 4 bodies without end")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +209,7 @@ def test_i04_a_body_without_end_that_nobody_asked_for_is_cut(flowd: Flowd, path:
 
 
 def test_i04_heads_that_do_not_come_are_closed_and_others_are_served_meanwhile(
-    flowd: Flowd,
+    flowd: Flowd, figure: Callable[[str], None]
 ) -> None:
     slow = [connect(flowd) for _ in range(5)]
     begun = time.monotonic()
@@ -220,7 +225,9 @@ def test_i04_heads_that_do_not_come_are_closed_and_others_are_served_meanwhile(
         assert read_all(client) == b""
         client.close()
     assert slow == []
-    assert time.monotonic() - begun < CLOSED_AFTER_S
+    took_s = time.monotonic() - begun
+    assert took_s < CLOSED_AFTER_S
+    figure(f"5 of 5 closed, the last after {took_s:.1f} s")
 
 
 def test_i04_two_hosts_and_two_lengths_are_a_400(flowd: Flowd) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -16,13 +17,16 @@ from tests.process.faulty import FaultyFlowd, is_gone
 from tests.process.flowd_process import node
 
 Run = Callable[..., FaultyFlowd]
+Figure = Callable[[str], None]
 
 
 def held(node_id: str, *dependencies: str) -> dict[str, Any]:
     return node(node_id, *dependencies, handler="held")
 
 
-def test_p01_every_node_of_a_killed_worker_starts_again_within_a_second(run_faulty: Run) -> None:
+def test_p01_every_node_of_a_killed_worker_starts_again_within_a_second(
+    run_faulty: Run, figure: Figure
+) -> None:
     flowd = run_faulty("start")
     flowd.wait_until_running()
     execution_ids = [flowd.submit_and_trigger(held("A"), node("B", "A")) for _ in range(20)]
@@ -34,7 +38,9 @@ def test_p01_every_node_of_a_killed_worker_starts_again_within_a_second(run_faul
     os.kill(victim, signal.SIGKILL)
     again = flowd.wait_for_calls(20 + len(lost))[20:]
 
-    assert max(call["at"] for call in again) - killed_at < 1
+    took_s = max(call["at"] for call in again) - killed_at
+    assert took_s < 1
+    figure(f"{len(again)} nodes start again, the last after {1000 * took_s:.0f} ms")
     # Those and no others, as the next attempt of each.
     assert {call["execution"] for call in again} == lost
     assert {call["attempt"] for call in again} == {2}
@@ -44,15 +50,19 @@ def test_p01_every_node_of_a_killed_worker_starts_again_within_a_second(run_faul
     flowd.check_and_stop()
 
 
-def test_p06_a_stopped_worker_is_killed_and_its_work_done_again(run_faulty: Run) -> None:
+def test_p06_a_stopped_worker_is_killed_and_its_work_done_again(
+    run_faulty: Run, figure: Figure
+) -> None:
     flowd = run_faulty("start", FLOWD_SUPERVISOR__HUNG_AFTER_S="1")
     flowd.wait_until_running()
     execution_id = flowd.submit_and_trigger(held("A"))
     (first,) = flowd.wait_for_calls(1)
     victim = flowd.worker_of(first)
 
+    stopped_at = time.monotonic()
     os.kill(first["pid"], signal.SIGSTOP)
     second = flowd.wait_for_calls(2)[1]
+    figure(f"runs again {second['at'] - stopped_at:.2f} s after the stop; it may hang for 1 s")
 
     assert second["attempt"] == 2
     assert is_gone(first["pid"])
@@ -106,7 +116,7 @@ def refused(flowd: FaultyFlowd) -> list[dict[str, Any]]:
     ],
 )
 def test_p08_a_handler_that_ends_its_worker_is_named_with_the_cause(
-    run_faulty: Run, way: str, exit_text: str
+    run_faulty: Run, figure: Figure, way: str, exit_text: str
 ) -> None:
     flowd = run_faulty("start")
     flowd.wait_until_running()
@@ -117,6 +127,8 @@ def test_p08_a_handler_that_ends_its_worker_is_named_with_the_cause(
     calls = flowd.calls()
     assert [call["attempt"] for call in calls] == [1, 2, 3]
     assert len({call["pid"] for call in calls}) == 3
+    pauses = [next_["at"] - call["at"] for call, next_ in itertools.pairwise(calls)]
+    figure(f"3 starts on 3 workers, each {1000 * max(pauses):.0f} ms behind the last at most")
     error = flowd.results(execution_id)["A"]["error"]
     assert error.startswith("given up: 3 workers died while they ran this node; the last: worker-")
     assert error.endswith(exit_text)
@@ -140,7 +152,9 @@ def test_p08_a_handler_that_exits_or_runs_out_of_memory_fails_alone(run_faulty: 
     flowd.check_and_stop()
 
 
-def test_p09_a_node_that_kills_its_workers_takes_no_other_along(run_faulty: Run) -> None:
+def test_p09_a_node_that_kills_its_workers_takes_no_other_along(
+    run_faulty: Run, figure: Figure
+) -> None:
     flowd = run_faulty("start", "--workers", "1")
     flowd.wait_until_running()
     good = [node(f"good{number}", handler="sleep", seconds=0.5) for number in range(7)]
@@ -156,6 +170,7 @@ def test_p09_a_node_that_kills_its_workers_takes_no_other_along(run_faulty: Run)
     }
     assert len(flowd.calls("poison")) == 3
     assert flowd.post("worker-1")["restarts"] == 3
+    figure(f"{flowd.post('worker-1')['restarts']} deaths; the 7 good ones COMPLETED")
     (letter,) = flowd.redis.xrange("flowd:dead_letters")
     assert "poison" in json.dumps(letter)
     flowd.check_and_stop()
@@ -215,7 +230,7 @@ def test_p10_a_handler_that_blocks_its_worker_is_ended_and_the_others_are_innoce
 
 @pytest.mark.parametrize("handler", ["block_thread", "ignore_cancel"])
 def test_p10_a_thread_past_its_time_out_costs_its_worker_and_nobody_else(
-    run_faulty: Run, handler: str
+    run_faulty: Run, handler: str, figure: Figure
 ) -> None:
     flowd = run_faulty("start", "--workers", "1", FLOWD_SHUTDOWN__GRACE_S="2")
     flowd.wait_until_running()
@@ -237,6 +252,7 @@ def test_p10_a_thread_past_its_time_out_costs_its_worker_and_nobody_else(
         "another worker in the place of the first",
     )
     assert [call["attempt"] for call in flowd.calls()] == [1] * 5
+    figure(f"{flowd.post('worker-1')['restarts']} deaths, {len(flowd.calls())} starts of 5 nodes")
     flowd.check_and_stop()
 
 
@@ -261,7 +277,9 @@ def test_p10_a_handler_that_ignores_term_is_killed_when_its_time_is_over(run_fau
     flowd.check_and_stop()
 
 
-def test_p11_what_a_handler_started_does_not_outlive_its_worker(run_faulty: Run) -> None:
+def test_p11_what_a_handler_started_does_not_outlive_its_worker(
+    run_faulty: Run, figure: Figure
+) -> None:
     flowd = run_faulty("start")
     flowd.wait_until_running()
     execution_id = flowd.submit_and_trigger(node("A", handler="breed"))
@@ -273,7 +291,9 @@ def test_p11_what_a_handler_started_does_not_outlive_its_worker(run_faulty: Run)
 
     os.kill(call["pid"], signal.SIGKILL)
 
+    killed_at = time.monotonic()
     # The second lives in a session of its own.
     wait_until(lambda: all(is_gone(pid) for pid in grandchildren), "both to be gone", 2)
+    figure(f"both gone {1000 * (time.monotonic() - killed_at):.0f} ms after their worker")
     assert flowd.wait_for_execution(execution_id) == "COMPLETED"
     flowd.check_and_stop()

@@ -7,7 +7,6 @@ from typing import Final
 
 import orjson
 
-from flowd.dag.graph import Plan
 from flowd.dag.retrying import RetryPolicy
 from flowd.dag.states import ExecutionState
 from flowd.dag.templating import INPUT
@@ -74,23 +73,23 @@ class Intake:
         arrived = list(self._arrived)
         if not arrived:
             return []
-        planned: list[tuple[Entry, Plan]] = []
+        planned: list[PreparedNode] = []
         for entry in arrived:
-            plan = await self._plan_of(entry)
-            if plan is None:
+            prepared = await self._plan(entry)
+            if prepared is None:
                 self._arrived.remove(entry)
-            elif isinstance(entry, Entry):
-                planned.append((entry, plan))
+            else:
+                planned.append(prepared)
         fetched = await self._fetch(planned)
         halted = _halted(fetched)
         if halted:
             planned = await self._hold_back(planned, halted)
         # What came in while the store was asked stays for the next time.
         del self._arrived[: len(planned)]
-        return [self._prepare(entry, plan, fetched) for entry, plan in planned]
+        return [_with_inputs(one, fetched) if one.node.config.inputs else one for one in planned]
 
-    async def _plan_of(self, entry: Entry | Garbage) -> Plan | None:
-        """The plan of the entry's execution; None when it cannot run by one."""
+    async def _plan(self, entry: Entry | Garbage) -> PreparedNode | None:
+        """An entry's node with all but its inputs; None when there is none to run."""
         if isinstance(entry, Garbage):
             await self._bury(entry.entry_id, entry.reason)
             return None
@@ -101,10 +100,12 @@ class Intake:
             except (UnknownExecution, CorruptExecution) as error:
                 await self._give_up(entry, str(error))
                 return None
-        if entry.node_id not in plan.nodes:
+            entry = entry._replace(plan_digest=plan.digest)
+        node = plan.nodes.get(entry.node_id)
+        if node is None:
             await self._bury(entry.entry_id, f"its execution has no node {entry.node_id!r}")
             return None
-        return plan
+        return PreparedNode(entry, plan, node, self._handler(node.handler), {}, self._policy)
 
     async def _give_up(self, entry: Entry, reason: str) -> None:
         if await self._store.executions.fail_execution(entry.execution_id, reason):
@@ -117,16 +118,15 @@ class Intake:
         self.release(entry_id)
         log.error("entry.buried", entry_id=entry_id, reason=reason)
 
-    async def _fetch(self, planned: Sequence[tuple[Entry, Plan]]) -> Mapping[str, _Value]:
+    async def _fetch(self, planned: Sequence[PreparedNode]) -> Mapping[str, _Value]:
         """What these nodes need to know, by key, from memory or in one call: the outputs and the
         input that their templates read, and whether their executions may start nodes."""
         wanted: dict[str, None] = {}
-        for entry, plan in planned:
-            node = plan.nodes[entry.node_id]
-            for name in node.config.inputs:
-                wanted[_input_key(entry, plan, name)] = None
-            if self._handler(node.handler).kind != "inline":
-                wanted[keys.status(entry.execution_id)] = None
+        for one in planned:
+            for name in one.node.config.inputs:
+                wanted[_input_key(one, name)] = None
+            if one.handler.kind != "inline":
+                wanted[keys.status(one.entry.execution_id)] = None
         found: dict[str, _Value] = {
             key: self._outputs[key] for key in wanted if key in self._outputs
         }
@@ -136,45 +136,24 @@ class Intake:
         return found
 
     async def _hold_back(
-        self, planned: Sequence[tuple[Entry, Plan]], halted: Collection[str]
-    ) -> list[tuple[Entry, Plan]]:
+        self, planned: Sequence[PreparedNode], halted: Collection[str]
+    ) -> list[PreparedNode]:
         """Take entries of paused and ended executions out of the stream; the others.
 
         Only those whose status was asked for: an inline handler takes no time, and whether its
         execution still runs is asked when it commits.
         """
         going_on = []
-        for entry, plan in planned:
-            is_inline = self._handler(plan.nodes[entry.node_id].handler).kind == "inline"
-            if is_inline or keys.status(entry.execution_id) not in halted:
-                going_on.append((entry, plan))
+        for one in planned:
+            entry = one.entry
+            if one.handler.kind == "inline" or keys.status(entry.execution_id) not in halted:
+                going_on.append(one)
                 continue
             if await self._store.lifecycle.park_node(entry) == "moved":
                 await self._store.tasks.requeue_entry(entry.entry_id, self._consumer)
-            self._arrived.remove(entry)
+            self._arrived = [each for each in self._arrived if each.entry_id != entry.entry_id]
             self.release(entry.entry_id)
         return going_on
-
-    def _prepare(self, entry: Entry, plan: Plan, fetched: Mapping[str, _Value]) -> PreparedNode:
-        node = plan.nodes[entry.node_id]
-        if entry.plan_digest != plan.digest:
-            entry = entry._replace(plan_digest=plan.digest)
-        handler, inputs = self._handler(node.handler), {}
-        for name in node.config.inputs:
-            key = _input_key(entry, plan, name)
-            try:
-                inputs[name] = orjson.loads(fetched[key] or "")
-            except ValueError:
-                if fetched[key] is not None or name in plan.nodes:
-                    error = f"the output of {name!r} is gone or is not JSON"
-                    return PreparedNode(
-                        entry, plan, node, _refusing(node.handler, error), {}, self._policy
-                    )
-        if INPUT in node.config.inputs and INPUT not in plan.nodes:
-            # A copy to its depths: the plan is shared, and what a handler is given it may change.
-            default = orjson.loads(orjson.dumps(plan.default_input))
-            inputs[INPUT] = {**default, **inputs.get(INPUT, {})}
-        return PreparedNode(entry, plan, node, handler, inputs, self._policy)
 
     def _handler(self, name: str) -> Handler:
         try:
@@ -183,20 +162,55 @@ class Intake:
             return _refusing(name, f"handler {name!r} cannot be loaded: {error_text(error)}")
 
 
-def _halted(fetched: Mapping[str, _Value]) -> list[str]:
+def _halted(fetched: Mapping[str, _Value]) -> set[str]:
     """The status keys among these whose executions start no node now."""
-    return [
+    return {
         key
         for key, value in fetched.items()
         if key.endswith(":status") and value != ExecutionState.RUNNING
-    ]
+    }
 
 
-def _input_key(entry: Entry, plan: Plan, name: str) -> str:
+def _input_key(prepared: PreparedNode, name: str) -> str:
     """Where a template finds what it reads: the output of a node, or the input of the execution."""
-    if name == INPUT and name not in plan.nodes:
-        return keys.given_input(entry.execution_id)
-    return keys.output(entry.execution_id, name)
+    execution_id = prepared.entry.execution_id
+    if name == INPUT and name not in prepared.plan.nodes:
+        return keys.given_input(execution_id)
+    return keys.output(execution_id, name)
+
+
+def _with_inputs(prepared: PreparedNode, fetched: Mapping[str, _Value]) -> PreparedNode:
+    """The node with what its templates read; one whose inputs cannot be read is to fail."""
+    try:
+        return prepared._replace(inputs=_read_inputs(prepared, fetched))
+    except Fail as error:
+        return prepared._replace(handler=_refusing(prepared.node.handler, str(error)))
+
+
+def _read_inputs(prepared: PreparedNode, fetched: Mapping[str, _Value]) -> dict[str, Any]:
+    """By the name a template has for it. Raises Fail."""
+    plan = prepared.plan
+    inputs: dict[str, Any] = {}
+    for name in prepared.node.config.inputs:
+        text = fetched[_input_key(prepared, name)]
+        if name in plan.nodes:
+            inputs[name] = _json_object(text, f"the output of {name!r}")
+        elif name == INPUT:
+            given = {} if text is None else _json_object(text, "the input of the execution")
+            # A copy to its depths: the plan is shared, and what a handler is given it may change.
+            default = orjson.loads(orjson.dumps(plan.default_input))
+            inputs[name] = {**default, **given}
+    return inputs
+
+
+def _json_object(text: _Value, what: str) -> dict[str, Any]:
+    try:
+        value = orjson.loads(text or "")
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise Fail(f"{what} is gone or is no JSON object")
+    return value
 
 
 def _refusing(name: str, error: str) -> Handler:

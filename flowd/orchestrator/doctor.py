@@ -17,7 +17,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.store import Store
 from flowd.store.inspection import Begun, Group, NodeKey
 from flowd.store.metrics import Queue
-from flowd.store.tasks import Entry
+from flowd.store.tasks import Entry, entry_order
 
 LOOKS: Final = 3
 PAUSE_S: Final = 0.5
@@ -284,15 +284,10 @@ def _holders_amiss(sight: Sight) -> Iterator[str]:
     for entry_id, consumer in sight.holders.items():
         if entry_id not in sight.entries and entry_id not in sight.garbage:
             yield f"consumer {consumer} holds {entry_id}, which is no entry any more"
-    last = _order(sight.group.last_delivered_id)
+    last = entry_order(sight.group.last_delivered_id)
     for entry_id in sight.entries:
-        if _order(entry_id) <= last and entry_id not in sight.holders:
+        if entry_order(entry_id) <= last and entry_id not in sight.holders:
             yield f"entry {entry_id} was handed out and nobody holds it"
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    ms, _, sequence = entry_id.partition("-")
-    return int(ms), int(sequence)
 
 
 def _overdue(sight: Sight) -> Iterator[str]:

@@ -24,7 +24,7 @@ from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store, open_store
 from flowd.store.executions import Continuation
-from flowd.store.tasks import DEATHS_MAX, Entry, Garbage, RetryLater
+from flowd.store.tasks import DEATHS_MAX, Entry, Garbage, RetryLater, entry_order
 
 log = get_logger(__name__)
 
@@ -244,22 +244,17 @@ async def recover_orphans(store: Store, plans: Plans) -> None:
     Only a group that was destroyed leaves such entries. They are read before the pending list is,
     and the script looks again, so an entry that ends meanwhile is not mistaken for one.
     """
-    last_delivered = _entry_order(await store.tasks.last_delivered_id())
+    last_delivered = entry_order(await store.tasks.last_delivered_id())
     delivered: list[str] = []
     after = ""
     while page := await store.tasks.stream_page(after):
-        delivered += [one for one, _ in page if _entry_order(one) <= last_delivered]
+        delivered += [one for one, _ in page if entry_order(one) <= last_delivered]
         after = page[-1][0]
     pending = set(await _pending_ids(store, None)) if delivered else set()
     for entry_id in delivered:
         if entry_id not in pending:
             cause = "its consumer group was destroyed"
             await recover_entry(store, plans, entry_id, "", cause, is_blamed=False)
-
-
-def _entry_order(entry_id: str) -> tuple[int, int]:
-    ms, _, sequence = entry_id.partition("-")
-    return int(ms), int(sequence)
 
 
 async def finish_continuations(store: Store, plans: Plans) -> None:

@@ -17,7 +17,7 @@ from flowd.errors import CorruptExecution, CorruptStore, UnknownExecution
 from flowd.store import redis_keys as keys
 from flowd.store.budgets import Usage
 from flowd.store.raw_text import raw_bytes, readable
-from flowd.store.redis_client import Command, RedisClient, WrongType, translate
+from flowd.store.redis_client import Command, RedisClient, WrongType, is_wrong_type, translate
 
 # What one page may cost: executions looked at, and bytes of definitions read for their handlers.
 SCANNED_MAX: Final = 2_000
@@ -134,8 +134,8 @@ class Listing:
                 ("HMGET", keys.run(execution_id), *_RUN_FIELDS),
             ]
         )
-        values = [None] * len(_RUN_FIELDS) if _is_wrong_type(run) else run
-        if _is_wrong_type(status):
+        values = [None] * len(_RUN_FIELDS) if is_wrong_type(run) else run
+        if is_wrong_type(status):
             raise CorruptExecution(execution_id, "its status key is of another type")
         if status is None:
             raise UnknownExecution(execution_id)
@@ -167,7 +167,7 @@ class Listing:
             [one for one, status in zip(execution_ids, statuses, strict=True) if status is None]
         )
         return [
-            _row(one, status, [None] * len(_ROW_FIELDS) if _is_wrong_type(run) else run)
+            _row(one, status, [None] * len(_ROW_FIELDS) if is_wrong_type(run) else run)
             for one, status, run in zip(execution_ids, statuses, runs, strict=True)
             if one not in gone
         ]
@@ -197,7 +197,7 @@ class Listing:
         for (plan, execution_id), size in zip(unknown, sizes, strict=True):
             if spent >= budget:
                 break
-            spent += 0 if _is_wrong_type(size) else size
+            spent += 0 if is_wrong_type(size) else size
             known[plan] = await self._read_handlers(plan, execution_id)
         return known, spent
 
@@ -313,13 +313,3 @@ def _number(text: str | None) -> int | None:
     # Eighteen digits fit the integers of JSON readers and of orjson.
     is_number = text is not None and len(text) <= 18 and text.isascii() and text.isdecimal()
     return int(text) if is_number and text is not None else None
-
-
-def _is_wrong_type(reply: Any) -> bool:
-    """Whether a key was of another type; any other error is raised."""
-    if not isinstance(reply, Exception):
-        return False
-    error = translate(reply)
-    if not isinstance(error, WrongType):
-        raise error from reply
-    return True

@@ -10,7 +10,7 @@ from flowd.config import Settings
 from flowd.dag.states import ExecutionState
 from flowd.store import redis_keys as keys
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
-from flowd.store.redis_client import Command, MissingGroup, RedisClient, translate
+from flowd.store.redis_client import Command, MissingGroup, RedisClient, parse_info, translate
 
 PROBE_EXPIRES_MS: Final = 10_000
 # A scheduler that has not ticked for five intervals is none; it may be late by this much always.
@@ -110,7 +110,7 @@ class Metrics:
             if isinstance(reply, Exception):
                 raise translate(reply) from reply
         known, finished, active, workers, retries, due, dead, events, callbacks = replies[:9]
-        memory, flat = _info(replies[9]), replies[10]
+        memory, flat = parse_info(replies[9]), replies[10]
         executions = await self._active(active)
         executions[ExecutionState.PENDING] = max(0, known - finished - active)
         return Snapshot(
@@ -160,8 +160,3 @@ class Metrics:
             redis_ms = int(seconds) * 1000 + int(micros) // 1000
             age_ms = max(0, redis_ms - int(oldest[0][0].partition("-")[0]))
         return Queue(entries, in_flight, max(0, entries - in_flight), age_ms)
-
-
-def _info(text: str) -> dict[str, str]:
-    pairs = (line.partition(":") for line in text.splitlines())
-    return {name: value for name, colon, value in pairs if colon}

@@ -18,7 +18,7 @@ from flowd.store import redis_keys as keys
 from flowd.store.attempt_records import NO_RECORD, AttemptRecord, parse_record
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.raw_text import raw_bytes, readable
-from flowd.store.redis_client import RedisClient, WrongType, translate
+from flowd.store.redis_client import RedisClient, WrongType, is_wrong_type
 
 ERROR_CHARS_MAX: Final = 4_000
 # A range of bytes that holds any error a node of flowd's can have.
@@ -101,7 +101,7 @@ class Nodes:
         for some in slices(node_ids, NODES_PER_CALL_MAX):
             commands = [("STRLEN", keys.output(execution_id, one)) for one in some]
             replies += await self._client.converse_freely(commands)
-        return [0 if _is_damaged(reply) else reply for reply in replies]
+        return [0 if is_wrong_type(reply) else reply for reply in replies]
 
     async def outputs(self, execution_id: str, node_ids: Sequence[str]) -> dict[str, Any]:
         """The outputs there are, by node id."""
@@ -125,7 +125,7 @@ class Nodes:
             (due,) = await self._client.converse_freely(
                 [("ZMSCORE", keys.RETRIES, *(f"{execution_id} {one}" for one in some))]
             )
-            due = [None] * len(some) if _is_damaged(due) else due
+            due = [None] * len(some) if is_wrong_type(due) else due
             for at, one in enumerate(some):
                 failures, error = values[2 * at], values[2 * at + 1]
                 if failures is not None and failures.isascii() and failures.isdecimal():
@@ -152,18 +152,8 @@ def _score_ms(text: str | None) -> int | None:
     return int(score) if abs(score) < 2**53 else None
 
 
-def _is_damaged(reply: Any) -> bool:
-    """Whether a key was of another type; any other error is raised."""
-    if not isinstance(reply, Exception):
-        return False
-    error = translate(reply)
-    if not isinstance(error, WrongType):
-        raise error from reply
-    return True
-
-
 def _error(reply: Any) -> str | None:
-    if _is_damaged(reply):
+    if is_wrong_type(reply):
         return None
     output = _json(reply)
     error = output.get("error") if isinstance(output, dict) else None

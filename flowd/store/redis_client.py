@@ -85,6 +85,22 @@ def translate(error: Exception) -> StoreError:
     return StoreError(f"redis refused a command: {error}")
 
 
+def parse_info(text: str) -> dict[str, str]:
+    """The fields of an INFO reply."""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name: value for name, colon, value in pairs if colon}
+
+
+def is_wrong_type(reply: Any) -> bool:
+    """Whether this reply says that a key is of another type. Any other error is raised."""
+    if not isinstance(reply, Exception):
+        return False
+    error = translate(reply)
+    if not isinstance(error, WrongType):
+        raise error from reply
+    return True
+
+
 def script_call(script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
     return ("EVALSHA", script.sha, len(keys), *keys, *arguments)
 

@@ -16,9 +16,11 @@ from flowd.store.redis_client import (
     MissingGroup,
     RedisClient,
     WrongType,
+    is_wrong_type,
+    parse_info,
     translate,
 )
-from flowd.store.tasks import Entry, Garbage, parse_entry
+from flowd.store.tasks import Entry, Garbage, entry_order, parse_entry
 
 # How far into the stream one look goes.
 ENTRIES_MAX: Final = 10_000
@@ -96,7 +98,7 @@ class Standing:
         return await self._search(execution_id, set(node_ids), mine[0]["last-delivered-id"])
 
     async def _search(self, execution_id: str, wanted: set[str], last_delivered: str) -> QueueView:
-        delivered = _order(last_delivered)
+        delivered = entry_order(last_delivered)
         places: dict[str, Place] = {}
         passed = ahead = 0
         after = "-"
@@ -104,7 +106,7 @@ class Standing:
             rows = await self._client.execute("XRANGE", self._stream, after, "+", "COUNT", _PAGE)
             for entry_id, fields in rows:
                 entry = parse_entry(entry_id, fields)
-                is_waiting = _order(entry_id) > delivered
+                is_waiting = entry_order(entry_id) > delivered
                 if _is_wanted(entry, execution_id, wanted):
                     places[entry.node_id] = Place(entry, ahead if is_waiting else None)
                 ahead += is_waiting
@@ -147,11 +149,8 @@ def _is_wanted(
 
 def _pairs(reply: Any) -> dict[str, str]:
     """A hash; empty where the key is none."""
-    if isinstance(reply, Exception):
-        error = translate(reply)
-        if isinstance(error, WrongType):
-            return {}
-        raise error from reply
+    if is_wrong_type(reply):
+        return {}
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
@@ -171,12 +170,6 @@ def _is_number(text: str) -> bool:
 def _is_full(memory: Any) -> bool:
     if isinstance(memory, Exception):
         raise translate(memory) from memory
-    lines = (line.partition(":") for line in memory.splitlines())
-    numbers = {name: value for name, colon, value in lines if colon}
+    numbers = parse_info(memory)
     used, limit = int(numbers.get("used_memory", 0)), int(numbers.get("maxmemory", 0))
     return 0 < limit <= used and numbers.get("maxmemory_policy", "noeviction") == "noeviction"
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    ms, _, sequence = entry_id.partition("-")
-    return int(ms), int(sequence)

@@ -129,6 +129,12 @@ def attempt_record(entry: Entry, consumer: str, started_ms: int, finished_ms: in
     return f"{entry.attempt} {queued_ms} {max(0, started_ms - queued_ms)} {ran_ms} {consumer}"
 
 
+def entry_order(entry_id: str) -> tuple[int, int]:
+    """What sorts entry ids as the stream does."""
+    ms, _, sequence = entry_id.partition("-")
+    return int(ms), int(sequence)
+
+
 def parse_entry(entry_id: str, fields: Sequence[str] | None) -> Entry | Garbage | None:
     """None for an entry that is pending but was deleted from the stream."""
     if fields is None:

@@ -128,6 +128,7 @@ class Shift:
         self._has_lost_reply = False
         self._is_redis_full = False
         self._damage_met = 0
+        self._is_redis_away = False
         self._side_tasks: set[asyncio.Task[None]] = set()
 
     def drain(self) -> None:
@@ -389,12 +390,15 @@ class Shift:
 
         While draining one try is enough: the drain has its own end, and comes back until then.
         """
-        log.error("redis.lost", reason=str(error))
+        if not self._is_redis_away:
+            log.error("redis.lost", reason=str(error))
+        self._is_redis_away = True
         for pause_s in growing_pauses():
             try:
                 await ensure_group(self._store, self._plans, was_there=True)
                 self._intake.receive(await self._session.own_entries())
                 log.warning("redis.found")
+                self._is_redis_away = False
                 self._make_claims_due()
                 return
             except StoreError:

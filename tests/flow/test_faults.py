@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 
+from flowd.config import ShutdownSettings
 from flowd.errors import StoreUnavailable
 from flowd.orchestrator import leases
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
@@ -313,3 +314,17 @@ async def test_a_stop_while_redis_is_away_does_not_wait_for_it(brief_settings):
     worker.stop()
     async with asyncio.timeout(5):
         await running
+
+
+async def test_a_drain_while_redis_is_away_says_so_once(settings, capfd):
+    """It once said so with every try, fifty times a second until the grace was over."""
+    away = PrivateServer()
+    away.start()
+    brief = replace(settings, shutdown=ShutdownSettings(grace_s=0.5))
+    async with Engine(brief.with_redis_socket(away.socket_path), workers=1) as engine:
+        await engine.start(workflow(node("A", handler="held")))
+        await started("A")
+        away.stop()
+        handlers.GATES["A"].set()
+
+    assert capfd.readouterr().err.count("redis.lost") == 1

@@ -11,6 +11,7 @@ from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
 from tests.store.engine import (
     CHAIN,
     DIAMOND,
+    GROUP,
     STREAM,
     State,
     as_replica,
@@ -125,6 +126,18 @@ async def test_a_full_server_is_looked_after_as_ever(engine, redis):
 
     assert execution.state().status == "FAILED"
     assert redis.xlen(keys.DEAD_LETTERS) == 1
+
+
+async def test_a_group_that_is_there_is_found_on_a_full_server(engine, redis):
+    """Making it was refused there, so that a worker whose connection broke waited for room, and did
+    not commit what it ran."""
+    await engine.store.tasks.ensure_group()
+
+    with full(redis):
+        assert not await engine.store.tasks.ensure_group()
+        redis.xgroup_destroy(STREAM, GROUP)
+        with pytest.raises(StoreFull):
+            await engine.store.tasks.ensure_group()
 
 
 async def test_a_replica_refuses_every_write_and_answers_every_read(engine, redis):

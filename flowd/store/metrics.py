@@ -9,6 +9,7 @@ from typing import Any, Final
 from flowd.config import Settings
 from flowd.dag.states import ExecutionState
 from flowd.store import redis_keys as keys
+from flowd.store import scripts
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.redis_client import Command, MissingGroup, RedisClient, parse_info, translate
 
@@ -61,7 +62,7 @@ class Metrics:
 
     async def beat(self) -> None:
         """A scheduler ticked."""
-        await self._client.execute("SET", keys.SCHEDULER, now_ms(), "PX", self._beat_ms)
+        await self._client.run(scripts.NOTE_TICK, (keys.SCHEDULER,), now_ms(), self._beat_ms)
 
     async def add(self, increments: Mapping[str, int]) -> None:
         """Add to the counts all processes share, in one write."""

@@ -70,5 +70,6 @@ RENEW_LEASE: Final = _load("renew_lease")
 RETIRE_WORKER: Final = _load("retire_worker")
 READMIT_EXECUTIONS: Final = _load("readmit_executions")
 SET_ASIDE: Final = _load("set_aside")
+NOTE_TICK: Final = _load("note_tick")
 
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Script))

@@ -1,4 +1,4 @@
-"""Row R9 of FAULTS.md where no single execution is hit: keys that all executions share."""
+"""Row R9 of tests/README.md where no single execution is hit: keys that all executions share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults between the engine and Redis: rows R5, R7, R9 and R10 of FAULTS.md."""
+"""Faults between the engine and Redis: rows R5, R7, R9 and R10 of tests/README.md."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Every named point crossed with a kill, a lost reply, a hang and a delay: nothing is lost.
 
-Row P2 of FAULTS.md, and what goes beyond it: the same for the scheduler and the supervisor.
+Row P2 of tests/README.md, and what goes beyond it: the same for the scheduler and the supervisor.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Faults of the daemon and around it: rows P3 to P5, P7 and P12 to P17 of FAULTS.md."""
+"""Faults of the daemon and around it: rows P3 to P5, P7 and P12 to P17 of tests/README.md."""
 
 from __future__ import annotations
 

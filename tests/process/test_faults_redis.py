@@ -1,4 +1,4 @@
-"""Faults of Redis and of the way there, under a whole flowd: rows R1 to R4, R6, R8 of FAULTS.md.
+"""Faults of Redis and of the way there, under a whole flowd: rows R1 to R4, R6 and R8.
 
 And those of rows P8, P11 and P17 that take the same means.
 """

@@ -1,4 +1,4 @@
-"""Faults of workers and of what they run: rows P1, P2, P6 and P8 to P11 of FAULTS.md."""
+"""Faults of workers and of what they run: rows P1, P2, P6 and P8 to P11 of tests/README.md."""
 
 from __future__ import annotations
 

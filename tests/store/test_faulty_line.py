@@ -1,4 +1,4 @@
-"""Every call that writes, through every fault of the line: row R5 of FAULTS.md, call by call.
+"""Every call that writes, through every fault of the line: row R5 of tests/README.md, call by call.
 
 A caller that was not answered asks again. What Redis holds then is what it holds when nothing had
 happened on the way.

@@ -1,6 +1,6 @@
 """Random graphs under random misfortune: the same end, by whatever way it was reached.
 
-The checker of FAULTS.md in small: one commit per node, no node before its dependencies, attempts
+The checker of the soak in small: one commit per node, no node before its dependencies, attempts
 strictly rising, an entry for exactly the outstanding nodes, and nothing left at the end.
 """
 

@@ -284,6 +284,7 @@ SCRIPT_CALLS = {
     scripts.RETIRE_WORKER: retire,
     scripts.READMIT_EXECUTIONS: readmit,
     scripts.SET_ASIDE: set_aside,
+    scripts.NOTE_TICK: beat,
 }
 # Said twice, it has nodes wait shorter than they should after a clock was put back.
 MAY_COUNT_TWICE = {scripts.HASTEN_RETRIES}
@@ -294,7 +295,6 @@ CALLS = {script.name: (script.sha, call) for script, call in SCRIPT_CALLS.items(
     "claim an idempotency key": ("flowd:idempotency", claim_key),
     "forget an execution": ("ZREM", forget),
     "purge the dead letters": ("XTRIM", purge),
-    "note a tick": ("flowd:scheduler", beat),
 }
 
 

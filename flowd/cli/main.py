@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -9,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from flowd import __version__
-from flowd.cli.exit_codes import INTERRUPTED, exit_code_of
+from flowd.cli.exit_codes import FAILED, INTERRUPTED, exit_code_of
 from flowd.errors import FlowdError, InvalidSettings
 
 # As `flowd --help` shows them; said here again, because importing every command to ask it would
@@ -114,6 +115,11 @@ class _Commands(click.Group):
             ctx.exit(exit_code_of(error))
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            click.echo(f"flowd: cannot write: {error.strerror}", err=True)
+            ctx.exit(FAILED)
 
 
 def _sentence(error: FlowdError) -> str:

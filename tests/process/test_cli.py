@@ -356,6 +356,18 @@ def test_events_are_followed_until_ctrl_c(shell: Shell) -> None:
     assert len(set(ids)) == len(ids)
 
 
+def test_a_full_disk_for_what_is_printed_is_one_sentence(shell: Shell) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            shell._command(("config", "show")),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=shell.environ,
+            text=True,
+        )
+    assert (ended.returncode, ended.stderr) == (1, "flowd: cannot write: No space left on device\n")
+
+
 def test_who_has_seen_enough_may_close_the_pipe(shell: Shell) -> None:
     for _ in range(3):
         shell.pipe("submit", "good.json")

@@ -70,8 +70,9 @@ def plan_digest(definition: bytes) -> str:
 
 
 def compile_plan(definition: bytes) -> Plan:
-    """Compile a definition as `WorkflowDefinition.to_json` wrote it; it is trusted, not checked.
+    """Compile a definition as `WorkflowDefinition.to_json` wrote it; what it means is trusted.
 
+    Raises ValueError, TypeError or KeyError for what has not its form: a hand changed it in Redis.
     Configs are compiled when they are first used: a worker rarely runs every node of a plan.
     """
     document = orjson.loads(definition)
@@ -79,6 +80,7 @@ def compile_plan(definition: bytes) -> Plan:
     opens: dict[str, list[str]] = {}
     joins: dict[str, list[tuple[str, int]]] = {}
     for node in written:
+        _check_form(node)
         _register(node["id"], node["dependencies"], opens, joins)
     nodes = {}
     for node in written:
@@ -98,10 +100,30 @@ def compile_plan(definition: bytes) -> Plan:
         nodes,
         tuple(node["id"] for node in written if not node["dependencies"]),
         document["name"],
-        document.get("input") or {},
-        (document.get("budget") or {}).get("tokens"),
+        _object(document.get("input")),
+        _object(document.get("budget")).get("tokens"),
         "callback" in document,
     )
+
+
+def _check_form(node: dict[str, Any]) -> None:
+    retry, timeout_s = node.get("retry"), node.get("timeout_s")
+    has_form = (
+        isinstance(node["id"], str)
+        and isinstance(node["handler"], str)
+        and isinstance(node["config"], dict)
+        and (retry is None or isinstance(retry, dict))
+        and (timeout_s is None or isinstance(timeout_s, float | int))
+    )
+    if not has_form:
+        raise TypeError("a node has not the form of one")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Empty where there is none."""
+    if not isinstance(value, dict | None):
+        raise TypeError(f"{value!r} is no object")
+    return value or {}
 
 
 def _register(

@@ -191,7 +191,8 @@ class CompiledConfig:
     """A node's config, made ready for rendering when it is first used.
 
     `inputs` are the ids of the nodes its templates read, in order, each once; `secrets` where it
-    holds `{"$secret": "NAME"}`, which rendering leaves as it is.
+    holds `{"$secret": "NAME"}`, which rendering leaves as it is. A malformed template, which no
+    config that went through the API holds, reads nothing, and rendering it says so.
     """
 
     __slots__ = ("_inputs", "_render", "_source", "secrets")
@@ -221,18 +222,22 @@ class CompiledConfig:
 
     def _compile(self) -> Render:
         inputs: dict[str, None] = {}
-        render = _compile_object(self._source, inputs)
+        render: Render
+        try:
+            render = _compile_object(self._source, inputs)
+        except MalformedTemplate as error:
+            inputs, render = {}, _refusing(str(error))
         self._inputs = tuple(inputs)
         self.secrets = tuple(find_secrets(self._source))
         self._render = render
         return render
 
 
-def compile_config(config: dict[str, Any]) -> CompiledConfig:
-    """Compile at once; raises MalformedTemplate, which no config that went through the API does."""
-    compiled = CompiledConfig(config)
-    _ = compiled.inputs
-    return compiled
+def _refusing(reason: str) -> Render:
+    def refuse(_outputs: Outputs) -> Any:
+        raise TemplateError(reason)
+
+    return refuse
 
 
 def _compile_value(value: Any, inputs: dict[str, None]) -> Render | None:

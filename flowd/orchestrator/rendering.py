@@ -21,10 +21,7 @@ async def rendered_config(
 ) -> dict[str, Any] | None:
     """None while a node it reads is not COMPLETED, when it cannot be rendered, or is too large."""
     compiled = CompiledConfig(config)
-    try:
-        wanted = [one for one in compiled.inputs if one in plan.nodes]
-    except TemplateError:
-        return None
+    wanted = [one for one in compiled.inputs if one in plan.nodes]
     states = await store.nodes.states(execution_id, wanted)
     if any(state is not NodeState.COMPLETED for state in states.values()):
         return None

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
 
 from flowd.config import ShutdownSettings
 from flowd.errors import StoreUnavailable
@@ -242,6 +246,44 @@ async def test_a_damaged_execution_fails_visibly_beside_healthy_ones(settings):
         assert str(await engine.end(hurt)) == "FAILED"
         assert str(await engine.end(well)) == "COMPLETED"
         assert await engine.redis("SCARD", "workflows:active") == 0
+
+
+def damaged(**node_fields: Any) -> str:
+    one = {"id": "A", "handler": "fail", "dependencies": [], "config": {}, **node_fields}
+    return orjson.dumps({"name": "x", "dag": {"nodes": [one]}}).decode()
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("", "not JSON"),
+        ("", "[]"),
+        ("", '{"name":"x","dag":{"nodes":null}}'),
+        ("", '{"name":"x","dag":{"nodes":[]}}'),
+        ("", damaged(id=5)),
+        ("", damaged(handler=["echo"])),
+        ("", damaged(dependencies=5)),
+        ("", damaged(config=[])),
+        ("", damaged(config={"x": "{{ nonsense"})),
+        ("", damaged(retry="often")),
+        ("", damaged(handler="held", timeout_s="long")),
+        ("", damaged()[:-1] + ',"budget":5}'),
+        ("", damaged(config={"x": "{{ input.x }}"})[:-1] + ',"input":[1]}'),
+        (":input", "not JSON"),
+        (":input", "[1]"),
+    ],
+)
+async def test_whatever_stands_in_its_keys_the_others_go_on(settings, key, text):
+    """JSON that is no workflow once ended every worker that met it, one after another."""
+    async with Engine(settings, workers=0) as engine:
+        hurt = await engine.start(workflow(node("A", x="{{ input.x }}")), b'{"x":1}')
+        await engine.redis("SET", f"workflow:{hurt}{key}", text)
+        well = await engine.start(workflow(node("C"), node("D", ["C"])))
+        await engine.add_worker()
+        assert str(await engine.end(well)) == "COMPLETED"
+        async with engine.ticking():
+            assert str(await engine.end(hurt)) == "FAILED"
+        assert not engine._tasks[0].done()
 
 
 async def test_a_node_that_lost_workers_twice_runs_alone(settings):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowd.dag.definition import NodeDefinition
-from flowd.dag.templating import Reference, compile_config, find_templates
+from flowd.dag.templating import CompiledConfig, Reference, find_templates
 from flowd.errors import Problem, TemplateError
 
 OUTPUTS = {
@@ -34,7 +34,7 @@ json_values = st.recursive(
 
 
 def render(value: Any, outputs: dict[str, Any] | None = None) -> Any:
-    return compile_config({"value": value}).render(OUTPUTS if outputs is None else outputs)["value"]
+    return CompiledConfig({"value": value}).render(OUTPUTS if outputs is None else outputs)["value"]
 
 
 def flaws(value: Any) -> list[Problem]:
@@ -106,7 +106,7 @@ def test_filters(template: str, rendered: Any) -> None:
 
 def test_two_braces_can_be_written_as_a_literal() -> None:
     assert render('{{ "{{" }} A.data }} {{ A.number }}') == "{{ A.data }} 7"
-    assert compile_config({"value": '{{ "{{" }}'}).inputs == ()
+    assert CompiledConfig({"value": '{{ "{{" }}'}).inputs == ()
 
 
 @given(json_values)
@@ -122,7 +122,7 @@ def test_outputs_are_data_whatever_is_in_them(value: Any) -> None:
 @given(json_values.filter(lambda value: "{{" not in orjson.dumps(value).decode()))
 def test_a_config_without_templates_is_rendered_as_it_is(value: Any) -> None:
     config = {"value": value}
-    compiled = compile_config(config)
+    compiled = CompiledConfig(config)
     assert compiled.inputs == ()
     assert compiled.render({}) == config
 
@@ -131,14 +131,14 @@ def test_a_config_without_templates_is_rendered_as_it_is(value: Any) -> None:
 def test_a_text_either_has_a_flaw_or_compiles(text: str) -> None:
     if flaws(text):
         with pytest.raises(TemplateError):
-            compile_config({"value": text})
+            CompiledConfig({"value": text}).render({})
     else:
         references = {
             one.node_id
             for one in find_templates({"value": text}, "config")
             if isinstance(one, Reference)
         }
-        assert set(compile_config({"value": text}).inputs) == references
+        assert set(CompiledConfig({"value": text}).inputs) == references
 
 
 @given(st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,20}", fullmatch=True))
@@ -149,7 +149,7 @@ def test_every_node_id_can_be_referred_to(node_id: str) -> None:
 
 def test_a_rendered_config_can_be_changed_without_harm_to_the_next() -> None:
     source = {"headers": {"a": ["b", "{{ A.data }}"]}, "list": [{}], "text": "{{ A.data }}"}
-    compiled = compile_config(source)
+    compiled = CompiledConfig(source)
     first = compiled.render(OUTPUTS)
     first["headers"]["a"].append("changed")
     first["list"][0]["changed"] = True
@@ -162,13 +162,13 @@ def test_a_rendered_config_can_be_changed_without_harm_to_the_next() -> None:
 
 
 def test_keys_keep_their_order() -> None:
-    compiled = compile_config({"b": "{{ A.data }}", "a": 1, "c": "{{ A.number }}"})
+    compiled = CompiledConfig({"b": "{{ A.data }}", "a": 1, "c": "{{ A.number }}"})
     assert list(compiled.render(OUTPUTS)) == ["b", "a", "c"]
 
 
 def test_inputs_are_named_in_order_each_once() -> None:
     config = {"x": "{{ B.a }} {{ A.b }}", "y": ["{{ B.c }}", {"z": "{{ C }}"}]}
-    assert compile_config(config).inputs == ("B", "A", "C")
+    assert CompiledConfig(config).inputs == ("B", "A", "C")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,23 @@ from tests.store.engine import (
 BOOM = {"error": "boom"}
 
 
+async def test_what_a_failed_node_had_set_aside_keeps_nobody_waiting(engine, store):
+    # Its worker died, three times, between the reservation and the answer.
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await store.budgets.reserve(execution.id, a.node_id, 1, tokens=60, budget=100)
+
+    await worker.fail(a)
+
+    usage = await store.budgets.usage(execution.id)
+    assert (usage.spent, usage.reserved) == (60, 0)
+    assert (await store.budgets.reserve(execution.id, "B", 1, tokens=40, budget=100)).outcome == (
+        "reserved"
+    )
+    late = await store.budgets.reserve(execution.id, "C", 1, tokens=41, budget=100)
+    assert late.outcome == "exhausted"
+
+
 async def test_a_failed_node_fails_what_is_downstream_and_finishes_its_execution(engine, redis):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)

@@ -5,6 +5,7 @@
 --- @use finish_execution
 --- @use is_live
 --- @use is_outstanding
+--- @use spend_reserved
 -- Fails a node and everything that waits for it.
 --
 -- KEYS  1 stream  2 active (set)  3 continuations (zset)  4 dead letters (stream)
@@ -28,6 +29,8 @@ local happened = { 'node.failed', execution_id .. ' ' .. node_id .. ' ' .. ARGV[
 redis.call('MSET', node, 'FAILED', node .. ':output', ARGV[7])
 redis.pcall('HSET', prefix .. ':attempts', node_id, ARGV[6])
 redis.pcall('HSET', run, 'failed', '1')
+-- Others may wait for it, and would wait for ever.
+spend_reserved(run, node_id)
 local failed = 1 + fail_pending(execution_id, 11, ARGV[8])
 if ARGV[9] ~= '' then
   redis.pcall('XADD', KEYS[4], 'MAXLEN', '~', 10000, '*', 'reason', ARGV[9], 'entry_id', ARGV[3],

@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+--- @use spend_reserved
 -- Sets tokens of an execution's budget aside for one call, before it is made: the most it may cost.
 -- What an earlier attempt of the node has set aside and nobody settled may have been spent, and counts
 -- as such.
@@ -16,14 +17,11 @@ local wanted, budget = tonumber(ARGV[3]), tonumber(ARGV[4])
 local function number(name)
   return tonumber(redis.call('HGET', run, name) or '0')
 end
-local attempt, amount = string.match(redis.call('HGET', run, field) or '', '^(%d+) (%d+)$')
+local attempt = string.match(redis.call('HGET', run, field) or '', '^(%d+) %d+$')
 if attempt == ARGV[2] then
   return { 'reserved', number('tokens:spent'), number('tokens:reserved') }
-elseif attempt then
-  redis.call('HDEL', run, field)
-  redis.call('HINCRBY', run, 'tokens:reserved', '-' .. amount)
-  redis.call('HINCRBY', run, 'tokens:spent', amount)
 end
+spend_reserved(run, ARGV[1])
 local spent, reserved = number('tokens:spent'), number('tokens:reserved')
 if spent + wanted > budget then
   return { 'exhausted', spent, reserved }

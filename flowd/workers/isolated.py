@@ -25,6 +25,7 @@ from flowd.dag.retrying import kinds_of
 from flowd.errors import Fail, HandlerFailed
 from flowd.handlers import Context
 from flowd.log import set_up_log
+from flowd.outgoing.secrets import Secrets
 from flowd.redaction import REDACTOR
 from flowd.workers.node_run import OUTPUT_BYTES_MAX, error_text
 from flowd.workers.own_handlers import open_registry
@@ -53,6 +54,8 @@ def main() -> None:
         max_age_days=one.max_age_days,
         keep=one.keep,
     )
+    # Learned once here, so that no call has to.
+    Secrets(settings)
     # What a module prints is no message of ours.
     reports = os.dup(1)
     os.dup2(2, 1)

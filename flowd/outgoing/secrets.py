@@ -44,20 +44,19 @@ class Secrets:
         for entry in settings.secrets.bound:
             name, _, host = entry.partition("@")
             self._bound.setdefault(name, []).append(Destination.parse(host))
-        self._learn()
+        self._learn(settings.handlers.llm.api_key or "")
 
-    def _learn(self) -> None:
+    def _learn(self, *values: str) -> None:
         """Hide what only other workers use: a service may say here what was sent to it there.
 
         Short ones could be innocent text, and a file of many lines a certificate: they are hidden
         from their first use on.
         """
-        values = [
-            value for name, value in self._environ.items() if name.startswith(VARIABLE_PREFIX)
-        ]
+        variables = self._environ.items()
+        found = [*values, *(value for name, value in variables if name.startswith(VARIABLE_PREFIX))]
         for folder in self._folders:
-            values += _one_line_files(folder)
-        for value in values:
+            found += _one_line_files(folder)
+        for value in found:
             if len(value) >= LEARNED_CHARS_MIN and len(value.splitlines()) == 1:
                 REDACTOR.learn(value)
 

@@ -54,9 +54,11 @@ def test_what_only_another_worker_uses_is_hidden_too(tmp_path: Path) -> None:
     (tmp_path / "CERTIFICATE").write_text("-----BEGIN CERTIFICATE-----\nabc\n")
     (tmp_path / "folder").mkdir()
     environ = {"FLOWD_SECRET_X": "a secret in a variable", "FLOWD_SECRET_DEBUG": "false"}
-    Secrets(settings_of(tmp_path, secrets__folder=str(tmp_path)), environ)
+    flags = {"secrets__folder": str(tmp_path), "handlers__llm__api_key": "sk-of-the-model"}
+    Secrets(settings_of(tmp_path, **flags), environ)
 
     assert REDACTOR.text("a secret in a file") == MASK
+    assert REDACTOR.text("sk-of-the-model") == MASK
     assert REDACTOR.text("a secret in a variable") == MASK
     # These are hidden when they are used: they would be found in innocent text.
     for text in ("false", "-----BEGIN CERTIFICATE-----"):

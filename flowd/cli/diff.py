@@ -82,7 +82,7 @@ def _show(found: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> N
         click.echo(f"{side}: {one['execution_id']} {name} {one['status']} {took}")
     for part in ("definition", "input", "outputs"):
         rows = found[part]
-        click.echo(f"\n{part}: {'equal' if not rows else f'{len(rows)} differences'}")
+        click.echo(f"\n{part}: {_counted(len(rows))}")
         for row in rows:
             click.echo(
                 f"  {plain(row['path'])}\n    a {_short(row['a'])}\n    b {_short(row['b'])}"
@@ -92,6 +92,10 @@ def _show(found: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> N
     click.echo("\ntimes:")
     for row in found["times"]:
         click.echo(f"  {row['node_id']}: a {span(row['ms'][0])}, b {span(row['ms'][1])}")
+
+
+def _counted(count: int) -> str:
+    return f"{count:,} difference{'s' * (count != 1)}" if count else "equal"
 
 
 def _short(value: Any) -> str:

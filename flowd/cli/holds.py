@@ -77,4 +77,5 @@ def rerun(url: str | None, output: str, execution: str, start: str, preview: boo
         show_table(("NODE", "", "WHY"), rows)
         return
     click.echo(found["execution_id"])
-    click.echo(f"nodes that run: {len(found['runs'])}, reused: {len(found['reused'])}", err=True)
+    runs, reused = len(found["runs"]), len(found["reused"])
+    click.echo(f"{runs:,} to run, {reused:,} reused", err=True)

@@ -47,7 +47,8 @@ def validate(url: str | None, output: str, file: str) -> None:
     if output == "json":
         show_json({"valid": True, "nodes": count})
     else:
-        click.echo(f"{file} is a valid workflow of {count} node{'s' * (count != 1)}", err=True)
+        name = "stdin" if file == "-" else file
+        click.echo(f"{name} is a valid workflow of {count} node{'s' * (count != 1)}", err=True)
 
 
 @click.command()

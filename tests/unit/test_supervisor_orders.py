@@ -419,7 +419,7 @@ def test_the_status_says_what_each_child_uses(boot: Boot) -> None:
     daemon = boot("api-1:api:serve", "worker-1:worker:busy")
     daemon.wait_until_running()
 
-    worker = daemon.wait_for_post("worker-1", lambda one: one["cpu_percent"])
+    worker = daemon.wait_for_post("worker-1", lambda one: (one["cpu_percent"] or 0) > 5)
 
     assert worker["memory_mb"] is not None
     measured = psutil.Process(worker["pid"]).memory_info().rss / 2**20
@@ -427,7 +427,6 @@ def test_the_status_says_what_each_child_uses(boot: Boot) -> None:
     assert worker["own_memory_mb"] is None
     exact = ask(daemon.data_dir, "status", exact=True)["processes"][1]
     assert 0 < exact["own_memory_mb"] < exact["memory_mb"]
-    assert worker["cpu_percent"] > 1
     api = daemon.post("api-1")
     assert (api["in_flight"], api["done"]) == (None, None)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flowd.cli.exit_codes import FAILED
+from flowd.cli.exit_codes import BAD_SETTINGS, FAILED
 from flowd.cli.options import config_option, data_dir_option
 from flowd.cli.running import ask_running, data_dir_of
 
@@ -50,7 +50,11 @@ def reload(ctx: click.Context, config: Path | None, data_dir: str | None) -> Non
     answer = ask_running(ctx, config, data_dir, "reload")
     if answer["kept"]:
         click.echo(f"these take a restart of flowd: {', '.join(answer['kept'])}", err=True)
-    _wait_for_roll(ctx, config, data_dir)
+    status = _wait_for_roll(ctx, config, data_dir)
+    if refused := status.get("refused"):
+        click.echo(f"nothing was changed: {refused}", err=True)
+        ctx.exit(BAD_SETTINGS)
+    _check_roll(ctx, status)
     click.echo("flowd runs with the settings as they are now")
 
 
@@ -67,7 +71,7 @@ def restart(
     Each goes when its successor is ready. For a new version of flowd, stop and start it.
     """
     ask_running(ctx, config, data_dir, "restart", name=name)
-    _wait_for_roll(ctx, config, data_dir)
+    _check_roll(ctx, _wait_for_roll(ctx, config, data_dir))
     click.echo(f"{name or 'every process'} was replaced")
 
 
@@ -87,11 +91,16 @@ def scale(ctx: click.Context, workers: int, config: Path | None, data_dir: str |
     )
 
 
-def _wait_for_roll(ctx: click.Context, config: Path | None, data_dir: str | None) -> None:
+def _wait_for_roll(ctx: click.Context, config: Path | None, data_dir: str | None) -> dict[str, Any]:
+    """The status when everything is as it was asked to be, or is not going to be."""
     answer: dict[str, Any] = ask_running(ctx, config, data_dir, "status")
     while answer.get("reloading") or answer["rolling"]:
         time.sleep(_POLL_S)
         answer = ask_running(ctx, config, data_dir, "status")
+    return answer
+
+
+def _check_roll(ctx: click.Context, answer: dict[str, Any]) -> None:
     if answer["roll_failure"]:
         click.echo(f"broken off, the old processes go on: {answer['roll_failure']}", err=True)
         ctx.exit(FAILED)

@@ -9,6 +9,7 @@ NOT_RUNNING = 3
 UNKNOWN_STATE = 4
 UNAVAILABLE = 69
 NOT_PERMITTED = 77
+BAD_SETTINGS = 78
 # As timeout(1) and shells have them.
 TIMED_OUT = 124
 INTERRUPTED = 130
@@ -18,13 +19,18 @@ _BY_CODE = {
     "server_failed": 69,
     "crash_loop": 70,
     "already_running": 75,
-    "invalid_settings": 78,
-    "bad_handlers": 78,
+    "invalid_settings": BAD_SETTINGS,
+    "bad_handlers": BAD_SETTINGS,
 }
 
 
 def exit_code_of(error: FlowdError) -> int:
-    return _BY_CODE.get(error.code, FAILED)
+    return exit_code_of_code(error.code)
+
+
+def exit_code_of_code(code: str) -> int:
+    """Of an error by its public code, as another process names it."""
+    return _BY_CODE.get(code, FAILED)
 
 
 def exit_code_of_status(status: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flowd.cli.exit_codes import FAILED, NOT_RUNNING, UNKNOWN_STATE
+from flowd.cli.exit_codes import NOT_RUNNING, UNKNOWN_STATE, exit_code_of_code
 from flowd.cli.options import settings_of
 
 
@@ -44,5 +44,5 @@ def ask_running(
         ctx.exit(NOT_RUNNING)
     if "error" in answer:
         click.echo(f"flowd: {answer['error']}", err=True)
-        ctx.exit(FAILED)
+        ctx.exit(exit_code_of_code(answer.get("code", "")))
     return answer

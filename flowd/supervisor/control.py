@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flowd.errors import FlowdError
 from flowd.log import get_logger
 from flowd.socket_path import reachable_path
 
@@ -120,6 +121,8 @@ class ControlServer:
             if not isinstance(request, dict):
                 raise TypeError("a request is a JSON object")
             answer = self._answer(request)
+        except FlowdError as error:
+            answer = {"error": f"{error}", "code": error.code}
         except (ValueError, TypeError) as error:
             log.debug("control.refused", error=error)
             answer = {"error": f"{error}"}

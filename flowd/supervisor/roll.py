@@ -31,7 +31,7 @@ class Roll:
         self._waiting: deque[_Change] = deque()
         self._change: _Change | None = None
         self._successor: Post | None = None
-        # Why the last roll was broken off, or not even begun; None when it was not.
+        # Why the last roll was broken off; None when it was not.
         self.failure: str | None = None
 
     @property

@@ -95,6 +95,8 @@ class Supervisor:
         self._is_open = False
         self._is_announced = False
         self._is_reloading = False
+        # What was wrong with the settings of the last reload; None where nothing was.
+        self._refused: str | None = None
         self._selector = selectors.DefaultSelector()
         self._signals = SignalQueue(self._selector)
         self._crew = Crew(
@@ -396,8 +398,7 @@ class Supervisor:
         if self._ending.has_begun:
             return self._staffing.lineup
         self._notifier.reloading()
-        if self._roll.is_over():
-            self._roll.failure = None
+        self._refused = None
         try:
             lineup = self._reload_lineup()
         except FlowdError as error:
@@ -415,7 +416,7 @@ class Supervisor:
 
     def _refuse(self, problems: str) -> None:
         log.error("settings.refused", problems=problems)
-        self._roll.failure = problems
+        self._refused = problems
         self._notifier.ready(self._summary())
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -432,7 +433,7 @@ class Supervisor:
         if self._ending.has_begun:
             raise ValueError("flowd is stopping")
         if command == "reload":
-            return {"ok": True, "kept": list(self._asked_lineup().kept)}
+            return {"ok": True, "kept": list(self._reload().kept)}
         if command == "restart":
             self._staffing.restart(request.get("name"))
         elif command == "scale":
@@ -443,12 +444,6 @@ class Supervisor:
             )
         return {"ok": True}
 
-    def _asked_lineup(self) -> Lineup:
-        try:
-            return self._reload()
-        except FlowdError as error:
-            raise ValueError(str(error)) from error
-
     def _status(self, now: float, *, is_exact: bool) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
@@ -458,6 +453,7 @@ class Supervisor:
             "reloading": self._is_reloading or self._trial.is_under_way,
             "rolling": self._roll.names,
             "roll_failure": self._roll.failure,
+            "refused": self._refused,
             "processes": [post.report(now, is_exact=is_exact) for post in self._crew.posts],
         }
 

@@ -84,7 +84,7 @@ def test_a_file_with_mistakes_is_refused_and_nothing_changes(
     answer = tell(flowd, "reload", "--data-dir", str(flowd.data_dir))
     flowd.signal(signal.SIGHUP)
 
-    assert answer.returncode == 1
+    assert answer.returncode == 78
     assert "unknown key 'cuont' in [workers]; did you mean 'count'?" in answer.stderr
     assert tell(flowd, "reload").returncode == 78
     wait_until(lambda: len(flowd.events("settings.refused")) == 2, "both to be refused")

@@ -102,7 +102,7 @@ def test_a_reload_with_a_module_that_cannot_be_imported_changes_nothing(
     (tmp_path / "flowd.toml").write_text(settings.replace("[api]", "[api]\nprocesses = 2"))
     module.write_text(good + "import no_such_library\n")
 
-    for command, code in (("config check", 78), ("reload", 1)):
+    for command in ("config check", "reload"):
         ended = subprocess.run(
             [sys.executable, "-m", "flowd.cli.main", *command.split()],
             cwd=tmp_path,
@@ -111,7 +111,7 @@ def test_a_reload_with_a_module_that_cannot_be_imported_changes_nothing(
             text=True,
             timeout=60,
         )
-        assert ended.returncode == code
+        assert ended.returncode == 78
         assert "the module 'my_handlers' of [handlers] modules cannot be imported" in ended.stderr
         assert "No module named 'no_such_library'" in ended.stderr
 

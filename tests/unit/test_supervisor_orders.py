@@ -92,7 +92,7 @@ def test_settings_nobody_can_run_with_change_nothing(boot: Boot) -> None:
     daemon.signal(signal.SIGHUP)
 
     wait_until(lambda: len(daemon.events("settings.refused")) == 2, "both to be refused")
-    assert answer == {"error": "roles: nothing would run"}
+    assert answer == {"error": "roles: nothing would run", "code": "invalid_settings"}
     assert daemon.events("settings.refused")[0]["problems"] == "roles: nothing would run"
     assert pids(daemon.wait_until_running()) == before
 
@@ -123,12 +123,12 @@ def test_a_reload_whose_trial_fails_changes_nothing(boot: Boot, trial: str, prob
     status = reload_with(daemon, trial)
 
     assert pids(status) == before
-    assert status["roll_failure"] == problem
+    assert status["refused"] == problem
     assert [line["problems"] for line in daemon.events("settings.refused")] == [problem]
     assert not (daemon.folder / "set_up").exists()
     # The next one goes through.
     status = reload_with(daemon, "pass")
-    assert status["roll_failure"] is None
+    assert (status["refused"], status["roll_failure"]) == (None, None)
     assert list(pids(status)) == [*before, "worker-3"]
     assert not set(before.values()) & set(pids(status).values())
     assert (daemon.folder / "set_up").exists()

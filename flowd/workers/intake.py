@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import orjson
 
-from flowd.dag.retrying import RetryPolicy
 from flowd.dag.states import ExecutionState
 from flowd.dag.templating import INPUT
 from flowd.errors import CorruptExecution, Fail, UnknownExecution
@@ -30,14 +29,12 @@ _Value = str | bytes | None
 class Intake:
     """Holds every entry from its arrival until its outcome is known, so that none starts twice."""
 
-    def __init__(
-        self, store: Store, plans: Plans, registry: Registry, consumer: str, policy: RetryPolicy
-    ) -> None:
+    def __init__(self, store: Store, plans: Plans, registry: Registry, consumer: str) -> None:
         self._store = store
         self._plans = plans
         self._registry = registry
         self._consumer = consumer
-        self._policy = policy
+        self._policy = store.nodes.default_policy
         self._held: set[str] = set()
         self._arrived: list[Entry | Garbage] = []
         self._outputs: dict[str, bytes] = {}

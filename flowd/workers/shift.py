@@ -20,7 +20,6 @@ import orjson
 
 from flowd.config import Settings
 from flowd.dag.graph import Plan
-from flowd.dag.retrying import RetryPolicy
 from flowd.dag.states import NodeState
 from flowd.errors import (
     CorruptExecution,
@@ -97,15 +96,7 @@ class Shift:
         self._on_stale = on_stale
         self._slots_max = settings.workers.concurrency
         self._session = store.tasks.open_session(consumer)
-        defaults = settings.defaults
-        policy = RetryPolicy(
-            defaults.max_attempts,
-            defaults.delay_s,
-            defaults.backoff,
-            defaults.max_delay_s,
-            defaults.jitter,
-        )
-        self._intake = Intake(store, plans, equipment.registry, consumer, policy)
+        self._intake = Intake(store, plans, equipment.registry, consumer)
         self._slots = Slots(
             settings,
             equipment.resources,

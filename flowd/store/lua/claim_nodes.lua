@@ -21,9 +21,10 @@ for at = 3, #ARGV, 4 do
   if is_owner(stream, group, ARGV[at], consumer) then
     local status, state = unpack(redis.call('MGET', prefix .. ':status', node))
     if is_live(status) and is_outstanding(state) then
-      redis.call('SET', node, 'RUNNING')
-      redis.pcall('HSET', prefix .. ':attempts', ARGV[at + 2], ARGV[at + 3])
+      -- Said again it writes nothing: with durability = "always" each write waits for the disk.
       if state == 'QUEUED' then
+        redis.call('SET', node, 'RUNNING')
+        redis.pcall('HSET', prefix .. ':attempts', ARGV[at + 2], ARGV[at + 3])
         happened[#happened + 1] = 'node.started'
         happened[#happened + 1] = ARGV[at + 1] .. ' ' .. ARGV[at + 2] .. ' ' .. ARGV[at + 3]
       end

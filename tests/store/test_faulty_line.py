@@ -285,12 +285,12 @@ SCRIPT_CALLS = {
     scripts.READMIT_EXECUTIONS: readmit,
     scripts.SET_ASIDE: set_aside,
     scripts.NOTE_TICK: beat,
+    scripts.ENROLL_WORKER: enroll,
 }
 # Said twice, it has nodes wait shorter than they should after a clock was put back.
 MAY_COUNT_TWICE = {scripts.HASTEN_RETRIES}
 CALLS = {script.name: (script.sha, call) for script, call in SCRIPT_CALLS.items()} | {
     "make a group": ("XGROUP", make_group),
-    "enroll a worker": ("HSET", enroll),
     "revoke a lease": ("HDEL", revoke),
     "claim an idempotency key": ("flowd:idempotency", claim_key),
     "forget an execution": ("ZREM", forget),

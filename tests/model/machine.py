@@ -168,10 +168,14 @@ class Machine(RuleBasedStateMachine):
     def _some_delivered(
         self, data: st.DataObject, size: int = 1
     ) -> list[tuple[str, Entry, Ticket]]:
-        """Mostly what is open; now and then one that was over long ago."""
+        """Mostly what is open, or was taken away and runs elsewhere; now and then what is over."""
         recent = self._in_reach()[-12:]
         still_open = [one for one in self._in_reach() if one[2].is_open]
-        chosen = st.sampled_from((still_open[-12:] or recent) * 3 + recent)
+        outstanding = {ticket.key[:2] for ticket in self.reference.tickets}
+        taken_away = [
+            one for one in self._in_reach() if not one[2].is_open and one[2].key[:2] in outstanding
+        ]
+        chosen = st.sampled_from(still_open[-12:] * 2 + taken_away[-12:] * 2 + recent)
         return data.draw(st.lists(chosen, min_size=1, max_size=size, unique_by=id))
 
     def _in_reach(self) -> list[tuple[str, Entry, Ticket]]:

@@ -55,10 +55,16 @@ SUPERVISOR_POINTS = {
     "recover": Point("flowd.supervisor.supervisor:Supervisor", "_start_recoveries", "before"),
     "stop": Point("flowd.supervisor.supervisor:Supervisor", "_stop", "before"),
 }
-POINTS = {**WORKER_POINTS, **SCHEDULER_POINTS, **SUPERVISOR_POINTS}
+# In whoever gives the work of the dead away: a process of the supervisor's own, or the scheduler.
+RECOVERY_POINTS = {
+    "requeue": Point("flowd.store.tasks:Tasks", "requeue_entry", "before"),
+    "requeued": Point("flowd.store.tasks:Tasks", "requeue_entry", "after"),
+    "retire": Point("flowd.store.tasks:Tasks", "retire_worker", "before"),
+}
+POINTS = {**WORKER_POINTS, **SCHEDULER_POINTS, **SUPERVISOR_POINTS, **RECOVERY_POINTS}
 
 # A lost reply is one of Redis: only what speaks to it can lose one.
-LOSING = ("read", "doorbell", "commit", "dispatch", "dispatched")
+LOSING = ("read", "doorbell", "commit", "dispatch", "dispatched", *RECOVERY_POINTS)
 
 
 def arm(text: str) -> None:

@@ -5,6 +5,8 @@ Row P2 of tests/README.md, and what goes beyond it: the same for the scheduler a
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +18,7 @@ from tests.process.failpoints import (
     ACTIONS,
     LOSING,
     POINTS,
+    RECOVERY_POINTS,
     SCHEDULER_POINTS,
     SUPERVISOR_POINTS,
     WORKER_POINTS,
@@ -28,7 +31,7 @@ Run = Callable[..., FaultyFlowd]
 CHILD_POINTS = {**WORKER_POINTS, **SCHEDULER_POINTS}
 CROSSINGS = {
     "kill": tuple(CHILD_POINTS),
-    "lose": LOSING,
+    "lose": tuple(name for name in LOSING if name in CHILD_POINTS),
     "hang": tuple(CHILD_POINTS),
     "delay": tuple(CHILD_POINTS),
 }
@@ -92,6 +95,33 @@ def test_p02_whatever_happens_at_any_point_nothing_is_lost(
     flowd.check_and_stop()
 
 
+@pytest.mark.parametrize("action", ACTIONS)
+def test_p02_a_recovery_that_breaks_off_at_any_point_is_carried_on(
+    run_faulty: Run, action: str
+) -> None:
+    flowd = run_faulty(
+        "start",
+        FLOWD_TEST_FAILPOINTS=armed(action, RECOVERY_POINTS),
+        FLOWD_SUPERVISOR__HUNG_AFTER_S="0.8",
+    )
+    flowd.wait_until_running()
+
+    def have_gone_off() -> bool:
+        return all((flowd.folder / f"failed-{name}").exists() for name in RECOVERY_POINTS)
+
+    kills = 0
+    while not have_gone_off():
+        assert kills < 10, sorted(path.name for path in flowd.folder.glob("failed-*"))
+        execution_id = flowd.submit_and_trigger(*work())
+        (call,) = flowd.wait_for_calls(1)[-1:]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(call["pid"], signal.SIGKILL)
+        kills += 1
+        check_outcome(flowd, execution_id)
+        flowd.folder.joinpath("calls").unlink()
+    flowd.check_and_stop()
+
+
 @pytest.mark.parametrize("name", SUPERVISOR_POINTS)
 def test_p05_a_supervisor_killed_at_any_point_leaves_work_that_goes_on(
     run_faulty: Run, name: str
@@ -133,6 +163,7 @@ def is_started(flowd: FaultyFlowd) -> bool:
 def test_every_point_is_crossed_with_every_action_it_can_have() -> None:
     crossed = {(name, action) for action, names in CROSSINGS.items() for name in names}
     crossed |= {(name, "kill") for name in SUPERVISOR_POINTS}
+    crossed |= {(name, action) for name in RECOVERY_POINTS for action in ACTIONS}
     assert {name for name, _ in crossed} == set(POINTS)
     for name in CHILD_POINTS:
         actions = {action for crossed_name, action in crossed if crossed_name == name}

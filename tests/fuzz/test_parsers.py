@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import random
 import tempfile
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from flowd.dag.graph import compile_plan
 from flowd.dag.templating import CompiledConfig, MalformedTemplate, parse_text
 from flowd.errors import InvalidSettings, InvalidWorkflow, TemplateError
 from flowd.store.tasks import Entry, Garbage, parse_entry
+from tests.fuzz.test_sockets import SEED, mutate
 
 SETTINGS = settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
 
@@ -180,3 +185,36 @@ def test_settings_are_read_or_every_problem_is_named(toml: bytes, dotenv: bytes)
             assert all(one.path and one.message for one in error.problems)
         else:
             assert dict(list_settings(loaded))
+
+
+def test_no_parser_keeps_what_it_was_given() -> None:
+    choose = random.Random(SEED)
+    workflow = json.dumps(WORKFLOW).encode()
+    entry = ["execution_id", "0" * 24, "node_id", "A", "attempt", "1"]
+
+    def parse_some() -> None:
+        for _ in range(500):
+            check_definition(mutate(choose, workflow))
+            text = "".join(choose.choices(TEMPLATE_PARTS, k=8)) + f"{choose.random()}"
+            _render(text)
+            parse_entry("1-0", [mutate(choose, one.encode()).decode("latin-1") for one in entry])
+
+    tracemalloc.start()
+    grown = [_memory_after(parse_some) for _ in range(4)]
+    tracemalloc.stop()
+    # The first rounds fill what is kept for good: caches, and what is imported late.
+    assert grown[3] - grown[1] < 256 * 1024, grown
+
+
+def _render(text: str) -> None:
+    try:
+        CompiledConfig({"x": text}).render({"A": {"b": [1]}})
+    except (MalformedTemplate, TemplateError):
+        return
+
+
+def _memory_after(step: Callable[[], None]) -> int:
+    """Bytes that Python holds behind `step`."""
+    step()
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]

@@ -93,6 +93,10 @@ class Machine(RuleBasedStateMachine):
     def _awake(self) -> list[str]:
         return [slot for slot in WORKERS if slot not in self.frozen]
 
+    def _busy(self) -> list[str]:
+        """Who is awake and holds something: there a fault means most."""
+        return [one for one in self._awake() if self.reference.held_by(self.workers[one].name)]
+
     # What users do.
 
     @precondition(lambda self: sum(self._is_open(one) for one in self.reference.executions) < 3)
@@ -264,7 +268,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         fault=st.sampled_from(
-            ("die", "die", "freeze", "thaw", "reclaim_leases", "release", "flush_scripts")
+            ("die", "die", "die", "freeze", "thaw", "reclaim_leases", "release", "flush_scripts")
         ),
     )
     def suffer(self, data: st.DataObject, fault: str) -> None:
@@ -272,7 +276,7 @@ class Machine(RuleBasedStateMachine):
             self.reclaim_leases()
         elif fault == "flush_scripts":
             self.redis.script_flush()
-        elif slots := sorted(self.frozen) if fault == "thaw" else self._awake():
+        elif slots := sorted(self.frozen) if fault == "thaw" else self._busy() or self._awake():
             getattr(self, fault)(data.draw(st.sampled_from(slots)))
 
     def die(self, slot: str) -> None:

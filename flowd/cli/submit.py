@@ -16,6 +16,7 @@ from flowd.cli.remote import (
     find_id,
     output_option,
     server_options,
+    show_done,
     show_json,
 )
 from flowd.cli.workflow_file import read_input, read_workflow
@@ -100,15 +101,17 @@ def submit(
 
 @click.command()
 @server_options
+@output_option
 @execution_argument
 @input_option
-def trigger(url: str | None, execution: str, inputs: tuple[str, ...]) -> None:
+def trigger(url: str | None, output: str, execution: str, inputs: tuple[str, ...]) -> None:
     """Start an execution that was submitted. One that was started already goes on as it is."""
     given_input = read_input(inputs)
     with connected(url) as client:
         execution_id = find_id(client, execution)
         client.trigger(execution_id, given_input)
-    click.echo(f"started {execution_id}; `flowd watch {execution_id}` looks on", err=True)
+        answer = {"execution_id": execution_id, "status": client.status(execution_id)}
+    show_done(answer, output, f"started {execution_id}; `flowd watch {execution_id}` looks on")
 
 
 @click.command()

@@ -452,7 +452,7 @@ APART = [
     ("token list --data-dir data", "read"),
     ("token revoke t --data-dir data", ""),
 ]
-HERE = {"pause", "resume", "cancel", "dlq show", "dlq redrive"}
+HERE = {"trigger", "pause", "resume", "cancel", "dlq show", "dlq redrive"}
 # These do not end by themselves, or end flowd.
 ELSEWHERE = {
     "start": "test_start",
@@ -483,7 +483,7 @@ def test_every_command_works_on_a_terminal_and_in_a_pipe(
         assert re.search(wanted, run(*command.split())), command
         flowd.wait_until_running()
     held = shell.pipe("submit", str(shell.files / "held.json"), "--trigger").strip()
-    for command in ("pause", "resume", "cancel"):
+    for command in ("trigger", "pause", "resume", "cancel"):
         run(command, held)
     assert flowd.api.execution_status(held) == "CANCELLED"
     shell.folder = tmp_path

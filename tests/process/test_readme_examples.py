@@ -50,6 +50,7 @@ RUN_BY = {
     ("Callbacks", "json"): [WORKFLOWS],
     ("Callbacks", "python"): ["test_the_check_the_readme_shows_takes_what_is_signed"],
     ("Workflows from the command line", "console"): [EXAMPLES],
+    ("Workflows from the command line", "yaml"): [EXAMPLES],
     ("Python client", "python"): [EXAMPLES] * 2,
     ("Running as a service", "bash"): ["tests/process/test_install.py"],
     ("Redis", "bash"): ["test_what_waits_is_seen_where_it_is_said_to_be"],
@@ -89,6 +90,7 @@ def test_the_quickstart_shows_the_samples(tmp_path: Path) -> None:
     for name, module in (("python", ""), ("flowd", "-m flowd.cli.main ")):
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module}"$@"\n')
         (programs / name).chmod(0o755)
+    (programs / "activate").touch()
     installed = 'source scripts/venv.sh; install_key > "$venv/installed-flowd"'
     subprocess.run(["bash", "-c", installed], cwd=tmp_path, check=True, timeout=30)
     (command,) = re.findall(r"```bash\n(\S+quickstart)\n```", page("Start"))

@@ -121,7 +121,8 @@ def as_text(outcome: Outcome) -> str:
     ]
     for kind, one in told["recovery_s"].items():
         lines.append(f"  {kind:<40} {one['nodes']:>5} nodes  {_shown(one)}")
-    lines.append("from the end of a fault of Redis to the next start of any node")
+    if told["begun_again_after_s"]:
+        lines.append("from the end of a fault of Redis to the next start of any node")
     for kind, one in told["begun_again_after_s"].items():
         lines.append(f"  {kind:<40} {one['faults']:>5} times  {_shown(one)}")
     lines += ["", f"violations             {len(outcome.violations)}"]

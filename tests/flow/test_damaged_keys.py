@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from flowd.errors import StoreUnavailable
 from flowd.orchestrator.executor import submit_workflow
 from flowd.store import redis_keys as keys
+from flowd.workers.worker import Worker
 from scripts.soaking.checker import find_violations
 from tests.flow import handlers
 from tests.flow.engine import Engine, node, until, workflow
@@ -86,3 +89,46 @@ async def test_r09_an_execution_taken_out_of_the_active_is_taken_in_again(settin
                 await engine.store.lifecycle.resume_execution(caught)
             assert str(await engine.end(caught)) == "COMPLETED"
     assert find_violations(redis, [caught, ended]) == []
+
+
+DAMAGES = {
+    "of another type": lambda redis, key: (redis.delete(key), redis.rpush(key, "raw")),
+    "gone": lambda redis, key: redis.delete(key),
+    "nonsense": lambda redis, key: (redis.delete(key), redis.set(key, b"{\xff\xfe")),
+}
+OWN_KEYS = ("", ":status", ":run", ":attempts", ":parked", ":node:A:output", ":node:B", ":node:C")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("own_key", OWN_KEYS)
+async def test_r09_a_damaged_key_of_an_execution_costs_that_one_at_most(
+    settings, redis, monkeypatch, own_key, damage
+):
+    monkeypatch.setattr("flowd.orchestrator.scheduler.RECONCILE_EVERY_S", 0.1)
+    async with Engine(settings) as engine, engine.ticking():
+        hurt = await engine.start(
+            workflow(
+                node("A", x=1), node("B", ["A"], handler="held"), node("C", ["B"], v="{{ A.x }}")
+            )
+        )
+        await until(lambda: "B" in handlers.GATES, "the start of B")
+        well = await engine.start(workflow(node("X", handler="held"), node("Y", ["X"])))
+        await until(lambda: "X" in handlers.GATES, "the start of X")
+
+        DAMAGES[damage](redis, f"workflow:{hurt}{own_key}")
+        # Whoever renders C has heard nothing of A.
+        await engine.add_worker()
+        await asyncio.gather(*map(engine.stop_worker, release(engine)))
+
+        assert str(await engine.end(well)) == "COMPLETED"
+        await until(lambda: not redis.exists(keys.ACTIVE), "the end of the other, or its loss")
+        assert redis.get(f"workflow:{hurt}:status") in ("COMPLETED", "FAILED", None)
+        await until(lambda: find_violations(redis, [well], excused=[hurt]) == [], "peace")
+        assert not engine._tasks[-1].done(), "the worker ended"
+
+
+def release(engine: Engine) -> list[Worker]:
+    """Let the nodes that are held end; the workers that were there first."""
+    for gate in handlers.GATES.values():
+        gate.set()
+    return engine.workers[:-1]

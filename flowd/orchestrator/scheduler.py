@@ -141,7 +141,8 @@ class Scheduler:
         self._set_aside_at_s = now_s + 0.9 * self._interval_s
         for key in await self._store.tasks.set_aside():
             log.error("key.set_aside", key=key)
-            self._reconcile_at_s = self._readmit_at_s = 0.0
+            self._readmit_at_s = 0.0
+            self._reconcile_anew()
 
     async def _dispatch_retries(self, now_s: float) -> None:
         """Also after the server's clock was put back: nobody waits for it to catch up."""
@@ -179,7 +180,8 @@ class Scheduler:
         known, self._entries_added = self._entries_added, await self._store.tasks.entries_added()
         if self._entries_added < known:
             log.error("redis.emptied", entries_before=known, entries=self._entries_added)
-            self._reconcile_at_s = self._readmit_at_s = 0.0
+            self._readmit_at_s = 0.0
+            self._reconcile_anew()
 
     async def _recover_expired(self, now_s: float) -> None:
         for consumer in self._leases.expired(await self._store.tasks.leases(), now_s):
@@ -208,6 +210,12 @@ class Scheduler:
         if await self._reconciler.run_slice():
             self._reconcile_at_s = now_s + RECONCILE_EVERY_S
 
+    def _reconcile_anew(self) -> None:
+        """Two rounds from now on: one that was under way as the second would leave out the first,
+        and what it suspects would wait for a minute."""
+        self._reconciler = Reconciler(self._store, self._plans)
+        self._reconcile_at_s = 0.0
+
     async def _readmit(self, now_s: float) -> None:
         """Every minute, in slices, find the executions that run and are not among the active."""
         if now_s < self._readmit_at_s:
@@ -217,6 +225,6 @@ class Scheduler:
         )
         for execution_id in found:
             log.warning("execution.readmitted", execution_id=execution_id)
-            self._reconcile_at_s = 0.0
+            self._reconcile_anew()
         if self._readmit_cursor == "0":
             self._readmit_at_s = now_s + RECONCILE_EVERY_S

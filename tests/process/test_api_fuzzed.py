@@ -19,7 +19,7 @@ continue-on-failure = true
 request-timeout = 10
 
 [generation]
-max-examples = 30
+max-examples = 20
 database = "none"
 
 # What a schema cannot tell: cycles, handlers that do not exist, cursors of another list, nodes of

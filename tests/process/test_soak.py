@@ -1,35 +1,16 @@
-"""A short soak with every fault that a short one can have, and what it makes of a violation."""
+"""What a soak makes of what it has seen; .ci/run has a whole one, of a minute."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 
 from scripts.soaking.__main__ import main
-from scripts.soaking.faults import KINDS, LONG, Fault
-from scripts.soaking.hosts import unpack_other_version
+from scripts.soaking.faults import Fault
 from scripts.soaking.ledger import CANCELLED, END, START, Note
 from scripts.soaking.recovery import recoveries, silences
 from scripts.soaking.report import as_text
 from scripts.soaking.shapes import expected_states, expected_status
 from scripts.soaking.soak import Outcome
-
-
-def test_a_short_soak_holds(tmp_path, capsys):
-    report = tmp_path / "report.json"
-
-    code = main(["--seed", "7", "--minutes", "0.25", "--json", str(report)])
-
-    told = json.loads(report.read_text())
-    assert (code, told["violations"]) == (0, []), capsys.readouterr().out
-    left_out = set(LONG)
-    if unpack_other_version(tmp_path) is None:
-        left_out.add("change_version")
-    assert told["faults"].keys() == KINDS.keys() - left_out
-    assert all(told["faults"].values())
-    assert told["executions"] > 50
-    assert told["calls"]["ended"] > 500
 
 
 def test_a_fault_that_never_happened_makes_a_soak_void():

@@ -57,10 +57,9 @@ class Supervisor:
     `prepare` is called once, after the server was forked and before anything else is: it loads
     what the children share. `recover(pid, cause, is_blamed, suspects, hung_s)` runs in a
     short-lived child for each worker that died; one killed for taking too long to stop is not to
-    blame. `close_listener` gives
-    up the API's socket: at the stop, and in children that do not serve. `announce` is called once,
-    when the API and a worker are ready. `describe` adds to what `flowd status` is told.
-    `is_homeless` says that the data directory was taken away. `reload`
+    blame. `close_listener` gives up the API's socket: at the stop, and in children that do not
+    serve. `announce` is called once, when the API and a worker are ready. `describe` adds to what
+    `flowd status` is told. `is_homeless` says that the data directory was taken away. `reload`
     reads the settings again and makes of them what is to run now; it raises a FlowdError for
     settings nobody can run with.
     """

@@ -134,15 +134,52 @@ def test_p05_a_supervisor_killed_at_any_point_leaves_work_that_goes_on(
     flowd.folder.joinpath("calls").unlink()
 
     flowd = run_faulty("start", FLOWD_TEST_FAILPOINTS=f"{name}:kill")
-    # At its first fork it is gone before it has said anything.
-    if name != "fork":
-        wait_until(lambda: is_started(flowd), "a worker, or the end")
-        if flowd.process.poll() is None and (status := flowd.status()):
-            for one in status["processes"]:
-                if one["name"] == "worker-1" and one["pid"]:
-                    flowd.kill("worker-1")
-        if name == "stop":
-            flowd.signal(signal.SIGTERM)
+    bring_to(flowd, name)
+    check_that_it_ends_and_starts_again(flowd, run_faulty)
+
+
+@pytest.mark.parametrize("name", SUPERVISOR_POINTS)
+def test_p07_a_supervisor_that_hangs_at_any_point_is_killed_and_started_again(
+    run_faulty: Run, name: str
+) -> None:
+    flowd = run_faulty("start", FLOWD_TEST_FAILPOINTS=f"{name}:hang")
+    bring_to(flowd, name)
+    wait_until((flowd.folder / f"failed-{name}").exists, "the supervisor to hang")
+
+    # What systemd does when it is fed no more.
+    flowd.signal(signal.SIGKILL)
+
+    check_that_it_ends_and_starts_again(flowd, run_faulty)
+
+
+def test_p07_a_supervisor_that_is_late_at_every_point_loses_nothing(run_faulty: Run) -> None:
+    flowd = run_faulty("start", FLOWD_TEST_FAILPOINTS=armed("delay", SUPERVISOR_POINTS))
+    flowd.wait_until_running()
+    execution_id = flowd.submit_and_trigger(*work())
+    flowd.kill("worker-1")
+    check_outcome(flowd, execution_id)
+    flowd.wait_until_running()
+    flowd.check_and_stop()
+    assert {path.name for path in flowd.folder.glob("failed-*")} == {
+        f"failed-{name}" for name in SUPERVISOR_POINTS
+    }
+
+
+def bring_to(flowd: FaultyFlowd, name: str) -> None:
+    """Have the supervisor come to one of its points, where it may end."""
+    has_come = (flowd.folder / f"failed-{name}").exists
+    # At its first fork, say, it has not said anything yet.
+    wait_until(lambda: has_come() or is_started(flowd), "a worker, or the point")
+    if not has_come() and (status := flowd.status()):
+        for one in status["processes"]:
+            if one["name"] == "worker-1" and one["pid"]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one["pid"], signal.SIGKILL)
+    if name == "stop":
+        flowd.signal(signal.SIGTERM)
+
+
+def check_that_it_ends_and_starts_again(flowd: FaultyFlowd, run_faulty: Run) -> None:
     assert flowd.wait_for_end() == -signal.SIGKILL
     wait_until(lambda: flowd.survivors() == [], "every descendant to be gone", 2)
 
@@ -162,9 +199,12 @@ def is_started(flowd: FaultyFlowd) -> bool:
 
 def test_every_point_is_crossed_with_every_action_it_can_have() -> None:
     crossed = {(name, action) for action, names in CROSSINGS.items() for name in names}
-    crossed |= {(name, "kill") for name in SUPERVISOR_POINTS}
+    # The supervisor does not speak to Redis: no reply of its can be lost.
+    crossed |= {
+        (name, action) for name in SUPERVISOR_POINTS for action in ("kill", "hang", "delay")
+    }
     crossed |= {(name, action) for name in RECOVERY_POINTS for action in ACTIONS}
     assert {name for name, _ in crossed} == set(POINTS)
-    for name in CHILD_POINTS:
+    for name in POINTS:
         actions = {action for crossed_name, action in crossed if crossed_name == name}
         assert actions >= set(ACTIONS) - {"lose"}

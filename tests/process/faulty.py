@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from tests.daemon import is_all_running, wait_until
-from tests.process.flowd_process import ENDED, Flowd
+from tests.process.flowd_process import ENDED, Flowd, node
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +66,17 @@ class FaultyFlowd(Flowd):
         self.signal(signal.SIGTERM)
         assert self.wait_for_end() == 0
         assert self.survivors() == []
+
+
+def breed(flowd: FaultyFlowd) -> tuple[str, int, list[int]]:
+    """A node whose handler has started two programs: its execution, its worker, their pids."""
+    execution_id = flowd.submit_and_trigger(node("A", handler="breed"))
+    (call,) = flowd.wait_for_calls(1)
+    bred = flowd.folder / "bred"
+    wait_until(lambda: bred.exists() and len(bred.read_text().split()) == 2, "both children")
+    grandchildren = [int(pid) for pid in bred.read_text().split()]
+    assert not any(map(is_gone, grandchildren))
+    return execution_id, call["pid"], grandchildren
 
 
 def is_gone(pid: int) -> bool:

@@ -21,7 +21,7 @@ import pytest
 from flowd.supervisor.watch import LOOK_EVERY_S
 from tests.daemon import is_all_running, wait_until
 from tests.private_server import PrivateServer
-from tests.process.faulty import FaultyFlowd, is_gone
+from tests.process.faulty import FaultyFlowd, breed, is_gone
 from tests.process.flowd_process import CONFIG, node
 
 Run = Callable[..., FaultyFlowd]
@@ -150,12 +150,7 @@ def test_p05_what_handlers_started_is_gone_with_the_supervisor(run_faulty: Run) 
     """Workers died with it, and the programs they had started went on beside the next start's."""
     flowd = run_faulty("start")
     flowd.wait_until_running()
-    execution_id = flowd.submit_and_trigger(node("A", handler="breed"))
-    (call,) = flowd.wait_for_calls(1)
-    bred = flowd.folder / "bred"
-    wait_until(lambda: bred.exists() and len(bred.read_text().split()) == 2, "both children")
-    grandchildren = [int(pid) for pid in bred.read_text().split()]
-    assert not any(map(is_gone, grandchildren))
+    execution_id, worker, grandchildren = breed(flowd)
     # A session of its own is noticed at the next look.
     looked_at = time.monotonic()
     wait_until(lambda: time.monotonic() > looked_at + 2 * LOOK_EVERY_S, "two looks")
@@ -164,7 +159,7 @@ def test_p05_what_handlers_started_is_gone_with_the_supervisor(run_faulty: Run) 
     wait_until(lambda: all(map(is_gone, grandchildren)), "both to be gone", 2)
     wait_until(lambda: not flowd.survivors(), "every process to be gone", 2)
 
-    assert is_gone(call["pid"])
+    assert is_gone(worker)
     flowd = run_faulty("start")
     flowd.wait_until_running()
     assert flowd.wait_for_execution(execution_id) == "COMPLETED"

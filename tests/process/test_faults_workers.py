@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.daemon import wait_until
-from tests.process.faulty import FaultyFlowd, is_gone
+from tests.process.faulty import FaultyFlowd, breed, is_gone
 from tests.process.flowd_process import node
 
 Run = Callable[..., FaultyFlowd]
@@ -282,14 +282,9 @@ def test_p11_what_a_handler_started_does_not_outlive_its_worker(
 ) -> None:
     flowd = run_faulty("start")
     flowd.wait_until_running()
-    execution_id = flowd.submit_and_trigger(node("A", handler="breed"))
-    (call,) = flowd.wait_for_calls(1)
-    bred = flowd.folder / "bred"
-    wait_until(lambda: bred.exists() and len(bred.read_text().split()) == 2, "both children")
-    grandchildren = [int(text) for text in bred.read_text().split()]
-    assert not any(is_gone(pid) for pid in grandchildren)
+    execution_id, worker, grandchildren = breed(flowd)
 
-    os.kill(call["pid"], signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
 
     killed_at = time.monotonic()
     # The second lives in a session of its own.

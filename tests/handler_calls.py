@@ -9,7 +9,8 @@ from typing import Any
 import uvloop
 
 from flowd.config import Settings
-from flowd.workers.registry import HandlerContext, Resources, built_in_registry
+from flowd.handlers.context import HandlerContext, Resources
+from flowd.handlers.registry import built_in_registry
 
 
 def settings_with(section: str, **values: Any) -> Settings:

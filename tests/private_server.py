@@ -11,8 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from flowd.config import Settings, load_settings
-from flowd.store.embedded_server import Answer, find_binary, probe
+from flowd.config import Settings
+from flowd.config.loading import load_settings
+from flowd.supervisor.embedded_server import Answer, find_binary, probe
 
 START_TIMEOUT_S = 30.0
 

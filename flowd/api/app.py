@@ -12,12 +12,12 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from flowd.api.auth import Gate, Guard
+from flowd.api.contract.problems import EXCEPTION_HANDLERS, UnforeseenErrors
+from flowd.api.contract.route import Endpoint
 from flowd.api.event_feed import EventFeed
-from flowd.api.http_server import HttpServer
-from flowd.api.limits import address_of
-from flowd.api.problems import EXCEPTION_HANDLERS, UnforeseenErrors
-from flowd.api.route import Endpoint
+from flowd.api.http.auth import Gate, Guard
+from flowd.api.http.limits import address_of
+from flowd.api.http.server import HttpServer
 from flowd.api.routers import (
     callbacks,
     dead_letters,
@@ -35,14 +35,14 @@ from flowd.api.routers import (
 from flowd.api.supervisor_status import CONTROL_SOCKET_FILE
 from flowd.api.waiting import Waiting
 from flowd.config import Settings
-from flowd.orchestrator.observer import Observer
+from flowd.diagnosis.observer import Observer
 from flowd.orchestrator.plans import Plans
 from flowd.pulse import Pulse
 from flowd.store import open_store
 
 if TYPE_CHECKING:
-    from flowd.api.validator import Handlers
     from flowd.store import Store
+    from flowd.workflow.validator import Handlers
 
 
 def create_app(store: Store, handlers: Handlers, guard: Guard | None = None) -> Starlette:

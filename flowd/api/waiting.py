@@ -8,10 +8,10 @@ import time
 from typing import Final
 
 from flowd.api.event_feed import EventFeed, Subscription
-from flowd.dag.states import ExecutionState
 from flowd.errors import StoreUnavailable
 from flowd.store import Store
 from flowd.store.events import END_TYPES, Event
+from flowd.workflow.states import ExecutionState
 
 # Without events the status is asked for, at pauses that grow.
 LOOK_EVERY_S: Final = 0.02

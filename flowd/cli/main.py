@@ -62,11 +62,11 @@ _GROUPS = {
 _COMMANDS = {name: text for commands in _GROUPS.values() for name, text in commands.items()}
 # Commands that share a module; any other lives in the module of its name.
 _MODULES = {
-    **dict.fromkeys(("api", "scheduler", "worker"), "role"),
+    **dict.fromkeys(("api", "scheduler", "worker"), "roles"),
     **dict.fromkeys(("stop", "reload", "restart", "scale"), "control"),
     **dict.fromkeys(("validate", "submit", "trigger", "run"), "submit"),
     **dict.fromkeys(("ls", "get", "watch", "results", "explain"), "executions"),
-    **dict.fromkeys(("cancel", "pause", "resume", "rerun"), "holds"),
+    **dict.fromkeys(("cancel", "pause", "resume", "rerun"), "lifecycle"),
 }
 
 
@@ -79,7 +79,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        module = import_module(f"flowd.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        module = import_module(f"flowd.cli.commands.{_MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from flowd.config import Settings, load_settings
+from flowd.config import Settings
+from flowd.config.loading import load_settings
 
 config_option = click.option(
     "--config",

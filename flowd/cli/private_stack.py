@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from flowd.config import Settings, load_settings
+from flowd.config import Settings
+from flowd.config.loading import load_settings
 from flowd.supervisor.child import describe_exit
 from flowd.supervisor.control import ControlUnavailable, ask
 

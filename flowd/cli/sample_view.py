@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from flowd.dag.states import ExecutionState, NodeState
+from flowd.workflow.states import ExecutionState, NodeState
 
 _COLORS: Mapping[str, str] = {
     "PENDING": "dim",

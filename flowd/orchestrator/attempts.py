@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-from flowd.dag.graph import Plan
-from flowd.dag.retrying import RetryPolicy
 from flowd.errors import NotYet
 from flowd.orchestrator.executor import node_failure
 from flowd.store.tasks import Entry, Failure, RetryLater
+from flowd.workflow.graph import Plan
+from flowd.workflow.retrying import RetryPolicy
 
 
 def fail_attempt(

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import orjson
 
-from flowd.dag.definition import WorkflowDefinition
-from flowd.dag.graph import Plan, compile_plan
 from flowd.errors import WrongState
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
 from flowd.store.tasks import Entry, Failure
+from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.graph import Plan, compile_plan
 
 # The node id under which an execution's roots are opened, as if they depended on it.
 ROOTS = ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from flowd.dag.graph import Plan, compile_plan, plan_digest
 from flowd.errors import CorruptExecution
 from flowd.store import Store
+from flowd.workflow.graph import Plan, compile_plan, plan_digest
 
 # Bounded by nodes, not by plans: one plan may have a single node or ten thousand.
 _NODES_MAX: Final = 100_000

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import orjson
 
-from flowd.dag.graph import Plan
-from flowd.dag.states import NodeState
-from flowd.dag.templating import INPUT, OPENING, CompiledConfig
 from flowd.errors import TemplateError
 from flowd.store import Store
+from flowd.workflow.graph import Plan
+from flowd.workflow.states import NodeState
+from flowd.workflow.templating import INPUT, OPENING, CompiledConfig
 
 # A template may put the same output in many times; beyond this nothing is rendered for a reader.
 RENDERED_BYTES_MAX: Final = 4 * 1024 * 1024

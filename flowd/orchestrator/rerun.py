@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from flowd.dag.graph import Plan, PlannedNode
-from flowd.dag.states import ExecutionState, NodeState
 from flowd.errors import UnknownNode, WrongState
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
 from flowd.store.executions import Reuse
+from flowd.workflow.graph import Plan, PlannedNode
+from flowd.workflow.states import ExecutionState, NodeState
 
 # What `start` may be besides a node's id; no id holds a space, but `failed` could be one.
 FAILED: Final = "failed"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
-from flowd.dag.secret_places import SECRET_KEY, SecretPlace
 from flowd.destinations import Destination
 from flowd.errors import Fail
 from flowd.redaction import REDACTOR, SECRET_CHARS_MIN
+from flowd.workflow.secret_places import SECRET_KEY, SecretPlace
 
 VARIABLE_PREFIX: Final = "FLOWD_SECRET_"
 # What is hidden before it is used.

@@ -15,7 +15,7 @@ from flowd.store.lifecycle import Lifecycle
 from flowd.store.listing import Listing
 from flowd.store.metrics import Metrics
 from flowd.store.nodes import Nodes
-from flowd.store.redis_client import RedisClient
+from flowd.store.redis.client import RedisClient
 from flowd.store.retries import Retries
 from flowd.store.standing import Standing
 from flowd.store.tasks import Tasks

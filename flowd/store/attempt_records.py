@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flowd.store.raw_text import readable
+from flowd.store.redis.text import readable
 
 
 @dataclass(frozen=True, slots=True)

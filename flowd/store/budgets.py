@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from flowd.store import redis_keys as keys
-from flowd.store import scripts
-from flowd.store.redis_client import RedisClient
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import RedisClient
 
 _FIELDS = ("calls", "prompt", "completion", "total", "spent", "reserved")
 

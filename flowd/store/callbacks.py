@@ -7,10 +7,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from flowd.errors import CorruptExecution
-from flowd.store import redis_keys as keys
-from flowd.store import scripts
 from flowd.store.executions import now_ms
-from flowd.store.redis_client import RedisClient, WrongType
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import RedisClient, WrongType
 
 
 class CallbackState(StrEnum):

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from flowd.errors import CorruptStore, UnknownDeadLetter
-from flowd.store import redis_keys as keys
 from flowd.store.attempt_records import AttemptRecord, parse_record
-from flowd.store.raw_text import raw_bytes, readable
-from flowd.store.redis_client import Argument, RedisClient, WrongType
+from flowd.store.redis import keys
+from flowd.store.redis.client import Argument, RedisClient, WrongType
+from flowd.store.redis.text import raw_bytes, readable
+from flowd.workflow.ids import is_execution_id
 
 RAW_FIELDS_MAX: Final = 100
 RAW_CHARS_MAX: Final = 1_000
@@ -97,7 +98,7 @@ def _letter(letter_id: str, flat: Sequence[str]) -> DeadLetter:
         letter_id,
         readable(named.get("reason", "")),
         _readable(named.get("entry_id")),
-        execution_id if keys.is_execution_id(execution_id) else None,
+        execution_id if is_execution_id(execution_id) else None,
         _readable(named.get("node_id")) or inside.get("node_id"),
         parse_record(named.get("attempt")),
         fields,

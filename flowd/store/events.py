@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
-from flowd.store import redis_keys as keys
-from flowd.store.redis_client import RedisClient
+from flowd.store.redis import keys
+from flowd.store.redis.client import RedisClient
 
 PAGE: Final = 256
 BLOCK_MS: Final = 5_000

@@ -9,13 +9,13 @@ from typing import Any, Final, NamedTuple, TypeVar
 import orjson
 
 from flowd.config import Settings
-from flowd.dag.graph import Plan
-from flowd.dag.states import ExecutionState, NodeState
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
-from flowd.store import redis_keys as keys
-from flowd.store import scripts
-from flowd.store.redis_client import Argument, RedisClient, WrongType
-from flowd.store.scripts import Script
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import Argument, RedisClient, WrongType
+from flowd.store.redis.scripts import Script
+from flowd.workflow.graph import Plan
+from flowd.workflow.ids import new_execution_id
+from flowd.workflow.states import ExecutionState, NodeState
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ class Executions:
         `discard_staged` removes what was staged. Raises StoreUnavailable when that has happened
         before the last call came.
         """
-        execution_id = execution_id or keys.new_execution_id()
+        execution_id = execution_id or new_execution_id(now_ms())
         reused = reuse.node_ids if reuse else ()
         fresh = [one for one in plan.nodes if one not in reused]
         staged, rest = fresh[:-NODES_PER_CALL_MAX], fresh[-NODES_PER_CALL_MAX:]

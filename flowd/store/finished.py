@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import orjson
 
-from flowd.store import redis_keys as keys
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
-from flowd.store.redis_client import Command, RedisClient
+from flowd.store.redis import keys
+from flowd.store.redis.client import Command, RedisClient
 
 
 class FinishedExecutions:

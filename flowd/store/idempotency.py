@@ -6,8 +6,8 @@ import hashlib
 from typing import Final
 
 from flowd.errors import IdempotencyMismatch
-from flowd.store import redis_keys as keys
-from flowd.store.redis_client import RedisClient
+from flowd.store.redis import keys
+from flowd.store.redis.client import RedisClient
 
 KEPT_S: Final = 24 * 60 * 60
 

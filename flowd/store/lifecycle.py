@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from flowd.config import Settings
 from flowd.errors import CorruptExecution, UnknownExecution
-from flowd.store import redis_keys as keys
-from flowd.store import scripts
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
-from flowd.store.redis_client import RedisClient, WrongType
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import RedisClient, WrongType
 from flowd.store.tasks import Entry
 
 

@@ -12,12 +12,13 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from flowd.dag.states import ExecutionState
 from flowd.errors import CorruptExecution, CorruptStore, UnknownExecution
-from flowd.store import redis_keys as keys
 from flowd.store.budgets import Usage
-from flowd.store.raw_text import raw_bytes, readable
-from flowd.store.redis_client import Command, RedisClient, WrongType, is_wrong_type, translate
+from flowd.store.redis import keys
+from flowd.store.redis.client import Command, RedisClient, WrongType, is_wrong_type, translate
+from flowd.store.redis.text import raw_bytes, readable
+from flowd.workflow.ids import is_execution_id
+from flowd.workflow.states import ExecutionState
 
 # What one page may cost: executions looked at, and bytes of definitions read for their handlers.
 SCANNED_MAX: Final = 2_000
@@ -239,7 +240,7 @@ class _Scan:
         if members:
             self._from = f"({members[-1]}"
         # Whatever else somebody has put there does not count, so that the scan gets past it.
-        found = [one for one in members if keys.is_execution_id(one)]
+        found = [one for one in members if is_execution_id(one)]
         self.left -= len(found)
         self.last_id = found[-1] if found else self.last_id
         return found
@@ -300,7 +301,7 @@ def _row(execution_id: str, status: str | None, run: Sequence[str | None]) -> Ex
         _number(submitted_ms),
         _number(triggered_ms),
         _number(finished_ms),
-        rerun_of if rerun_of is not None and keys.is_execution_id(rerun_of) else None,
+        rerun_of if rerun_of is not None and is_execution_id(rerun_of) else None,
         plan,
     )
 

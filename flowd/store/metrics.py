@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from flowd.config import Settings
-from flowd.dag.states import ExecutionState
-from flowd.store import redis_keys as keys
-from flowd.store import scripts
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
-from flowd.store.redis_client import Command, MissingGroup, RedisClient, parse_info, translate
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import Command, MissingGroup, RedisClient, parse_info, translate
+from flowd.workflow.states import ExecutionState
 
 PROBE_EXPIRES_MS: Final = 10_000
 # A scheduler that has not ticked for five intervals is none; it may be late by this much always.

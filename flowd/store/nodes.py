@@ -12,13 +12,13 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from flowd.config import Settings
-from flowd.dag.retrying import RetryPolicy
-from flowd.dag.states import NodeState
-from flowd.store import redis_keys as keys
 from flowd.store.attempt_records import NO_RECORD, AttemptRecord, parse_record
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
-from flowd.store.raw_text import raw_bytes, readable
-from flowd.store.redis_client import RedisClient, WrongType, is_wrong_type
+from flowd.store.redis import keys
+from flowd.store.redis.client import RedisClient, WrongType, is_wrong_type
+from flowd.store.redis.text import raw_bytes, readable
+from flowd.workflow.retrying import RetryPolicy
+from flowd.workflow.states import NodeState
 
 ERROR_CHARS_MAX: Final = 4_000
 # A range of bytes that holds any error a node of flowd's can have.

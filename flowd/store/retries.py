@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from flowd.config import Settings
-from flowd.store import redis_keys as keys
-from flowd.store import scripts
-from flowd.store.redis_client import RedisClient
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import RedisClient
 
 RETRIES_PER_CALL_MAX: Final = 500
 

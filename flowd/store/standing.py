@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from flowd.config import Settings
-from flowd.store import redis_keys as keys
-from flowd.store.redis_client import (
+from flowd.store.redis import keys
+from flowd.store.redis.client import (
     Command,
     MissingGroup,
     RedisClient,

@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
-from flowd.dag.graph import PlannedNode
 from flowd.errors import StoreFull
-from flowd.store import redis_keys as keys
-from flowd.store import scripts
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
-from flowd.store.redis_client import (
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import (
     Argument,
     Command,
     MissingGroup,
@@ -27,6 +25,8 @@ from flowd.store.redis_client import (
     script_call,
     translate,
 )
+from flowd.workflow.graph import PlannedNode
+from flowd.workflow.ids import is_execution_id
 
 # A node that was running at this many deaths of its worker is given up.
 DEATHS_MAX: Final = 3
@@ -141,7 +141,7 @@ def parse_entry(entry_id: str, fields: Sequence[str] | None) -> Entry | Garbage 
         return None
     named = dict(zip(fields[::2], fields[1::2], strict=False))
     execution_id, node_id = named.get("execution_id", ""), named.get("node_id", "")
-    if not keys.is_execution_id(execution_id) or not node_id:
+    if not is_execution_id(execution_id) or not node_id:
         return Garbage(entry_id, "it names no execution_id and node_id")
     try:
         attempt = int(named.get("attempt", "1"))

@@ -14,7 +14,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
-from flowd.api.limits import is_local
+from flowd.api.http.limits import is_local
 from flowd.config import ApiSettings
 from flowd.errors import AlreadyRunning, InvalidSettings, Problem
 from flowd.tokens import read_tokens

@@ -10,13 +10,13 @@ from dataclasses import replace
 from functools import partial
 
 from flowd.config import Settings
+from flowd.handlers.limits import IMPORT_LIMIT_S
+from flowd.handlers.loading import has_own_handlers
 from flowd.pulse import Pulse
-from flowd.store.embedded_server import EmbeddedServer
 from flowd.supervisor.child import Kind, Role
+from flowd.supervisor.embedded_server import EmbeddedServer
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.restart_policy import START_LIMIT_S
-from flowd.workers.own_handlers import has_own_handlers
-from flowd.workers.trial_import import IMPORT_LIMIT_S
 
 SERVER_NAME = "redis"
 
@@ -81,7 +81,7 @@ def load_what_children_share() -> None:
     """
     import flowd.api.app
     import flowd.orchestrator.recovery
-    import flowd.orchestrator.scheduler
+    import flowd.scheduler.scheduler
     import flowd.workers.worker  # noqa: F401
 
     # Objects made so far stay out of the collector: its marks would unshare every page.
@@ -91,20 +91,20 @@ def load_what_children_share() -> None:
 
 def run_api(settings: Settings, listener: socket.socket, pulse: Pulse) -> None:
     from flowd.api.app import serve
-    from flowd.workers.config_checks import config_checks
-    from flowd.workers.own_handlers import open_registry
+    from flowd.handlers.config_checks import config_checks
+    from flowd.handlers.loading import open_registry
 
     serve(settings, listener, config_checks(open_registry(settings), settings), pulse)
 
 
 def run_scheduler(settings: Settings, pulse: Pulse) -> None:
-    from flowd.orchestrator.scheduler import serve
+    from flowd.scheduler.scheduler import serve
 
     serve(settings, pulse)
 
 
 def run_worker(settings: Settings, name: str, pulse: Pulse) -> None:
-    from flowd.workers.own_handlers import open_registry
+    from flowd.handlers.loading import open_registry
     from flowd.workers.worker import serve
 
     serve(settings, name, open_registry(settings), pulse)

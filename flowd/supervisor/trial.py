@@ -13,12 +13,12 @@ from functools import partial
 from typing import Final
 
 from flowd.errors import FlowdError
+from flowd.handlers.limits import IMPORT_LIMIT_S
 from flowd.pulse import Pulse
 from flowd.supervisor.child import Kind, Role
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.post import Post
-from flowd.workers.trial_import import IMPORT_LIMIT_S
 
 _PROBLEM_BYTES_MAX: Final = 64 * 1024
 

@@ -7,16 +7,18 @@ from typing import Any, Final
 
 import orjson
 
-from flowd.dag.states import ExecutionState
-from flowd.dag.templating import INPUT
 from flowd.errors import CorruptExecution, Fail, UnknownExecution
+from flowd.handlers.context import HandlerContext
+from flowd.handlers.outcome import error_text
+from flowd.handlers.registry import Handler, Registry
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
 from flowd.store.tasks import Completion, Entry, Garbage
-from flowd.workers.node_run import PreparedNode, error_text
-from flowd.workers.registry import Handler, HandlerContext, Registry
+from flowd.workers.node_run import PreparedNode
+from flowd.workflow.states import ExecutionState
+from flowd.workflow.templating import INPUT
 
 log = get_logger(__name__)
 

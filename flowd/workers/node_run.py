@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
-from flowd.dag.graph import Plan, PlannedNode
-from flowd.dag.retrying import RetryPolicy
-from flowd.errors import Fail, FlowdError
-from flowd.log import describe_error
+from flowd.errors import Fail
+from flowd.handlers.outcome import OUTPUT_BYTES_MAX, error_text
+from flowd.handlers.registry import Handler
 from flowd.orchestrator.attempts import fail_attempt
 from flowd.redaction import REDACTOR
 from flowd.store.executions import now_ms
 from flowd.store.tasks import Completion, Entry, Failure, RetryLater, attempt_record
-from flowd.workers.registry import Handler
-
-OUTPUT_BYTES_MAX: Final = 16 * 1024 * 1024
-ERROR_CHARS_MAX: Final = 2_000
+from flowd.workflow.graph import Plan, PlannedNode
+from flowd.workflow.retrying import RetryPolicy
 
 Ending = Completion | Failure | RetryLater
 
@@ -69,15 +66,3 @@ def fail_node(
         text=error_text(error),
         default_policy=prepared.policy,
     )
-
-
-def error_text(error: BaseException) -> str:
-    """An exception for users: flowd's own say what happened, others need their type to be clear."""
-    if isinstance(error, FlowdError):
-        text = str(error)
-    elif isinstance(error, SystemExit):
-        text = f"the handler called sys.exit({error.code!r})"
-    else:
-        text = describe_error(error)
-    text = REDACTOR.text(text)
-    return text if len(text) <= ERROR_CHARS_MAX else text[:ERROR_CHARS_MAX] + "…"

@@ -18,9 +18,8 @@ from typing import Final, TypeVar
 
 import orjson
 
+from flowd.backoff import growing_pauses
 from flowd.config import Settings
-from flowd.dag.graph import Plan
-from flowd.dag.states import NodeState
 from flowd.errors import (
     CorruptExecution,
     FlowdError,
@@ -30,6 +29,8 @@ from flowd.errors import (
     StoreUnavailable,
     UnknownExecution,
 )
+from flowd.handlers.context import Resources
+from flowd.handlers.registry import Registry
 from flowd.log import get_logger
 from flowd.orchestrator.executor import advance_node, fail_downstream
 from flowd.orchestrator.plans import Plans
@@ -37,7 +38,7 @@ from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
 from flowd.store import Store
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
-from flowd.store.redis_client import MissingGroup, MissingScript, WrongType
+from flowd.store.redis.client import MissingGroup, MissingScript, WrongType
 from flowd.store.tasks import (
     Claim,
     Completion,
@@ -49,10 +50,10 @@ from flowd.store.tasks import (
 )
 from flowd.workers.intake import Intake
 from flowd.workers.node_run import Ending, PreparedNode
-from flowd.workers.pauses import growing_pauses
-from flowd.workers.registry import Registry, Resources
 from flowd.workers.slots import Slots
 from flowd.workers.tally import Tally
+from flowd.workflow.graph import Plan
+from flowd.workflow.states import NodeState
 
 log = get_logger(__name__)
 

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from flowd.config import Settings
 from flowd.errors import HandlerFailed
+from flowd.handlers.context import HandlerContext, Resources
 from flowd.outgoing.secrets import Secrets
 from flowd.pulse import Pulse
 from flowd.store.executions import now_ms
 from flowd.store.tasks import Claim, attempt_record
 from flowd.workers.node_run import Ending, PreparedNode, complete_node, fail_node
-from flowd.workers.registry import HandlerContext, Resources
 from flowd.workers.watched_call import watched
 
 # A node that ends sooner is never seen RUNNING, and saves the call that would have said so.

@@ -11,8 +11,11 @@ from typing import Final
 
 import uvloop
 
+from flowd.backoff import growing_pauses
 from flowd.config import Settings
 from flowd.errors import StoreError
+from flowd.handlers.context import Resources
+from flowd.handlers.registry import Registry
 from flowd.log import get_logger
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
@@ -20,8 +23,6 @@ from flowd.orchestrator.recovery import ensure_group, recover_worker
 from flowd.pulse import Pulse
 from flowd.store import Store, open_store
 from flowd.workers.lease import Lease
-from flowd.workers.pauses import growing_pauses
-from flowd.workers.registry import Registry, Resources
 from flowd.workers.shift import Equipment, Shift
 from flowd.workers.tally import Tally
 

@@ -14,10 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from flowd.config import Settings
-from flowd.store import redis_keys as keys
-from flowd.store import scripts
 from flowd.store.executions import Executions
-from flowd.store.redis_client import script_call
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import script_call
 from scripts.benchmark.line import Command, Line, Watch, pack
 from scripts.benchmark.processes import Void
 from scripts.benchmark.shapes import Shape

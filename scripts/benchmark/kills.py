@@ -21,9 +21,10 @@ from typing import Any
 import orjson
 
 from flowd.client import Client
+from flowd.handlers import registry
+from flowd.handlers.context import HandlerContext
+from flowd.handlers.registry import handler
 from flowd.supervisor.control import ControlUnavailable, ask
-from flowd.workers import registry
-from flowd.workers.registry import HandlerContext, handler
 
 WORKERS = 4
 LOADERS = 2

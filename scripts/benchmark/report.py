@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import flowd
-from flowd.store.embedded_server import find_binary
+from flowd.supervisor.embedded_server import find_binary
 from scripts.benchmark.bench import Bench
 from scripts.benchmark.figures import Figure, Reading, Result
 from scripts.benchmark.sizes import Sizes

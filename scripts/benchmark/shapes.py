@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from flowd.dag.definition import WorkflowDefinition
-from flowd.dag.graph import Plan, compile_plan
+from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.graph import Plan, compile_plan
 
 
 class Shape(NamedTuple):

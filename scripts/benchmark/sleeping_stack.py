@@ -15,8 +15,9 @@ from functools import cache
 from typing import Any
 
 from flowd.config import Settings
-from flowd.workers import registry
-from flowd.workers.registry import HandlerContext, handler
+from flowd.handlers import registry
+from flowd.handlers.context import HandlerContext
+from flowd.handlers.registry import handler
 
 WAIT = "wait"
 SLOTS_VARIABLE = "BENCH_SLOTS"

@@ -20,9 +20,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from flowd.config import Settings, load_settings
-from flowd.store.embedded_server import Answer, EmbeddedServer, find_binary, probe
+from flowd.config import Settings
+from flowd.config.loading import load_settings
 from flowd.supervisor.control import ControlUnavailable, ask
+from flowd.supervisor.embedded_server import Answer, EmbeddedServer, find_binary, probe
 from scripts.benchmark.processes import Void, clean_environment, end_with_parent
 
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from typing import Any
 
 import redis as redis_py
 
-from flowd.dag.states import ExecutionState, NodeState
-from flowd.store import redis_keys as keys
 from flowd.store.attempt_records import parse_record
+from flowd.store.redis import keys
+from flowd.workflow.states import ExecutionState, NodeState
 from scripts.soaking.ledger import END, START, Note
 
 STREAM = "workflow:tasks"

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import psutil
 import redis as redis_py
 
-from flowd.store.embedded_server import Answer, find_binary, probe
 from flowd.supervisor.control import ControlUnavailable, ask
+from flowd.supervisor.embedded_server import Answer, find_binary, probe
 from scripts.benchmark.processes import Void, clean_environment, end_with_parent
 from scripts.soaking.handlers import LEDGER
 

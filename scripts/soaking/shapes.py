@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowd.dag.states import ExecutionState, NodeState
+from flowd.workflow.states import ExecutionState, NodeState
 
 NODES_MAX = 40
 # How often a node is of this kind, of all of them together.

@@ -14,8 +14,8 @@ from typing import Any
 
 import redis as redis_py
 
-from flowd.dag.states import ExecutionState, NodeState
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
+from flowd.workflow.states import ExecutionState, NodeState
 from scripts.soaking import checker
 from scripts.soaking.clients import Clients
 from scripts.soaking.faults import Fault, Hand, missing

@@ -13,10 +13,10 @@ import orjson
 from starlette.applications import Starlette
 
 from flowd.api.app import create_app
-from flowd.api.http_server import HttpServer
+from flowd.api.http.server import HttpServer
 from flowd.config import Settings
+from flowd.handlers.registry import built_in_registry
 from flowd.store import open_store
-from flowd.workers.registry import built_in_registry
 
 TIMEOUT_S = 30.0
 

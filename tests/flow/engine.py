@@ -10,14 +10,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from flowd.config import Settings
-from flowd.dag.definition import WorkflowDefinition
-from flowd.dag.states import ExecutionState
+from flowd.handlers.registry import Registry
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
-from flowd.orchestrator.scheduler import Scheduler
 from flowd.pulse import Pulse
+from flowd.scheduler.scheduler import Scheduler
 from flowd.store import open_store
-from flowd.workers.registry import Registry
 from flowd.workers.worker import Worker
+from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.states import ExecutionState
 from tests.flow import handlers
 
 DEADLINE_S = 60.0

@@ -8,7 +8,8 @@ import time
 from typing import Any
 
 from flowd.errors import Fail, HandlerFailed
-from flowd.workers.registry import HandlerContext, handler
+from flowd.handlers.context import HandlerContext
+from flowd.handlers.registry import handler
 
 # (execution id, node id, attempt) of every call, in order.
 CALLS: list[tuple[str, str, int]] = []

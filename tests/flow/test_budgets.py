@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from flowd.config import HandlersSettings, LlmSettings
 from flowd.errors import StoreUnavailable
-from flowd.workers.registry import built_in_registry
+from flowd.handlers.registry import built_in_registry
 from tests.flow.engine import Engine, node, workflow
 from tests.local_services import completion, running_service
 

@@ -15,10 +15,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from flowd.orchestrator import callbacks
-from flowd.orchestrator.callbacks import Deliverer, pause_s, sign
-from flowd.store import redis_keys as keys
+from flowd.scheduler import webhooks as callbacks
+from flowd.scheduler.webhooks import Deliverer, pause_s, sign
 from flowd.store.callbacks import CallbackState
+from flowd.store.executions import now_ms
+from flowd.store.redis import keys
+from flowd.workflow.ids import new_execution_id
 from tests.flow.api_server import api_server
 from tests.flow.engine import until
 from tests.local_services import Reply, running_service
@@ -28,7 +30,7 @@ SECRET = "a secret"
 
 def ended(redis, url, **callback):
     """An execution as the scripts leave it when it has ended."""
-    execution_id = keys.new_execution_id()
+    execution_id = new_execution_id(now_ms())
     definition = {"name": "orders", "dag": {"nodes": []}, "callback": {"url": url, **callback}}
     redis.set(keys.definition(execution_id), json.dumps(definition))
     redis.set(keys.status(execution_id), "COMPLETED")
@@ -193,7 +195,7 @@ async def test_the_key_goes_with_the_execution(store, redis):
 
 
 async def test_a_workflow_without_a_callback_says_so(settings, redis):
-    execution_id = keys.new_execution_id()
+    execution_id = new_execution_id(now_ms())
     redis.set(keys.definition(execution_id), '{"name": "x", "dag": {"nodes": []}}')
     redis.set(keys.status(execution_id), "PENDING")
     async with api_server(settings) as api:

@@ -22,7 +22,7 @@ from flowd.client import (
 from flowd.client.calls import Call, is_nearby, node_errors
 from flowd.client.event_reader import EMPTY_STREAMS_MAX, EventReader, Listener
 from flowd.client.steps import Pause
-from flowd.workers.registry import built_in_registry
+from flowd.handlers.registry import built_in_registry
 from tests.flow.api_server import api_server
 from tests.flow.engine import Engine, node
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from flowd.orchestrator import doctor
-from flowd.orchestrator.doctor import Examination, check, examine, look
+from flowd.diagnosis import doctor
+from flowd.diagnosis.doctor import Examination, check, examine, look
 from flowd.orchestrator.executor import submit_workflow
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
 from tests.flow import handlers
 from tests.flow.engine import Engine, node, until, workflow
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx2
 
-from flowd.workers.registry import built_in_registry
+from flowd.handlers.registry import built_in_registry
 from tests.flow.api_server import api_server
 from tests.flow.engine import Engine
 

@@ -10,18 +10,21 @@ import orjson
 import pytest
 import redis as redis_py
 
-from flowd.api import event_feed, event_stream
+from flowd.api import event_feed
 from flowd.api.event_feed import EventFeed
+from flowd.api.http import event_stream
 from flowd.api.waiting import Waiting
-from flowd.dag.states import ExecutionState
-from flowd.store import redis_keys as keys
+from flowd.store.executions import now_ms
+from flowd.store.redis import keys
+from flowd.workflow.ids import new_execution_id
+from flowd.workflow.states import ExecutionState
 from tests.flow.api_server import api_server
 from tests.flow.engine import Engine, node, until, workflow
 from tests.private_server import PrivateServer
 
 
 def new_execution(redis, status="RUNNING"):
-    execution_id = keys.new_execution_id()
+    execution_id = new_execution_id(now_ms())
     redis.set(keys.status(execution_id), status)
     return execution_id
 

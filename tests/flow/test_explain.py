@@ -6,19 +6,21 @@ from dataclasses import replace
 
 import pytest
 
+from flowd.diagnosis import observer
+from flowd.diagnosis.observer import Observer
 from flowd.errors import CorruptExecution, UnknownExecution, UnknownNode
-from flowd.orchestrator import leases, observer
+from flowd.orchestrator import leases
 from flowd.orchestrator.executor import (
     cancel_execution,
     pause_execution,
     submit_workflow,
 )
-from flowd.orchestrator.observer import Observer
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_worker
 from flowd.store import standing
-from flowd.store.redis_keys import new_execution_id
+from flowd.store.executions import now_ms
+from flowd.workflow.ids import new_execution_id
 from tests.flow import handlers
 from tests.flow.engine import Engine, node, until, workflow
 from tests.flow.test_faults import started
@@ -369,4 +371,4 @@ async def test_what_is_unknown(settings):
         with pytest.raises(UnknownNode):
             await observing(engine).explain(execution_id, "nobody")
         with pytest.raises(UnknownExecution):
-            await observing(engine).explain(new_execution_id())
+            await observing(engine).explain(new_execution_id(now_ms()))

@@ -12,17 +12,17 @@ import pytest
 
 from flowd.config import ShutdownSettings
 from flowd.errors import StoreUnavailable
+from flowd.handlers.registry import Registry
 from flowd.orchestrator import leases
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_worker
-from flowd.orchestrator.scheduler import Scheduler
 from flowd.pulse import Pulse
+from flowd.scheduler.scheduler import Scheduler
 from flowd.store import open_store
-from flowd.store.redis_client import Session
+from flowd.store.redis.client import Session
 from flowd.store.tasks import TaskSession
-from flowd.workers.registry import Registry
 from flowd.workers.worker import Worker
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow

@@ -13,11 +13,11 @@ import pytest
 from flowd.config import Settings
 from flowd.errors import StoreUnavailable
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
-from flowd.orchestrator.retention import DAY_MS, forget_finished
-from flowd.store import redis_keys as keys
-from flowd.store import scripts
+from flowd.scheduler.retention import DAY_MS, forget_finished
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
-from flowd.store.redis_client import Session
+from flowd.store.redis import scripts
+from flowd.store.redis.client import Session
+from flowd.workflow.ids import new_execution_id
 from scripts.soaking.checker import find_violations, read_events
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
@@ -79,7 +79,7 @@ async def insist(ask: Callable[[], Awaitable[T]]) -> T:
 
 async def submit(engine: Engine, *nodes: object) -> str:
     definition = workflow(*nodes)
-    execution_id = keys.new_execution_id()
+    execution_id = new_execution_id(now_ms())
     await insist(lambda: submit_workflow(engine.store, definition, execution_id))
     await insist(lambda: trigger_workflow(engine.store, execution_id))
     return execution_id

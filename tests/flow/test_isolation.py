@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from flowd.config import HandlersSettings
-from flowd.workers import isolation
-from flowd.workers.own_handlers import open_registry
+from flowd.handlers import process_pool as isolation
+from flowd.handlers.loading import open_registry
 from tests.flow.engine import Engine, node, until, workflow
 
 HANDLERS = """

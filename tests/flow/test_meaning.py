@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flowd.dag.definition import WorkflowDefinition
+from flowd.handlers.registry import Registry, built_in_registry
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
-from flowd.workers.registry import Registry, built_in_registry
+from flowd.workflow.definition import WorkflowDefinition
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
 

@@ -13,11 +13,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flowd import __version__
 from flowd.config import SchedulerSettings
-from flowd.orchestrator.scheduler import Scheduler
+from flowd.scheduler.scheduler import Scheduler
 from flowd.store import open_store
-from flowd.store import redis_keys as keys
+from flowd.store.executions import now_ms
+from flowd.store.redis import keys
 from flowd.workers import lease
 from flowd.workers.tally import Tally
+from flowd.workflow.ids import new_execution_id
 from tests.flow.api_server import api_server
 from tests.flow.engine import Engine, until
 from tests.private_server import PrivateServer
@@ -100,7 +102,7 @@ async def test_everything_is_measured_and_parses(settings, redis, store):
         tally.note("noop", "COMPLETED", waited_ms, ran_ms)
     tally.note('odd "name" of mine', "FAILED", 1, 1)
     await tally.flush(store.metrics)
-    active = [keys.new_execution_id() for _ in range(3)]
+    active = [new_execution_id(now_ms()) for _ in range(3)]
     for one, state in zip(active, ("RUNNING", "PAUSED", "RUNNING"), strict=True):
         redis.set(keys.status(one), state)
         redis.sadd(keys.ACTIVE, one)

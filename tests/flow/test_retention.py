@@ -6,7 +6,7 @@ import pytest
 
 from flowd.errors import UnknownExecution
 from flowd.orchestrator.executor import submit_workflow
-from flowd.orchestrator.retention import DAY_MS, forget_finished
+from flowd.scheduler.retention import DAY_MS, forget_finished
 from flowd.store.executions import now_ms
 from tests.flow.engine import Engine, node, workflow
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from flowd.config import CallExternalServiceSettings, HandlersSettings
-from flowd.workers.registry import built_in_registry
+from flowd.handlers.registry import built_in_registry
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
 from tests.local_services import Reply, json_reply, running_service

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import httpx2
 import pytest
 
-from flowd.workers.registry import Registry
+from flowd.handlers.registry import Registry
 from tests.flow.api_server import api_server
 from tests.flow.engine import Engine, node
 from tests.flow.test_meaning import BUILT_IN, sample

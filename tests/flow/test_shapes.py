@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from flowd.store import scripts
+from flowd.store.redis import scripts
 from tests.flow.engine import Engine, calls, node, workflow
 
 CHAIN_LENGTH = 1_000

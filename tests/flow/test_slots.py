@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from flowd.dag.graph import compile_plan
-from flowd.dag.retrying import RetryPolicy
+from flowd.handlers.context import Resources
+from flowd.handlers.registry import Handler
 from flowd.pulse import Pulse
 from flowd.store.tasks import Entry
 from flowd.workers.node_run import PreparedNode
-from flowd.workers.registry import Handler, Resources
 from flowd.workers.slots import Slots
+from flowd.workflow.graph import compile_plan
+from flowd.workflow.retrying import RetryPolicy
 from tests.flow.engine import node, workflow
 
 

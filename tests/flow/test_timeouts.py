@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flowd.workers.handlers import delay
-from flowd.workers.registry import built_in_registry
+from flowd.handlers.builtin import delay
+from flowd.handlers.registry import built_in_registry
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
 

@@ -15,12 +15,13 @@ import orjson
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from flowd.api.validator import validate_workflow
-from flowd.config import DEFAULT_FILE, list_settings, load_settings
-from flowd.dag.graph import compile_plan
-from flowd.dag.templating import CompiledConfig, MalformedTemplate, parse_text
+from flowd.config import DEFAULT_FILE
+from flowd.config.loading import list_settings, load_settings
 from flowd.errors import InvalidSettings, InvalidWorkflow, TemplateError
 from flowd.store.tasks import Entry, Garbage, parse_entry
+from flowd.workflow.graph import compile_plan
+from flowd.workflow.templating import CompiledConfig, MalformedTemplate, parse_text
+from flowd.workflow.validator import validate_workflow
 from tests.fuzz.test_sockets import SEED, mutate
 
 SETTINGS = settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))

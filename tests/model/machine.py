@@ -11,15 +11,15 @@ import redis as redis_py
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from flowd.dag.states import ExecutionState
 from flowd.errors import UnknownExecution
 from flowd.orchestrator.executor import cancel_nodes
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group, recover_worker
 from flowd.store import open_store
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
 from flowd.store.tasks import Completion, Entry, RetryLater
+from flowd.workflow.states import ExecutionState
 from scripts.soaking.checker import find_violations
 from tests.model.reference import ENDED, Graph, Reference, Ticket
 from tests.private_server import PrivateServer

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from flowd.store import scripts
+from flowd.store.redis import scripts
 from tests.model.machine import Machine
 
 # Enough to be sure of each within seconds; the example is found, not made small.

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from flowd.errors import HandlerFailed
-from flowd.workers.registry import HandlerContext, handler
+from flowd.handlers.context import HandlerContext
+from flowd.handlers.registry import handler
 
 CALLS = Path("calls")
 OPEN = Path("open")

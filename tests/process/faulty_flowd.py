@@ -11,9 +11,9 @@ from typing import Any
 
 from flowd import pulse
 from flowd.cli.main import main
+from flowd.handlers import registry
 from flowd.orchestrator import leases
 from flowd.store import tasks
-from flowd.workers import registry
 from tests.process.failpoints import arm
 
 

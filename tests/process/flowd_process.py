@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from flowd.config import load_settings
+from flowd.config.loading import load_settings
 from tests.api_client import ApiClient
 from tests.daemon import Daemon, wait_until
 

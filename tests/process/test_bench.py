@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
 from scripts.benchmark import runner
 from scripts.benchmark.__main__ import main
 from scripts.benchmark.bench import Bench, Repetition

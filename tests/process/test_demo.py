@@ -48,7 +48,10 @@ def only_sample(handler: str, config: dict[str, Any]) -> str:
     """Code that gives the demo one sample with one node instead of the three."""
     node = {"id": "A", "handler": handler, "config": config}
     definition = json.dumps({"name": "only", "dag": {"nodes": [node]}}).encode()
-    return f"import flowd.cli.demo as demo; demo.load_samples = lambda: {{'only': {definition!r}}}"
+    return (
+        "import flowd.cli.commands.demo as demo; "
+        f"demo.load_samples = lambda: {{'only': {definition!r}}}"
+    )
 
 
 def assert_nothing_is_left(folder: Path) -> None:

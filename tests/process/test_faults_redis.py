@@ -23,8 +23,8 @@ import pytest
 import redis as redis_py
 
 from flowd.cli.status_page import status_page
-from flowd.store.embedded_server import Answer, find_binary, probe
 from flowd.supervisor.control import ask
+from flowd.supervisor.embedded_server import Answer, find_binary, probe
 from scripts.soaking.checker import check_processes, find_violations
 from scripts.soaking.handlers import LEDGER
 from scripts.soaking.ledger import CANCELLED, START, Ledger

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flowd.cli.samples import load_samples
-from flowd.config import load_settings
+from flowd.config.loading import load_settings
 from tests.api_client import ApiClient
 from tests.daemon import Daemon, is_all_running, wait_until
 from tests.process.flowd_process import clean_environ

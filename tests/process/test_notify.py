@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from flowd.store.embedded_server import find_binary
+from flowd.supervisor.embedded_server import find_binary
 from tests.daemon import wait_until
 from tests.local_services import Reply, Request, json_reply, running_service
 from tests.process.flowd_process import CONFIG, Flowd, node

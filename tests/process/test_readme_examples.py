@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from flowd.config import load_settings
+from flowd.config.loading import load_settings
 from flowd.handlers import Fail
-from flowd.workers.own_handlers import ENTRY_POINT_GROUP
+from flowd.handlers.loading import ENTRY_POINT_GROUP
 from tests.daemon import wait_until
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
 

@@ -277,7 +277,9 @@ def test_the_command_itself_loads_next_to_nothing() -> None:
     assert run.stdout == "[]\n", run.stderr
 
 
-@pytest.mark.parametrize(("module", "code"), [("click", -signal.SIGINT), ("flowd.cli.start", 130)])
+@pytest.mark.parametrize(
+    ("module", "code"), [("click", -signal.SIGINT), ("flowd.cli.commands.start", 130)]
+)
 def test_ctrl_c_while_it_loads_ends_it_without_a_traceback(module: str, code: int) -> None:
     program = f"""
 import os, signal, sys

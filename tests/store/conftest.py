@@ -11,8 +11,9 @@ import pytest
 import redis as redis_py
 
 from flowd.orchestrator.plans import Plans
-from flowd.store import Store, scripts
-from flowd.store.redis_client import Session
+from flowd.store import Store
+from flowd.store.redis import scripts
+from flowd.store.redis.client import Session
 from tests.store.engine import Engine
 
 

@@ -13,11 +13,9 @@ from typing import Any
 import orjson
 import redis as redis_py
 
-from flowd.dag.definition import WorkflowDefinition
-from flowd.dag.graph import Plan, compile_plan
 from flowd.orchestrator.executor import node_failure
 from flowd.store import Store
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
 from flowd.store.tasks import (
     COMMIT_MAX,
     Claim,
@@ -28,6 +26,8 @@ from flowd.store.tasks import (
     attempt_record,
     parse_entry,
 )
+from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.graph import Plan, compile_plan
 
 WAIT_MAX_S = 5.0
 STREAM, GROUP = "workflow:tasks", "workflow_group"

@@ -7,8 +7,8 @@ import pytest
 from flowd.errors import CorruptExecution, StoreUnavailable
 from flowd.orchestrator.executor import advance_node
 from flowd.orchestrator.recovery import finish_continuations
-from flowd.store import redis_keys as keys
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.redis import keys
 from tests.store.engine import Execution, everything, fan, make_overdue
 
 SLICE = DEPENDENTS_PER_CALL_MAX

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
 from flowd.store.tasks import Garbage
 from tests.store.engine import CHAIN, GROUP, STREAM, everything
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowd.errors import UnknownExecution
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
 from tests.store.engine import CHAIN, DIAMOND, State, everything
 
 AN_ID = "0123456789ab0123456789ab"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowd.orchestrator.executor import cancel_execution
 from flowd.orchestrator.recovery import finish_continuations
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
 from tests.store.engine import CHAIN, DIAMOND, State, fan, make_overdue, outputs_of
 from tests.store.test_retry_node import later, retry
 

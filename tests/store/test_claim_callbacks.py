@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from flowd.errors import CorruptExecution
-from flowd.store import redis_keys as keys
 from flowd.store.callbacks import CallbackState, Delivery, DueCallback
 from flowd.store.executions import now_ms
+from flowd.store.redis import keys
+from flowd.workflow.ids import new_execution_id
 
 
 def ended(redis, due_ms):
     """An execution that has ended, and whose receiver is to be told at this time."""
-    execution_id = keys.new_execution_id()
+    execution_id = new_execution_id(now_ms())
     redis.set(keys.status(execution_id), "COMPLETED")
     redis.zadd(keys.CALLBACKS, {execution_id: due_ms})
     return execution_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
 from tests.store.engine import CHAIN, State, everything
 
 AN_ID = "0123456789ab0123456789ab"

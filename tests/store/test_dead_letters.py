@@ -7,8 +7,8 @@ import redis as redis_py
 
 from flowd.errors import CorruptStore, UnknownDeadLetter
 from flowd.store import Store
-from flowd.store import redis_keys as keys
 from flowd.store.dead_letters import RAW_CHARS_MAX, is_letter_id, unpack_texts
+from flowd.store.redis import keys
 from tests.store.engine import CHAIN, STREAM, Engine
 
 

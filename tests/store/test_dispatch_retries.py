@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
 from tests.store.engine import CHAIN, State, everything, fan, until_blocked
 from tests.store.test_retry_node import later, retry
 

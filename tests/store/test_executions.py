@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from flowd.dag.states import ExecutionState, NodeState
 from flowd.errors import CorruptExecution, UnknownExecution
-from flowd.store import redis_keys as keys
 from flowd.store.executions import NODES_PER_CALL_MAX
+from flowd.store.redis import keys
+from flowd.workflow.states import ExecutionState, NodeState
 from tests.store.engine import CHAIN, fan, outputs_of
 
 AN_ID = "0123456789ab0123456789ab"

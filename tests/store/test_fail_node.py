@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flowd.store import redis_keys as keys
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.redis import keys
 from tests.store.engine import (
     CHAIN,
     DIAMOND,

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from flowd.dag.states import NodeState
 from flowd.errors import StoreUnavailable
 from flowd.orchestrator.executor import advance_node, cancel_nodes, fail_downstream
-from flowd.store import open_store, scripts
-from flowd.store import redis_keys as keys
+from flowd.store import open_store
 from flowd.store.budgets import Usage
 from flowd.store.callbacks import CallbackState
-from flowd.store.redis_client import Session
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import Session
+from flowd.workflow.states import NodeState
 from tests.private_server import PrivateServer
 from tests.proxy import FAULTS, Proxy
 from tests.store.engine import CHAIN, DIAMOND, GROUP, STREAM, Engine, compiled, fan

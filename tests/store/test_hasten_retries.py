@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
 
 
 async def test_everything_that_waits_comes_so_much_sooner(store, redis):

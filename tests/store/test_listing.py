@@ -10,12 +10,12 @@ import orjson
 import pytest
 import redis as redis_py
 
-from flowd.dag.states import ExecutionState
 from flowd.errors import CorruptExecution, CorruptStore, UnknownExecution
 from flowd.store import Store, listing, open_store
-from flowd.store import redis_keys as keys
 from flowd.store.listing import Filters
-from flowd.store.redis_client import Session
+from flowd.store.redis import keys
+from flowd.store.redis.client import Session
+from flowd.workflow.states import ExecutionState
 from tests.store.engine import CHAIN, Engine, compiled
 
 ALL = Filters()

@@ -8,8 +8,8 @@ import pytest
 
 from flowd.errors import UnknownExecution
 from flowd.orchestrator.recovery import ensure_group, recover_orphans
-from flowd.store import redis_keys as keys
-from flowd.store.redis_client import MissingGroup
+from flowd.store.redis import keys
+from flowd.store.redis.client import MissingGroup
 from tests.store.engine import (
     CHAIN,
     DIAMOND,

@@ -6,9 +6,9 @@ import pytest
 import redis as redis_py
 
 from flowd.store import Store
-from flowd.store import redis_keys as keys
 from flowd.store.attempt_records import NO_RECORD, AttemptRecord, parse_record
 from flowd.store.nodes import NodeRow, RetryStanding
+from flowd.store.redis import keys
 from tests.store.engine import CHAIN, Engine
 
 

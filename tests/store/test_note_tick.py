@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from flowd.orchestrator.leases import LEASE_S
-from flowd.orchestrator.scheduler import Scheduler
-from flowd.store import redis_keys as keys
+from flowd.scheduler.scheduler import Scheduler
+from flowd.store.redis import keys
 from tests.store.engine import CHAIN, configured
 
 

@@ -12,9 +12,9 @@ from itertools import pairwise
 import pytest
 
 from flowd.orchestrator.plans import Plans
-from flowd.orchestrator.reconciler import Reconciler
 from flowd.orchestrator.recovery import ensure_group, recover_orphans, recover_worker
-from flowd.store import redis_keys as keys
+from flowd.scheduler.reconciler import Reconciler
+from flowd.store.redis import keys
 from flowd.store.tasks import Entry
 from tests.store.engine import GROUP, STREAM, Engine, Execution, Graph, Worker
 

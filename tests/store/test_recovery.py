@@ -11,9 +11,9 @@ import pytest
 from flowd.orchestrator.leases import LEASE_S
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.recovery import recover_worker, release_dead_worker
-from flowd.orchestrator.scheduler import Scheduler
-from flowd.store import redis_keys as keys
+from flowd.scheduler.scheduler import Scheduler
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.redis import keys
 from flowd.store.tasks import DEATHS_MAX
 from tests.store.engine import (
     CHAIN,

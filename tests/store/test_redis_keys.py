@@ -6,10 +6,11 @@ import inspect
 import re
 
 from flowd.orchestrator.executor import advance_node, fail_downstream
-from flowd.orchestrator.reconciler import Reconciler
 from flowd.orchestrator.recovery import recover_worker
-from flowd.store import redis_keys as keys
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.scheduler.reconciler import Reconciler
+from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
+from flowd.store.redis import keys
+from flowd.workflow.ids import is_execution_id, new_execution_id
 from tests.store.engine import CHAIN, DIAMOND, GROUP, STREAM, fan
 
 AN_ID = "0123456789ab0123456789ab"
@@ -127,15 +128,15 @@ def test_every_key_is_flowds_own_or_in_the_contract():
 
 
 def test_ids_are_new_and_sort_by_age():
-    ids = [keys.new_execution_id() for _ in range(1_000)]
+    ids = [new_execution_id(now_ms()) for _ in range(1_000)]
 
     assert len(set(ids)) == 1_000
-    assert all(keys.is_execution_id(one) for one in ids)
+    assert all(is_execution_id(one) for one in ids)
     ages = [one[:12] for one in ids]
     assert ages == sorted(ages)
 
 
 def test_anything_else_is_no_id():
-    assert keys.is_execution_id(AN_ID)
+    assert is_execution_id(AN_ID)
     for text in ("", AN_ID[1:], AN_ID + "0", AN_ID.upper(), AN_ID + "\n", "*", "\u0663" * 24):
-        assert not keys.is_execution_id(text)
+        assert not is_execution_id(text)

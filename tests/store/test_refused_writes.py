@@ -6,8 +6,8 @@ import pytest
 
 from flowd.errors import StoreFull, StoreReadOnly
 from flowd.orchestrator.executor import advance_node, fail_downstream
-from flowd.store import redis_keys as keys
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.redis import keys
 from tests.store.engine import (
     CHAIN,
     DIAMOND,

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from flowd.store import redis_keys as keys
 from flowd.store.budgets import Budgets, Usage
+from flowd.store.redis import keys
 
 AN_ID = "0123456789ab0123456789ab"
 

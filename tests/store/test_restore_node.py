@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from flowd.dag.states import NodeState
 from flowd.errors import CorruptExecution
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
+from flowd.workflow.states import NodeState
 from tests.store.engine import CHAIN, STREAM, State, everything
 from tests.store.test_retry_node import later, retry
 

@@ -6,9 +6,8 @@ import pytest
 
 from flowd.errors import CorruptExecution, UnknownExecution
 from flowd.orchestrator.recovery import finish_continuations
-from flowd.store import redis_keys as keys
-from flowd.store import scripts
 from flowd.store.executions import now_ms
+from flowd.store.redis import keys, scripts
 from tests.store.engine import CHAIN, DIAMOND, State, everything, fan, make_overdue
 
 AN_ID = "0123456789ab0123456789ab"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from flowd.store import scripts
+from flowd.store.redis import scripts
 
 HERE = Path(__file__).parent
-LUA = Path(scripts.__file__).parent / "lua"
+LUA = Path(scripts.__file__).parent.parent / "lua"
 
 
 def outcome_words(script: scripts.Script) -> set[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flowd.store import redis_keys as keys
 from flowd.store.callbacks import CallbackState, Delivery, DueCallback
 from flowd.store.executions import now_ms
+from flowd.store.redis import keys
 from tests.store.test_claim_callbacks import ended
 
 

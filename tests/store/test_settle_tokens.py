@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flowd.store import redis_keys as keys
 from flowd.store.budgets import Usage
+from flowd.store.redis import keys
 
 AN_ID = "0123456789ab0123456789ab"
 COST = Usage(1, 6, 4, 10)

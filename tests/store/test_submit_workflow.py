@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from flowd.errors import StoreUnavailable, UnknownExecution
-from flowd.store import redis_keys as keys
-from flowd.store import scripts
+from flowd.store import executions
 from flowd.store.executions import NODES_PER_CALL_MAX
-from flowd.store.redis_client import RedisClient
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import RedisClient
 from tests.store.engine import DIAMOND, State, compiled, everything, fan
 
 AN_ID = "0123456789ab0123456789ab"
@@ -57,7 +57,7 @@ async def test_a_submitted_execution_is_pending_with_all_its_nodes(engine, redis
 async def test_a_submission_sent_again_after_a_lost_reply_changes_nothing(
     engine, redis, outcomes, monkeypatch
 ):
-    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
     execution = await engine.start(DIAMOND)
     before = everything(redis)
 
@@ -102,7 +102,7 @@ async def test_a_large_workflow_is_staged_and_then_exists_at_once(
 async def test_a_submission_that_broke_off_is_unknown_and_is_removed(
     engine, redis, outcomes, monkeypatch
 ):
-    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
     interrupt_last_call(monkeypatch, connection_lost)
     with pytest.raises(StoreUnavailable):
         await engine.submit(fan(2_000))
@@ -134,7 +134,7 @@ async def test_a_submission_too_slow_to_find_what_it_staged_is_refused(
 ):
     """A process that was frozen between two calls came back after its staged nodes had been
     removed, and made an execution exist that lacked them."""
-    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
     interrupt_last_call(monkeypatch, lambda: engine.store.executions.discard_staged(AN_ID))
 
     with pytest.raises(StoreUnavailable, match="submit it again"):
@@ -145,7 +145,7 @@ async def test_a_submission_too_slow_to_find_what_it_staged_is_refused(
 
 
 async def test_a_submission_closed_but_not_yet_removed_is_refused_too(engine, redis, monkeypatch):
-    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
 
     async def close_only():
         with monkeypatch.context() as patch:
@@ -167,7 +167,7 @@ async def test_a_large_submission_sent_again_leaves_an_execution_that_runs_alone
     engine, redis, outcomes, monkeypatch
 ):
     """Under one Idempotency-Key the second staging once made nodes that ran PENDING again."""
-    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
     worker = engine.worker()
     execution, (first,) = await engine.start_and_take(fan(1_500), worker)
     await worker.complete(first)
@@ -186,7 +186,7 @@ async def test_a_large_submission_sent_again_leaves_an_execution_that_runs_alone
 async def test_of_two_large_submissions_at_once_the_slower_changes_nothing(
     engine, redis, monkeypatch
 ):
-    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
     run, calls = RedisClient.run, []
 
     async def overtaken(self, script, names, *arguments):
@@ -205,7 +205,7 @@ async def test_of_two_large_submissions_at_once_the_slower_changes_nothing(
 async def test_a_submission_comes_too_early_while_an_older_one_of_its_id_is_removed(
     engine, redis, outcomes, monkeypatch
 ):
-    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
     redis.zadd(keys.CONTINUATIONS, {f"discard {AN_ID}": 0})
 
     with pytest.raises(StoreUnavailable, match="submit it again"):
@@ -219,7 +219,7 @@ async def test_a_slow_submission_stages_nothing_once_it_was_removed(
     engine, redis, outcomes, monkeypatch
 ):
     """What it staged behind that nobody would ever have deleted."""
-    monkeypatch.setattr(keys, "new_execution_id", lambda: AN_ID)
+    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
     run, calls = RedisClient.run, []
 
     async def frozen(self, script, names, *arguments):

@@ -6,8 +6,8 @@ import pytest
 
 from flowd.errors import CorruptExecution, UnknownExecution
 from flowd.orchestrator.executor import trigger_workflow
-from flowd.store import redis_keys as keys
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.redis import keys
 from tests.store.engine import DIAMOND, GROUP, STREAM, State, everything
 
 AN_ID = "0123456789ab0123456789ab"

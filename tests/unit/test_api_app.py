@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from flowd.api import body
 from flowd.api.app import create_app
-from flowd.config import load_settings
+from flowd.api.http import body
+from flowd.config.loading import load_settings
 from flowd.errors import CorruptExecution, FlowdError, StoreError, StoreFull, StoreReadOnly
 from flowd.store import open_store
 

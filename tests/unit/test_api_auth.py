@@ -17,10 +17,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from flowd.api import auth
 from flowd.api.app import create_app
-from flowd.api.auth import Guard
-from flowd.config import ApiSettings, load_settings
+from flowd.api.http import auth
+from flowd.api.http.auth import Guard
+from flowd.config import ApiSettings
+from flowd.config.loading import load_settings
 from flowd.store import open_store
 from flowd.tokens import TOKENS_FILE, change_tokens, new_token
 

@@ -9,8 +9,8 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from flowd.api import body
-from flowd.api.body import BodyTooLarge, BodyTooSlow, read_body
+from flowd.api.http import body
+from flowd.api.http.body import BodyTooLarge, BodyTooSlow, read_body
 
 
 class Client:

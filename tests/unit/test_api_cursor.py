@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowd.api.cursor import read_cursor, write_cursor
+from flowd.api.contract.cursor import read_cursor, write_cursor
 from flowd.errors import InvalidRequest
 
 

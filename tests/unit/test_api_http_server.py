@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from flowd.api import http_server
-from flowd.api.http_server import HttpServer
-from flowd.api.problems import UnforeseenErrors
+from flowd.api.contract.problems import UnforeseenErrors
+from flowd.api.http import server as http_server
+from flowd.api.http.server import HttpServer
 
 TIMEOUT_S = 10.0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flowd.api import limits
-from flowd.api.limits import Hosts, RateLimit, is_local
+from flowd.api.http import limits
+from flowd.api.http.limits import Hosts, RateLimit, is_local
 
 OWN = ("127.0.0.1", "machine.example")
 

@@ -14,11 +14,11 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from flowd.api.app import all_routes, create_app
-from flowd.api.auth import Guard
-from flowd.api.openapi import openapi_document, openapi_json, problem_codes
-from flowd.api.problems import KINDS
-from flowd.api.route import Endpoint
-from flowd.config import load_settings
+from flowd.api.contract.openapi import openapi_document, openapi_json, problem_codes
+from flowd.api.contract.problems import KINDS
+from flowd.api.contract.route import Endpoint
+from flowd.api.http.auth import Guard
+from flowd.config.loading import load_settings
 from flowd.store import open_store
 from flowd.tokens import SCOPES, change_tokens, new_token
 

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 import flowd
-from flowd.api.problems import KINDS, problem_document, problem_response, summarize
+from flowd.api.contract.problems import KINDS, problem_document, problem_response, summarize
 from flowd.errors import FlowdError, Problem
 
 

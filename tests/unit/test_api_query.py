@@ -8,9 +8,9 @@ import pytest
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from flowd.api.query import read_query
-from flowd.api.report import PROBLEMS_MAX
+from flowd.api.contract.query import read_query
 from flowd.errors import InvalidRequest
+from flowd.workflow.report import PROBLEMS_MAX
 
 
 class Color(StrEnum):

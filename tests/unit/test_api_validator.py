@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowd.api.report import PROBLEMS_MAX
-from flowd.api.validator import CONFIG_LEVELS_MAX, NODES_MAX, validate_workflow
-from flowd.dag.definition import WorkflowDefinition
 from flowd.errors import InvalidWorkflow, Problem
+from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.report import PROBLEMS_MAX
+from flowd.workflow.validator import CONFIG_LEVELS_MAX, NODES_MAX, validate_workflow
 
 HANDLERS = dict.fromkeys(("noop", "call_external_service", "llm"))
 

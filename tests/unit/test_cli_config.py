@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flowd.cli.main import main
-from flowd.config import Settings, list_settings, load_settings
+from flowd.config import Settings
+from flowd.config.loading import list_settings, load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from flowd.cli.diff import differences, first_difference
+from flowd.cli.commands.diff import differences, first_difference
 from flowd.cli.exit_codes import exit_code_of_status
 from flowd.cli.main import _COMMANDS, main
 from flowd.cli.node_tree import parents_of, run_order

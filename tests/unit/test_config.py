@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from flowd.config import Settings, load_settings
+from flowd.config import Settings
+from flowd.config.loading import load_settings
 from flowd.errors import InvalidSettings
 
 Load = Callable[..., Settings]
@@ -269,7 +270,7 @@ def test_the_shipped_file_is_valid_and_holds_the_defaults(
 
 def test_the_shipped_file_names_every_setting() -> None:
     """A setting nobody can find might as well not exist."""
-    from flowd.config import _keys
+    from flowd.config.loading import _keys
 
     text = (Path(__file__).parents[2] / "flowd.toml").read_text()
     section = ""

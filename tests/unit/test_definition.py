@@ -6,7 +6,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from flowd.dag.definition import NodeDefinition, WorkflowDefinition
+from flowd.workflow.definition import NodeDefinition, WorkflowDefinition
 
 
 def test_the_stored_form_has_every_field_of_every_node_in_one_order() -> None:

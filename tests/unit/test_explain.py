@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowd.orchestrator.explain import _ahead, _listed, _span
+from flowd.diagnosis.explain import _ahead, _listed, _span
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from hypothesis import given
 
-from flowd.dag.graph import compile_plan, plan_digest
+from flowd.workflow.graph import compile_plan, plan_digest
 from tests.unit.graphs import Graph, graphs, upstream_of
 
 

@@ -19,8 +19,9 @@ import uvloop
 
 from flowd.config import Settings
 from flowd.errors import Fail, HandlerFailed, Retry
+from flowd.handlers.context import HandlerContext, Resources
+from flowd.handlers.registry import built_in_registry
 from flowd.redaction import REDACTOR
-from flowd.workers.registry import HandlerContext, Resources, built_in_registry
 from tests.handler_calls import LOCAL, run_handler, settings_with
 from tests.local_services import Reply, Request, Service, json_reply, running_service
 

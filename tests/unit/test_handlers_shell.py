@@ -15,8 +15,9 @@ import uvloop
 
 from flowd.config import Settings
 from flowd.errors import Fail, HandlerFailed
-from flowd.workers.config_checks import config_checks
-from flowd.workers.registry import HandlerContext, Resources, built_in_registry
+from flowd.handlers.config_checks import config_checks
+from flowd.handlers.context import HandlerContext, Resources
+from flowd.handlers.registry import built_in_registry
 from tests.daemon import wait_until
 from tests.handler_calls import run_handler, settings_with
 

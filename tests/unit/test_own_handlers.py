@@ -14,10 +14,10 @@ import pytest
 from flowd.config import Settings
 from flowd.errors import BadHandlers, HandlerFailed
 from flowd.handlers import Context, Fail, Retry, handler
-from flowd.workers.config_checks import config_checks
-from flowd.workers.own_handlers import open_registry
-from flowd.workers.registry import Registry
-from flowd.workers.trial_import import try_handlers
+from flowd.handlers.config_checks import config_checks
+from flowd.handlers.loading import open_registry
+from flowd.handlers.registry import Registry
+from flowd.handlers.trial_import import try_handlers
 
 HEAD = """
 from __future__ import annotations

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowd.dag.reachability import find_cycles, find_not_upstream, strong_components
+from flowd.workflow.reachability import find_cycles, find_not_upstream, strong_components
 from tests.unit.graphs import Graph, graphs, upstream_of
 
 MANY = 10_000

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from flowd.config import Settings
-from flowd.dag.states import EXECUTION_TRANSITIONS, NODE_TRANSITIONS
-from flowd.workers.registry import built_in_registry
+from flowd.handlers.registry import built_in_registry
+from flowd.workflow.states import EXECUTION_TRANSITIONS, NODE_TRANSITIONS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from flowd.errors import UnknownHandler
-from flowd.workers.registry import HandlerContext, Registry, built_in_registry, handler
+from flowd.handlers.context import HandlerContext
+from flowd.handlers.registry import Registry, built_in_registry, handler
 
 BUILT_IN = (
     "noop",
@@ -84,7 +85,7 @@ def test_an_async_function_cannot_be_inline() -> None:
 @pytest.mark.parametrize(
     ("action", "unwanted"),
     [
-        ("registry.names()", ("httpx2", "pydantic", "flowd.workers.handlers.noop")),
+        ("registry.names()", ("httpx2", "pydantic", "flowd.handlers.builtin.noop")),
         ("registry.load('noop')", ("httpx2", "pydantic")),
         ("registry.load('call_external_service')", ("httpx2",)),
         ("registry.load('llm')", ("httpx2",)),
@@ -94,7 +95,7 @@ def test_a_worker_pays_only_for_the_libraries_it_uses(
     action: str, unwanted: tuple[str, ...]
 ) -> None:
     code = (
-        "import sys; from flowd.workers.registry import built_in_registry;"
+        "import sys; from flowd.handlers.registry import built_in_registry;"
         f"registry = built_in_registry(); {action};"
         f"print([name for name in {unwanted!r} if name in sys.modules])"
     )

@@ -9,14 +9,15 @@ from typing import Any
 import orjson
 import pytest
 
-from flowd.api.validator import validate_workflow
-from flowd.config import Settings, load_settings
-from flowd.dag.templating import CompiledConfig
+from flowd.config import Settings
+from flowd.config.loading import load_settings
 from flowd.errors import Fail, InvalidSettings, InvalidWorkflow
+from flowd.handlers.config_checks import config_checks
+from flowd.handlers.registry import built_in_registry
 from flowd.outgoing.secrets import Secrets
 from flowd.redaction import MASK, REDACTOR
-from flowd.workers.config_checks import config_checks
-from flowd.workers.registry import built_in_registry
+from flowd.workflow.templating import CompiledConfig
+from flowd.workflow.validator import validate_workflow
 
 KEY = {"$secret": "API_KEY"}
 

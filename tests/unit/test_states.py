@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import pytest
 
-from flowd.dag.states import (
+from flowd.workflow.states import (
     EXECUTION_TRANSITIONS,
     NODE_TRANSITIONS,
     ExecutionState,

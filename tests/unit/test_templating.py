@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowd.dag.definition import NodeDefinition
-from flowd.dag.templating import CompiledConfig, Reference, find_templates
 from flowd.errors import Problem, TemplateError
+from flowd.workflow.definition import NodeDefinition
+from flowd.workflow.templating import CompiledConfig, Reference, find_templates
 
 OUTPUTS = {
     "A": {

@@ -8,9 +8,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flowd.api.responses import json_response, requested_execution_id
-from flowd.api.route import Endpoint
-from flowd.api.schemas import CallbackDelivery
+from flowd.api.contract.route import Endpoint
+from flowd.api.contract.schemas import CallbackDelivery
+from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.errors import NoCallback
 from flowd.store import Store
 

@@ -9,16 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flowd.api.cursor import read_cursor, write_cursor
-from flowd.api.query import read_query
-from flowd.api.responses import json_response
-from flowd.api.route import Endpoint
+from flowd.api.contract.cursor import read_cursor, write_cursor
+from flowd.api.contract.query import read_query
+from flowd.api.contract.route import Endpoint
+from flowd.api.http.responses import json_response
 from flowd.errors import UnknownDeadLetter, UnknownNode
 from flowd.orchestrator.executor import trigger_workflow
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.store import Store
 from flowd.store.dead_letters import DeadLetter, is_letter_id
-from flowd.store.redis_keys import new_execution_id
+from flowd.store.executions import now_ms
+from flowd.workflow.ids import new_execution_id
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 1000
@@ -115,7 +116,7 @@ async def redrive_dead_letter(request: Request) -> Response:
     planned = await plan_rerun(store, letter.execution_id, letter.node_id)
     # Whoever asks twice, or beside another, has asked once. No header can hold this key.
     execution_id = await store.idempotency.claim(
-        f"redrive\n{letter.letter_id}", letter.letter_id.encode(), new_execution_id()
+        f"redrive\n{letter.letter_id}", letter.letter_id.encode(), new_execution_id(now_ms())
     )
     await rerun_execution(store, planned, execution_id)
     await trigger_workflow(store, execution_id)

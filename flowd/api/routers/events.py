@@ -6,11 +6,11 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flowd.api.contract.query import read_query
+from flowd.api.contract.route import Endpoint
 from flowd.api.event_feed import EventFeed, Subscription
-from flowd.api.event_stream import MEDIA_TYPE, EventStream
-from flowd.api.query import read_query
-from flowd.api.responses import requested_execution_id
-from flowd.api.route import Endpoint
+from flowd.api.http.event_stream import MEDIA_TYPE, EventStream
+from flowd.api.http.responses import requested_execution_id
 from flowd.errors import InvalidRequest, Problem
 from flowd.store import Store
 from flowd.store.events import EventType, Position, parse_event_id

@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flowd.api.responses import json_response, requested_execution_id
-from flowd.api.route import Endpoint
-from flowd.api.schemas import ExecutionResults, ExecutionStatus
+from flowd.api.contract.route import Endpoint
+from flowd.api.contract.schemas import ExecutionResults, ExecutionStatus
+from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.store import Store
 
 

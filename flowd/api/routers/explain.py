@@ -6,11 +6,11 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flowd.api.responses import json_response, requested_execution_id
-from flowd.api.route import Endpoint
-from flowd.dag.states import ExecutionState, NodeState
+from flowd.api.contract.route import Endpoint
+from flowd.api.http.responses import json_response, requested_execution_id
+from flowd.diagnosis.observer import Observer
 from flowd.errors import UnknownNode
-from flowd.orchestrator.observer import Observer
+from flowd.workflow.states import ExecutionState, NodeState
 
 
 class _Body(BaseModel):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flowd.api.responses import json_response
-from flowd.api.route import Endpoint
-from flowd.api.schemas import Health
+from flowd.api.contract.route import Endpoint
+from flowd.api.contract.schemas import Health
+from flowd.api.http.responses import json_response
 
 
 async def show_health(_request: Request) -> Response:

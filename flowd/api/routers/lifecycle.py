@@ -8,19 +8,19 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flowd.api.responses import (
+from flowd.api.contract.route import Endpoint
+from flowd.api.contract.schemas import Deleted, ExecutionStatus, Rerun, RerunNode
+from flowd.api.contract.small_body import SmallBody, read_small_body
+from flowd.api.http.responses import (
     TRACEPARENT_HEADER,
     json_response,
     requested_execution_id,
     requested_traceparent,
 )
-from flowd.api.route import Endpoint
-from flowd.api.schemas import Deleted, ExecutionStatus, Rerun, RerunNode
-from flowd.api.small_body import SmallBody, read_small_body
-from flowd.dag.states import ExecutionState
 from flowd.errors import WrongState
 from flowd.orchestrator import executor
 from flowd.orchestrator.rerun import FAILED, plan_rerun, rerun_execution
+from flowd.workflow.states import ExecutionState
 
 
 class RerunBody(SmallBody):

@@ -12,19 +12,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flowd.api.cursor import read_cursor, write_cursor
-from flowd.api.query import read_query
-from flowd.api.responses import json_response, requested_execution_id
-from flowd.api.route import Endpoint
-from flowd.api.schemas import CallbackDelivery
-from flowd.dag.definition import WorkflowDefinition
-from flowd.dag.graph import Plan
-from flowd.dag.states import ExecutionState
+from flowd.api.contract.cursor import read_cursor, write_cursor
+from flowd.api.contract.query import read_query
+from flowd.api.contract.route import Endpoint
+from flowd.api.contract.schemas import CallbackDelivery
+from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.errors import CorruptExecution
 from flowd.orchestrator.rendering import effective_input
 from flowd.store import Store
 from flowd.store.listing import Details, ExecutionRow, Filters
-from flowd.store.redis_keys import is_execution_id
+from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.graph import Plan
+from flowd.workflow.ids import is_execution_id
+from flowd.workflow.states import ExecutionState
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 1000

@@ -10,18 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flowd.api.cursor import read_cursor, write_cursor
-from flowd.api.query import read_query
-from flowd.api.responses import json_response, requested_execution_id
-from flowd.api.route import Endpoint
-from flowd.dag.graph import Plan, PlannedNode
-from flowd.dag.states import ExecutionState, NodeState
+from flowd.api.contract.cursor import read_cursor, write_cursor
+from flowd.api.contract.query import read_query
+from flowd.api.contract.route import Endpoint
+from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.errors import CorruptExecution, UnknownNode
 from flowd.orchestrator.rendering import rendered_config
 from flowd.store import Store
 from flowd.store.attempt_records import AttemptRecord
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.nodes import NodeRow
+from flowd.workflow.graph import Plan, PlannedNode
+from flowd.workflow.states import ExecutionState, NodeState
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000

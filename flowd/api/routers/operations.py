@@ -7,11 +7,12 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flowd.api import readiness, supervisor_status
-from flowd.api.problems import problem_response, summarize
-from flowd.api.responses import json_response
-from flowd.api.route import Endpoint
-from flowd.api.schemas import Health, Readiness
+from flowd.api import supervisor_status
+from flowd.api.contract.problems import problem_response, summarize
+from flowd.api.contract.route import Endpoint
+from flowd.api.contract.schemas import Health, Readiness
+from flowd.api.http.responses import json_response
+from flowd.diagnosis import readiness
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flowd.api.route import Endpoint
+from flowd.api.contract.route import Endpoint
 
 OPENAPI_TYPE: Final = "application/json"
 PAGE_TYPE: Final = "text/html; charset=utf-8"
@@ -22,7 +22,7 @@ async def show_page(request: Request) -> Response:
     """Describe this API on a page; it loads nothing from anywhere."""
     import orjson
 
-    from flowd.api.reference_page import CONTENT_SECURITY_POLICY, reference_page
+    from flowd.web.reference_page import CONTENT_SECURITY_POLICY, reference_page
 
     headers = {
         "content-security-policy": CONTENT_SECURITY_POLICY,
@@ -37,7 +37,7 @@ def _openapi(request: Request) -> bytes:
     """Made at the first request: most APIs are never asked."""
     state = request.app.state
     if not hasattr(state, "openapi"):
-        from flowd.api.openapi import openapi_json
+        from flowd.api.contract.openapi import openapi_json
 
         state.openapi = openapi_json(request.app.routes)
     document: bytes = state.openapi

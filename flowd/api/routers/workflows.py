@@ -10,29 +10,30 @@ from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from flowd.api.body import read_body
-from flowd.api.event_stream import has_left
-from flowd.api.query import read_query
-from flowd.api.responses import (
-    TRACEPARENT_HEADER,
-    json_response,
-    requested_execution_id,
-    requested_traceparent,
-)
-from flowd.api.route import Endpoint
-from flowd.api.schemas import (
+from flowd.api.contract.query import read_query
+from flowd.api.contract.route import Endpoint
+from flowd.api.contract.schemas import (
     ExecutionOutcome,
     ExecutionStatus,
     Submitted,
     Triggered,
     Validated,
 )
-from flowd.api.small_body import SmallBody, read_small_body
-from flowd.api.validator import validate_workflow
-from flowd.dag.definition import WorkflowDefinition
+from flowd.api.contract.small_body import SmallBody, read_small_body
+from flowd.api.http.body import read_body
+from flowd.api.http.event_stream import has_left
+from flowd.api.http.responses import (
+    TRACEPARENT_HEADER,
+    json_response,
+    requested_execution_id,
+    requested_traceparent,
+)
 from flowd.errors import InvalidRequest, Problem
 from flowd.orchestrator import executor
-from flowd.store.redis_keys import new_execution_id
+from flowd.store.executions import now_ms
+from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.ids import new_execution_id
+from flowd.workflow.validator import validate_workflow
 
 WAIT_S_MAX = 3600
 KEY_CHARS_MAX = 256
@@ -65,7 +66,7 @@ async def submit_workflow(request: Request) -> Response:
         raise InvalidRequest([Problem("query.wait", "needs_trigger", message)])
     body = await read_body(request)
     workflow = validate_workflow(body, state.handlers)
-    execution_id = new_execution_id()
+    execution_id = new_execution_id(now_ms())
     if key := _idempotency_key(request):
         asked = b"submit %d " % query.trigger + body
         execution_id = await state.store.idempotency.claim(key, asked, execution_id)

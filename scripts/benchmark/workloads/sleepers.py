@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
-from flowd.store import redis_keys as keys
+from flowd.store.redis import keys
 from scripts.benchmark.bench import Bench, Repetition
 from scripts.benchmark.engine import Engine
 from scripts.benchmark.figures import Reading

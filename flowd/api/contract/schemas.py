@@ -1,0 +1,108 @@
+"""The bodies the API answers with. Clients rely on them: they may not grow a field.
+
+The body of a submission is `flowd.workflow.definition.WorkflowDefinition`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from flowd.store.callbacks import CallbackState
+from flowd.workflow.states import ExecutionState
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Health(_Body):
+    status: str
+
+
+class Submitted(_Body):
+    execution_id: str
+    message: str
+
+
+class Triggered(_Body):
+    message: str
+    execution_id: str
+
+
+class ExecutionStatus(_Body):
+    execution_id: str
+    status: ExecutionState
+
+
+class ExecutionResults(_Body):
+    execution_id: str
+    results: dict[str, Any]
+
+
+class ExecutionOutcome(_Body):
+    execution_id: str
+    status: ExecutionState
+    results: dict[str, Any]
+
+
+class Validated(_Body):
+    valid: bool
+    nodes: int
+
+
+class RerunNode(_Body):
+    node_id: str
+    why: str
+
+
+class Rerun(_Body):
+    """`execution_id` is null in a preview."""
+
+    execution_id: str | None
+    rerun_of: str
+    reused: list[RerunNode]
+    runs: list[RerunNode]
+
+
+class Deleted(_Body):
+    execution_id: str
+    message: str
+
+
+class CallbackDelivery(_Body):
+    """`next_ms` is when it is tried next; null before the execution has ended, and at its end."""
+
+    execution_id: str
+    url: str
+    state: CallbackState
+    attempts: int
+    next_ms: int | None
+    last_status: int | None
+    last_error: str | None
+    delivered_ms: int | None
+
+
+class Readiness(_Body):
+    """Each check says whether it is `ok`, and what it found."""
+
+    status: str
+    checks: dict[str, dict[str, Any]]
+
+
+class ProblemEntry(_Body):
+    path: str
+    code: str
+    message: str
+
+
+class ProblemDocument(_Body):
+    """RFC 9457, with flowd's stable `code` and every single problem in `errors`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[ProblemEntry]

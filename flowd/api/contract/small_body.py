@@ -1,0 +1,58 @@
+"""Read the small body that may come with a request, into the model that describes it."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+
+from flowd.api.http.body import read_body
+from flowd.errors import InvalidRequest, InvalidWorkflow, Problem
+from flowd.workflow.strict_json import join_path, parse_json
+from flowd.workflow.suggestions import Suggestions
+
+_M = TypeVar("_M", bound="SmallBody")
+
+
+class SmallBody(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+
+async def read_small_body(request: Request, model: type[_M]) -> tuple[_M, bytes]:
+    """The body as its model, and as it was sent; one that is empty has all its defaults.
+
+    Raises InvalidRequest with everything that is wrong with it.
+    """
+    body = await read_body(request)
+    try:
+        document, _, hidden = parse_json(body) if body.strip() else ({}, b"", [])
+    except InvalidWorkflow as error:
+        raise InvalidRequest(error.problems) from None
+    try:
+        found = model.model_validate(document)
+    except ValidationError as refused:
+        problems = [
+            _problem(model, error["loc"], error["type"], error["msg"])
+            for error in refused.errors(include_url=False)
+        ]
+        raise InvalidRequest([*problems, *hidden]) from None
+    if hidden:
+        raise InvalidRequest(hidden)
+    return found, body
+
+
+def _problem(model: type[SmallBody], loc: tuple[int | str, ...], kind: str, text: str) -> Problem:
+    path = ""
+    for step in loc:
+        path = join_path(path, step) if isinstance(step, str) else f"{path}[{step}]"
+    if kind == "extra_forbidden":
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        hint = Suggestions(known).hint(str(loc[-1])) or f"; there is {', '.join(known)}"
+        return Problem(path, "unknown_field", f"unknown field{hint}")
+    if kind == "missing":
+        return Problem(path, "missing_field", "this field is required")
+    if kind == "model_type":
+        return Problem(path, "wrong_type", "expected an object")
+    text = text.removeprefix("Value error, ")
+    return Problem(path, "invalid_value", text[:1].lower() + text[1:])

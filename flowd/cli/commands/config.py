@@ -1,0 +1,140 @@
+"""`flowd config`: check the settings, show where each comes from, write a file to start with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flowd.cli.exit_codes import FAILED
+from flowd.cli.options import config_option, data_dir_option, host_option, port_option
+from flowd.config import DEFAULT_FILE, Settings
+from flowd.config.loading import list_settings, load_with_origins
+
+_COLUMNS = ("SETTING", "FROM", "VALUE")
+_DEFAULT = "default"
+
+
+@click.group()
+def config() -> None:
+    """Check, show or write the settings of this flowd."""
+
+
+def _as_started(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of `flowd start`: what it would run with is what is looked at."""
+    for option in (
+        data_dir_option,
+        click.option("--workers", type=int, help="How many worker processes run."),
+        port_option,
+        host_option,
+        config_option,
+    ):
+        command = option(command)
+    return command
+
+
+@config.command()
+@_as_started
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well.")
+def check(config: Path | None, quiet: bool, **flags: Any) -> None:
+    """Say whether flowd can start with these settings, and with the handlers they name.
+
+    Exits 0, or 78 with what is wrong.
+    """
+    settings, origins = _load(config, flags)
+    _check_exposure(settings)
+    _check_handlers(settings)
+    if quiet:
+        return
+    given = [row for row in _rows(settings, origins) if row[1] != _DEFAULT]
+    if config is None and not Path(DEFAULT_FILE).exists():
+        click.echo(f"there is no {DEFAULT_FILE} in this folder")
+    click.echo(f"the settings are good: {len(given)} are given, the others have their default")
+    if given:
+        click.echo("\n" + _table([_COLUMNS, *given]))
+
+
+def _check_exposure(settings: Settings) -> None:
+    from flowd.supervisor.listener import address_to_bind, require_tokens
+
+    require_tokens(address_to_bind(settings.api), settings.redis.data_dir)
+
+
+def _check_handlers(settings: Settings) -> None:
+    from flowd.handlers.trial_import import try_handlers
+
+    try_handlers(settings)
+
+
+@config.command()
+@_as_started
+@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+def show(config: Path | None, origin: bool, output: str, **flags: Any) -> None:
+    """Show every setting with its value. Secrets are not shown."""
+    settings, origins = _load(config, flags)
+    if output == "json":
+        found = {
+            key: {"value": value, "origin": origins.get(key, _DEFAULT)}
+            for key, value in list_settings(settings)
+        }
+        click.echo(json.dumps(found, default=str))
+        return
+    rows = [_COLUMNS, *_rows(settings, origins)]
+    click.echo(_table(rows if origin else [(key, value) for key, _, value in rows]))
+
+
+@config.command()
+@click.argument("path", type=click.Path(path_type=Path), default=DEFAULT_FILE)
+@click.pass_context
+def init(ctx: click.Context, path: Path) -> None:
+    """Write a settings file.
+
+    It has every setting, its default and what it means. A file that is there already is left as
+    it is.
+    """
+    from flowd.cli.shipped import find_shipped
+
+    try:
+        text = find_shipped(DEFAULT_FILE).read_text()
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        click.echo(f"flowd: {path} is there already and was left as it is", err=True)
+        ctx.exit(FAILED)
+    except OSError as error:
+        click.echo(f"flowd: cannot write {path}: {error.strerror or error}", err=True)
+        ctx.exit(FAILED)
+    click.echo(f"wrote {path}; `flowd config check --config {path}` looks at it after your changes")
+
+
+def _load(config: Path | None, flags: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
+    return load_with_origins(
+        config,
+        {
+            "api.host": flags["host"],
+            "api.port": flags["port"],
+            "workers.count": flags["workers"],
+            "redis.data_dir": flags["data_dir"],
+        },
+    )
+
+
+def _rows(settings: Settings, origins: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+    for key, value in list_settings(settings):
+        yield key, origins.get(key, _DEFAULT), _shown(value)
+
+
+def _shown(value: Any) -> str:
+    """As it is written in the file, without the quotes of a text; `-` is not set."""
+    if value is None:
+        return "-"
+    return json.dumps(value) if isinstance(value, bool | tuple) else str(value)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -1,0 +1,96 @@
+"""`flowd handlers`: every handler there is, with what its config may hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowd.cli.options import config_option, settings_of
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from flowd.handlers.registry import Handler
+
+
+@click.command()
+@config_option
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+def handlers(config: Path | None, output: str) -> None:
+    """List every handler: those that come with flowd, and your own."""
+    from flowd.handlers.loading import open_registry
+
+    registry = open_registry(settings_of(config))
+    found = [registry.load(name) for name in registry.names()]
+    if output == "json":
+        click.echo(json.dumps([_record(one) for one in found], indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n\n".join(_page(one) for one in found))
+
+
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """What JSON Schema has no word for, such as a class of the user's own, may be anything."""
+    from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+    class Lenient(GenerateJsonSchema):
+        def handle_invalid_for_json_schema(self, *_: Any) -> JsonSchemaValue:
+            return {}
+
+    return model.model_json_schema(schema_generator=Lenient)
+
+
+def _record(one: Handler) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "runs": one.kind,
+        "description": one.description,
+        "defined": one.place,
+        # None: it takes any config.
+        "config": one.model and _schema_of(one.model),
+    }
+
+
+def _page(one: Handler) -> str:
+    lines = [click.style(one.name, bold=True)]
+    lines += [f"  {line}".rstrip() for line in one.description.splitlines()]
+    lines.append(f"  defined by {one.place}")
+    if one.model is None:
+        return "\n".join([*lines, "  takes any config"])
+    schema = _schema_of(one.model)
+    required = schema.get("required", ())
+    keys = [
+        (name, _type_of(value), _note(name in required, value))
+        for name, value in schema.get("properties", {}).items()
+    ]
+    widths = [max((len(key[column]) for key in keys), default=0) for column in (0, 1)]
+    for name, kind, note in keys:
+        lines.append(f"    {name:{widths[0]}}  {kind:{widths[1]}}  {note}".rstrip())
+    return "\n".join(lines)
+
+
+def _type_of(schema: dict[str, Any]) -> str:
+    """A short word for a type: `text`, `list of number`, `"a" or "b"`."""
+    for choice in ("anyOf", "oneOf"):
+        if choice in schema:
+            kinds = (_type_of(one) for one in schema[choice] if one.get("type") != "null")
+            return " or ".join(dict.fromkeys(kinds))
+    if "enum" in schema:
+        return " or ".join(json.dumps(one) for one in schema["enum"])
+    if "$ref" in schema:
+        return "object"
+    kind = schema.get("type", "any")
+    if kind == "array":
+        return f"list of {_type_of(schema.get('items', {}))}"
+    return {"string": "text", "boolean": "true or false"}.get(kind, str(kind))
+
+
+def _note(is_required: bool, schema: dict[str, Any]) -> str:
+    parts = [schema["description"]] if "description" in schema else []
+    if is_required:
+        parts.insert(0, "required")
+    elif schema.get("default") is not None:
+        parts.append(f"default {json.dumps(schema['default'], ensure_ascii=False)}")
+    return "; ".join(parts)

@@ -1,0 +1,273 @@
+"""Read flowd.toml, `.env`, the environment and the flags into one frozen `Settings`.
+
+A value comes from the first of: flag, `FLOWD_<SECTION>__<KEY>`, the documented variables
+(`REDIS_HOST`, `WORKER_NAME` ...), flowd.toml, default. The real environment wins over `.env`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields
+from functools import cache
+from io import StringIO
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flowd.config import DEFAULT_DATA_DIR, DEFAULT_FILE, SECRET, Settings
+from flowd.errors import InvalidSettings, Problem
+
+# Variables with flowd's prefix that are not settings: they belong to the clients, the tests, and
+# whoever keeps secrets there.
+_NOT_SETTINGS = ("FLOWD_CONFIG", "FLOWD_URL", "FLOWD_TOKEN")
+
+
+_NOT_SETTINGS_PREFIXES = ("FLOWD_TEST_", "FLOWD_SECRET_")
+
+
+class _Given(NamedTuple):
+    """One value somebody gave: `origin` says where, relative paths start from `folder`."""
+
+    key: str
+    value: Any
+    origin: str
+    folder: Path
+
+
+def load_settings(
+    config_path: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """The settings of this start. `flags` are by key (`api.port`); a None among them is not given.
+
+    `config_path` None reads ./flowd.toml when there is one. Raises InvalidSettings with every
+    problem at once.
+    """
+    return load_with_origins(config_path, flags, environ)[0]
+
+
+def load_with_origins(
+    config_path: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[Settings, dict[str, str]]:
+    """As load_settings, and by key where its value was given; a key that is not there has its
+    default.
+    """
+    path = config_path or Path(DEFAULT_FILE)
+    problems: list[Problem] = []
+    try:
+        here = Path.cwd()
+    except OSError as error:
+        message = f"the folder flowd runs in is gone ({error.strerror}); go to one that is there"
+        raise InvalidSettings([Problem(".", "no_folder", message)]) from error
+    folder = (here / path).parent
+    given: list[_Given] = []
+    if config_path is not None or path.exists():
+        given += _from_file(path, folder, problems)
+    variables = _dotenv(folder / ".env", problems) | {
+        name: (value, name, here) for name, value in environ.items()
+    }
+    given += _from_documented_variables(variables)
+    given += _from_flowd_variables(variables, problems)
+    given += _from_flags(flags or {}, here)
+
+    values: dict[str, Any] = {
+        "redis.data_dir": folder / DEFAULT_DATA_DIR,
+        "handlers.folder": folder,
+    }
+    for one in given:
+        _read_into(values, one, problems)
+    if problems:
+        raise InvalidSettings(problems)
+    settings: Settings = _build(Settings, values)
+    if settings.redis.mode == "embedded" and settings.redis.url is not None:
+        message = "redis.mode 'embedded' and a redis.url exclude each other; take one away"
+        raise InvalidSettings([Problem("redis.url", "bad_value", message)])
+    return settings, {one.key: one.origin for one in given}
+
+
+def list_settings(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, fit to be shown: a secret that is set is SECRET."""
+    for key, one in _keys().items():
+        value = attrgetter(key)(settings)
+        yield key, SECRET if one.metadata["is_secret"] and value is not None else value
+
+
+def _from_file(path: Path, folder: Path, problems: list[Problem]) -> Iterator[_Given]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        tables = tomllib.loads(text)
+    except (OSError, UnicodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        if isinstance(error, FileNotFoundError):
+            reason += f"; `flowd config init {path}` makes one"
+        problems.append(Problem(str(path), "unreadable_file", f"cannot read it: {reason}"))
+        return
+    # Beside what tomllib calls an error: a number of thousands of digits, brackets without end.
+    except (ValueError, RecursionError) as error:
+        problems.append(Problem(str(path), "bad_toml", f"this is not TOML: {error}"))
+        return
+    lines = _lines_of_keys(text)
+    for key, value in _flatten(tables):
+        origin = f"{path}:{lines[key]}" if key in lines else str(path)
+        if key in _keys():
+            yield _Given(key, value, origin, folder)
+        else:
+            problems.append(_unknown_key(key, value, origin))
+
+
+def _from_documented_variables(
+    variables: Mapping[str, tuple[str, str, Path]],
+) -> Iterator[_Given]:
+    for key, one in _keys().items():
+        value, origin, folder = variables.get(one.metadata["variable"], ("", "", Path()))
+        # Empty is how compose files and shells say "not set".
+        if value:
+            yield _Given(key, value, origin, folder)
+
+
+def _from_flowd_variables(
+    variables: Mapping[str, tuple[str, str, Path]], problems: list[Problem]
+) -> Iterator[_Given]:
+    keys = {"FLOWD_" + key.upper().replace(".", "__"): key for key in _keys()}
+    for name, (value, origin, folder) in variables.items():
+        if name in keys:
+            yield _Given(keys[name], value, origin, folder)
+        elif (
+            name.startswith("FLOWD_")
+            and name not in _NOT_SETTINGS
+            and not name.startswith(_NOT_SETTINGS_PREFIXES)
+        ):
+            hint = _did_you_mean(name, keys)
+            problems.append(Problem(origin, "unknown_variable", f"no setting has this name{hint}"))
+
+
+def _from_flags(flags: Mapping[str, Any], here: Path) -> Iterator[_Given]:
+    for key, value in flags.items():
+        if value is not None:
+            yield _Given(key, value, _keys()[key].metadata["flag"] or key, here)
+
+
+def _read_into(values: dict[str, Any], given: _Given, problems: list[Problem]) -> None:
+    facts = _keys()[given.key].metadata
+    try:
+        value = facts["read"](given.value)
+    except ValueError as error:
+        shown = "the value" if facts["is_secret"] else repr(given.value)
+        message = f"{given.key} must be {error}, {shown} is not"
+        problems.append(Problem(given.origin, "bad_value", message))
+        return
+    values[given.key] = given.folder / value if isinstance(value, Path) else value
+
+
+def _build(section: Callable[..., Any], values: Mapping[str, Any], prefix: str = "") -> Any:
+    arguments: dict[str, Any] = {}
+    for one in fields(section):  # type: ignore[arg-type]
+        key = prefix + one.name
+        if one.default_factory is not MISSING:
+            arguments[one.name] = _build(one.default_factory, values, key + ".")
+        elif key in values:
+            arguments[one.name] = values[key]
+    return section(**arguments)
+
+
+@cache
+def _keys() -> dict[str, Field[Any]]:
+    """Every key users may set, by its dotted name."""
+    return dict(_walk(Settings))
+
+
+def _walk(section: Callable[..., Any], prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
+    for one in fields(section):  # type: ignore[arg-type]
+        if one.default_factory is not MISSING:
+            yield from _walk(one.default_factory, f"{prefix}{one.name}.")
+        elif one.metadata:
+            yield prefix + one.name, one
+
+
+@cache
+def _sections() -> frozenset[str]:
+    parts = [key.split(".")[:-1] for key in _keys()]
+    return frozenset(".".join(names[: n + 1]) for names in parts for n in range(len(names)))
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        key = prefix + name
+        if isinstance(value, dict) and key in _sections():
+            yield from _flatten(value, key + ".")
+        else:
+            yield key, value
+
+
+def _unknown_key(key: str, value: Any, origin: str) -> Problem:
+    section, _, name = key.rpartition(".")
+    place = f" in [{section}]" if section else ""
+    if key in _sections():
+        return Problem(origin, "bad_value", f"{key} is a section; write [{key}] above its keys")
+    if isinstance(value, dict):
+        known = [one.rpartition(".")[2] for one in _sections() if one.rpartition(".")[0] == section]
+        hint = _did_you_mean(name, known)
+        return Problem(origin, "unknown_section", f"unknown section [{key}]{hint}")
+    known = [one.rpartition(".")[2] for one in _keys() if one.rpartition(".")[0] == section]
+    elsewhere = [one.rpartition(".")[0] for one in _keys() if one.rpartition(".")[2] == name]
+    hint = _did_you_mean(name, known)
+    if not hint and elsewhere:
+        hint = f"; it belongs in [{elsewhere[0]}]" if elsewhere[0] else "; it belongs at the top"
+    return Problem(origin, "unknown_key", f"unknown key {name!r}{place}{hint}")
+
+
+def _did_you_mean(name: str, known: Any) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _lines_of_keys(text: str) -> dict[str, int]:
+    """Line number of each key and section as people write them, for messages only.
+
+    tomllib keeps no positions. A key inside an inline table is not found: the message then
+    names the file alone.
+    """
+    lines: dict[str, int] = {}
+    section = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[+([^\]]+)\]", line):
+            section = _bare(header[1])
+            lines.setdefault(section, number)
+        elif key := re.match(r"\s*([A-Za-z0-9_.\-\"' ]+?)\s*=", line):
+            lines.setdefault(f"{section}.{_bare(key[1])}".lstrip("."), number)
+    return lines
+
+
+def _bare(key: str) -> str:
+    return ".".join(part.strip().strip("\"'") for part in key.split("."))
+
+
+def _dotenv(path: Path, problems: list[Problem]) -> dict[str, tuple[str, str, Path]]:
+    """The variables of `.env` with where each stands; empty when there is no such file."""
+    if not path.is_file():
+        return {}
+    from dotenv import dotenv_values
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        problems.append(Problem(str(path), "unreadable_file", f"cannot read it: {error}"))
+        return {}
+    lines = {
+        name[1]: number
+        for number, line in enumerate(text.splitlines(), start=1)
+        if (name := re.match(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=", line))
+    }
+    return {
+        name: (value, f"{path}:{lines.get(name, 1)}: {name}", path.parent)
+        for name, value in dotenv_values(stream=StringIO(text), interpolate=False).items()
+        if value is not None
+    }

@@ -1,0 +1,129 @@
+"""Readers turn a value of the file, or the text of a variable, into the type of a setting.
+
+What they raise (ValueError) says what would be right; the caller says where and what was wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flowd.destinations import Destination
+
+
+def text(value: Any) -> str:
+    if isinstance(value, str) and value and value.isprintable():
+        return value
+    raise ValueError("a text that is not empty")
+
+
+def optional_text(value: Any) -> str | None:
+    return None if value == "" else text(value)
+
+
+def truth(value: Any) -> bool:
+    word = str(value).strip().lower()
+    if word in ("true", "yes", "on", "1"):
+        return True
+    if word in ("false", "no", "off", "0"):
+        return False
+    raise ValueError("true or false")
+
+
+def whole(least: int, most: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, int | str) and re.fullmatch(r"\s*[+-]?\d{1,12}\s*", str(value)):
+            number = int(value)
+            if least <= number <= most:
+                return number
+        raise ValueError(f"a whole number from {least} to {most}")
+
+    return read
+
+
+def number(least: float, most: float, unit: str) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        if not isinstance(value, bool) and re.fullmatch(r"\s*\d+(\.\d*)?\s*", str(value)):
+            number = float(value)
+            if least <= number <= most:
+                return number
+        raise ValueError(f"a number of {unit} from {least:g} to {most:g}")
+
+    return read
+
+
+def seconds(least: float, most: float) -> Callable[[Any], float]:
+    return number(least, most, "seconds")
+
+
+def one_of(*words: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value in words:
+            return str(value)
+        raise ValueError(" or ".join(f"'{word}'" for word in words))
+
+    return read
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+        return tuple(value)
+    raise ValueError('a list of texts, such as ["service-a", "service-b"]')
+
+
+def modules(value: Any) -> tuple[str, ...]:
+    names = texts(value)
+    if all(part.isidentifier() for name in names for part in name.split(".")):
+        return names
+    raise ValueError('a list of names of Python modules, such as ["my_handlers"], without .py')
+
+
+def destinations(value: Any) -> tuple[str, ...]:
+    entries = texts(value)
+    for entry in entries:
+        Destination.parse(entry)
+    return entries
+
+
+def bound_secrets(value: Any) -> tuple[str, ...]:
+    entries = texts(value)
+    for entry in entries:
+        name, at, host = entry.partition("@")
+        if not at or not name.isidentifier():
+            raise ValueError('a list of secrets and hosts, such as ["API_KEY@api.example.com"]')
+        Destination.parse(host)
+    return entries
+
+
+def path(value: Any) -> Path:
+    try:
+        return Path(text(value)).expanduser()
+    except RuntimeError:
+        raise ValueError("a path, and after ~ the name of a user of this machine") from None
+
+
+def optional_path(value: Any) -> Path | None:
+    return None if value == "" else path(value)
+
+
+def url(*schemes: str) -> Callable[[Any], str | None]:
+    def read(value: Any) -> str | None:
+        if value == "":
+            return None
+        wanted = "a URL that starts with " + " or ".join(f"{scheme}://" for scheme in schemes)
+        try:
+            parts = urlsplit(text(value))
+            if parts.scheme in schemes:
+                wanted = "a URL with a host, and with a port from 1 to 65535 where it names one"
+            if parts.scheme in schemes and (parts.hostname or parts.path) and parts.port != 0:
+                return str(value)
+        except ValueError:
+            pass
+        raise ValueError(wanted)
+
+    return read

@@ -1,0 +1,321 @@
+"""Does everything in Redis add up? Looks, and changes nothing.
+
+What is under way while it is looked at is no finding: only what stands through every look is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from flowd.errors import CorruptExecution
+from flowd.orchestrator.plans import Plans
+from flowd.store import Store
+from flowd.store.inspection import Begun, Group, NodeKey
+from flowd.store.metrics import Queue
+from flowd.store.tasks import Entry, entry_order
+from flowd.workflow.states import ExecutionState, NodeState
+
+LOOKS: Final = 3
+PAUSE_S: Final = 0.5
+EXECUTIONS_PER_READ: Final = 100
+# A scheduler carries on what was left for seconds, and for a minute where it is a submission.
+OVERDUE_MS: Final = 120_000
+_LIVE: Final = frozenset({ExecutionState.RUNNING, ExecutionState.PAUSED})
+_ENDED: Final = frozenset(one for one in ExecutionState if one.is_terminal)
+_NODE_ENDED: Final = frozenset(one for one in NodeState if one.is_terminal)
+_IN_STREAM: Final = frozenset({NodeState.QUEUED, NodeState.RUNNING})
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One rule, how many things it was held against, and what breaks it."""
+
+    rule: str
+    counted: int
+    violations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """`queue` and `dead_letters` break no rule, whatever they are; None where nobody could look."""
+
+    checks: tuple[Check, ...]
+    queue: Queue | None = None
+    dead_letters: int = 0
+    workers: int = 0
+
+    @property
+    def is_sound(self) -> bool:
+        return not any(check.violations for check in self.checks)
+
+
+@dataclass(slots=True)
+class Sight:
+    """All that one look has seen.
+
+    `statuses` has every execution that anything names, None for those that do not exist;
+    `node_states` every node of those that are live, and what there is of the others; `entries` says
+    by entry id what each is about, `garbage` what is wrong with it, `holders` who has it.
+    """
+
+    known: set[str] = field(default_factory=set)
+    active: set[str] = field(default_factory=set)
+    finished: set[str] = field(default_factory=set)
+    with_keys: set[str] = field(default_factory=set)
+    statuses: dict[str, str | None] = field(default_factory=dict)
+    node_states: dict[NodeKey, str | None] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+    entries: dict[str, NodeKey] = field(default_factory=dict)
+    garbage: dict[str, str] = field(default_factory=dict)
+    retries: set[NodeKey] = field(default_factory=set)
+    begun: list[Begun] = field(default_factory=list)
+    group: Group | None = None
+    holders: dict[str, str] = field(default_factory=dict)
+    leases: set[str] = field(default_factory=set)
+
+    @property
+    def in_progress(self) -> set[str]:
+        """Executions somebody is in the middle of storing, ending or removing."""
+        return {one.execution_id for one in self.begun if one.age_ms < OVERDUE_MS}
+
+
+async def examine(store: Store, *, pause_s: float = PAUSE_S) -> Examination:
+    """Every rule with what breaks it, and did so at every look. Raises StoreUnavailable."""
+    types = await _check_types(store)
+    if types.violations:
+        return Examination((types,))
+    checks = check(await look(store))
+    for _ in range(LOOKS - 1):
+        if not any(one.violations for one in checks):
+            break
+        await asyncio.sleep(pause_s)
+        checks = _in_both(checks, check(await look(store)))
+    snapshot = await store.metrics.snapshot()
+    return Examination((types, *checks), snapshot.queue, snapshot.dead_letters, snapshot.workers)
+
+
+def _in_both(before: Sequence[Check], now: Sequence[Check]) -> tuple[Check, ...]:
+    return tuple(
+        replace(one, violations=tuple(v for v in one.violations if v in set(earlier.violations)))
+        for earlier, one in zip(before, now, strict=True)
+    )
+
+
+async def _check_types(store: Store) -> Check:
+    violations = tuple(
+        f"the key {key!r} is a {found} and should be a {expected}"
+        for key, found, expected in await store.inspection.mistyped()
+    )
+    return Check("the keys that executions share are what they should be", 1, violations)
+
+
+# What there is.
+
+
+async def look(store: Store) -> Sight:
+    sight = Sight()
+    await _look_at_stream(store, sight)
+    sight.retries = set(await store.retries.waiting())
+    sight.begun = await store.inspection.begun()
+    sight.active = await store.inspection.active()
+    sight.finished = await store.inspection.finished()
+    sight.known = await store.inspection.known()
+    await _look_at_keys(store, sight)
+    await _look_at_executions(store, sight)
+    return sight
+
+
+async def _look_at_stream(store: Store, sight: Sight) -> None:
+    sight.leases = await store.inspection.leases()
+    sight.group = await store.inspection.group()
+    after = ""
+    while page := await store.tasks.stream_page(after):
+        for entry_id, entry in page:
+            if isinstance(entry, Entry):
+                sight.entries[entry_id] = (entry.execution_id, entry.node_id)
+            else:
+                sight.garbage[entry_id] = entry.reason
+        after = page[-1][0]
+    if sight.group is not None:
+        sight.holders = await store.inspection.holders()
+
+
+async def _look_at_keys(store: Store, sight: Sight) -> None:
+    cursor = "0"
+    while True:
+        cursor, found = await store.inspection.key_slice(cursor)
+        sight.with_keys |= found.execution_ids
+        sight.node_states.update(found.node_states)
+        if cursor == "0":
+            return
+
+
+async def _look_at_executions(store: Store, sight: Sight) -> None:
+    """Status of everything that is named anywhere; nodes of what is live, by its definition."""
+    plans = Plans(store)
+    named = sight.known | sight.active | sight.finished | sight.with_keys
+    named |= {one for one, _ in sight.entries.values()} | {one for one, _ in sight.retries}
+    for some in _portions(sorted(named)):
+        pairs = await store.executions.statuses_and_definitions(some)
+        live: dict[str, Sequence[str]] = {}
+        for execution_id, (status, definition) in zip(some, pairs, strict=True):
+            sight.statuses[execution_id] = status
+            try:
+                if status is not None and definition is None:
+                    raise CorruptExecution(execution_id, "its definition is gone")
+                if status not in _LIVE or definition is None:
+                    continue
+                live[execution_id] = tuple(plans.compile(execution_id, definition).nodes)
+            except CorruptExecution as error:
+                sight.unreadable.append(str(error))
+        for execution_id, states in (await store.executions.states_of_nodes(live)).items():
+            for node_id, state in states.items():
+                sight.node_states[execution_id, node_id] = state
+
+
+def _portions(execution_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for at in range(0, len(execution_ids), EXECUTIONS_PER_READ):
+        yield execution_ids[at : at + EXECUTIONS_PER_READ]
+
+
+# What has to hold of it: each rule yields what breaks it, in words that are the same at every look.
+
+
+def check(sight: Sight) -> tuple[Check, ...]:
+    return tuple(
+        Check(rule, counted(sight), tuple(broken_by(sight))) for rule, counted, broken_by in _RULES
+    )
+
+
+def _not_listed(sight: Sight) -> Iterator[str]:
+    for execution_id, status in sight.statuses.items():
+        if status is not None and execution_id not in sight.known:
+            yield f"execution {execution_id} is {status} and not in the list"
+    for execution_id in sorted(sight.known):
+        if sight.statuses.get(execution_id) is None:
+            yield f"execution {execution_id} is in the list and has no status"
+
+
+def _not_active(sight: Sight) -> Iterator[str]:
+    for execution_id in sorted(sight.active):
+        status = sight.statuses.get(execution_id)
+        if status not in _LIVE:
+            yield f"execution {execution_id} is active and {_said(status)}"
+    for execution_id, status in sight.statuses.items():
+        if status in _LIVE and execution_id not in sight.active:
+            yield f"execution {execution_id} is {status} and not active"
+
+
+def _not_finished(sight: Sight) -> Iterator[str]:
+    for execution_id in sorted(sight.finished):
+        status = sight.statuses.get(execution_id)
+        if status not in _ENDED:
+            yield f"execution {execution_id} counts as ended and {_said(status)}"
+    for execution_id, status in sight.statuses.items():
+        if status in _ENDED and execution_id not in sight.finished:
+            yield f"execution {execution_id} is {status} and does not count as ended"
+
+
+def _said(status: str | None) -> str:
+    return f"is {status}" if status else "has no status"
+
+
+def _unreadable(sight: Sight) -> Iterator[str]:
+    yield from sight.unreadable
+    for execution_id, status in sight.statuses.items():
+        if status is not None and status not in set(ExecutionState):
+            yield f"execution {execution_id} is in the state {status!r}"
+    for (execution_id, node_id), state in sight.node_states.items():
+        if state not in set(NodeState) and sight.statuses.get(execution_id) is not None:
+            yield f"execution {execution_id}: node {node_id} is in the state {state!r}"
+
+
+def _entries_amiss(sight: Sight) -> Iterator[str]:
+    counts = Counter(sight.entries.values())
+    for (execution_id, node_id), state in sight.node_states.items():
+        count = counts[execution_id, node_id]
+        if sight.statuses.get(execution_id) in _LIVE and (state in _IN_STREAM) != (count == 1):
+            yield f"execution {execution_id}: node {node_id} is {state} and has {count} entries"
+    for execution_id, node_id in sorted(counts):
+        status = sight.statuses.get(execution_id)
+        # Those of a cancelled execution go when a worker meets them.
+        if status not in _LIVE and status != ExecutionState.CANCELLED:
+            whose = f"execution {execution_id}, which {_said(status)}"
+            yield f"an entry of node {node_id} of {whose}"
+
+
+def _retries_amiss(sight: Sight) -> Iterator[str]:
+    for (execution_id, node_id), state in sight.node_states.items():
+        is_live = sight.statuses.get(execution_id) in _LIVE
+        if is_live and state == NodeState.RETRYING and (execution_id, node_id) not in sight.retries:
+            yield f"execution {execution_id}: node {node_id} is RETRYING and waits for nothing"
+    for execution_id, node_id in sorted(sight.retries):
+        state = sight.node_states.get((execution_id, node_id))
+        is_live = sight.statuses.get(execution_id) in _LIVE
+        if not is_live or state != NodeState.RETRYING:
+            yield f"execution {execution_id}: node {node_id} waits for a retry and {_said(state)}"
+
+
+def _open_nodes(sight: Sight) -> Iterator[str]:
+    in_progress = sight.in_progress
+    for (execution_id, node_id), state in sight.node_states.items():
+        status = sight.statuses.get(execution_id)
+        if status in _ENDED and state not in _NODE_ENDED and execution_id not in in_progress:
+            yield f"execution {execution_id} is {status} and its node {node_id} {state}"
+
+
+def _ownerless(sight: Sight) -> Iterator[str]:
+    in_progress = sight.in_progress
+    for execution_id in sorted(sight.with_keys - in_progress):
+        if sight.statuses.get(execution_id) is None:
+            yield f"keys of execution {execution_id}, which does not exist"
+
+
+def _holders_amiss(sight: Sight) -> Iterator[str]:
+    if sight.group is None:
+        return
+    for name, pending in sight.group.consumers:
+        if pending and name not in sight.leases:
+            yield f"consumer {name} holds {pending} entries without a lease"
+    for entry_id, consumer in sight.holders.items():
+        if entry_id not in sight.entries and entry_id not in sight.garbage:
+            yield f"consumer {consumer} holds {entry_id}, which is no entry any more"
+    last = entry_order(sight.group.last_delivered_id)
+    for entry_id in sight.entries:
+        if entry_order(entry_id) <= last and entry_id not in sight.holders:
+            yield f"entry {entry_id} was handed out and nobody holds it"
+
+
+def _overdue(sight: Sight) -> Iterator[str]:
+    for one in sight.begun:
+        if one.age_ms >= OVERDUE_MS:
+            yield f"execution {one.execution_id}: `{one.what}` was begun and never carried on"
+
+
+_Counted = Callable[[Sight], int]
+_BrokenBy = Callable[[Sight], Iterable[str]]
+_RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
+    ("every execution is listed, and nothing else", lambda one: len(one.known), _not_listed),
+    ("active are those that run or pause", lambda one: len(one.active), _not_active),
+    ("ended are those that count as ended", lambda one: len(one.finished), _not_finished),
+    ("what is stored can be read", lambda one: len(one.statuses), _unreadable),
+    (
+        "a QUEUED or RUNNING node has exactly one entry in the stream",
+        lambda one: len(one.entries),
+        _entries_amiss,
+    ),
+    ("a RETRYING node has a date", lambda one: len(one.retries), _retries_amiss),
+    ("an execution that ended has no open node", lambda one: len(one.node_states), _open_nodes),
+    ("no key without an execution", lambda one: len(one.with_keys), _ownerless),
+    (
+        "every entry can be read",
+        lambda one: len(one.entries) + len(one.garbage),
+        lambda one: (f"entry {entry_id}: {why}" for entry_id, why in one.garbage.items()),
+    ),
+    ("whoever holds work has a lease", lambda one: len(one.leases), _holders_amiss),
+    ("what was begun is carried on", lambda one: len(one.begun), _overdue),
+)

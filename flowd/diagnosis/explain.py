@@ -1,0 +1,344 @@
+"""Why a node does not run: decisions over what was read, no look of its own.
+
+Every reason has a stable code. The message says what the code stands for here, with the names and
+numbers it comes from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from flowd.store.nodes import NodeRow, RetryStanding
+from flowd.store.standing import QueueView
+from flowd.workflow.graph import Plan
+from flowd.workflow.states import ExecutionState, NodeState
+
+NAMES_SHOWN_MAX: Final = 10
+
+_TROUBLES: Final = {
+    "stream_missing": "the task stream is gone from Redis",
+    "group_missing": "the consumer group of the task stream is gone",
+    "stream_corrupt": "the key of the task stream holds something else",
+}
+_HEALED: Final = "; the scheduler mends that and queues the node again"
+
+
+class Reason(NamedTuple):
+    code: str
+    message: str
+
+
+class ExplainedNode(NamedTuple):
+    node_id: str
+    state: NodeState | None
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`more` are the nodes that are not done and not in `nodes`."""
+
+    execution_id: str
+    status: ExecutionState | None
+    summary: str
+    nodes: tuple[ExplainedNode, ...]
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What was read of an execution and around it.
+
+    `states` has all nodes, `rows` those that are asked about, `moved` those of them that have gone
+    on meanwhile. `lost` says of consumers why they do not live; `failure` is a node that failed by
+    itself, when the execution has failed.
+    """
+
+    execution_id: str
+    status: ExecutionState | None
+    now_ms: int
+    plan: Plan
+    states: Mapping[str, NodeState | None]
+    rows: Mapping[str, NodeRow]
+    more: int
+    queue: QueueView
+    retries: Mapping[str, RetryStanding]
+    lost: Mapping[str, str]
+    workers_alive: int
+    has_scheduler: bool
+    is_store_full: bool
+    default_attempts: int
+    moved: Mapping[str, NodeState | None]
+    failure: NodeRow | None = None
+    error: str | None = None
+
+
+def explain(situation: Situation) -> Explanation:
+    return Explanation(
+        situation.execution_id,
+        situation.status,
+        _summary(situation),
+        tuple(
+            ExplainedNode(node_id, row.state, _reasons(situation, row))
+            for node_id, row in situation.rows.items()
+        ),
+        situation.more,
+    )
+
+
+def _reasons(situation: Situation, row: NodeRow) -> tuple[Reason, ...]:
+    """The first is the nearest; there is always one."""
+    status, state = situation.status, row.state
+    if row.node_id in situation.moved:
+        to = situation.moved[row.node_id]
+        return (Reason("moving", f"it went from {state} to {to} while this was written"),)
+    if state is None:
+        return (_corrupt(situation, row.node_id),)
+    if state.is_terminal:
+        return (_ending(situation, row),)
+    if status is None:
+        return (Reason("corrupt", "the status of its execution is damaged"),)
+    if status.is_terminal:
+        return (Reason("execution_ended", f"its execution is {status}; it runs no more"),)
+    if status is ExecutionState.PENDING:
+        return _not_triggered(situation)
+    return tuple(_EXPLAIN[state](situation, row))
+
+
+def _corrupt(situation: Situation, node_id: str) -> Reason:
+    key = f"workflow:{situation.execution_id}:node:{node_id}"
+    return Reason("corrupt", f"the key {key!r} is gone, or holds something flowd did not write")
+
+
+def _ending(situation: Situation, row: NodeRow) -> Reason:
+    if row.state is NodeState.COMPLETED:
+        return Reason("completed", f"it is completed{_by(row)}")
+    if row.state is NodeState.CANCELLED:
+        return Reason("cancelled", "its execution was cancelled before it had ended")
+    if failed := _dependencies(situation, row.node_id, NodeState.FAILED):
+        return Reason("dependency_failed", row.error or f"not run: {_listed(failed)} failed")
+    return Reason("failed", f"it failed{_by(row)}: {row.error or 'nothing says why'}")
+
+
+def _by(row: NodeRow) -> str:
+    return f", by attempt {row.record.attempt}" if row.record.attempt is not None else ""
+
+
+def _not_triggered(situation: Situation) -> tuple[Reason, ...]:
+    path = f"/workflow/trigger/{situation.execution_id}"
+    reason = Reason("not_triggered", f"its execution was not triggered yet: POST {path}")
+    return (reason, _store_full()) if situation.is_store_full else (reason,)
+
+
+def _store_full() -> Reason:
+    return Reason(
+        "store_full", "redis is at its memory limit and refuses what would start an execution"
+    )
+
+
+def _pending(situation: Situation, row: NodeRow) -> list[Reason]:
+    states = situation.states
+    reasons: list[Reason] = []
+    dependencies = situation.plan.nodes[row.node_id].dependencies
+    if failed := _dependencies(situation, row.node_id, NodeState.FAILED):
+        reasons.append(
+            Reason("dependency_failed", f"{_listed(failed)} failed; it is failed with it")
+        )
+    elif waits := [one for one in dependencies if states.get(one) is not NodeState.COMPLETED]:
+        named = [f"{one} ({states.get(one) or 'damaged'})" for one in waits]
+        reasons.append(Reason("waiting_for", f"waits for {_listed(named)}"))
+    elif situation.status is not ExecutionState.PAUSED:
+        reasons.append(
+            Reason("opening", "nothing holds it back; it is being put into the queue with others")
+        )
+    return reasons + _paused(situation)
+
+
+def _paused(situation: Situation) -> list[Reason]:
+    if situation.status is not ExecutionState.PAUSED:
+        return []
+    path = f"/workflows/{situation.execution_id}/resume"
+    return [Reason("paused", f"its execution is paused; no node starts until POST {path}")]
+
+
+def _queued(situation: Situation, row: NodeRow) -> list[Reason]:
+    reasons = _paused(situation)
+    place = situation.queue.places.get(row.node_id)
+    if situation.queue.trouble:
+        reasons.append(_trouble(situation))
+    elif place is None:
+        reasons.append(_no_place(situation))
+    elif place.ahead is not None:
+        waited = _span(situation.now_ms - place.entry.queued_ms)
+        deaths = place.entry.deaths
+        died = f"; {deaths} worker{'s' if deaths > 1 else ''} died with it" if deaths else ""
+        reasons.append(
+            Reason("queued", f"{_ahead(place.ahead)} ahead of it; it has waited {waited}{died}")
+        )
+    elif place.holder is None:
+        message = "it was given out by a consumer group that is gone"
+        reasons.append(Reason("group_missing", message + _HEALED))
+    elif place.holder in situation.lost:
+        reasons.append(_worker_lost(situation, place.holder))
+    else:
+        reasons.append(Reason("taken", f"{place.holder} has taken it and is about to start it"))
+    if situation.workers_alive == 0:
+        reasons.append(Reason("no_worker", "no worker is alive"))
+    return reasons
+
+
+def _trouble(situation: Situation) -> Reason:
+    code = situation.queue.trouble
+    return Reason(code, _TROUBLES[code] + _HEALED)
+
+
+def _no_place(situation: Situation) -> Reason:
+    queue = situation.queue
+    if queue.is_whole:
+        return Reason("entry_missing", "it has no entry in the task stream" + _HEALED)
+    return Reason("queued", f"more than {queue.ahead:,} entries are ahead of it")
+
+
+def _running(situation: Situation, row: NodeRow) -> list[Reason]:
+    queue, record = situation.queue, row.record
+    place = queue.places.get(row.node_id)
+    worker = (place.holder if place else None) or record.worker
+    if queue.trouble:
+        return [_trouble(situation), _runs(situation, row)]
+    if place is None and queue.is_whole:
+        return [_no_place(situation), _runs(situation, row)]
+    if worker is not None and worker in situation.lost:
+        return [_worker_lost(situation, worker)]
+    return [_runs(situation, row)]
+
+
+def _runs(situation: Situation, row: NodeRow) -> Reason:
+    record = row.record
+    since = ""
+    if record.started_ms is not None:
+        since = f" for {_span(situation.now_ms - record.started_ms)}"
+    attempt = f"attempt {record.attempt}" if record.attempt is not None else "it"
+    return Reason("running", f"{attempt} has run on {record.worker or 'a worker'}{since}")
+
+
+def _worker_lost(situation: Situation, worker: str) -> Reason:
+    why = situation.lost[worker]
+    return Reason("worker_lost", f"{worker} holds it, but {why}; another worker is given it soon")
+
+
+def _retrying(situation: Situation, row: NodeRow) -> list[Reason]:
+    retry = situation.retries.get(row.node_id)
+    if retry is None:
+        return [Reason("retrying", "it waits for its next attempt"), *_paused(situation)]
+    own = situation.plan.nodes[row.node_id].retry or {}
+    attempts = own.get("max_attempts", situation.default_attempts)
+    error = (retry.error or "").removeprefix(f"attempt {retry.failures} of {attempts}: ")
+    failed = f"attempt {retry.failures} of {attempts} failed" if retry.failures else "not yet"
+    because = f": {error}" if error else ""
+    reasons = [Reason("retrying", f"{failed}{because}; {_due(situation, retry)}")]
+    is_late = retry.due_ms is None or retry.due_ms < situation.now_ms
+    if is_late and not situation.has_scheduler:
+        reasons.append(Reason("no_scheduler", "no scheduler is alive to queue what is due"))
+    return reasons + _paused(situation)
+
+
+def _due(situation: Situation, retry: RetryStanding) -> str:
+    if retry.due_ms is None:
+        return "nothing says when the next is due" + _HEALED
+    left_ms = retry.due_ms - situation.now_ms
+    if left_ms >= 0:
+        return f"the next is due in {_span(left_ms)}"
+    return f"the next was due {_span(-left_ms)} ago"
+
+
+_EXPLAIN: Final = {
+    NodeState.PENDING: _pending,
+    NodeState.QUEUED: _queued,
+    NodeState.RUNNING: _running,
+    NodeState.RETRYING: _retrying,
+}
+
+
+def _dependencies(situation: Situation, node_id: str, state: NodeState) -> list[str]:
+    """The dependencies of a node that are in this state."""
+    dependencies = situation.plan.nodes[node_id].dependencies
+    return [one for one in dependencies if situation.states.get(one) is state]
+
+
+def _summary(situation: Situation) -> str:
+    """One or two sentences on the whole execution."""
+    status = situation.status
+    if status is None:
+        return "The status of this execution is damaged."
+    if status is ExecutionState.PENDING:
+        return "Not triggered yet."
+    if status.is_terminal:
+        return _summary_of_the_end(situation, status)
+    first = f"{status}: {_counts(situation)}."
+    if status is ExecutionState.PAUSED:
+        first += " No node starts until it is resumed."
+    return first + _obstacles(situation)
+
+
+def _summary_of_the_end(situation: Situation, status: ExecutionState) -> str:
+    if status is ExecutionState.FAILED and situation.error:
+        return f"FAILED: {situation.error}."
+    if situation.failure is not None:
+        row = situation.failure
+        because = f": {row.error}" if row.error else ""
+        return f"{status}: {row.node_id!r} failed{because}. {_sentence(_counts(situation))}"
+    return f"{status}: {_counts(situation)}."
+
+
+def _counts(situation: Situation) -> str:
+    counts = Counter("DAMAGED" if one is None else str(one) for one in situation.states.values())
+    listed = [f"{counts[one]:,} {one}" for one in [*NodeState, "DAMAGED"] if counts[one]]
+    total = len(situation.states)
+    return f"of {total:,} node{'' if total == 1 else 's'} {_listed(listed)}"
+
+
+def _obstacles(situation: Situation) -> str:
+    found = ""
+    states = set(situation.states.values())
+    if situation.workers_alive == 0 and NodeState.QUEUED in states:
+        found += " No worker is alive."
+    if situation.queue.trouble:
+        trouble = _TROUBLES[situation.queue.trouble]
+        found += f" {_sentence(trouble)}"
+    if not situation.has_scheduler:
+        found += " No scheduler is alive."
+    return found
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`A`, `A and B`, `A, B and C`; the first few of many."""
+    shown = list(names[:NAMES_SHOWN_MAX])
+    if hidden := len(names) - len(shown):
+        shown.append(f"{hidden:,} more")
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _ahead(count: int) -> str:
+    if count == 0:
+        return "no entry is"
+    return "1 entry is" if count == 1 else f"{count:,} entries are"
+
+
+def _span(ms: int) -> str:
+    """A length of time as people say it: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`."""
+    seconds = max(0, ms) / 1000
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

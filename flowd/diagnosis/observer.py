@@ -1,0 +1,139 @@
+"""Look at an execution and around it, for those who ask why it does not move."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from flowd.diagnosis.explain import Explanation, Situation, explain
+from flowd.errors import CorruptExecution, UnknownNode
+from flowd.orchestrator.leases import LEASE_S, LeaseWatch
+from flowd.orchestrator.owner import Owner
+from flowd.orchestrator.plans import Plans
+from flowd.store import Store
+from flowd.store.executions import NODES_PER_CALL_MAX, now_ms
+from flowd.store.nodes import NodeRow
+from flowd.store.standing import Surroundings
+from flowd.workflow.states import ExecutionState, NodeState
+
+SHOWN_MAX: Final = 100
+# A node that moves while it is looked at is looked at once more.
+LOOKS_MAX: Final = 2
+
+_URGENCY: Final[Mapping[NodeState | None, int]] = {
+    None: 0,
+    NodeState.RUNNING: 1,
+    NodeState.RETRYING: 2,
+    NodeState.QUEUED: 3,
+    NodeState.PENDING: 4,
+}
+
+
+class Observer:
+    """Remembers heartbeats from look to look: one that stands still shows only in time."""
+
+    def __init__(self, store: Store, plans: Plans) -> None:
+        self._store = store
+        self._plans = plans
+        self._watch = LeaseWatch()
+
+    async def explain(self, execution_id: str, node_id: str | None = None) -> Explanation:
+        """Why the nodes that are not done are not; or this one, done or not.
+
+        Raises UnknownExecution, UnknownNode, or CorruptExecution when the definition is damaged.
+        """
+        situation = await self._look(execution_id, node_id)
+        for _ in range(LOOKS_MAX - 1):
+            if not situation.moved:
+                break
+            situation = await self._look(execution_id, node_id)
+        return explain(situation)
+
+    async def _look(self, execution_id: str, node_id: str | None) -> Situation:
+        store = self._store
+        status = await self._status(execution_id)
+        plan = await self._plans.load(execution_id, "")
+        if node_id is not None and node_id not in plan.nodes:
+            raise UnknownNode(execution_id, node_id)
+        states = await store.nodes.states(execution_id, list(plan.nodes))
+        open_nodes = _open_nodes(states)
+        shown = open_nodes[:SHOWN_MAX] if node_id is None else [node_id]
+        around = await store.standing.surroundings()
+        outstanding = [one for one in shown if states[one] in (NodeState.QUEUED, NodeState.RUNNING)]
+        queue = await store.standing.queue(execution_id, outstanding)
+        retrying = [one for one in shown if states[one] is NodeState.RETRYING]
+        retries = await store.nodes.retries(execution_id, retrying)
+        rows = await store.nodes.rows(execution_id, {one: states[one] for one in shown})
+        by_id = {row.node_id: row for row in rows}
+        holders = {place.holder for place in queue.places.values() if place.holder}
+        holders |= {row.record.worker for row in rows if row.record.worker}
+        dead = self._dead(around)
+        no_lease = {one: "it has no lease" for one in holders if one not in around.leases}
+        again = await store.nodes.states(execution_id, shown)
+        failure, error = await self._failure(execution_id, status, states)
+        return Situation(
+            execution_id,
+            status,
+            now_ms(),
+            plan,
+            states,
+            by_id,
+            max(0, len(open_nodes) - len(shown)) if node_id is None else 0,
+            queue,
+            retries,
+            no_lease | dead,
+            len(around.leases.keys() - dead.keys()),
+            around.scheduler_ticked_ms is not None,
+            around.is_full,
+            store.nodes.default_policy.max_attempts,
+            {one: state for one, state in again.items() if state is not states[one]},
+            failure,
+            error,
+        )
+
+    async def _status(self, execution_id: str) -> ExecutionState | None:
+        """None when it is damaged."""
+        try:
+            return await self._store.executions.execution_status(execution_id)
+        except CorruptExecution:
+            return None
+
+    def _dead(self, around: Surroundings) -> dict[str, str]:
+        """The consumers that have a lease and do not live, as far as can be told from here."""
+        still = f"its heartbeat has stood still for {LEASE_S:.0f} s"
+        dead = dict.fromkeys(self._watch.expired(around.leases, time.monotonic()), still)
+        here = Owner.of_this_process().machine
+        for consumer, text in around.owners.items():
+            try:
+                owner = Owner.from_json(text)
+                is_gone = owner.machine == here and owner.is_gone()
+            except (ValueError, TypeError, OSError):
+                continue
+            if is_gone:
+                dead[consumer] = f"its process {owner.pid} has ended"
+        return dead
+
+    async def _failure(
+        self,
+        execution_id: str,
+        status: ExecutionState | None,
+        states: Mapping[str, NodeState | None],
+    ) -> tuple[NodeRow | None, str | None]:
+        """A node that has failed by itself, and what is said of the execution as a whole."""
+        if status is not ExecutionState.FAILED:
+            return None, None
+        _, details = await self._store.listing.execution(execution_id)
+        failed = [one for one, state in states.items() if state is NodeState.FAILED]
+        some = failed[:NODES_PER_CALL_MAX]
+        records = await self._store.nodes.records(execution_id, some)
+        # Nodes that could not run because of others have no attempt.
+        ran = [one for one in some if records[one] is not None][:1]
+        rows = await self._store.nodes.rows(execution_id, {one: states[one] for one in ran})
+        return (rows[0] if rows else None), details.error
+
+
+def _open_nodes(states: Mapping[str, NodeState | None]) -> Sequence[str]:
+    """The nodes that are not done, those first that say most."""
+    found = [one for one, state in states.items() if state is None or not state.is_terminal]
+    return sorted(found, key=lambda one: _URGENCY[states[one]])

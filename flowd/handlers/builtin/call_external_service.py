@@ -1,0 +1,225 @@
+"""Call a service over HTTP and return what it answered.
+
+Hosts listed in `[handlers.call_external_service] simulated_hosts` are never called: they answer
+with a fixed sentence, so that the sample workflows run without a network.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import orjson
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from flowd.errors import Fail
+from flowd.handlers.config import NodeConfig
+from flowd.handlers.context import HandlerContext
+from flowd.handlers.registry import handler
+
+# RFC 9110: a header's name is a token, its value visible ASCII with spaces and tabs between.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+# The client writes these from the body it sends; a second opinion would break the message.
+_FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding"})
+
+
+def _number_to_text(value: Any) -> Any:
+    # A header that is exactly one template keeps its JSON type, and ids are often numbers.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
+
+
+def _to_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+HeaderValue = Annotated[str, BeforeValidator(_number_to_text)]
+Method = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]+$", to_upper=True)]
+Scalar = str | int | float | bool
+Fields = dict[str, Scalar | list[Scalar]]
+StatusClass = Annotated[str, StringConstraints(pattern=r"^[1-5]xx$")]
+Status = Annotated[int, Field(ge=100, le=599)]
+
+
+class BasicAuth(NodeConfig):
+    username: str
+    password: str
+
+    @field_validator("username")
+    @classmethod
+    def _has_no_colon(cls, username: str) -> str:
+        if ":" in username:
+            raise PydanticCustomError("username", "a username of basic auth holds no colon")
+        return username
+
+
+class Auth(NodeConfig):
+    """Who calls: one of the two."""
+
+    basic: BasicAuth | None = None
+    bearer: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Auth:
+        if (self.basic is None) == (self.bearer is None):
+            raise PydanticCustomError("auth", "give either basic or bearer")
+        if self.bearer is not None and not _HEADER_VALUE.fullmatch(self.bearer):
+            # The text names no value: it is a key.
+            message = "the token holds a character that headers cannot carry"
+            raise PydanticCustomError("auth", message)
+        return self
+
+    @property
+    def header(self) -> str:
+        if self.basic is None:
+            return f"Bearer {self.bearer}"
+        pair = f"{self.basic.username}:{self.basic.password}".encode()
+        return f"Basic {base64.b64encode(pair).decode()}"
+
+
+class CallExternalServiceConfig(NodeConfig):
+    url: str = Field(description="give the address to call, such as http://service-a/path")
+    method: Method = "GET"
+    headers: dict[str, HeaderValue] = Field(default_factory=dict)
+    params: Fields = Field(default_factory=dict)
+    json_value: Any = Field(default=None, alias="json")
+    body: str | None = None
+    form: Fields | None = None
+    auth: Auth | None = None
+    expected_status: Annotated[list[Status | StatusClass], BeforeValidator(_to_list)] = Field(
+        default=["2xx"], min_length=1
+    )
+    follow_redirects: bool = False
+    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    answer_max_bytes: int | None = Field(default=None, ge=1)
+
+    @field_validator("url")
+    @classmethod
+    def _is_absolute(cls, url: str) -> str:
+        if not re.match(r"https?://[^/?#]", url, re.IGNORECASE):
+            raise PydanticCustomError("url", "a url begins with http:// or https:// and a host")
+        return url
+
+    @field_validator("headers")
+    @classmethod
+    def _can_be_sent(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+                message = "header {name} holds a character that headers cannot carry"
+                raise PydanticCustomError("header", message, {"name": repr(name)})
+            if name.lower() in _FRAMING_HEADERS:
+                message = "header {name} is set by flowd from the body; leave it out"
+                raise PydanticCustomError("header", message, {"name": repr(name)})
+        return headers
+
+    @model_validator(mode="after")
+    def _has_one_body(self) -> CallExternalServiceConfig:
+        if self.has_json + (self.body is not None) + (self.form is not None) > 1:
+            message = "json, body and form exclude each other; give one of them"
+            raise PydanticCustomError("body", message)
+        return self
+
+    @model_validator(mode="after")
+    def _says_once_who_calls(self) -> CallExternalServiceConfig:
+        if self.auth and any(name.lower() == "authorization" for name in self.headers):
+            message = "auth and an authorization header exclude each other; give one of them"
+            raise PydanticCustomError("auth", message)
+        return self
+
+    @property
+    def has_json(self) -> bool:
+        return "json_value" in self.model_fields_set
+
+    def is_expected(self, status_code: int) -> bool:
+        status_class = f"{status_code // 100}xx"
+        return any(one in (status_code, status_class) for one in self.expected_status)
+
+
+@handler("call_external_service")
+async def call_external_service(
+    wanted: CallExternalServiceConfig, context: HandlerContext
+) -> dict[str, Any]:
+    """Calls a URL and returns what it answered."""
+    simulated_hosts = context.settings.handlers.call_external_service.simulated_hosts
+    if _is_simulated(wanted.url, simulated_hosts):
+        return {"data": f"Simulated call to {wanted.url}"}
+    return await _call(wanted, context)
+
+
+def _is_simulated(url: str, simulated_hosts: tuple[str, ...]) -> bool:
+    if not simulated_hosts:
+        return False
+    try:
+        host = urlsplit(url).hostname
+    except ValueError as error:
+        raise Fail(f"config.url is not a url: {error}") from None
+    return host is not None and host in {name.lower() for name in simulated_hosts}
+
+
+async def _call(wanted: CallExternalServiceConfig, context: HandlerContext) -> dict[str, Any]:
+    from flowd.outgoing.http_client import Call, parse_body, parse_url
+
+    settings = context.settings.handlers.call_external_service
+    answer_max_bytes = int(settings.answer_max_mb * 1024 * 1024)
+    call = Call(
+        wanted.method,
+        parse_url(_with_params(wanted), source="config.url"),
+        headers=_headers(wanted, await _added_headers(context)),
+        content=_content(wanted),
+        deadline_s=wanted.timeout_s or settings.timeout_s,
+        answer_max_bytes=min(wanted.answer_max_bytes or answer_max_bytes, answer_max_bytes),
+        is_expected=wanted.is_expected,
+        follow_redirects=wanted.follow_redirects,
+        only=context.only,
+    )
+    client = context.resources.http("[handlers.call_external_service] allow", settings.allow)
+    answer = await client.send(call)
+    return {"data": parse_body(answer), "status_code": answer.status_code}
+
+
+def _with_params(wanted: CallExternalServiceConfig) -> str:
+    """The url with `params` behind the query it has."""
+    if not wanted.params:
+        return wanted.url
+    bare, mark, fragment = wanted.url.partition("#")
+    query = urlencode(list(_pairs(wanted.params)), quote_via=quote)
+    joint = "&" if "?" in bare else "?"
+    return f"{bare}{joint}{query}{mark}{fragment}"
+
+
+def _pairs(fields: Fields) -> Iterator[tuple[str, str]]:
+    """A list stands for a name given several times; true and false are written as in JSON."""
+    for name, value in fields.items():
+        for one in value if isinstance(value, list) else [value]:
+            yield name, str(one).lower() if isinstance(one, bool) else str(one)
+
+
+async def _added_headers(context: HandlerContext) -> dict[str, str]:
+    trace = await context.resources.trace_headers(context.execution_id)
+    return {"idempotency-key": context.idempotency_key, **trace}
+
+
+def _headers(wanted: CallExternalServiceConfig, added: dict[str, str]) -> dict[str, str]:
+    """What the config says stands over what flowd adds, whatever the case of the names."""
+    headers = dict(added)
+    if wanted.has_json:
+        headers["content-type"] = "application/json"
+    if wanted.form is not None:
+        headers["content-type"] = "application/x-www-form-urlencoded"
+    if wanted.auth is not None:
+        headers["authorization"] = wanted.auth.header
+    headers.update((name.lower(), value) for name, value in wanted.headers.items())
+    return headers
+
+
+def _content(wanted: CallExternalServiceConfig) -> bytes | None:
+    if wanted.has_json:
+        return orjson.dumps(wanted.json_value)
+    if wanted.form is not None:
+        return urlencode(list(_pairs(wanted.form))).encode()
+    return None if wanted.body is None else wanted.body.encode()

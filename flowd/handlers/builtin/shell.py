@@ -1,0 +1,155 @@
+"""Run a program of this machine. Off, until the operator turns it on.
+
+The program is started without a shell, in a process group of its own, and with little of flowd's
+environment: that may hold keys. Whatever is left of the group at the end is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from flowd.errors import Fail, HandlerFailed
+from flowd.handlers.config import NodeConfig
+from flowd.handlers.context import HandlerContext
+from flowd.handlers.limits import SHELL_IS_OFF
+from flowd.handlers.registry import handler
+from flowd.redaction import REDACTOR
+
+_PASSED_ON: Final = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_ALL")
+_ERROR_CHARS_MAX: Final = 500
+_REAP_LIMIT_S: Final = 5.0
+
+
+def _number_to_text(value: Any) -> Any:
+    # An argument that is exactly one template keeps its JSON type.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
+
+
+Argument = Annotated[str, BeforeValidator(_number_to_text)]
+
+
+class ShellConfig(NodeConfig):
+    command: list[Argument] = Field(
+        min_length=1, description='give the program and its arguments, such as ["ls", "-l"]'
+    )
+    stdin: str | None = None
+    env: dict[str, Argument] = Field(default_factory=dict)
+    cwd: str | None = None
+    expected_exit_codes: list[int] = Field(default=[0], min_length=1)
+    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    @field_validator("command", "env", "cwd")
+    @classmethod
+    def _holds_no_nul(cls, value: Any) -> Any:
+        texts = [*value, *value.values()] if isinstance(value, dict) else value or ()
+        if any("\0" in text for text in texts):
+            raise PydanticCustomError("nul", "a NUL character cannot be passed to a program")
+        return value
+
+
+@handler("shell")
+async def shell(wanted: ShellConfig, context: HandlerContext) -> dict[str, Any]:
+    """Runs a program and returns its exit code and what it wrote."""
+    settings = context.settings.handlers.shell
+    if not settings.enabled:
+        raise Fail(SHELL_IS_OFF)
+    process = await _start(wanted)
+    timeout_s = wanted.timeout_s or settings.timeout_s
+    output_max = int(settings.output_max_mb * 1024 * 1024)
+    try:
+        async with asyncio.timeout(timeout_s):
+            stdout, stderr, code, _ = await asyncio.gather(
+                _read(process.stdout, "stdout", output_max),
+                _read(process.stderr, "stderr", output_max),
+                _end(process),
+                _feed(process.stdin, wanted.stdin),
+            )
+    except TimeoutError:
+        text = f"{wanted.command[0]!r} did not end within {timeout_s:g} s and was killed"
+        raise HandlerFailed(text, kinds=frozenset({"timeout"})) from None
+    finally:
+        _kill_group(process)
+        # A pipe that was not read to its end would stay open, and asyncio offers no other way. It
+        # comes first: to some loops a process has not ended while its pipes are open.
+        process._transport.close()  # type: ignore[attr-defined]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _REAP_LIMIT_S)
+    if code not in wanted.expected_exit_codes:
+        raise HandlerFailed(_refusal(wanted.command[0], code, stderr))
+    return {"exit_code": code, "stdout": _text(stdout), "stderr": _text(stderr)}
+
+
+async def _start(wanted: ShellConfig) -> asyncio.subprocess.Process:
+    environ = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    pipe = asyncio.subprocess.PIPE
+    try:
+        return await asyncio.create_subprocess_exec(
+            *wanted.command,
+            stdin=asyncio.subprocess.DEVNULL if wanted.stdin is None else pipe,
+            stdout=pipe,
+            stderr=pipe,
+            cwd=wanted.cwd,
+            env=environ | wanted.env,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise HandlerFailed(f"{wanted.command[0]!r} cannot be started: {reason}") from None
+
+
+async def _read(stream: asyncio.StreamReader | None, name: str, bytes_max: int) -> bytes:
+    assert stream is not None
+    output = bytearray()
+    while chunk := await stream.read(65536):
+        output += chunk
+        if len(output) > bytes_max:
+            raise HandlerFailed(f"the program wrote more than {bytes_max} bytes to {name}")
+    return bytes(output)
+
+
+async def _end(process: asyncio.subprocess.Process) -> int:
+    code = await process.wait()
+    # What it left running may hold its pipes open for ever.
+    _kill_group(process)
+    return code
+
+
+async def _feed(stream: asyncio.StreamWriter | None, text: str | None) -> None:
+    if stream is None or text is None:
+        return
+    # A program need not read what it is given. uvloop says RuntimeError for a pipe that is closed.
+    with contextlib.suppress(ConnectionError, RuntimeError):
+        stream.write(text.encode())
+        await stream.drain()
+    stream.close()
+
+
+def _kill_group(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _refusal(program: str, code: int, stderr: bytes) -> str:
+    ending = f"exited with {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
+    # Redacted before it is cut: half a secret would not be found any more.
+    said = REDACTOR.text(" ".join(_text(stderr).split()))[:_ERROR_CHARS_MAX]
+    return f"{program!r} {ending}: {said}" if said else f"{program!r} {ending}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _text(output: bytes) -> str:
+    return output.decode("utf-8", "replace")

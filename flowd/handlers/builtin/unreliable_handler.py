@@ -1,0 +1,36 @@
+"""Fail on purpose, by a rate or in the first attempts, to see how a workflow bears it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from pydantic import Field
+
+from flowd.errors import HandlerFailed
+from flowd.handlers.config import NodeConfig
+from flowd.handlers.context import HandlerContext
+from flowd.handlers.registry import handler
+
+
+class UnreliableHandlerConfig(NodeConfig):
+    """With neither key set the node never fails."""
+
+    failure_rate: float = Field(default=0.0, ge=0.0, le=1.0, allow_inf_nan=False)
+    fail_first_attempts: int = Field(default=0, ge=0)
+
+
+@handler("unreliable_handler", inline=True)
+def unreliable_handler(wanted: UnreliableHandlerConfig, context: HandlerContext) -> dict[str, Any]:
+    """Fails on purpose, as often as its config says."""
+    if context.attempt <= wanted.fail_first_attempts:
+        raise HandlerFailed(
+            f"attempt {context.attempt} failed on purpose: "
+            f"config.fail_first_attempts is {wanted.fail_first_attempts}"
+        )
+    if random.random() < wanted.failure_rate:
+        raise HandlerFailed(
+            f"attempt {context.attempt} failed on purpose: "
+            f"config.failure_rate is {wanted.failure_rate:g}"
+        )
+    return {"status": "ok", "attempt": context.attempt}

@@ -1,0 +1,37 @@
+"""What the API needs to judge a node's handler and config at submit, without knowing handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from flowd.config import Settings
+from flowd.errors import Problem
+from flowd.handlers.config import find_config_problems
+from flowd.handlers.registry import Handler, Registry
+
+# Called with the node's config and the node's path, `dag.nodes[2]`.
+ConfigCheck = Callable[[dict[str, Any], str], list[Problem]]
+
+
+def config_checks(registry: Registry, settings: Settings) -> Mapping[str, ConfigCheck | None]:
+    """Of every handler how its config is checked; None takes any. Imports all of them."""
+    return {name: _check_of(registry.load(name), settings) for name in registry.names()}
+
+
+def _check_of(one: Handler, settings: Settings) -> ConfigCheck | None:
+    if one.name == "shell" and not settings.handlers.shell.enabled:
+        return _refuse_shell
+    return None if one.model is None else partial(_check, one)
+
+
+def _refuse_shell(_config: dict[str, Any], path: str) -> list[Problem]:
+    from flowd.handlers.limits import SHELL_IS_OFF
+
+    return [Problem(f"{path}.handler", "handler_off", SHELL_IS_OFF)]
+
+
+def _check(one: Handler, config: dict[str, Any], path: str) -> list[Problem]:
+    assert one.model is not None
+    return find_config_problems(one.model, config, f"{path}.config")

@@ -1,0 +1,86 @@
+"""What a handler is given to work with."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowd.errors import StoreError
+from flowd.handlers import Context
+
+if TYPE_CHECKING:
+    from flowd.config import Settings
+    from flowd.destinations import Destination
+    from flowd.handlers.process_pool import IsolatedCalls
+    from flowd.outgoing.http_client import HttpClient
+    from flowd.store.budgets import Budgets
+    from flowd.store.executions import Executions
+
+
+class Resources:
+    """What the handlers of one worker process share; opened at first use, closed at drain."""
+
+    __slots__ = ("_executions", "_http", "_isolated", "budgets")
+
+    def __init__(
+        self, budgets: Budgets | None = None, executions: Executions | None = None
+    ) -> None:
+        # None where nobody counts what a call costs.
+        self.budgets = budgets
+        self._executions = executions
+        self._isolated: IsolatedCalls | None = None
+        self._http: dict[tuple[str, tuple[str, ...]], HttpClient] = {}
+
+    def http(self, setting: str, allow: tuple[str, ...]) -> HttpClient:
+        """The pooled HTTP client that may call public hosts and those of `allow`.
+
+        `setting` is where a user would add an entry. Must be used on the worker's event loop.
+        """
+        client = self._http.get((setting, allow))
+        if client is None:
+            # Imported here so that a worker that never calls out never loads an HTTP library.
+            from flowd.outgoing.guarded_transport import Gate
+            from flowd.outgoing.http_client import HttpClient
+
+            client = HttpClient(Gate(allow, setting=setting))
+            self._http[setting, allow] = client
+        return client
+
+    async def trace_headers(self, execution_id: str) -> dict[str, str]:
+        """What a call carries of the trace its execution was triggered in."""
+        traceparent = ""
+        if self._executions is not None:
+            # A trace is not worth a node.
+            with contextlib.suppress(StoreError):
+                traceparent = await self._executions.traceparent(execution_id)
+        return {"traceparent": traceparent} if traceparent else {}
+
+    def isolated(self, settings: Settings) -> IsolatedCalls:
+        """Where handlers run that want a process of their own."""
+        if self._isolated is None:
+            from flowd.handlers.process_pool import IsolatedCalls
+
+            self._isolated = IsolatedCalls(settings)
+        return self._isolated
+
+    async def close(self) -> None:
+        """Close what was opened. Safe to call twice; the next use opens it again."""
+        if self._isolated is not None:
+            await self._isolated.close()
+            self._isolated = None
+        opened, self._http = list(self._http.values()), {}
+        for client in opened:
+            await client.close()
+
+
+@dataclass(slots=True)
+class HandlerContext(Context):
+    """What a built-in handler may use besides."""
+
+    settings: Settings
+    resources: Resources
+    # Where the secrets of this call may go; None is anywhere.
+    only: tuple[Destination, ...] | None = None
+    # What the execution may spend; None is no limit.
+    budget_tokens: int | None = None

@@ -1,0 +1,226 @@
+"""Handlers in processes of their own: the process that is forked, and the call in the fork.
+
+Run by a worker, with the number of the socket its orders come by and the worker's pid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import pickle
+import select
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from flowd.config import Settings
+from flowd.errors import Fail, HandlerFailed
+from flowd.handlers import Context
+from flowd.handlers.loading import open_registry
+from flowd.handlers.outcome import OUTPUT_BYTES_MAX, error_text
+from flowd.handlers.registry import Handler, Registry
+from flowd.log import set_up_log
+from flowd.outgoing.secrets import Secrets
+from flowd.redaction import REDACTOR
+from flowd.workflow.retrying import kinds_of
+
+# The first line the worker reads; one for each process that has ended follows.
+READY: Final = b"ready\n"
+_LENGTH: Final = struct.Struct("!I")
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+
+def main() -> None:
+    orders = socket.socket(fileno=int(sys.argv[1]))
+    _die_with(int(sys.argv[2]))
+    # What a call has started and left behind becomes this process's child, and is ended by it.
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    settings: Settings = pickle.loads(_receive(orders) or b"")
+    one = settings.log
+    set_up_log(
+        level=one.level,
+        process="isolated",
+        file=one.file,
+        max_mb=one.max_mb,
+        max_age_days=one.max_age_days,
+        keep=one.keep,
+    )
+    # Learned once here, so that no call has to.
+    Secrets(settings)
+    # What a module prints is no message of ours.
+    reports = os.dup(1)
+    os.dup2(2, 1)
+    mother = _Mother(orders, reports, open_registry(settings))
+    os.write(reports, READY)
+    mother.serve()
+
+
+def _die_with(parent: int) -> None:
+    _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(os.EX_TEMPFAIL)
+
+
+class _Mother:
+    """Single-threaded, so that it may be forked at any time."""
+
+    def __init__(self, orders: socket.socket, reports: int, registry: Registry) -> None:
+        self._orders = orders
+        self._reports = reports
+        self._registry = registry
+        self._calls: set[int] = set()
+        self._wake, wake = socket.socketpair()
+        for end in (self._wake, wake):
+            end.setblocking(False)
+        self._wake_end = wake
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        # The worker decides when this ends.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(wake.fileno())
+
+    def serve(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._orders, self._wake], [], [])
+            if self._wake in ready:
+                self._wake.recv(4096)
+                self._reap()
+            if self._orders in ready:
+                data, fds, _, _ = socket.recv_fds(self._orders, 1, 1)
+                if not data:
+                    return
+                self._fork(socket.socket(fileno=fds[0]))
+
+    def _fork(self, line: socket.socket) -> None:
+        with line:
+            mother = os.getpid()
+            pid = os.fork()
+            if pid == 0:
+                self._orders.close()
+                os.close(self._reports)
+                _run_call(line, self._registry, mother)
+            self._calls.add(pid)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid in self._calls:
+                self._calls.discard(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+                os.write(self._reports, f"{pid} {status}\n".encode())
+        for orphan in _children() - self._calls:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(orphan, signal.SIGKILL)
+
+
+def _children() -> set[int]:
+    text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    return {int(pid) for pid in text.split()}
+
+
+def _run_call(line: socket.socket, registry: Registry, mother: int) -> None:
+    """In the fork: one call, and the end of the process."""
+    try:
+        os.setsid()
+        _die_with(mother)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        line.sendall(_framed(str(os.getpid()).encode()))
+        request = orjson.loads(_receive(line) or b"null")
+        if request is not None:
+            line.sendall(_framed(_answer(line, registry, **request)))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _answer(
+    line: socket.socket,
+    registry: Registry,
+    name: str,
+    config: dict[str, Any],
+    context: list[Any],
+    secrets: list[str],
+) -> bytes:
+    for secret in secrets:
+        REDACTOR.learn(secret)
+    try:
+        output = _call(registry.load(name), config, _IsolatedContext(*context, line=line))
+    except BaseException as error:  # noqa: BLE001 - a handler may raise anything
+        return _error(error)
+    try:
+        text = orjson.dumps({"output": output})
+    except (TypeError, ValueError) as error:
+        return _error(Fail(f"handler {name!r} returned what is not JSON: {error}"))
+    if len(text) > OUTPUT_BYTES_MAX + 64:
+        return _error(
+            Fail(f"the output has {len(text)} bytes; at most {OUTPUT_BYTES_MAX} are kept")
+        )
+    return text
+
+
+def _call(handler: Handler, config: dict[str, Any], context: Any) -> Any:
+    result = handler.function(config, context)
+    return asyncio.run(result) if asyncio.iscoroutine(result) else result
+
+
+def _error(error: BaseException) -> bytes:
+    told: dict[str, Any] = {"kind": "", "text": error_text(error), "after_s": None}
+    if isinstance(error, HandlerFailed):
+        told |= {"kind": error.code, "after_s": getattr(error, "after_s", None)}
+    return orjson.dumps({"error": {**told, "kinds": sorted(kinds_of(error))}})
+
+
+class _IsolatedContext(Context):
+    """A context whose heartbeat is heard by the worker."""
+
+    def __init__(
+        self, execution_id: str, node_id: str, attempt: int, *, line: socket.socket
+    ) -> None:
+        super().__init__(execution_id, node_id, attempt)
+        self._line = line
+
+    def heartbeat(self) -> None:
+        super().heartbeat()
+        self._line.sendall(_framed(b"heartbeat"))
+
+
+def _framed(data: bytes) -> bytes:
+    return _LENGTH.pack(len(data)) + data
+
+
+def _receive(line: socket.socket) -> bytes | None:
+    """One frame; None when there is none to come."""
+    head = _receive_exactly(line, _LENGTH.size)
+    return _receive_exactly(line, _LENGTH.unpack(head)[0]) if head else None
+
+
+def _receive_exactly(line: socket.socket, length: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < length:
+        chunk = line.recv(min(length - len(data), 1 << 20))
+        if not chunk:
+            return None
+        data += chunk
+    return bytes(data)
+
+
+if __name__ == "__main__":
+    main()

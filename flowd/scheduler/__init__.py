@@ -1,0 +1,1 @@
+"""The healer and the clock: what no worker can do for itself."""

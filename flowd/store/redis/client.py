@@ -1,0 +1,275 @@
+"""Connections to Redis: one write per conversation, explicit time-outs, no write repeated unasked.
+
+Built on redis-py's connection (address, TLS, login, hiredis parser) without its client, whose
+bookkeeping costs more than the call, and whose retries repeat a write when its reply was lost.
+Driver errors end here: whatever leaves this file is a `StoreError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import hiredis
+from redis.asyncio.connection import Connection, UnixDomainSocketConnection, parse_url
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from flowd.config import Settings
+from flowd.errors import StoreError, StoreFull, StoreReadOnly, StoreUnavailable
+from flowd.store.redis.scripts import Script
+from flowd.store.redis.text import raw_bytes
+
+Argument = str | bytes | int
+Command = Sequence[Argument]
+
+REPLY_TIMEOUT_S: Final = 10.0
+CONNECT_TIMEOUT_S: Final = 5.0
+_SESSIONS_IDLE_MAX: Final = 64
+
+# The first word of an error reply decides. What is not listed is our defect or a tampered key.
+_UNAVAILABLE: Final = (
+    "LOADING",
+    "BUSY",
+    "MasterDown",
+    "ClusterDown",
+    "TryAgain",
+    "NOREPLICAS",
+    "MISCONF",
+    "UNBLOCKED",
+)
+_NO_GROUP: Final = ("NOGROUP", "requires the key to exist", "no such key", "key no longer exists")
+
+
+class MissingScript(StoreError):
+    """The server has forgotten our scripts (SCRIPT FLUSH, restart): load and call again."""
+
+    code = "missing_script"
+
+
+class MissingGroup(StoreError):
+    """The stream or its consumer group is gone (FLUSHALL, XGROUP DESTROY)."""
+
+    code = "missing_group"
+
+
+class WrongType(StoreError):
+    """A key holds another type than flowd keeps there."""
+
+    code = "wrong_type"
+
+
+def translate(error: Exception) -> StoreError:
+    """The `StoreError` for a driver's error or an error reply."""
+    # redis-py strips the first word of the replies it has a class for.
+    words = f"{type(error).__name__} {error}"
+    # What goes wrong while it connects, redis-py wraps.
+    is_login = any(isinstance(one, AuthenticationError) for one in (error, error.__cause__))
+    if is_login or "NOAUTH" in words or "WRONGPASS" in words:
+        return StoreUnavailable(f"redis refused the login: {error}; check [redis] url")
+    if not isinstance(error, ResponseError):
+        return StoreUnavailable(f"redis does not answer: {error or type(error).__name__}")
+    if "NoScript" in words or "NOSCRIPT" in words:
+        return MissingScript(str(error))
+    if any(word in words for word in _NO_GROUP):
+        return MissingGroup(str(error))
+    if "OutOfMemory" in words or "OOM" in words:
+        return StoreFull("redis is at its memory limit; raise maxmemory or delete old executions")
+    if "ReadOnly" in words or "READONLY" in words:
+        return StoreReadOnly("this redis is a read-only replica; point [redis] at the primary")
+    if "WRONGTYPE" in words:
+        return WrongType(str(error))
+    if any(word in words for word in _UNAVAILABLE) or isinstance(error, RedisConnectionError):
+        return StoreUnavailable(f"redis is not ready: {error}")
+    return StoreError(f"redis refused a command: {error}")
+
+
+def parse_info(text: str) -> dict[str, str]:
+    """The fields of an INFO reply."""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name: value for name, colon, value in pairs if colon}
+
+
+def is_wrong_type(reply: Any) -> bool:
+    """Whether this reply says that a key is of another type. Any other error is raised."""
+    if not isinstance(reply, Exception):
+        return False
+    error = translate(reply)
+    if not isinstance(error, WrongType):
+        raise error from reply
+    return True
+
+
+def script_call(script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
+    return ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+
+
+class Session:
+    """One connection, for one conversation at a time. Connects itself when it has to.
+
+    After any error but an error reply, and after a cancellation, the connection is dropped: a reply
+    still under way must not answer the next question.
+    """
+
+    def __init__(self, connection: Connection | UnixDomainSocketConnection) -> None:
+        self._connection = connection
+
+    async def execute(self, *command: Argument, timeout_s: float = REPLY_TIMEOUT_S) -> Any:
+        """The reply to one command; error replies are raised."""
+        (reply,) = await self.converse([command], timeout_s=timeout_s)
+        if isinstance(reply, Exception):
+            raise translate(reply) from reply
+        return reply
+
+    async def converse(
+        self, commands: Sequence[Command], *, timeout_s: float = REPLY_TIMEOUT_S
+    ) -> list[Any]:
+        """The replies to several commands sent in one write; error replies stand in the list."""
+        connection = self._connection
+        try:
+            packed = b"".join([_pack(command) for command in commands])
+            async with asyncio.timeout(timeout_s):
+                if not connection.is_connected:
+                    await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.send_packed_command(packed, check_health=False)
+                return [await _read_reply(connection) for _ in commands]
+        except (RedisError, OSError, TimeoutError) as error:
+            await self.close()
+            raise translate(error) from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def transaction(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to several commands that run with nothing in between (MULTI … EXEC)."""
+        replies = await self.converse([("MULTI",), *commands, ("EXEC",)])
+        if isinstance(replies[-1], Exception):
+            # A command refused while it was queued: its own error says more than EXECABORT.
+            queued = next((reply for reply in replies if isinstance(reply, Exception)), replies[-1])
+            raise translate(queued) from queued
+        executed: list[Any] = replies[-1]
+        return executed
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """The reply of one script, loaded first where the server does not have it."""
+        call = script_call(script, keys, arguments)
+        try:
+            return await self.execute(*call)
+        except MissingScript:
+            await self.load_scripts([script])
+            return await self.execute(*call)
+
+    async def load_scripts(self, scripts: Sequence[Script]) -> None:
+        for reply in await self.converse([("SCRIPT", "LOAD", script.text) for script in scripts]):
+            if isinstance(reply, Exception):
+                raise translate(reply) from reply
+
+    async def is_usable(self) -> bool:
+        """False when the server has closed the connection while nobody used it."""
+        try:
+            return not (self._connection.is_connected and await self._connection.can_read())
+        except (RedisError, OSError):
+            return False
+
+    async def close(self) -> None:
+        try:
+            await self._connection.disconnect(nowait=True)
+        except (RedisError, OSError):
+            return
+
+
+def _pack(command: Command) -> bytes:
+    packed: bytes
+    try:
+        packed = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
+    except UnicodeEncodeError:
+        # A name that came from Redis and is no UTF-8: the same bytes go back.
+        raw = (raw_bytes(one) if isinstance(one, str) else one for one in command)
+        packed = hiredis.pack_command(tuple(raw))  # type: ignore[arg-type]
+    return packed
+
+
+async def _read_reply(connection: Connection | UnixDomainSocketConnection) -> Any:
+    """One reply; an error reply is returned, because it may be one of several."""
+    try:
+        return await connection.read_response(disconnect_on_error=False)
+    except ResponseError as error:
+        return error
+
+
+class RedisClient:
+    """Hands out sessions: any number at once, each to one caller."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.redis
+        self._idle: list[Session] = []
+
+    def new_session(self) -> Session:
+        """A session of the caller's own, for blocking reads or a conversation that lasts."""
+        # surrogateescape keeps any bytes somebody else may have put into the stream.
+        options: dict[str, Any] = {
+            "socket_timeout": None,
+            "socket_connect_timeout": CONNECT_TIMEOUT_S,
+            "decode_responses": True,
+            "encoding_errors": "surrogateescape",
+            "protocol": 2,
+            "db": self._settings.db,
+            "driver_info": None,
+        }
+        if self._settings.socket_path is not None:
+            path = str(self._settings.socket_path)
+            return Session(UnixDomainSocketConnection(path=path, **options))
+        if self._settings.url is not None:
+            described = dict(parse_url(self._settings.url))
+            connection_class: Any = described.pop("connection_class", Connection)
+            return Session(connection_class(**{**options, **described}))
+        return Session(Connection(host=self._settings.host, port=self._settings.port, **options))
+
+    async def execute(self, *command: Argument) -> Any:
+        session = await self._take()
+        try:
+            return await session.execute(*command)
+        finally:
+            await self._give_back(session)
+
+    async def converse_freely(self, commands: Sequence[Command]) -> list[Any]:
+        """As `Session.converse`: error replies stand among the others."""
+        session = await self._take()
+        try:
+            return await session.converse(commands)
+        finally:
+            await self._give_back(session)
+
+    async def converse(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to several commands sent in one write; an error reply is raised."""
+        replies = await self.converse_freely(commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise translate(reply) from reply
+        return replies
+
+    async def run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
+        session = await self._take()
+        try:
+            return await session.run(script, keys, arguments)
+        finally:
+            await self._give_back(session)
+
+    async def close(self) -> None:
+        while self._idle:
+            await self._idle.pop().close()
+
+    async def _take(self) -> Session:
+        while self._idle:
+            session = self._idle.pop()
+            if await session.is_usable():
+                return session
+            await session.close()
+        return self.new_session()
+
+    async def _give_back(self, session: Session) -> None:
+        if len(self._idle) < _SESSIONS_IDLE_MAX:
+            self._idle.append(session)
+        else:
+            await session.close()

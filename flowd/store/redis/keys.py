@@ -1,0 +1,108 @@
+"""Every key flowd keeps in Redis, and nothing else about them.
+
+The Lua files spell the keys of one execution out by the same rules, because a name put together
+in the script is cheaper than one more argument on the wire.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Contract: clients and redis-cli rely on these.
+ACTIVE: Final = "workflows:active"  # set: ids of executions that were triggered and have not ended
+
+# flowd's own.
+CONTINUATIONS: Final = "flowd:continuations"  # zset: work left for a later call, by its begin in ms
+EXECUTIONS: Final = "flowd:executions"  # zset: all execution ids, with score 0: they sort by age
+FINISHED: Final = "flowd:finished"  # zset: ids of executions that have ended, by when, ms
+RETRIES: Final = "flowd:retries"  # zset: `execution_id node_id` that waits, by when it is due, ms
+BELL: Final = "flowd:bell"  # list: rung when the first of the retries has changed
+LEASES: Final = "flowd:leases"  # hash: consumer -> heartbeat sequence
+WORKERS: Final = "flowd:workers"  # hash: consumer -> owner (JSON)
+EVENTS: Final = "flowd:events"  # stream, capped: what has happened, as pairs of type and text
+CALLBACKS: Final = "flowd:callbacks"  # zset: ids of executions to call back about, by when, ms
+METRICS: Final = "flowd:metrics"  # hash: what the workers have counted
+SCHEDULER: Final = "flowd:scheduler"  # string that expires: a scheduler ticked, at this time in ms
+READY_PROBE: Final = "flowd:ready"  # string that expires: Redis takes writes
+DEAD_LETTERS: Final = "flowd:dead_letters"  # stream: what no worker can run, with its raw fields
+
+
+def definition(execution_id: str) -> str:
+    """String: the workflow as submitted (JSON)."""
+    return f"workflow:{execution_id}"
+
+
+def status(execution_id: str) -> str:
+    """String: the execution's state."""
+    return f"workflow:{execution_id}:status"
+
+
+def node(execution_id: str, node_id: str) -> str:
+    """String: the node's state."""
+    return f"workflow:{execution_id}:node:{node_id}"
+
+
+def output(execution_id: str, node_id: str) -> str:
+    """String: the node's output, or its error (a JSON object)."""
+    return f"workflow:{execution_id}:node:{node_id}:output"
+
+
+def given_input(execution_id: str) -> str:
+    """String: the input given at the trigger (a JSON object); absent when there was none."""
+    return f"workflow:{execution_id}:input"
+
+
+def idempotency(key_digest: str) -> str:
+    """String with a lifetime: digest of the request under an Idempotency-Key, and its execution."""
+    return f"flowd:idempotency:{key_digest}"
+
+
+def shared_types(stream: str) -> dict[str, str]:
+    """The type of each key that all executions share. Strings are none of them."""
+    return {
+        stream: "stream",
+        ACTIVE: "set",
+        CONTINUATIONS: "zset",
+        EXECUTIONS: "zset",
+        FINISHED: "zset",
+        RETRIES: "zset",
+        BELL: "list",
+        LEASES: "hash",
+        WORKERS: "hash",
+        EVENTS: "stream",
+        CALLBACKS: "zset",
+        METRICS: "hash",
+        DEAD_LETTERS: "stream",
+    }
+
+
+def damaged(at_ms: int) -> str:
+    """What the name of a key begins with that was of another type, and was set aside then."""
+    return f"flowd:damaged:{at_ms}:"
+
+
+def parked(execution_id: str) -> str:
+    """Hash: the nodes kept back while the execution is paused -> deaths of their workers."""
+    return f"workflow:{execution_id}:parked"
+
+
+def run(execution_id: str) -> str:
+    """Hash: what the engine counts while the execution runs.
+
+    name, nodes, plan, roots, remaining, failed, callback, rerun_of, rerun_roots, submitted_ms,
+    triggered_ms, traceparent (of the trigger), finished_ms, `arrived:<join>`, `opened:<node>`
+    (progress of a wide fan-out), `failures:<node>` and `error:<node>` (of attempts that were
+    retried), `tokens:…` (what language models have cost: calls, prompt, completion, total, spent,
+    reserved, `reserved:<node>`, `settled:<node>`), error (why the whole execution failed).
+    """
+    return f"workflow:{execution_id}:run"
+
+
+def attempts(execution_id: str) -> str:
+    """Hash: node id -> `attempt queued_ms waited_ms ran_ms consumer` of its newest attempt."""
+    return f"workflow:{execution_id}:attempts"
+
+
+def callback(execution_id: str) -> str:
+    """Hash: state, attempts, next_ms, last_status, last_error, delivered_ms of the callback."""
+    return f"workflow:{execution_id}:callback"

@@ -1,0 +1,1 @@
+"""What a browser is sent; knows no other room."""

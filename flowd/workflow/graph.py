@@ -1,0 +1,140 @@
+"""Turn a stored definition into the plan a worker runs from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import orjson
+
+from flowd.workflow.templating import CompiledConfig
+
+
+class PlannedNode(NamedTuple):
+    """One node with everything that is needed to run it and to open what waits for it.
+
+    `opens` are the dependents that wait for this node alone. `joins` are those that wait for
+    others too, each with the number of all its dependencies. `retry` and `timeout_s` are None where
+    the node leaves them to the settings.
+    """
+
+    id: str
+    handler: str
+    config: CompiledConfig
+    dependencies: tuple[str, ...]
+    opens: tuple[str, ...]
+    joins: tuple[tuple[str, int], ...]
+    retry: Mapping[str, Any] | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A definition compiled for running; the same for every execution of equal definitions."""
+
+    digest: str
+    nodes: Mapping[str, PlannedNode]
+    roots: tuple[str, ...]
+    name: str = ""
+    default_input: Mapping[str, Any] = field(default_factory=dict)
+    budget_tokens: int | None = None
+    has_callback: bool = False
+
+    def downstream(self, node_id: str) -> tuple[str, ...]:
+        """Every transitive dependent, the nearest first, each once."""
+        seen = {node_id}
+        queue = deque(self._dependents(node_id))
+        found: list[str] = []
+        while queue:
+            dependent = queue.popleft()
+            if dependent in seen:
+                continue
+            seen.add(dependent)
+            found.append(dependent)
+            queue.extend(self._dependents(dependent))
+        return tuple(found)
+
+    def _dependents(self, node_id: str) -> Iterable[str]:
+        node = self.nodes[node_id]
+        yield from node.opens
+        for dependent, _ in node.joins:
+            yield dependent
+
+
+def plan_digest(definition: bytes) -> str:
+    """Name the plan of these exact bytes: 16 hex characters."""
+    return hashlib.blake2b(definition, digest_size=8).hexdigest()
+
+
+def compile_plan(definition: bytes) -> Plan:
+    """Compile a definition as `WorkflowDefinition.to_json` wrote it; what it means is trusted.
+
+    Raises ValueError, TypeError or KeyError for what has not its form: a hand changed it in Redis.
+    Configs are compiled when they are first used: a worker rarely runs every node of a plan.
+    """
+    document = orjson.loads(definition)
+    written = document["dag"]["nodes"]
+    opens: dict[str, list[str]] = {}
+    joins: dict[str, list[tuple[str, int]]] = {}
+    for node in written:
+        _check_form(node)
+        _register(node["id"], node["dependencies"], opens, joins)
+    nodes = {}
+    for node in written:
+        node_id = node["id"]
+        nodes[node_id] = PlannedNode(
+            node_id,
+            node["handler"],
+            CompiledConfig(node["config"]),
+            tuple(node["dependencies"]),
+            tuple(opens.get(node_id, ())),
+            tuple(joins.get(node_id, ())),
+            node.get("retry"),
+            node.get("timeout_s"),
+        )
+    return Plan(
+        plan_digest(definition),
+        nodes,
+        tuple(node["id"] for node in written if not node["dependencies"]),
+        document["name"],
+        _object(document.get("input")),
+        _object(document.get("budget")).get("tokens"),
+        "callback" in document,
+    )
+
+
+def _check_form(node: dict[str, Any]) -> None:
+    retry, timeout_s = node.get("retry"), node.get("timeout_s")
+    has_form = (
+        isinstance(node["id"], str)
+        and isinstance(node["handler"], str)
+        and isinstance(node["config"], dict)
+        and (retry is None or isinstance(retry, dict))
+        and (timeout_s is None or isinstance(timeout_s, float | int))
+    )
+    if not has_form:
+        raise TypeError("a node has not the form of one")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Empty where there is none."""
+    if not isinstance(value, dict | None):
+        raise TypeError(f"{value!r} is no object")
+    return value or {}
+
+
+def _register(
+    node_id: str,
+    dependencies: list[str],
+    opens: dict[str, list[str]],
+    joins: dict[str, list[tuple[str, int]]],
+) -> None:
+    if len(dependencies) == 1:
+        opens.setdefault(dependencies[0], []).append(node_id)
+        return
+    waiting = (node_id, len(dependencies))
+    for dependency in dependencies:
+        joins.setdefault(dependency, []).append(waiting)

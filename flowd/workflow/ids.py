@@ -1,0 +1,17 @@
+"""The ids of executions: made here, and told from other text."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+_EXECUTION_ID = re.compile(r"[0-9a-f]{24}")
+
+
+def new_execution_id(at_ms: int) -> str:
+    """48 bits of wall time in ms, then 48 random bits, as 24 hex digits: ids sort by age."""
+    return f"{at_ms:012x}{secrets.token_hex(6)}"
+
+
+def is_execution_id(text: str) -> bool:
+    return _EXECUTION_ID.fullmatch(text) is not None

@@ -1,0 +1,131 @@
+"""Say why the models refused the shape of a document: the pieces one by one, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from flowd.workflow.definition import (
+    BudgetDefinition,
+    CallbackDefinition,
+    DagDefinition,
+    NodeDefinition,
+    RetryDefinition,
+    WorkflowDefinition,
+)
+from flowd.workflow.report import Report, quote
+from flowd.workflow.strict_json import join_path
+from flowd.workflow.suggestions import Suggestions
+from flowd.workflow.templating import describe_type
+
+_SOME_NODE = {"id": "A", "handler": "noop"}
+_PATTERNS: Mapping[str, str] = {
+    "id": "1 to 128 letters, digits, '_' and '-', the first of them not '-'",
+    "url": "a URL that begins with http:// or https:// and a host",
+    "on": "error, timeout, connection, status, a status such as 503 or a class such as 5xx",
+}
+_STAND_INS: Mapping[str, Any] = {
+    "dag": {"nodes": [_SOME_NODE]},
+    "nodes": [_SOME_NODE],
+    "dependencies": ["A"],
+}
+
+
+def explain_structure(report: Report, document: Any) -> None:
+    """Everything the models find wrong with the shape of a document they refused."""
+    if not _explain_object(report, WorkflowDefinition, document, ""):
+        return
+    _explain_part(report, BudgetDefinition, document, "budget", "")
+    _explain_part(report, CallbackDefinition, document, "callback", "")
+    dag = document.get("dag")
+    if not isinstance(dag, dict):
+        return
+    _explain_object(report, DagDefinition, dag, "dag")
+    nodes = dag.get("nodes")
+    for index, node in enumerate(nodes if isinstance(nodes, list) else ()):
+        path = f"dag.nodes[{index}]"
+        if _explain_object(report, NodeDefinition, node, path):
+            _explain_dependencies(report, node.get("dependencies"), path)
+            _explain_part(report, RetryDefinition, node, "retry", path)
+
+
+def _explain_dependencies(report: Report, dependencies: Any, path: str) -> None:
+    for position, value in enumerate(dependencies if isinstance(dependencies, list) else ()):
+        if not isinstance(value, str):
+            message = f"expected a node id, not {describe_type(value)}"
+            report.add(f"{path}.dependencies[{position}]", "wrong_type", message)
+
+
+def _explain_part(
+    report: Report, model: type[BaseModel], document: dict[str, Any], name: str, path: str
+) -> None:
+    """As `_explain_object`, of an object whose fields are simple: each is explained as a whole."""
+    value = document.get(name)
+    if not isinstance(value, dict):
+        return
+    path = join_path(path, name)
+    if not _explain_object(report, model, value, path):
+        return
+    try:
+        model.model_validate(value)
+    except ValidationError as refused:
+        inner = (one for one in refused.errors(include_url=False) if len(one["loc"]) > 1)
+        for error in {one["loc"][0]: one for one in inner}.values():
+            field = str(error["loc"][0])
+            _, message = _translate(field, error["type"], error["msg"], error["input"])
+            report.add(join_path(path, field), "invalid_value", message)
+
+
+def _explain_object(report: Report, model: type[BaseModel], value: Any, path: str) -> bool:
+    """Report what is wrong with an object itself, not with what is in it; False if it is none."""
+    if not isinstance(value, dict):
+        report.add(path, "wrong_type", f"expected an object, not {describe_type(value)}")
+        return False
+    known = {name: _stand_in(name, value[name]) for name in model.model_fields if name in value}
+    if len(known) < len(value):
+        suggestions = Suggestions(model.model_fields)
+        for name in value:
+            if name not in known:
+                message = f"unknown field{suggestions.hint(name)}"
+                report.add(join_path(path, name), "unknown_field", message)
+    try:
+        model.model_validate(known)
+    except ValidationError as refused:
+        for error in refused.errors(include_url=False):
+            if len(error["loc"]) == 1:
+                field = str(error["loc"][0])
+                code, message = _translate(field, error["type"], error["msg"], error["input"])
+                report.add(join_path(path, field), code, message)
+    return True
+
+
+def _stand_in(field: str, value: Any) -> Any:
+    """Something valid of the same type, where what is in the value is explained on its own.
+
+    A million bad items would be a million errors, each of them found anew at every level above.
+    """
+    stand_in = _STAND_INS.get(field)
+    return stand_in if value and isinstance(value, type(stand_in)) else value
+
+
+def _translate(field: str, kind: str, text: str, value: Any) -> tuple[str, str]:
+    """The code and the message for an error of pydantic's."""
+    expected = {
+        "string_type": "a string",
+        "list_type": "an array",
+        "dict_type": "an object",
+        "model_type": "an object",
+    }
+    if kind in expected:
+        return "wrong_type", f"expected {expected[kind]}, not {describe_type(value)}"
+    if kind == "missing":
+        return "missing_field", "this field is required"
+    if kind == "string_pattern_mismatch":
+        if field == "id":
+            return "bad_id", f"bad node id {quote(value)}; use {_PATTERNS[field]}"
+        return "invalid_value", f"expected {_PATTERNS[field]}, not {quote(value)}"
+    if kind == "too_short" and field == "nodes":
+        return "empty_dag", "a workflow needs at least one node"
+    return "invalid_value", text[:1].lower() + text[1:]

@@ -1,0 +1,267 @@
+"""Validate a submitted workflow, and report everything that is wrong with it at once.
+
+The pydantic models decide; what they refuse is looked at again, piece by piece, to say why. Each
+check is linear or nearly so, and none recurses: a body may hold any nonsense, and 16 MiB of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from flowd.errors import InvalidWorkflow, Problem
+from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.reachability import find_cycles, find_not_upstream
+from flowd.workflow.report import Report, quote, shorten
+from flowd.workflow.secret_places import SECRET_KEY, find_secret_problems
+from flowd.workflow.strict_json import parse_json
+from flowd.workflow.structure import explain_structure
+from flowd.workflow.suggestions import Suggestions
+from flowd.workflow.templating import INPUT, OPENING, Reference, find_templates
+
+# Cycles are named by their path; one of 10,000 nodes is shown by its beginning and its end.
+CYCLE_NODES_SHOWN_MAX = 10
+CONFIG_LEVELS_MAX = 64
+NODES_MAX = 100_000
+
+Item = TypeVar("Item")
+
+# The handlers there are, each with what checks a config for it: called with the config and the path
+# of the node, it returns what is wrong. Templates are not rendered yet. None takes any config.
+ConfigCheck = Callable[[dict[str, Any], str], Sequence[Problem]]
+Handlers = Mapping[str, ConfigCheck | None]
+
+
+def validate_workflow(body: bytes, handlers: Handlers) -> WorkflowDefinition:
+    """The workflow this JSON describes. Raises InvalidWorkflow with all its problems."""
+    document, compact, hidden = parse_json(body)
+    _refuse_too_many_nodes(document)
+    report = Report()
+    workflow: WorkflowDefinition | None = None
+    try:
+        workflow = WorkflowDefinition.model_validate(document)
+        nodes = _nodes_of(workflow)
+    except ValidationError:
+        nodes = _read_nodes(document)
+    _Graph(nodes, report).check(
+        handlers,
+        has_templates=OPENING.encode() in compact,
+        has_secrets=SECRET_KEY.encode() in compact,
+    )
+    if workflow is None:
+        explain_structure(report, document)
+    elif workflow.callback and isinstance(workflow.callback.secret, dict):
+        secret = {SECRET_KEY: None} | workflow.callback.secret
+        report.extend(find_secret_problems(secret, "callback.secret"))
+    report.extend(hidden)
+    problems = report.problems()
+    if workflow is None or problems:
+        raise InvalidWorkflow(problems)
+    return workflow
+
+
+def _refuse_too_many_nodes(document: Any) -> None:
+    count = len(_written_nodes(document))
+    if count > NODES_MAX:
+        message = f"{count:,} nodes are more than the limit of {NODES_MAX:,}"
+        raise InvalidWorkflow([Problem("dag.nodes", "too_many_nodes", message)])
+
+
+@dataclass(slots=True)
+class _Node:
+    """What could be read of a node; `id` and `handler` are None where they are no strings."""
+
+    path: str
+    id: str | None
+    handler: str | None
+    dependencies: Sequence[Any]
+    config: dict[str, Any]
+
+
+def _nodes_of(workflow: WorkflowDefinition) -> list[_Node]:
+    return [
+        _Node(f"dag.nodes[{index}]", node.id, node.handler, node.dependencies, node.config)
+        for index, node in enumerate(workflow.dag.nodes)
+    ]
+
+
+def _read_nodes(document: Any) -> list[_Node]:
+    """The nodes of a document that is wrong somewhere, with what is usable of each."""
+    nodes = []
+    for index, value in enumerate(_written_nodes(document)):
+        fields = _typed(value, dict, {})
+        node_id, handler = fields.get("id"), fields.get("handler")
+        nodes.append(
+            _Node(
+                f"dag.nodes[{index}]",
+                node_id if isinstance(node_id, str) else None,
+                handler if isinstance(handler, str) else None,
+                _typed(fields.get("dependencies"), list, []),
+                _typed(fields.get("config"), dict, {}),
+            )
+        )
+    return nodes
+
+
+def _written_nodes(document: Any) -> list[Any]:
+    dag = _typed(document, dict, {}).get("dag")
+    return _typed(_typed(dag, dict, {}).get("nodes"), list, [])
+
+
+def _typed(value: Any, wanted: type[Item], otherwise: Item) -> Item:
+    return value if isinstance(value, wanted) else otherwise
+
+
+class _Graph:
+    """The nodes by their position, and the checks that need to see all of them."""
+
+    def __init__(self, nodes: list[_Node], report: Report) -> None:
+        self._nodes = nodes
+        self._report = report
+        self._index_of: dict[str, int] = {}
+        self._dependencies: dict[int, list[int]] = {}
+
+    def check(self, handlers: Handlers, *, has_templates: bool, has_secrets: bool) -> None:
+        ids = [node.id for node in self._nodes]
+        for index, node_id in enumerate(ids):
+            if node_id is not None:
+                self._index_of.setdefault(node_id, index)
+        self._dependencies = {
+            index: self._known_dependencies(node) for index, node in enumerate(self._nodes)
+        }
+        # Cycles come first, so that a hundred other problems cannot crowd them out.
+        if self._goes_back():
+            self._check_cycles()
+        suggest_handler = Suggestions(handlers)
+        suggest_node = Suggestions(self._index_of)
+        for index, node in enumerate(self._nodes):
+            self._check_id(index, node)
+            self._check_handler(node, handlers, suggest_handler)
+            self._check_dependencies(node, suggest_node)
+            if self._is_shallow(node):
+                self._check_config(node, handlers)
+                if has_secrets:
+                    self._report.extend(find_secret_problems(node.config, f"{node.path}.config"))
+        if has_templates:
+            self._check_templates(suggest_node)
+
+    def _known_dependencies(self, node: _Node) -> list[int]:
+        index_of = self._index_of
+        known = (index_of.get(one) for one in node.dependencies if isinstance(one, str))
+        return [index for index in known if index is not None]
+
+    def _goes_back(self) -> bool:
+        """False when each node depends on earlier ones only, as most are written: no cycles."""
+        return any(
+            dependency >= index
+            for index, dependencies in self._dependencies.items()
+            for dependency in dependencies
+        )
+
+    def _check_cycles(self) -> None:
+        for cycle in find_cycles(self._dependencies):
+            if len(cycle) > 2:
+                first, last = cycle[0], cycle[-2]
+                position = self._nodes[first].dependencies.index(self._nodes[last].id)
+                self._report.add(
+                    f"{self._nodes[first].path}.dependencies[{position}]",
+                    "cycle",
+                    f"cycle {self._format_cycle(cycle)}; remove one of these dependencies",
+                )
+
+    def _format_cycle(self, cycle: Sequence[int]) -> str:
+        ids = [shorten(str(self._nodes[index].id)) for index in cycle]
+        hidden = len(ids) - CYCLE_NODES_SHOWN_MAX
+        if hidden > 0:
+            half = CYCLE_NODES_SHOWN_MAX // 2
+            ids[half:-half] = [f"… {hidden:,} more …"]
+        return " -> ".join(ids)
+
+    def _check_id(self, index: int, node: _Node) -> None:
+        if node.id is not None and (first := self._index_of[node.id]) != index:
+            self._report.add(
+                f"{node.path}.id",
+                "duplicate_id",
+                f"duplicate node id {quote(node.id)}; dag.nodes[{first}] has it already",
+            )
+
+    def _check_handler(self, node: _Node, handlers: Handlers, suggestions: Suggestions) -> None:
+        if node.handler is None or node.handler in handlers:
+            return
+        hint = suggestions.hint(node.handler)
+        if not hint:
+            hint = "; the handlers are " + ", ".join(sorted(handlers))
+        message = f"unknown handler {quote(node.handler)}{hint}"
+        self._report.add(f"{node.path}.handler", "unknown_handler", message)
+
+    def _check_dependencies(self, node: _Node, suggestions: Suggestions) -> None:
+        seen: set[str] = set()
+        for position, dependency in enumerate(node.dependencies):
+            if not isinstance(dependency, str):
+                continue
+            path = f"{node.path}.dependencies[{position}]"
+            if dependency in seen:
+                message = f"duplicate dependency {quote(dependency)}; name it once"
+                self._report.add(path, "duplicate_dependency", message)
+            elif dependency == node.id:
+                name = shorten(dependency)
+                message = f"node {name!r} depends on itself, a cycle {name} -> {name}; remove it"
+                self._report.add(path, "cycle", message)
+            elif dependency not in self._index_of:
+                message = f"unknown node {quote(dependency)}{suggestions.hint(dependency)}"
+                self._report.add(path, "unknown_dependency", message)
+            seen.add(dependency)
+
+    def _check_config(self, node: _Node, handlers: Handlers) -> None:
+        check = handlers.get(node.handler) if node.handler is not None else None
+        if check is not None:
+            self._report.extend(check(node.config, node.path))
+
+    def _is_shallow(self, node: _Node) -> bool:
+        pending: list[Any] = [node.config]
+        for _ in range(CONFIG_LEVELS_MAX):
+            pending = [child for value in pending for child in _containers(value)]
+            if not pending:
+                return True
+        message = f"config is nested deeper than {CONFIG_LEVELS_MAX} levels"
+        self._report.add(f"{node.path}.config", "too_deep", message)
+        return False
+
+    def _check_templates(self, suggestions: Suggestions) -> None:
+        references: dict[int, dict[int, str]] = {}
+        for index, node in enumerate(self._nodes):
+            for found in find_templates(node.config, f"{node.path}.config"):
+                if isinstance(found, Problem):
+                    self._report.extend([found])
+                elif found.node_id in self._index_of:
+                    target = self._index_of[found.node_id]
+                    references.setdefault(index, {}).setdefault(target, found.path)
+                elif found.node_id != INPUT:
+                    self._report_unknown_reference(found, suggestions)
+        missed = find_not_upstream(self._dependencies, references)
+        for index, target in sorted(missed):
+            self._report_not_upstream(index, target, references[index][target])
+
+    def _report_unknown_reference(self, found: Reference, suggestions: Suggestions) -> None:
+        hint = suggestions.hint(found.node_id)
+        message = f"template reads the unknown node {quote(found.node_id)}{hint}"
+        self._report.add(found.path, "unknown_reference", message)
+
+    def _report_not_upstream(self, index: int, target: int, path: str) -> None:
+        reader, read = quote(self._nodes[index].id), quote(self._nodes[target].id)
+        if index == target:
+            message = f"template in node {reader} reads the output of {read}, its own"
+        else:
+            message = (
+                f"template reads node {read}, which is not upstream of {reader}; "
+                f"add {read} to the dependencies of {reader}"
+            )
+        self._report.add(path, "not_upstream", message)
+
+
+def _containers(value: Any) -> Iterator[Any]:
+    children = value.values() if isinstance(value, dict) else value
+    return (child for child in children if isinstance(child, dict | list))

@@ -6,7 +6,8 @@
     async def greet(config: dict, context: Context) -> dict:
         return {"greeting": f"Hello {config['name']}"}
 
-README has a page on it. This module is light: importing it loads neither pydantic nor a client.
+The manual has a page on it, own-handlers. This module is light: importing it loads neither pydantic
+nor a client.
 """
 
 from __future__ import annotations

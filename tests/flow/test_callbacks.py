@@ -6,11 +6,9 @@ import asyncio
 import hashlib
 import hmac
 import json
-import re
 import threading
 import time
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import orjson
 import pytest
@@ -24,6 +22,7 @@ from flowd.workflow.ids import new_execution_id
 from tests.flow.api_server import api_server
 from tests.flow.engine import until
 from tests.local_services import Reply, running_service
+from tests.manual import blocks
 
 SECRET = "a secret"
 
@@ -250,9 +249,8 @@ async def test_a_stop_waits_for_nobody(store):
     assert asyncio.get_running_loop().time() - began < 2
 
 
-def test_the_check_the_readme_shows_takes_what_is_signed_and_nothing_else():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (shown,) = re.findall(r"```python\n(def is_genuine\(.*?)```", readme, re.DOTALL)
+def test_the_check_the_manual_shows_takes_what_is_signed_and_nothing_else():
+    (shown,) = blocks("Callbacks", "python")
     names = {"hmac": hmac, "hashlib": hashlib, "time": time}
     exec(shown, names)
     is_genuine, now_s = names["is_genuine"], int(time.time())

@@ -1,4 +1,4 @@
-"""README's page on handlers, followed to the letter, through a real `flowd start`."""
+"""The manual's page on handlers, followed to the letter, through a real `flowd start`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,11 @@ import pytest
 
 from tests.api_client import ApiError
 from tests.daemon import wait_until
+from tests.manual import SECTIONS, blocks
 from tests.private_server import PrivateServer
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
 
 Run = Callable[..., Flowd]
-
-PAGE = (
-    (Path(__file__).parents[2] / "README.md")
-    .read_text()
-    .split("\n## Handlers of your own\n")[1]
-    .split("\n## ")[0]
-)
 
 
 def run(folder: Path, *command: str) -> str:
@@ -40,18 +34,14 @@ def run(folder: Path, *command: str) -> str:
     return ended.stdout
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-
-
 def test_the_page_works_when_it_is_followed(run_flowd: Run, tmp_path: Path) -> None:
-    create, try_out = blocks("bash")
+    create, try_out = blocks("Handlers of your own", "bash")
     assert create == "flowd new my_handlers\n"
     assert try_out.splitlines()[-1] == "pytest test_my_handlers.py"
 
     run(tmp_path, "flowd.cli.main", "new", "my_handlers")
     assert "4 passed" in run(tmp_path, "pytest", "-p", "no:cacheprovider", "test_my_handlers.py")
-    (tmp_path / "flowd.toml").write_text(CONFIG + blocks("toml")[0])
+    (tmp_path / "flowd.toml").write_text(CONFIG + blocks("Handlers of your own", "toml")[0])
     listed = json.loads(run(tmp_path, "flowd.cli.main", "handlers", "-o", "json"))
     assert [one["name"] for one in listed][-2:] == ["greet", "count_words"]
     assert listed[-2]["config"]["properties"].keys() == {"name", "language"}
@@ -59,13 +49,13 @@ def test_the_page_works_when_it_is_followed(run_flowd: Run, tmp_path: Path) -> N
 
     flowd = run_flowd("start", "--workers", "1")
     flowd.wait_until_running()
-    execution_id = flowd.api.submit_workflow(blocks("json")[0].encode())
+    execution_id = flowd.api.submit_workflow(blocks("Handlers of your own", "json")[0].encode())
     flowd.api.trigger_workflow(execution_id)
 
     assert flowd.wait_for_execution(execution_id) == "COMPLETED"
     results = flowd.api.execution_results(execution_id)
     assert results == {"A": {"greeting": "Bonjour Ada"}, "B": {"words": 2, "attempt": 1}}
-    shown = re.findall(r"is `(\{.*?\})`", PAGE.replace("\n", " "))
+    shown = re.findall(r"is `(\{.*?\})`", SECTIONS["Handlers of your own"].replace("\n", " "))
     assert [json.loads(one) for one in shown] == [results["A"], results["B"]]
     assert '"event": "handler.logged"' in flowd.stderr
 

@@ -1,4 +1,4 @@
-"""README.md names every setting, and nothing that is not there."""
+"""The manual names every setting, and nothing that is not there; its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +13,16 @@ import pytest
 from flowd.config import Settings
 from flowd.handlers.registry import built_in_registry
 from flowd.workflow.states import EXECUTION_TRANSITIONS, NODE_TRANSITIONS
+from tests.manual import MANUAL, PAGES, README, ROOT
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-ROWS = [
-    [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])]
-    for line in README.splitlines()
-    if line.startswith("| ")
-]
+
+def rows(page: str) -> list[list[str]]:
+    """The cells of every row of the page's tables."""
+    return [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])]
+        for line in PAGES[page].splitlines()
+        if line.startswith("| ")
+    ]
 
 
 def settings_with_metadata(section: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -37,7 +38,9 @@ def settings_with_metadata(section: Any = None, prefix: str = "") -> Iterator[tu
 def documented_settings() -> dict[str, list[str]]:
     names = dict(settings_with_metadata())
     sections = tuple({name.partition(".")[0] for name in names})
-    return {row[0].strip("`"): row for row in ROWS if row[0].strip("`").startswith(sections)}
+    return {
+        row[0].strip("`"): row for row in rows("settings") if row[0].strip("`").startswith(sections)
+    }
 
 
 def test_every_setting_has_its_row_and_every_row_its_setting() -> None:
@@ -65,14 +68,14 @@ def test_every_documented_default_is_the_real_one() -> None:
 
 
 def test_every_file_it_names_exists() -> None:
-    named = set(re.findall(r"`((?:flowd|scripts|tests)/[\w./-]+)`", README))
+    named = set(re.findall(r"`((?:flowd|scripts|tests)/[\w./-]+)`", MANUAL))
 
     assert len(named) > 20
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
 def test_every_function_of_the_path_table_is_in_its_file() -> None:
-    table = [row for row in ROWS if len(row) > 2 and row[1].endswith(".py`")]
+    table = [row for row in rows("architecture") if len(row) > 2 and row[1].endswith(".py`")]
 
     assert len(table) > 15
     for _, file, functions, *_ in table:
@@ -83,7 +86,7 @@ def test_every_function_of_the_path_table_is_in_its_file() -> None:
 
 def test_every_handler_has_a_section() -> None:
     for name in built_in_registry().names():
-        assert f"\n### {name}\n" in README
+        assert f"\n## {name}\n" in PAGES["handlers"]
 
 
 @pytest.mark.parametrize(
@@ -91,19 +94,41 @@ def test_every_handler_has_a_section() -> None:
     [("execution", EXECUTION_TRANSITIONS), ("node", NODE_TRANSITIONS)],
 )
 def test_the_state_tables_are_the_real_ones(title: str, transitions: Any) -> None:
-    start = next(index for index, row in enumerate(ROWS) if row[:2] == [title, "when"])
+    tables = rows("states")
+    start = next(index for index, row in enumerate(tables) if row[:2] == [title, "when"])
     documented = {
         row[0]: set(filter(None, row[2].split(", ")))
-        for row in ROWS[start + 1 : start + 1 + len(transitions)]
+        for row in tables[start + 1 : start + 1 + len(transitions)]
     }
 
     assert documented == {state: set(after) for state, after in transitions.items()}
 
 
-def test_every_link_leads_to_a_heading() -> None:
-    headings = {
+def headings(text: str) -> set[str]:
+    """The anchors of a page, as the places that show Markdown make them."""
+    return {
         re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-        for heading in re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+        for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     }
 
-    assert set(re.findall(r"\]\(#([\w-]+)\)", README)) <= headings
+
+@pytest.mark.parametrize("page", ["README", *PAGES])
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    text = README if page == "README" else PAGES[page]
+    prefix = "flowd/docs/" if page == "README" else ""
+
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = target.partition("#")
+        assert file.startswith(prefix), target
+        linked = PAGES[file.removeprefix(prefix).removesuffix(".md")] if file else text
+        assert not anchor or anchor in headings(linked), target
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    assert {page for page in PAGES if f"(flowd/docs/{page}.md" in README} == set(PAGES)
+
+
+def test_the_readme_is_what_one_reads_first() -> None:
+    assert len(README.splitlines()) <= 200

@@ -1,4 +1,4 @@
-"""README's examples, run as they stand, and a list of where each of them is."""
+"""The manual's examples, run as they stand, and a list of where each of them is."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ from flowd.config.loading import load_settings
 from flowd.handlers import Fail
 from flowd.handlers.loading import ENTRY_POINT_GROUP
 from tests.daemon import wait_until
+from tests.manual import MANUAL, ROOT, SECTIONS, blocks
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
-
-ROOT = Path(__file__).parents[2]
-README = (Path(__file__).parents[2] / "README.md").read_text()
 
 WORKFLOWS = "test_every_workflow_that_is_shown_is_a_valid_one"
 HANDLERS = "test_the_page_works_when_it_is_followed"
 EXAMPLES = "test_the_examples_run_as_they_stand"
 SNIPPETS = "test_what_is_shown_of_settings_and_handlers_is_taken"
 TOUR = "test_the_tour_goes_as_it_is_told"
+FIRST = "test_the_first_page_works_when_it_is_followed"
 TOKEN = "test_a_token_opens_what_it_is_said_to"
 # The tests that run the examples, by section and language, one for each.
 RUN_BY = {
     ("Start", "bash"): ["test_the_quickstart_shows_the_samples", EXAMPLES],
+    ("A first workflow", "yaml"): [FIRST],
+    ("A first workflow", "console"): [FIRST],
+    ("A handler of your own", "python"): [FIRST],
+    ("A handler of your own", "toml"): [FIRST],
     ("A tour of five minutes", "bash"): [TOUR] * 4,
     ("A tour of five minutes", "json"): [TOUR] * 4,
     ("Workflows", "json"): [WORKFLOWS],
@@ -48,7 +51,7 @@ RUN_BY = {
     ("HTTP API", "json"): ["test_a_refusal_is_the_one_that_is_shown"],
     ("Tokens", "bash"): [TOKEN] * 2,
     ("Callbacks", "json"): [WORKFLOWS],
-    ("Callbacks", "python"): ["test_the_check_the_readme_shows_takes_what_is_signed"],
+    ("Callbacks", "python"): ["test_the_check_the_manual_shows_takes_what_is_signed"],
     ("Workflows from the command line", "console"): [EXAMPLES],
     ("Workflows from the command line", "yaml"): [EXAMPLES],
     ("Python client", "python"): [EXAMPLES] * 2,
@@ -58,21 +61,12 @@ RUN_BY = {
 }
 
 
-def page(title: str) -> str:
-    return re.split(rf"\n##+ {title}\n", README)[1].split("\n## ")[0]
-
-
-def blocks(title: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page(title), re.DOTALL)
-
-
 def test_no_example_is_left_out() -> None:
-    shown: Counter[tuple[str, str]] = Counter()
-    title = ""
-    for heading, language in re.findall(r"(?m)^##+ (.+)$|^```(\w+)$", README):
-        title = heading or title
-        if language:
-            shown[title, language] += 1
+    shown = Counter(
+        (title, language)
+        for title, text in SECTIONS.items()
+        for language in re.findall(r"(?m)^```(\w+)$", text)
+    )
     assert shown == {place: len(tests) for place, tests in RUN_BY.items()}
 
     tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
@@ -93,7 +87,7 @@ def test_the_quickstart_shows_the_samples(tmp_path: Path) -> None:
     (programs / "activate").touch()
     installed = 'source scripts/venv.sh; install_key > "$venv/installed-flowd"'
     subprocess.run(["bash", "-c", installed], cwd=tmp_path, check=True, timeout=30)
-    (command,) = re.findall(r"```bash\n(\S+quickstart)\n```", page("Start"))
+    (command,) = re.findall(r"```bash\n(\S+quickstart)\n```", SECTIONS["Start"])
 
     ended = subprocess.run(
         [command], cwd=tmp_path, env=clean_environ(), capture_output=True, text=True, timeout=60
@@ -137,14 +131,45 @@ def test_the_examples_run_as_they_stand(run_flowd: Callable[..., Flowd], tmp_pat
     assert run("-c", asynchronous).splitlines() == ["COMPLETED", "hello"]
 
 
+def test_the_first_page_works_when_it_is_followed(
+    run_flowd: Callable[..., Flowd], tmp_path: Path
+) -> None:
+    (settings,) = blocks("A handler of your own", "toml")
+    (tmp_path / "flowd.toml").write_text(CONFIG + settings)
+    (tmp_path / "shop.py").write_text(blocks("A handler of your own", "python")[0])
+    (tmp_path / "report.yaml").write_text(blocks("A first workflow", "yaml")[0])
+    flowd = run_flowd("start", "--workers", "1")
+    flowd.wait_until_running()
+
+    (session,) = blocks("A first workflow", "console")
+    printed = [
+        subprocess.run(
+            [sys.executable, "-m", "flowd.cli.main", *line.removeprefix("$ flowd ").split()],
+            cwd=tmp_path,
+            env={**clean_environ(), "FLOWD_URL": flowd.url},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+        for line in session.splitlines()
+    ]
+
+    assert "Greet Ada: Simulated call to http://service-a" in printed[0]
+    total = {"id": "A", "handler": "total", "config": {"prices": [1, 2]}}
+    execution_id = flowd.submit_and_trigger(total)
+    flowd.wait_for_execution(execution_id)
+    assert flowd.api.execution_results(execution_id) == {"A": {"total": 3, "attempt": 1}}
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the tour is made with curl")
 def test_the_tour_goes_as_it_is_told(run_flowd: Callable[..., Flowd], tmp_path: Path) -> None:
     flowd = run_flowd("start", "--workers", "1")
     flowd.wait_until_running()
-    shown_id = re.findall(r"trigger/([0-9a-f]{24})", README)[0]
+    shown_id = re.findall(r"trigger/([0-9a-f]{24})", MANUAL)[0]
     execution_id = ""
     steps = re.findall(
-        r"```bash\n(.*?)```\n```json\n(.*?)```", page("A tour of five minutes"), re.DOTALL
+        r"```bash\n(.*?)```\n```json\n(.*?)```", SECTIONS["A tour of five minutes"], re.DOTALL
     )
     assert len(steps) == 4
     for commands, shown in steps:
@@ -175,7 +200,7 @@ def test_every_workflow_that_is_shown_is_a_valid_one(
     flowd.wait_until_running()
     shown = [
         json.loads(text)
-        for text in re.findall(r"```json\n(\{.*?)```", README, re.DOTALL)
+        for text in re.findall(r"```json\n(\{.*?)```", MANUAL, re.DOTALL)
         if is_json(text)
     ]
     workflows = [one for one in shown if "dag" in one]
@@ -226,7 +251,7 @@ def is_json(text: str) -> bool:
 def test_a_token_opens_what_it_is_said_to(run_flowd: Callable[..., Flowd], tmp_path: Path) -> None:
     flowd = run_flowd("start", "--workers", "1")
     flowd.wait_until_running()
-    create = re.findall(r"```bash\nflowd (token create .*?)\n```", README)[0]
+    create = re.findall(r"```bash\nflowd (token create .*?)\n```", MANUAL)[0]
     made = subprocess.run(
         [sys.executable, "-m", "flowd.cli.main", *create.split()],
         cwd=tmp_path,
@@ -237,7 +262,7 @@ def test_a_token_opens_what_it_is_said_to(run_flowd: Callable[..., Flowd], tmp_p
     )
     token = made.stdout.strip()
     assert token.startswith("flowd_")
-    (curl,) = re.findall(r"```bash\n(curl -H .Authorization.*?)\n```", page("Tokens"))
+    (curl,) = re.findall(r"```bash\n(curl -H .Authorization.*?)\n```", SECTIONS["Tokens"])
     command = curl.replace("http://localhost:8000", flowd.url).replace("flowd_...", token)
 
     def ask(command: str) -> Any:

@@ -20,6 +20,8 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from flowd.owned_folder import follow_own_links
+
 _FIRST_TIME = re.compile(rb'\{"time": "([0-9TZ:.-]+)"')
 
 
@@ -72,7 +74,7 @@ class LogFile:
     """
 
     def __init__(self, path: Path, *, max_bytes: int, max_age_s: float, keep: int) -> None:
-        self._path = path.resolve()
+        self._path = follow_own_links(path)
         self._max_bytes = max_bytes or float("inf")
         self._max_age_s = max_age_s or float("inf")
         self._keep = keep
@@ -95,7 +97,8 @@ class LogFile:
 
     def reopen(self) -> None:
         """Take up the file of this name as it is now. Raises OSError, and keeps the old one."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
         self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         descriptor = os.open(self._path, flags, 0o640)
         found = os.fstat(descriptor)
@@ -124,7 +127,7 @@ class LogFile:
 
     def _is_current(self) -> bool:
         try:
-            found = self._path.stat()
+            found = self._path.lstat()
         except FileNotFoundError:
             return False
         return (found.st_dev, found.st_ino) == self._identity

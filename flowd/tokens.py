@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from flowd.errors import InvalidSettings, Problem
+from flowd.owned_folder import OwnedFolder
 
 TOKENS_FILE: Final = "tokens.json"
 # What each scope may do besides its own; in the order in which they include one another.
@@ -74,7 +75,8 @@ def read_tokens(data_dir: Path) -> tuple[Token, ...] | None:
     """All tokens there are, None when none was ever made. Raises InvalidSettings."""
     path = data_dir / TOKENS_FILE
     try:
-        document = json.loads(path.read_bytes())
+        with OwnedFolder(data_dir) as folder:
+            document = json.loads(folder.read(TOKENS_FILE))
         tokens = tuple(Token(**one) for one in document["tokens"])
         if not all(_is_sound(one) for one in tokens):
             raise ValueError("a token is not as flowd writes it")
@@ -108,51 +110,22 @@ def change_tokens(
     Raises InvalidSettings.
     """
     try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone(data_dir):
+        with OwnedFolder(data_dir, make=True) as folder, _alone(folder):
             tokens = change(read_tokens(data_dir) or ())
-            _write(data_dir, tokens)
+            document = json.dumps({"tokens": [asdict(one) for one in tokens]}, indent=2) + "\n"
+            folder.replace(TOKENS_FILE, document.encode())
     except OSError as error:
-        message = f"the tokens cannot be written: {error.strerror}"
+        where = f"{error.filename}: " if error.filename else ""
+        message = f"the tokens cannot be written: {where}{error.strerror}"
         raise InvalidSettings([Problem(str(data_dir), "bad_tokens", message)]) from error
     return tokens
 
 
 @contextmanager
-def _alone(data_dir: Path) -> Iterator[None]:
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    lock = os.open(data_dir / _LOCK_FILE, flags, 0o600)
+def _alone(folder: OwnedFolder) -> Iterator[None]:
+    lock = folder.open_or_create(_LOCK_FILE, os.O_RDWR)
     try:
-        _give_to_owner(lock, data_dir)
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)
-
-
-def _write(data_dir: Path, tokens: tuple[Token, ...]) -> None:
-    path = data_dir / TOKENS_FILE
-    new = path.with_suffix(f".{os.getpid()}.new")
-    document = json.dumps({"tokens": [asdict(one) for one in tokens]}, indent=2) + "\n"
-    try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            _give_to_owner(descriptor, data_dir)
-            file.write(document)
-            file.flush()
-            os.fsync(descriptor)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
-    folder = os.open(data_dir, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _give_to_owner(descriptor: int, data_dir: Path) -> None:
-    """Root may make a token for the service: its user must be able to read it."""
-    if os.geteuid() == 0:
-        owner = data_dir.stat()
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)

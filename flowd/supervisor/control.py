@@ -19,6 +19,7 @@ from typing import Any
 
 from flowd.errors import FlowdError
 from flowd.log import get_logger
+from flowd.owned_folder import only_for_owner
 from flowd.socket_path import reachable_path
 
 log = get_logger(__name__)
@@ -67,8 +68,8 @@ class ControlServer:
         # The caller holds the directory's lock: a socket file found here has no owner any more.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)  # noqa: PTH108 - the path may lead through /proc
-        self._listener.bind(self._path)
-        os.chmod(self._path, 0o600)  # noqa: PTH101
+        with only_for_owner():
+            self._listener.bind(self._path)
         self._listener.listen(_WAITING_MAX)
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 

@@ -24,6 +24,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from flowd.config import RedisSettings, Settings
 from flowd.errors import InvalidSettings, Problem, ServerFailed, StoreUnavailable
 from flowd.log import get_logger
+from flowd.owned_folder import OwnedFolder
 from flowd.pulse import Pulse
 from flowd.socket_path import reachable_path
 
@@ -33,6 +34,8 @@ log = get_logger(__name__)
 Address = tuple[str, int] | str
 
 EXTERNAL_WAIT_S = 3.0
+_CONFIG_FILE = "redis.conf"
+_LOG_FILE = "redis.log"
 _PROBE_S = 1.0
 _ORPHAN_WAIT_S = 10.0
 _VERSION_MIN = 7
@@ -95,7 +98,7 @@ class EmbeddedServer:
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings
         self._folder = settings.data_dir
-        self._log_path = self._folder / "redis.log"
+        self._log_path = self._folder / _LOG_FILE
         self._log_start = 0
         self._was_loading = False
         self._binary = find_binary(settings.server)
@@ -103,19 +106,20 @@ class EmbeddedServer:
 
     def run(self, _pulse: Pulse | None = None) -> NoReturn:
         """Turn the calling child process into the server."""
-        config = self._folder / "redis.conf"
+        config = self._folder / _CONFIG_FILE
+        # Also for the files the server makes by itself.
+        os.umask(0o077)
         nothing = os.open(os.devnull, os.O_RDONLY)
-        output = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with OwnedFolder(self._folder) as folder:
+            output = folder.open_or_create(_LOG_FILE, os.O_WRONLY | os.O_APPEND)
         for target, source in enumerate((nothing, output, output)):
             os.dup2(source, target)
         os.execv(self._binary, [self._binary, str(config)])
 
     def prepare(self) -> None:
         """Write the configuration. Data of an earlier run is left as it is and read again."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        config = self._folder / "redis.conf"
-        config.write_text(self._configuration())
-        config.chmod(0o600)
+        with OwnedFolder(self._folder, make=True) as folder:
+            folder.replace(_CONFIG_FILE, self._configuration().encode())
         with contextlib.suppress(FileNotFoundError):
             self._log_start = self._log_path.stat().st_size
 
@@ -153,11 +157,12 @@ class EmbeddedServer:
             "protected-mode yes",
             # Relative, hence never too long: the server changes into its directory first.
             "unixsocket redis.sock",
-            "unixsocketperm 700",
+            "unixsocketperm 600",
             f"databases {max(16, settings.db + 1)}",
             # Keeps an execution's small fields in one compact list.
             "hash-max-listpack-value 128",
-            f"logfile {_quoted(str(self._log_path))}",
+            # Its stdout, which is the log file: by a name it would follow a link.
+            'logfile ""',
             # The server's own chores; twice as often costs as much again while nothing runs.
             "hz 5",
             "daemonize no",
@@ -344,6 +349,9 @@ def _end_orphan(data_dir: Path) -> None:
         pid, _, _ = struct.unpack(
             "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
         )
+    if not _is_at_home(pid, data_dir):
+        # What is reached by this name is the server of somebody else.
+        return
     with contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(pid)
         try:
@@ -354,6 +362,14 @@ def _end_orphan(data_dir: Path) -> None:
                     break
         finally:
             os.close(pidfd)
+
+
+def _is_at_home(pid: int, data_dir: Path) -> bool:
+    """Whether this process works in the data directory, as its server does."""
+    try:
+        return pid > 0 and os.path.samefile(f"/proc/{pid}/cwd", data_dir)  # noqa: PTH121
+    except OSError:
+        return False
 
 
 def _quoted(text: str) -> str:

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 from flowd.errors import AlreadyRunning, InvalidSettings, Problem, ServerFailed
+from flowd.owned_folder import OwnedFolder
 
 PID_FILE = "flowd.pid"
 
@@ -25,9 +26,10 @@ class DataDirLock:
 
     def __init__(self, data_dir: Path) -> None:
         try:
-            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            self._fd = os.open(data_dir / PID_FILE, flags, 0o600)
+            with OwnedFolder(data_dir, make=True) as folder:
+                if folder.is_anothers:
+                    raise _anothers(data_dir, folder.owner_id)
+                self._fd = folder.open_or_create(PID_FILE, os.O_RDWR)
         except OSError as error:
             message = f"{str(data_dir)!r} cannot be used: {error.strerror}; choose another"
             raise InvalidSettings([Problem("redis.data_dir", "bad_value", message)]) from error
@@ -54,7 +56,7 @@ class DataDirLock:
         Another flowd could start beside this one then; what else was in the folder is lost.
         """
         try:
-            return not os.path.samestat(self._path.stat(), os.fstat(self._fd))
+            return not os.path.samestat(self._path.lstat(), os.fstat(self._fd))
         except FileNotFoundError:
             return True
         except OSError:
@@ -65,10 +67,21 @@ class DataDirLock:
         os.close(self._fd)
 
 
+def _anothers(data_dir: Path, owner_id: int) -> InvalidSettings:
+    """The server keeps its files there by itself, and would follow any link (PostgreSQL refuses a
+    data directory of another user too)."""
+    message = (
+        f"{str(data_dir)!r} belongs to the user {owner_id}, and root would trust what that user "
+        "puts there; run flowd as that user, or choose another"
+    )
+    return InvalidSettings([Problem("redis.data_dir", "bad_value", message)])
+
+
 def is_held(data_dir: Path) -> bool:
     """Whether another process holds the lock; looks without taking it."""
     try:
-        fd = os.open(data_dir / PID_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        with OwnedFolder(data_dir) as folder:
+            fd = folder.open(PID_FILE)
     except OSError:
         return False
     try:

@@ -156,7 +156,7 @@ def test_without_a_port_there_is_the_socket_alone(tmp_path: Path) -> None:
     with running(redis_settings(tmp_path)) as (server, _):
         wait_until(server.is_ready, "the server")
         assert b"\r\n0\r\n" in command(server.socket_path, "CONFIG", "GET", "port")
-        assert (tmp_path / "redis.sock").stat().st_mode & 0o777 == 0o700
+        assert (tmp_path / "redis.sock").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_data_dir_with_a_very_long_or_odd_path_works(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.options import config_option, settings_of
+from flowd.owned_folder import follow_own_links
 
 _POLL_S = 0.2
 
@@ -44,7 +46,7 @@ def logs(
         )
         ctx.exit(FAILED)
     try:
-        file = path.open("rb")
+        file = _open(path)
     except FileNotFoundError:
         click.echo(f"there is no {path} yet; flowd makes it when it starts", err=True)
         ctx.exit(FAILED)
@@ -60,6 +62,12 @@ def logs(
         _follow(path, place, name)
 
 
+def _open(path: Path) -> BinaryIO:
+    """The folder may be the service's, and the reader root: a link of the service leads nowhere."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
+    return os.fdopen(os.open(follow_own_links(path), flags), "rb")
+
+
 def _follow(path: Path, place: int, name: str | None) -> None:
     try:
         for line in _new_lines(path, place):
@@ -72,7 +80,7 @@ def _follow(path: Path, place: int, name: str | None) -> None:
 
 def _new_lines(path: Path, place: int) -> Iterator[bytes]:
     """Whole lines from `place` on, also of the files that take this one's name later."""
-    file = path.open("rb")
+    file = _open(path)
     file.seek(place)
     rest = b""
     while True:
@@ -83,7 +91,7 @@ def _new_lines(path: Path, place: int) -> Iterator[bytes]:
         yield from (line + b"\n" for line in lines)
         if not is_current and path.exists():
             file.close()
-            file = path.open("rb")
+            file = _open(path)
         elif not data:
             time.sleep(_POLL_S)
 

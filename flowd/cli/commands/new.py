@@ -119,8 +119,9 @@ def new(name: str) -> None:
         if path.exists():
             raise click.ClickException(f"{path} exists already; nothing was written")
     try:
-        module.write_text(_MODULE)
-        test.write_text(_TEST.replace("@NAME@", name))
+        for path, text in ((module, _MODULE), (test, _TEST.replace("@NAME@", name))):
+            with path.open("x") as file:
+                file.write(text)
     except OSError as error:
         raise click.ClickException(f"cannot write {error.filename}: {error.strerror}") from error
     click.echo(_NEXT.format(module=module, test=test, name=name))

@@ -105,6 +105,12 @@ class UnknownDeadLetter(FlowdError):
         super().__init__(f"there is no dead letter {letter_id!r}")
 
 
+class UnknownTopic(FlowdError):
+    """The manual has no such page."""
+
+    code = "unknown_topic"
+
+
 class WrongState(FlowdError):
     """What was asked of an execution does not go with the state it is in."""
 

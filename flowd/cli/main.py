@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -12,6 +11,7 @@ from click.shell_completion import CompletionItem
 from flowd import __version__
 from flowd.cli.exit_codes import FAILED, INTERRUPTED, exit_code_of
 from flowd.errors import FlowdError, InvalidSettings
+from flowd.suggestions import nearest
 
 # As `flowd --help` shows them; said here again, because importing every command to ask it would
 # take longer than most of them do.
@@ -57,7 +57,10 @@ _GROUPS = {
         "rerun": "Run an ended execution again, as a new one",
         "dlq": "Look at the dead letters",
     },
-    "Shell": {"completion": "Print the completion of a shell"},
+    "Help": {
+        "help": "Show a page of the manual, or the list of its pages",
+        "completion": "Print the completion of a shell",
+    },
 }
 _COMMANDS = {name: text for commands in _GROUPS.values() for name, text in commands.items()}
 # Commands that share a module; any other lives in the module of its name.
@@ -89,10 +92,10 @@ class _Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            similar = get_close_matches(args[0], _COMMANDS, n=1)
-            if not similar:
+            near = nearest(args[0], _COMMANDS)
+            if near is None:
                 raise
-            told = f"{error.message} Did you mean {similar[0]!r}?"
+            told = f"{error.message} Did you mean {near!r}?"
             raise click.UsageError(told, ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

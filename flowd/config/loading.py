@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from flowd.config import DEFAULT_DATA_DIR, DEFAULT_FILE, SECRET, Settings
 from flowd.errors import InvalidSettings, Problem
+from flowd.suggestions import did_you_mean
 
 # Variables with flowd's prefix that are not settings: they belong to the clients, the tests, and
 # whoever keeps secrets there.
@@ -143,7 +144,7 @@ def _from_flowd_variables(
             and name not in _NOT_SETTINGS
             and not name.startswith(_NOT_SETTINGS_PREFIXES)
         ):
-            hint = _did_you_mean(name, keys)
+            hint = did_you_mean(name, keys)
             problems.append(Problem(origin, "unknown_variable", f"no setting has this name{hint}"))
 
 
@@ -212,21 +213,14 @@ def _unknown_key(key: str, value: Any, origin: str) -> Problem:
         return Problem(origin, "bad_value", f"{key} is a section; write [{key}] above its keys")
     if isinstance(value, dict):
         known = [one.rpartition(".")[2] for one in _sections() if one.rpartition(".")[0] == section]
-        hint = _did_you_mean(name, known)
+        hint = did_you_mean(name, known)
         return Problem(origin, "unknown_section", f"unknown section [{key}]{hint}")
     known = [one.rpartition(".")[2] for one in _keys() if one.rpartition(".")[0] == section]
     elsewhere = [one.rpartition(".")[0] for one in _keys() if one.rpartition(".")[2] == name]
-    hint = _did_you_mean(name, known)
+    hint = did_you_mean(name, known)
     if not hint and elsewhere:
         hint = f"; it belongs in [{elsewhere[0]}]" if elsewhere[0] else "; it belongs at the top"
     return Problem(origin, "unknown_key", f"unknown key {name!r}{place}{hint}")
-
-
-def _did_you_mean(name: str, known: Any) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _lines_of_keys(text: str) -> dict[str, int]:

@@ -5,7 +5,6 @@ At submit the config still holds its templates: what depends on them cannot be j
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import Any, TypeVar, get_args
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from flowd.errors import Fail, Problem
+from flowd.suggestions import nearest
 from flowd.workflow.secret_places import SECRET_KEY
 from flowd.workflow.templating import OPENING
 
@@ -153,8 +153,8 @@ def _description(model: type[BaseModel], steps: list[Any]) -> str:
 
 def _known(model: type[BaseModel], steps: list[Any]) -> str:
     known = sorted(_keys(_model_at(model, steps[:-1])))
-    close = difflib.get_close_matches(str(steps[-1]), known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"it knows {', '.join(known)}"
+    near = nearest(str(steps[-1]), known)
+    return f"did you mean {near!r}?" if near else f"it knows {', '.join(known)}"
 
 
 def _model_at(model: type[BaseModel], steps: list[Any]) -> type[BaseModel] | None:

@@ -6,7 +6,6 @@ first node needs it.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_origin, is_typeddict
 from flowd.errors import BadHandlers, UnknownHandler
 from flowd.handlers import MARK, Kind, Mark, handler
 from flowd.handlers.context import HandlerContext, Resources
+from flowd.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -89,10 +89,8 @@ class Registry:
         )
 
     def _unknown(self, name: str) -> str:
-        close = difflib.get_close_matches(name, self._names, n=1)
-        if close:
-            return f"unknown handler {name!r}; did you mean {close[0]!r}?"
-        return f"unknown handler {name!r}; the handlers are {', '.join(self._names)}"
+        hint = did_you_mean(name, self._names) or f"; the handlers are {', '.join(self._names)}"
+        return f"unknown handler {name!r}{hint}"
 
 
 def built_in_registry(loaded: Iterable[Handler] = ()) -> Registry:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any, Final
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --accent: #0a6cbd;
   --get: #0a6cbd; --post: #18794e; --delete: #c4302b; }
 @media (prefers-color-scheme: dark) {
@@ -55,7 +55,7 @@ th { font-weight: 600; white-space: nowrap; width: 1%; }
 @media (max-width: 56rem) { body { display: block; padding: 0 1rem; } nav { display: none; }
   .type { white-space: normal; width: auto; } }
 """
-_DIGEST = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 CONTENT_SECURITY_POLICY: Final = (
     f"default-src 'none'; style-src 'sha256-{_DIGEST}'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
@@ -65,20 +65,21 @@ _EXAMPLE_IDS = {
     "execution_id": "0190f0c1a2b34d5e6f708192",
     "node_id": "A",
     "letter_id": "1764000000000-0",
+    "topic": "workflows",
 }
 
 
-def reference_page(document: Mapping[str, Any], url: str) -> str:
-    """`url` is where the examples find this API."""
-    return "\n".join(_page(document, url))
+def reference_page(document: Mapping[str, Any], url: str, manual: Mapping[str, str]) -> str:
+    """`url` is where the examples find this API, `manual` the titles of its pages by topic."""
+    return "\n".join(_page(document, url, manual))
 
 
-def _page(document: Mapping[str, Any], url: str) -> Iterator[str]:
+def _page(document: Mapping[str, Any], url: str, manual: Mapping[str, str]) -> Iterator[str]:
     info = document["info"]
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>flowd: HTTP API</title><style>{_STYLE}</style></head><body>"
-    yield from _contents(document)
+    yield f"<title>flowd: HTTP API</title><style>{STYLE}</style></head><body>"
+    yield from _contents(document, manual)
     yield f"<main><h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>"
     for paragraph in info["description"].split("\n\n"):
         yield f"<p>{_text(paragraph)}</p>"
@@ -94,14 +95,17 @@ def _page(document: Mapping[str, Any], url: str) -> Iterator[str]:
     yield "</main></body></html>"
 
 
-def _contents(document: Mapping[str, Any]) -> Iterator[str]:
+def _contents(document: Mapping[str, Any], manual: Mapping[str, str]) -> Iterator[str]:
     yield "<nav>"
     for tag, operations in _by_tag(document).items():
         yield f"<b>{escape(tag)}</b>"
         for _, _, operation in operations:
             name = operation["operationId"]
             yield f'<a href="#{escape(name)}">{escape(name.replace("_", " "))}</a>'
-    yield '<b><a href="#bodies">bodies</a></b></nav>'
+    yield '<b><a href="#bodies">bodies</a></b><b>manual</b>'
+    for topic, title in manual.items():
+        yield f'<a href="docs/{escape(topic)}">{escape(title)}</a>'
+    yield "</nav>"
 
 
 def _by_tag(document: Mapping[str, Any]) -> dict[str, list[tuple[str, str, Mapping[str, Any]]]]:

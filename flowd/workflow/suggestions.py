@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from itertools import islice
+
+from flowd.suggestions import nearest
 
 # Comparing is slow, some 20 µs a pair, and a workflow of 10,000 nodes may hold as many typos: these
 # are the pairs one workflow may cost. What is beyond goes without a suggestion.
@@ -23,8 +24,8 @@ class Suggestions:
 
     def hint(self, name: str) -> str:
         """`; did you mean 'fetch'?`, or nothing."""
-        nearest = self._nearest(name)
-        return f"; did you mean {nearest!r}?" if nearest else ""
+        near = self._nearest(name)
+        return f"; did you mean {near!r}?" if near else ""
 
     def _nearest(self, name: str) -> str | None:
         if self._comparisons_left <= 0 or len(name) > NAME_CHARS_MAX:
@@ -34,8 +35,7 @@ class Suggestions:
             return self._by_folded[name.casefold()]
         candidates = list(islice(self._of_similar_length(len(name)), self._comparisons_left))
         self._comparisons_left -= 1 + len(candidates)
-        nearest = difflib.get_close_matches(name, candidates, n=1)
-        return nearest[0] if nearest else None
+        return nearest(name, candidates)
 
     def _of_similar_length(self, length: int) -> Iterator[str]:
         for difference in range(LENGTH_DIFFERENCE_MAX + 1):

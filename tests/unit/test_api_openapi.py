@@ -19,12 +19,13 @@ from flowd.api.contract.problems import KINDS
 from flowd.api.contract.route import Endpoint
 from flowd.api.http.auth import Guard
 from flowd.config.loading import load_settings
+from flowd.manual import topics
 from flowd.store import open_store
 from flowd.tokens import SCOPES, change_tokens, new_token
 
 ENDPOINTS = all_routes()
-PUBLIC = {"/health", "/livez", "/readyz", "/openapi.json", "/docs"}
-IDS = {"execution_id": "0" * 24, "node_id": "A", "letter_id": "1-1"}
+PUBLIC = {"/health", "/livez", "/readyz", "/openapi.json", "/docs", "/docs/{topic}"}
+IDS = {"execution_id": "0" * 24, "node_id": "A", "letter_id": "1-1", "topic": "tour"}
 
 
 def names(endpoints: list[Endpoint]) -> list[str]:
@@ -182,7 +183,31 @@ def test_the_page_shows_every_operation_and_loads_nothing(client: TestClient) ->
     assert not any("src" in found or "style" in found for _, found in page.tags)
     links = {found["href"] for tag, found in page.tags if tag == "a"}
     ids = {f"#{found['id']}" for _, found in page.tags if "id" in found}
-    assert links <= ids | {"/openapi.json"}
+    assert links == (ids & links) | {"/openapi.json"} | {f"docs/{topic}" for topic in topics()}
     operations = {f"#{one.endpoint.__name__}" for one in ENDPOINTS}
     assert operations <= ids
     assert "curl -X POST http://testserver/workflow " in response.text
+
+
+@pytest.mark.parametrize("topic", topics())
+def test_a_page_of_the_manual_loads_nothing_and_links_to_what_is_there(
+    client: TestClient, topic: str
+) -> None:
+    response = client.get(f"/docs/{topic}")
+    page = Page(response.text)
+
+    assert response.headers["content-security-policy"].startswith("default-src 'none'")
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "base"}
+    anchors = {found["id"] for _, found in page.tags if "id" in found}
+    for link in [found["href"] or "" for tag, found in page.tags if tag == "a"]:
+        target, _, anchor = link.partition("#")
+        if "://" not in link and link != "../docs":
+            assert client.get(f"/docs/{target or topic}").status_code == 200, link
+            assert target or anchor in anchors, link
+
+
+def test_a_topic_that_does_not_exist_is_told_with_the_one_that_is_near(client: TestClient) -> None:
+    response = client.get("/docs/secretz")
+
+    assert (response.status_code, response.json()["code"]) == (404, "unknown_topic")
+    assert "did you mean 'secrets'?" in response.json()["detail"]

@@ -47,6 +47,7 @@ _PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
     "execution_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
     "node_id": {"type": "string", "pattern": NODE_ID_PATTERN},
     "letter_id": {"type": "string", "pattern": "^[0-9]{1,15}-[0-9]{1,15}$"},
+    "topic": {"type": "string", "pattern": "^[a-z-]{1,32}$"},
 }
 # What a request may look like, by the name of its body's model.
 _EXAMPLES: Mapping[str, Any] = {

@@ -53,6 +53,7 @@ KINDS: Mapping[str, Kind] = {
     "no_callback": Kind(404, "No callback"),
     "method_not_allowed": Kind(405, "Method not allowed"),
     "unknown_node": Kind(404, "Unknown node"),
+    "unknown_topic": Kind(404, "Unknown topic"),
     "unknown_dead_letter": Kind(404, "Unknown dead letter"),
     "wrong_state": Kind(409, "Wrong state"),
     "idempotency_mismatch": Kind(422, "Idempotency key used before"),

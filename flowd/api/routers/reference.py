@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.route import Endpoint
+from flowd.manual import read_page, topics
 
 OPENAPI_TYPE: Final = "application/json"
 PAGE_TYPE: Final = "text/html; charset=utf-8"
@@ -22,15 +23,29 @@ async def show_page(request: Request) -> Response:
     """Describe this API on a page; it loads nothing from anywhere."""
     import orjson
 
-    from flowd.web.reference_page import CONTENT_SECURITY_POLICY, reference_page
+    from flowd.web.reference_page import reference_page
+
+    document = orjson.loads(_openapi(request))
+    return _page(reference_page(document, f"http://{request.url.netloc}", topics()))
+
+
+async def show_manual(request: Request) -> Response:
+    """Show a page of the manual; it loads nothing from anywhere."""
+    from flowd.web.manual_page import manual_page
+
+    topic = request.path_params["topic"]
+    return _page(manual_page(topic, read_page(topic), topics()))
+
+
+def _page(html: str) -> Response:
+    from flowd.web.reference_page import CONTENT_SECURITY_POLICY
 
     headers = {
         "content-security-policy": CONTENT_SECURITY_POLICY,
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
     }
-    page = reference_page(orjson.loads(_openapi(request)), f"http://{request.url.netloc}")
-    return Response(page, headers=headers, media_type=PAGE_TYPE)
+    return Response(html, headers=headers, media_type=PAGE_TYPE)
 
 
 def _openapi(request: Request) -> bytes:
@@ -47,4 +62,12 @@ def _openapi(request: Request) -> bytes:
 ROUTES = [
     Endpoint("GET", "/openapi.json", show_openapi, scope="public", answers={200: OPENAPI_TYPE}),
     Endpoint("GET", "/docs", show_page, scope="public", answers={200: PAGE_TYPE}),
+    Endpoint(
+        "GET",
+        "/docs/{topic}",
+        show_manual,
+        scope="public",
+        answers={200: PAGE_TYPE},
+        problems=("unknown_topic",),
+    ),
 ]

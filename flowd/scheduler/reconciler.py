@@ -14,6 +14,7 @@ from flowd.errors import CorruptExecution
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_orphans
+from flowd.scheduler.duty import Duty
 from flowd.store import Store
 from flowd.store.executions import parse_states
 from flowd.store.tasks import Entry
@@ -21,6 +22,7 @@ from flowd.workflow.states import ExecutionState, NodeState
 
 log = get_logger(__name__)
 
+RECONCILE_EVERY_S: Final = 60.0
 # A definition may be large, and those of a slice are read together.
 EXECUTIONS_PER_SLICE: Final = 100
 # Far more than are ever open at once; read in one call so that none is missed between two.
@@ -44,19 +46,34 @@ class _Round:
     stuck: dict[str, Counter[NodeState]] = field(default_factory=dict)
 
 
-class Reconciler:
+class Reconciler(Duty):
     """Checks that each node that is to run has an entry, a bounded slice at a time.
 
     A node without an entry when the round began may have been given one since. What is suspected
     in two rounds running, and did not move in between, is certain and is mended.
     """
 
+    every_s = RECONCILE_EVERY_S
+
     def __init__(self, store: Store, plans: Plans) -> None:
         self._store = store
         self._plans = plans
+        self._forget()
+
+    def _forget(self) -> None:
         self._round: _Round | None = None
         self._missing: dict[_NodeKey, tuple[NodeState, str | None]] = {}
         self._stuck: dict[str, Counter[NodeState]] = {}
+
+    async def run(self, _now_s: float) -> float | None:
+        """A round at start and every minute, and one right behind it when it suspects something."""
+        return None if await self.run_slice() else 0.0
+
+    def begin_anew(self) -> None:
+        """Two rounds from now on: one that was under way as the second would leave out the first,
+        and what it suspects would wait for a minute."""
+        self._forget()
+        self.hurry()
 
     async def run_slice(self) -> bool:
         """Check the next slice; True when no further round has to follow at once."""

@@ -6,7 +6,9 @@ import time
 from typing import Final
 
 from flowd.log import get_logger
+from flowd.scheduler.duty import Duty
 from flowd.store import Store
+from flowd.store.executions import now_ms
 
 log = get_logger(__name__)
 
@@ -16,11 +18,23 @@ BUDGET_S: Final = 0.2
 EXECUTIONS_PER_STEP: Final = 100
 
 
-async def forget_finished(store: Store, finished_days: float, now_ms: int) -> int:
+class ForgetFinished(Duty):
+    """Keeps executions for `finished_days` after their end, for ever where that is 0."""
+
+    def __init__(self, store: Store, interval_s: float, finished_days: float) -> None:
+        self.every_s = 0.9 * interval_s
+        self._store = store
+        self._finished_days = finished_days
+
+    async def run(self, _now_s: float) -> None:
+        await forget_finished(self._store, self._finished_days, now_ms())
+
+
+async def forget_finished(store: Store, finished_days: float, at_ms: int) -> int:
     """Delete executions that ended more than `finished_days` ago; how many. 0 days keeps all."""
     if finished_days == 0:
         return 0
-    before_ms = now_ms - int(finished_days * DAY_MS)
+    before_ms = at_ms - int(finished_days * DAY_MS)
     end_s = time.monotonic() + BUDGET_S
     forgotten = 0
     while time.monotonic() < end_s:

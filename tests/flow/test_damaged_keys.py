@@ -8,6 +8,8 @@ import pytest
 
 from flowd.errors import StoreUnavailable
 from flowd.orchestrator.executor import submit_workflow
+from flowd.scheduler.reconciler import Reconciler
+from flowd.scheduler.repairs import Readmit
 from flowd.store.redis import keys
 from flowd.workers.worker import Worker
 from scripts.soaking.checker import find_violations
@@ -104,7 +106,8 @@ OWN_KEYS = ("", ":status", ":run", ":attempts", ":parked", ":node:A:output", ":n
 async def test_r09_a_damaged_key_of_an_execution_costs_that_one_at_most(
     settings, redis, monkeypatch, own_key, damage
 ):
-    monkeypatch.setattr("flowd.scheduler.scheduler.RECONCILE_EVERY_S", 0.1)
+    monkeypatch.setattr(Reconciler, "every_s", 0.1)
+    monkeypatch.setattr(Readmit, "every_s", 0.1)
     async with Engine(settings) as engine, engine.ticking():
         hurt = await engine.start(
             workflow(

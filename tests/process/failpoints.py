@@ -47,7 +47,7 @@ WORKER_POINTS = {
 SCHEDULER_POINTS = {
     "dispatch": Point("flowd.store.retries:Retries", "dispatch", "before"),
     "dispatched": Point("flowd.store.retries:Retries", "dispatch", "after"),
-    "heal": Point("flowd.scheduler.scheduler:Scheduler", "_heal", "before"),
+    "heal": Point("flowd.scheduler.repairs:NoticeLoss", "run", "before"),
 }
 SUPERVISOR_POINTS = {
     "fork": Point("flowd.supervisor.crew:Crew", "start", "before"),

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -32,9 +33,11 @@ from flowd.api.routers import (
     reference,
     workflows,
 )
+from flowd.api.shared_check import SharedCheck
 from flowd.api.supervisor_status import CONTROL_SOCKET_FILE
 from flowd.api.waiting import Waiting
 from flowd.config import Settings
+from flowd.diagnosis import readiness
 from flowd.diagnosis.observer import Observer
 from flowd.orchestrator.plans import Plans
 from flowd.pulse import Pulse
@@ -73,6 +76,7 @@ def create_app(store: Store, handlers: Handlers, guard: Guard | None = None) -> 
     app.state.waiting = Waiting(store, app.state.feed)
     app.state.plans = Plans(store)
     app.state.observer = Observer(store, app.state.plans)
+    app.state.readiness = SharedCheck(partial(readiness.check, store))
     app.state.control_socket = None
     if guard is not None:
         app.state.body_bytes_max = int(guard.api.body_max_mb * 2**20)

@@ -43,7 +43,7 @@ def ask(data_dir: Path, command: str, timeout_s: float = 5.0, **arguments: Any) 
             connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
             with connection.makefile("rb") as reader:
                 answer = json.loads(reader.readline())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ControlUnavailable(f"no flowd answers in {data_dir}: {error}") from error
     if not isinstance(answer, dict):
         raise ControlUnavailable(f"what answers in {data_dir} is not flowd")
@@ -124,7 +124,7 @@ class ControlServer:
             answer = self._answer(request)
         except FlowdError as error:
             answer = {"error": f"{error}", "code": error.code}
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             log.debug("control.refused", error=error)
             answer = {"error": f"{error}"}
         return json.dumps(answer).encode() + b"\n"

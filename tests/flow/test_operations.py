@@ -6,12 +6,14 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from dataclasses import replace
 
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowd import __version__
+from flowd.api.shared_check import CHECKS_PER_S_MAX
 from flowd.config import SchedulerSettings
 from flowd.scheduler.scheduler import Scheduler
 from flowd.store import open_store
@@ -77,6 +79,19 @@ async def test_a_redis_that_takes_no_writes_is_named(settings, redis):
             redis.config_set("maxmemory", 0)
         assert (status, orjson.loads(body)["errors"][0]["path"]) == (503, "checks.redis")
         assert (await api.get("/readyz"))[0] == 200
+
+
+async def test_however_many_ask_whether_it_is_ready_few_writes_follow(settings, redis):
+    redis.set(keys.SCHEDULER, 1)
+    async with api_server(settings) as api:
+        writes = redis.info("commandstats").get("cmdstat_set", {}).get("calls", 0)
+        begun = time.monotonic()
+        for _ in range(10):
+            answers = await asyncio.gather(*(api.get("/readyz") for _ in range(20)))
+            assert {status for status, _, _ in answers} == {200}
+        took_s = time.monotonic() - begun
+        written = redis.info("commandstats")["cmdstat_set"]["calls"] - writes
+    assert 1 <= written <= 1 + (1 + took_s) * CHECKS_PER_S_MAX
 
 
 async def test_without_redis_it_is_alive_and_not_ready():

@@ -75,7 +75,11 @@ def test_the_socket_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert (tmp_path / SOCKET_FILE).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("line", [b"{\n", b"[]\n", b'{"command": "fly"}\n', b"\xff\n", b"\n"])
+@pytest.mark.parametrize(
+    "line",
+    [b"{\n", b"[]\n", b'{"command": "fly"}\n', b"\xff\n", b"\n", b"[" * 4000 + b"\n"],
+    ids=["cut", "no object", "unknown", "not UTF-8", "empty", "thousands deep"],
+)
 def test_nonsense_is_answered_with_an_error(tmp_path: Path, line: bytes) -> None:
     assert set(answer_to(tmp_path, line)) == {"error"}
     assert ask(tmp_path, "status") == {"pid": 1}

@@ -12,7 +12,6 @@ from flowd.api.contract.problems import problem_response, summarize
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.schemas import Health, Readiness
 from flowd.api.http.responses import json_response
-from flowd.diagnosis import readiness
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -24,7 +23,7 @@ async def show_liveness(_request: Request) -> Response:
 
 async def show_readiness(request: Request) -> Response:
     """Say whether work can be taken and done: Redis takes writes, and a scheduler ticks."""
-    checks, problems = await readiness.check(request.app.state.store)
+    checks, problems = await request.app.state.readiness()
     if problems:
         return problem_response("not_ready", summarize(problems), problems)
     return json_response(Readiness(status="ok", checks=checks))

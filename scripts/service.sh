@@ -36,6 +36,7 @@ read_arguments() {
   data="$stage/var/lib/flowd"
   logs="$stage/var/log/flowd"
   units="$stage/etc/systemd/system"
+  command="$stage/usr/local/bin/flowd"
 }
 
 usage() {

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from flowd.config import Settings
+from flowd.config import DEFAULT_DATA_DIR, DEFAULT_FILE, Settings
 from flowd.config.loading import load_settings
+
+# What `scripts/install` writes.
+MACHINE_FILE: Final = Path("/etc/flowd/flowd.toml")
 
 config_option = click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="FLOWD_CONFIG",
-    help="The settings file; without it, flowd.toml in this folder when there is one.",
+    help="The settings file; without it flowd.toml of this folder, or of the installed flowd.",
 )
 host_option = click.option("--host", help="Where the API listens.")
 port_option = click.option("--port", type=int, help="Its port; 0 lets the system choose.")
@@ -26,3 +30,31 @@ data_dir_option = click.option(
 def settings_of(config: Path | None, **flags: Any) -> Settings:
     """The settings with these flags by key, `api__port=0`; None among them is not given."""
     return load_settings(config, {name.replace("__", "."): flags[name] for name in flags})
+
+
+def config_of_running(config: Path | None) -> Path | None:
+    """The settings file of the flowd that is meant: the one named, else that of this folder, else
+    that of the service of this machine; None where there is none."""
+    if config is not None or _is_home_of_flowd():
+        return config
+    try:
+        return MACHINE_FILE if MACHINE_FILE.exists() else None
+    except PermissionError:
+        # It is there, and reading it says who may.
+        return MACHINE_FILE
+
+
+def _is_home_of_flowd() -> bool:
+    """Whether this folder has a flowd of its own, or the environment names the folder of one."""
+    try:
+        is_here = Path(DEFAULT_FILE).exists() or DEFAULT_DATA_DIR.is_dir()
+    except PermissionError:
+        is_here = False
+    return is_here or bool(os.environ.get("FLOWD_REDIS__DATA_DIR"))
+
+
+def running_settings_of(config: Path | None, **flags: Any) -> Settings:
+    """As `settings_of`, for commands that look at a flowd that was started already."""
+    if flags.get("redis__data_dir") is None:
+        config = config_of_running(config)
+    return settings_of(config, **flags)

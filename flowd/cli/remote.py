@@ -38,7 +38,7 @@ def _take_token(ctx: click.Context, _option: click.Parameter, token: str | None)
 
 
 _url_option = click.option(
-    "--url", envvar="FLOWD_URL", help="Where flowd is; http://127.0.0.1:8000 by default."
+    "--url", envvar="FLOWD_URL", help="Where flowd is; that of this folder or machine by default."
 )
 _token_option = click.option(
     "--token",
@@ -62,10 +62,14 @@ execution_argument = click.argument("execution", metavar="ID")
 @contextmanager
 def connected(url: str | None) -> Iterator[Client]:
     """A client; what goes wrong is said on stderr, and ends the command with its exit code."""
+    from flowd.cli.running import find_api
     from flowd.client import ApiError, Client, ConnectionFailed
 
+    token = click.get_current_context().meta.get(_TOKEN)
+    if not url:
+        url = find_api(has_token=bool(token or os.environ.get("FLOWD_TOKEN")))
     try:
-        client = Client(url, click.get_current_context().meta.get(_TOKEN))
+        client = Client(url, token)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     try:

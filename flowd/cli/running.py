@@ -2,20 +2,85 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from flowd.cli.exit_codes import NOT_RUNNING, UNKNOWN_STATE, exit_code_of_code
-from flowd.cli.options import settings_of
+from flowd.cli.exit_codes import NOT_RUNNING, UNAVAILABLE, UNKNOWN_STATE, exit_code_of_code
+from flowd.cli.options import config_of_running, running_settings_of
+from flowd.config import DEFAULT_DATA_DIR, DEFAULT_FILE, ApiSettings
+from flowd.config.loading import find_data_dir, load_with_origins
+from flowd.errors import InvalidSettings
+
+_ANY_ADDRESS = ("0.0.0.0", "::")
+_ADDRESS_KEYS = ("host", "port", "socket")
+# A supervisor that hangs leaves the address to the settings.
+_ANSWER_S = 1.0
 
 
 def data_dir_of(config: Path | None, data_dir: str | None) -> Path:
-    """Where the flowd that is meant keeps its lock; a flag is enough, also beside a broken file."""
+    """Where the flowd that is meant keeps its lock; a flag is enough, also beside a broken file.
+
+    A flowd that runs is found although its file was broken since; where none does, that is raised.
+    """
+    from flowd.supervisor.lock import is_held
+
     if data_dir is not None:
         return Path(data_dir).expanduser().absolute()
-    return settings_of(config, redis__data_dir=data_dir).redis.data_dir
+    try:
+        return running_settings_of(config).redis.data_dir
+    except InvalidSettings:
+        folder = find_data_dir(config_of_running(config))
+        if not is_held(folder):
+            raise
+        return folder
+
+
+def find_api(has_token: bool) -> str:
+    """Where the API of the flowd of this folder listens, else that of the service of this machine.
+
+    The control socket knows best; where nobody answers it, the settings do. `has_token`: what is
+    found is sent a token, and so comes from somebody who may have it. Ends the program where a
+    port is not known.
+    """
+    from flowd.supervisor.control import ControlUnavailable, ask
+
+    config = config_of_running(Path(named) if (named := os.environ.get("FLOWD_CONFIG")) else None)
+    if has_token:
+        _check_owner(config)
+    try:
+        settings, origins = load_with_origins(config)
+        api, folder = settings.api, settings.redis.data_dir
+    except InvalidSettings:
+        api, origins, folder = ApiSettings(), {}, find_data_dir(config)
+    # An address in the environment was meant for this very command.
+    if not any(origins.get(f"api.{key}") == f"FLOWD_API__{key.upper()}" for key in _ADDRESS_KEYS):
+        try:
+            return str(ask(folder, "status", timeout_s=_ANSWER_S)["api"])
+        except (ControlUnavailable, KeyError):
+            pass
+    return _url_of(api, folder)
+
+
+def _url_of(api: ApiSettings, folder: Path) -> str:
+    if api.socket is not None:
+        return f"unix:{api.socket}"
+    if api.port == 0:
+        click.echo(f"flowd: it does not run in {folder}; start it with `flowd start`", err=True)
+        click.get_current_context().exit(UNAVAILABLE)
+    host = "localhost" if api.host in _ANY_ADDRESS else api.host
+    return f"http://[{host}]:{api.port}" if ":" in host else f"http://{host}:{api.port}"
+
+
+def _check_owner(config: Path | None) -> None:
+    """A file somebody else has put into this folder says where the token goes, otherwise."""
+    trusted = {0, os.geteuid(), int(os.environ.get("SUDO_UID") or 0)}
+    for path in (config or Path(DEFAULT_FILE), DEFAULT_DATA_DIR):
+        if os.access(path, os.F_OK) and path.stat().st_uid not in trusted:
+            told = f"{path} belongs to another user, and a token is not sent where it says"
+            raise click.UsageError(f"{told}; name the flowd with --url")
 
 
 def ask_running(

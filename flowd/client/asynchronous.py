@@ -25,10 +25,12 @@ class AsyncClient:
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
         self.url = calls.base_url(url)
+        path = calls.socket_of(self.url)
         self._http = httpx2.AsyncClient(
-            base_url=self.url,
+            base_url=self.url if path is None else "http://localhost",
             headers=calls.base_headers(token),
-            trust_env=not calls.is_nearby(self.url),
+            trust_env=path is None and not calls.is_nearby(self.url),
+            transport=None if path is None else httpx2.AsyncHTTPTransport(uds=path),
         )
 
     async def __aenter__(self) -> Self:

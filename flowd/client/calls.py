@@ -44,8 +44,13 @@ def _written(value: Any) -> str:
 
 
 def base_url(url: str | None) -> str:
-    """With `http://` where no scheme is given. Raises ValueError for what nobody can call."""
+    """With `http://` where no scheme is given; of a socket `unix:` and its path.
+
+    Raises ValueError for what nobody can call.
+    """
     text = url or os.environ.get("FLOWD_URL") or DEFAULT_URL
+    if text.startswith("unix:"):
+        return "unix:" + text.removeprefix("unix:").removeprefix("//")
     if "://" not in text:
         text = f"http://{text}"
     try:
@@ -56,6 +61,11 @@ def base_url(url: str | None) -> str:
     if not is_sound:
         raise ValueError(f"{text!r} is no address of a flowd, such as {DEFAULT_URL}")
     return text.rstrip("/")
+
+
+def socket_of(url: str) -> str | None:
+    """The path of the unix socket it names, if it is one."""
+    return url.removeprefix("unix:") if url.startswith("unix:") else None
 
 
 def is_nearby(url: str) -> bool:

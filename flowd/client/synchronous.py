@@ -20,15 +20,19 @@ from flowd.client.steps import Pages, Pause, Steps, T
 class Client:
     """`url` is FLOWD_URL or this machine's port 8000 by default, `token` is FLOWD_TOKEN.
 
+    `unix:/run/flowd/api.sock` is the unix socket of that path.
+
     Every method raises ApiError when flowd refuses, and ConnectionFailed when it does not answer.
     """
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
         self.url = calls.base_url(url)
+        path = calls.socket_of(self.url)
         self._http = httpx2.Client(
-            base_url=self.url,
+            base_url=self.url if path is None else "http://localhost",
             headers=calls.base_headers(token),
-            trust_env=not calls.is_nearby(self.url),
+            trust_env=path is None and not calls.is_nearby(self.url),
+            transport=None if path is None else httpx2.HTTPTransport(uds=path),
         )
 
     def __enter__(self) -> Self:

@@ -24,9 +24,8 @@ from flowd.suggestions import did_you_mean
 # Variables with flowd's prefix that are not settings: they belong to the clients, the tests, and
 # whoever keeps secrets there.
 _NOT_SETTINGS = ("FLOWD_CONFIG", "FLOWD_URL", "FLOWD_TOKEN")
-
-
 _NOT_SETTINGS_PREFIXES = ("FLOWD_TEST_", "FLOWD_SECRET_")
+_DATA_DIR = re.compile(r"""^\s*(?:redis\.)?data_dir\s*=\s*(["'])(.+?)\1""", re.MULTILINE)
 
 
 class _Given(NamedTuple):
@@ -59,8 +58,34 @@ def load_with_origins(
     """As load_settings, and by key where its value was given; a key that is not there has its
     default.
     """
-    path = config_path or Path(DEFAULT_FILE)
     problems: list[Problem] = []
+    values, origins = _gather(config_path, flags or {}, environ, problems)
+    if problems:
+        raise InvalidSettings(problems)
+    settings: Settings = _build(Settings, values)
+    if settings.redis.mode == "embedded" and settings.redis.url is not None:
+        message = "redis.mode 'embedded' and a redis.url exclude each other; take one away"
+        raise InvalidSettings([Problem("redis.url", "bad_value", message)])
+    return settings, origins
+
+
+def find_data_dir(config_path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where a flowd of these settings keeps its lock, also when they have mistakes by now.
+
+    Raises InvalidSettings only where there is no folder to start from.
+    """
+    data_dir: Path = _gather(config_path, {}, environ, [])[0]["redis.data_dir"]
+    return data_dir
+
+
+def _gather(
+    config_path: Path | None,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    problems: list[Problem],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What was given, by key, and where; what is wrong with it is added to `problems`."""
+    path = config_path or Path(DEFAULT_FILE)
     try:
         here = Path.cwd()
     except OSError as error:
@@ -75,7 +100,7 @@ def load_with_origins(
     }
     given += _from_documented_variables(variables)
     given += _from_flowd_variables(variables, problems)
-    given += _from_flags(flags or {}, here)
+    given += _from_flags(flags, here)
 
     values: dict[str, Any] = {
         "redis.data_dir": folder / DEFAULT_DATA_DIR,
@@ -83,13 +108,7 @@ def load_with_origins(
     }
     for one in given:
         _read_into(values, one, problems)
-    if problems:
-        raise InvalidSettings(problems)
-    settings: Settings = _build(Settings, values)
-    if settings.redis.mode == "embedded" and settings.redis.url is not None:
-        message = "redis.mode 'embedded' and a redis.url exclude each other; take one away"
-        raise InvalidSettings([Problem("redis.url", "bad_value", message)])
-    return settings, {one.key: one.origin for one in given}
+    return values, {one.key: one.origin for one in given}
 
 
 def list_settings(settings: Settings) -> Iterator[tuple[str, Any]]:
@@ -107,11 +126,16 @@ def _from_file(path: Path, folder: Path, problems: list[Problem]) -> Iterator[_G
         reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
         if isinstance(error, FileNotFoundError):
             reason += f"; `flowd config init {path}` makes one"
+        if isinstance(error, PermissionError):
+            reason += "; ask as its owner, or with sudo"
         problems.append(Problem(str(path), "unreadable_file", f"cannot read it: {reason}"))
         return
     # Beside what tomllib calls an error: a number of thousands of digits, brackets without end.
     except (ValueError, RecursionError) as error:
         problems.append(Problem(str(path), "bad_toml", f"this is not TOML: {error}"))
+        # Enough to find the flowd that was started with this file before it was broken.
+        if found := _DATA_DIR.search(text):
+            yield _Given("redis.data_dir", found[2], str(path), folder)
         return
     lines = _lines_of_keys(text)
     for key, value in _flatten(tables):

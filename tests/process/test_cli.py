@@ -126,6 +126,14 @@ def shell(flowd: FaultyFlowd, files: Path) -> Shell:
     return Shell(flowd, files)
 
 
+def test_commands_find_the_flowd_of_their_folder(shell: Shell, flowd: FaultyFlowd) -> None:
+    """They asked port 8000, whatever flowd.toml, its port 0 or `status` said."""
+    shell.folder = flowd.folder
+    del shell.environ["FLOWD_URL"]
+
+    assert isinstance(shell.json("ls"), list)
+
+
 def test_validate_says_what_is_wrong_and_where(shell: Shell) -> None:
     shell.pipe("validate", "good.json")
     assert "valid workflow of 2 nodes" in shell.stderr

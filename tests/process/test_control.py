@@ -83,11 +83,16 @@ def test_a_file_with_mistakes_is_refused_and_nothing_changes(
 
     answer = tell(flowd, "reload", "--data-dir", str(flowd.data_dir))
     flowd.signal(signal.SIGHUP)
+    status = tell(flowd, "status")
+
+    assert status.returncode == 0
+    assert "is RUNNING" in status.stdout
+    assert "it could not start again with its settings as they are now:\n  flowd" in status.stderr
 
     assert answer.returncode == 78
     assert "unknown key 'cuont' in [workers]; did you mean 'count'?" in answer.stderr
     assert tell(flowd, "reload").returncode == 78
-    wait_until(lambda: len(flowd.events("settings.refused")) == 2, "both to be refused")
+    wait_until(lambda: len(flowd.events("settings.refused")) == 3, "all to be refused")
     assert pids(flowd.wait_until_running()) == before
 
 

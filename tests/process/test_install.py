@@ -87,7 +87,10 @@ def test_installed_run_upgraded_and_removed(tmp_path: Path) -> None:
         "etc/flowd/flowd.toml",
         "etc/systemd/system/flowd.service",
         "etc/systemd/system/flowd.socket",
+        "usr/local/bin/flowd",
     ]
+    assert (stage / "usr/local/bin/flowd").readlink() == Path("/opt/flowd/.venv/bin/flowd")
+    assert load_settings(settings, {}, {}).environment == "production"
     assert os.access(venv / "bin" / "flowd", os.X_OK)
     assert load_settings(settings, {}, {}).redis.data_dir == data_dir
     assert (settings.stat().st_mode & 0o777, data_dir.stat().st_mode & 0o777) == (0o640, 0o700)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flowd.cli.exit_codes import FAILED
-from flowd.cli.options import config_option, data_dir_option, settings_of
+from flowd.cli.options import config_option, data_dir_option, running_settings_of
 from flowd.cli.remote import plain, show_json, show_table, span
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def doctor(config: Path | None, data_dir: str | None, output: str) -> None:
     """
     from flowd.socket_path import reachable_path
 
-    settings = settings_of(config, redis__data_dir=data_dir)
+    settings = running_settings_of(config, redis__data_dir=data_dir)
     own = settings.redis.data_dir / "redis.sock"
     # Another user may not look into the folder; the port may be open to them nevertheless.
     is_there = os.path.exists(own)  # noqa: PTH110 - Path.exists raises where nobody may look

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowd.cli.options import config_option, settings_of
+from flowd.cli.options import config_option, running_settings_of
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -23,7 +23,7 @@ def handlers(config: Path | None, output: str) -> None:
     """List every handler: those that come with flowd, and your own."""
     from flowd.handlers.loading import open_registry
 
-    registry = open_registry(settings_of(config))
+    registry = open_registry(running_settings_of(config))
     found = [registry.load(name) for name in registry.names()]
     if output == "json":
         click.echo(json.dumps([_record(one) for one in found], indent=2, ensure_ascii=False))

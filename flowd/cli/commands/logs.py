@@ -14,7 +14,7 @@ from typing import BinaryIO
 import click
 
 from flowd.cli.exit_codes import FAILED
-from flowd.cli.options import config_option, settings_of
+from flowd.cli.options import config_option, running_settings_of
 from flowd.owned_folder import follow_own_links
 
 _POLL_S = 0.2
@@ -37,7 +37,7 @@ def logs(
     ctx: click.Context, name: str | None, follow: bool, lines: int, config: Path | None
 ) -> None:
     """Show the last lines of the log file, of one process (worker-2) or of all."""
-    path = settings_of(config).log.file
+    path = running_settings_of(config).log.file
     if path is None:
         click.echo(
             "flowd writes its log to stderr: to the terminal of `flowd start`, or to the journal, "

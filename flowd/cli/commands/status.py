@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from flowd.cli.options import config_option, data_dir_option
+from flowd.cli.options import config_option, data_dir_option, running_settings_of
 from flowd.cli.running import ask_running
 from flowd.cli.status_page import status_page
+from flowd.errors import InvalidSettings
 
 
 @click.command()
@@ -21,3 +22,14 @@ def status(ctx: click.Context, config: Path | None, data_dir: str | None, output
     """Show the processes of the flowd that runs here. Exits 0 running, 3 not running, 4 unknown."""
     answer = ask_running(ctx, config, data_dir, "status", exact=True)
     click.echo(json.dumps(answer) if output == "json" else status_page(answer))
+    if data_dir is None:
+        _warn_of_mistakes(config)
+
+
+def _warn_of_mistakes(config: Path | None) -> None:
+    try:
+        running_settings_of(config)
+    except InvalidSettings as error:
+        click.echo("flowd: it could not start again with its settings as they are now:", err=True)
+        for problem in error.problems:
+            click.echo(f"  {problem}", err=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from flowd.cli.options import config_option, data_dir_option, settings_of
+from flowd.cli.options import config_option, data_dir_option, running_settings_of
 from flowd.tokens import SCOPES, TOKENS_MAX, Token, change_tokens, new_token, read_tokens
 
 _DAY_MS = 86_400_000
@@ -95,7 +95,7 @@ def revoke(config: Path | None, data_dir: str | None, name_or_id: str) -> None:
 
 
 def _data_dir(config: Path | None, data_dir: str | None) -> Path:
-    return settings_of(config, redis__data_dir=data_dir).redis.data_dir
+    return running_settings_of(config, redis__data_dir=data_dir).redis.data_dir
 
 
 def _record(one: Token) -> dict[str, object]:

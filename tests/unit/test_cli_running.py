@@ -1,0 +1,145 @@
+"""Which flowd a command means that names none."""
+
+from __future__ import annotations
+
+import os
+import socketserver
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from flowd import Client
+from flowd.cli.running import find_api
+from flowd.supervisor.control import ControlUnavailable
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to run in, and a machine without a service."""
+    for name in os.environ:
+        if name.startswith(("FLOWD_", "REDIS_")):
+            monkeypatch.delenv(name)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("flowd.cli.options.MACHINE_FILE", tmp_path / "machine.toml")
+    return here
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> dict[Path, str]:
+    """Where supervisors answer, by data directory, and what they say of their API."""
+    found: dict[Path, str] = {}
+
+    def ask(data_dir: Path, _command: str, **_: object) -> dict[str, Any]:
+        if data_dir not in found:
+            raise ControlUnavailable(f"{data_dir}")
+        return {"api": found[data_dir]}
+
+    monkeypatch.setattr("flowd.supervisor.control.ask", ask)
+    return found
+
+
+def found_api(*, has_token: bool = False, **environ: str) -> Result:
+    @click.command()
+    def command() -> None:
+        click.echo(find_api(has_token))
+
+    return CliRunner().invoke(command, env=environ)
+
+
+@pytest.mark.parametrize(
+    ("settings", "environ", "url"),
+    [
+        ("", {}, "http://127.0.0.1:8000"),
+        ("port = 18200", {}, "http://127.0.0.1:18200"),
+        ('host = "0.0.0.0"', {}, "http://localhost:8000"),
+        ('host = "::1"', {}, "http://[::1]:8000"),
+        ("port = 18200", {"FLOWD_API__PORT": "18201"}, "http://127.0.0.1:18201"),
+        ('socket = "/run/api.sock"', {}, "unix:/run/api.sock"),
+    ],
+)
+@pytest.mark.usefixtures("running")
+def test_the_settings_of_the_folder_say_where_the_api_is(
+    folder: Path, settings: str, environ: dict[str, str], url: str
+) -> None:
+    (folder / "flowd.toml").write_text(f"[api]\n{settings}\n")
+
+    assert found_api(**environ).output == f"{url}\n"
+
+
+def test_a_supervisor_that_answers_knows_better_than_its_settings(
+    folder: Path, running: dict[Path, str]
+) -> None:
+    (folder / "flowd.toml").write_text("[api]\nport = 0\n")
+    running[folder / ".flowd"] = "http://127.0.0.1:45678"
+
+    assert found_api().output == "http://127.0.0.1:45678\n"
+
+
+def test_a_broken_file_still_leads_to_the_flowd_that_runs(
+    folder: Path, running: dict[Path, str]
+) -> None:
+    (folder / "flowd.toml").write_text('[redis]\ndata_dir = "elsewhere"\n[api\nport = 18200\n')
+    running[folder / "elsewhere"] = "http://127.0.0.1:45678"
+
+    assert found_api().output == "http://127.0.0.1:45678\n"
+
+
+@pytest.mark.usefixtures("running")
+def test_a_port_nobody_knows_is_no_address(folder: Path) -> None:
+    (folder / "flowd.toml").write_text("[api]\nport = 0\n")
+
+    ended = found_api()
+
+    assert (ended.exit_code, f"does not run in {folder}" in ended.output) == (69, True)
+
+
+def test_a_folder_without_a_flowd_leads_to_the_service_of_the_machine(
+    folder: Path, tmp_path: Path, running: dict[Path, str]
+) -> None:
+    (tmp_path / "machine.toml").write_text('[api]\nport = 18300\n[redis]\ndata_dir = "data"\n')
+
+    assert found_api().output == "http://127.0.0.1:18300\n"
+    running[tmp_path / "data"] = "http://127.0.0.1:18301"
+    assert found_api().output == "http://127.0.0.1:18301\n"
+    # An address in the environment was meant for this very command.
+    assert found_api(FLOWD_API__PORT="18302").output == "http://127.0.0.1:18302\n"
+    (folder / ".flowd").mkdir()
+    assert found_api().output == "http://127.0.0.1:8000\n"
+
+
+def test_a_token_is_not_sent_where_the_file_of_another_user_says(
+    folder: Path, running: dict[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "flowd.toml").write_text('[api]\nhost = "192.0.2.1"\n')
+    running[folder / ".flowd"] = "http://192.0.2.1:8000"
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setenv("SUDO_UID", str(os.getuid() + 1))
+    if os.getuid() == 0:
+        os.chown(folder / "flowd.toml", 12345, -1)
+
+    ended = found_api(has_token=True)
+
+    assert (ended.exit_code, "belongs to another user" in ended.output) == (2, True), ended.output
+    assert found_api(has_token=False).exit_code == 0
+
+
+def test_a_client_speaks_to_the_unix_socket_of_an_api(tmp_path: Path) -> None:
+    class Reply(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            body = b'{"execution_id": "e", "status": "RUNNING"}'
+            self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+
+    path = tmp_path / "api.sock"
+    with socketserver.UnixStreamServer(str(path), Reply) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with Client(f"unix://{path}") as client:
+            assert (client.url, client.status("e")) == (f"unix:{path}", "RUNNING")
+        server.shutdown()

@@ -145,6 +145,8 @@ class HandlerFailed(FlowdError):
     """
 
     code = "handler_failed"
+    # Of the class too: one that inherits from it may not call __init__.
+    kinds: frozenset[str] = frozenset({"error"})
 
     def __init__(self, reason: str, *, kinds: frozenset[str] = frozenset({"error"})) -> None:
         self.kinds = kinds
@@ -159,6 +161,7 @@ class Retry(HandlerFailed):
     """
 
     code = "retry"
+    after_s: float | None = None
 
     def __init__(
         self,

@@ -224,9 +224,12 @@ def write_plain(text: str) -> None:
 
 def describe_error(error: BaseException) -> str:
     """`ValueError: what it says`, also for an exception whose `__str__` raises."""
+    # Of a group its first member says more than the number of them.
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - somebody else's __str__
+    except BaseException:  # noqa: BLE001 - somebody else's __str__
         text = "(its text could not be read)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

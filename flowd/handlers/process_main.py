@@ -15,21 +15,21 @@ import signal
 import socket
 import struct
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
 from flowd.config import Settings
-from flowd.errors import Fail, HandlerFailed
+from flowd.errors import Fail
 from flowd.handlers import Context
 from flowd.handlers.loading import open_registry
-from flowd.handlers.outcome import OUTPUT_BYTES_MAX, error_text
+from flowd.handlers.outcome import OUTPUT_BYTES_MAX, as_failure
 from flowd.handlers.registry import Handler, Registry
 from flowd.log import set_up_log
 from flowd.outgoing.secrets import Secrets
 from flowd.redaction import REDACTOR
-from flowd.workflow.retrying import kinds_of
 
 # The first line the worker reads; one for each process that has ended follows.
 READY: Final = b"ready\n"
@@ -135,6 +135,7 @@ def _children() -> set[int]:
 
 def _run_call(line: socket.socket, registry: Registry, mother: int) -> None:
     """In the fork: one call, and the end of the process."""
+    exit_code = os.EX_SOFTWARE
     try:
         os.setsid()
         _die_with(mother)
@@ -145,10 +146,15 @@ def _run_call(line: socket.socket, registry: Registry, mother: int) -> None:
         request = orjson.loads(_receive(line) or b"null")
         if request is not None:
             line.sendall(_framed(_answer(line, registry, **request)))
+        exit_code = os.EX_OK
+    except BaseException:  # noqa: BLE001 - nothing of the fork may come back into the parent
+        traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        for stream in (sys.stdout, sys.stderr):
+            # A handler may have closed it.
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(exit_code)
 
 
 def _answer(
@@ -182,10 +188,14 @@ def _call(handler: Handler, config: dict[str, Any], context: Any) -> Any:
 
 
 def _error(error: BaseException) -> bytes:
-    told: dict[str, Any] = {"kind": "", "text": error_text(error), "after_s": None}
-    if isinstance(error, HandlerFailed):
-        told |= {"kind": error.code, "after_s": getattr(error, "after_s", None)}
-    return orjson.dumps({"error": {**told, "kinds": sorted(kinds_of(error))}})
+    failure = as_failure(error)
+    told = {
+        "code": failure.code,
+        "text": str(failure),
+        "after_s": getattr(failure, "after_s", None),
+        "kinds": list(failure.kinds),
+    }
+    return orjson.dumps({"error": told})
 
 
 class _IsolatedContext(Context):

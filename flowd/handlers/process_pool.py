@@ -192,13 +192,13 @@ async def _follow(reader: asyncio.StreamReader, context: Context, await_end: Any
     raise HandlerFailed(f"the process of the handler {await await_end()}")
 
 
-def _error(kind: str, text: str, after_s: float | None, kinds: list[str]) -> HandlerFailed:
+def _error(code: str, text: str, after_s: float | None, kinds: list[str]) -> HandlerFailed:
     named = frozenset(kinds)
-    if kind == "retry":
+    if code == "retry":
         return Retry(text, after_s=after_s, kinds=named)
-    if kind == "not_yet":
+    if code == "not_yet":
         return NotYet(text, after_s=after_s or 0.0)
-    return Fail(text) if kind == "fail" else HandlerFailed(text, kinds=named)
+    return (Fail if code == "fail" else HandlerFailed)(text, kinds=named)
 
 
 def _framed(data: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from flowd.errors import Fail
-from flowd.handlers.outcome import OUTPUT_BYTES_MAX, error_text
+from flowd.handlers.outcome import OUTPUT_BYTES_MAX, as_failure
 from flowd.handlers.registry import Handler
 from flowd.orchestrator.attempts import fail_attempt
 from flowd.redaction import REDACTOR
@@ -57,12 +57,13 @@ def fail_node(
     prepared: PreparedNode, consumer: str, started_ms: int, error: BaseException
 ) -> Ending:
     """What to commit for an attempt that failed: another one later, or the failure of the node."""
+    failure = as_failure(error)
     record = attempt_record(prepared.entry, consumer, started_ms, now_ms())
     return fail_attempt(
         prepared.plan,
         prepared.entry,
-        error,
+        failure,
         record=record,
-        text=error_text(error),
+        text=str(failure),
         default_policy=prepared.policy,
     )

@@ -11,6 +11,7 @@ from typing import Any, Final
 from flowd.config import Settings
 from flowd.errors import HandlerFailed
 from flowd.handlers.context import HandlerContext, Resources
+from flowd.handlers.outcome import as_failure
 from flowd.outgoing.secrets import Secrets
 from flowd.pulse import Pulse
 from flowd.store.executions import now_ms
@@ -105,11 +106,11 @@ class Slots:
             config = self._config(prepared, context)
             self._pulse.enter(prepared.entry.entry_id)
             output = prepared.handler.function(config, context)
+            return complete_node(prepared, self._consumer, started_ms, output)
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything
             return fail_node(prepared, self._consumer, started_ms, error)
         finally:
             self._pulse.leave()
-        return complete_node(prepared, self._consumer, started_ms, output)
 
     async def _handle(self, run: _Run) -> None:
         prepared = run.prepared
@@ -117,13 +118,12 @@ class Slots:
             output = await self._call(run, self._config(prepared, run.context))
             ending = complete_node(prepared, self._consumer, run.started_ms, output)
         except GeneratorExit:
+            # The loop closes this task: a handler's own came as a failure.
             raise
-        except asyncio.CancelledError:
-            if prepared.entry.entry_id not in self._runs:
+        except BaseException as error:
+            was_let_go = prepared.entry.entry_id not in self._runs
+            if was_let_go and isinstance(error, asyncio.CancelledError):
                 raise
-            cancelled = HandlerFailed("the handler cancelled itself")
-            ending = fail_node(prepared, self._consumer, run.started_ms, cancelled)
-        except BaseException as error:  # noqa: BLE001 - a handler may raise anything
             ending = fail_node(prepared, self._consumer, run.started_ms, error)
         if self._take(prepared.entry.entry_id) is not None:
             self._on_end(ending)
@@ -145,6 +145,9 @@ class Slots:
         place = self._pulse.enter_thread(run.prepared.entry.entry_id)
         try:
             return run.prepared.handler.function(config, run.context)
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything
+            # No future can carry a StopIteration.
+            raise as_failure(error) from None
         finally:
             self._pulse.leave_thread(place)
 

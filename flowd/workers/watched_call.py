@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Generator
 from types import coroutine
 from typing import Any
 
+from flowd.handlers.outcome import as_failure
 from flowd.pulse import Pulse
 
 
@@ -21,6 +22,11 @@ def watched(
             waited_for = step(argument)
         except StopIteration as end:
             return end.value
+        except GeneratorExit as error:
+            if error is argument:
+                raise
+            # Of the handler's own making: out of here it would look as if the loop closed the call.
+            raise as_failure(error) from None
         finally:
             pulse.leave()
         try:

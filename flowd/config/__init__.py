@@ -24,46 +24,108 @@ DEFAULT_WORKER_NAME = f"worker-{socket.gethostname()}"
 def _setting(
     default: Any,
     reader: Callable[[Any], Any],
+    meaning: str,
     *,
     flag: str = "",
     variable: str = "",
+    example: Any = None,
     is_secret: bool = False,
 ) -> Any:
-    """A key users may set: `flag` and `variable` are its names beside `FLOWD_<SECTION>__<KEY>`."""
-    facts = {"read": reader, "flag": flag, "variable": variable, "is_secret": is_secret}
+    """A key users may set.
+
+    `meaning` is what flowd.toml and the manual say of it, in Markdown; `flag` and `variable` are
+    its names beside `FLOWD_<SECTION>__<KEY>`; `example` is shown where the default is no value.
+    """
+    facts = {
+        "read": reader,
+        "meaning": meaning,
+        "flag": flag,
+        "variable": variable,
+        "example": example,
+        "is_secret": is_secret,
+    }
     return field(default=default, repr=not is_secret, metadata=facts)
 
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    host: str = _setting("127.0.0.1", read.text, flag="--host")
-    # Port 0 lets the system choose; the start line and `flowd status` say which it was.
-    port: int = _setting(8000, read.whole(0, 65535), flag="--port")
-    processes: int = _setting(1, read.whole(1, 64))
-    # A unix socket to listen on, in place of host and port.
-    socket: Path | None = _setting(None, read.optional_path)  # noqa: RUF009
-    # Names a request may address flowd by, `*.` and a domain too; none stands for the safe default.
-    allowed_hosts: tuple[str, ...] = _setting((), read.texts)
-    body_max_mb: float = _setting(1.0, read.number(0.001, 16, "MiB"))
-    # Of each process.
-    connections_max: int = _setting(1000, read.whole(1, 10**6))
-    # Requests a second of each token, or client address without tokens; 0 is no limit.
-    rate_limit: float = _setting(0.0, read.number(0, 1e6, "requests a second"))
+    host: str = _setting(
+        "127.0.0.1",
+        read.text,
+        "where the API listens; `0.0.0.0` is every interface, and needs a [token](tokens.md)",
+        flag="--host",
+    )
+    port: int = _setting(
+        8000, read.whole(0, 65535), "its port; 0 lets the system choose", flag="--port"
+    )
+    processes: int = _setting(1, read.whole(1, 64), "processes that serve it")
+    socket: Path | None = _setting(
+        None,
+        read.optional_path,
+        "path of a unix socket to listen on, in place of host and port; for its user and group."
+        " A socket that systemd passes on wins over all three",
+        example="/run/flowd/api.sock",
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (),
+        read.texts,
+        "[names](http-api.md#limits) requests may address flowd by, such as "
+        '`["flowd.example.com", "*.internal"]`',
+    )
+    body_max_mb: float = _setting(
+        1.0, read.number(0.001, 16, "MiB"), "MiB the body of a request may have, 16 at most"
+    )
+    connections_max: int = _setting(
+        1000, read.whole(1, 10**6), "connections each process has at once"
+    )
+    rate_limit: float = _setting(
+        0.0,
+        read.number(0, 1e6, "requests a second"),
+        "requests a second of each token, or of each address where there is none; 0 is no limit",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class RedisSettings:
-    mode: str = _setting("auto", read.one_of("auto", "embedded", "external"))
-    # Wins over host, port and db. May hold a password, hence kept out of repr.
-    url: str | None = _setting(None, read.url("redis", "rediss", "unix"), is_secret=True)
-    host: str = _setting("localhost", read.text, variable="REDIS_HOST")
-    # Port 0 gives the embedded server no TCP port at all, only its unix socket.
-    port: int = _setting(6379, read.whole(0, 65535), variable="REDIS_PORT")
-    db: int = _setting(0, read.whole(0, 1023), variable="REDIS_DB")
-    data_dir: Path = _setting(DEFAULT_DATA_DIR, read.path, flag="--data-dir")  # noqa: RUF009
-    durability: str = _setting("always", read.one_of("always", "everysec"))
-    # A server to use instead of the one in the wheel: a path, or a name found on PATH.
-    server: str | None = _setting(None, read.optional_text)
+    mode: str = _setting(
+        "auto",
+        read.one_of("auto", "embedded", "external"),
+        "`auto` uses the Redis that answers at host and port, else starts its own there; "
+        "`embedded` always starts its own; `external` never does",
+    )
+    url: str | None = _setting(
+        None,
+        read.url("redis", "rediss", "unix"),
+        "`redis://`, `rediss://` or `unix://`, in place of host, port and db",
+        is_secret=True,
+        example="rediss://user:password@redis.example.com:6379/0",
+    )
+    host: str = _setting("localhost", read.text, "where Redis is", variable="REDIS_HOST")
+    port: int = _setting(
+        6379,
+        read.whole(0, 65535),
+        "its port; with 0, flowd's own Redis has a unix socket only",
+        variable="REDIS_PORT",
+    )
+    db: int = _setting(0, read.whole(0, 1023), "the number of its database", variable="REDIS_DB")
+    data_dir: Path = _setting(
+        DEFAULT_DATA_DIR,
+        read.path,
+        "data of flowd's own Redis, flowd's lock, control socket and tokens",
+        flag="--data-dir",
+    )
+    durability: str = _setting(
+        "always",
+        read.one_of("always", "everysec"),
+        "of flowd's own Redis: `always` loses nothing that was acknowledged; `everysec` is "
+        "quicker and may lose a second",
+    )
+    server: str | None = _setting(
+        None,
+        read.optional_text,
+        "a Redis or Valkey program to run in place of the one that comes with flowd",
+        example="redis-server",
+    )
     # Not a key: `flowd start` sets it once its embedded server listens there.
     socket_path: str | None = None
 
@@ -82,115 +144,203 @@ class RedisSettings:
 
 @dataclass(frozen=True, slots=True)
 class WorkersSettings:
-    count: int = _setting(2, read.whole(0, 512), flag="--workers")
-    concurrency: int = _setting(64, read.whole(1, 4096))
-    # One that uses this much memory, or has done this many nodes, is replaced; 0 is no limit.
-    memory_max_mb: int = _setting(0, read.whole(0, 10**7))
-    tasks_max: int = _setting(0, read.whole(0, 10**12 - 1))
-    name: str = _setting(DEFAULT_WORKER_NAME, read.text, flag="--name", variable="WORKER_NAME")
+    count: int = _setting(
+        2,
+        read.whole(0, 512),
+        "worker processes; 0 leaves the work to `flowd worker`",
+        flag="--workers",
+    )
+    concurrency: int = _setting(64, read.whole(1, 4096), "nodes each of them runs at once")
+    memory_max_mb: int = _setting(
+        0,
+        read.whole(0, 10**7),
+        "MiB of memory from which a worker finishes what it runs and makes room for a fresh "
+        "one; 0 is no limit",
+    )
+    tasks_max: int = _setting(
+        0,
+        read.whole(0, 10**12 - 1),
+        "nodes after which a worker makes room for a fresh one; 0 is no limit",
+    )
+    name: str = _setting(
+        DEFAULT_WORKER_NAME,
+        read.text,
+        "name of a single `flowd worker`; those of `flowd start` are `worker-1` and so on",
+        flag="--name",
+        variable="WORKER_NAME",
+        example="worker-1",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class TasksSettings:
-    stream: str = _setting("workflow:tasks", read.text, variable="WORKER_STREAM")
-    group: str = _setting("workflow_group", read.text, variable="WORKER_GROUP")
+    stream: str = _setting(
+        "workflow:tasks",
+        read.text,
+        "the stream that carries the nodes to run",
+        variable="WORKER_STREAM",
+    )
+    group: str = _setting(
+        "workflow_group", read.text, "its consumer group", variable="WORKER_GROUP"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSettings:
-    interval_s: float = _setting(1.0, read.seconds(0.01, 3600))
+    interval_s: float = _setting(
+        1.0, read.seconds(0.01, 3600), "seconds between two looks of the scheduler"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class DefaultsSettings:
     """What a node has that says nothing of its own."""
 
-    timeout_s: float = _setting(300.0, read.seconds(0.001, 86400))
-    max_attempts: int = _setting(1, read.whole(1, 1000))
-    # The pause before the second attempt; each further one is `backoff` times as long.
-    delay_s: float = _setting(1.0, read.seconds(0, 86400))
-    backoff: float = _setting(2.0, read.number(1, 100, "times"))
-    max_delay_s: float = _setting(300.0, read.seconds(0, 86400))
-    # The part of a pause that is left to chance, so that many do not come back at once.
-    jitter: float = _setting(0.1, read.number(0, 1, "parts"))
+    timeout_s: float = _setting(
+        300.0, read.seconds(0.001, 86400), "seconds a node may take that does not say"
+    )
+    max_attempts: int = _setting(1, read.whole(1, 1000), "attempts of a node that does not say")
+    delay_s: float = _setting(1.0, read.seconds(0, 86400), "seconds before its second attempt")
+    backoff: float = _setting(
+        2.0, read.number(1, 100, "times"), "each further pause is this many times as long"
+    )
+    max_delay_s: float = _setting(300.0, read.seconds(0, 86400), "seconds of the longest pause")
+    jitter: float = _setting(
+        0.1, read.number(0, 1, "parts"), "the part of a pause that is left to chance"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ShutdownSettings:
-    grace_s: float = _setting(30.0, read.seconds(0, 3600))
+    grace_s: float = _setting(
+        30.0, read.seconds(0, 3600), "seconds running nodes may take to finish at a stop"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class SupervisorSettings:
-    # A process whose event loop stands still for this long is killed; 0 is never.
-    hung_after_s: float = _setting(10.0, read.seconds(0, 3600))
+    hung_after_s: float = _setting(
+        10.0,
+        read.seconds(0, 3600),
+        "seconds the event loop of a process may stand still before it is killed; 0 is for ever",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionSettings:
-    # How long an execution is kept after its end; 0 keeps it for ever.
-    finished_days: float = _setting(7.0, read.number(0, 36500, "days"))
+    finished_days: float = _setting(
+        7.0,
+        read.number(0, 36500, "days"),
+        "days an execution is kept after its end; 0 keeps it for ever",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class CallbacksSettings:
-    # Hosts, networks and names with `*.` that may be called back although they are not public.
-    allow: tuple[str, ...] = _setting((), read.destinations)
+    allow: tuple[str, ...] = _setting(
+        (),
+        read.destinations,
+        "hosts that may be called back although they are not public, written as in "
+        "`handlers.call_external_service.allow`",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class SecretsSettings:
-    # A file per secret, named as the secret is.
-    folder: Path | None = _setting(None, read.optional_path)  # noqa: RUF009
-    # `NAME@host`: this secret goes to these hosts and nowhere else.
-    bound: tuple[str, ...] = _setting((), read.bound_secrets)
+    folder: Path | None = _setting(
+        None,
+        read.optional_path,
+        "a folder with a file for each [secret](secrets.md)",
+        example="secrets",
+    )
+    bound: tuple[str, ...] = _setting(
+        (),
+        read.bound_secrets,
+        'secrets and the hosts they may go to, such as `["API_KEY@api.example.com"]`',
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    level: str = _setting("info", read.one_of("debug", "info", "warning", "error"))
-    # None is stderr. A new file is begun at this size or this age; 0 is no limit.
-    file: Path | None = _setting(None, read.optional_path)  # noqa: RUF009
-    max_mb: float = _setting(64.0, read.number(0, 1e6, "MiB"))
-    max_age_days: float = _setting(7.0, read.number(0, 36500, "days"))
-    keep: int = _setting(5, read.whole(0, 1000))
+    level: str = _setting(
+        "info",
+        read.one_of("debug", "info", "warning", "error"),
+        "`debug`, `info`, `warning` or `error`",
+    )
+    file: Path | None = _setting(
+        None,
+        read.optional_path,
+        "a file for the [log](log-events.md), instead of stderr",
+        example="flowd.log",
+    )
+    max_mb: float = _setting(
+        64.0, read.number(0, 1e6, "MiB"), "size in MiB at which a new file is begun; 0 is never"
+    )
+    max_age_days: float = _setting(
+        7.0, read.number(0, 36500, "days"), "age in days at which a new file is begun; 0 is never"
+    )
+    keep: int = _setting(5, read.whole(0, 1000), "old files that are kept")
 
 
 @dataclass(frozen=True, slots=True)
 class CallExternalServiceSettings:
-    # Hosts that answer without a network: those of the sample workflows.
     simulated_hosts: tuple[str, ...] = _setting(
-        ("service-a", "service-b", "service-c", "service-d", "consumer"), read.texts
+        ("service-a", "service-b", "service-c", "service-d", "consumer"),
+        read.texts,
+        "hosts that are never called; `[]` is none",
     )
-    # Hosts, networks and names with `*.` that may be called although they are not public.
-    allow: tuple[str, ...] = _setting((), read.destinations)
-    timeout_s: float = _setting(30.0, read.seconds(0.1, 86400))
-    # Decompressed. A node's output may have 16 MiB.
-    answer_max_mb: float = _setting(10.0, read.number(0.001, 16, "megabytes"))
+    allow: tuple[str, ...] = _setting(
+        (),
+        read.destinations,
+        'hosts that may be called although they are not public, such as `["10.0.0.5:8080", '
+        '"*.internal", "192.168.0.0/16"]`',
+    )
+    timeout_s: float = _setting(30.0, read.seconds(0.1, 86400), "seconds for a whole call")
+    answer_max_mb: float = _setting(
+        10.0, read.number(0.001, 16, "megabytes"), "MiB an answer may have, decompressed"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class LlmSettings:
-    # Without a base_url the provider is simulated.
-    base_url: str | None = _setting(None, read.url("http", "https"))
-    api_key: str | None = _setting(None, read.optional_text, is_secret=True)
-    model: str | None = _setting(None, read.optional_text)
-    timeout_s: float = _setting(120.0, read.seconds(0.1, 86400))
+    base_url: str | None = _setting(
+        None,
+        read.url("http", "https"),
+        "the model's server; without it the model is simulated",
+        example="https://api.openai.com/v1",
+    )
+    api_key: str | None = _setting(
+        None,
+        read.optional_text,
+        "sent as a bearer token",
+        is_secret=True,
+        example="better kept in FLOWD_HANDLERS__LLM__API_KEY",
+    )
+    model: str | None = _setting(
+        None, read.optional_text, "the model to ask when the node names none", example="gpt-5-mini"
+    )
+    timeout_s: float = _setting(120.0, read.seconds(0.1, 86400), "seconds for a whole answer")
 
 
 @dataclass(frozen=True, slots=True)
 class ShellSettings:
-    # Whoever may submit a workflow may then run any program as flowd's user.
-    enabled: bool = _setting(False, read.truth)
-    timeout_s: float = _setting(300.0, read.seconds(0.1, 86400))
-    # Of stdout and of stderr.
-    output_max_mb: float = _setting(1.0, read.number(0.001, 8, "megabytes"))
+    enabled: bool = _setting(
+        False,
+        read.truth,
+        "whether workflows may run programs, by the handler [shell](handlers.md#shell), as the "
+        "user flowd runs as",
+    )
+    timeout_s: float = _setting(300.0, read.seconds(0.1, 86400), "seconds a program may take")
+    output_max_mb: float = _setting(
+        1.0, read.number(0.001, 8, "megabytes"), "MiB a program may write to stdout, and to stderr"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class HandlersSettings:
-    # Python modules with handlers of the user's own.
-    modules: tuple[str, ...] = _setting((), read.modules)
+    modules: tuple[str, ...] = _setting(
+        (), read.modules, "Python modules with [handlers of your own](own-handlers.md)"
+    )
     call_external_service: CallExternalServiceSettings = field(
         default_factory=CallExternalServiceSettings
     )
@@ -202,8 +352,18 @@ class HandlersSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    environment: str = _setting("development", read.text, variable="ENVIRONMENT")
-    debug: bool = _setting(True, read.truth, variable="DEBUG")
+    environment: str = _setting(
+        "development",
+        read.text,
+        "a name for this installation; flowd behaves the same for all",
+        variable="ENVIRONMENT",
+    )
+    debug: bool = _setting(
+        True,
+        read.truth,
+        "accepted for old environments; flowd behaves the same for both",
+        variable="DEBUG",
+    )
     api: ApiSettings = field(default_factory=ApiSettings)
     redis: RedisSettings = field(default_factory=RedisSettings)
     workers: WorkersSettings = field(default_factory=WorkersSettings)

@@ -113,7 +113,7 @@ def _gather(
 
 def list_settings(settings: Settings) -> Iterator[tuple[str, Any]]:
     """Every key with its value, fit to be shown: a secret that is set is SECRET."""
-    for key, one in _keys().items():
+    for key, one in setting_fields().items():
         value = attrgetter(key)(settings)
         yield key, SECRET if one.metadata["is_secret"] and value is not None else value
 
@@ -140,7 +140,7 @@ def _from_file(path: Path, folder: Path, problems: list[Problem]) -> Iterator[_G
     lines = _lines_of_keys(text)
     for key, value in _flatten(tables):
         origin = f"{path}:{lines[key]}" if key in lines else str(path)
-        if key in _keys():
+        if key in setting_fields():
             yield _Given(key, value, origin, folder)
         else:
             problems.append(_unknown_key(key, value, origin))
@@ -149,7 +149,7 @@ def _from_file(path: Path, folder: Path, problems: list[Problem]) -> Iterator[_G
 def _from_documented_variables(
     variables: Mapping[str, tuple[str, str, Path]],
 ) -> Iterator[_Given]:
-    for key, one in _keys().items():
+    for key, one in setting_fields().items():
         value, origin, folder = variables.get(one.metadata["variable"], ("", "", Path()))
         # Empty is how compose files and shells say "not set".
         if value:
@@ -159,7 +159,7 @@ def _from_documented_variables(
 def _from_flowd_variables(
     variables: Mapping[str, tuple[str, str, Path]], problems: list[Problem]
 ) -> Iterator[_Given]:
-    keys = {"FLOWD_" + key.upper().replace(".", "__"): key for key in _keys()}
+    keys = {"FLOWD_" + key.upper().replace(".", "__"): key for key in setting_fields()}
     for name, (value, origin, folder) in variables.items():
         if name in keys:
             yield _Given(keys[name], value, origin, folder)
@@ -175,11 +175,11 @@ def _from_flowd_variables(
 def _from_flags(flags: Mapping[str, Any], here: Path) -> Iterator[_Given]:
     for key, value in flags.items():
         if value is not None:
-            yield _Given(key, value, _keys()[key].metadata["flag"] or key, here)
+            yield _Given(key, value, setting_fields()[key].metadata["flag"] or key, here)
 
 
 def _read_into(values: dict[str, Any], given: _Given, problems: list[Problem]) -> None:
-    facts = _keys()[given.key].metadata
+    facts = setting_fields()[given.key].metadata
     try:
         value = facts["read"](given.value)
     except ValueError as error:
@@ -202,7 +202,7 @@ def _build(section: Callable[..., Any], values: Mapping[str, Any], prefix: str =
 
 
 @cache
-def _keys() -> dict[str, Field[Any]]:
+def setting_fields() -> dict[str, Field[Any]]:
     """Every key users may set, by its dotted name."""
     return dict(_walk(Settings))
 
@@ -217,7 +217,7 @@ def _walk(section: Callable[..., Any], prefix: str = "") -> Iterator[tuple[str, 
 
 @cache
 def _sections() -> frozenset[str]:
-    parts = [key.split(".")[:-1] for key in _keys()]
+    parts = [key.split(".")[:-1] for key in setting_fields()]
     return frozenset(".".join(names[: n + 1]) for names in parts for n in range(len(names)))
 
 
@@ -239,8 +239,9 @@ def _unknown_key(key: str, value: Any, origin: str) -> Problem:
         known = [one.rpartition(".")[2] for one in _sections() if one.rpartition(".")[0] == section]
         hint = did_you_mean(name, known)
         return Problem(origin, "unknown_section", f"unknown section [{key}]{hint}")
-    known = [one.rpartition(".")[2] for one in _keys() if one.rpartition(".")[0] == section]
-    elsewhere = [one.rpartition(".")[0] for one in _keys() if one.rpartition(".")[2] == name]
+    places = [one.rpartition(".") for one in setting_fields()]
+    known = [one for place, _, one in places if place == section]
+    elsewhere = [place for place, _, one in places if one == name]
     hint = did_you_mean(name, known)
     if not hint and elsewhere:
         hint = f"; it belongs in [{elsewhere[0]}]" if elsewhere[0] else "; it belongs at the top"

@@ -266,20 +266,3 @@ def test_the_shipped_file_is_valid_and_holds_the_defaults(
     settings = load_settings(shipped, {"redis.data_dir": ".flowd"}, {})
 
     assert settings == load_settings(None, {}, {})
-
-
-def test_the_shipped_file_names_every_setting() -> None:
-    """A setting nobody can find might as well not exist."""
-    from flowd.config.loading import _keys
-
-    text = (Path(__file__).parents[2] / "flowd.toml").read_text()
-    section = ""
-    named = set()
-    for line in text.splitlines():
-        bare = line.lstrip("# ")
-        if bare.startswith("[") and bare.endswith("]"):
-            section = bare.strip("[]") + "."
-        elif " = " in bare and bare.split(" = ")[0].isidentifier():
-            named.add(section + bare.split(" = ")[0])
-
-    assert named == set(_keys())

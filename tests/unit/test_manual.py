@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
 
-from flowd.config import Settings
+from flowd.config.loading import setting_fields
+from flowd.config.reference import settings_file, settings_table
 from flowd.handlers.registry import built_in_registry
+from flowd.manual import events_table
 from flowd.workflow.states import EXECUTION_TRANSITIONS, NODE_TRANSITIONS
 from tests.manual import MANUAL, PAGES, README, ROOT
 
@@ -25,46 +25,23 @@ def rows(page: str) -> list[list[str]]:
     ]
 
 
-def settings_with_metadata(section: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    section = Settings() if section is None else section
-    for one in fields(section):
-        value = getattr(section, one.name)
-        if is_dataclass(value):
-            yield from settings_with_metadata(value, f"{prefix}{one.name}.")
-        elif one.metadata:
-            yield f"{prefix}{one.name}", one.metadata
+def test_the_settings_are_those_of_the_code() -> None:
+    hint = "run ./scripts/generate"
+    assert settings_table() in PAGES["settings"], hint
+    assert (ROOT / "flowd.toml").read_text() == settings_file(), hint
 
 
-def documented_settings() -> dict[str, list[str]]:
-    names = dict(settings_with_metadata())
-    sections = tuple({name.partition(".")[0] for name in names})
-    return {
-        row[0].strip("`"): row for row in rows("settings") if row[0].strip("`").startswith(sections)
-    }
+def test_the_log_events_are_those_of_the_code() -> None:
+    assert events_table() in PAGES["log-events"], "run ./scripts/generate"
 
 
-def test_every_setting_has_its_row_and_every_row_its_setting() -> None:
-    assert documented_settings().keys() == dict(settings_with_metadata()).keys()
-
-
-@pytest.mark.parametrize(("name", "metadata"), list(settings_with_metadata()))
-def test_a_setting_s_row_names_its_flag_and_variable(name: str, metadata: Any) -> None:
-    row = documented_settings()[name]
-
-    wanted = {one for one in (metadata["flag"], metadata["variable"]) if one}
-    assert set(re.findall(r"`([^`]+)`", row[2])) == wanted
-
-
-def test_every_documented_default_is_the_real_one() -> None:
-    shipped = tomllib.loads((ROOT / "flowd.toml").read_text())
-    for name, row in documented_settings().items():
-        value: Any = shipped
-        for key in name.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, list) or value is None:
-            continue
-        shown = str(value).lower() if isinstance(value, bool) else str(value)
-        assert row[1] == f"`{shown}`", name
+def test_each_example_of_a_setting_is_one_it_takes() -> None:
+    tables = tomllib.loads(re.sub(r"(?m)^# (\w+ = .*)$", r"\1", settings_file()))
+    for key, field in setting_fields().items():
+        value: Any = tables
+        for part in key.split("."):
+            value = value[part]
+        field.metadata["read"](value)
 
 
 def test_every_file_it_names_exists() -> None:

@@ -96,12 +96,11 @@ def init(ctx: click.Context, path: Path) -> None:
     It has every setting, its default and what it means. A file that is there already is left as
     it is.
     """
-    from flowd.cli.shipped import find_shipped
+    from flowd.config.reference import settings_file
 
     try:
-        text = find_shipped(DEFAULT_FILE).read_text()
         with path.open("x") as file:
-            file.write(text)
+            file.write(settings_file())
     except FileExistsError:
         click.echo(f"flowd: {path} is there already and was left as it is", err=True)
         ctx.exit(FAILED)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from flowd.errors import CorruptExecution, Fail, UnknownExecution
+from flowd.errors import CorruptExecution, Fail, TemplateError, UnknownExecution
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.outcome import error_text
 from flowd.handlers.registry import Handler, Registry
@@ -181,25 +181,32 @@ def _input_key(prepared: PreparedNode, name: str) -> str:
 def _with_inputs(prepared: PreparedNode, fetched: Mapping[str, _Value]) -> PreparedNode:
     """The node with what its templates read; one whose inputs cannot be read is to fail."""
     try:
-        return prepared._replace(inputs=_read_inputs(prepared, fetched))
-    except Fail as error:
+        inputs, sizes = _read_inputs(prepared, fetched)
+        prepared.node.config.check_size(inputs, sizes)
+        return prepared._replace(inputs=inputs)
+    except (Fail, TemplateError) as error:
         return prepared._replace(handler=_refusing(prepared.node.handler, str(error)))
 
 
-def _read_inputs(prepared: PreparedNode, fetched: Mapping[str, _Value]) -> dict[str, Any]:
-    """By the name a template has for it. Raises Fail."""
+def _read_inputs(
+    prepared: PreparedNode, fetched: Mapping[str, _Value]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """By the name a template has for it, and how long each is as JSON. Raises Fail."""
     plan = prepared.plan
     inputs: dict[str, Any] = {}
+    sizes: dict[str, int] = {}
     for name in prepared.node.config.inputs:
         text = fetched[_input_key(prepared, name)]
+        sizes[name] = len(text or "")
         if name in plan.nodes:
             inputs[name] = _json_object(text, f"the output of {name!r}")
         elif name == INPUT:
             given = {} if text is None else _json_object(text, "the input of the execution")
             # A copy to its depths: the plan is shared, and what a handler is given it may change.
-            default = orjson.loads(orjson.dumps(plan.default_input))
-            inputs[name] = {**default, **given}
-    return inputs
+            default = orjson.dumps(plan.default_input)
+            sizes[name] += len(default)
+            inputs[name] = {**orjson.loads(default), **given}
+    return inputs, sizes
 
 
 def _json_object(text: _Value, what: str) -> dict[str, Any]:

@@ -16,11 +16,16 @@ from urllib.parse import quote
 import orjson
 
 from flowd.errors import Problem, TemplateError
+from flowd.workflow.json_size import JsonSizes
 from flowd.workflow.secret_places import SecretPlace, find_secrets
 
 OPENING = "{{"
 # `{{ input.x }}` reads the input of the execution, unless a node has this name.
 INPUT = "input"
+# What the templates of one config may put into it, in bytes of JSON.
+RENDERED_BYTES_MAX = 16 * 1024 * 1024
+# A filter makes of a byte at most six, as JSON does of a control character.
+_FILTER_GROWTH_MAX = 6
 KEYS_SHOWN_MAX = 20
 TEXT_SHOWN_MAX = 64
 
@@ -76,6 +81,24 @@ class Template:
     filters: tuple[Callable[[Any], str], ...] = ()
     fallback: Any = None
     fallback_filters: tuple[Callable[[Any], str], ...] | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """It puts in an output as it is."""
+        return not (self.steps or self.filters) and self.fallback_filters is None
+
+    def size_max(self, sizes: Mapping[str, int]) -> int:
+        """How many bytes of JSON it may put in, when all outputs are as large as these."""
+        size = 0 if self.node_id is None else sizes.get(self.node_id, 0)
+        if isinstance(self.fallback, str):
+            size = max(size, len(self.fallback))
+        for _ in self.filters:
+            size *= _FILTER_GROWTH_MAX
+        return size
+
+    def render(self, outputs: Outputs) -> Any:
+        """What it puts in. Raises TemplateError."""
+        return _compile_piece(self)(outputs)
 
 
 def parse_text(text: str) -> list[str | Template]:
@@ -195,11 +218,12 @@ class CompiledConfig:
     config that went through the API holds, reads nothing, and rendering it says so.
     """
 
-    __slots__ = ("_inputs", "_render", "_source", "secrets")
+    __slots__ = ("_inputs", "_render", "_source", "_templates", "secrets")
 
     def __init__(self, source: dict[str, Any]) -> None:
         self._source = source
         self._inputs: tuple[str, ...] = ()
+        self._templates: tuple[Template, ...] = ()
         self._render: Render | None = None
         self.secrets: tuple[SecretPlace, ...] = ()
 
@@ -208,6 +232,23 @@ class CompiledConfig:
         if self._render is None:
             self._compile()
         return self._inputs
+
+    def check_size(self, outputs: Outputs, sizes: Mapping[str, int]) -> None:
+        """Raises TemplateError when the config would hold more than RENDERED_BYTES_MAX of outputs.
+
+        `sizes` are those of the outputs as JSON. While the templates could put in all of what they
+        read, nothing is measured; else each value is, and none is kept.
+        """
+        if sum(one.size_max(sizes) for one in self._templates) <= RENDERED_BYTES_MAX:
+            return
+        measured, size = JsonSizes(), 0
+        for one in self._templates:
+            size += one.size_max(sizes) if one.is_whole else measured.size(one.render(outputs))
+            if size > RENDERED_BYTES_MAX:
+                raise TemplateError(
+                    f"its templates put more than {RENDERED_BYTES_MAX:,} bytes into its config; "
+                    "read less of what they name, or name it less often"
+                )
 
     def render(self, outputs: Outputs) -> dict[str, Any]:
         """The config with its templates filled in from `outputs`, {node id: output}.
@@ -228,9 +269,23 @@ class CompiledConfig:
         except MalformedTemplate as error:
             inputs, render = {}, _refusing(str(error))
         self._inputs = tuple(inputs)
+        self._templates = tuple(_templates_in(self._source)) if inputs else ()
         self.secrets = tuple(find_secrets(self._source))
         self._render = render
         return render
+
+
+def _templates_in(config: dict[str, Any]) -> Iterator[Template]:
+    """Every template of a config that has been compiled."""
+    pending: list[Any] = [config]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str) and OPENING in value:
+            yield from (one for one in parse_text(value) if isinstance(one, Template))
+        elif isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
 
 
 def _refusing(reason: str) -> Render:
@@ -317,6 +372,9 @@ def _fill_in(template: Template, outputs: Outputs) -> Any:
         value, filters = template.fallback, template.fallback_filters
     for apply in filters:
         value = apply(value)
+        # Each may double what the one before has made, and there may be hundreds of them.
+        if len(value) > RENDERED_BYTES_MAX:
+            raise TemplateError(f"the filters make more than {RENDERED_BYTES_MAX:,} bytes of it")
     return value
 
 

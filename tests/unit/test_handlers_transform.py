@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -58,3 +59,56 @@ def test_a_wrong_config_fails_the_node(config: dict[str, Any], text: str) -> Non
 def test_an_expression_that_cannot_be_applied_fails_for_good(expression: str) -> None:
     with pytest.raises(Fail, match="cannot be applied: "):
         run_handler("transform", {"input": "text", "expression": expression})
+
+
+DOUBLED = "|".join(["[@,@]"] * 30)
+
+
+@pytest.mark.parametrize(
+    ("value", "expression"),
+    [
+        (0, DOUBLED),
+        (0, f"to_string({DOUBLED})"),
+        (0, f"{{a: {DOUBLED}, b: {DOUBLED}}} | a == b"),
+        (0, f"contains([{DOUBLED}], {DOUBLED})"),
+        (0, f"sum({DOUBLED})"),
+        ({}, "|".join(["merge({a: @, b: @}, {c: @})"] * 40) + "|to_string(@)"),
+        ("x", "|".join(["join('', [@,@])"] * 40)),
+    ],
+)
+def test_what_would_grow_without_end_is_refused_in_bounded_memory(
+    value: Any, expression: str
+) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(Fail):
+            run_handler("transform", {"input": value, "expression": expression})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 256 * 2**20
+
+
+LONG_TEXTS = ["x" * 1_000_000, "x" * 999_999 + "y"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expression"),
+    [
+        ([0] * 100, "map(&map(&map(&map(&@, $), $), $), @)".replace("$", f"`{[0] * 100}`")),
+        (0, f"{DOUBLED}|" + "|".join(["[]"] * 29)),
+        (LONG_TEXTS, "|".join(["[@,@]|[]"] * 12) + "|sort(@)"),
+        (LONG_TEXTS, "|".join(["[@,@]|[]"] * 12) + "|sort_by(@, &@)"),
+    ],
+)
+def test_what_would_take_steps_without_end_is_refused(value: Any, expression: str) -> None:
+    with pytest.raises(Fail, match="takes more than 3,000,000 steps"):
+        run_handler("transform", {"input": value, "expression": expression})
+
+
+def test_half_a_million_items_are_no_reason_to_refuse() -> None:
+    numbers = list(range(500_000))
+
+    result = run_handler("transform", {"input": numbers, "expression": "[?@ > `499997`]"})
+
+    assert result == {"result": [499_998, 499_999]}

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from flowd.errors import Problem, TemplateError
 from flowd.workflow.definition import NodeDefinition
-from flowd.workflow.templating import CompiledConfig, Reference, find_templates
+from flowd.workflow.templating import (
+    RENDERED_BYTES_MAX,
+    CompiledConfig,
+    Reference,
+    find_templates,
+)
 
 OUTPUTS = {
     "A": {
@@ -258,3 +263,42 @@ def test_any_depth_and_any_number_of_openings_can_be_searched() -> None:
     assert isinstance(found, Reference)
     for text in ("{{" * 50_000, "{{ A {{ " * 50_000, "{{ A['" * 50_000, "{{" + " " * 50_000):
         assert flaws(text)
+
+
+def check_size(config: dict[str, Any], outputs: dict[str, Any]) -> None:
+    compiled = CompiledConfig(config)
+    assert compiled.inputs
+    compiled.check_size(outputs, {name: len(orjson.dumps(one)) for name, one in outputs.items()})
+
+
+LARGE = {"A": {"text": "x" * 1_000_000, "list": list(range(100_000)), "small": 1}}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"x": "{{ A.text }}" * 17},
+        {"x": ["{{ A }}"] * 20},
+        {"x": {str(at): "{{ A.list }}" for at in range(40)}},
+        {"x": "{{ A.small | default('no') }}", "y": "{{ A.text | json | urlencode }}" * 17},
+        {"x": '{{ A.none | default("\\"")' + " | json" * 40 + " }}"},
+    ],
+)
+def test_what_would_grow_beyond_its_bound_is_refused_before_it_is_made(
+    config: dict[str, Any],
+) -> None:
+    with pytest.raises(TemplateError, match=f"more than {RENDERED_BYTES_MAX:,} bytes"):
+        check_size(config, LARGE)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"x": "{{ A.text }}" * 15},
+        {"x": ["{{ A.small }}"] * 1000},
+        {"x": "{{ A.small | json }}" * 9},
+    ],
+)
+def test_what_is_read_counts_and_not_the_output_it_is_read_from(config: dict[str, Any]) -> None:
+    check_size(config, LARGE)
+    assert CompiledConfig(config).render(LARGE)

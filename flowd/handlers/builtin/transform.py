@@ -10,8 +10,10 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from flowd.errors import Fail
+from flowd.handlers.bounded_jmespath import search
 from flowd.handlers.config import NodeConfig
 from flowd.handlers.context import HandlerContext
+from flowd.handlers.outcome import OUTPUT_BYTES_MAX
 from flowd.handlers.registry import handler
 
 EXPRESSION_CHARS_MAX: Final = 16_384
@@ -42,7 +44,7 @@ class TransformConfig(NodeConfig):
 def transform(wanted: TransformConfig, _context: HandlerContext) -> dict[str, Any]:
     """Reshapes JSON by a JMESPath expression."""
     try:
-        return {"result": jmespath.search(wanted.expression, wanted.input)}
+        return {"result": search(wanted.expression, wanted.input, OUTPUT_BYTES_MAX)}
     except JMESPathError as error:
         raise Fail(f"config.expression cannot be applied: {_line(error)}") from None
 

@@ -19,12 +19,13 @@ ROOTS = ""
 
 
 async def submit_workflow(
-    store: Store, workflow: WorkflowDefinition, execution_id: str = ""
+    store: Store, workflow: WorkflowDefinition, execution_id: str = "", key_digest: str = ""
 ) -> str:
-    """Store a validated workflow as a new execution; its id, which the caller may have chosen."""
+    """Store a validated workflow as a new execution; its id, which the caller may have chosen, and
+    claimed for an Idempotency-Key. Raises UnknownExecution when that was deleted since."""
     definition = workflow.to_json()
     return await store.executions.submit_workflow(
-        definition, compile_plan(definition), execution_id=execution_id
+        definition, compile_plan(definition), execution_id=execution_id, key_digest=key_digest
     )
 
 

@@ -279,6 +279,9 @@ async def _finish_continuation(store: Store, plans: Plans, one: Continuation) ->
     if one.verb in ("submit", "discard"):
         await store.executions.discard_staged(one.execution_id)
         return
+    if one.verb == "delete":
+        await store.finished.remove([one.execution_id])
+        return
     if one.verb == "resume":
         await store.lifecycle.resume_execution(one.execution_id, is_begun=True)
         return

@@ -61,11 +61,13 @@ def _sort_out(
     return RerunPlan(execution_id, plan, reused, runs)
 
 
-async def rerun_execution(store: Store, wanted: RerunPlan, execution_id: str = "") -> str:
-    """Make the new execution; its id, which the caller may have chosen. It has the definition and
-    the input of the old one.
+async def rerun_execution(
+    store: Store, wanted: RerunPlan, execution_id: str = "", key_digest: str = ""
+) -> str:
+    """Make the new execution; its id, which the caller may have chosen, and claimed for a key. It
+    has the definition and the input of the old one.
 
-    Raises WrongState when no node would run.
+    Raises WrongState when no node would run, UnknownExecution when the old one has been deleted.
     """
     if not wanted.runs:
         hint = ", and so is each of its nodes; name the node to begin with"
@@ -80,7 +82,7 @@ async def rerun_execution(store: Store, wanted: RerunPlan, execution_id: str = "
     )
     definition = await store.executions.definition(wanted.execution_id)
     return await store.executions.submit_workflow(
-        definition, plan, execution_id=execution_id, reuse=reuse
+        definition, plan, execution_id=execution_id, key_digest=key_digest, reuse=reuse
     )
 
 

@@ -28,7 +28,7 @@ DEPENDENTS_PER_CALL_MAX: Final = 1000
 class Continuation(NamedTuple):
     """Work begun in one call and left for the next.
 
-    `submit` or `discard` of an execution, `advance` or `fail` of a node.
+    `submit`, `discard`, `resume`, `cancel`, `delete`: an execution; `advance`, `fail`: a node.
     """
 
     verb: str
@@ -72,7 +72,7 @@ def parse_states(execution_id: str, found: Mapping[str, str | None]) -> dict[str
         raise CorruptExecution(execution_id, str(error)) from None
 
 
-def _new_run(plan: Plan, nodes_to_run: int, reuse: Reuse | None) -> list[Argument]:
+def _new_run(plan: Plan, nodes_to_run: int, reuse: Reuse | None, key_digest: str) -> list[Argument]:
     """The run hash of a new execution, field and value by turns."""
     roots = plan.roots if reuse is None else reuse.roots
     # Too many to open in one call are opened slice by slice.
@@ -87,6 +87,8 @@ def _new_run(plan: Plan, nodes_to_run: int, reuse: Reuse | None) -> list[Argumen
     }
     if plan.has_callback:
         run["callback"] = 1
+    if key_digest:
+        run["idempotency"] = key_digest
     if reuse is not None:
         run["rerun_of"] = reuse.rerun_of
         if is_wide:
@@ -104,14 +106,21 @@ class Executions:
         self._group = settings.tasks.group
 
     async def submit_workflow(
-        self, definition: bytes, plan: Plan, *, execution_id: str = "", reuse: Reuse | None = None
+        self,
+        definition: bytes,
+        plan: Plan,
+        *,
+        execution_id: str = "",
+        key_digest: str = "",
+        reuse: Reuse | None = None,
     ) -> str:
         """Store a validated definition with its nodes PENDING; the new execution's id.
 
-        Whoever names the `execution_id` may submit twice, and has submitted once. Nodes beyond one
-        call's worth are staged first. The last call makes the execution exist; if it never comes,
-        `discard_staged` removes what was staged. Raises StoreUnavailable when that has happened
-        before the last call came.
+        Whoever names the `execution_id` may submit twice, and has submitted once; `key_digest` is
+        that of the Idempotency-Key that stands for it. Nodes beyond one call's worth are staged
+        first. The last call makes the execution exist; if it never comes, `discard_staged` removes
+        what was staged. Raises StoreUnavailable when that has happened before the last call came,
+        and UnknownExecution when this one was deleted since, or the one it reuses.
         """
         execution_id = execution_id or new_execution_id(now_ms())
         reused = reuse.node_ids if reuse else ()
@@ -122,7 +131,7 @@ class Executions:
         if is_staged:
             outcome = await self._stage(execution_id, definition, staged, reuse)
         if outcome == "staged":
-            run = _new_run(plan, len(fresh), reuse)
+            run = _new_run(plan, len(fresh), reuse, key_digest)
             outcome = await self._start(
                 scripts.SUBMIT_WORKFLOW,
                 (
@@ -131,6 +140,7 @@ class Executions:
                     keys.run(execution_id),
                     keys.CONTINUATIONS,
                     keys.EXECUTIONS,
+                    *([keys.idempotency(key_digest)] if key_digest else ()),
                 ),
                 execution_id,
                 definition,
@@ -141,6 +151,9 @@ class Executions:
             )
         if outcome == "closed":
             raise StoreUnavailable("storing the workflow took too long; submit it again")
+        if outcome == "deleted":
+            await self.discard_staged(execution_id)
+            raise UnknownExecution(execution_id)
         return execution_id
 
     async def _start(self, script: Script, names: Sequence[str], *arguments: Argument) -> Any:
@@ -179,20 +192,33 @@ class Executions:
         return outcome
 
     async def _stage_reused(self, execution_id: str, reuse: Reuse) -> str:
-        """Copy what is reused within the server: outputs may be large."""
+        """Copy what is reused within the server: outputs may be large.
+
+        Raises UnknownExecution when the source was deleted meanwhile. Its status goes first, so as
+        long as that stands nothing of it has gone.
+        """
         source = reuse.rerun_of
+        lost: list[str] = []
         copied = (keys.given_input(source), keys.given_input(execution_id))
         await self._client.execute("COPY", *copied, "REPLACE")
         for some in slices(list(reuse.node_ids), NODES_PER_CALL_MAX):
             outcome = await self._stage_nodes(execution_id, some, NodeState.COMPLETED)
             if outcome != "staged":
                 return outcome
-            await self._client.converse(
+            copied_here = await self._client.converse(
                 [
                     ("COPY", keys.output(source, one), keys.output(execution_id, one), "REPLACE")
                     for one in some
                 ]
             )
+            lost += [one for one, count in zip(some, copied_here, strict=True) if not count]
+        try:
+            await self.expect_known(source)
+            if lost:
+                raise CorruptExecution(source, f"the output of node {lost[0]!r} is gone")
+        except (UnknownExecution, CorruptExecution):
+            await self.discard_staged(execution_id)
+            raise
         return "staged"
 
     async def discard_staged(self, execution_id: str) -> None:
@@ -348,10 +374,17 @@ class Executions:
         except ValueError:
             raise CorruptExecution(execution_id, f"its status is {state!r}") from None
 
+    async def expect_known(self, execution_id: str) -> None:
+        """Raises UnknownExecution for one that is not there, or is being deleted."""
+        if not await self._client.execute("EXISTS", keys.status(execution_id)):
+            raise UnknownExecution(execution_id)
+
     async def node_states(self, execution_id: str) -> dict[str, NodeState]:
         """The state of every node, by node id. Raises UnknownExecution or CorruptExecution."""
+        found = await self._of_every_node(execution_id, keys.node)
+        # Behind them: what was deleted meanwhile is unknown, and not damaged.
         await self.execution_status(execution_id)
-        return parse_states(execution_id, await self._of_every_node(execution_id, keys.node))
+        return parse_states(execution_id, found)
 
     async def statuses_and_definitions(
         self, execution_ids: Sequence[str]
@@ -380,8 +413,9 @@ class Executions:
 
     async def execution_results(self, execution_id: str) -> dict[str, Any]:
         """The output of every node that has one, by node id. Raises UnknownExecution."""
-        await self.execution_status(execution_id)
         outputs = await self._of_every_node(execution_id, keys.output)
+        # Behind them: what was deleted meanwhile is unknown, and its outputs are not half of them.
+        await self.execution_status(execution_id)
         try:
             return {
                 node_id: orjson.loads(output)

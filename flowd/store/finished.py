@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import orjson
 
-from flowd.store.executions import NODES_PER_CALL_MAX, slices
-from flowd.store.redis import keys
-from flowd.store.redis.client import Command, RedisClient
+from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
+from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import Command, RedisClient, WrongType
 
 
 class FinishedExecutions:
@@ -24,25 +25,64 @@ class FinishedExecutions:
         )
         return execution_ids
 
-    async def delete(self, execution_ids: Sequence[str]) -> None:
-        """Delete executions with all their keys, in small steps.
+    async def delete_execution(self, execution_id: str) -> str:
+        """`deleted`, or the state that forbids it; one that waits to be triggered is cancelled.
 
-        From the first step on they are unknown to everybody. The definition, which says what
-        there is to delete, and the note that they ended go last: a deletion that breaks off is
-        found again and carried on.
+        From the first call on it is unknown to everybody; whatever of it is left when this breaks
+        off is removed by `remove`. Raises UnknownExecution, or CorruptExecution.
+        """
+        (outcome,) = await self._begin(execution_id, is_finished=False)
+        if outcome == "unknown":
+            raise UnknownExecution(execution_id)
+        if outcome == "corrupt":
+            raise CorruptExecution(execution_id, "its status is damaged")
+        if outcome == "deleted":
+            await self.remove([execution_id])
+        return outcome
+
+    async def delete(self, execution_ids: Sequence[str]) -> None:
+        """Delete executions that are among the finished; one that runs after all is only struck
+        off that list."""
+        if not execution_ids:
+            return
+        outcomes = await self._begin(*execution_ids, is_finished=True)
+        begun = zip(execution_ids, outcomes, strict=True)
+        await self.remove([one for one, outcome in begun if outcome == "deleted"])
+
+    async def _begin(self, *execution_ids: str, is_finished: bool) -> list[str]:
+        try:
+            outcomes: list[str] = await self._client.run(
+                scripts.DELETE_EXECUTIONS,
+                (keys.CONTINUATIONS, keys.ACTIVE, keys.FINISHED),
+                now_ms(),
+                "1" if is_finished else "0",
+                *execution_ids,
+            )
+        except WrongType as error:
+            raise StoreUnavailable(f"a key is damaged, and will be set aside: {error}") from error
+        return outcomes
+
+    async def remove(self, execution_ids: Sequence[str]) -> None:
+        """Remove all keys of executions whose deletion has begun, in small steps; may be begun
+        anew by anyone.
+
+        The definition, which says what there is to remove, and the continuation go last.
         """
         if not execution_ids:
             return
-        await self._client.execute("DEL", *(keys.status(one) for one in execution_ids))
         definitions = await self._client.execute(
             "MGET", *(keys.definition(one) for one in execution_ids)
         )
-        gone = [
-            key
+        nodes = [
+            (execution_id, node_id)
             for execution_id, definition in zip(execution_ids, definitions, strict=True)
             for node_id in _node_ids(definition)
-            for key in (keys.node(execution_id, node_id), keys.output(execution_id, node_id))
         ]
+        for some_nodes in slices(nodes, NODES_PER_CALL_MAX):
+            # It may have been deleted before its cancellation had come this far.
+            waiting = (f"{execution_id} {node_id}" for execution_id, node_id in some_nodes)
+            await self._client.execute("ZREM", keys.RETRIES, *waiting)
+        gone = [key for node in nodes for key in (keys.node(*node), keys.output(*node))]
         for execution_id in execution_ids:
             gone += (
                 keys.run(execution_id),
@@ -58,6 +98,7 @@ class FinishedExecutions:
             ("ZREM", keys.EXECUTIONS, *execution_ids),
             ("ZREM", keys.CALLBACKS, *execution_ids),
             ("ZREM", keys.FINISHED, *execution_ids),
+            ("ZREM", keys.CONTINUATIONS, *(f"delete {one}" for one in execution_ids)),
         ]
         await self._client.converse(last)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Final, NamedTuple
 
 from flowd.errors import IdempotencyMismatch
 from flowd.store.redis import keys
@@ -12,23 +12,40 @@ from flowd.store.redis.client import RedisClient
 KEPT_S: Final = 24 * 60 * 60
 
 
+class Claimed(NamedTuple):
+    """The execution that a key stands for, and the digest the key is kept under.
+
+    Of one that `is_deleted` nothing is left but this: the work was done once, and is not again.
+    """
+
+    execution_id: str
+    key_digest: str
+    is_deleted: bool
+
+
 class Idempotency:
     """Raises StoreUnavailable while Redis does not answer; every call may be repeated."""
 
     def __init__(self, client: RedisClient) -> None:
         self._client = client
 
-    async def claim(self, key: str, request: bytes, execution_id: str) -> str:
+    async def claim(self, key: str, request: bytes, execution_id: str) -> Claimed:
         """The execution that the first request under this key was about; this one's, if it is that.
 
         `request` is all that has to be equal. Raises IdempotencyMismatch when it is not.
         """
         digest = hashlib.sha256(request).hexdigest()
-        name = keys.idempotency(hashlib.sha256(key.encode()).hexdigest())
+        key_digest = hashlib.sha256(key.encode()).hexdigest()
         first = await self._client.execute(
-            "SET", name, f"{digest} {execution_id}", "NX", "GET", "EX", KEPT_S
+            "SET",
+            keys.idempotency(key_digest),
+            f"{digest} {execution_id}",
+            "NX",
+            "GET",
+            "EX",
+            KEPT_S,
         )
-        first_digest, _, first_id = (first or f"{digest} {execution_id}").partition(" ")
+        *deleted, first_digest, first_id = (first or f"{digest} {execution_id}").split(" ")
         if first_digest != digest:
             raise IdempotencyMismatch
-        return str(first_id)
+        return Claimed(first_id, key_digest, bool(deleted))

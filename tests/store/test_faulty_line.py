@@ -7,14 +7,17 @@ happened on the way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
-from flowd.errors import StoreUnavailable
+from flowd.errors import StoreUnavailable, UnknownExecution
 from flowd.orchestrator.executor import advance_node, cancel_nodes, fail_downstream
+from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.recovery import finish_continuations
 from flowd.store import open_store
 from flowd.store.budgets import Usage
 from flowd.store.callbacks import CallbackState
@@ -23,7 +26,7 @@ from flowd.store.redis.client import Session
 from flowd.workflow.states import NodeState
 from tests.private_server import PrivateServer
 from tests.proxy import FAULTS, Proxy
-from tests.store.engine import CHAIN, DIAMOND, GROUP, STREAM, Engine, compiled, fan
+from tests.store.engine import CHAIN, DIAMOND, GROUP, STREAM, Engine, compiled, fan, make_overdue
 from tests.store.test_claim_callbacks import ended
 from tests.store.test_retry_node import later
 
@@ -236,7 +239,8 @@ async def revoke(bench: Bench) -> None:
 
 async def claim_key(bench: Bench) -> None:
     claim_key = bench.store.idempotency.claim
-    assert await bench.insist(lambda: claim_key("key", b"body", AN_ID)) == AN_ID
+    claimed = await bench.insist(lambda: claim_key("key", b"body", AN_ID))
+    assert (claimed.execution_id, claimed.is_deleted) == (AN_ID, False)
 
 
 async def forget(bench: Bench) -> None:
@@ -244,6 +248,16 @@ async def forget(bench: Bench) -> None:
     execution = await bench.near.start(CHAIN)
     await bench.near.finish(worker)
     await bench.insist(lambda: bench.store.finished.delete([execution.id]))
+
+
+async def delete(bench: Bench) -> None:
+    execution = await bench.near.start(CHAIN)
+    await bench.near.finish(bench.near.worker())
+    with contextlib.suppress(UnknownExecution):
+        # Whose answer is lost finds it gone.
+        await bench.insist(lambda: bench.store.finished.delete_execution(execution.id))
+    make_overdue(bench.redis)
+    await finish_continuations(bench.near.store, Plans(bench.near.store))
 
 
 async def purge(bench: Bench) -> None:
@@ -276,6 +290,7 @@ SCRIPT_CALLS = {
     scripts.RESTORE_NODE: restore,
     scripts.BURY_ENTRY: bury,
     scripts.FAIL_EXECUTION: fail_whole,
+    scripts.DELETE_EXECUTIONS: delete,
     scripts.CLAIM_CALLBACKS: claim_callback,
     scripts.SETTLE_CALLBACK: settle_callback,
     scripts.RESERVE_TOKENS: reserve,

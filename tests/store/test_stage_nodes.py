@@ -10,15 +10,21 @@ AN_ID = "0123456789ab0123456789ab"
 
 async def test_nodes_are_staged_while_their_submission_is_open(store, redis, outcomes):
     stage = store.executions._stage_nodes
+    redis.set(keys.definition(AN_ID), "{}")
     redis.zadd(keys.CONTINUATIONS, {f"submit {AN_ID}": 1})
 
     await stage(AN_ID, ["a", "b"], "PENDING")
-    redis.zadd(keys.CONTINUATIONS, {f"discard {AN_ID}": 1})
+    for verb in ("discard", "delete"):
+        redis.zadd(keys.CONTINUATIONS, {f"{verb} {AN_ID}": 1})
+        await stage(AN_ID, ["c"], "PENDING")
+        redis.zrem(keys.CONTINUATIONS, f"{verb} {AN_ID}")
+    redis.delete(keys.definition(AN_ID))
     await stage(AN_ID, ["c"], "PENDING")
-    redis.zrem(keys.CONTINUATIONS, f"submit {AN_ID}", f"discard {AN_ID}")
+    redis.set(keys.definition(AN_ID), "{}")
+    redis.zrem(keys.CONTINUATIONS, f"submit {AN_ID}")
     await stage(AN_ID, ["d"], "PENDING")
 
-    assert outcomes["stage_nodes"] == ["staged", "closed", "closed"]
+    assert outcomes["stage_nodes"] == ["staged", "closed", "closed", "closed", "closed"]
     assert redis.mget(keys.node(AN_ID, one) for one in "abcd") == ["PENDING", "PENDING", None, None]
 
 

@@ -234,3 +234,37 @@ async def test_a_slow_submission_stages_nothing_once_it_was_removed(
 
     assert outcomes["stage_nodes"] == ["staged", "closed"]
     assert redis.dbsize() == 0
+
+
+async def test_what_was_deleted_is_not_made_again_by_a_process_that_was_slow(
+    engine, redis, outcomes
+):
+    """An Idempotency-Key outlived its execution, and ran the work again under the deleted id."""
+    store = engine.store
+    definition, plan = compiled(DIAMOND)
+    claimed = await store.idempotency.claim("key", b"body", AN_ID)
+    named = {"execution_id": AN_ID, "key_digest": claimed.key_digest}
+    await store.executions.submit_workflow(definition, plan, **named)
+    await store.finished.delete_execution(AN_ID)
+
+    with pytest.raises(UnknownExecution):
+        await store.executions.submit_workflow(definition, plan, **named)
+
+    assert outcomes["submit_workflow"] == ["submitted", "deleted"]
+    assert redis.keys("workflow:*") == []
+    again = await store.idempotency.claim("key", b"body", "another")
+    assert again == claimed._replace(is_deleted=True)
+    assert 0 < redis.ttl(keys.idempotency(claimed.key_digest)) <= 24 * 60 * 60
+
+
+async def test_an_id_its_key_no_longer_stands_for_is_to_be_asked_for_again(engine, redis, outcomes):
+    definition, plan = compiled(DIAMOND)
+    claimed = await engine.store.idempotency.claim("key", b"body", AN_ID)
+    redis.flushall()
+
+    with pytest.raises(StoreUnavailable, match="submit it again"):
+        await engine.store.executions.submit_workflow(
+            definition, plan, execution_id=AN_ID, key_digest=claimed.key_digest
+        )
+    assert outcomes["submit_workflow"] == ["closed"]
+    assert redis.dbsize() == 0

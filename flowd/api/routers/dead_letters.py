@@ -115,11 +115,12 @@ async def redrive_dead_letter(request: Request) -> Response:
         raise UnknownNode(letter.execution_id or "-", letter.node_id or "-")
     planned = await plan_rerun(store, letter.execution_id, letter.node_id)
     # Whoever asks twice, or beside another, has asked once. No header can hold this key.
-    execution_id = await store.idempotency.claim(
+    execution_id, key_digest, is_deleted = await store.idempotency.claim(
         f"redrive\n{letter.letter_id}", letter.letter_id.encode(), new_execution_id(now_ms())
     )
-    await rerun_execution(store, planned, execution_id)
-    await trigger_workflow(store, execution_id)
+    if not is_deleted:
+        await rerun_execution(store, planned, execution_id, key_digest)
+        await trigger_workflow(store, execution_id)
     with suppress(UnknownDeadLetter):
         await store.dead_letters.delete(letter.letter_id)
     return json_response(

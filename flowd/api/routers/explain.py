@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.route import Endpoint
+from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.diagnosis.observer import Observer
 from flowd.errors import UnknownNode
@@ -40,11 +41,13 @@ class WorkflowExplanation(_Body):
     more: int
 
 
+@whole
 async def explain_workflow(request: Request) -> Response:
     """Say why an execution has not ended, node by node."""
     return await _explain(request, None)
 
 
+@whole
 async def explain_node(request: Request) -> Response:
     """Say why a node is not done, or how it ended."""
     node_id = str(request.path_params["node_id"])

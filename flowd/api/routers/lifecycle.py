@@ -20,7 +20,6 @@ from flowd.api.http.responses import (
 from flowd.errors import WrongState
 from flowd.orchestrator import executor
 from flowd.orchestrator.rerun import FAILED, plan_rerun, rerun_execution
-from flowd.workflow.states import ExecutionState
 
 
 class RerunBody(SmallBody):
@@ -88,13 +87,9 @@ async def delete(request: Request) -> Response:
     """Forget an execution that does not run, with all its outputs."""
     store = request.app.state.store
     execution_id = requested_execution_id(request)
-    status = await store.executions.execution_status(execution_id)
-    if status is ExecutionState.PENDING:
-        # Once cancelled, nobody can trigger it while it is taken apart.
-        await executor.cancel_execution(store, execution_id)
-    elif not status.is_terminal:
-        raise WrongState(execution_id, status, "delete")
-    await store.finished.delete([execution_id])
+    outcome = await store.finished.delete_execution(execution_id)
+    if outcome != "deleted":
+        raise WrongState(execution_id, outcome, "delete")
     return json_response(Deleted(execution_id=execution_id, message="Workflow deleted"))
 
 

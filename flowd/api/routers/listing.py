@@ -16,6 +16,7 @@ from flowd.api.contract.cursor import read_cursor, write_cursor
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.schemas import CallbackDelivery
+from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.errors import CorruptExecution
 from flowd.orchestrator.rendering import effective_input
@@ -158,6 +159,7 @@ async def list_workflows(request: Request) -> Response:
     )
 
 
+@whole
 async def show_summary(request: Request) -> Response:
     """Show an execution with its nodes counted, what it has used, and why it failed."""
     execution_id = requested_execution_id(request)

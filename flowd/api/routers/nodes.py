@@ -13,6 +13,7 @@ from starlette.responses import Response
 from flowd.api.contract.cursor import read_cursor, write_cursor
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
+from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.errors import CorruptExecution, UnknownNode
 from flowd.orchestrator.rendering import rendered_config
@@ -99,6 +100,7 @@ class NodesQuery(BaseModel):
     cursor: str | None = Field(default=None, description="`next_cursor` of the page before")
 
 
+@whole
 async def list_nodes(request: Request) -> Response:
     """List the nodes of an execution in the order of its definition."""
     execution_id = requested_execution_id(request)
@@ -133,6 +135,7 @@ async def _page(
     return found, None
 
 
+@whole
 async def show_node(request: Request) -> Response:
     """Show one node with its config, as written and as its handler gets it, and its output."""
     execution_id = requested_execution_id(request)
@@ -176,6 +179,7 @@ async def _retry(store: Store, execution_id: str, node: PlannedNode) -> NodeRetr
     return NodeRetry(failures=standing.failures, max_attempts=attempts, due_ms=standing.due_ms)
 
 
+@whole
 async def show_timeline(request: Request) -> Response:
     """Show when each node ran and where, in the order of their starts."""
     execution_id = requested_execution_id(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import orjson
@@ -28,8 +29,9 @@ from flowd.api.http.responses import (
     requested_execution_id,
     requested_traceparent,
 )
-from flowd.errors import InvalidRequest, Problem
+from flowd.errors import InvalidRequest, Problem, UnknownExecution
 from flowd.orchestrator import executor
+from flowd.store import Store
 from flowd.store.executions import now_ms
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import new_execution_id
@@ -66,17 +68,34 @@ async def submit_workflow(request: Request) -> Response:
         raise InvalidRequest([Problem("query.wait", "needs_trigger", message)])
     body = await read_body(request)
     workflow = validate_workflow(body, state.handlers)
-    execution_id = new_execution_id(now_ms())
+    traceparent = requested_traceparent(request) if query.trigger else None
     if key := _idempotency_key(request):
         asked = b"submit %d " % query.trigger + body
-        execution_id = await state.store.idempotency.claim(key, asked, execution_id)
-    await executor.submit_workflow(state.store, workflow, execution_id)
-    if query.trigger:
-        traceparent = requested_traceparent(request)
-        await executor.trigger_workflow(state.store, execution_id, traceparent=traceparent)
+        claimed = await state.store.idempotency.claim(key, asked, new_execution_id(now_ms()))
+        execution_id = claimed.execution_id
+        # Deleted since, it is answered as the first time, and its work is not done again.
+        if not claimed.is_deleted:
+            with contextlib.suppress(UnknownExecution):
+                await _submit(state.store, workflow, traceparent, execution_id, claimed.key_digest)
+    else:
+        execution_id = await _submit(state.store, workflow, traceparent)
     if query.wait is not None:
         return await _wait(request, execution_id, query.wait)
     return json_response(Submitted(execution_id=execution_id, message="Workflow accepted"))
+
+
+async def _submit(
+    store: Store,
+    workflow: WorkflowDefinition,
+    traceparent: str | None,
+    execution_id: str = "",
+    key_digest: str = "",
+) -> str:
+    """Submit, and trigger where there is a traceparent, if an empty one; the execution's id."""
+    execution_id = await executor.submit_workflow(store, workflow, execution_id, key_digest)
+    if traceparent is not None:
+        await executor.trigger_workflow(store, execution_id, traceparent=traceparent)
+    return execution_id
 
 
 async def _wait(request: Request, execution_id: str, timeout_s: float) -> Response:

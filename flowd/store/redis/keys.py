@@ -53,7 +53,8 @@ def given_input(execution_id: str) -> str:
 
 
 def idempotency(key_digest: str) -> str:
-    """String with a lifetime: digest of the request under an Idempotency-Key, and its execution."""
+    """String with a lifetime: digest of the request under an Idempotency-Key, and its execution;
+    `deleted` in front of both once that is gone."""
     return f"flowd:idempotency:{key_digest}"
 
 
@@ -89,7 +90,8 @@ def parked(execution_id: str) -> str:
 def run(execution_id: str) -> str:
     """Hash: what the engine counts while the execution runs.
 
-    name, nodes, plan, roots, remaining, failed, callback, rerun_of, rerun_roots, submitted_ms,
+    name, nodes, plan, roots, remaining, failed, callback, idempotency (digest of the key it was
+    submitted with), rerun_of, rerun_roots, submitted_ms,
     triggered_ms, traceparent (of the trigger), finished_ms, `arrived:<join>`, `opened:<node>`
     (progress of a wide fan-out), `failures:<node>` and `error:<node>` (of attempts that were
     retried), `tokens:…` (what language models have cost: calls, prompt, completion, total, spent,

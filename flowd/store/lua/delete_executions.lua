@@ -1,0 +1,54 @@
+#!lua flags=allow-oom
+--- @use announce
+--- @use end_execution
+--- @use is_live
+-- Begins to delete executions that do not run: from here on they are unknown, and nobody makes them
+-- again under the Idempotency-Key they were submitted with. Their other keys follow in slices; the
+-- continuation says so until the last is gone.
+--
+-- KEYS  1 continuations (zset)  2 active (set)  3 finished (zset)
+-- ARGV  1 now, ms  2 '1' when each is among the finished: then what has lost its status goes too, and
+--       what runs or waits is taken out of there; else one that is PENDING is cancelled first
+--       3… execution ids
+-- RETURNS for each 'deleted', 'unknown', 'corrupt' (its status is none), or the state that cannot be
+--         deleted
+local continuations, now_ms, is_finished = KEYS[1], ARGV[1], ARGV[2] == '1'
+
+local function verdict(status)
+  if is_live(status) or (status == 'PENDING' and is_finished) then
+    return status
+  elseif status == 'PENDING' or status == 'COMPLETED' or status == 'FAILED' or status == 'CANCELLED'
+      or is_finished then
+    return 'deleted'
+  end
+  return status and 'corrupt' or 'unknown'
+end
+
+local function close_key(prefix)
+  local digest = redis.pcall('HGET', prefix .. ':run', 'idempotency')
+  local key = type(digest) == 'string' and 'flowd:idempotency:' .. digest
+  local claim = key and redis.pcall('GET', key)
+  if type(claim) == 'string' and string.find(claim, '^%x+ ') then
+    redis.call('SET', key, 'deleted ' .. claim, 'KEEPTTL')
+  end
+end
+
+local outcomes = {}
+for at = 3, #ARGV do
+  local execution_id, prefix = ARGV[at], 'workflow:' .. ARGV[at]
+  local status = redis.pcall('GET', prefix .. ':status')
+  local outcome = verdict(status)
+  if outcome == 'deleted' then
+    -- First, as it may be damaged: then nothing has been written.
+    redis.call('ZADD', continuations, now_ms, 'delete ' .. execution_id)
+    if status == 'PENDING' then
+      announce({ end_execution(KEYS[2], execution_id, 'CANCELLED', now_ms), execution_id })
+    end
+    close_key(prefix)
+    redis.call('DEL', prefix .. ':status')
+  elseif is_finished then
+    redis.call('ZREM', KEYS[3], execution_id)
+  end
+  outcomes[#outcomes + 1] = outcome
+end
+return outcomes

@@ -12,6 +12,7 @@ nor a client.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import time
@@ -33,7 +34,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+# Compared by identity: a callable object may have no hash.
+@dataclass(frozen=True, slots=True, eq=False)
 class Mark:
     """What `@handler` leaves on a function, for whoever looks through its module."""
 
@@ -47,6 +49,8 @@ def handler(
 ) -> Callable[[_F], _F]:
     """Mark a sync or async function as the handler `name`; the function itself stays as it is.
 
+    A partial, a method or an object that can be called will do as well.
+
     It is called with the rendered config, a dict or the pydantic model its first parameter is
     annotated with, and with a Context if it takes two arguments. It returns a dict that JSON can
     hold. An async function runs on the worker's event loop and must not block it; a sync function
@@ -54,18 +58,49 @@ def handler(
     With `isolation="process"` each call has a process of its own, which a time-out can end whatever
     it does, and whose death fails this node and no other.
     """
+    if not isinstance(name, str):
+        raise TypeError(f'handler takes a name first, and was given {name!r}: @handler("greet")')
     if not _NAME.fullmatch(name):
         raise ValueError(f"bad handler name {name!r}; use letters, digits, '_', '-' and '.'")
 
     def mark(function: _F) -> _F:
-        is_async = inspect.iscoroutinefunction(function)
-        if inline and (is_async or isolation):
+        if not callable(function) or inspect.isclass(function):
+            raise TypeError(
+                f"handler {name!r}: {function!r} is no function, nor an object like one"
+            )
+        is_async = _is_async(function)
+        if inline and (isolation or is_async or _is_async(underlying(function))):
             raise TypeError(f"handler {name!r}: inline is for sync functions without isolation")
         kind: Kind = isolation or ("async" if is_async else "inline" if inline else "thread")
-        setattr(function, MARK, Mark(name, function, kind))
+        try:
+            setattr(function, MARK, Mark(name, function, kind))
+        except (AttributeError, TypeError):
+            # A method, for one, takes no attributes.
+            return mark(functools.partial(function))  # type: ignore[return-value]
         return function
 
     return mark
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it makes a coroutine, as far as can be seen from outside."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - its kind is wanted
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def underlying(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function whose code runs in the end: behind decorators, partials and `__call__`."""
+    while isinstance(function, functools.partial) or hasattr(function, "__wrapped__"):
+        if isinstance(function, functools.partial):
+            function = function.func
+        else:
+            function = inspect.unwrap(function)
+    if hasattr(function, "__code__"):
+        return function
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - its code is wanted
+    return call if call is not None and hasattr(call, "__code__") else function
 
 
 class ContextLogger:

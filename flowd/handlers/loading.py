@@ -33,8 +33,10 @@ def open_registry(settings: Settings) -> Registry:
     for module, source in _modules(settings):
         found = list(marks_of(module))
         if not found:
+            # A folder without an __init__.py has no file.
+            place = getattr(module, "__file__", None) or "a folder that holds no __init__.py"
             raise BadHandlers(
-                f"{source} holds no handler (it was read from {module.__file__}); "
+                f"{source} holds no handler (it was read from {place}); "
                 'mark its functions with @handler("name")'
             )
         for mark in found:

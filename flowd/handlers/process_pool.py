@@ -109,8 +109,9 @@ class _Mother:
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "flowd.handlers.process_main", str(theirs.fileno())),
-                str(os.getpid()),
+                # Without -P a file in the current folder would stand in for a library.
+                *(sys.executable, "-P", "-m", "flowd.handlers.process_main"),
+                *(str(theirs.fileno()), str(os.getpid())),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 pass_fds=(theirs.fileno(),),

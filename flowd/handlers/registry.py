@@ -6,6 +6,8 @@ first node needs it.
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, get_origin, is_typeddict
 
 from flowd.errors import BadHandlers, UnknownHandler
-from flowd.handlers import MARK, Kind, Mark, handler
+from flowd.handlers import MARK, Kind, Mark, handler, underlying
 from flowd.handlers.context import HandlerContext, Resources
 from flowd.suggestions import did_you_mean
 
@@ -100,24 +102,52 @@ def built_in_registry(loaded: Iterable[Handler] = ()) -> Registry:
 
 def marks_of(module: ModuleType) -> Iterator[Mark]:
     """The marked functions of a module, each once, however many names it has there."""
-    marks = (getattr(member, MARK, None) for member in vars(module).values())
-    yield from dict.fromkeys(mark for mark in marks if isinstance(mark, Mark))
+    # Statically: a lazy proxy among them runs code of its own when it is asked for an attribute.
+    members = list(vars(module).values())
+    marks = (inspect.getattr_static(member, MARK, None) for member in members)
+    yield from dict.fromkeys(mark for mark in marks if type(mark) is Mark)
 
 
 def place_of(mark: Mark) -> str:
     """`my_handlers.greet (/srv/my_handlers.py:12)`"""
-    code = inspect.unwrap(mark.function).__code__
-    name = f"{mark.function.__module__}.{mark.function.__qualname__}"
-    return f"{name} ({code.co_filename}:{code.co_firstlineno})"
+    function = underlying(mark.function)
+    name = f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}"
+    code = getattr(function, "__code__", None)
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
 
 
 def bind(mark: Mark) -> Handler:
     """The marked function, made callable the way a worker calls. Raises BadHandlers."""
-    parameters = _positional(mark)
-    model = _model_of(mark, parameters[0])
-    function = _pass_on(mark.function, model, takes_context=len(parameters) == 2)
-    description = inspect.getdoc(mark.function) or ""
-    return Handler(mark.name, function, mark.kind, model, description, place_of(mark))
+    try:
+        parameters = _positional(mark)
+        model = _model_of(mark, parameters[0])
+    except (TypeError, ValueError, AttributeError) as error:
+        # What can be called need not say how, and an annotation may be anything.
+        raise BadHandlers(
+            f"handler {mark.name!r}: how {place_of(mark)} is called cannot be read: {error}"
+        ) from error
+    function = mark.function
+    if mark.kind == "thread" and inspect.iscoroutinefunction(underlying(function)):
+        function = _awaited(function)
+    function = _pass_on(function, model, takes_context=len(parameters) == 2)
+    return Handler(mark.name, function, mark.kind, model, _description(mark), place_of(mark))
+
+
+def _awaited(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An async function behind a sync decorator, which may await it or leave that to the caller."""
+
+    def call(*arguments: Any) -> Any:
+        result = function(*arguments)
+        return asyncio.run(result) if asyncio.iscoroutine(result) else result
+
+    return call
+
+
+def _description(mark: Mark) -> str:
+    function = mark.function
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.getdoc(function) or ""
 
 
 def _positional(mark: Mark) -> list[inspect.Parameter]:
@@ -143,7 +173,7 @@ def _model_of(mark: Mark, parameter: inspect.Parameter) -> type[BaseModel] | Non
     if isinstance(annotation, str):
         try:
             # What typing.get_type_hints does, for this one: the others may be for type checkers.
-            annotation = eval(annotation, mark.function.__globals__)
+            annotation = eval(annotation, getattr(underlying(mark.function), "__globals__", {}))
         except Exception as error:
             raise BadHandlers(
                 f"handler {mark.name!r}: the annotation {annotation!r} of {place_of(mark)} "

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.thread import _threads_queues
 from typing import Final
 
 import uvloop
@@ -30,6 +31,11 @@ log = get_logger(__name__)
 
 # Part of the grace period a drain waits for handlers; the rest is for returning what is left.
 DRAIN_SHARE: Final = 0.8
+
+
+# A process that a handler forks in a thread has none of the pool's threads, waited for them at its
+# end all the same, and gave 1 as its exit code: CPython issue 88110, which later versions mend so.
+os.register_at_fork(after_in_child=_threads_queues.clear)  # type: ignore[attr-defined]
 
 
 def serve(settings: Settings, name: str, registry: Registry, pulse: Pulse) -> None:

@@ -98,6 +98,113 @@ def with_model_only(config: Model): return {"n": config.n}
         call(registry, "with_model", {"m": 1})
 
 
+ANYTHING_CALLABLE = """
+import functools
+from dataclasses import dataclass
+
+class Model(BaseModel):
+    n: int
+
+def timed(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+    return wrapper
+
+def scaled(factor: int, config: Model) -> dict:
+    "Scales a number."
+    return {"n": factor * config.n}
+
+async def scaled_async(factor: int, config: Model) -> dict:
+    return {"n": factor * config.n}
+
+@dataclass
+class Scale:
+    "Scales a number."
+    factor: int
+    def __call__(self, config: Model) -> dict:
+        return {"n": self.factor * config.n}
+    def called(self, config: Model, context: Context) -> dict:
+        return {"n": self.factor * config.n}
+
+@dataclass(frozen=True)
+class FrozenScale:
+    factor: int
+    def __call__(self, config: Model) -> dict:
+        return {"n": self.factor * config.n}
+
+class ScaleAsync:
+    __slots__ = ()
+    async def __call__(self, config: Model) -> dict:
+        return {"n": 2 * config.n}
+
+by_partial = handler("partial")(functools.partial(scaled, 2))
+by_async_partial = handler("async_partial")(functools.partial(scaled_async, 2))
+by_object = handler("object")(Scale(2))
+by_frozen_object = handler("frozen_object")(FrozenScale(2))
+by_async_object = handler("async_object")(ScaleAsync())
+by_method = handler("method")(Scale(2).called)
+by_partial_of_object = handler("partial_of_object")(functools.partial(Scale(2)))
+decorated = handler("decorated")(timed(functools.partial(scaled, 2)))
+decorated_async = handler("decorated_async")(timed(timed(functools.partial(scaled_async, 2))))
+decorated_after = timed(handler("decorated_after")(functools.partial(scaled, 2)))
+"""
+
+
+def test_anything_that_can_be_called_may_be_a_handler(write: Write) -> None:
+    settings = write(one=ANYTHING_CALLABLE)
+    registry = open_registry(settings)
+    try_handlers(settings)
+
+    own = registry.names()[len(open_registry(Settings()).names()) :]
+    assert own == (
+        "partial",
+        "async_partial",
+        "object",
+        "frozen_object",
+        "async_object",
+        "method",
+        "partial_of_object",
+        "decorated",
+        "decorated_async",
+        "decorated_after",
+    )
+    for name in own:
+        assert call(registry, name, {"n": 3}) == {"n": 6}, name
+        assert (module := registry.load(name).model) is not None, name
+        assert module.__name__ == "Model", name
+        with pytest.raises(HandlerFailed, match="valid integer"):
+            call(registry, name, {"n": "x"})
+    kinds = {name: registry.load(name).kind for name in own}
+    assert {name for name, kind in kinds.items() if kind == "async"} == {
+        "async_partial",
+        "async_object",
+    }
+    assert registry.load("partial").description == "Scales a number."
+    assert registry.load("object").description == "Scales a number."
+    assert ".Scale.__call__ (" in registry.load("object").place
+    assert ".scaled (" in registry.load("partial").place
+
+
+def test_a_lazy_proxy_among_the_names_of_a_module_is_left_alone(write: Write) -> None:
+    settings = write(
+        one="""
+import unittest.mock
+class Proxy:
+    @property
+    def __class__(self):
+        raise RuntimeError("working outside of request context")
+    def __getattr__(self, name):
+        raise RuntimeError("working outside of request context")
+request, anything = Proxy(), unittest.mock.MagicMock()
+@handler("fine")
+def fine(config: dict) -> dict: return {"ok": True}
+"""
+    )
+
+    assert call(open_registry(settings), "fine", {}) == {"ok": True}
+
+
 def test_without_modules_there_are_the_built_in_handlers() -> None:
     assert "noop" in open_registry(Settings()).names()
     try_handlers(Settings())
@@ -139,6 +246,10 @@ def test_a_module_that_is_not_there_is_named() -> None:
         ('@handler("a")\ndef f(a: int): ...', "takes a config that is <class 'int'>; annotate it"),
         ('@handler("a")\ndef f(a: BaseModel | None): ...', "annotate it with dict or with one"),
         ('@handler("a b")\ndef f(a): ...', "bad handler name 'a b'"),
+        ("@handler\ndef f(a): ...", '@handler("greet")'),
+        ('f = handler("a")(7)', "handler 'a': 7 is no function, nor an object like one"),
+        ('@handler("a")\nclass F: ...', "is no function, nor an object like one"),
+        ('f = handler("a")(iter)', "handler 'a': how builtins.iter is called cannot be read: "),
     ],
 )
 def test_a_bad_module_is_refused_with_its_place(write: Write, source: str, text: str) -> None:
@@ -210,6 +321,8 @@ class Model(BaseModel):
     @field_validator("odd")
     @classmethod
     def check(cls, odd):
+        if odd == "surrogate":
+            raise ValueError("No \\ud800 here")
         if odd == "raise" or "{" in odd:
             raise KeyError(odd)
         return odd
@@ -237,6 +350,10 @@ def f(config: Model): ...
             [(".items[1].zz", "unknown_config", "unknown key; it knows k")],
         ),
         ({"n": 1, "odd": "raise"}, [("", "bad_config", "checking it raised KeyError")]),
+        (
+            {"n": 1, "odd": "surrogate"},
+            [("", "bad_config", "checking it raised UnicodeEncodeError")],
+        ),
         ({"n": 1, "odd": "{{ A }}"}, []),
         ({"n": 1, "key": {"$secret": "X"}}, []),
         (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from flowd.errors import UnknownNode, WrongState
+from flowd.orchestrator.executor import error_output
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
 from flowd.store.executions import Reuse
@@ -19,12 +20,16 @@ FAILED: Final = "failed"
 
 @dataclass(frozen=True, slots=True)
 class RerunPlan:
-    """By node id, why its output is reused, and why it runs again."""
+    """By node id, why its output is reused, why it runs again, and why it stays FAILED.
+
+    `left_out` are nodes without an output that a rerun from one node has no business with.
+    """
 
     execution_id: str
     plan: Plan
     reused: Mapping[str, str]
     runs: Mapping[str, str]
+    left_out: Mapping[str, str]
 
 
 async def plan_rerun(store: Store, execution_id: str, start: str) -> RerunPlan:
@@ -37,28 +42,62 @@ async def plan_rerun(store: Store, execution_id: str, start: str) -> RerunPlan:
     plan = await Plans(store).load(execution_id, "")
     states = await store.executions.node_states(execution_id)
     if start in plan.nodes:
-        wanted = dict.fromkeys(plan.downstream(start), f"downstream of {start!r}")
-        wanted[start] = "asked for"
+        runs = _runs_from(plan, states, start)
     elif start == FAILED:
-        wanted = {}
+        runs = {one: f"was {states[one]}" for one in plan.nodes if not _is_done(states, one)}
     else:
         raise UnknownNode(execution_id, start)
-    return _sort_out(execution_id, plan, states, wanted)
+    return _sort_out(execution_id, plan, states, runs)
+
+
+def _runs_from(plan: Plan, states: Mapping[str, NodeState], start: str) -> dict[str, str]:
+    """The node, what it cannot do without, and all that can run behind those.
+
+    A node behind them that also waits for one that is left out could not run, and is left out too.
+    """
+    runs = {start: "asked for"}
+    upstream = [start]
+    while upstream:
+        for one in plan.nodes[upstream.pop()].dependencies:
+            if one not in runs and not _is_done(states, one):
+                runs[one] = f"was {states[one]}, and {start!r} needs its output"
+                upstream.append(one)
+    behind = list(runs)
+    while behind:
+        above = behind.pop()
+        for one in plan.dependents(above):
+            needed = plan.nodes[one].dependencies
+            if one not in runs and all(each in runs or _is_done(states, each) for each in needed):
+                runs[one] = f"downstream of {above!r}, which runs"
+                behind.append(one)
+    return runs
+
+
+def _is_done(states: Mapping[str, NodeState], node_id: str) -> bool:
+    return states[node_id] is NodeState.COMPLETED
 
 
 def _sort_out(
-    execution_id: str, plan: Plan, states: Mapping[str, NodeState], wanted: Mapping[str, str]
+    execution_id: str, plan: Plan, states: Mapping[str, NodeState], runs: Mapping[str, str]
 ) -> RerunPlan:
     reused: dict[str, str] = {}
-    runs: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     for node_id in plan.nodes:
-        if node_id in wanted:
-            runs[node_id] = wanted[node_id]
-        elif states[node_id] is NodeState.COMPLETED:
+        if node_id not in runs and _is_done(states, node_id):
             reused[node_id] = "completed, and nothing it depends on runs again"
-        else:
-            runs[node_id] = f"was {states[node_id]}"
-    return RerunPlan(execution_id, plan, reused, runs)
+        elif node_id not in runs:
+            left_out[node_id] = _why_left_out(plan.nodes[node_id], states, runs)
+    in_order = {node_id: runs[node_id] for node_id in plan.nodes if node_id in runs}
+    return RerunPlan(execution_id, plan, reused, in_order, left_out)
+
+
+def _why_left_out(
+    node: PlannedNode, states: Mapping[str, NodeState], runs: Mapping[str, str]
+) -> str:
+    for one in node.dependencies:
+        if one not in runs and not _is_done(states, one):
+            return f"needs the output of {one!r}, which is not asked for"
+    return f"was {states[node.id]}, and is not asked for"
 
 
 async def rerun_execution(
@@ -77,6 +116,7 @@ async def rerun_execution(
     reuse = Reuse(
         wanted.execution_id,
         frozenset(wanted.reused),
+        {one: _left_out_output(why) for one, why in wanted.left_out.items()},
         tuple(node.id for node in open_nodes if not _waits_for(node, wanted)),
         {node.id: _arrived(node, wanted) for node in open_nodes if _is_half_open(node, wanted)},
     )
@@ -84,6 +124,10 @@ async def rerun_execution(
     return await store.executions.submit_workflow(
         definition, plan, execution_id=execution_id, key_digest=key_digest, reuse=reuse
     )
+
+
+def _left_out_output(why: str) -> bytes:
+    return error_output(f"not run: it {why}")
 
 
 def _waits_for(node: PlannedNode, wanted: RerunPlan) -> bool:

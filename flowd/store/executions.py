@@ -11,7 +11,7 @@ import orjson
 from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import Argument, RedisClient, WrongType
+from flowd.store.redis.client import Argument, Command, RedisClient, WrongType
 from flowd.store.redis.scripts import Script
 from flowd.workflow.graph import Plan
 from flowd.workflow.ids import new_execution_id
@@ -41,11 +41,13 @@ class Reuse(NamedTuple):
     """What a new execution takes over from one that has ended.
 
     `roots` are the nodes it begins with, at least one; `arrived` says of every join that waits for
-    others too how many of its dependencies are among the reused.
+    others too how many of its dependencies are among the reused. `left_out` are FAILED from the
+    beginning: with the error they failed of, or with this output where they never ran.
     """
 
     rerun_of: str
     node_ids: frozenset[str]
+    left_out: Mapping[str, bytes]
     roots: tuple[str, ...]
     arrived: Mapping[str, int]
 
@@ -91,10 +93,19 @@ def _new_run(plan: Plan, nodes_to_run: int, reuse: Reuse | None, key_digest: str
         run["idempotency"] = key_digest
     if reuse is not None:
         run["rerun_of"] = reuse.rerun_of
+        if reuse.left_out:
+            run["failed"] = 1
         if is_wide:
             run["rerun_roots"] = ",".join(roots)
         run.update({f"arrived:{join}": count for join, count in reuse.arrived.items()})
     return [part for pair in run.items() for part in pair]
+
+
+def _copies(source: str, execution_id: str, node_ids: Sequence[str]) -> list[Command]:
+    return [
+        ("COPY", keys.output(source, one), keys.output(execution_id, one), "REPLACE")
+        for one in node_ids
+    ]
 
 
 class Executions:
@@ -123,8 +134,8 @@ class Executions:
         and UnknownExecution when this one was deleted since, or the one it reuses.
         """
         execution_id = execution_id or new_execution_id(now_ms())
-        reused = reuse.node_ids if reuse else ()
-        fresh = [one for one in plan.nodes if one not in reused]
+        settled = reuse.node_ids | reuse.left_out.keys() if reuse else ()
+        fresh = [one for one in plan.nodes if one not in settled]
         staged, rest = fresh[:-NODES_PER_CALL_MAX], fresh[-NODES_PER_CALL_MAX:]
         is_staged = bool(staged or reuse)
         outcome = "staged"
@@ -198,20 +209,23 @@ class Executions:
         long as that stands nothing of it has gone.
         """
         source = reuse.rerun_of
-        lost: list[str] = []
         copied = (keys.given_input(source), keys.given_input(execution_id))
         await self._client.execute("COPY", *copied, "REPLACE")
+        lost: list[str] = []
         for some in slices(list(reuse.node_ids), NODES_PER_CALL_MAX):
             outcome = await self._stage_nodes(execution_id, some, NodeState.COMPLETED)
             if outcome != "staged":
                 return outcome
-            copied_here = await self._client.converse(
-                [
-                    ("COPY", keys.output(source, one), keys.output(execution_id, one), "REPLACE")
-                    for one in some
-                ]
-            )
-            lost += [one for one, count in zip(some, copied_here, strict=True) if not count]
+            counts = await self._client.converse(_copies(source, execution_id, some))
+            lost += [one for one, count in zip(some, counts, strict=True) if not count]
+        for some in slices(list(reuse.left_out), NODES_PER_CALL_MAX):
+            outcome = await self._stage_nodes(execution_id, some, NodeState.FAILED)
+            if outcome != "staged":
+                return outcome
+            never_ran = [
+                ("SET", keys.output(execution_id, one), reuse.left_out[one]) for one in some
+            ]
+            await self._client.converse([*never_ran, *_copies(source, execution_id, some)])
         try:
             await self.expect_known(source)
             if lost:

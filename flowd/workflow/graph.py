@@ -46,7 +46,7 @@ class Plan:
     def downstream(self, node_id: str) -> tuple[str, ...]:
         """Every transitive dependent, the nearest first, each once."""
         seen = {node_id}
-        queue = deque(self._dependents(node_id))
+        queue = deque(self.dependents(node_id))
         found: list[str] = []
         while queue:
             dependent = queue.popleft()
@@ -54,10 +54,10 @@ class Plan:
                 continue
             seen.add(dependent)
             found.append(dependent)
-            queue.extend(self._dependents(dependent))
+            queue.extend(self.dependents(dependent))
         return tuple(found)
 
-    def _dependents(self, node_id: str) -> Iterable[str]:
+    def dependents(self, node_id: str) -> Iterable[str]:
         node = self.nodes[node_id]
         yield from node.opens
         for dependent, _ in node.joins:

@@ -186,7 +186,8 @@ def _check_node(execution: Execution, node_id: str, state: str | None) -> Iterat
     is_ready = above and not not_done and state == NodeState.PENDING
     if is_ready and execution.status == ExecutionState.RUNNING:
         yield f"{named}: it is PENDING behind its dependencies, all COMPLETED"
-    if state == NodeState.FAILED and node_id not in execution.attempts:
+    # A rerun leaves out what failed before and was not asked for.
+    if state == NodeState.FAILED and node_id not in execution.attempts and not execution.is_rerun:
         causes = [one for one in above if execution.nodes.get(one) == NodeState.FAILED]
         if not causes and "error" not in execution.run:
             yield f"{named}: it is FAILED, never ran, and no dependency of it FAILED"

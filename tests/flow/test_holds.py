@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from flowd.errors import WrongState
@@ -131,6 +133,67 @@ async def test_a_rerun_from_a_node_runs_it_and_all_that_depends_on_it(settings):
 
         assert str(await engine.end(second)) == "COMPLETED"
         assert calls(second) == ["B", "C", "E"]
+
+
+async def test_a_rerun_from_a_node_runs_no_other_that_failed(settings):
+    """It ran U as well, whose side effects nobody had asked for."""
+    nodes = [
+        node("A", handler="fail"),
+        node("B", ["A"]),
+        node("U", handler="fail", text="leave me"),
+        node("V", ["U"]),
+        node("J", ["B", "U"]),
+        node("W"),
+    ]
+    async with Engine(settings) as engine:
+        first = await engine.run(workflow(*nodes))
+        planned = await plan_rerun(engine.store, first, "A")
+        assert planned.runs == {"A": "asked for", "B": "downstream of 'A', which runs"}
+        assert list(planned.reused) == ["W"]
+        assert planned.left_out == {
+            "U": "was FAILED, and is not asked for",
+            "V": "needs the output of 'U', which is not asked for",
+            "J": "needs the output of 'U', which is not asked for",
+        }
+        second = await rerun_execution(engine.store, planned)
+        # What the handler does is the same, so this time too it fails; nothing else is called.
+        await trigger_workflow(engine.store, second)
+
+        assert str(await engine.end(second)) == "FAILED"
+        assert calls(second) == ["A"]
+        assert await engine.states(second) == {**dict.fromkeys("ABUVJ", "FAILED"), "W": "COMPLETED"}
+        results = await engine.results(second)
+        assert results["U"] == {"error": "RuntimeError: leave me"}
+        assert results["V"] == {"error": "not run: it depends on 'U', which failed"}
+
+
+async def test_what_is_left_out_makes_an_execution_fail_that_else_went_well(settings):
+    nodes = [node("A", handler="held"), node("B", ["A"]), node("U", handler="fail"), node("V")]
+    async with Engine(settings) as engine:
+        first = await engine.start(workflow(*nodes))
+        await started("A")
+        await until(lambda: "V" in calls(first), "the other nodes")
+        await cancel_execution(engine.store, first)
+        handlers.GATES.pop("A").set()
+        handlers.GATES["A"] = asyncio.Event()
+        handlers.GATES["A"].set()
+        await until(lambda: settled_states(engine, first), "the cancellation")
+
+        planned = await plan_rerun(engine.store, first, "B")
+        assert planned.runs == {
+            "A": "was CANCELLED, and 'B' needs its output",
+            "B": "asked for",
+        }
+        second = await rerun_execution(engine.store, planned)
+        await trigger_workflow(engine.store, second)
+
+        assert str(await engine.end(second)) == "FAILED"
+        assert calls(second) == ["A", "B"]
+        assert (await engine.states(second))["U"] == "FAILED"
+
+
+async def settled_states(engine, execution_id):
+    return not {"QUEUED", "RUNNING", "PENDING"} & set((await engine.states(execution_id)).values())
 
 
 async def test_only_what_has_ended_can_be_run_again(settings):

@@ -15,7 +15,7 @@ from flowd.api.app import create_app
 from flowd.api.routers import nodes as nodes_router
 from flowd.orchestrator.executor import submit_workflow
 from flowd.store import open_store
-from tests.flow.engine import Engine, node, until, workflow
+from tests.flow.engine import Engine, calls, node, until, workflow
 
 PATHS = (
     "/workflows",
@@ -400,6 +400,21 @@ async def test_a_dead_letter_is_redriven_once_however_often_it_is_asked_for(sett
         assert str(await api.engine.end(one["execution_id"])) == "COMPLETED"
         assert await api.engine.redis("ZCARD", "flowd:executions") == 2
         await api.refuses(path, 404, "unknown_dead_letter", "POST")
+
+
+async def test_a_redriven_node_takes_no_other_that_failed_along(settings):
+    async with serving(settings) as api:
+        first = await api.engine.run(
+            workflow(node("A"), node("U", handler="fail"), node("B", ["A"]))
+        )
+        fields = ("reason", "given up", "execution_id", first, "node_id", "A")
+        letter_id = await api.engine.redis("XADD", "flowd:dead_letters", "*", *fields)
+
+        found = await api.request(f"/dead-letters/{letter_id}/redrive", method="POST")
+
+        again = found["execution_id"]
+        assert str(await api.engine.end(again)) == "FAILED"
+        assert calls(again) == ["A", "B"]
 
 
 async def test_without_a_store_readers_are_told_to_come_back(settings, tmp_path):

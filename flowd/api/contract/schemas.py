@@ -58,12 +58,13 @@ class RerunNode(_Body):
 
 
 class Rerun(_Body):
-    """`execution_id` is null in a preview."""
+    """`execution_id` is null in a preview. Of `left_out` each node stays FAILED."""
 
     execution_id: str | None
     rerun_of: str
     reused: list[RerunNode]
     runs: list[RerunNode]
+    left_out: list[RerunNode]
 
 
 class Deleted(_Body):

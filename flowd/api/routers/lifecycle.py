@@ -26,7 +26,7 @@ class RerunBody(SmallBody):
     start: str = Field(
         default=FAILED,
         alias="from",
-        description="the node to begin with, or `failed` for all that has no output",
+        description="a node, with what depends on it; or `failed`: all that has no output",
     )
     preview: bool = Field(default=False, description="say what would happen, and do nothing")
     trigger: bool = Field(default=True, description="start it at once")
@@ -75,6 +75,7 @@ async def rerun(request: Request) -> Response:
             rerun_of=planned.execution_id,
             reused=_nodes(planned.reused),
             runs=_nodes(planned.runs),
+            left_out=_nodes(planned.left_out),
         )
     )
 

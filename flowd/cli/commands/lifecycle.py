@@ -74,8 +74,10 @@ def rerun(url: str | None, output: str, execution: str, start: str, preview: boo
     if preview:
         rows = [(one["node_id"], "runs", one["why"]) for one in found["runs"]]
         rows += [(one["node_id"], "is reused", one["why"]) for one in found["reused"]]
+        rows += [(one["node_id"], "stays failed", one["why"]) for one in found["left_out"]]
         show_table(("NODE", "", "WHY"), rows)
         return
     click.echo(found["execution_id"])
     runs, reused = len(found["runs"]), len(found["reused"])
-    click.echo(f"{runs:,} to run, {reused:,} reused", err=True)
+    left_out = f", {count:,} left failed" if (count := len(found["left_out"])) else ""
+    click.echo(f"{runs:,} to run, {reused:,} reused{left_out}", err=True)

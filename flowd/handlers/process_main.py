@@ -30,6 +30,7 @@ from flowd.handlers.registry import Handler, Registry
 from flowd.log import set_up_log
 from flowd.outgoing.secrets import Secrets
 from flowd.redaction import REDACTOR
+from flowd.workflow import exact_json
 
 # The first line the worker reads; one for each process that has ended follows.
 READY: Final = b"ready\n"
@@ -172,7 +173,7 @@ def _answer(
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything
         return _error(error)
     try:
-        text = orjson.dumps({"output": output})
+        text = b'{"output":%b}' % exact_json.dumps(output)
     except (TypeError, ValueError) as error:
         return _error(Fail(f"handler {name!r} returned what is not JSON: {error}"))
     if len(text) > OUTPUT_BYTES_MAX + 64:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Iterable
+from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
 import httpcore2
@@ -58,7 +60,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         self._limits = limits
         self._direct = _DirectTransport(gate, limits)
         self._proxies = getproxies()
-        self._proxied: dict[str, httpx2.AsyncHTTPTransport] = {}
+        self._proxied: dict[str, _ProxiedTransport] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         proxy = self._proxy_for(request.url)
@@ -69,7 +71,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         if addresses:
             self._gate.check(host, port, addresses)
         if proxy not in self._proxied:
-            self._proxied[proxy] = httpx2.AsyncHTTPTransport(proxy=proxy, limits=self._limits)
+            self._proxied[proxy] = _ProxiedTransport(proxy, self._limits)
         return await self._proxied[proxy].handle_async_request(request)
 
     async def aclose(self) -> None:
@@ -97,10 +99,91 @@ class _DirectTransport(httpx2.AsyncHTTPTransport):
         )
 
 
-class _GuardedBackend(httpcore2.AsyncNetworkBackend):
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+class _ProxiedTransport(httpx2.AsyncHTTPTransport):
+    def __init__(self, proxy: str, limits: httpx2.Limits) -> None:
+        super().__init__(proxy=proxy, limits=limits)
+        # Nothing is open yet, as above.
+        self._pool._network_backend = _Backend()
+
+
+class _StaleConnection(httpcore2.ReadError):
+    """A connection that had served was closed before anything of the next answer came."""
+
+
+def is_stale(error: httpx2.NetworkError) -> bool:
+    """True when the call was made on a kept connection which the server had let go of."""
+    return isinstance(error.__cause__, _StaleConnection)
+
+
+class _Stream(httpcore2.AsyncNetworkStream):
+    """A connection that knows whether it has served before, and whether an answer has begun."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._has_served = False
+        self._is_answered = False
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        try:
+            data = await self._stream.read(max_bytes, timeout)
+        except httpcore2.ReadError as error:
+            self._check_stale(error)
+            raise
+        if not data:
+            self._check_stale(None)
+        self._is_answered = True
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if self._is_answered:
+            self._has_served, self._is_answered = True, False
+        # httpcore reads on when a write fails: the server may have answered before it closed.
+        await self._stream.write(buffer, timeout)
+
+    def _check_stale(self, error: BaseException | None) -> None:
+        if self._has_served and not self._is_answered:
+            message = "the server closed the kept connection"
+            raise _StaleConnection(message) from error
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _Backend(httpcore2.AsyncNetworkBackend):
+    def __init__(self) -> None:
         self._backend = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[_SocketOption] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        return _Stream(
+            await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class _GuardedBackend(_Backend):
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self._gate = gate
 
     async def connect_tcp(
         self,
@@ -117,7 +200,7 @@ class _GuardedBackend(httpcore2.AsyncNetworkBackend):
             # for the next.
             share_s = None if deadline is None else max(0.01, (deadline - time.monotonic()) / left)
             try:
-                return await self._backend.connect_tcp(
+                return await super().connect_tcp(
                     address, port, share_s, local_address, socket_options
                 )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
@@ -133,9 +216,6 @@ class _GuardedBackend(httpcore2.AsyncNetworkBackend):
             raise httpcore2.ConnectTimeout(str(error)) from error
         except (OSError, UnicodeError) as error:
             raise httpcore2.ConnectError(str(error)) from error
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 def _port(url: httpx2.URL) -> int:

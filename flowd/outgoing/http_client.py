@@ -7,6 +7,7 @@ because error texts are stored and shown.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
@@ -16,29 +17,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
 
 import httpx2
-import orjson
 
 from flowd import __version__
 from flowd.destinations import Destination
 from flowd.errors import Fail, HandlerFailed, NotSent, Retry
-from flowd.outgoing.guarded_transport import Gate, GuardedTransport
+from flowd.outgoing.answer import Answer, excerpt
+from flowd.outgoing.decompression import ACCEPTED, decode, decoders_for
+from flowd.outgoing.guarded_transport import Gate, GuardedTransport, is_stale
 from flowd.redaction import REDACTOR
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_MAX_BYTES = 10 * 1024 * 1024
 REDIRECTS_MAX = 5
+KEPT_CONNECTIONS_MAX = 64
 # A server that asks for more than a day has no idea, or means harm.
 RETRY_AFTER_MAX_S = 86400.0
-# Of a refusal an error text shows less, but a secret in it may be long.
 REFUSAL_MAX_BYTES = 500
-EXCERPT_MAX_BYTES = 64 * 1024
+PORT_MAX = 65535
 SHOWN_URL_MAX_CHARS = 200
 
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+_CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';,]+)""", re.IGNORECASE)
 _AUTHORITY = re.compile(r"[^/?#]*//[^/?#]*")
 
 
@@ -62,22 +64,9 @@ class Call:
     answer_max_bytes: int = ANSWER_MAX_BYTES
     is_expected: Callable[[int], bool] = field(default=is_success)
     follow_redirects: bool = False
+    reads_body: bool = True
     # The hosts that may be sent what is in this call; None is any that the gate lets through.
     only: tuple[Destination, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An expected answer, decompressed. `content_type` is lower case and without parameters."""
-
-    status_code: int
-    content_type: str
-    charset: str
-    body: bytes
-
-    @property
-    def is_json(self) -> bool:
-        return self.content_type == "application/json" or self.content_type.endswith("+json")
 
 
 class HttpClient:
@@ -86,21 +75,27 @@ class HttpClient:
     """
 
     def __init__(self, gate: Gate) -> None:
-        # Executions share this client, so no cookie may pass from one to another.
-        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        self._gate = gate
         # The worker's slots bound the connections in use. A limit here would only turn a busy
         # worker into failed nodes.
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
-        self._client = httpx2.AsyncClient(
-            cookies=no_cookies,
-            transport=GuardedTransport(gate, limits),
+        self._client = self._open(kept_max=KEPT_CONNECTIONS_MAX)
+        self._fresh: httpx2.AsyncClient | None = None
+
+    def _open(self, *, kept_max: int) -> httpx2.AsyncClient:
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=kept_max)
+        return httpx2.AsyncClient(
+            # Executions share this client, so no cookie may pass from one to another.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            transport=GuardedTransport(self._gate, limits),
             timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
-            headers={"user-agent": f"flowd/{__version__}"},
+            headers={"user-agent": f"flowd/{__version__}", "accept-encoding": ACCEPTED},
             follow_redirects=False,
         )
 
     async def close(self) -> None:
         await self._client.aclose()
+        if self._fresh is not None:
+            await self._fresh.aclose()
 
     async def send(self, call: Call) -> Answer:
         """Send one request and read its whole answer.
@@ -111,7 +106,7 @@ class HttpClient:
         place = f"{call.method} {shown(call.url)}"
         try:
             async with asyncio.timeout(call.deadline_s):
-                return await self._exchange(call)
+                return await self._exchange(call, place)
         except TimeoutError:
             reason = f"no complete answer within {call.deadline_s:g} s"
             kinds = frozenset({"timeout"})
@@ -134,36 +129,65 @@ class HttpClient:
             reason, kinds = str(error), error.kinds
         raise HandlerFailed(f"{place}: {reason}", kinds=kinds)
 
-    async def _exchange(self, call: Call) -> Answer:
+    async def _exchange(self, call: Call, place: str) -> Answer:
         request = self._client.build_request(
             call.method, call.url, headers=call.headers, content=call.content
         )
+        # What the servers of this one chain set, beside what the call brings.
+        cookies, own_cookies = httpx2.Cookies(), call.headers.get("cookie", "")
         for _ in range(REDIRECTS_MAX + 1):
+            _check_port(request.url)
             _check_bound(request.url, call.only)
-            response = await self._client.send(request, stream=True)
+            response = await self._send(request)
             try:
                 following = response.next_request if call.follow_redirects else None
                 if following is None or call.is_expected(response.status_code):
-                    return await _answer(response, call)
+                    return await _answer(response, call, place)
             finally:
                 await response.aclose()
+            cookies.extract_cookies(response)
             if following.url.origin != request.url.origin:
                 _drop_headers(following, call)
+                own_cookies = ""
+            _add_cookies(following, cookies, own_cookies)
             request = following
         raise HandlerFailed(f"redirected more than {REDIRECTS_MAX} times")
 
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
+        """Once more where a kept connection was closed before anything of an answer came.
 
-async def _answer(response: httpx2.Response, call: Call) -> Answer:
+        The server may have heard the first one: the Idempotency-Key tells it that they are one.
+        """
+        # A header that was asked for stands over a user name in the url.
+        auth = httpx2.Auth() if "authorization" in request.headers else httpx2.USE_CLIENT_DEFAULT
+        try:
+            return await self._client.send(request, auth=auth, stream=True)
+        except httpx2.NetworkError as error:
+            if not is_stale(error):
+                raise
+        # Another kept one may have been closed as well.
+        if self._fresh is None:
+            self._fresh = self._open(kept_max=0)
+        return await self._fresh.send(request, auth=auth, stream=True)
+
+
+async def _answer(response: httpx2.Response, call: Call, place: str) -> Answer:
     if not call.is_expected(response.status_code):
         raise await _refusal(response, call.follow_redirects)
-    body = await _read(response, call.answer_max_bytes)
+    body = bytearray()
+    if call.reads_body:
+        await _read(response, call.answer_max_bytes, body)
     if len(body) > call.answer_max_bytes:
         raise HandlerFailed(f"the answer is larger than {_size(call.answer_max_bytes)}")
+    # The last one stands where there are several (WHATWG, MIME Sniffing, 5).
+    written = response.headers.get("content-type", "")
+    charset = _CHARSET.search(written)
     return Answer(
+        place=place,
         status_code=response.status_code,
-        content_type=response.headers.get("content-type", "").split(";")[0].strip().lower(),
-        charset=response.encoding or "utf-8",
-        body=body,
+        content_type=written.rpartition(",")[2].partition(";")[0].strip().lower(),
+        charset=charset[1] if charset else "",
+        body=bytes(body),
     )
 
 
@@ -173,6 +197,18 @@ def _check_bound(url: httpx2.URL, only: tuple[Destination, ...] | None) -> None:
     port = url.port or (443 if url.scheme == "https" else 80)
     if not any(one.covers(url.host, port) for one in only):
         raise Fail(f"a secret of this call is bound to other hosts than {url.host}")
+
+
+def _check_port(url: httpx2.URL) -> None:
+    if url.port is not None and url.port > PORT_MAX:
+        raise Fail(f"{shown(url)} names the port {url.port}; ports end at {PORT_MAX}")
+
+
+def _add_cookies(request: httpx2.Request, cookies: httpx2.Cookies, own: str) -> None:
+    cookies.set_cookie_header(request)
+    both = [one for one in (own, request.headers.get("cookie")) if one]
+    if both:
+        request.headers["cookie"] = "; ".join(both)
 
 
 def _drop_headers(following: httpx2.Request, call: Call) -> None:
@@ -195,10 +231,21 @@ def parse_url(text: str, *, source: str) -> httpx2.URL:
     try:
         url = httpx2.URL(text[:start] + rest)
     except (httpx2.InvalidURL, UnicodeError) as error:
-        raise Fail(f"{source} is not a url: {_lower_first(str(error))}") from None
+        reason = _lower_first(str(error))
+        raise Fail(f"{source} is not a url: {reason}: {_shown_text(text)!r}") from None
     if url.scheme not in ("http", "https") or not url.host:
-        raise Fail(f"{source} must begin with http:// or https:// and name a host")
+        message = f"{source} must begin with http:// or https:// and name a host"
+        raise Fail(f"{message}: {_shown_text(text)!r}")
+    if url.port is not None and url.port > PORT_MAX:
+        raise Fail(f"{source} names the port {url.port}; ports end at {PORT_MAX}")
     return url
+
+
+def _shown_text(text: str) -> str:
+    """What is no url, as far as it can be shown: without what may be a password or a query."""
+    scheme, _, rest = re.split(r"[?#]", text, maxsplit=1)[0].partition("//")
+    host = rest.rpartition("@")[2]
+    return _cut(f"{scheme}//{host}" if scheme else host)
 
 
 def place_of(url: httpx2.URL) -> str:
@@ -208,69 +255,27 @@ def place_of(url: httpx2.URL) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def parse_body(answer: Answer) -> Any:
-    """Parsed JSON when the answer says it is JSON, else text. Raises HandlerFailed for neither."""
-    if not answer.body:
-        return ""
-    if answer.is_json:
-        return _parse_json(answer)
-    if not answer.content_type:
-        try:
-            return orjson.loads(answer.body)
-        except orjson.JSONDecodeError:
-            return _parse_text(answer)
-    return _parse_text(answer)
-
-
-def excerpt(body: bytes) -> str:
-    """The first bytes of an answer on one line, for an error text."""
-    text = " ".join(body[:EXCERPT_MAX_BYTES].decode("utf-8", "replace").split())
-    # Before it is cut: half a secret would not be found any more.
-    return REDACTOR.text(text)[:200] or "(empty)"
-
-
 def shown(url: httpx2.URL) -> str:
     """The url without user name, password, query and fragment."""
     bare = url.copy_with(userinfo=b"", query=None, fragment=None)
-    text = REDACTOR.text(str(bare))
+    return _cut(str(bare))
+
+
+def _cut(text: str) -> str:
+    text = REDACTOR.text(text)
     return text if len(text) <= SHOWN_URL_MAX_CHARS else text[:SHOWN_URL_MAX_CHARS] + "..."
 
 
-def _parse_json(answer: Answer) -> Any:
-    try:
-        return orjson.loads(answer.body)
-    except orjson.JSONDecodeError as error:
-        raise HandlerFailed(
-            f"answered {answer.status_code} with {answer.content_type} that is not JSON "
-            f"({error}): {excerpt(answer.body)}"
-        ) from None
-
-
-def _parse_text(answer: Answer) -> str:
-    # Old pages often lie about their charset, so text is taken as well as can be. Anything else
-    # that does not decode is not text at all, and a mangled copy of it would help nobody.
-    is_text = answer.content_type.startswith("text/")
-    try:
-        return answer.body.decode(answer.charset, "replace" if is_text else "strict")
-    except (LookupError, UnicodeError):
-        if is_text:
-            # Python has charsets of that name which are none, such as hex.
-            return answer.body.decode("utf-8", "replace")
-        kind = answer.content_type or "an unnamed type"
-        raise HandlerFailed(
-            f"answered {answer.status_code} with {len(answer.body)} bytes of {kind}, "
-            "which is neither JSON nor text"
-        ) from None
-
-
-async def _read(response: httpx2.Response, bytes_max: int) -> bytes:
-    """The body, or a little more than `bytes_max` of it when it is larger."""
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > bytes_max:
-            break
-    return bytes(body)
+async def _read(response: httpx2.Response, bytes_max: int, body: bytearray) -> None:
+    """Add the body to `body`, or a little more than `bytes_max` of it when it is larger."""
+    decoders = decoders_for(response.headers.get("content-encoding", ""))
+    async for chunk in response.aiter_raw():
+        for piece in decode(decoders, chunk):
+            body += piece
+            if len(body) > bytes_max:
+                return
+    for decoder in decoders:
+        decoder.check_end()
 
 
 async def _refusal(response: httpx2.Response, follow_redirects: bool) -> HandlerFailed:
@@ -281,7 +286,11 @@ async def _refusal(response: httpx2.Response, follow_redirects: bool) -> Handler
     if response.has_redirect_location and not follow_redirects:
         text += f", a redirect{_target(response)}; redirects are not followed"
         return HandlerFailed(text, kinds=kinds)
-    text = f"{text}: {excerpt(await _read(response, REFUSAL_MAX_BYTES))}"
+    body = bytearray()
+    # Its status counts, however its body is broken.
+    with contextlib.suppress(HandlerFailed, httpx2.HTTPError):
+        await _read(response, REFUSAL_MAX_BYTES, body)
+    text = f"{text}: {excerpt(bytes(body))}"
     if status in (408, 425, 429) or status >= 500:
         after_s = _retry_after_s(response.headers.get("retry-after", ""))
         return Retry(text, after_s=after_s, kinds=kinds)

@@ -195,7 +195,9 @@ class Deliverer:
         if callback.get("secret") is not None:
             secret = self._resolve_secret(callback["secret"])
             headers["x-flowd-signature"] = sign(secret, body, int(time.time()))
-        call = Call("POST", url, headers, body, DEADLINE_S, is_expected=lambda _status: True)
+        call = Call(
+            "POST", url, headers, body, DEADLINE_S, is_expected=lambda _: True, reads_body=False
+        )
         return (await self._client().send(call)).status_code
 
     def _client(self) -> HttpClient:

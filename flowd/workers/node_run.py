@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import orjson
-
 from flowd.errors import Fail
 from flowd.handlers.outcome import OUTPUT_BYTES_MAX, as_failure
 from flowd.handlers.registry import Handler
@@ -14,6 +12,7 @@ from flowd.orchestrator.attempts import fail_attempt
 from flowd.redaction import REDACTOR
 from flowd.store.executions import now_ms
 from flowd.store.tasks import Completion, Entry, Failure, RetryLater, attempt_record
+from flowd.workflow import exact_json
 from flowd.workflow.graph import Plan, PlannedNode
 from flowd.workflow.retrying import RetryPolicy
 
@@ -41,7 +40,7 @@ def complete_node(prepared: PreparedNode, consumer: str, started_ms: int, output
         error = f"handler {prepared.node.handler!r} returned {returned}; it must return a dict"
         return fail_node(prepared, consumer, started_ms, Fail(error))
     try:
-        text = orjson.dumps(output)
+        text = exact_json.dumps(output)
     except (TypeError, ValueError) as unserializable:
         error = f"handler {prepared.node.handler!r} returned what is not JSON: {unserializable}"
         return fail_node(prepared, consumer, started_ms, Fail(error))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import orjson
 
 from flowd.errors import InvalidWorkflow, Problem
+from flowd.workflow.exact_json import fits_float, fits_integer, may_be_inexact
 from flowd.workflow.templating import format_step
 
 # Parsed values cost some 60 bytes each, however short they are written: 16 MiB of `[` would
@@ -19,16 +19,10 @@ from flowd.workflow.templating import format_step
 VALUES_MAX = 2_000_000
 
 
-_LONG_DIGITS = re.compile(rb"[0-9]{19}")
-
-
-_INTEGER_MIN, _INTEGER_MAX = -(2**63), 2**64 - 1
-
-
 def parse_json(body: bytes) -> tuple[Any, bytes, list[Problem]]:
     """The document, the same as compact JSON, and what a parser passes over in silence.
 
-    Those are keys written twice and integers that would lose digits. Raises InvalidWorkflow when
+    Those are keys written twice and numbers that would lose digits. Raises InvalidWorkflow when
     there is no document at all.
     """
     if not body.strip():
@@ -43,7 +37,7 @@ def parse_json(body: bytes) -> tuple[Any, bytes, list[Problem]]:
         compact = orjson.dumps(document)
     except orjson.JSONEncodeError:
         raise _refusal("too_deep", "the body is nested too deeply") from None
-    if _may_hide_something(body, compact):
+    if _may_hide_a_key(body, compact) or may_be_inexact(body, document):
         return document, compact, list(_find_hidden(body))
     return document, compact, []
 
@@ -52,17 +46,13 @@ def _refusal(code: str, message: str) -> InvalidWorkflow:
     return InvalidWorkflow([Problem("", code, message)])
 
 
-def _may_hide_something(body: bytes, compact: bytes) -> bool:
+def _may_hide_a_key(body: bytes, compact: bytes) -> bool:
     """True when a key was written twice, and at times when not; at 2 % of the cost of looking.
 
     A key that was dropped took its colon along. Colons in strings count on both sides, unless one
     is written as an escape, which the compact form never does.
     """
-    return (
-        body.count(b":") != compact.count(b":")
-        or b"\\u003" in body
-        or _LONG_DIGITS.search(body) is not None
-    )
+    return body.count(b":") != compact.count(b":") or b"\\u003" in body
 
 
 class _Object(dict[str, Any]):
@@ -71,8 +61,12 @@ class _Object(dict[str, Any]):
     duplicates: tuple[str, ...] = ()
 
 
-class _LostInteger:
-    """Stands for an integer that does not fit into 64 bits."""
+class _LostNumber:
+    """Stands for a number that 64 bits do not hold."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        self.message = message
 
 
 def _object_of(pairs: list[tuple[str, Any]]) -> _Object:
@@ -83,25 +77,34 @@ def _object_of(pairs: list[tuple[str, Any]]) -> _Object:
     return found
 
 
-def _integer_of(written: str) -> int | _LostInteger:
-    if len(written) <= 20 and _INTEGER_MIN <= int(written) <= _INTEGER_MAX:
+def _integer_of(written: str) -> int | _LostNumber:
+    if fits_integer(written):
         return int(written)
-    return _LostInteger()
+    message = "the integer does not fit into 64 bits; send it as a string"
+    return _LostNumber("integer_too_large", message)
+
+
+def _float_of(written: str) -> float | _LostNumber:
+    if fits_float(written):
+        return float(written)
+    message = "the number has more digits than 64 bits hold; send it as a string"
+    return _LostNumber("number_too_long", message)
 
 
 def _find_hidden(body: bytes) -> Iterator[Problem]:
     """Parse again, slowly, and walk through all of it."""
     try:
-        document = json.loads(body, object_pairs_hook=_object_of, parse_int=_integer_of)
+        document = json.loads(
+            body, object_pairs_hook=_object_of, parse_int=_integer_of, parse_float=_float_of
+        )
     except RecursionError:
         yield Problem("", "too_deep", "the body is nested too deeply")
         return
     pending: list[tuple[str, Any]] = [("", document)]
     while pending:
         path, value = pending.pop()
-        if isinstance(value, _LostInteger):
-            message = "the integer does not fit into 64 bits; send it as a string"
-            yield Problem(path, "integer_too_large", message)
+        if isinstance(value, _LostNumber):
+            yield Problem(path, value.code, value.message)
         elif isinstance(value, _Object):
             for key in value.duplicates:
                 yield Problem(
@@ -113,7 +116,7 @@ def _find_hidden(body: bytes) -> Iterator[Problem]:
 
 
 def _push(pending: list[tuple[str, Any]], children: Iterable[tuple[str, Any]]) -> None:
-    pending += [child for child in children if isinstance(child[1], list | dict | _LostInteger)]
+    pending += [child for child in children if isinstance(child[1], list | dict | _LostNumber)]
 
 
 def join_path(path: str, key: str) -> str:

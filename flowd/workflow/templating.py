@@ -16,6 +16,8 @@ from urllib.parse import quote
 import orjson
 
 from flowd.errors import Problem, TemplateError
+from flowd.workflow import exact_json
+from flowd.workflow.exact_json import InexactNumber
 from flowd.workflow.json_size import JsonSizes
 from flowd.workflow.secret_places import SecretPlace, find_secrets
 
@@ -170,8 +172,10 @@ def _parse_argument(text: str, position: int) -> tuple[Any, int]:
     if written[0] in "\"'":
         return _unquote(written, position), argument.end()
     try:
-        return orjson.loads(written), argument.end()
-    except orjson.JSONDecodeError:
+        return exact_json.loads(written.encode()), argument.end()
+    except InexactNumber as error:
+        raise MalformedTemplate(f"{error}; write it as a string", position) from None
+    except ValueError:
         raise MalformedTemplate(f"{_shown(written)} is not a JSON number", position) from None
 
 

@@ -55,6 +55,10 @@ def die(config: dict) -> dict:
     time.sleep(600)
     return {}
 
+@handler("return_nan_apart", isolation="process")
+def return_nan(config: dict) -> dict:
+    return {"mean": float("nan")}
+
 @handler("return_much_apart", isolation="process")
 def return_much(config: dict) -> dict:
     return {"text": "x" * 100_000_000}
@@ -183,6 +187,9 @@ async def test_an_output_that_is_no_json_fails_the_node(apart):
         execution_id = await engine.run(workflow(node("A", handler="return_set_apart")))
         error = (await engine.results(execution_id))["A"]["error"]
         assert error.startswith("handler 'return_set_apart' returned what is not JSON: ")
+        execution_id = await engine.run(workflow(node("A", handler="return_nan_apart")))
+        error = (await engine.results(execution_id))["A"]["error"]
+        assert error.endswith("returned what is not JSON: mean is nan, which JSON has not")
 
 
 async def test_what_a_handler_raises_means_the_same_as_elsewhere(apart):

@@ -92,6 +92,8 @@ async def _is_empty(engine: Engine, key: str) -> bool:
         ("raise_base_inline", {}, "KeyboardInterrupt"),
         ("return_list", {}, "handler 'return_list' returned list; it must return a dict"),
         ("return_set", {}, "handler 'return_set' returned what is not JSON"),
+        ("mean", {"mean": "nan"}, "returned what is not JSON: rows[1].mean is nan, which JSON has"),
+        ("mean", {"mean": "inf"}, "returned what is not JSON: rows[1].mean is inf, which JSON has"),
         ("return_much", {"bytes": 100 * 1024 * 1024}, "bytes; at most"),
         ("missing", {}, "unknown handler 'missing'"),
     ],

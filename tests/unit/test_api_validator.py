@@ -268,6 +268,12 @@ def test_integers_that_would_lose_digits_are_refused(number: int) -> None:
     assert found(body) == [("dag.nodes[0].config.x[0]", "integer_too_large")]
 
 
+@pytest.mark.parametrize("number", ["12345678901234.567", "0.123456789012345678", "1e-400"])
+def test_decimals_that_would_lose_digits_are_refused(number: str) -> None:
+    body = orjson.dumps(workflow(node("A", x=[0]))).replace(b"[0]", b"[%s]" % number.encode())
+    assert found(body) == [("dag.nodes[0].config.x[0]", "number_too_long")]
+
+
 def test_long_digits_in_a_string_are_fine() -> None:
     assert validate(workflow(node("A", x="1" * 5_000))).dag.nodes[0].config == {"x": "1" * 5_000}
 

@@ -479,6 +479,122 @@ def test_no_cookie_passes_from_one_call_to_another() -> None:
         assert ["cookie" in request.headers for request in service.requests] == [False, False]
 
 
+def test_a_cookie_set_on_the_way_goes_along_with_the_rest_of_the_chain() -> None:
+    def answer(request: Request) -> Reply:
+        if "seen=1" in request.headers.get("cookie", ""):
+            return json_reply({"in": True})
+        return Reply(302, headers={"Set-Cookie": "seen=1; Path=/", "Location": "/wall"})
+
+    with running_service(answer) as service:
+        wanted = {"url": f"{service.url}/wall", "follow_redirects": True}
+        assert call(wanted | {"headers": {"Cookie": "mine=2"}})["data"] == {"in": True}
+        assert [one.headers["cookie"] for one in service.requests] == ["mine=2", "mine=2; seen=1"]
+
+
+def test_no_cookie_passes_to_another_host() -> None:
+    with running_service(answering(json_reply({}))) as other:
+        location = other.url.replace("127.0.0.1", "localhost")
+        reply = Reply(302, headers={"Set-Cookie": "seen=1; Path=/", "Location": location})
+        with running_service(answering(reply)) as service:
+            wanted = {"url": service.url, "follow_redirects": True, "headers": {"Cookie": "m=2"}}
+            settings = settings_with(
+                "call_external_service", allow=("127.0.0.1", "localhost", "::1")
+            )
+            call(wanted, settings)
+        assert "cookie" not in other.requests[0].headers
+
+
+class ClosingServer:
+    """Answers each connection once; what comes on it afterwards gets `last`, and the end."""
+
+    def __init__(self, last: bytes = b"", *, has_reset: bool = False) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.requests: list[bytes] = []
+        self._last = last
+        self._has_reset = has_reset
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> ClosingServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                threading.Thread(target=self._exchange, args=(connection,), daemon=True).start()
+
+    def _exchange(self, connection: socket.socket) -> None:
+        with connection:
+            self._note(connection)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            self._note(connection)
+            connection.sendall(self._last)
+            if self._has_reset:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    def _note(self, connection: socket.socket) -> None:
+        if data := connection.recv(65536):
+            self.requests.append(data)
+
+
+@pytest.mark.parametrize("has_reset", [False, True])
+def test_a_call_on_a_kept_connection_that_closes_is_sent_once_more(has_reset: bool) -> None:
+    with ClosingServer(has_reset=has_reset) as server:
+        run_twice(server.url)
+
+        keys = [request.partition(b"idempotency-key: ")[2][:4] for request in server.requests]
+        assert keys == [b"e1:A", b"e1:B", b"e1:B"]
+
+
+def test_a_call_is_not_sent_again_once_an_answer_has_begun() -> None:
+    with ClosingServer(b"HTTP/1.1 2") as server:
+        with pytest.raises(HandlerFailed, match="the connection broke"):
+            run_twice(server.url)
+
+        assert len(server.requests) == 2
+
+
+def test_a_header_that_says_who_calls_stands_over_the_url(service: Service) -> None:
+    url = service.url.replace("http://", "http://u:p@")
+    for more in ({"auth": {"bearer": "t0ken"}}, {"headers": {"Authorization": "Bearer t0ken"}}):
+        text = "auth and a user name in the url exclude each other"
+        assert text in failure_of({"url": url, **more})
+    call({"url": url})
+    assert service.requests[0].headers["authorization"] == "Basic dTpw"
+
+
+def test_a_redirect_cannot_change_who_calls() -> None:
+    def answer(request: Request) -> Reply:
+        if request.target == "/next":
+            return json_reply({})
+        return Reply(302, headers={"Location": service.url.replace("//", "//u:p@") + "/next"})
+
+    with running_service(answer) as service:
+        call({"url": service.url, "auth": {"bearer": "t0ken"}, "follow_redirects": True})
+
+        assert [one.headers["authorization"] for one in service.requests] == ["Bearer t0ken"] * 2
+
+
+@pytest.mark.parametrize("port", ["65536", "83726", "9" * 5000])
+def test_a_port_that_there_is_not_is_refused(port: str, service: Service) -> None:
+    assert "there is no port" in failure_of({"url": f"http://127.0.0.1:{port}/echo"})
+    location = f"http://127.0.0.1:{service.server_port + 65536}/"
+    reply = Reply(302, headers={"Location": location})
+    with running_service(answering(reply)) as redirecting:
+        text = failure_of({"url": redirecting.url, "follow_redirects": True})
+
+    assert text.startswith(f"GET {redirecting.url}: ")
+    assert "ports end at 65535" in text
+    assert service.requests == []
+
+
 def test_calls_of_one_worker_share_a_connection(service: Service) -> None:
     run_twice(service.url)
 

@@ -221,6 +221,7 @@ def test_a_miss_names_no_value_and_not_every_key_of_many() -> None:
         ("{{ A.x | default }}", "default needs one value in brackets"),
         ("{{ A.x | default(y) }}", "default needs one value in brackets"),
         ("{{ A.x | default(1e999) }}", "is not a JSON number"),
+        ("{{ A.x | default(0.123456789012345678) }}", "has more digits than 64 bits hold; write"),
         ('{{ A.x | default("\\q") }}', "bad escape"),
         ("{{ " + "A" * 129 + " }}", "expected a node id"),
     ],

@@ -24,6 +24,9 @@ from flowd.handlers.registry import handler
 # RFC 9110: a header's name is a token, its value visible ASCII with spaces and tabs between.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_PORT = re.compile(r"[^/?#]*//[^/?#]*:0*([0-9]+)(?:[/?#]|$)")
+_USER_IN_URL = re.compile(r"[^/?#]*//[^/?#]*@")
+_PORT_MAX = 65535
 # The client writes these from the body it sends; a second opinion would break the message.
 _FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding"})
 
@@ -103,6 +106,10 @@ class CallExternalServiceConfig(NodeConfig):
     def _is_absolute(cls, url: str) -> str:
         if not re.match(r"https?://[^/?#]", url, re.IGNORECASE):
             raise PydanticCustomError("url", "a url begins with http:// or https:// and a host")
+        port = _PORT.match(url)
+        if port and int(port[1][:6]) > _PORT_MAX:
+            message = "there is no port {port}; ports end at 65535"
+            raise PydanticCustomError("url", message, {"port": port[1][:20]})
         return url
 
     @field_validator("headers")
@@ -128,6 +135,10 @@ class CallExternalServiceConfig(NodeConfig):
     def _says_once_who_calls(self) -> CallExternalServiceConfig:
         if self.auth and any(name.lower() == "authorization" for name in self.headers):
             message = "auth and an authorization header exclude each other; give one of them"
+            raise PydanticCustomError("auth", message)
+        named = self.auth or any(name.lower() == "authorization" for name in self.headers)
+        if named and _USER_IN_URL.match(self.url):
+            message = "auth and a user name in the url exclude each other; give one of them"
             raise PydanticCustomError("auth", message)
         return self
 
@@ -162,7 +173,8 @@ def _is_simulated(url: str, simulated_hosts: tuple[str, ...]) -> bool:
 
 
 async def _call(wanted: CallExternalServiceConfig, context: HandlerContext) -> dict[str, Any]:
-    from flowd.outgoing.http_client import Call, parse_body, parse_url
+    from flowd.outgoing.answer import parse_body
+    from flowd.outgoing.http_client import Call, parse_url
 
     settings = context.settings.handlers.call_external_service
     answer_max_bytes = int(settings.answer_max_mb * 1024 * 1024)

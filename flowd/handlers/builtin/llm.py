@@ -95,7 +95,8 @@ def _question(wanted: LlmConfig) -> str:
 
 
 async def _ask(wanted: LlmConfig, context: HandlerContext) -> dict[str, Any]:
-    from flowd.outgoing.http_client import Call, parse_body, parse_url, place_of, shown
+    from flowd.outgoing.answer import parse_body
+    from flowd.outgoing.http_client import Call, parse_url, place_of, shown
 
     provider = context.settings.handlers.llm
     base_url = str(provider.base_url).rstrip("/")

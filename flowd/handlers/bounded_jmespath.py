@@ -2,15 +2,19 @@
 
 A hundred characters can ask for 2^100 values: `[@,@]|[@,@]|…` by references, `[]` and `join` in
 earnest. Every step is counted, and what a function of C would do at once is counted before it.
+
+`$` is the whole input wherever it stands (JEP-17 of JMESPath Community): without it a filter sees
+its own element only, and nothing that stands beside the list.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-import jmespath
-from jmespath.exceptions import JMESPathTypeError
+from jmespath.exceptions import JMESPathTypeError, ParseError
 from jmespath.functions import Functions
+from jmespath.lexer import Lexer
+from jmespath.parser import ParsedResult, Parser
 from jmespath.visitor import Options, TreeInterpreter
 
 from flowd.errors import Fail
@@ -26,9 +30,9 @@ _VALUE_CHARS_SHOWN_MAX: Final = 200
 def search(expression: str, value: Any, result_bytes_max: int) -> Any:
     """The result of an expression. Raises JMESPathError, and Fail when it would take too much."""
     effort = _Effort()
-    interpreter = _Interpreter(effort)
+    interpreter = _Interpreter(effort, value)
     try:
-        result = interpreter.visit(jmespath.compile(expression).parsed, value)
+        result = interpreter.visit(parse_expression(expression), value)
     except JMESPathTypeError as error:
         # The text of the error has the value in it.
         if effort.size_of(error.current_value) <= _VALUE_CHARS_SHOWN_MAX:
@@ -41,6 +45,34 @@ def search(expression: str, value: Any, result_bytes_max: int) -> Any:
     if size > result_bytes_max:
         raise Fail(f"the result has at least {size:.3g} bytes; at most {result_bytes_max} are kept")
     return result
+
+
+def parse_expression(expression: str) -> Any:
+    """The tree of an expression. Raises JMESPathError, and RecursionError when it goes too deep."""
+    return _Parser().parse(expression).parsed
+
+
+class _Lexer(Lexer):
+    SIMPLE_TOKENS = {**Lexer.SIMPLE_TOKENS, "$": "root"}  # noqa: RUF012 - as it is declared there
+
+
+class _Parser(Parser):
+    BINDING_POWER = {**Parser.BINDING_POWER, "root": 0}  # noqa: RUF012 - as it is declared there
+    _CACHE: dict[str, ParsedResult] = {}  # noqa: RUF012 - what is parsed without `$` is another's
+
+    def _parse(self: Any, expression: str) -> ParsedResult:
+        # As the original, which takes no lexer.
+        self._tokens = list(_Lexer().tokenize(expression))
+        self._index = 0
+        parsed = self._expression(binding_power=0)
+        if self._current_token() != "eof":
+            token = self._lookahead_token(0)
+            reason = f"Unexpected token: {token['value']}"
+            raise ParseError(token["start"], token["value"], token["type"], reason)
+        return ParsedResult(expression, parsed)
+
+    def _token_nud_root(self, _token: Any) -> dict[str, Any]:
+        return {"type": "root", "children": []}
 
 
 class _Effort:
@@ -75,13 +107,17 @@ class _Effort:
 
 
 class _Interpreter(TreeInterpreter):
-    def __init__(self, effort: _Effort) -> None:
+    def __init__(self, effort: _Effort, root: Any) -> None:
         self._effort = effort
+        self._root = root
         super().__init__(Options(custom_functions=_Functions(effort)))
 
     def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
         self._effort.spend(1)
         return super().visit(node, *args, **kwargs)
+
+    def visit_root(self, _node: Any, _value: Any) -> Any:
+        return self._root
 
     def visit_comparator(self, node: Any, value: Any) -> Any:
         left, right = (self.visit(child, value) for child in node["children"])

@@ -10,6 +10,7 @@ import pytest
 from flowd.errors import Fail, HandlerFailed
 from tests.handler_calls import run_handler
 
+NAMED = {"name": "a", "limit": 10}
 ORDERS = {"orders": [{"name": "a", "price": 5}, {"name": "b", "price": 20}]}
 
 
@@ -25,6 +26,13 @@ ORDERS = {"orders": [{"name": "a", "price": 5}, {"name": "b", "price": 20}]}
         ),
         (ORDERS, "nothing.there", None),
         ([3, 1, 2], "sort(@)", [1, 2, 3]),
+        ({**ORDERS, "limit": 10}, "orders[?price > $.limit].name", ["b"]),
+        ({**ORDERS, "limit": 10}, "orders[].{name: name, limit: $.limit} | [0]", NAMED),
+        ({**ORDERS, "limit": 10}, "map(&[name, $.limit], orders) | [1]", ["b", 10]),
+        ({"a": {"b": 1}, "c": 2}, "a | [b, $.c, @.b]", [1, 2, 1]),
+        ([3, 1], "$", [3, 1]),
+        ([3, 1], "$[0]", 3),
+        ({"$": 1}, '"$"', 1),
         (None, "@", None),
     ],
 )
@@ -43,6 +51,8 @@ def test_the_result_is_what_the_expression_makes(value: Any, expression: str, re
         ),
         ({"input": 1, "expression": ""}, "config.expression: string should have at least 1"),
         ({"input": 1, "expression": "a["}, "config.expression: this is no JMESPath expression: "),
+        ({"input": 1, "expression": "a.$"}, "config.expression: this is no JMESPath expression: "),
+        ({"input": 1, "expression": "$a"}, "config.expression: this is no JMESPath expression: "),
         ({"input": 1, "expression": "[" * 9_000}, "config.expression: this goes too deep"),
         ({"input": 1, "expression": "a" * 16_385}, "config.expression: string should have at most"),
     ],

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import jmespath
 from jmespath.exceptions import JMESPathError
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from flowd.errors import Fail
-from flowd.handlers.bounded_jmespath import search
+from flowd.handlers.bounded_jmespath import parse_expression, search
 from flowd.handlers.config import NodeConfig
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.outcome import OUTPUT_BYTES_MAX
@@ -30,7 +29,7 @@ class TransformConfig(NodeConfig):
     @classmethod
     def _can_be_parsed(cls, expression: str) -> str:
         try:
-            jmespath.compile(expression)
+            parse_expression(expression)
         except JMESPathError as error:
             message = "this is no JMESPath expression: {reason}"
             raise PydanticCustomError("jmespath", message, {"reason": _line(error)}) from None

@@ -122,6 +122,21 @@ class WrongState(FlowdError):
         super().__init__(f"cannot {verb} execution {execution_id!r}: it is {status}{hint}")
 
 
+class ResultsTooLarge(FlowdError):
+    """The outputs of an execution are more than one answer may hold."""
+
+    code = "results_too_large"
+
+    def __init__(self, execution_id: str, size: int, bytes_max: int) -> None:
+        self.execution_id = execution_id
+        super().__init__(
+            f"the results of execution {execution_id!r} have {size:,} bytes, more than the limit "
+            f"of {bytes_max:,}; read them one by one: GET /workflows/{execution_id}/nodes lists "
+            f"the nodes page by page, and GET /workflows/{execution_id}/nodes/<node_id> has the "
+            "output of each"
+        )
+
+
 class NoCallback(FlowdError):
     """The workflow of this execution asks for no callback."""
 

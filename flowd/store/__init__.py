@@ -16,6 +16,7 @@ from flowd.store.listing import Listing
 from flowd.store.metrics import Metrics
 from flowd.store.nodes import Nodes
 from flowd.store.redis.client import RedisClient
+from flowd.store.results import Results
 from flowd.store.retries import Retries
 from flowd.store.standing import Standing
 from flowd.store.tasks import Tasks
@@ -40,6 +41,7 @@ class Store:
         self.listing = Listing(client)
         self.metrics = Metrics(client, settings)
         self.nodes = Nodes(client, settings)
+        self.results = Results(client, self.executions, self.nodes)
         self.retries = Retries(client, settings)
         self.standing = Standing(client, settings)
         self.tasks = Tasks(client, settings)

@@ -243,7 +243,7 @@ class Executions:
         if outcome == "closed":
             staged = [
                 key(execution_id, one)
-                for one in await self._node_ids(execution_id)
+                for one in await self.node_ids(execution_id)
                 for key in (keys.node, keys.output)
             ]
             for some in slices(staged, NODES_PER_CALL_MAX):
@@ -425,20 +425,6 @@ class Executions:
                 found[execution_id][node_id] = value
         return found
 
-    async def execution_results(self, execution_id: str) -> dict[str, Any]:
-        """The output of every node that has one, by node id. Raises UnknownExecution."""
-        outputs = await self._of_every_node(execution_id, keys.output)
-        # Behind them: what was deleted meanwhile is unknown, and its outputs are not half of them.
-        await self.execution_status(execution_id)
-        try:
-            return {
-                node_id: orjson.loads(output)
-                for node_id, output in outputs.items()
-                if output is not None
-            }
-        except ValueError as error:
-            raise CorruptExecution(execution_id, f"an output is not JSON: {error}") from None
-
     async def values(self, wanted: Sequence[str]) -> list[str | None]:
         """What stands under these keys of strings; None where there is none."""
         found: list[str | None] = []
@@ -514,12 +500,13 @@ class Executions:
 
     async def _of_every_node(self, execution_id: str, key: Any) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
-        for some in slices(await self._node_ids(execution_id), NODES_PER_CALL_MAX):
+        for some in slices(await self.node_ids(execution_id), NODES_PER_CALL_MAX):
             values = await self._client.execute("MGET", *(key(execution_id, one) for one in some))
             found.update(zip(some, values, strict=True))
         return found
 
-    async def _node_ids(self, execution_id: str) -> list[str]:
+    async def node_ids(self, execution_id: str) -> list[str]:
+        """In the order of the definition. Raises UnknownExecution or CorruptExecution."""
         try:
             nodes = orjson.loads(await self.definition(execution_id))["dag"]["nodes"]
             return [node["id"] for node in nodes]

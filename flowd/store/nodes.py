@@ -23,6 +23,8 @@ from flowd.workflow.states import NodeState
 ERROR_CHARS_MAX: Final = 4_000
 # A range of bytes that holds any error a node of flowd's can have.
 _ERROR_BYTES_MAX: Final = 16_384
+# Parsing more than this takes milliseconds in which nothing else runs.
+_LOOKED_INTO_BYTES_MAX: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,13 @@ class Nodes:
                 if output is not None:
                     found[one] = output
         return found
+
+    async def output_text(self, execution_id: str, node_id: str) -> bytes | None:
+        """An output as JSON; None where there is none. A large one is not looked into."""
+        (text,) = await self._client.execute("MGET", keys.output(execution_id, node_id))
+        data = raw_bytes(text or "")
+        is_readable = len(data) > _LOOKED_INTO_BYTES_MAX or _json(text) is not None
+        return data if is_readable else None
 
     async def retries(self, execution_id: str, node_ids: Sequence[str]) -> dict[str, RetryStanding]:
         """Of those nodes that have failed and are to run again."""

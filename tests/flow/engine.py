@@ -19,6 +19,7 @@ from flowd.workers.worker import Worker
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.states import ExecutionState
 from tests.flow import handlers
+from tests.store.engine import results_of
 
 DEADLINE_S = 60.0
 _HANDLERS = {
@@ -131,7 +132,7 @@ class Engine:
         return {node_id: str(state) for node_id, state in states.items()}
 
     async def results(self, execution_id: str) -> dict[str, Any]:
-        return await self.store.executions.execution_results(execution_id)
+        return await results_of(self.store, execution_id)
 
     @asynccontextmanager
     async def ticking(self) -> AsyncIterator[None]:

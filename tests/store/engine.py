@@ -339,3 +339,9 @@ def make_overdue(redis: redis_py.Redis) -> None:
     """Whoever began what is left for later counts as dead."""
     for member in redis.zrange(keys.CONTINUATIONS, 0, -1):
         redis.zadd(keys.CONTINUATIONS, {member: 1})
+
+
+async def results_of(store: Store, execution_id: str) -> dict[str, Any]:
+    """The output of every node that has one, by node id."""
+    results: dict[str, Any] = orjson.loads(await (await store.results.open(execution_id)).read())
+    return results

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from flowd.errors import CorruptExecution, UnknownExecution
 from flowd.store.executions import NODES_PER_CALL_MAX
 from flowd.store.redis import keys
 from flowd.workflow.states import ExecutionState, NodeState
-from tests.store.engine import CHAIN, fan, outputs_of
+from tests.store.engine import CHAIN, fan, outputs_of, results_of
 
 AN_ID = "0123456789ab0123456789ab"
 
@@ -19,7 +21,7 @@ async def test_status_states_and_results_follow_the_execution(engine):
     execution = await engine.submit(CHAIN)
     assert await read.execution_status(execution.id) is ExecutionState.PENDING
     assert await read.node_states(execution.id) == dict.fromkeys("abc", NodeState.PENDING)
-    assert await read.execution_results(execution.id) == {}
+    assert await results_of(engine.store, execution.id) == {}
 
     await read.trigger_workflow(execution.id)
     await worker.complete(await worker.take_one())
@@ -31,11 +33,11 @@ async def test_status_states_and_results_follow_the_execution(engine):
         "b": NodeState.RUNNING,
         "c": NodeState.PENDING,
     }
-    assert await read.execution_results(execution.id) == outputs_of("a")
+    assert await results_of(engine.store, execution.id) == outputs_of("a")
 
     await worker.fail(b)
     assert await read.execution_status(execution.id) is ExecutionState.FAILED
-    assert await read.execution_results(execution.id) == {
+    assert await results_of(engine.store, execution.id) == {
         "a": {"node": "a"},
         "b": {"error": "boom"},
         "c": {"error": "not run: it depends on 'b', which failed"},
@@ -56,7 +58,7 @@ async def test_an_unknown_execution_is_unknown_to_every_read(engine):
     for ask in (
         read.execution_status,
         read.node_states,
-        read.execution_results,
+        partial(results_of, engine.store),
         read.definition,
     ):
         with pytest.raises(UnknownExecution):
@@ -76,7 +78,7 @@ async def test_a_damaged_status_is_told_by_every_read(engine, redis, damage):
     execution = await engine.start(CHAIN)
     damage(redis, execution.key)
 
-    for ask in (read.execution_status, read.node_states, read.execution_results):
+    for ask in (read.execution_status, read.node_states, partial(results_of, engine.store)):
         with pytest.raises(CorruptExecution, match=execution.id):
             await ask(execution.id)
 
@@ -92,7 +94,7 @@ async def test_a_damaged_definition_is_told(engine, redis, definition):
         redis.set(execution.key(), definition)
 
     assert await read.execution_status(execution.id) is ExecutionState.RUNNING
-    for ask in (read.node_states, read.execution_results):
+    for ask in (read.node_states, partial(results_of, engine.store)):
         with pytest.raises(CorruptExecution, match=r"definition|of another type"):
             await ask(execution.id)
 
@@ -102,7 +104,7 @@ async def test_an_output_that_is_no_json_is_told(engine, redis):
     redis.set(execution.key(":node:a:output"), "{")
 
     with pytest.raises(CorruptExecution, match="not JSON"):
-        await engine.store.executions.execution_results(execution.id)
+        await results_of(engine.store, execution.id)
 
 
 async def test_outputs_are_fetched_across_executions_in_the_order_asked_for(engine, redis):

@@ -19,6 +19,7 @@ from tests.store.engine import (
     everything,
     fan,
     outputs_of,
+    results_of,
 )
 
 WIDTH = DEPENDENTS_PER_CALL_MAX + 100
@@ -175,7 +176,7 @@ async def test_a_replica_refuses_every_write_and_answers_every_read(engine, redi
             "b": "QUEUED",
             "c": "PENDING",
         }
-        assert await executions.execution_results(execution.id) == {}
+        assert await results_of(engine.store, execution.id) == {}
         assert await tasks.leases() == {"w1": 0}
 
     assert everything(redis) == before

@@ -59,6 +59,7 @@ KINDS: Mapping[str, Kind] = {
     "idempotency_mismatch": Kind(422, "Idempotency key used before"),
     "body_too_slow": Kind(408, "Body too slow"),
     "body_too_large": Kind(413, "Body too large"),
+    "results_too_large": Kind(413, "Results too large"),
     "bad_host": Kind(421, "Not for this host"),
     "head_too_large": Kind(431, "Request head too large"),
     # What passes: the same request may be sent again.
@@ -125,7 +126,7 @@ def problem_response(
     sent = dict(headers or {})
     if kind.retry_after_s is not None:
         sent.setdefault("retry-after", str(kind.retry_after_s))
-    if kind.status in (408, 413):
+    if code in ("body_too_slow", "body_too_large"):
         # The rest of the body is not read: no further request can follow it.
         sent["connection"] = "close"
     document = problem_document(code, detail, problems)

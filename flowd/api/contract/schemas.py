@@ -31,6 +31,10 @@ class Triggered(_Body):
     execution_id: str
 
 
+class About(_Body):
+    execution_id: str
+
+
 class ExecutionStatus(_Body):
     execution_id: str
     status: ExecutionState

@@ -6,8 +6,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.route import Endpoint
-from flowd.api.contract.schemas import ExecutionResults, ExecutionStatus
+from flowd.api.contract.schemas import About, ExecutionResults, ExecutionStatus
 from flowd.api.http.responses import json_response, requested_execution_id
+from flowd.api.results_response import results_response
 from flowd.store import Store
 
 
@@ -22,9 +23,8 @@ async def show_status(request: Request) -> Response:
 async def show_results(request: Request) -> Response:
     """Show the outputs of an execution's nodes, of those that have ended."""
     execution_id = requested_execution_id(request)
-    store: Store = request.app.state.store
-    results = await store.executions.execution_results(execution_id)
-    return json_response(ExecutionResults(execution_id=execution_id, results=results))
+    about = About(execution_id=execution_id)
+    return await results_response(request.app.state.store, execution_id, about)
 
 
 _PROBLEMS = ("unknown_execution", "corrupt_execution", "store_unavailable")
@@ -44,6 +44,6 @@ ROUTES = [
         show_results,
         scope="read",
         answers={200: ExecutionResults},
-        problems=_PROBLEMS,
+        problems=(*_PROBLEMS, "results_too_large"),
     ),
 ]

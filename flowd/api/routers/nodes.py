@@ -145,7 +145,8 @@ async def show_node(request: Request) -> Response:
         raise UnknownNode(execution_id, node_id[:128])
     node = plan.nodes[node_id]
     (row,) = await store.nodes.rows(execution_id, await store.nodes.states(execution_id, [node_id]))
-    outputs = await store.nodes.outputs(execution_id, [node_id])
+    output = await store.nodes.output_text(execution_id, node_id)
+    has_output = output is not None and row.state is NodeState.COMPLETED
     config = await _written_config(store, execution_id, node_id)
     return json_response(
         NodeDetail(
@@ -154,7 +155,7 @@ async def show_node(request: Request) -> Response:
             dependents=[*node.opens, *(one for one, _ in node.joins)],
             config=config,
             rendered_config=await rendered_config(store, plan, execution_id, config),
-            output=outputs.get(node_id) if row.state is NodeState.COMPLETED else None,
+            output=orjson.Fragment(output or b"null") if has_output else None,
             retry=await _retry(store, execution_id, node),
         )
     )

@@ -29,6 +29,7 @@ from flowd.api.http.responses import (
     requested_execution_id,
     requested_traceparent,
 )
+from flowd.api.results_response import results_response
 from flowd.errors import InvalidRequest, Problem, UnknownExecution
 from flowd.orchestrator import executor
 from flowd.store import Store
@@ -113,10 +114,8 @@ async def _wait(request: Request, execution_id: str, timeout_s: float) -> Respon
     if status is None:
         status = await state.store.executions.execution_status(execution_id)
         return json_response(ExecutionStatus(execution_id=execution_id, status=status), 202)
-    results = await state.store.executions.execution_results(execution_id)
-    return json_response(
-        ExecutionOutcome(execution_id=execution_id, status=status, results=results)
-    )
+    about = ExecutionStatus(execution_id=execution_id, status=status)
+    return await results_response(state.store, execution_id, about)
 
 
 async def check_workflow(request: Request) -> Response:
@@ -159,7 +158,12 @@ ROUTES = [
         submit_workflow,
         scope="trigger",
         answers={200: (Submitted, ExecutionOutcome), 202: ExecutionStatus},
-        problems=("invalid_workflow", "invalid_request", "idempotency_mismatch"),
+        problems=(
+            "invalid_workflow",
+            "invalid_request",
+            "idempotency_mismatch",
+            "results_too_large",
+        ),
         query=SubmitQuery,
         body=WorkflowDefinition,
         headers=_HEADERS,

@@ -244,6 +244,24 @@ class StoreError(FlowdError):
     code = "store_failed"
 
 
+class MissingScript(StoreError):
+    """The server has forgotten our scripts (SCRIPT FLUSH, restart): load and call again."""
+
+    code = "missing_script"
+
+
+class MissingGroup(StoreError):
+    """The stream or its consumer group is gone (FLUSHALL, XGROUP DESTROY)."""
+
+    code = "missing_group"
+
+
+class WrongType(StoreError):
+    """A key holds another type than flowd keeps there."""
+
+    code = "wrong_type"
+
+
 class StoreUnavailable(StoreError):
     """Redis does not answer, is loading or went away; the same call may be made again."""
 

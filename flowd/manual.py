@@ -10,7 +10,6 @@ from functools import cache
 from importlib import resources
 
 from flowd.errors import UnknownTopic
-from flowd.log import EVENTS
 from flowd.suggestions import did_you_mean
 
 _DOCS = resources.files("flowd") / "docs"
@@ -28,12 +27,6 @@ def read_page(topic: str) -> str:
     if topic not in topics():
         raise UnknownTopic(f"there is no topic {topic!r}{did_you_mean(topic, topics())}")
     return _text_of(topic)
-
-
-def events_table() -> str:
-    """A Markdown table of every log event."""
-    rows = [f"| `{event}` | {meaning} |" for event, meaning in EVENTS.items()]
-    return "\n".join(["| event | meaning |", "|---|---|", *rows]) + "\n"
 
 
 def _text_of(topic: str) -> str:

@@ -1,7 +1,11 @@
-"""flowd's HTTP API from Python: `Client`, and `AsyncClient` for an event loop.
+"""Use flowd's HTTP API from Python: `Client`, and `AsyncClient` for an event loop.
 
 with Client() as flowd:
     results = flowd.run(workflow, timeout_s=60)
+
+`calls` has every call as data, `steps` what a wait for an end consists of; the two clients only do
+the waiting. Knows no other room: it could be a package of its own. Called by people's programs, and
+by the commands.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""The settings: every section with its keys, what each accepts, its default and its other names.
+"""The settings: every section with its keys, what each accepts and means, its default, its names.
 
-A new setting is one line in a section below. `loading` finds where a value was given; `readers`
-turn what was given into the type of the setting.
+A new setting is one entry in a section below. `loading` finds where a value was given; `readers`
+turn what was given into the type of the setting; `reference` writes all of them down, for
+flowd.toml and for the manual.
+
+May use: destinations and the tree of errors. Called by every role when it starts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every setting written down: as a settings file, and as a table of the manual."""
+"""Every setting written down as a settings file, with its meaning and its default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
-from flowd.config import DEFAULT_WORKER_NAME
 from flowd.config.loading import setting_fields
 
 _LINE_CHARS_MAX = 100
@@ -37,16 +36,6 @@ def settings_file() -> str:
     return "\n".join(lines) + "\n"
 
 
-def settings_table() -> str:
-    """A Markdown table: setting, default, flag and variable, meaning."""
-    rows = ["| setting | default | flag, variable | meaning |", "|---|---|---|---|"]
-    for key, field in setting_fields().items():
-        facts = field.metadata
-        names = ", ".join(f"`{facts[one]}`" for one in ("flag", "variable") if facts[one])
-        rows.append(f"| `{key}` | {_default(field)} | {names} | {facts['meaning']} |")
-    return "\n".join(rows) + "\n"
-
-
 def _comment(field: Field[Any]) -> Iterator[str]:
     text = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", field.metadata["meaning"])
     text = text[:1].upper() + text[1:] + "."
@@ -64,22 +53,12 @@ def _comment(field: Field[Any]) -> Iterator[str]:
 
 def _assignment(name: str, field: Field[Any]) -> str:
     if field.metadata["example"] is not None:
-        return f"# {name} = {_written(field.metadata['example'])}"
-    return f"{name} = {_written(field.default)}"
+        return f"# {name} = {written(field.metadata['example'])}"
+    return f"{name} = {written(field.default)}"
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """As TOML has it, which for these types is as JSON has it."""
     if isinstance(value, Path):
         value = str(value)
     return json.dumps(value)
-
-
-def _default(field: Field[Any]) -> str:
-    if field.default is None:
-        return ""
-    if field.default == DEFAULT_WORKER_NAME:
-        return "`worker-<hostname>`"
-    if isinstance(field.default, tuple):
-        return f"`{_written(field.default)}`"
-    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"

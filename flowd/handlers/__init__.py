@@ -1,4 +1,4 @@
-"""What a handler of your own is written with.
+"""Handlers: what one is written with, how they are found, and the ones that come with flowd.
 
     from flowd.handlers import Context, Fail, Retry, handler
 
@@ -6,8 +6,12 @@
     async def greet(config: dict, context: Context) -> dict:
         return {"greeting": f"Hello {config['name']}"}
 
-The manual has a page on it, own-handlers. This module is light: importing it loads neither pydantic
-nor a client.
+This module is light: importing it loads neither pydantic nor a client. Beside it: `registry` knows
+every handler by name, `loading` imports your own, `context` is what a call may use, `config` reads
+what a node is told, `process_pool` runs calls in processes of their own.
+
+May use: outgoing, store.budgets, workflow. Called by the workers, and by the API, which checks
+configs before it takes a workflow. The manual's page is own-handlers.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from flowd.errors import MissingGroup
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group, local_owners, recover_worker
 from flowd.scheduler.duty import Duty
 from flowd.store import Store
-from flowd.store.redis.client import MissingGroup
 
 
 class RecoverExpired(Duty):

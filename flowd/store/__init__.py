@@ -1,4 +1,12 @@
-"""The only room that knows Redis: keys, scripts, connections, and the embedded server."""
+"""Keep everything in Redis, of which no other room knows a key or an error.
+
+A file for each thing that is stored; its methods are the verbs of that thing. Each transition of a
+node or an execution is one script of `lua`, atomic and safe to send again after a lost reply: the
+scripts answer with outcome words, and what they cannot do in one call they leave as a continuation.
+
+`redis` has the client, the names of the keys and the scripts. May use: workflow, config, the tree
+of errors. Called by every room above it, which never spells a key.
+"""
 
 from __future__ import annotations
 

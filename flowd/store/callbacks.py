@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from flowd.errors import CorruptExecution
+from flowd.errors import CorruptExecution, WrongType
 from flowd.store.executions import now_ms
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import RedisClient, WrongType
+from flowd.store.redis.client import RedisClient
 
 
 class CallbackState(StrEnum):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from flowd.errors import CorruptStore, UnknownDeadLetter
+from flowd.errors import CorruptStore, UnknownDeadLetter, WrongType
 from flowd.store.attempt_records import AttemptRecord, parse_record
 from flowd.store.redis import keys
-from flowd.store.redis.client import Argument, RedisClient, WrongType
+from flowd.store.redis.client import Argument, RedisClient
 from flowd.store.redis.text import raw_bytes, readable
 from flowd.workflow.ids import is_execution_id
 

@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 import orjson
 
 from flowd.config import Settings
-from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
+from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, WrongType
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import Argument, Command, RedisClient, WrongType
+from flowd.store.redis.client import Argument, Command, RedisClient
 from flowd.store.redis.scripts import Script
 from flowd.workflow.graph import Plan
 from flowd.workflow.ids import new_execution_id

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import orjson
 
-from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
+from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, WrongType
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import Command, RedisClient, WrongType
+from flowd.store.redis.client import Command, RedisClient
 
 
 class FinishedExecutions:

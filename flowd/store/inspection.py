@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
+from flowd.errors import MissingGroup
 from flowd.store.executions import age_ms
 from flowd.store.redis import keys
-from flowd.store.redis.client import MissingGroup, RedisClient, translate
+from flowd.store.redis.client import RedisClient, translate
 
 # A thousand keys hold the server for well under a millisecond.
 SLICE: Final = 1_000

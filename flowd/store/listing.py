@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from flowd.errors import CorruptExecution, CorruptStore, UnknownExecution
+from flowd.errors import CorruptExecution, CorruptStore, UnknownExecution, WrongType
 from flowd.store.budgets import Usage
 from flowd.store.redis import keys
-from flowd.store.redis.client import Command, RedisClient, WrongType, is_wrong_type, translate
+from flowd.store.redis.client import Command, RedisClient, is_wrong_type, translate
 from flowd.store.redis.text import raw_bytes, readable
 from flowd.workflow.ids import is_execution_id
 from flowd.workflow.states import ExecutionState

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from flowd.config import Settings
+from flowd.errors import MissingGroup
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import Command, MissingGroup, RedisClient, parse_info, translate
+from flowd.store.redis.client import Command, RedisClient, parse_info, translate
 from flowd.workflow.states import ExecutionState
 
 PROBE_EXPIRES_MS: Final = 10_000

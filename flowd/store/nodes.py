@@ -12,10 +12,11 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from flowd.config import Settings
+from flowd.errors import WrongType
 from flowd.store.attempt_records import NO_RECORD, AttemptRecord, parse_record
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.redis import keys
-from flowd.store.redis.client import RedisClient, WrongType, is_wrong_type
+from flowd.store.redis.client import RedisClient, is_wrong_type
 from flowd.store.redis.text import raw_bytes, readable
 from flowd.workflow.retrying import RetryPolicy
 from flowd.workflow.states import NodeState

@@ -10,16 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from flowd.config import Settings
+from flowd.errors import MissingGroup, WrongType
 from flowd.store.redis import keys
-from flowd.store.redis.client import (
-    Command,
-    MissingGroup,
-    RedisClient,
-    WrongType,
-    is_wrong_type,
-    parse_info,
-    translate,
-)
+from flowd.store.redis.client import Command, RedisClient, is_wrong_type, parse_info, translate
 from flowd.store.tasks import Entry, Garbage, entry_order, parse_entry
 
 # How far into the stream one look goes.

@@ -13,18 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
-from flowd.errors import StoreFull
+from flowd.errors import MissingGroup, MissingScript, StoreFull
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import (
-    Argument,
-    Command,
-    MissingGroup,
-    MissingScript,
-    RedisClient,
-    script_call,
-    translate,
-)
+from flowd.store.redis.client import Argument, Command, RedisClient, script_call, translate
 from flowd.workflow.graph import PlannedNode
 from flowd.workflow.ids import is_execution_id
 

@@ -1,1 +1,7 @@
-"""What a browser is sent; knows no other room."""
+"""What a browser is sent: pages that load nothing from elsewhere.
+
+`reference_page` shows the OpenAPI document, `manual_page` a page of the manual. Functions from data
+to HTML: they read nothing and know no other room.
+
+Called by the API's routers.
+"""

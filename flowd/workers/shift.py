@@ -23,11 +23,14 @@ from flowd.config import Settings
 from flowd.errors import (
     CorruptExecution,
     FlowdError,
+    MissingGroup,
+    MissingScript,
     StoreError,
     StoreFull,
     StoreReadOnly,
     StoreUnavailable,
     UnknownExecution,
+    WrongType,
 )
 from flowd.handlers.context import Resources
 from flowd.handlers.registry import Registry
@@ -38,7 +41,6 @@ from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
 from flowd.store import Store
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
-from flowd.store.redis.client import MissingGroup, MissingScript, WrongType
 from flowd.store.tasks import (
     Claim,
     Completion,

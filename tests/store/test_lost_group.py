@@ -6,10 +6,9 @@ import asyncio
 
 import pytest
 
-from flowd.errors import UnknownExecution
+from flowd.errors import MissingGroup, UnknownExecution
 from flowd.orchestrator.recovery import ensure_group, recover_orphans
 from flowd.store.redis import keys
-from flowd.store.redis.client import MissingGroup
 from tests.store.engine import (
     CHAIN,
     DIAMOND,

@@ -9,10 +9,10 @@ import pytest
 import redis as redis_py
 
 from flowd.config.loading import load_settings
-from flowd.errors import StoreError, StoreUnavailable
+from flowd.errors import MissingGroup, MissingScript, StoreError, StoreUnavailable, WrongType
 from flowd.store import open_store
 from flowd.store.redis import scripts
-from flowd.store.redis.client import MissingGroup, MissingScript, RedisClient, WrongType
+from flowd.store.redis.client import RedisClient
 from tests.store.engine import CHAIN, STREAM, configured, until, until_blocked
 
 AN_ID = "0123456789ab0123456789ab"

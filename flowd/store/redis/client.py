@@ -17,7 +17,15 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from flowd.config import Settings
-from flowd.errors import StoreError, StoreFull, StoreReadOnly, StoreUnavailable
+from flowd.errors import (
+    MissingGroup,
+    MissingScript,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+    WrongType,
+)
 from flowd.store.redis.scripts import Script
 from flowd.store.redis.text import raw_bytes
 
@@ -40,24 +48,6 @@ _UNAVAILABLE: Final = (
     "UNBLOCKED",
 )
 _NO_GROUP: Final = ("NOGROUP", "requires the key to exist", "no such key", "key no longer exists")
-
-
-class MissingScript(StoreError):
-    """The server has forgotten our scripts (SCRIPT FLUSH, restart): load and call again."""
-
-    code = "missing_script"
-
-
-class MissingGroup(StoreError):
-    """The stream or its consumer group is gone (FLUSHALL, XGROUP DESTROY)."""
-
-    code = "missing_group"
-
-
-class WrongType(StoreError):
-    """A key holds another type than flowd keeps there."""
-
-    code = "wrong_type"
 
 
 def translate(error: Exception) -> StoreError:

@@ -27,8 +27,8 @@ EXCESS = {
     "flowd.cli.commands.start._run": 51,
     "flowd.diagnosis.explain.Situation": 17,
     "flowd.store.Store": 16,
-    "flowd.store.executions": 513,
-    "flowd.store.tasks": 525,
+    "flowd.store.executions": 527,
+    "flowd.store.tasks": 517,
     "flowd.supervisor.supervisor.Supervisor": 27,
     "flowd.workers.shift.Shift": 25,
 }

@@ -78,6 +78,7 @@ EVENTS: dict[str, str] = {
     "execution.corrupt": "the keys of an execution were damaged; it is failed visibly",
     "handler.logged": "a handler of your own had something to say",
     "library.logged": "a library had something to say",
+    "setting.ignored": "a value of the environment was not taken; the line says why",
     "log.unopened": "the log file cannot be opened; lines go to stderr until it can",
     "log.dropped": "so many lines were lost: nobody read them, or the disk was full",
 }

@@ -48,7 +48,13 @@ if TYPE_CHECKING:
     from flowd.workflow.validator import Handlers
 
 
-def create_app(store: Store, handlers: Handlers, guard: Guard | None = None) -> Starlette:
+def create_app(
+    store: Store,
+    handlers: Handlers,
+    guard: Guard | None = None,
+    *,
+    shows_tracebacks: bool = False,
+) -> Starlette:
     """The application; it closes the store when it stops. Without a guard anybody may do anything.
 
     The store may be out of reach: requests that need it are then answered with a 503.
@@ -64,7 +70,7 @@ def create_app(store: Store, handlers: Handlers, guard: Guard | None = None) -> 
     gate = [] if guard is None else [Middleware(Gate, guard=guard, routes=routes)]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(UnforeseenErrors), *gate],
+        middleware=[Middleware(UnforeseenErrors, shows_tracebacks=shows_tracebacks), *gate],
         exception_handlers=dict(EXCEPTION_HANDLERS),
         lifespan=lifespan,
     )
@@ -114,7 +120,9 @@ def serve(
     async def run() -> None:
         pulse.beat_on(asyncio.get_running_loop())
         guard = Guard(settings.api, settings.redis.data_dir, address_of(listener))
-        app = create_app(open_store(settings), handlers, guard)
+        app = create_app(
+            open_store(settings), handlers, guard, shows_tracebacks=settings.shows_tracebacks
+        )
         app.state.control_socket = settings.redis.data_dir / CONTROL_SOCKET_FILE
         server = HttpServer(
             app,

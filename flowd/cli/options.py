@@ -32,6 +32,14 @@ def settings_of(config: Path | None, **flags: Any) -> Settings:
     return load_settings(config, {name.replace("__", "."): flags[name] for name in flags})
 
 
+def log_warnings(settings: Settings) -> None:
+    """What of the environment is not taken; call it once the log is set up."""
+    from flowd.log import get_logger
+
+    for warning in settings.warnings:
+        get_logger(__name__).warning("setting.ignored", reason=warning)
+
+
 def config_of_running(config: Path | None) -> Path | None:
     """The settings file of the flowd that is meant: the one named, else that of this folder, else
     that of the service of this machine; None where there is none."""

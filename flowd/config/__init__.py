@@ -98,7 +98,7 @@ class RedisSettings:
     )
     url: str | None = _setting(
         None,
-        read.url("redis", "rediss", "unix"),
+        read.redis_url,
         "`redis://`, `rediss://` or `unix://`, in place of host, port and db",
         is_secret=True,
         example="rediss://user:password@redis.example.com:6379/0",
@@ -358,13 +358,14 @@ class Settings:
     environment: str = _setting(
         "development",
         read.text,
-        "a name for this installation; flowd behaves the same for all",
+        "`development` or `production`; only in the first has an answer 500 the traceback of the "
+        "defect. `scripts/install` writes the second",
         variable="ENVIRONMENT",
     )
     debug: bool = _setting(
         True,
         read.truth,
-        "accepted for old environments; flowd behaves the same for both",
+        "false takes the tracebacks away in development too; an unknown `DEBUG` is a warning",
         variable="DEBUG",
     )
     api: ApiSettings = field(default_factory=ApiSettings)
@@ -380,6 +381,13 @@ class Settings:
     secrets: SecretsSettings = field(default_factory=SecretsSettings)
     log: LogSettings = field(default_factory=LogSettings)
     handlers: HandlersSettings = field(default_factory=HandlersSettings)
+    # Not a key: values of the environment that were not taken, each with the reason.
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def shows_tracebacks(self) -> bool:
+        """Whether who made a request may see the traceback of a defect it has met."""
+        return self.debug and self.environment == "development"
 
     def with_redis_socket(self, socket_path: str) -> Settings:
         """A copy whose store connects to this unix socket, whatever host and url say."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flowd.config import DEFAULT_DATA_DIR, DEFAULT_FILE, SECRET, Settings
+from flowd.config.readers import truth
 from flowd.errors import InvalidSettings, Problem
 from flowd.suggestions import did_you_mean
 
@@ -25,6 +26,11 @@ from flowd.suggestions import did_you_mean
 # whoever keeps secrets there.
 _NOT_SETTINGS = ("FLOWD_CONFIG", "FLOWD_URL", "FLOWD_TOKEN")
 _NOT_SETTINGS_PREFIXES = ("FLOWD_TEST_", "FLOWD_SECRET_")
+# What Kubernetes tells every container of a Service, here one named flowd or flowd-something.
+_SERVICE_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://")
+_SERVICE_VARIABLE = re.compile(
+    r"FLOWD_(?:\w+_)?(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
+)
 _DATA_DIR = re.compile(r"""^\s*(?:redis\.)?data_dir\s*=\s*(["'])(.+?)\1""", re.MULTILINE)
 
 
@@ -98,13 +104,15 @@ def _gather(
     variables = _dotenv(folder / ".env", problems) | {
         name: (value, name, here) for name, value in environ.items()
     }
-    given += _from_documented_variables(variables)
+    warnings: list[str] = []
+    given += _from_documented_variables(variables, warnings)
     given += _from_flowd_variables(variables, problems)
     given += _from_flags(flags, here)
 
     values: dict[str, Any] = {
         "redis.data_dir": folder / DEFAULT_DATA_DIR,
         "handlers.folder": folder,
+        "warnings": tuple(warnings),
     }
     for one in given:
         _read_into(values, one, problems)
@@ -147,13 +155,29 @@ def _from_file(path: Path, folder: Path, problems: list[Problem]) -> Iterator[_G
 
 
 def _from_documented_variables(
-    variables: Mapping[str, tuple[str, str, Path]],
+    variables: Mapping[str, tuple[str, str, Path]], warnings: list[str]
 ) -> Iterator[_Given]:
     for key, one in setting_fields().items():
         value, origin, folder = variables.get(one.metadata["variable"], ("", "", Path()))
         # Empty is how compose files and shells say "not set".
-        if value:
+        if not value:
+            continue
+        if warning := _why_not_meant(key, value):
+            warnings.append(f"{origin}: {value!r} is not taken: {warning}")
+        else:
             yield _Given(key, value, origin, folder)
+
+
+def _why_not_meant(key: str, value: str) -> str:
+    """These names are common: other programs, and a cluster, write what is no setting of flowd."""
+    if key.endswith("port") and _SERVICE_ADDRESS.match(value):
+        return f"Kubernetes writes it for a Service; FLOWD_{key.upper().replace('.', '__')} is ours"
+    if key == "debug":
+        try:
+            truth(value)
+        except ValueError as error:
+            return f"debug is {error}"
+    return ""
 
 
 def _from_flowd_variables(
@@ -163,13 +187,16 @@ def _from_flowd_variables(
     for name, (value, origin, folder) in variables.items():
         if name in keys:
             yield _Given(keys[name], value, origin, folder)
-        elif (
-            name.startswith("FLOWD_")
-            and name not in _NOT_SETTINGS
-            and not name.startswith(_NOT_SETTINGS_PREFIXES)
-        ):
+        elif name.startswith("FLOWD_") and not _is_foreign(name, value):
             hint = did_you_mean(name, keys)
             problems.append(Problem(origin, "unknown_variable", f"no setting has this name{hint}"))
+
+
+def _is_foreign(name: str, value: str) -> bool:
+    if name in _NOT_SETTINGS or name.startswith(_NOT_SETTINGS_PREFIXES):
+        return True
+    is_address = name.endswith("_PORT") and _SERVICE_ADDRESS.match(value)
+    return bool(is_address or _SERVICE_VARIABLE.fullmatch(name))
 
 
 def _from_flags(flags: Mapping[str, Any], here: Path) -> Iterator[_Given]:

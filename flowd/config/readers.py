@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from flowd.destinations import Destination
 
@@ -126,4 +126,34 @@ def url(*schemes: str) -> Callable[[Any], str | None]:
             pass
         raise ValueError(wanted)
 
+    return read
+
+
+# What of a query the client of Redis knows, and flowd does not decide itself.
+_REDIS_QUERY = frozenset({
+    "db", "username", "password", "client_name",
+    "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile",
+    "ssl_check_hostname",
+})  # fmt: skip
+_DB = whole(0, 1023)
+
+
+def redis_url(value: Any) -> str | None:
+    """Refuses what the client would ignore, or stumble over when it connects."""
+    read = url("redis", "rediss", "unix")(value)
+    if read is None:
+        return None
+    parts = urlsplit(read)
+    query = parse_qs(parts.query, keep_blank_values=True)
+    if unknown := sorted(query.keys() - _REDIS_QUERY):
+        raise ValueError(
+            f"a URL whose query has only {', '.join(sorted(_REDIS_QUERY))}; "
+            f"{unknown[0]!r} is none of them, and so"
+        )
+    db = parts.path.strip("/") if parts.scheme != "unix" else ""
+    try:
+        for one in (db or "0", *query.get("db", ())):
+            _DB(one)
+    except ValueError:
+        raise ValueError("a URL with the number of a db behind its host, such as /0, and") from None
     return read

@@ -130,7 +130,7 @@ class _Mother:
 
 
 def _children() -> set[int]:
-    text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    text = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8")
     return {int(pid) for pid in text.split()}
 
 

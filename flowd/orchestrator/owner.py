@@ -26,7 +26,7 @@ class Owner:
 
     @classmethod
     def of_this_process(cls) -> Owner:
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         pid, pid_space = os.getpid(), str(Path("/proc/self/ns/pid").readlink())
         return cls(socket.gethostname(), boot_id, pid, _started_ticks(pid), pid_space)
 
@@ -66,7 +66,7 @@ def _started_ticks(pid: int) -> int:
 
     A zombie has ended: it only waits for its parent to take note.
     """
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     if fields[0] in "ZX":
         raise ProcessLookupError(f"the process {pid} has ended")
     return int(fields[19])

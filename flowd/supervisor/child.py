@@ -155,7 +155,7 @@ def orphans(known: Collection[int]) -> list[int]:
     Handlers may start what leaves the process group of its worker: a daemon, a session of its own.
     """
     try:
-        ours = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        ours = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
     except OSError:
         return []
     return [pid for pid in map(int, ours) if pid not in known]

@@ -18,6 +18,7 @@ from flowd.api.app import create_app
 from flowd.api.http import body
 from flowd.config.loading import load_settings
 from flowd.errors import CorruptExecution, FlowdError, StoreError, StoreFull, StoreReadOnly
+from flowd.redaction import REDACTOR
 from flowd.store import open_store
 
 GOOD = {"name": "one", "dag": {"nodes": [{"id": "A", "handler": "noop"}]}}
@@ -154,6 +155,26 @@ def test_a_small_body_that_is_no_object_is_said_to_be_none(client: TestClient) -
     assert document["errors"] == [
         {"path": "", "code": "wrong_type", "message": "expected an object"}
     ]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), StoreError("broken \ud800")])
+def test_in_development_a_defect_is_answered_with_the_end_of_its_traceback(
+    tmp_path: Path, error: Exception
+) -> None:
+    async def fail(_request: Request) -> NoReturn:
+        REDACTOR.learn("kept-to-itself")
+        raise error from ValueError("kept-to-itself")
+
+    nowhere = load_settings(None, {}, {}).with_redis_socket(str(tmp_path / "no.sock"))
+    app = create_app(open_store(nowhere), {"noop": None}, shows_tracebacks=True)
+    app.router.routes.append(Route("/fail", fail))
+    with TestClient(app) as client:
+        document = client.get("/fail").json()
+
+    assert (document["status"], document["code"]) == (500, "internal")
+    assert "in fail\n" in document["traceback"]
+    assert ": broken" in document["traceback"].splitlines()[-1]
+    assert "kept-to-itself" not in document["traceback"]
 
 
 class _Unmapped(StoreError):

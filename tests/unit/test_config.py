@@ -160,7 +160,7 @@ def test_every_problem_is_reported_at_once_with_its_place(load: Load, tmp_path: 
         "interval_s = 2\n"
         "durability = 'never'\n",
         dotenv="\nFLOWD_API__PROT=1\n",
-        environ={"REDIS_PORT": "tcp://10.0.0.1:6379"},
+        environ={"REDIS_PORT": "6379/tcp"},
     )
 
     assert found == [
@@ -173,10 +173,7 @@ def test_every_problem_is_reported_at_once_with_its_place(load: Load, tmp_path: 
         ),
         "flowd.toml:3: api.port must be a whole number from 0 to 65535, 99999 is not",
         "flowd.toml:8: redis.durability must be 'always' or 'everysec', 'never' is not",
-        (
-            "REDIS_PORT: redis.port must be a whole number from 0 to 65535, "
-            "'tcp://10.0.0.1:6379' is not"
-        ),
+        ("REDIS_PORT: redis.port must be a whole number from 0 to 65535, '6379/tcp' is not"),
     ]
 
 
@@ -266,3 +263,89 @@ def test_the_shipped_file_is_valid_and_holds_the_defaults(
     settings = load_settings(shipped, {"redis.data_dir": ".flowd"}, {})
 
     assert settings == load_settings(None, {}, {})
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        # Kubernetes, beside a Service named flowd, flowd-api, flowd-port.
+        {"FLOWD_PORT": "tcp://10.0.0.12:8000", "FLOWD_SERVICE_HOST": "10.0.0.12"},
+        {"FLOWD_SERVICE_PORT": "8000", "FLOWD_SERVICE_PORT_HTTP": "8000"},
+        {"FLOWD_PORT_8000_TCP": "tcp://10.0.0.12:8000", "FLOWD_PORT_8000_TCP_PROTO": "tcp"},
+        {"FLOWD_PORT_8000_TCP_PORT": "8000", "FLOWD_PORT_8000_TCP_ADDR": "10.0.0.12"},
+        {"FLOWD_API_PORT": "udp://10.0.0.12:53", "FLOWD_API_SERVICE_HOST": "10.0.0.12"},
+        {"FLOWD_API_PORT_53_UDP_ADDR": "10.0.0.12"},
+    ],
+)
+def test_what_a_cluster_says_of_its_services_is_no_setting(
+    load: Load, environ: dict[str, str]
+) -> None:
+    assert load(environ=environ) == Settings(
+        redis=load().redis, handlers=load().handlers, workers=load().workers
+    )
+
+
+@pytest.mark.parametrize("name", ["FLOWD_PORT", "FLOWD_API_PORT", "FLOWD_SERVICE"])
+def test_a_mistaken_name_is_refused_also_where_a_cluster_has_a_similar_one(
+    load: Load, name: str
+) -> None:
+    assert problems_of(load, environ={name: "9000"})[0].startswith(f"{name}: no setting has this")
+
+
+def test_what_is_not_meant_for_flowd_is_a_warning_and_leaves_the_default(load: Load) -> None:
+    settings = load(environ={"REDIS_PORT": "tcp://10.0.0.11:6379", "DEBUG": "release"})
+
+    assert (settings.redis.port, settings.debug) == (6379, True)
+    assert settings.warnings == (
+        "DEBUG: 'release' is not taken: debug is true or false",
+        (
+            "REDIS_PORT: 'tcp://10.0.0.11:6379' is not taken: Kubernetes writes it for a Service; "
+            "FLOWD_REDIS__PORT is ours"
+        ),
+    )
+    assert load(environ={"DEBUG": "0"}).warnings == ()
+    assert "redis.port must be" in problems_of(load, environ={"REDIS_PORT": "tcp"})[0]
+    assert "debug must be" in problems_of(load, environ={"FLOWD_DEBUG": "release"})[0]
+
+
+@pytest.mark.parametrize(
+    ("environ", "shows"),
+    [
+        ({}, True),
+        ({"DEBUG": "false"}, False),
+        ({"ENVIRONMENT": "production"}, False),
+        ({"ENVIRONMENT": "production", "DEBUG": "true"}, False),
+        ({"ENVIRONMENT": "staging"}, False),
+    ],
+)
+def test_tracebacks_are_shown_in_development_only(
+    load: Load, environ: dict[str, str], shows: bool
+) -> None:
+    assert load(environ=environ).shows_tracebacks is shows
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://h/zero", "the number of a db"),
+        ("redis://h:1/1024", "the number of a db"),
+        ("redis://h/0/1", "the number of a db"),
+        ("redis://h?db=x", "the number of a db"),
+        ("redis://h/0?timeout=5", "'timeout' is none of them"),
+        ("unix:///run/redis.sock?database=1", "'database' is none of them"),
+    ],
+)
+def test_a_redis_url_the_client_would_not_understand_is_refused(
+    load: Load, url: str, told: str
+) -> None:
+    (problem,) = problems_of(load, environ={"FLOWD_REDIS__URL": url})
+    assert told in problem
+    assert url not in problem
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h", "redis://h/", "redis://h/7", "rediss://h/7?ssl_cert_reqs=none", "unix:///s?db=1"],
+)
+def test_a_redis_url_may_name_its_db_and_its_certificates(load: Load, url: str) -> None:
+    assert load(environ={"FLOWD_REDIS__URL": url}).redis.url == url

@@ -1,12 +1,13 @@
 """Turn whatever goes wrong into a problem document (RFC 9457); the one place to choose a status.
 
-No traceback ever reaches a client: an error nobody foresaw is logged with its own, and answered
-with a 500 that says as little as can be said.
+An error nobody foresaw is logged with its traceback, and answered with a 500 that says as little as
+can be said; only in development, and with debug on, has the answer the traceback too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, 
 
 from flowd.errors import FlowdError, InvalidRequest, InvalidWorkflow, Problem
 from flowd.log import get_logger
+from flowd.redaction import REDACTOR
 
 log = get_logger(__name__)
 
@@ -26,6 +28,7 @@ MEDIA_TYPE = "application/problem+json"
 # How many problems the sentence in `detail` names; `errors` lists them all.
 DETAIL_PROBLEMS_MAX = 3
 TEXT_CHARS_SHOWN_MAX = 128
+TRACE_CHARS_MAX = 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +101,23 @@ _CODES_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_
 _INTERNAL_DETAIL = "flowd could not answer this request because of a defect; its log says more"
 
 
-def problem_document(code: str, detail: str, problems: Sequence[Problem] = ()) -> bytes:
+def problem_document(
+    code: str, detail: str, problems: Sequence[Problem] = (), trace: str = ""
+) -> bytes:
     """The body. Without `problems`, the detail is the only one."""
     kind = KINDS[code]
-    return orjson.dumps(
-        {
-            "type": f"urn:flowd:problem:{code}",
-            "title": kind.title,
-            "status": kind.status,
-            "detail": detail,
-            "code": code,
-            "errors": [
-                {"path": problem.path, "code": problem.code, "message": problem.message}
-                for problem in problems or (Problem("", code, detail),)
-            ],
-        }
-    )
+    document = {
+        "type": f"urn:flowd:problem:{code}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "code": code,
+        "errors": [
+            {"path": problem.path, "code": problem.code, "message": problem.message}
+            for problem in problems or (Problem("", code, detail),)
+        ],
+    }
+    return orjson.dumps({**document, "traceback": trace} if trace else document)
 
 
 def problem_response(
@@ -150,10 +154,10 @@ async def _answer_flowd_error(request: Request, error: Exception) -> Response:
     kind = KINDS.get(error.code, _DEFECT)
     if kind.status != 500:
         return problem_response(error.code, str(error))
-    _log_failure(request.scope, error)
     # The text of a defect may tell a stranger too much; that of a corrupt execution helps.
     if kind is _DEFECT:
-        return problem_response("internal", _INTERNAL_DETAIL)
+        raise error
+    _log_failure(request.scope, error)
     return problem_response(error.code, str(error))
 
 
@@ -205,8 +209,9 @@ EXCEPTION_HANDLERS: Mapping[type[Exception], ExceptionHandler] = {
 class UnforeseenErrors:
     """Answers what no handler answered. Wraps the routes, inside Starlette's own last resort."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, shows_tracebacks: bool = False) -> None:
         self._app = app
+        self._shows_tracebacks = shows_tracebacks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -231,7 +236,19 @@ class UnforeseenErrors:
             _log_failure(scope, error)
             if has_started:
                 raise
-            await problem_response("internal", _INTERNAL_DETAIL)(scope, receive, send)
+            trace = _trace_of(error) if self._shows_tracebacks else ""
+            document = problem_document("internal", _INTERNAL_DETAIL, trace=trace)
+            await Response(document, 500, media_type=MEDIA_TYPE)(scope, receive, send)
+
+
+def _trace_of(error: Exception) -> str:
+    """Its end, where the defect is."""
+    try:
+        text = "".join(traceback.format_exception(error)).rstrip()
+    except Exception:  # noqa: BLE001 - somebody else's __str__
+        return ""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return REDACTOR.text(text)[-TRACE_CHARS_MAX:]
 
 
 def _log_failure(scope: Scope, error: Exception) -> None:

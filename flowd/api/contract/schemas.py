@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from flowd.store.callbacks import CallbackState
 from flowd.workflow.states import ExecutionState
@@ -111,3 +111,6 @@ class ProblemDocument(_Body):
     detail: str
     code: str
     errors: list[ProblemEntry]
+    traceback: str | None = Field(
+        None, description="of a defect, in development only: where it happened"
+    )

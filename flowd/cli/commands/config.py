@@ -49,6 +49,8 @@ def check(config: Path | None, quiet: bool, **flags: Any) -> None:
     _check_handlers(settings)
     if quiet:
         return
+    for warning in settings.warnings:
+        click.echo(f"flowd: {warning}", err=True)
     given = [row for row in _rows(settings, origins) if row[1] != _DEFAULT]
     if config is None and not Path(DEFAULT_FILE).exists():
         click.echo(f"there is no {DEFAULT_FILE} in this folder")
@@ -99,7 +101,7 @@ def init(ctx: click.Context, path: Path) -> None:
     from flowd.config.reference import settings_file
 
     try:
-        with path.open("x") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(settings_file())
     except FileExistsError:
         click.echo(f"flowd: {path} is there already and was left as it is", err=True)

@@ -14,6 +14,7 @@ from flowd.cli.options import (
     config_option,
     data_dir_option,
     host_option,
+    log_warnings,
     port_option,
     settings_of,
 )
@@ -82,6 +83,7 @@ def _prepare(name: str, settings: Settings) -> Settings:
 
     setproctitle.setproctitle(f"flowd: {name}")
     set_up_log(process=name, **asdict(settings.log))
+    log_warnings(settings)
     answer_signals()
     return locate_redis(settings)
 

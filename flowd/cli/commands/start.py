@@ -17,6 +17,7 @@ from flowd.cli.options import (
     config_option,
     data_dir_option,
     host_option,
+    log_warnings,
     port_option,
     settings_of,
 )
@@ -82,6 +83,7 @@ def _run(settings: Settings, load_settings: Callable[[], Settings]) -> None:
 
     setproctitle.setproctitle("flowd: supervisor")
     set_up_log(process="supervisor", **asdict(settings.log))
+    log_warnings(settings)
     lock = DataDirLock(settings.redis.data_dir)
     passed = take_passed_listener()
     listener = passed or bind_listener(settings.api)
@@ -131,6 +133,7 @@ def _reload(
 
     def set_up() -> None:
         set_up_log(process="supervisor", **asdict(settings.log))
+        log_warnings(settings)
         if kept:
             get_logger(__name__).warning("settings.kept", settings=", ".join(kept))
 

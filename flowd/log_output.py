@@ -13,6 +13,7 @@ import re
 import select
 import socket
 import stat
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -50,6 +51,8 @@ class StandardError:
     def __init__(self) -> None:
         self.is_terminal = True
         self.is_journal = False
+        # The process group the terminal knows us by; children have groups of their own.
+        self._job = os.getpgrp()
         # What was opened beside it, to be closed at the next look.
         self._own = contextlib.ExitStack()
         self._lines = _Lines(partial(os.write, 2))
@@ -58,7 +61,7 @@ class StandardError:
         """Find out what it leads to. May be called again."""
         self._own.close()
         self.is_terminal, self.is_journal = _is_terminal(2), _is_journal(2)
-        self._lines = _Lines(_never_waiting(2, self._own))
+        self._lines = _Lines(_never_waiting(2, self._own, self._job))
 
     def write(self, line: bytes) -> bool:
         """Whether the whole line was taken."""
@@ -190,7 +193,22 @@ def _is_journal(descriptor: int) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
-def _never_waiting(descriptor: int, own: contextlib.ExitStack) -> Callable[[bytes], int]:
+def is_kept_quiet(descriptor: int, job: int) -> bool:
+    """Whether its terminal lets nobody write who is in the background (`stty tostop`)."""
+    try:
+        is_in_background = os.tcgetpgrp(descriptor) != job
+        return is_in_background and bool(termios.tcgetattr(descriptor)[3] & termios.TOSTOP)
+    except (OSError, termios.error):
+        return False
+
+
+def _write_to_terminal(descriptor: int, job: int, data: bytes) -> int:
+    if is_kept_quiet(descriptor, job):
+        raise BlockingIOError
+    return os.write(descriptor, data)
+
+
+def _never_waiting(descriptor: int, own: contextlib.ExitStack, job: int) -> Callable[[bytes], int]:
     """A write that takes what there is room for; `own` gets what was opened for it.
 
     O_NONBLOCK set on the inherited descriptor would be shared with whoever started us, so a pipe
@@ -205,6 +223,8 @@ def _never_waiting(descriptor: int, own: contextlib.ExitStack) -> Callable[[byte
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
             anew = os.open(f"/proc/self/fd/{descriptor}", flags)
             own.callback(os.close, anew)
+            if os.isatty(anew):
+                return partial(_write_to_terminal, anew, job)
             return partial(os.write, anew)
     except OSError:
         # The terminal of another user, most likely: after `sudo -u flowd`, say.

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sys
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A character the terminal's encoding lacks must not end what has been done already.
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     asked = signal.getsignal(signal.SIGINT)
     # Python's own handler raises wherever it stands, and that is in the midst of an import now.
     # A SIGINT that is ignored, as in the background of a script, stays so.

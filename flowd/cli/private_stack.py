@@ -60,7 +60,7 @@ class PrivateStack:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> PrivateStack:
-        self._config.write_text(_CONFIG)
+        self._config.write_text(_CONFIG, "utf-8")
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flowd.cli.main", "start", "--config", str(self._config)],
@@ -106,7 +106,7 @@ class PrivateStack:
 
     def log_tail(self) -> str:
         try:
-            lines = self._log.read_text(errors="replace").splitlines()
+            lines = self._log.read_text("utf-8", "replace").splitlines()
         except OSError:
             return ""
         return "\n".join(lines[-_LOG_TAIL_LINES:])

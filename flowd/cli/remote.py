@@ -134,7 +134,10 @@ def plain(text: str) -> str:
 
 
 def show_json(value: Any) -> None:
-    lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    # Where a character may be missing it is written as JSON has it.
+    is_ascii = not encoding.lower().startswith("utf")
+    lines = json.dumps(value, indent=2, ensure_ascii=is_ascii).split("\n")
     click.echo(
         "\n".join(_OBEYED.sub(lambda found: json.dumps(found[0])[1:-1], one) for one in lines)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Iterable
@@ -10,17 +11,42 @@ from typing import Any
 
 import click
 
+# By their marks. The longer first: that of UTF-32 begins as that of UTF-16 does.
+_WIDE = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
 
 def read_workflow(file: str) -> bytes:
     """The workflow as JSON, for flowd to judge; `-` is stdin. Raises ClickException."""
+    name = "stdin" if file == "-" else file
+    if file == "-" and sys.stdin is None:
+        raise click.ClickException("cannot read stdin: it is closed")
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise click.ClickException(f"cannot read {file}: {error.strerror}") from None
+        raise click.ClickException(f"cannot read {name}: {error.strerror}") from None
+    data = _as_utf8(data, name)
     if file.endswith(".json") or data.lstrip()[:1] in (b"{", b"["):
         # As it is: flowd also sees keys that are written twice, and says where.
         return data
     return _from_yaml(data, file)
+
+
+def _as_utf8(data: bytes, name: str) -> bytes:
+    """Without the byte order mark of an editor, and not in the UTF-16 of some shells."""
+    data = data.removeprefix(codecs.BOM_UTF8)
+    encoding = next((encoding for mark, encoding in _WIDE if data.startswith(mark)), None)
+    if encoding is None:
+        return data
+    try:
+        return data.decode(encoding).encode()
+    except UnicodeDecodeError:
+        told = f"cannot read {name}: it begins as {encoding.upper()} does, and is none"
+        raise click.ClickException(told) from None
 
 
 def _from_yaml(data: bytes, file: str) -> bytes:

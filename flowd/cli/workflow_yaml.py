@@ -4,6 +4,7 @@ look like, and nothing that JSON does not have."""
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, Final
 
@@ -64,8 +65,17 @@ class _CoreLoader(_Loader):  # type: ignore[misc]
         except ValueError:
             raise BadYaml(node.start_mark.line + 1, "this number is too long") from None
 
+    def construct_real(self, node: Any) -> float:
+        written = self.construct_scalar(node)
+        value = float(self.construct_yaml_float(node))
+        if not math.isfinite(value):
+            told = f"{written} is no number that JSON has; write a finite one, or put it in quotes"
+            raise BadYaml(node.start_mark.line + 1, told)
+        return value
+
 
 _CoreLoader.add_constructor(_TAG + "int", _CoreLoader.construct_integer)
+_CoreLoader.add_constructor(_TAG + "float", _CoreLoader.construct_real)
 for _kind, _pattern, _first in _SCALARS:
     # By the first character; an empty scalar has none.
     _CoreLoader.add_implicit_resolver(_TAG + _kind, re.compile(rf"(?:{_pattern})\Z"), list(_first))

@@ -66,7 +66,7 @@ def _started_ticks(pid: int) -> int:
 
     A zombie has ended: it only waits for its parent to take note.
     """
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     if fields[0] in "ZX":
         raise ProcessLookupError(f"the process {pid} has ended")
     return int(fields[19])

@@ -37,6 +37,8 @@ SIGNALS = (
     signal.SIGTTIN,
     signal.SIGTTOU,
 )
+# Sent to a whole job that writes to its terminal, or reads from it, in the background (tty(4)).
+TERMINAL_SIGNALS = (signal.SIGTTIN, signal.SIGTTOU)
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -222,6 +224,9 @@ def _become_child(role: Role, parent: int, stacks_fd: int) -> None:
     faulthandler.unregister(signal.SIGUSR2)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
+    # A child is always in the background: it would be stopped, and the whole job with it.
+    for number in TERMINAL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     # By number: `sys.stderr` is None when we were started without one.
     faulthandler.enable(2)
     answer_signals(stacks_fd)

@@ -119,7 +119,7 @@ class EmbeddedServer:
     def prepare(self) -> None:
         """Write the configuration. Data of an earlier run is left as it is and read again."""
         with OwnedFolder(self._folder, make=True) as folder:
-            folder.replace(_CONFIG_FILE, self._configuration().encode())
+            folder.replace(_CONFIG_FILE, os.fsencode(self._configuration()))
         with contextlib.suppress(FileNotFoundError):
             self._log_start = self._log_path.stat().st_size
 

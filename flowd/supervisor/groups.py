@@ -72,5 +72,5 @@ def _children(pid: int) -> list[int]:
     """Of all its threads; what has ended meanwhile has none."""
     with contextlib.suppress(OSError):
         files = Path(f"/proc/{pid}/task").glob("*/children")
-        return [int(child) for file in files for child in file.read_text().split()]
+        return [int(child) for file in files for child in file.read_text("ascii").split()]
     return []

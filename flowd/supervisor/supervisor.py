@@ -145,7 +145,9 @@ class Supervisor:
     # The loop: wait for something, then do what is due.
 
     def _wait(self) -> None:
-        for key, _ in self._selector.select(self._timeout_s(time.monotonic())):
+        with self._signals.hearing_all():
+            events = self._selector.select(self._timeout_s(time.monotonic()))
+        for key, _ in events:
             # An event before this one may have closed it: a child's death ends its ready pipe.
             if self._selector.get_map().get(key.fileobj) == key:
                 key.data()
@@ -163,7 +165,8 @@ class Supervisor:
 
     def _step(self, now: float) -> None:
         while self._signals:
-            self._obey(self._signals.take(), now)
+            if number := self._signals.take():
+                self._obey(number, now)
         for post in self._crew.of(Kind.SERVER):
             if post.state is State.STARTING and post.role.is_ready and post.role.is_ready():
                 self._crew.become_ready(post)

@@ -69,7 +69,7 @@ class Watch:
     def _measure(self, passed_s: float) -> None:
         """Fields 14, 15 and 24 of /proc/<pid>/stat (proc(5)): CPU ticks, resident pages."""
         try:
-            text = Path(f"/proc/{self._pid}/stat").read_text(encoding="utf-8")
+            text = Path(f"/proc/{self._pid}/stat").read_text("utf-8", "replace")
         except OSError:
             return
         fields = text.rpartition(")")[2].split()

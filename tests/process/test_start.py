@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -366,6 +367,68 @@ def test_clients_of_a_socket_that_systemd_keeps_wait_while_flowd_is_restarted(
         assert flowd.wait_for_end() == 0
 
 
+def start_on_terminal(folder: Path, environ: dict[str, str], *before: str) -> tuple[int, int]:
+    """A shell that puts flowd into the background of a terminal: the shell's pid, the terminal."""
+    start = f"{sys.executable} -m flowd.cli.main start"
+    lines = "; ".join((*before, f"{start} & wait"))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execve("/bin/bash", ["bash", "-mc", lines], {**environ, "FLOWD_SHUTDOWN__GRACE_S": "1"})
+    return pid, terminal
+
+
+def wait_for(flowd: Flowd, is_right: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """As its own `wait_for_status`, of one that we have not started as our child."""
+    return wait_until(
+        lambda: status if (status := flowd.status()) and is_right(status) else None,
+        "the status",
+    )
+
+
+def test_under_nohup_it_outlives_its_terminal(run_flowd: Run, tmp_path: Path) -> None:
+    flowd = run_flowd("status")
+    flowd.wait_for_end()
+    shell, terminal = start_on_terminal(
+        tmp_path, {**flowd.environ, "FLOWD_LOG__FILE": "log"}, "trap '' HUP"
+    )
+    pid = wait_for(flowd, is_all_running)["pid"]
+
+    os.kill(shell, signal.SIGKILL)
+    os.waitpid(shell, 0)
+    os.close(terminal)
+    os.kill(pid, signal.SIGHUP)
+    # It answers behind the signal, which said that the terminal is gone.
+    assert wait_for(flowd, is_all_running)["reloading"] is False
+    # From now on it means a reload again.
+    os.kill(pid, signal.SIGHUP)
+    wait_until(lambda: "supervisor.reloaded" in (tmp_path / "log").read_text(), "the reload")
+
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not flowd.status(), "its end")
+
+
+def test_in_the_background_of_a_terminal_that_wants_quiet_it_is_quiet(
+    run_flowd: Run, tmp_path: Path
+) -> None:
+    """Each line wrote itself again and again: the signal it was answered with was caught."""
+    flowd = run_flowd("status")
+    flowd.wait_for_end()
+    shell, terminal = start_on_terminal(tmp_path, flowd.environ, "stty tostop")
+    status = wait_for(flowd, is_all_running)
+    count = len(status["processes"])
+
+    assert flowd.wait_for_execution(flowd.submit_and_trigger(node("A"))) == "COMPLETED"
+    os.kill(status["pid"], signal.SIGTTOU)
+    wait_for(flowd, lambda now: len(now["processes"]) == count - 1)
+    os.kill(status["pid"], signal.SIGTERM)
+    os.waitpid(shell, 0)
+    # The shell says that its job is done, and nobody else says anything.
+    said = os.read(terminal, 65536).decode()
+    assert "listens on" not in said
+    assert "supervisor" not in said
+
+
 def test_a_terminal_that_is_closed_ends_it(tmp_path: Path, run_flowd: Run) -> None:
     """SIGHUP is a reload, but not where it says that nobody is there any more."""
     flowd = run_flowd("status")
@@ -388,3 +451,34 @@ def test_a_terminal_that_is_closed_ends_it(tmp_path: Path, run_flowd: Run) -> No
 
     wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, "its end")
     assert '"signal": "SIGTERM"' in (tmp_path / "log").read_text()
+
+
+def test_in_a_locale_of_another_encoding_it_starts_and_its_commands_write(
+    run_flowd: Run, tmp_path: Path
+) -> None:
+    """Files of flowd itself were read in the locale's encoding; an emoji ended what had run."""
+    made = subprocess.run(
+        ["localedef", "-i", "ja_JP", "-f", "EUC-JP", str(tmp_path / "ja_JP.eucJP")],
+        capture_output=True,
+    )
+    if not (tmp_path / "ja_JP.eucJP" / "LC_CTYPE").exists():
+        pytest.skip(f"no such locale can be made here: {made.stderr!r}")
+    locale = {"LOCPATH": str(tmp_path), "LC_ALL": "ja_JP.eucJP"}
+    flowd = run_flowd("start", "--workers", "1", **locale)
+    flowd.wait_until_running()
+    (tmp_path / "w.yaml").write_text(
+        'name: "😀"\ndag: {nodes: [{id: A, handler: transform, '
+        'config: {input: {"é": "😀"}, expression: "@"}}]}\n',
+        "utf-8",
+    )
+
+    for arguments in (["run", "w.yaml"], ["get", "@latest"], ["ls"]):
+        ended = subprocess.run(
+            [sys.executable, "-m", "flowd.cli.entry", *arguments],
+            cwd=tmp_path,
+            env=flowd.environ,
+            capture_output=True,
+        )
+        assert ended.returncode == 0, ended.stderr
+        if arguments[0] == "run":
+            assert json.loads(ended.stdout)["A"]["result"] == {"é": "😀"}

@@ -50,6 +50,9 @@ def test_a_dash_is_stdin(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "problem"),
     [
+        ("a: 1\nx: .nan\n", 2, ".nan is no number that JSON has"),
+        ("a: 1\nx: [1, -.inf]\n", 2, "-.inf is no number that JSON has"),
+        ("a: 1\n\nx: 1e999\n", 3, "1e999 is no number that JSON has"),
         ("name: a\nname: b\n", 2, "the key 'name' is written more than once"),
         ("dag:\n  nodes:\n    - id: A\n      id: B\n", 4, "the key 'id' is written more than once"),
         ("name: [a\n", 2, "expected ',' or ']'"),
@@ -72,7 +75,7 @@ def test_what_is_wrong_with_yaml_is_said_with_its_line(
     assert problem in refused.value.message
 
 
-@pytest.mark.parametrize("text", [b"\xff\xfe\x00", b"a: \x01"])
+@pytest.mark.parametrize("text", [b"\x80\x81", b"a: \x01"])
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(text)
@@ -161,3 +164,28 @@ def test_what_json_does_not_know_is_text(value: str) -> None:
 def test_a_pair_that_is_none_and_a_name_given_twice_are_refused(pairs: list[str]) -> None:
     with pytest.raises(click.UsageError):
         read_input(pairs)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a"])
+def test_a_byte_order_mark_says_how_to_read_and_is_no_text(
+    tmp_path: Path, name: str, encoding: str
+) -> None:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / name).write_bytes((mark + json.dumps(WORKFLOW)).encode(encoding))
+
+    assert read_workflow(str(tmp_path / name)) == json.dumps(WORKFLOW).encode()
+
+
+def test_what_only_begins_as_utf_16_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\xff\xfe{")
+
+    with pytest.raises(click.ClickException, match="begins as UTF-16 does"):
+        read_workflow(str(tmp_path / "a"))
+
+
+def test_a_stdin_that_is_closed_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+
+    with pytest.raises(click.ClickException, match="cannot read stdin: it is closed"):
+        read_workflow("-")

@@ -42,7 +42,9 @@ def demo() -> None:
     Needs no network and touches nothing of yours.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+        # Under nohup it outlives its terminal.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
     stack = PrivateStack()
     try:
         with stack:

@@ -120,7 +120,7 @@ def new(name: str) -> None:
             raise click.ClickException(f"{path} exists already; nothing was written")
     try:
         for path, text in ((module, _MODULE), (test, _TEST.replace("@NAME@", name))):
-            with path.open("x") as file:
+            with path.open("x", encoding="utf-8") as file:
                 file.write(text)
     except OSError as error:
         raise click.ClickException(f"cannot write {error.filename}: {error.strerror}") from error

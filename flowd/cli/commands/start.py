@@ -24,6 +24,7 @@ from flowd.cli.options import (
 from flowd.config import Settings
 from flowd.handlers.loading import has_own_handlers
 from flowd.handlers.trial_import import import_handlers, try_handlers
+from flowd.log_output import is_kept_quiet
 
 if TYPE_CHECKING:
     import socket
@@ -155,6 +156,9 @@ def _announcement(
     workers = {0: "no worker runs", 1: "1 worker runs"}.get(count, f"{count} workers run")
 
     def announce() -> None:
+        # The shell has the terminal, and keeps it to itself: it would be told of by a signal.
+        if is_kept_quiet(1, os.getpgrp()):
+            return
         # A terminal that has gone away is no reason to stop.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stdout.write(f"flowd listens on {url} and uses {where}; {workers}\n")

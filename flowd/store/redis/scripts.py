@@ -25,7 +25,7 @@ class Script:
 
 def _load(name: str) -> Script:
     """The first line (`#!lua …`) has to stay first, so fragments go in behind it."""
-    shebang, _, body = (_LUA / f"{name}.lua").read_text().partition("\n")
+    shebang, _, body = (_LUA / f"{name}.lua").read_text("utf-8").partition("\n")
     fragments: dict[str, str] = {}
     _collect(body, fragments)
     text = "\n".join([shebang, *fragments.values(), body])
@@ -36,7 +36,7 @@ def _collect(text: str, fragments: dict[str, str]) -> None:
     """Add the fragments a text uses, each behind those it uses itself."""
     for name in _USE.findall(text):
         if name not in fragments:
-            fragment = (_LUA / "shared" / f"{name}.lua").read_text()
+            fragment = (_LUA / "shared" / f"{name}.lua").read_text("utf-8")
             _collect(fragment, fragments)
             fragments[name] = fragment
 

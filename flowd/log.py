@@ -13,6 +13,8 @@ import json
 import os
 import time
 import traceback
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -246,14 +248,48 @@ _COLORS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error
 
 def _text_line(now: float, level: str, event: str, facts: dict[str, Any], trace: str) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1000):03d}"
-    word = f"{level.upper():7}"
-    if _output.has_color:
+    head = (clock, level, _output.process, event)
+    return _text_of_line(*head, facts, trace, has_color=_output.has_color)
+
+
+def text_of_record(record: Mapping[str, Any], *, has_color: bool) -> str:
+    """A line of a log file as a terminal shows it, with its date."""
+    facts = dict(record)
+    stamp, level, process, event, trace = (
+        str(facts.pop(name, "")) for name in ("time", "level", "process", "event", "traceback")
+    )
+    try:
+        local = datetime.fromisoformat(stamp).astimezone()
+        clock = f"{local:%Y-%m-%d %H:%M:%S}.{local.microsecond // 1000:03d}"
+    except ValueError:
+        clock = _plain(stamp)
+    return _text_of_line(clock, level, process, _plain(event), facts, trace, has_color=has_color)
+
+
+def _text_of_line(
+    clock: str,
+    level: str,
+    process: str,
+    event: str,
+    facts: Mapping[str, Any],
+    trace: str,
+    *,
+    has_color: bool,
+) -> str:
+    word = f"{level.upper():7}" if level in _LEVELS else f"{_plain(level):7}"
+    if has_color and level in _COLORS:
         word = f"{_COLORS[level]}{word}\x1b[0m"
-    pairs = "".join(f" {name}={_plain(value)}" for name, value in facts.items())
-    line = f"{clock} {word} {_output.process or 'flowd':12} {event}{pairs}\n"
+    pairs = "".join(f" {_plain(name)}={_plain(value)}" for name, value in facts.items())
+    line = f"{clock} {word} {_plain(process or 'flowd'):12} {event}{pairs}\n"
     if trace:
-        line += "".join(f"    {part}\n" for part in trace.splitlines())
+        line += "".join(f"    {_harmless(part)}\n" for part in trace.splitlines())
     return line
+
+
+def _harmless(text: str) -> str:
+    """With nothing in it that a terminal would obey."""
+    text = text.expandtabs()
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _json_line(now: float, level: str, event: str, facts: dict[str, Any], trace: str) -> str:

@@ -200,6 +200,11 @@ def test_logs_shows_one_process_or_all_and_follows(run_flowd: Run, tmp_path: Pat
         lines[299],
     ]
 
+    typo = tell(flowd, "logs", "wroker-1")
+    assert (typo.returncode, typo.stdout) == (1, "")
+    assert "there is no process 'wroker-1'" in typo.stderr
+    assert typo.stderr.endswith("there are: worker-0, worker-1\n")
+
     follower = run_flowd("logs", "-f", "-n", "1", "worker-1")
     wait_until(lambda: '"e299"' in follower.stdout, "the last line")
     # What it shows from then on is new: the file, and the file that takes its name.

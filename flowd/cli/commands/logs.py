@@ -1,4 +1,4 @@
-"""`flowd logs`: the log file, where there is one, of one process or all."""
+"""`flowd logs`: the log file, where there is one, of one process, execution or node, or all."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Final
 
 import click
 
@@ -17,11 +18,11 @@ from flowd.cli.exit_codes import FAILED
 from flowd.cli.options import config_option, running_settings_of
 from flowd.owned_folder import follow_own_links
 
-_POLL_S = 0.2
+_POLL_S: Final = 0.2
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, metavar="[PROCESS]")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option(
     "-n",
@@ -31,10 +32,25 @@ _POLL_S = 0.2
     show_default=True,
     help="How many of the last.",
 )
+@click.option("--execution", metavar="ID", help="Only of this execution; its beginning will do.")
+@click.option("--node", metavar="ID", help="Only of nodes of this id.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    help="Text on a terminal and JSON elsewhere, unless it is given.",
+)
 @config_option
 @click.pass_context
 def logs(
-    ctx: click.Context, name: str | None, follow: bool, lines: int, config: Path | None
+    ctx: click.Context,
+    name: str | None,
+    follow: bool,
+    lines: int,
+    execution: str | None,
+    node: str | None,
+    output: str | None,
+    config: Path | None,
 ) -> None:
     """Show the last lines of the log file, of one process (worker-2) or of all."""
     path = running_settings_of(config).log.file
@@ -45,37 +61,107 @@ def logs(
             err=True,
         )
         ctx.exit(FAILED)
+    wanted = _Wanted(name, execution, node)
+    writer = _Writer(output or ("text" if sys.stdout and sys.stdout.isatty() else "json"))
     try:
-        file = _open(path)
+        found, place = _last_lines(path, lines, wanted)
     except FileNotFoundError:
         click.echo(f"there is no {path} yet; flowd makes it when it starts", err=True)
         ctx.exit(FAILED)
     except OSError as error:
         click.echo(f"cannot read {path}: {error.strerror}", err=True)
         ctx.exit(FAILED)
-    with file:
-        for line in deque((one for one in file if _is_of(one, name)), maxlen=lines):
+    if name is not None and name not in wanted.processes:
+        known = ", ".join(sorted(wanted.processes)) or "none yet"
+        click.echo(f"there is no process {name!r} in {path}; there are: {known}", err=True)
+        ctx.exit(FAILED)
+    with suppress(KeyboardInterrupt, BrokenPipeError):
+        for line in found:
+            writer.write(line)
+        for line in _new_lines(path, place) if follow else ():
+            if wanted.has(line):
+                writer.write(line)
+
+
+class _Wanted:
+    """Which lines are asked for; notes the processes of all it was shown."""
+
+    def __init__(self, process: str | None, execution: str | None, node: str | None) -> None:
+        self._process = process
+        self._execution = execution
+        self._node = node
+        self.processes: set[str] = set()
+
+    def has(self, line: bytes) -> bool:
+        if self._process is self._execution is self._node is None:
+            return True
+        record = _record(line)
+        process = str(record.get("process"))
+        self.processes.add(process)
+        return (
+            (self._process is None or process == self._process)
+            and (
+                self._execution is None
+                or str(record.get("execution_id", "")).startswith(self._execution)
+            )
+            and (self._node is None or record.get("node_id") == self._node)
+        )
+
+
+class _Writer:
+    def __init__(self, output: str) -> None:
+        self._is_text = output == "text"
+        self._has_color = bool(sys.stdout and sys.stdout.isatty() and not os.getenv("NO_COLOR"))
+
+    def write(self, line: bytes) -> None:
+        if not sys.stdout:
+            return
+        if not self._is_text:
             sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+            return
+        from flowd.cli.remote import plain
+        from flowd.log import text_of_record
+
+        record = _record(line)
+        if record:
+            text = text_of_record(record, has_color=self._has_color)
+        else:
+            text = plain(line.decode("utf-8", "replace").rstrip("\n")) + "\n"
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """Empty where it is no line of the log, or a torn one."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _last_lines(path: Path, count: int, wanted: _Wanted) -> tuple[list[bytes], int]:
+    """The last of them, also of the old files while these are too few; where the file ends."""
+    with _open(path) as file:
+        found = list(deque(filter(wanted.has, file), maxlen=count))
         place = file.tell()
-    sys.stdout.flush()
-    if follow:
-        _follow(path, place, name)
+    number = 1
+    while len(found) < count:
+        try:
+            file = _open(path.with_name(f"{path.name}.{number}"))
+        except OSError:
+            break
+        with file:
+            found = [*deque(filter(wanted.has, file), maxlen=count - len(found)), *found]
+        number += 1
+    return found, place
 
 
 def _open(path: Path) -> BinaryIO:
     """The folder may be the service's, and the reader root: a link of the service leads nowhere."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
     return os.fdopen(os.open(follow_own_links(path), flags), "rb")
-
-
-def _follow(path: Path, place: int, name: str | None) -> None:
-    try:
-        for line in _new_lines(path, place):
-            if _is_of(line, name):
-                sys.stdout.buffer.write(line)
-                sys.stdout.flush()
-    except (KeyboardInterrupt, BrokenPipeError):
-        return
 
 
 def _new_lines(path: Path, place: int) -> Iterator[bytes]:
@@ -100,13 +186,4 @@ def _is_same(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
-        return False
-
-
-def _is_of(line: bytes, name: str | None) -> bool:
-    if name is None:
-        return True
-    try:
-        return bool(json.loads(line).get("process") == name)
-    except (ValueError, AttributeError):
         return False

@@ -198,16 +198,6 @@ def _seconds(value: object) -> float:
     return value  # type: ignore[return-value]
 
 
-class NotYet(HandlerFailed):
-    """A node cannot run now, and nothing failed: it is called again, and no attempt is counted."""
-
-    code = "not_yet"
-
-    def __init__(self, reason: str, *, after_s: float) -> None:
-        self.after_s = after_s
-        super().__init__(reason)
-
-
 class Fail(HandlerFailed):
     """A handler failed, and no further attempt would change that."""
 

@@ -94,6 +94,7 @@ def running_service(answer: Callable[[Request], Reply]) -> Iterator[Service]:
 
 def completion(text: Any, **extra: Any) -> Reply:
     """What an OpenAI-compatible server answers to /chat/completions."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}}
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
     return json_reply({"object": "chat.completion", "choices": [choice], "usage": usage} | extra)

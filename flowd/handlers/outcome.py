@@ -6,7 +6,7 @@ import contextlib
 from asyncio import CancelledError
 from typing import Final
 
-from flowd.errors import Fail, FlowdError, HandlerFailed, NotYet, Retry, TemplateError
+from flowd.errors import Fail, FlowdError, HandlerFailed, Retry, TemplateError
 from flowd.log import describe_error
 from flowd.redaction import REDACTOR
 from flowd.workflow.retrying import kinds_of
@@ -31,8 +31,6 @@ def as_failure(error: BaseException) -> HandlerFailed:
 
 def _of_same_kind(error: BaseException, text: str) -> HandlerFailed:
     kinds = kinds_of(error)
-    if isinstance(error, NotYet):
-        return NotYet(text, after_s=error.after_s)
     if isinstance(error, Retry):
         return Retry(text, after_s=error.after_s, kinds=kinds)
     if isinstance(error, Fail | TemplateError):

@@ -20,7 +20,7 @@ from typing import Any, Final
 import orjson
 
 from flowd.config import Settings
-from flowd.errors import Fail, HandlerFailed, NotYet, Retry
+from flowd.errors import Fail, HandlerFailed, Retry
 from flowd.handlers import Context
 from flowd.handlers.limits import IMPORT_LIMIT_S
 from flowd.redaction import REDACTOR
@@ -197,8 +197,6 @@ def _error(code: str, text: str, after_s: float | None, kinds: list[str]) -> Han
     named = frozenset(kinds)
     if code == "retry":
         return Retry(text, after_s=after_s, kinds=named)
-    if code == "not_yet":
-        return NotYet(text, after_s=after_s or 0.0)
     return (Fail if code == "fail" else HandlerFailed)(text, kinds=named)
 
 

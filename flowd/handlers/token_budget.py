@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,52 +16,61 @@ from flowd.errors import (
     Fail,
     HandlerFailed,
     NotSent,
-    NotYet,
     StoreFull,
     StoreReadOnly,
     StoreUnavailable,
 )
 from flowd.handlers.context import HandlerContext
-from flowd.store.budgets import Usage
+from flowd.store.budgets import Reservation, Usage
 
 _T = TypeVar("_T")
 
-# A token is at least one byte; what a server puts around a message is a handful of tokens.
+# What a server's template puts around each message, and before all of them.
 TOKENS_PER_MESSAGE: Final = 16
+TOKENS_PER_REQUEST: Final = 64
 # The longest answer of a node that does not say what it wants, where there is a budget.
 ANSWER_TOKENS: Final = 1024
-# Other calls have to end first: they take seconds.
-OCCUPIED_AFTER_S: Final = 0.5
+# Every tokenizer of a language model has a token for a space with the letter behind it.
+_SPACE_AND_LETTER: Final = re.compile(" [A-Za-z]")
+_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+# By the names of the chat API, and of those that came before and after it.
+_PROMPT: Final = ("prompt_tokens", "input_tokens")
+_ANSWER: Final = ("completion_tokens", "output_tokens")
 
 
 class Cost:
-    """What came out of a call; `usage` stays None when nobody said."""
+    """What came out of a call; `usage` stays None when nobody said, or said what cannot be."""
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
 
     def note(self, written: Any) -> None:
         """The `usage` object of an answer."""
-        if isinstance(written, dict):
-            prompt, completion = (_count(written, f"{name}_tokens") for name in _PARTS)
-            total = _count(written, "total_tokens") or prompt + completion
-            self.usage = Usage(1, prompt, completion, total)
+        if not isinstance(written, dict):
+            return
+        prompt, answer = _count(written, *_PROMPT), _count(written, *_ANSWER)
+        said = _count(written, "total_tokens")
+        # Some count what a model thought only in the sum.
+        total = max(said or 0, (prompt or 0) + (answer or 0))
+        is_known = said is not None or (prompt is not None and answer is not None)
+        if is_known and total > 0:
+            self.usage = Usage(1, prompt or 0, answer or 0, total)
 
 
-_PARTS = ("prompt", "completion")
-
-
-def _count(written: dict[str, Any], name: str) -> int:
-    value = written.get(name)
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12
-    return value if is_count and value else 0
+def _count(written: dict[str, Any], *names: str) -> int | None:
+    for name in names:
+        value = written.get(name)
+        is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12
+        if is_count:
+            return value
+    return None
 
 
 @asynccontextmanager
 async def within_budget(context: HandlerContext, request: dict[str, Any]) -> AsyncIterator[Cost]:
     """Around the call. `request` gets the `max_tokens` that fit when it says nothing of its own.
 
-    Raises NotYet while other calls hold what this one needs, and Fail when the budget is spent.
+    Waits while other calls hold what this one needs, and raises Fail when the budget is spent.
     """
     cost = Cost()
     budgets, budget = context.resources.budgets, context.budget_tokens
@@ -69,9 +79,11 @@ async def within_budget(context: HandlerContext, request: dict[str, Any]) -> Asy
         return
     place = (context.execution_id, context.node_id, context.attempt)
     if budget is not None:
-        tokens = _bound(request, budget)
-        found = await _insist(partial(budgets.reserve, *place, tokens=tokens, budget=budget))
-        _refuse(found.outcome, request, budget, found.spent, found.reserved)
+        tokens = bound_tokens(request, budget)
+        reserve = partial(budgets.reserve, *place, tokens=tokens, budget=budget)
+        await _reserve(
+            context, reserve, f"of {budget:,} tokens are spent, this call may take {tokens:,}"
+        )
     is_free, is_patient = False, True
     try:
         yield cost
@@ -83,7 +95,7 @@ async def within_budget(context: HandlerContext, request: dict[str, Any]) -> Asy
         is_free = "status" in error.kinds or isinstance(error, Fail | NotSent)
         raise
     finally:
-        spent = 0 if is_free else cost.usage.total if cost.usage else None
+        spent = cost.usage.total if cost.usage else 0 if is_free else None
         settle = partial(budgets.settle, *place, spent, cost.usage or Usage(1))
         await (_insist(settle) if is_patient else settle())
 
@@ -98,22 +110,59 @@ async def _insist(call: Callable[[], Awaitable[_T]]) -> _T:
     raise AssertionError("the pauses have no end")
 
 
-def _bound(request: dict[str, Any], budget: int) -> int:
-    """The most this request can cost, in tokens."""
-    prompt = len(orjson.dumps(request)) + TOKENS_PER_MESSAGE * len(request["messages"])
-    if "max_tokens" not in request:
-        request["max_tokens"] = max(1, min(ANSWER_TOKENS, budget - prompt))
-    return prompt + int(request["max_tokens"])
+async def _reserve(
+    context: HandlerContext, reserve: Callable[[], Awaitable[Reservation]], state: str
+) -> None:
+    """Wait for other calls to end. As long as they do, the node's time begins anew."""
+    seen: Reservation | None = None
+    for pause_s in growing_pauses():
+        found = await _insist(reserve)
+        if found.outcome == "reserved":
+            return
+        if found.outcome == "gone":
+            raise Fail("its execution was deleted")
+        if found.outcome != "occupied":
+            raise Fail(f"the budget is exhausted: {found.spent:,} {state}")
+        if seen is not None and seen != found:
+            context.heartbeat()
+        seen = found
+        await asyncio.sleep(pause_s)
 
 
-def _refuse(outcome: str, request: dict[str, Any], budget: int, spent: int, reserved: int) -> None:
-    if outcome == "reserved":
-        return
-    if outcome == "gone":
-        raise Fail("its execution was deleted")
-    needed = _bound(request, budget)
-    state = f"{spent:,} of {budget:,} tokens are spent, this call may take {needed:,}"
-    if outcome == "occupied":
-        reason = f"the budget is taken by other calls: {state}, {reserved:,} are set aside"
-        raise NotYet(reason, after_s=OCCUPIED_AFTER_S)
-    raise Fail(f"the budget is exhausted: {state}")
+def bound_tokens(request: dict[str, Any], budget: int) -> int:
+    """The most this request can cost. It gets a limit for the answer when it has none."""
+    prompt = _prompt_bound(request)
+    limits = [request[name] for name in _LIMITS if name in request]
+    if not limits:
+        limits = [max(1, min(ANSWER_TOKENS, budget - prompt))]
+        request["max_tokens"] = limits[0]
+    return prompt + int(limits[0])
+
+
+def _prompt_bound(request: dict[str, Any]) -> int:
+    """What a model reads are the contents, and what has a structure: schemas and tools."""
+    tokens = TOKENS_PER_REQUEST
+    for name, value in request.items():
+        if name == "messages":
+            tokens += sum(TOKENS_PER_MESSAGE + _message_bound(one) for one in value)
+        elif isinstance(value, dict | list):
+            tokens += len(orjson.dumps(value))
+    return tokens
+
+
+def _message_bound(message: dict[str, Any]) -> int:
+    tokens = 0
+    for name, value in message.items():
+        parts = value if name == "content" and isinstance(value, list) else [value]
+        for part in parts:
+            is_text = isinstance(part, dict) and part.keys() == {"type", "text"}
+            text = part["text"] if is_text else part
+            if name != "role" and text is not None:
+                written = text if isinstance(text, str) else orjson.dumps(text).decode()
+                tokens += _text_bound(written)
+    return tokens
+
+
+def _text_bound(text: str) -> int:
+    """A token is at least one byte, and a space before a letter none of its own."""
+    return len(text.encode()) - len(_SPACE_AND_LETTER.findall(text))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-from flowd.errors import NotYet
 from flowd.orchestrator.executor import node_failure
 from flowd.store.tasks import Entry, Failure, RetryLater
 from flowd.workflow.graph import Plan
@@ -21,8 +20,6 @@ def fail_attempt(
     default_policy: RetryPolicy,
 ) -> Failure | RetryLater:
     """What to commit; `text` is the error as users are to read it."""
-    if isinstance(error, NotYet):
-        return RetryLater(entry, record, round(1000 * error.after_s), entry.failures, text)
     policy = default_policy.overridden_by(plan.nodes[entry.node_id].retry)
     failures = entry.failures + 1
     if policy.max_attempts > 1:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from flowd.config import HandlersSettings, LlmSettings
 from flowd.errors import StoreUnavailable
 from flowd.handlers.registry import built_in_registry
-from tests.flow.engine import Engine, node, workflow
+from tests.flow.engine import Engine, node, until, workflow
 from tests.local_services import completion, running_service
 
 BUDGET = 10_000
@@ -104,3 +104,47 @@ async def test_usage_is_summed_without_a_budget_too(settings):
             execution_id = await engine.run(workflow(*nodes))
             usage = await engine.store.budgets.usage(execution_id)
     assert (usage.calls, usage.total) == (5, model.total)
+
+
+async def test_a_wait_for_the_budget_is_no_failure_and_no_attempt(settings):
+    # Each may take most of the budget, so one waits for the other: RUNNING, and once.
+    going, first = threading.Event(), threading.Event()
+
+    def model(_request):
+        first.set()
+        going.wait(30)
+        usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
+        return completion("fine", usage=usage)
+
+    nodes = [node(name, handler="llm", prompt="x", max_tokens=300) for name in "AB"]
+    with running_service(model) as service:
+        own = using(settings, service.url)
+        async with Engine(own, registry=built_in_registry()) as engine, engine.ticking():
+            execution_id = await engine.start(workflow(*nodes, budget={"tokens": 500}))
+
+            async def are_running():
+                states = await engine.states(execution_id)
+                return first.is_set() and set(states.values()) == {"RUNNING"}
+
+            await until(are_running, "both nodes RUNNING, one of them in its call")
+            going.set()
+            await engine.end(execution_id)
+            records = await engine.store.nodes.records(execution_id, ["A", "B"])
+            assert [record.attempt for record in records.values()] == [1, 1]
+            assert await engine.states(execution_id) == {"A": "COMPLETED", "B": "COMPLETED"}
+
+
+async def test_usage_in_an_unknown_form_counts_with_all_that_was_set_aside(settings):
+    with running_service(lambda _request: completion("fine", usage={"cost": 1})) as service:
+        own = using(settings, service.url)
+        chain = [
+            node(f"n{number}", [f"n{number - 1}"] if number else [], handler="llm", prompt="x")
+            for number in range(6)
+        ]
+        async with Engine(own, registry=built_in_registry()) as engine:
+            execution_id = await engine.run(workflow(*chain, budget={"tokens": 2600}))
+            usage = await engine.store.budgets.usage(execution_id)
+            results = await engine.results(execution_id)
+    # 1,024 of an answer and what bounds the prompt, twice.
+    assert sum("answer" in one for one in results.values()) == 2
+    assert 2048 < usage.spent <= 2600

@@ -40,11 +40,16 @@ def server() -> Iterator[Service]:
         yield running
 
 
-def test_answer_model_and_usage_are_returned(server: Service) -> None:
+def test_answer_model_usage_and_reason_of_the_end_are_returned(server: Service) -> None:
     output = ask({"prompt": "2 + 2?"}, settings_for(f"{server.url}/v1"))
 
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-    assert output == {"answer": "Four.", "model": "tiny-1", "usage": usage}
+    assert output == {
+        "answer": "Four.",
+        "model": "tiny-1",
+        "usage": usage,
+        "finish_reason": "stop",
+    }
 
 
 def test_a_prompt_is_one_user_message_and_nothing_unasked_is_sent(server: Service) -> None:
@@ -59,9 +64,18 @@ def test_a_prompt_is_one_user_message_and_nothing_unasked_is_sent(server: Servic
 
 def test_everything_asked_for_is_sent(server: Service) -> None:
     settings = settings_for(f"{server.url}/v1/", api_key="key", model="of-settings")
-    config = {"prompt": "hi", "system": "be brief", "model": "m", "temperature": 0, "max_tokens": 5}
+    passed = {
+        "model": "m",
+        "temperature": 0,
+        "max_tokens": 5,
+        "top_p": 0.5,
+        "reasoning_effort": "low",
+        "seed": 7,
+        "stop": ["END"],
+    }
+    extra = {"top_k": 3, "chat_template_kwargs": {"enable_thinking": False}}
 
-    ask(config, settings)
+    ask({"prompt": "hi", "system": "be brief", **passed, "extra": extra}, settings)
 
     (request,) = server.requests
     assert request.target == "/v1/chat/completions"
@@ -72,9 +86,75 @@ def test_everything_asked_for_is_sent(server: Service) -> None:
             {"role": "system", "content": "be brief"},
             {"role": "user", "content": "hi"},
         ],
-        "temperature": 0,
-        "max_tokens": 5,
+        **passed,
+        **extra,
     }
+
+
+@pytest.mark.parametrize(
+    ("base", "target"),
+    [
+        ("/v1/", "/v1/chat/completions"),
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/d/gpt?api-version=2024-10-21", "/d/gpt/chat/completions?api-version=2024-10-21"),
+        ("?key=1#part", "/chat/completions?key=1"),
+    ],
+)
+def test_the_path_is_added_before_the_query_of_the_base_url(
+    server: Service, base: str, target: str
+) -> None:
+    ask({"prompt": "hi"}, settings_for(server.url + base))
+
+    assert server.requests[0].target == target
+
+
+def test_a_key_stands_over_a_user_name_in_the_base_url(server: Service) -> None:
+    ask({"prompt": "hi"}, settings_for(server.url.replace("//", "//u:p@"), api_key="key"))
+
+    assert server.requests[0].headers["authorization"] == "Bearer key"
+
+
+def newer_model(request: Request) -> Reply:
+    """As the models of OpenAI since o1."""
+    if "max_tokens" not in request.json:
+        return completion("Four.")
+    message = (
+        "Unsupported parameter: 'max_tokens' is not supported with this model. "
+        "Use 'max_completion_tokens' instead."
+    )
+    return json_reply({"error": {"message": message, "param": "max_tokens"}}, 400)
+
+
+def test_a_model_that_wants_the_newer_word_for_the_limit_gets_it_from_then_on() -> None:
+    with running_service(newer_model) as server:
+        settings = settings_for(server.url, model="gpt-5-mini")
+        for _ in range(2):
+            assert ask({"prompt": "2 + 2?", "max_tokens": 50}, settings)["answer"] == "Four."
+
+        first, *others = [request.json for request in server.requests]
+        keys = [request.headers["idempotency-key"] for request in server.requests]
+    assert first["max_tokens"] == 50
+    # Of three requests: the second of the first call, and the only one of the second.
+    assert len(others) == 2
+    assert all(one["max_completion_tokens"] == 50 for one in others)
+    assert all("max_tokens" not in one for one in others)
+    assert keys[0] != keys[1]
+
+
+def test_a_refusal_for_another_reason_is_not_sent_again() -> None:
+    reply = json_reply({"error": {"message": "max_completion_tokens is too large"}}, 400)
+    with running_service(answering(reply)) as server:
+        failure_of({"prompt": "x", "max_completion_tokens": 10**9}, settings_for(server.url))
+
+        assert len(server.requests) == 1
+
+
+def test_an_answer_sent_as_text_is_read_all_the_same() -> None:
+    body = completion("Hi").body
+    with running_service(
+        answering(Reply(200, body, {"Content-Type": "text/plain; charset=utf-8"}))
+    ) as server:
+        assert ask({"prompt": "hi"}, settings_for(server.url))["answer"] == "Hi"
 
 
 def test_the_model_of_the_settings_is_used_when_the_node_names_none() -> None:
@@ -196,10 +276,11 @@ def test_without_a_base_url_the_answer_is_simulated(config: dict[str, Any], answ
     ("reply", "text"),
     [
         (json_reply({"error": {"message": "no such model"}}, 404), 'answered 404: {"error"'),
-        (json_reply({}), "the answer holds no choices[0].message.content"),
-        (completion(None), "the answer holds no choices[0].message.content"),
-        (json_reply([]), "the answer holds no choices[0].message.content"),
-        (Reply(body=b"hello"), "the answer holds no choices[0].message.content"),
+        (json_reply({}), "the answer holds no choices[0].message: {}"),
+        (completion(None), "the answer holds no text (finish_reason 'stop')"),
+        (json_reply([]), "the answer holds no choices[0].message: []"),
+        (Reply(body=b"hello"), "answered 200 with an unnamed type that is not JSON"),
+        (json_reply({"error": {"message": "slow down", "code": 429}}), "error 429: slow down"),
         (
             Reply(body=b"<html>", headers={"Content-Type": "application/json"}),
             "answered 200 with application/json that is not JSON",
@@ -242,6 +323,17 @@ def test_a_key_that_cannot_be_sent_is_not_shown(server: Service, api_key: str) -
             },
             "config.response_format.json_schema.schema: this is no JSON Schema: schema.type",
         ),
+        ({"prompt": "x", "top_p": 1.5}, "config.top_p: input should be less than"),
+        (
+            {"prompt": "x", "max_tokens": 1, "max_completion_tokens": 1},
+            "max_tokens and max_completion_tokens exclude each other",
+        ),
+        (
+            {"prompt": "x", "extra": {"max_tokens": 5}},
+            "config.extra: 'max_tokens' is no part of extra; give it by itself",
+        ),
+        ({"prompt": "x", "extra": {"stream": True}}, "config.extra: 'stream' cannot be passed"),
+        ({"prompt": "x", "extra": {"n": 100}}, "config.extra: 'n' cannot be passed"),
         ({"promt": "x"}, "config.promt is not known to this handler; did you mean 'prompt'?"),
     ],
 )

@@ -86,7 +86,6 @@ KINDS: Mapping[str, Kind] = {
     "template_failed": _DEFECT,
     "handler_failed": _DEFECT,
     "retry": _DEFECT,
-    "not_yet": _DEFECT,
     "not_sent": _DEFECT,
     "fail": _DEFECT,
     "bad_handlers": _DEFECT,

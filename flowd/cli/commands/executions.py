@@ -86,7 +86,9 @@ def get(url: str | None, output: str, execution: str) -> None:
             click.echo(f"{name.replace('_', ' ')}: {plain(summary[name])}")
     click.echo(f"submitted: {clock(summary['submitted_ms'])}")
     click.echo(f"took: {span(summary['duration_ms'])}")
-    if summary["usage"]["calls"]:
+    if (budget := summary["budget"]) is not None:
+        click.echo(f"tokens: {budget['spent']:,} of {budget['tokens']:,}")
+    elif summary["usage"]["calls"]:
         click.echo(f"tokens: {summary['usage']['total_tokens']:,}")
     click.echo()
     columns = ("NODE", "STATE", "HANDLER", "ATTEMPT", "TOOK", "ERROR")

@@ -6,19 +6,31 @@ so that the sample workflows run without a network.
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from flowd.errors import HandlerFailed
+from flowd.handlers.completions import check_error, json_of, read_completion
 from flowd.handlers.config import NodeConfig
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.registry import handler
 from flowd.handlers.token_budget import within_budget
 from flowd.redaction import REDACTOR
+
+if TYPE_CHECKING:
+    from httpx2 import URL
+
+    from flowd.outgoing.answer import Answer
+    from flowd.outgoing.http_client import Call, HttpClient
+
+_PATH = "/chat/completions"
+# The servers and models that want the limit as `max_completion_tokens`.
+_NEWER_WORD: set[tuple[str, str | None]] = set()
 
 
 def _to_text(value: Any) -> Any:
@@ -27,7 +39,6 @@ def _to_text(value: Any) -> Any:
     return orjson.dumps(value).decode() if isinstance(value, dict | list | int | float) else value
 
 
-_CODE_BLOCK = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n\s*```\s*", re.DOTALL)
 PromptText = Annotated[str, BeforeValidator(_to_text)]
 Message = dict[str, Any]
 
@@ -63,13 +74,34 @@ class ResponseFormat(NodeConfig):
         return self
 
 
+# What a node says by itself, and passes on under the same name.
+_PASSED = (
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "max_completion_tokens",
+    "reasoning_effort",
+    "seed",
+    "stop",
+)
+_OWN_PARAMETERS = frozenset({*_PASSED, "model", "messages", "response_format"})
+# Several answers at once, or one in pieces; `n_predict` is llama.cpp's other word for a limit.
+_NO_PARAMETERS = frozenset({"stream", "stream_options", "n", "best_of", "n_predict"})
+
+
 class LlmConfig(NodeConfig):
     prompt: PromptText | None = None
     messages: list[Message] | None = Field(default=None, min_length=1)
     system: PromptText | None = None
     model: str | None = None
     temperature: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    top_p: float | None = Field(default=None, ge=0.0, le=1.0)
     max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    reasoning_effort: str | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    extra: dict[str, Any] = Field(default_factory=dict)
     response_format: ResponseFormat | None = None
     timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
@@ -78,6 +110,26 @@ class LlmConfig(NodeConfig):
         if (self.prompt is None) == (self.messages is None):
             raise PydanticCustomError("prompt", "give either prompt, a text, or messages, a list")
         return self
+
+    @model_validator(mode="after")
+    def _has_one_limit(self) -> LlmConfig:
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            message = "max_tokens and max_completion_tokens exclude each other; give one of them"
+            raise PydanticCustomError("max_tokens", message)
+        return self
+
+    @field_validator("extra")
+    @classmethod
+    def _is_further(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        for name in extra:
+            if name in _OWN_PARAMETERS:
+                raise PydanticCustomError(
+                    "extra", "{name} is no part of extra; give it by itself", {"name": repr(name)}
+                )
+            if name in _NO_PARAMETERS:
+                message = "{name} cannot be passed: a node reads one whole answer"
+                raise PydanticCustomError("extra", message, {"name": repr(name)})
+        return extra
 
 
 @handler("llm")
@@ -95,35 +147,63 @@ def _question(wanted: LlmConfig) -> str:
 
 
 async def _ask(wanted: LlmConfig, context: HandlerContext) -> dict[str, Any]:
-    from flowd.outgoing.answer import parse_body
-    from flowd.outgoing.http_client import Call, parse_url, place_of, shown
+    from flowd.outgoing.answer import parse_json
+    from flowd.outgoing.http_client import Call, parse_url, place_of
 
     provider = context.settings.handlers.llm
-    base_url = str(provider.base_url).rstrip("/")
-    url = parse_url(f"{base_url}/chat/completions", source="[handlers.llm] base_url")
+    url = parse_url(_endpoint(str(provider.base_url)), source="[handlers.llm] base_url")
     request = _request(wanted, wanted.model or provider.model)
     # The operator named this server, so it may be anywhere.
     client = context.resources.http("[handlers.llm] base_url", (place_of(url),))
-    trace = await context.resources.trace_headers(context.execution_id)
+    headers = _headers(url, provider.api_key, context.idempotency_key)
+    headers |= await context.resources.trace_headers(context.execution_id)
     async with within_budget(context, request) as cost:
-        call = Call(
-            "POST",
-            url,
-            headers=_headers(provider.api_key, context.idempotency_key) | trace,
-            content=orjson.dumps(request),
-            deadline_s=wanted.timeout_s or provider.timeout_s,
-            only=context.only,
-        )
-        completion = parse_body(await client.send(call))
+        deadline_s = wanted.timeout_s or provider.timeout_s
+        call = Call("POST", url, headers, None, deadline_s, only=context.only)
+        answer = await _send(client, call, request)
+        completion = parse_json(answer)
         cost.note(completion.get("usage") if isinstance(completion, dict) else None)
-    text = _answer_text(completion)
-    if text is None:
-        raise HandlerFailed(f"POST {shown(url)}: the answer holds no choices[0].message.content")
+        check_error(completion, answer.place)
+    text, finish_reason = read_completion(completion, answer.place)
     return {
         "answer": _parse_answer(text, wanted),
         "model": completion.get("model") or request.get("model"),
         "usage": completion.get("usage") or {},
+        "finish_reason": finish_reason,
     }
+
+
+def _endpoint(base_url: str) -> str:
+    """Some servers take a version in the query: that stays behind the path."""
+    parts = urlsplit(base_url)
+    path = parts.path.rstrip("/").removesuffix(_PATH) + _PATH
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+async def _send(client: HttpClient, call: Call, request: dict[str, Any]) -> Answer:
+    """Say the limit in the word that the server wants: newer models of OpenAI refuse `max_tokens`,
+    and many other servers pass over `max_completion_tokens`. A refusal costs nothing.
+    """
+    server = (str(call.url), request.get("model"))
+    if server in _NEWER_WORD:
+        _rename_limit(request)
+    try:
+        return await client.send(replace(call, content=orjson.dumps(request)))
+    except HandlerFailed as error:
+        is_refused = "400" in error.kinds and "max_completion_tokens" in str(error)
+        if not (is_refused and "max_tokens" in request):
+            raise
+    _NEWER_WORD.add(server)
+    _rename_limit(request)
+    # Another request, so another key: under the first one a gateway may keep the refusal.
+    key = f"{call.headers['idempotency-key']}:max_completion_tokens"
+    headers = {**call.headers, "idempotency-key": key}
+    return await client.send(replace(call, headers=headers, content=orjson.dumps(request)))
+
+
+def _rename_limit(request: dict[str, Any]) -> None:
+    if "max_tokens" in request:
+        request["max_completion_tokens"] = request.pop("max_tokens")
 
 
 def _request(wanted: LlmConfig, model: str | None) -> dict[str, Any]:
@@ -134,11 +214,10 @@ def _request(wanted: LlmConfig, model: str | None) -> dict[str, Any]:
     request = {
         "model": model or None,
         "messages": messages,
-        "temperature": wanted.temperature,
-        "max_tokens": wanted.max_tokens,
+        **{name: getattr(wanted, name) for name in _PASSED},
         "response_format": _response_format(wanted.response_format),
     }
-    return {key: value for key, value in request.items() if value is not None}
+    return {key: value for key, value in request.items() if value is not None} | wanted.extra
 
 
 def _response_format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
@@ -150,12 +229,7 @@ def _parse_answer(text: str, wanted: LlmConfig) -> Any:
     response_format = wanted.response_format
     if response_format is None or response_format.type == "text":
         return text
-    # Some models put the JSON into a code block, although they were told not to.
-    fenced = _CODE_BLOCK.fullmatch(text)
-    try:
-        answer = orjson.loads(fenced[1] if fenced else text)
-    except orjson.JSONDecodeError as error:
-        raise HandlerFailed(f"the model's answer is not JSON ({error}): {_excerpt(text)}") from None
+    answer = json_of(text)
     if response_format.json_schema is not None:
         from flowd.handlers.json_schema import find_misfit
 
@@ -163,26 +237,19 @@ def _parse_answer(text: str, wanted: LlmConfig) -> Any:
         if misfit:
             raise HandlerFailed(f"the model's answer does not fit the schema: {misfit}")
     elif not isinstance(answer, dict):
-        raise HandlerFailed(f"the model's answer is not a JSON object: {_excerpt(text)}")
+        shown = REDACTOR.text(text)[:200]
+        raise HandlerFailed(f"the model's answer is not a JSON object: {shown}")
     return answer
 
 
-def _excerpt(text: str) -> str:
-    # Redacted before it is cut: half a secret would not be found any more.
-    return REDACTOR.text(text)[:200]
-
-
-def _headers(api_key: str | None, idempotency_key: str) -> dict[str, str]:
+def _headers(url: URL, api_key: str | None, idempotency_key: str) -> dict[str, str]:
     headers = {"content-type": "application/json", "idempotency-key": idempotency_key}
     if api_key:
         REDACTOR.learn(api_key)
-        headers["authorization"] = f"Bearer {api_key}"
+        # Azure takes its keys there where a deployment is in the path; a bearer is a JWT to it.
+        is_azure = url.host.endswith(".openai.azure.com") and not api_key.startswith("eyJ")
+        if is_azure:
+            headers["api-key"] = api_key
+        else:
+            headers["authorization"] = f"Bearer {api_key}"
     return headers
-
-
-def _answer_text(completion: Any) -> str | None:
-    try:
-        text = completion["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError):
-        return None
-    return text if isinstance(text, str) else None

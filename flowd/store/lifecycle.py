@@ -58,9 +58,10 @@ class Lifecycle:
 
         `is_begun` carries on with one that broke off; a new pause ends it. Raises CorruptExecution.
         """
+        cursor = "0"
         while True:
             try:
-                outcome = await self._client.run(
+                outcome, cursor = await self._client.run(
                     scripts.RESUME_EXECUTION,
                     (
                         keys.status(execution_id),
@@ -72,6 +73,7 @@ class Lifecycle:
                     now_ms(),
                     NODES_PER_CALL_MAX,
                     "1" if is_begun else "0",
+                    cursor,
                 )
             except WrongType as error:
                 raise CorruptExecution(execution_id, str(error)) from error

@@ -74,6 +74,8 @@ EVENTS: dict[str, str] = {
     "execution.readmitted": "an execution that runs was missing among the active; it is not now",
     "node.restored": "a node that waited without an entry in the stream got one",
     "continuation.finished": "somebody died between a node's end and its dependents; that is done",
+    "continuation.failed": "work left for later cannot be carried on; the rest goes on without it",
+    "duty.failed": "a duty of the scheduler failed or did not end; the others go on without it",
     "entry.buried": "an entry of the stream that makes no sense was set aside with its bytes",
     "executions.forgotten": "executions were deleted, their time after the end is over",
     "callback.failed": "a receiver could not be told of an execution's end, and will not be",

@@ -17,6 +17,7 @@ from flowd.store import Store
 from flowd.store.inspection import Begun, Group, NodeKey
 from flowd.store.metrics import Queue
 from flowd.store.tasks import Entry, entry_order
+from flowd.store.troubles import Trouble
 from flowd.workflow.states import ExecutionState, NodeState
 
 LOOKS: Final = 3
@@ -73,6 +74,8 @@ class Sight:
     garbage: dict[str, str] = field(default_factory=dict)
     retries: set[NodeKey] = field(default_factory=set)
     begun: list[Begun] = field(default_factory=list)
+    failing_duties: list[Trouble] = field(default_factory=list)
+    failing_continuations: list[Trouble] = field(default_factory=list)
     group: Group | None = None
     holders: dict[str, str] = field(default_factory=dict)
     leases: set[str] = field(default_factory=set)
@@ -121,6 +124,8 @@ async def look(store: Store) -> Sight:
     await _look_at_stream(store, sight)
     sight.retries = set(await store.retries.waiting())
     sight.begun = await store.inspection.begun()
+    sight.failing_duties = await store.troubles.duties()
+    sight.failing_continuations = await store.troubles.continuations()
     sight.active = await store.inspection.active()
     sight.finished = await store.inspection.finished()
     sight.known = await store.inspection.known()
@@ -294,6 +299,13 @@ def _overdue(sight: Sight) -> Iterator[str]:
     for one in sight.begun:
         if one.age_ms >= OVERDUE_MS:
             yield f"execution {one.execution_id}: `{one.what}` was begun and never carried on"
+    for what, reason in sight.failing_continuations:
+        yield f"`{what}` was begun and cannot be carried on: {reason}"
+
+
+def _failing_duties(sight: Sight) -> Iterator[str]:
+    for what, reason in sight.failing_duties:
+        yield f"the duty `{what}` of a scheduler: {reason}"
 
 
 _Counted = Callable[[Sight], int]
@@ -318,4 +330,5 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
     ),
     ("whoever holds work has a lease", lambda one: len(one.leases), _holders_amiss),
     ("what was begun is carried on", lambda one: len(one.begun), _overdue),
+    ("no duty of a scheduler fails", lambda one: len(one.failing_duties), _failing_duties),
 )

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from flowd.store.nodes import NodeRow, RetryStanding
 from flowd.store.standing import QueueView
+from flowd.store.troubles import Trouble
 from flowd.workflow.graph import Plan
 from flowd.workflow.states import ExecutionState, NodeState
 
@@ -55,6 +56,7 @@ class Situation:
     `states` has all nodes, `rows` those that are asked about, `moved` those of them that have gone
     on meanwhile. `lost` says of consumers why they do not live; `failure` is a node that failed by
     itself, when the execution has failed.
+    `troubles` are what was begun of it and cannot be carried on.
     """
 
     execution_id: str
@@ -74,6 +76,7 @@ class Situation:
     moved: Mapping[str, NodeState | None]
     failure: NodeRow | None = None
     error: str | None = None
+    troubles: Sequence[Trouble] = ()
 
 
 def explain(situation: Situation) -> Explanation:
@@ -154,7 +157,14 @@ def _pending(situation: Situation, row: NodeRow) -> list[Reason]:
         reasons.append(
             Reason("opening", "nothing holds it back; it is being put into the queue with others")
         )
+    reasons += [Reason("set_aside", _trouble_text(one)) for one in situation.troubles]
     return reasons + _paused(situation)
+
+
+def _trouble_text(trouble: Trouble) -> str:
+    verb, _, *node_id = trouble.what.split(" ")
+    what = " ".join([verb, *node_id]).rstrip()
+    return f"`{what}` was begun and cannot be carried on: {trouble.reason}; it is tried again"
 
 
 def _paused(situation: Situation) -> list[Reason]:
@@ -308,6 +318,7 @@ def _obstacles(situation: Situation) -> str:
     if situation.queue.trouble:
         trouble = _TROUBLES[situation.queue.trouble]
         found += f" {_sentence(trouble)}"
+    found += "".join(f" {_sentence(_trouble_text(one))}" for one in situation.troubles)
     if not situation.has_scheduler:
         found += " No scheduler is alive."
     return found

@@ -71,6 +71,7 @@ class Observer:
         dead = self._dead(around)
         no_lease = {one: "it has no lease" for one in holders if one not in around.leases}
         again = await store.nodes.states(execution_id, shown)
+        troubles = await store.troubles.continuations()
         failure, error = await self._failure(execution_id, status, states)
         return Situation(
             execution_id,
@@ -90,6 +91,7 @@ class Observer:
             {one: state for one, state in again.items() if state is not states[one]},
             failure,
             error,
+            tuple(one for one in troubles if one.is_about(execution_id)),
         )
 
     async def _status(self, execution_id: str) -> ExecutionState | None:

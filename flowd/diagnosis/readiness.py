@@ -12,7 +12,8 @@ from flowd.store import Store
 async def check(store: Store) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
     """Every check with what it found, and what is wrong.
 
-    Workers and the queue are told, not judged: work may wait for workers of another machine.
+    Workers and the queue are told, not judged: work may wait for workers of another machine. So are
+    the duties of the schedulers: while one fails, the others go on.
     """
     begun = time.monotonic()
     try:
@@ -21,6 +22,7 @@ async def check(store: Store) -> tuple[dict[str, dict[str, Any]], list[Problem]]
         ticked_ms = await store.metrics.ticked_ms()
         queue = await store.metrics.queue()
         workers = await store.metrics.workers()
+        failing = await store.troubles.duties()
     except StoreError as error:
         return {}, [Problem("checks.redis", error.code, str(error))]
     checks: dict[str, dict[str, Any]] = {
@@ -34,6 +36,7 @@ async def check(store: Store) -> tuple[dict[str, dict[str, Any]], list[Problem]]
             "oldest_age_ms": queue.oldest_age_ms,
         },
         "workers": {"ok": True, "live": workers},
+        "duties": {"ok": not failing, "failing": {one.what: one.reason for one in failing}},
     }
     if ticked_ms is None:
         message = "no scheduler has ticked for five intervals; start one with `flowd scheduler`"

@@ -29,9 +29,6 @@ from flowd.store.tasks import DEATHS_MAX, Entry, Garbage, RetryLater, entry_orde
 log = get_logger(__name__)
 
 RELEASE_TIMEOUT_S: Final = 10.0
-CONTINUATIONS_PER_TICK: Final = 100
-_OVERDUE_MS: Final = 5_000
-_SUBMISSION_OVERDUE_MS: Final = 60_000
 
 
 def release_dead_worker(
@@ -257,25 +254,19 @@ async def recover_orphans(store: Store, plans: Plans) -> None:
             await recover_entry(store, plans, entry_id, "", cause, is_blamed=False)
 
 
-async def finish_continuations(store: Store, plans: Plans) -> None:
-    """Carry on with what a process began and did not live to end."""
-    for one in await store.executions.continuations(CONTINUATIONS_PER_TICK):
-        if one.age_ms < (_SUBMISSION_OVERDUE_MS if one.verb == "submit" else _OVERDUE_MS):
-            continue
-        try:
-            await _finish_continuation(store, plans, one)
-        except (UnknownExecution, CorruptExecution) as error:
-            await store.executions.fail_execution(one.execution_id, str(error))
-        await store.executions.drop_continuation(one)
-        log.warning(
-            "continuation.finished",
-            verb=one.verb,
-            execution_id=one.execution_id,
-            node_id=one.node_id,
-        )
+async def finish_continuation(store: Store, plans: Plans, one: Continuation) -> None:
+    """Carry on with what a process began and did not live to end; safe while it lives.
+
+    An execution that cannot be carried on, because its keys make no sense, is failed.
+    """
+    try:
+        await _finish(store, plans, one)
+    except (UnknownExecution, CorruptExecution) as error:
+        await store.executions.fail_execution(one.execution_id, str(error))
+    await store.executions.drop_continuation(one.member)
 
 
-async def _finish_continuation(store: Store, plans: Plans, one: Continuation) -> None:
+async def _finish(store: Store, plans: Plans, one: Continuation) -> None:
     if one.verb in ("submit", "discard"):
         await store.executions.discard_staged(one.execution_id)
         return

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar, Final
+
+from flowd.errors import StoreFull, StoreReadOnly, StoreUnavailable
+
+# While it says so, no duty can do anything: all wait, and none is to blame.
+REDIS_AWAY: Final = (StoreUnavailable, StoreReadOnly, StoreFull)
+BACKOFF_S: Final = 1.0
+BACKOFF_S_MAX: Final = 60.0
+
+
+def backoff_s(failures: int) -> float:
+    """Until something that has failed so often in a row is tried again."""
+    return float(min(BACKOFF_S_MAX, BACKOFF_S * 2 ** min(failures - 1, 20)))
 
 
 class Duty(ABC):
-    """Runs every `every_s` seconds, in its place among the others.
+    """Runs every `every_s` seconds, in its place among the others of its lane.
 
-    Every scheduler runs every duty, so whatever one does must be safe to do twice, also at once.
+    Every scheduler runs every duty, so whatever one does must be safe to do twice, also at once,
+    and to be broken off anywhere. `name` is for logs and people.
     """
 
+    name: ClassVar[str]
     every_s: float = 0.0
     due_at_s: float = -math.inf
 
@@ -19,7 +34,7 @@ class Duty(ABC):
     async def run(self, now_s: float, /) -> float | None:
         """Do a bounded slice of what is due at this monotonic time.
 
-        Returns the seconds until there is more to do, or None for `every_s`.
+        Returns the seconds until there is more to do, or None for `every_s`. Raises StoreError.
         """
 
     def hurry(self) -> None:
@@ -28,13 +43,3 @@ class Duty(ABC):
 
     def pause(self) -> None:  # noqa: B027
         """Redis was away: what was seen of others before says nothing about them now."""
-
-    async def run_if_due(self, now_s: float) -> None:
-        """One that raises is due again at the next tick."""
-        if now_s < self.due_at_s:
-            return
-        self.due_at_s = now_s
-        again_s = await self.run(now_s)
-        # Unless it was hurried meanwhile.
-        if self.due_at_s == now_s:
-            self.due_at_s = now_s + (self.every_s if again_s is None else again_s)

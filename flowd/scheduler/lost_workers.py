@@ -13,6 +13,8 @@ from flowd.store import Store
 class RecoverExpired(Duty):
     """Workers whose heartbeat stands still; where their group is gone, it is made anew."""
 
+    name = "expired leases"
+
     def __init__(self, store: Store, plans: Plans, interval_s: float) -> None:
         self.every_s = 0.9 * interval_s
         self._store = store
@@ -38,6 +40,8 @@ class RecoverGone(Duty):
 
     At the second sight only, so that a supervisor that lives can say first how it died.
     """
+
+    name = "gone processes"
 
     def __init__(self, store: Store, plans: Plans, interval_s: float) -> None:
         self.every_s = 0.9 * interval_s

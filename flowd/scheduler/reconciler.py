@@ -53,6 +53,7 @@ class Reconciler(Duty):
     in two rounds running, and did not move in between, is certain and is mended.
     """
 
+    name = "reconciliation"
     every_s = RECONCILE_EVERY_S
 
     def __init__(self, store: Store, plans: Plans) -> None:

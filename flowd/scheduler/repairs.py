@@ -18,6 +18,7 @@ EXECUTIONS_PER_SLICE: Final = 1_000
 class Readmit(Duty):
     """Every minute, in slices, find the executions that run and are not among the active."""
 
+    name = "readmission"
     every_s = READMIT_EVERY_S
 
     def __init__(self, store: Store, reconciler: Reconciler) -> None:
@@ -44,6 +45,8 @@ class SetDamageAside(Duty):
     """First of all: whatever comes behind it may need the key. What was in it is found anew, as far
     as the keys of the executions say it."""
 
+    name = "damaged keys"
+
     def __init__(self, store: Store, interval_s: float, readmit: Readmit) -> None:
         self.every_s = 0.9 * interval_s
         self._store = store
@@ -57,6 +60,8 @@ class SetDamageAside(Duty):
 
 class NoticeLoss(Duty):
     """A stream has had ever more entries, as long as it is the same and has all its past."""
+
+    name = "lost entries"
 
     def __init__(self, store: Store, interval_s: float, readmit: Readmit) -> None:
         self.every_s = 0.9 * interval_s

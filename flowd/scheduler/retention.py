@@ -21,6 +21,8 @@ EXECUTIONS_PER_STEP: Final = 100
 class ForgetFinished(Duty):
     """Keeps executions for `finished_days` after their end, for ever where that is 0."""
 
+    name = "retention"
+
     def __init__(self, store: Store, interval_s: float, finished_days: float) -> None:
         self.every_s = 0.9 * interval_s
         self._store = store

@@ -17,6 +17,8 @@ CLOCK_JUMP_MS: Final = 2_000
 class DispatchRetries(Duty):
     """Also after the server's clock was put back: nobody waits for it to catch up."""
 
+    name = "retries"
+
     def __init__(self, store: Store) -> None:
         self._store = store
         self.next_in_s: float | None = None
@@ -24,6 +26,7 @@ class DispatchRetries(Duty):
         self._server_clock: tuple[int, float] | None = None
 
     async def run(self, now_s: float) -> None:
+        self.next_in_s = None
         found = await self._store.retries.dispatch()
         if self._server_clock is not None:
             then_ms, then_s = self._server_clock

@@ -7,9 +7,9 @@ action is safe to do twice.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import time
+from collections.abc import Callable
 from typing import Final
 
 import uvloop
@@ -21,7 +21,8 @@ from flowd.orchestrator.plans import Plans
 from flowd.outgoing.secrets import Secrets
 from flowd.pulse import Pulse
 from flowd.scheduler.continuations import FinishContinuations
-from flowd.scheduler.duty import Duty
+from flowd.scheduler.duty import REDIS_AWAY
+from flowd.scheduler.lane import Lane
 from flowd.scheduler.lost_workers import RecoverExpired, RecoverGone
 from flowd.scheduler.reconciler import Reconciler
 from flowd.scheduler.repairs import NoticeLoss, Readmit, SetDamageAside
@@ -44,84 +45,122 @@ def serve(settings: Settings, pulse: Pulse) -> None:
 
 async def _serve(settings: Settings, pulse: Pulse) -> None:
     stop = asyncio.Event()
-    is_ready = False
     loop = asyncio.get_running_loop()
     pulse.beat_on(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     store = open_store(settings)
     scheduler = Scheduler(store, settings.retention.finished_days, settings.scheduler.interval_s)
-    stopping = asyncio.create_task(stop.wait())
     deliverer = Deliverer(store, settings.callbacks.allow, Secrets(settings).resolve_written)
     deliverer.start(on_end=stop.set)
+    scheduler.start(pulse, on_end=stop.set)
     try:
-        while not stop.is_set():
-            if await scheduler.tick(time.monotonic()):
-                pulse.expect_answer(2 * settings.scheduler.interval_s + ANSWER_GRACE_S)
-                if not is_ready:
-                    is_ready = True
-                    pulse.ready()
-            await _rest(stopping, scheduler, settings.scheduler.interval_s)
+        await stop.wait()
     finally:
-        stopping.cancel()
         await deliverer.stop()
+        await scheduler.stop()
         await store.close()
 
 
-async def _rest(stopping: asyncio.Task[bool], scheduler: Scheduler, interval_s: float) -> None:
-    """Until the next tick is due, a node is to run again, or the end."""
-    waiting = asyncio.create_task(scheduler.wait(interval_s))
-    await asyncio.wait((stopping, waiting), return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-
-
 class Scheduler:
-    """One tick at a time; what it remembers between ticks is only what it has observed."""
+    """Two lanes of duties: what is due by the clock never waits for what heals.
+
+    What it remembers between ticks is only what it has observed.
+    """
 
     def __init__(self, store: Store, finished_days: float = 0, interval_s: float = 0) -> None:
         self._store = store
+        self._interval_s = interval_s
         plans = Plans(store)
         reconciler = Reconciler(store, plans)
         readmit = Readmit(store, reconciler)
         self._retries = DispatchRetries(store)
-        self._duties: tuple[Duty, ...] = (
-            SetDamageAside(store, interval_s, readmit),
-            self._retries,
-            NoticeLoss(store, interval_s, readmit),
-            RecoverExpired(store, plans, interval_s),
-            RecoverGone(store, plans, interval_s),
-            FinishContinuations(store, plans, interval_s),
-            readmit,
-            reconciler,
-            ForgetFinished(store, interval_s, finished_days),
-            SignOfLife(store, interval_s),
+        self._clock = Lane(store, (self._retries, SignOfLife(store, interval_s)))
+        self._healing = Lane(
+            store,
+            (
+                SetDamageAside(store, interval_s, readmit),
+                NoticeLoss(store, interval_s, readmit),
+                RecoverExpired(store, plans, interval_s),
+                RecoverGone(store, plans, interval_s),
+                FinishContinuations(store, plans, interval_s),
+                readmit,
+                reconciler,
+                ForgetFinished(store, interval_s, finished_days),
+            ),
         )
-        self._is_redis_away = False
+        # The lanes that Redis did not answer at their last tick.
+        self._away: set[Lane] = set()
+        self._unready = {self._clock, self._healing}
+        self._tasks: list[asyncio.Task[None]] = []
 
-    async def wait(self, interval_s: float) -> None:
-        """Sleep until there may be something to do, `interval_s` at most."""
-        if self._is_redis_away:
-            await asyncio.sleep(interval_s)
-            return
-        with contextlib.suppress(StoreError):
-            await self._store.retries.wait_for_change(
-                min(interval_s, self._retries.next_in_s or interval_s)
-            )
+    def start(self, pulse: Pulse, on_end: Callable[[], None]) -> None:
+        """Tick until `stop`, ready once both lanes have. `on_end` is called when it cannot go on,
+        which is a defect; `stop` raises what it was."""
+        self._tasks = [
+            asyncio.create_task(self._keep_time(pulse)),
+            asyncio.create_task(self._heal(pulse)),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(lambda _: on_end())
+
+    async def stop(self) -> None:
+        """Break off what is under way: any scheduler carries on with it."""
+        for task in self._tasks:
+            task.cancel()
+        for end in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(end, Exception):
+                raise end
 
     async def tick(self, now_s: float) -> bool:
         """Do what is due; False when Redis did not let it. `now_s` is monotonic."""
+        is_answered = await self._tick(self._clock, now_s)
+        return await self._tick(self._healing, now_s) and is_answered
+
+    async def _keep_time(self, pulse: Pulse) -> None:
+        while True:
+            if await self._tick(self._clock, time.monotonic()) and not self._away:
+                pulse.expect_answer(2 * self._interval_s + ANSWER_GRACE_S)
+                self._note_ready(pulse, self._clock)
+            await self._wait()
+
+    async def _heal(self, pulse: Pulse) -> None:
+        while True:
+            if await self._tick(self._healing, time.monotonic()):
+                self._note_ready(pulse, self._healing)
+            await asyncio.sleep(self._interval_s)
+
+    def _note_ready(self, pulse: Pulse, lane: Lane) -> None:
+        if lane in self._unready:
+            self._unready.discard(lane)
+            if not self._unready:
+                pulse.ready()
+
+    async def _tick(self, lane: Lane, now_s: float) -> bool:
         try:
-            for duty in self._duties:
-                await duty.run_if_due(now_s)
-        except StoreError as error:
-            for duty in self._duties:
-                duty.pause()
-            if not self._is_redis_away:
+            await lane.tick(now_s)
+        except REDIS_AWAY as error:
+            for one in (self._clock, self._healing):
+                one.pause()
+            if not self._away:
                 log.error("redis.lost", reason=str(error))
-            self._is_redis_away = True
+            self._away.add(lane)
             return False
-        if self._is_redis_away:
-            log.warning("redis.found")
-        self._is_redis_away = False
+        if self._away:
+            self._away.discard(lane)
+            if not self._away:
+                log.warning("redis.found")
         return True
+
+    async def _wait(self) -> None:
+        """Sleep until a node is to run again, an interval at most."""
+        next_in_s = self._retries.next_in_s
+        wait_s = self._interval_s if next_in_s is None else min(self._interval_s, next_in_s)
+        try:
+            if not self._away:
+                await self._store.retries.wait_for_change(wait_s)
+                return
+        except StoreError:
+            # The next tick says what is wrong.
+            pass
+        await asyncio.sleep(self._interval_s)

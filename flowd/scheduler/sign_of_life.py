@@ -7,6 +7,8 @@ from flowd.store import Store
 
 
 class SignOfLife(Duty):
+    name = "sign of life"
+
     def __init__(self, store: Store, interval_s: float) -> None:
         self.every_s = 0.9 * interval_s
         self._store = store

@@ -28,6 +28,7 @@ from flowd.store.results import Results
 from flowd.store.retries import Retries
 from flowd.store.standing import Standing
 from flowd.store.tasks import Tasks
+from flowd.store.troubles import Troubles
 
 __all__ = ["Store", "open_store"]
 
@@ -53,6 +54,7 @@ class Store:
         self.retries = Retries(client, settings)
         self.standing = Standing(client, settings)
         self.tasks = Tasks(client, settings)
+        self.troubles = Troubles(client)
 
     async def ping(self) -> None:
         """Raises StoreUnavailable while Redis does not answer."""

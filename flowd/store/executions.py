@@ -29,12 +29,13 @@ class Continuation(NamedTuple):
     """Work begun in one call and left for the next.
 
     `submit`, `discard`, `resume`, `cancel`, `delete`: an execution; `advance`, `fail`: a node.
+    `member` is how it stands in its key.
     """
 
     verb: str
     execution_id: str
     node_id: str
-    age_ms: int
+    member: str
 
 
 class Reuse(NamedTuple):
@@ -251,7 +252,7 @@ class Executions:
             await self._client.execute(
                 "DEL", keys.given_input(execution_id), keys.definition(execution_id)
             )
-        await self.drop_continuation(Continuation("discard", execution_id, "", 0))
+        await self.drop_continuation(f"discard {execution_id}")
 
     async def trigger_workflow(
         self, execution_id: str, given_input: bytes = b"", traceparent: str = ""
@@ -358,18 +359,19 @@ class Executions:
 
     async def continuations(self, count_max: int) -> list[Continuation]:
         """What was left for a later call and is still to do, the oldest first."""
-        flat = await self._client.execute(
-            "ZRANGE", keys.CONTINUATIONS, 0, count_max - 1, "WITHSCORES"
-        )
+        members = await self._client.execute("ZRANGE", keys.CONTINUATIONS, 0, count_max - 1)
         found = []
-        for member, began_ms in zip(flat[::2], flat[1::2], strict=True):
+        for member in members:
             verb, execution_id, node_id = [*member.split(" ", 2), "", ""][:3]
-            found.append(Continuation(verb, execution_id, node_id, age_ms(began_ms)))
+            found.append(Continuation(verb, execution_id, node_id, member))
         return found
 
-    async def drop_continuation(self, one: Continuation) -> None:
-        member = f"{one.verb} {one.execution_id} {one.node_id}"
-        await self._client.execute("ZREM", keys.CONTINUATIONS, member.rstrip(), member)
+    async def drop_continuation(self, member: str) -> None:
+        await self._client.execute("ZREM", keys.CONTINUATIONS, member)
+
+    async def postpone_continuation(self, member: str) -> None:
+        """Have all the others come before it."""
+        await self._client.execute("ZADD", keys.CONTINUATIONS, "XX", now_ms(), member)
 
     async def definition(self, execution_id: str) -> bytes:
         """The stored definition (JSON). Raises UnknownExecution or CorruptExecution."""

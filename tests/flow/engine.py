@@ -137,19 +137,17 @@ class Engine:
     @asynccontextmanager
     async def ticking(self) -> AsyncIterator[None]:
         """A scheduler beside the workers."""
-        scheduler = Scheduler(self.store, interval_s=0.05)
-
-        async def tick() -> None:
-            while True:
-                await scheduler.tick(time.monotonic())
-                await scheduler.wait(0.05)
-
-        ticks = asyncio.create_task(tick())
+        # A store of its own: a connection that blocks is nobody else's.
+        store = open_store(self.settings)
+        scheduler = Scheduler(store, interval_s=0.05)
+        ends: list[bool] = []
+        scheduler.start(Pulse(), on_end=lambda: ends.append(True))
         try:
             yield
+            assert not ends
         finally:
-            ticks.cancel()
-            await asyncio.gather(ticks, return_exceptions=True)
+            await scheduler.stop()
+            await store.close()
 
     async def tick(self) -> None:
         assert await Scheduler(self.store).tick(time.monotonic())

@@ -62,7 +62,7 @@ def through(proxy: Proxy, settings: Settings, monkeypatch: pytest.MonkeyPatch) -
     for method in (Session.execute, Session.converse):
         monkeypatch.setitem(method.__kwdefaults__, "timeout_s", 0.5)
     monkeypatch.setattr("flowd.workers.lease.RENEW_EVERY_S", 0.1)
-    monkeypatch.setattr("flowd.orchestrator.recovery._OVERDUE_MS", 300)
+    monkeypatch.setattr("flowd.scheduler.continuations.OVERDUE_S", 0.3)
     monkeypatch.setattr("flowd.store.tasks.BLOCK_MS", 500)
     return settings.with_redis_socket(proxy.path)
 

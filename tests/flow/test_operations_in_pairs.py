@@ -20,7 +20,6 @@ import redis as redis_py
 from flowd.api.app import create_app
 from flowd.orchestrator.executor import submit_workflow
 from flowd.orchestrator.plans import Plans
-from flowd.orchestrator.recovery import finish_continuations
 from flowd.scheduler.retention import DAY_MS, forget_finished
 from flowd.store import Store
 from flowd.store.executions import now_ms
@@ -30,7 +29,7 @@ from flowd.store.tasks import RetryLater
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import new_execution_id
 from scripts.soaking.checker import find_violations
-from tests.store.engine import Engine, Worker, compiled, make_overdue
+from tests.store.engine import Engine, Worker, compiled, finish_continuations
 
 # Two nodes to a call: whatever may take several calls, takes several.
 PER_CALL_MAX = 2
@@ -183,7 +182,6 @@ SCENES = (is_claimed, is_pending, is_running, is_paused, has_ended, is_cancelled
 async def heal(bench: Bench) -> None:
     """What a scheduler carries on once it is overdue."""
     for _ in range(3):
-        make_overdue(bench.redis)
         await finish_continuations(bench.engine.store, Plans(bench.engine.store))
     assert bench.redis.zrange(keys.CONTINUATIONS, 0, -1) == []
 

@@ -14,6 +14,8 @@ import orjson
 import redis as redis_py
 
 from flowd.orchestrator.executor import node_failure
+from flowd.orchestrator.plans import Plans
+from flowd.scheduler.continuations import SUBMISSION_OVERDUE_S, FinishContinuations
 from flowd.store import Store
 from flowd.store.redis import keys
 from flowd.store.tasks import (
@@ -335,10 +337,11 @@ async def until_blocked(redis: redis_py.Redis, clients: int = 1) -> None:
     await until(lambda: redis.info("clients")["blocked_clients"] == clients)
 
 
-def make_overdue(redis: redis_py.Redis) -> None:
-    """Whoever began what is left for later counts as dead."""
-    for member in redis.zrange(keys.CONTINUATIONS, 0, -1):
-        redis.zadd(keys.CONTINUATIONS, {member: 1})
+async def finish_continuations(store: Store, plans: Plans) -> None:
+    """As a scheduler to which whoever began what is left for later counts as dead."""
+    duty = FinishContinuations(store, plans, 0)
+    await duty.run(0.0)
+    await duty.run(SUBMISSION_OVERDUE_S)
 
 
 async def results_of(store: Store, execution_id: str) -> dict[str, Any]:

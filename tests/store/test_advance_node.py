@@ -6,10 +6,10 @@ import pytest
 
 from flowd.errors import CorruptExecution, StoreUnavailable
 from flowd.orchestrator.executor import advance_node
-from flowd.orchestrator.recovery import finish_continuations
+from flowd.scheduler.continuations import OVERDUE_S, FinishContinuations
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
 from flowd.store.redis import keys
-from tests.store.engine import Execution, everything, fan, make_overdue
+from tests.store.engine import Execution, everything, fan, finish_continuations
 
 SLICE = DEPENDENTS_PER_CALL_MAX
 WIDTH = 2 * SLICE + 203
@@ -80,11 +80,8 @@ async def test_an_advance_that_has_ended_may_be_begun_anew(engine, redis, wide):
     assert everything(redis) == before
 
 
-async def test_another_process_goes_on_where_the_first_one_died(
-    engine, redis, plans, wide, outcomes
-):
+async def test_another_process_goes_on_where_the_first_one_died(engine, plans, wide, outcomes):
     await advance_slice(engine, wide, 0)
-    make_overdue(redis)
 
     await finish_continuations(engine.store, plans)
 
@@ -98,8 +95,10 @@ async def test_another_process_goes_on_where_the_first_one_died(
 @pytest.mark.usefixtures("wide")
 async def test_an_advance_that_is_under_way_is_left_alone(engine, redis, plans):
     before = everything(redis)
+    duty = FinishContinuations(engine.store, plans, 0)
 
-    await finish_continuations(engine.store, plans)
+    await duty.run(0.0)
+    await duty.run(OVERDUE_S - 1)
 
     assert everything(redis) == before
 
@@ -190,7 +189,6 @@ async def test_what_cannot_be_advanced_fails_visibly_and_holds_nobody_up(
     worker = engine.worker()
     good, (entry,) = await engine.start_and_take(fan(WIDTH), worker)
     await worker.complete(entry)
-    make_overdue(redis)
     redis.zadd(keys.CONTINUATIONS, {f"advance {wide.id} first": 0})
     damage(redis, wide.key)
 
@@ -216,7 +214,6 @@ async def test_a_continuation_that_makes_no_sense_is_dropped(engine, redis, plan
 
 @pytest.mark.usefixtures("wide")
 async def test_a_continuation_waits_while_redis_is_away(engine, redis, plans, monkeypatch):
-    make_overdue(redis)
     before = everything(redis)
 
     async def unavailable(*_arguments, **_options):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from flowd.orchestrator.executor import cancel_execution
-from flowd.orchestrator.recovery import finish_continuations
 from flowd.store.redis import keys
-from tests.store.engine import CHAIN, DIAMOND, State, fan, make_overdue, outputs_of
+from tests.store.engine import CHAIN, DIAMOND, State, fan, finish_continuations, outputs_of
 from tests.store.test_retry_node import later, retry
 
 
@@ -46,7 +45,6 @@ async def test_a_cancellation_that_broke_off_is_carried_on(engine, store, redis,
     execution = await engine.start(CHAIN)
     await store.lifecycle.cancel_execution(execution.id)
 
-    make_overdue(redis)
     await finish_continuations(store, plans)
 
     assert execution.states() == {"CANCELLED": 3}

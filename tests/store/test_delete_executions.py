@@ -6,9 +6,8 @@ import pytest
 
 from flowd.errors import CorruptExecution, UnknownExecution
 from flowd.orchestrator.plans import Plans
-from flowd.orchestrator.recovery import finish_continuations
 from flowd.store.redis import keys
-from tests.store.engine import CHAIN, everything, make_overdue
+from tests.store.engine import CHAIN, everything, finish_continuations
 
 AN_ID = "0123456789ab0123456789ab"
 
@@ -93,7 +92,6 @@ async def test_a_deletion_whose_process_died_is_carried_on(engine, store, redis,
     assert execution.state().continuations == ["delete"]
     assert redis.exists(execution.key())
 
-    make_overdue(redis)
     await finish_continuations(store, Plans(store))
 
     assert redis.keys("workflow:0*") == []

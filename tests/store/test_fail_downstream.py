@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flowd.orchestrator.executor import fail_downstream
-from flowd.orchestrator.recovery import finish_continuations
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, NODES_PER_CALL_MAX
-from tests.store.engine import Execution, everything, failed_by, fan, make_overdue
+from tests.store.engine import Execution, everything, failed_by, fan, finish_continuations
 
 FAILED_AT_ONCE = 1 + DEPENDENTS_PER_CALL_MAX
 WIDTH = NODES_PER_CALL_MAX + 700
@@ -70,8 +69,7 @@ async def test_a_slice_may_be_sent_twice(engine, redis, wide):
     assert everything(redis) == before
 
 
-async def test_another_process_goes_on_where_the_first_one_died(engine, redis, plans, wide):
-    make_overdue(redis)
+async def test_another_process_goes_on_where_the_first_one_died(engine, plans, wide):
 
     await finish_continuations(engine.store, plans)
 

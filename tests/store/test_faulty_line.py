@@ -17,7 +17,6 @@ import pytest
 from flowd.errors import StoreUnavailable, UnknownExecution
 from flowd.orchestrator.executor import advance_node, cancel_nodes, fail_downstream
 from flowd.orchestrator.plans import Plans
-from flowd.orchestrator.recovery import finish_continuations
 from flowd.store import open_store
 from flowd.store.budgets import Usage
 from flowd.store.callbacks import CallbackState
@@ -26,7 +25,16 @@ from flowd.store.redis.client import Session
 from flowd.workflow.states import NodeState
 from tests.private_server import PrivateServer
 from tests.proxy import FAULTS, Proxy
-from tests.store.engine import CHAIN, DIAMOND, GROUP, STREAM, Engine, compiled, fan, make_overdue
+from tests.store.engine import (
+    CHAIN,
+    DIAMOND,
+    GROUP,
+    STREAM,
+    Engine,
+    compiled,
+    fan,
+    finish_continuations,
+)
 from tests.store.test_claim_callbacks import ended
 from tests.store.test_retry_node import later
 
@@ -256,7 +264,6 @@ async def delete(bench: Bench) -> None:
     with contextlib.suppress(UnknownExecution):
         # Whose answer is lost finds it gone.
         await bench.insist(lambda: bench.store.finished.delete_execution(execution.id))
-    make_overdue(bench.redis)
     await finish_continuations(bench.near.store, Plans(bench.near.store))
 
 
@@ -267,6 +274,10 @@ async def purge(bench: Bench) -> None:
 
 async def beat(bench: Bench) -> None:
     await bench.insist(bench.store.metrics.beat)
+
+
+async def report(bench: Bench) -> None:
+    await bench.insist(lambda: bench.store.troubles.report_duty("retention", "a defect"))
 
 
 SCRIPT_CALLS = {
@@ -301,6 +312,7 @@ SCRIPT_CALLS = {
     scripts.SET_ASIDE: set_aside,
     scripts.NOTE_TICK: beat,
     scripts.ENROLL_WORKER: enroll,
+    scripts.REPORT_TROUBLE: report,
 }
 # Said twice, it has nodes wait shorter than they should after a clock was put back.
 MAY_COUNT_TWICE = {scripts.HASTEN_RETRIES}

@@ -7,10 +7,9 @@ import asyncio
 import pytest
 
 from flowd.errors import CorruptExecution, UnknownExecution
-from flowd.orchestrator.recovery import finish_continuations
 from flowd.store.executions import now_ms
 from flowd.store.redis import keys, scripts
-from tests.store.engine import CHAIN, DIAMOND, State, everything, fan, make_overdue
+from tests.store.engine import CHAIN, DIAMOND, State, everything, fan, finish_continuations
 
 AN_ID = "0123456789ab0123456789ab"
 
@@ -70,7 +69,7 @@ async def test_a_wide_fan_is_resumed_to_its_last_node(engine, store):
 
 
 async def test_however_many_were_kept_a_resumption_comes_to_its_end(engine, store, redis, outcomes):
-    """Each slice began at the same place of the table, which the first ones had emptied: from 16,500
+    """Each slice began at the same place of the table, which the first had emptied: from 16,500
     nodes on it found nothing there, again and again, and took the scheduler along."""
     kept = 70_000
     execution, _ = await engine.start_and_take(CHAIN, engine.worker())
@@ -88,12 +87,11 @@ async def test_however_many_were_kept_a_resumption_comes_to_its_end(engine, stor
     assert len(outcomes["resume_execution"]) <= kept / 100
 
 
-async def test_a_resumption_that_broke_off_is_carried_on(engine, store, redis, plans):
+async def test_a_resumption_that_broke_off_is_carried_on(engine, store, plans):
     worker = engine.worker()
     execution = await paused_fan(engine, worker, 900)
     await resume_slice(store, execution)
 
-    make_overdue(redis)
     await finish_continuations(store, plans)
 
     assert execution.states() == {"COMPLETED": 1, "QUEUED": 900, "PENDING": 1}

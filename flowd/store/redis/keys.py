@@ -23,6 +23,7 @@ EVENTS: Final = "flowd:events"  # stream, capped: what has happened, as pairs of
 CALLBACKS: Final = "flowd:callbacks"  # zset: ids of executions to call back about, by when, ms
 METRICS: Final = "flowd:metrics"  # hash: what the workers have counted
 SCHEDULER: Final = "flowd:scheduler"  # string that expires: a scheduler ticked, at this time in ms
+TROUBLES: Final = "flowd:troubles"  # hash that expires: duties and continuations that fail -> why
 READY_PROBE: Final = "flowd:ready"  # string that expires: Redis takes writes
 DEAD_LETTERS: Final = "flowd:dead_letters"  # stream: what no worker can run, with its raw fields
 
@@ -74,6 +75,7 @@ def shared_types(stream: str) -> dict[str, str]:
         CALLBACKS: "zset",
         METRICS: "hash",
         DEAD_LETTERS: "stream",
+        TROUBLES: "hash",
     }
 
 

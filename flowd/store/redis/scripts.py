@@ -72,6 +72,7 @@ RENEW_LEASE: Final = _load("renew_lease")
 RETIRE_WORKER: Final = _load("retire_worker")
 READMIT_EXECUTIONS: Final = _load("readmit_executions")
 SET_ASIDE: Final = _load("set_aside")
+REPORT_TROUBLE: Final = _load("report_trouble")
 NOTE_TICK: Final = _load("note_tick")
 
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Script))

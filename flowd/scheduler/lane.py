@@ -1,0 +1,101 @@
+"""Run duties in their order, and let none that fails or does not end stop the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from flowd.errors import StoreError
+from flowd.log import get_logger
+from flowd.scheduler.duty import REDIS_AWAY, Duty, backoff_s
+from flowd.store import Store
+
+log = get_logger(__name__)
+
+# The others wait so long for one that runs; then it goes on beside them.
+PATIENCE_S: Final = 1.0
+# More than Redis has for one reply, so that a server that hangs is not taken for a duty that does.
+OVERRUN_S: Final = 15.0
+
+
+class Lane:
+    """Duties that run one after the other. Two lanes wait for each other in nothing."""
+
+    def __init__(self, store: Store, duties: Sequence[Duty]) -> None:
+        self._store = store
+        self._duties = duties
+        self._running: dict[Duty, asyncio.Task[None]] = {}
+        self._failures: dict[Duty, int] = {}
+
+    async def tick(self, now_s: float) -> None:
+        """Run what is due, a duty at a time. Raises one of REDIS_AWAY, and runs no
+        further one."""
+        try:
+            for duty in self._duties:
+                await self._attend(duty, now_s)
+        except asyncio.CancelledError:
+            for task in self._running.values():
+                task.cancel()
+            raise
+
+    def pause(self) -> None:
+        for duty in self._duties:
+            duty.pause()
+
+    async def _attend(self, duty: Duty, now_s: float) -> None:
+        task = self._running.get(duty)
+        if task is None:
+            if now_s < duty.due_at_s:
+                return
+            task = self._running[duty] = asyncio.create_task(self._run(duty, now_s))
+            await asyncio.wait({task}, timeout=PATIENCE_S)
+        if task.done():
+            del self._running[duty]
+            await task
+
+    async def _run(self, duty: Duty, now_s: float) -> None:
+        duty.due_at_s = now_s
+        again_s: float | None = None
+        began_s = time.monotonic()
+        try:
+            async with asyncio.timeout(OVERRUN_S) as limit:
+                again_s = await duty.run(now_s)
+        except REDIS_AWAY:
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect of one duty is not to end all of them
+            is_overrun = isinstance(error, TimeoutError) and limit.expired()
+            reason = f"it did not end within {OVERRUN_S:g} s" if is_overrun else _reason(error)
+            failures = self._failures[duty] = self._failures.get(duty, 0) + 1
+            # What is damaged in Redis is mended at the next tick, and then it has to go on.
+            again_s = 0.0 if isinstance(error, StoreError) else backoff_s(failures)
+            await self._note_failure(duty, reason, error)
+        else:
+            await self._note_success(duty)
+        # Unless it was hurried meanwhile.
+        if duty.due_at_s == now_s:
+            late_s = time.monotonic() - began_s
+            duty.due_at_s = now_s + late_s + (duty.every_s if again_s is None else again_s)
+
+    async def _note_failure(self, duty: Duty, reason: str, error: Exception) -> None:
+        """Say it where people look; in the log the more seldom, the longer it lasts."""
+        failures = self._failures[duty]
+        if failures & (failures - 1) == 0:
+            facts = {} if isinstance(error, StoreError | TimeoutError) else {"error": error}
+            log.error("duty.failed", duty=duty.name, reason=reason, failures=failures, **facts)
+        with contextlib.suppress(StoreError):
+            await self._store.troubles.report_duty(duty.name, reason)
+
+    async def _note_success(self, duty: Duty) -> None:
+        """The first one may mend what another scheduler has reported, and did not live to mend."""
+        if self._failures.get(duty) == 0:
+            return
+        with contextlib.suppress(StoreError):
+            await self._store.troubles.clear_duty(duty.name)
+            self._failures[duty] = 0
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"

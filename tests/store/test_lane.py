@@ -1,0 +1,116 @@
+"""Duties run in their order, and none that fails or does not end stops the others."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from flowd.diagnosis import readiness
+from flowd.diagnosis.doctor import examine
+from flowd.errors import StoreUnavailable
+from flowd.scheduler import lane as lanes
+from flowd.scheduler.duty import BACKOFF_S_MAX, Duty, backoff_s
+from flowd.scheduler.lane import Lane
+from flowd.store.troubles import Trouble
+
+
+class Noted(Duty):
+    """Writes down each run; `outcome` is what it does or returns then."""
+
+    def __init__(self, name, runs, outcome=None):
+        self.name = name
+        self.every_s = 10.0
+        self.outcome = outcome
+        self._runs = runs
+
+    async def run(self, _now_s):
+        self._runs.append(self.name)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        if isinstance(self.outcome, asyncio.Event):
+            await self.outcome.wait()
+            return None
+        return self.outcome
+
+
+async def test_duties_run_in_their_order_when_they_are_due(store):
+    runs = []
+    eager = Noted("eager", runs, 0.0)
+    lane = Lane(store, [Noted("first", runs), eager, Noted("last", runs)])
+
+    await lane.tick(0.0)
+    await lane.tick(5.0)
+    await lane.tick(11.0)
+    eager.outcome = None
+    await lane.tick(12.0)
+    eager.hurry()
+    await lane.tick(12.5)
+
+    assert runs == ["first", "eager", "last", "eager", "first", "eager", "last", "eager", "eager"]
+
+
+async def test_a_duty_that_fails_is_named_backs_off_and_stops_no_other(store):
+    runs = []
+    bad = Noted("bad", runs, RuntimeError("a defect"))
+    lane = Lane(store, [bad, Noted("good", runs)])
+    bad.every_s = 0.0
+
+    for now_s in (0.0, 0.5, 1.5, 2.5, 4.0):
+        await lane.tick(now_s)
+
+    assert runs == ["bad", "good", "bad", "bad"]
+    assert await store.troubles.duties() == [Trouble("bad", "RuntimeError: a defect")]
+    checks, _ = await readiness.check(store)
+    assert checks["duties"] == {"ok": False, "failing": {"bad": "RuntimeError: a defect"}}
+    found = await examine(store, pause_s=0)
+    violations = [one for check in found.checks for one in check.violations]
+    assert violations == ["the duty `bad` of a scheduler: RuntimeError: a defect"]
+
+    bad.outcome = None
+    await lane.tick(100.0)
+
+    assert await store.troubles.duties() == []
+    checks, _ = await readiness.check(store)
+    assert checks["duties"] == {"ok": True, "failing": {}}
+
+
+async def test_a_duty_that_does_not_end_is_left_behind_and_broken_off(store, monkeypatch):
+    monkeypatch.setattr(lanes, "PATIENCE_S", 0.02)
+    monkeypatch.setattr(lanes, "OVERRUN_S", 0.2)
+    runs = []
+    lane = Lane(store, [Noted("endless", runs, asyncio.Event()), Noted("good", runs)])
+
+    await lane.tick(0.0)
+    assert runs == ["endless", "good"]
+    async with asyncio.timeout(10):
+        while not await store.troubles.duties():
+            await asyncio.sleep(0.01)
+            await lane.tick(0.0)
+
+    assert await store.troubles.duties() == [Trouble("endless", "it did not end within 0.2 s")]
+    await lane.tick(11.0)
+    assert runs == ["endless", "good", "endless", "good"]
+
+
+async def test_while_redis_is_away_no_further_duty_runs_and_none_is_blamed(store):
+    runs = []
+    lane = Lane(store, [Noted("first", runs, StoreUnavailable("gone")), Noted("last", runs)])
+
+    for now_s in (0.0, 0.1):
+        with pytest.raises(StoreUnavailable):
+            await lane.tick(now_s)
+
+    assert runs == ["first", "first"]
+    assert await store.troubles.duties() == []
+
+
+async def test_what_another_scheduler_has_reported_is_cleared_by_one_that_can(store):
+    await store.troubles.report_duty("good", "it failed there")
+    await Lane(store, [Noted("good", [])]).tick(0.0)
+    assert await store.troubles.duties() == []
+
+
+def test_pauses_grow_to_a_minute():
+    assert [backoff_s(failures) for failures in (1, 2, 3, 6, 7, 1_000)] == [1, 2, 4, 32, 60, 60]
+    assert BACKOFF_S_MAX == 60

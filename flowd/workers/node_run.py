@@ -63,6 +63,5 @@ def fail_node(
         prepared.entry,
         failure,
         record=record,
-        text=str(failure),
         default_policy=prepared.policy,
     )

@@ -16,8 +16,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import orjson
-
 from flowd.backoff import growing_pauses
 from flowd.config import Settings
 from flowd.errors import (
@@ -260,8 +258,7 @@ class Shift:
                 continue
             if len(failure.downstream) > DEPENDENTS_PER_CALL_MAX:
                 self._carry_on(fail_downstream, failure.entry)
-            error = orjson.loads(failure.output)["error"]
-            self._note_failure(failure, NodeState.FAILED, outcome, error)
+            self._note_failure(failure, NodeState.FAILED, outcome, failure.error)
 
     def _note_failure(
         self, failure: Failure | RetryLater, state: NodeState, outcome: str, error: str

@@ -32,6 +32,7 @@ _GROUPS = {
         "scale": "Run this many workers",
         "logs": "Show the last lines of the log file",
         "doctor": "Check that everything flowd keeps in Redis adds up",
+        "redis-cli": "Run redis-cli on the Redis that flowd uses",
         "config": "Check, show or write the settings of this flowd",
         "token": "Make, list and revoke the tokens that open the API",
         "handlers": "List every handler",
@@ -82,8 +83,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        module = import_module(f"flowd.cli.commands.{_MODULES.get(cmd_name, cmd_name)}")
-        command: click.Command = getattr(module, cmd_name)
+        name = cmd_name.replace("-", "_")
+        module = import_module(f"flowd.cli.commands.{_MODULES.get(cmd_name, name)}")
+        command: click.Command = getattr(module, name)
         return command
 
     def resolve_command(

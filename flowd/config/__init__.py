@@ -21,6 +21,9 @@ from flowd.config import readers as read
 DEFAULT_FILE = "flowd.toml"
 DEFAULT_DATA_DIR = Path(".flowd")
 SECRET = "********"
+PRODUCTION = "production"
+# Who flowd is to its embedded server.
+EMBEDDED_USER = "flowd"
 DEFAULT_WORKER_NAME = f"worker-{socket.gethostname()}"
 
 
@@ -131,6 +134,8 @@ class RedisSettings:
     )
     # Not a key: `flowd start` sets it once its embedded server listens there.
     socket_path: str | None = None
+    # Of flowd's own user there.
+    socket_password: str | None = field(default=None, repr=False)
 
     @property
     def address(self) -> str:
@@ -389,6 +394,10 @@ class Settings:
         """Whether who made a request may see the traceback of a defect it has met."""
         return self.debug and self.environment == "development"
 
-    def with_redis_socket(self, socket_path: str) -> Settings:
-        """A copy whose store connects to this unix socket, whatever host and url say."""
-        return replace(self, redis=replace(self.redis, socket_path=socket_path))
+    def with_redis_socket(self, socket_path: str, password: str | None = None) -> Settings:
+        """A copy whose store connects to this unix socket, whatever host and url say.
+
+        With a password it logs in there as flowd's own user.
+        """
+        redis = replace(self.redis, socket_path=socket_path, socket_password=password)
+        return replace(self, redis=redis)

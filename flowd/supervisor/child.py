@@ -68,6 +68,8 @@ class Role:
     # A role that turns into another program cannot say so: the supervisor asks this instead.
     # It must answer within milliseconds.
     is_ready: Callable[[], bool] | None = None
+    # Called at every look while it runs; it must return within milliseconds as well.
+    look_after: Callable[[], None] | None = None
     # Its event loop beats; one that stands still for long is hung.
     has_pulse: bool = False
     # None waits as long as the child lives: a server may have much data to read.

@@ -113,6 +113,8 @@ class Crew:
         for post in self.posts:
             if post.watch:
                 post.watch.look(now, every_s)
+            if post.role.look_after and post.state is State.RUNNING:
+                post.role.look_after()
         reap_orphans(self._pids())
         self._note_groups()
 

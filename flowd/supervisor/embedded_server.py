@@ -16,17 +16,19 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from flowd.config import RedisSettings, Settings
+from flowd.config import EMBEDDED_USER, RedisSettings, Settings
 from flowd.errors import InvalidSettings, Problem, ServerFailed, StoreUnavailable
 from flowd.log import get_logger
 from flowd.owned_folder import OwnedFolder
 from flowd.pulse import Pulse
 from flowd.socket_path import reachable_path
+from flowd.supervisor.access import Access, read_password
 
 log = get_logger(__name__)
 
@@ -34,9 +36,12 @@ log = get_logger(__name__)
 Address = tuple[str, int] | str
 
 EXTERNAL_WAIT_S = 3.0
+SERVER_SOCKET = "redis.sock"
 _CONFIG_FILE = "redis.conf"
 _LOG_FILE = "redis.log"
 _PROBE_S = 1.0
+# The supervisor's loop stands still meanwhile.
+_LOOK_S = 0.2
 _ORPHAN_WAIT_S = 10.0
 _VERSION_MIN = 7
 # What a login, and the first command without one, are refused with.
@@ -53,27 +58,48 @@ class Answer(StrEnum):
     STRANGER = "stranger"
 
 
-def probe(address: Address, timeout_s: float = _PROBE_S, *, speaks_tls: bool = False) -> Answer:
+def probe(
+    address: Address,
+    timeout_s: float = _PROBE_S,
+    *,
+    speaks_tls: bool = False,
+    login: Sequence[str] = (),
+) -> Answer:
     """Connect and PING. A Redis that wants a password counts; with TLS, connecting is enough."""
+    if speaks_tls:
+        try:
+            _connect(address, timeout_s).close()
+        except OSError as error:
+            return Answer.STRANGER if isinstance(error, TimeoutError) else Answer.NOTHING
+        return Answer.READY
     try:
-        connection = _connect(address, timeout_s)
-    except TimeoutError:
+        *_, reply = converse(address, [("PING",)], timeout_s=timeout_s, login=login)
+    except (TimeoutError, ValueError, ConnectionResetError, BrokenPipeError):
         return Answer.STRANGER
     except OSError:
         return Answer.NOTHING
-    with connection:
-        if speaks_tls:
-            return Answer.READY
-        try:
-            connection.sendall(b"*1\r\n$4\r\nPING\r\n")
-            reply = connection.recv(256)
-        except OSError:
-            return Answer.STRANGER
     if reply.startswith(b"-LOADING"):
         return Answer.LOADING
     # Any error in Redis's own form (-NOAUTH, -DENIED, -BUSY ...) is a Redis answering.
     is_redis = reply.startswith(b"+PONG") or (reply[:1] == b"-" and reply[1:3].isupper())
     return Answer.READY if is_redis else Answer.STRANGER
+
+
+def converse(
+    address: Address,
+    commands: Sequence[Sequence[str]],
+    *,
+    timeout_s: float = _PROBE_S,
+    login: Sequence[str] = (),
+) -> list[bytes]:
+    """The replies to these commands: of each a line, or the bytes of a bulk string.
+
+    Raises OSError, and ValueError for what is no reply.
+    """
+    with _connect(address, timeout_s) as connection, connection.makefile("rb") as replies:
+        if login:
+            _ask(connection, replies, "AUTH", *login)
+        return [_ask(connection, replies, *command) for command in commands]
 
 
 def _connect(address: Address, timeout_s: float) -> socket.socket:
@@ -102,7 +128,9 @@ class EmbeddedServer:
         self._log_start = 0
         self._was_loading = False
         self._binary = find_binary(settings.server)
-        self.socket_path = reachable_path(self._folder / "redis.sock")
+        self._access: Access | None = None
+        self._asks_password: bool | None = None
+        self.socket_path = reachable_path(self._folder / SERVER_SOCKET)
 
     def run(self, _pulse: Pulse | None = None) -> NoReturn:
         """Turn the calling child process into the server."""
@@ -116,15 +144,46 @@ class EmbeddedServer:
             os.dup2(source, target)
         os.execv(self._binary, [self._binary, str(config)])
 
-    def prepare(self) -> None:
-        """Write the configuration. Data of an earlier run is left as it is and read again."""
-        with OwnedFolder(self._folder, make=True) as folder:
-            folder.replace(_CONFIG_FILE, os.fsencode(self._configuration()))
+    def prepare(self, *, is_closed: bool = False) -> None:
+        """Write the configuration. Data of an earlier run is left as it is and read again.
+
+        `is_closed` has the port ask for the password whether the API asks for tokens or not.
+        """
+        self._access = Access(self._folder, is_closed=is_closed)
+        self._write_configuration(self._access)
         with contextlib.suppress(FileNotFoundError):
             self._log_start = self._log_path.stat().st_size
 
+    @property
+    def password(self) -> str | None:
+        """What this process and its children log in with; made by `prepare`."""
+        return self._access.password if self._access else None
+
+    def look_after(self) -> None:
+        """Have the port ask for the password from the first token on. Called about every second."""
+        if self._access is None or self._asks_password == self._access.asks_password():
+            return
+        asks_password = self._access.asks_password()
+        commands = self._access.commands(asks_password=asks_password)
+        try:
+            replies = converse(
+                self.socket_path, commands, timeout_s=_LOOK_S, login=self._access.login
+            )
+            if refusal := next((one for one in replies if one.startswith(b"-")), None):
+                raise OSError(refusal.decode().strip())
+            # What it is started with the next time.
+            self._write_configuration(self._access)
+        except (OSError, ValueError) as error:
+            # Tried again at the next look.
+            log.warning("access.unchanged", error=str(error), asks_password=asks_password)
+            return
+        if self._asks_password is not None:
+            log.info("access.changed", asks_password=asks_password)
+        self._asks_password = asks_password
+
     def is_ready(self) -> bool:
-        answer = probe(self.socket_path, timeout_s=0.1)
+        login = self._access.login if self._access else ()
+        answer = probe(self.socket_path, timeout_s=0.1, login=login)
         if answer is Answer.LOADING and not self._was_loading:
             self._was_loading = True
             log.info("server.loading", data_dir=str(self._folder))
@@ -140,11 +199,16 @@ class EmbeddedServer:
             return ""
         return "\n".join(line for line in text.splitlines()[-8:] if line.strip())
 
-    def _configuration(self) -> str:
+    def _write_configuration(self, access: Access) -> None:
+        text = "\n".join([*self._configuration(), *access.configuration()]) + "\n"
+        with OwnedFolder(self._folder, make=True) as folder:
+            folder.replace(_CONFIG_FILE, os.fsencode(text))
+
+    def _configuration(self) -> list[str]:
         """redis.conf: every value here is a decision, anything else is the server's default."""
         settings = self._settings
         bind = "127.0.0.1 -::1" if settings.host == "localhost" else settings.host
-        lines = [
+        return [
             "# Written by flowd at every start; a change made here is lost.",
             f"dir {_quoted(str(self._folder))}",
             "appendonly yes",
@@ -156,7 +220,7 @@ class EmbeddedServer:
             f"bind {bind}",
             "protected-mode yes",
             # Relative, hence never too long: the server changes into its directory first.
-            "unixsocket redis.sock",
+            f"unixsocket {SERVER_SOCKET}",
             "unixsocketperm 600",
             f"databases {max(16, settings.db + 1)}",
             # Keeps an execution's small fields in one compact list.
@@ -168,7 +232,6 @@ class EmbeddedServer:
             "daemonize no",
             'proc-title-template "flowd: redis {listen-addr}"',
         ]
-        return "\n".join(lines) + "\n"
 
 
 def find_binary(server: str | None = None) -> str:
@@ -226,14 +289,32 @@ def choose_server(settings: Settings) -> EmbeddedServer | None:
 
 
 def locate_redis(settings: Settings) -> Settings:
-    """The settings for a single role: with the socket of a running embedded server where it has
-    no TCP port. Raises StoreUnavailable when no Redis answers.
+    """The settings for a single role: with the socket of the embedded server where one runs here.
+
+    Raises StoreUnavailable when no Redis answers.
+    """
+    settings = join_embedded(settings)
+    wait_for_external(settings.redis)
+    # It may have been on its way up, with its port open a moment before its socket.
+    return join_embedded(settings)
+
+
+def join_embedded(settings: Settings) -> Settings:
+    """The settings with the socket and the login of this data directory's server, if one runs.
+
+    Who may not look into the directory goes by the port as everybody does.
     """
     redis = settings.redis
-    if redis.url is None and redis.port == 0 and redis.socket_path is None:
-        settings = settings.with_redis_socket(reachable_path(redis.data_dir / "redis.sock"))
-    wait_for_external(settings.redis)
-    return settings
+    if redis.url is not None or redis.mode == "external" or redis.socket_path is not None:
+        return settings
+    try:
+        socket_path = reachable_path(redis.data_dir / SERVER_SOCKET)
+    except OSError:
+        return settings
+    is_here = _is_loopback(redis.host) and probe(socket_path) is not Answer.NOTHING
+    if not is_here and redis.port != 0:
+        return settings
+    return settings.with_redis_socket(socket_path, read_password(redis.data_dir))
 
 
 def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> None:
@@ -268,13 +349,13 @@ def _require_usable(redis: RedisSettings, address: Address) -> None:
 
     With TLS, and where INFO is not allowed, the first real call finds out.
     """
-    login = _login(redis.url)
+    login = [EMBEDDED_USER, redis.socket_password] if redis.socket_password else _login(redis.url)
+    commands = [("AUTH", *login)] if login else []
     try:
-        with _connect(address, _PROBE_S) as connection, connection.makefile("rb") as replies:
-            answer = _ask(connection, replies, "AUTH", *login) if login else b""
-            facts = _ask(connection, replies, "INFO", "server")
+        *answers, facts = converse(address, [*commands, ("INFO", "server")])
     except (OSError, ValueError):
         return
+    answer = answers[0] if answers else b""
     if refusal := next((one for one in (answer, facts) if one.startswith(_REFUSALS)), b""):
         raise StoreUnavailable(
             f"the Redis at {redis.address} refused the login: {refusal[1:].decode().strip()}; "
@@ -341,7 +422,7 @@ def _end_orphan(data_dir: Path) -> None:
     It has been told to end by the kernel already; only its last fsync may take a moment.
     """
     try:
-        connection = _connect(reachable_path(data_dir / "redis.sock"), _PROBE_S)
+        connection = _connect(reachable_path(data_dir / SERVER_SOCKET), _PROBE_S)
     except OSError:
         return
     with connection:

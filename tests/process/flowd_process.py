@@ -11,7 +11,9 @@ from typing import Any
 
 import redis
 
+from flowd.config import EMBEDDED_USER
 from flowd.config.loading import load_settings
+from flowd.supervisor.access import read_password
 from tests.api_client import ApiClient
 from tests.daemon import Daemon, wait_until
 
@@ -58,7 +60,10 @@ class Flowd(Daemon):
         if self._redis_settings.url is not None:
             return redis.Redis.from_url(self._redis_settings.url, decode_responses=True)
         return redis.Redis(
-            unix_socket_path=str(self.data_dir / "redis.sock"), decode_responses=True
+            unix_socket_path=str(self.data_dir / "redis.sock"),
+            username=EMBEDDED_USER,
+            password=read_password(self.data_dir),
+            decode_responses=True,
         )
 
     def submit_and_trigger(self, *nodes: dict[str, Any]) -> str:

@@ -16,12 +16,14 @@ from typing import Any
 
 import pytest
 
-from flowd.config import RedisSettings, Settings
+from flowd.config import EMBEDDED_USER, RedisSettings, Settings
 from flowd.errors import InvalidSettings, ServerFailed, StoreUnavailable
+from flowd.supervisor.access import PASSWORD_FILE, keep_password, read_password
 from flowd.supervisor.embedded_server import (
     Answer,
     EmbeddedServer,
     choose_server,
+    converse,
     find_binary,
     locate_redis,
     probe,
@@ -89,9 +91,13 @@ def answering(reply: bytes | None) -> Iterator[tuple[str, int]]:
             thread.join()
 
 
-def command(address: str, *words: str) -> bytes:
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(address)
+def command(server: EmbeddedServer, *words: str) -> bytes:
+    """The reply to flowd's own user."""
+    login = (EMBEDDED_USER, server.password or "")
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as replies:
+        connection.connect(server.socket_path)
+        connection.sendall(f"AUTH {' '.join(login)}\r\n".encode())
+        assert replies.readline() == b"+OK\r\n"
         connection.sendall((" ".join(words) + "\r\n").encode())
         return connection.recv(65536)
 
@@ -132,10 +138,8 @@ def test_the_server_runs_as_configured_and_keeps_its_data(tmp_path: Path) -> Non
             "databases": "21",
             "save": "",
         }.items():
-            assert command(server.socket_path, "CONFIG", "GET", option).split(b"\r\n")[4] == (
-                value.encode()
-            )
-        assert command(server.socket_path, "SET", "kept", "yes") == b"+OK\r\n"
+            assert command(server, "CONFIG", "GET", option).split(b"\r\n")[4] == (value.encode())
+        assert command(server, "SET", "kept", "yes") == b"+OK\r\n"
         # Nothing acknowledged is lost, whatever ends the server.
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -143,19 +147,19 @@ def test_the_server_runs_as_configured_and_keeps_its_data(tmp_path: Path) -> Non
 
     with running(redis) as (server, _):
         wait_until(server.is_ready, "the server again")
-        assert command(server.socket_path, "GET", "kept") == b"$3\r\nyes\r\n"
+        assert command(server, "GET", "kept") == b"$3\r\nyes\r\n"
 
 
 def test_everysec_is_passed_on(tmp_path: Path) -> None:
     with running(redis_settings(tmp_path, durability="everysec")) as (server, _):
         wait_until(server.is_ready, "the server")
-        assert b"everysec" in command(server.socket_path, "CONFIG", "GET", "appendfsync")
+        assert b"everysec" in command(server, "CONFIG", "GET", "appendfsync")
 
 
 def test_without_a_port_there_is_the_socket_alone(tmp_path: Path) -> None:
     with running(redis_settings(tmp_path)) as (server, _):
         wait_until(server.is_ready, "the server")
-        assert b"\r\n0\r\n" in command(server.socket_path, "CONFIG", "GET", "port")
+        assert b"\r\n0\r\n" in command(server, "CONFIG", "GET", "port")
         assert (tmp_path / "redis.sock").stat().st_mode & 0o777 == 0o600
 
 
@@ -163,7 +167,7 @@ def test_a_data_dir_with_a_very_long_or_odd_path_works(tmp_path: Path) -> None:
     folder = tmp_path / 'with "quotes" and \\' / ("long" * 30)
     with running(redis_settings(folder)) as (server, _):
         wait_until(server.is_ready, "the server")
-        assert command(server.socket_path, "PING") == b"+PONG\r\n"
+        assert command(server, "PING") == b"+PONG\r\n"
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
@@ -338,3 +342,47 @@ def test_the_server_of_a_killed_supervisor_is_ended_first(tmp_path: Path) -> Non
 
         assert process.wait(5) == 0
         assert not server.is_ready()
+
+
+def test_the_port_asks_as_long_as_the_api_does(tmp_path: Path) -> None:
+    port = free_port()
+    with running(redis_settings(tmp_path, port=port)) as (server, _):
+        wait_until(server.is_ready, "the server")
+        address = ("127.0.0.1", port)
+        asked = []
+        for act in (
+            lambda: None,
+            (tmp_path / "tokens.json").touch,
+            (tmp_path / "tokens.json").unlink,
+        ):
+            act()
+            server.look_after()
+            asked.append(converse(address, [("PING",)]))
+        assert asked[0] == asked[2] == [b"+PONG\r\n"]
+        assert asked[1][0].startswith(b"-NOAUTH")
+        password = (tmp_path / PASSWORD_FILE).read_text().strip()
+        assert password not in (tmp_path / "redis.conf").read_text()
+
+
+def test_a_server_that_does_not_answer_is_asked_again(tmp_path: Path) -> None:
+    redis = redis_settings(tmp_path)
+    server = EmbeddedServer(redis)
+    server.prepare()
+    (tmp_path / "tokens.json").touch()
+    server.look_after()
+
+    with running(redis) as (_, _process):
+        wait_until(server.is_ready, "the server")
+        server.look_after()
+        assert converse(server.socket_path, [("PING",)])[0].startswith(b"-NOAUTH")
+
+
+def test_an_emptied_password_is_made_anew_and_any_other_kept(tmp_path: Path) -> None:
+    first = keep_password(tmp_path)
+    assert keep_password(tmp_path) == read_password(tmp_path) == first
+    (tmp_path / PASSWORD_FILE).write_text("\n")
+
+    second = keep_password(tmp_path)
+
+    assert len(second) > 40
+    assert second != first

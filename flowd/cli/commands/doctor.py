@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -32,14 +31,9 @@ def doctor(config: Path | None, data_dir: str | None, output: str) -> None:
     Speaks to Redis itself, with the settings of this folder. Ends with 0 when all is well, else
     with 1. May look three times, a moment apart: what is under way is no finding.
     """
-    from flowd.socket_path import reachable_path
+    from flowd.supervisor.embedded_server import join_embedded
 
-    settings = running_settings_of(config, redis__data_dir=data_dir)
-    own = settings.redis.data_dir / "redis.sock"
-    # Another user may not look into the folder; the port may be open to them nevertheless.
-    is_there = os.path.exists(own)  # noqa: PTH110 - Path.exists raises where nobody may look
-    if settings.redis.url is None and settings.redis.mode != "external" and is_there:
-        settings = settings.with_redis_socket(reachable_path(own))
+    settings = join_embedded(running_settings_of(config, redis__data_dir=data_dir))
     found = asyncio.run(_examine(settings))
     if output == "json":
         show_json({"is_sound": found.is_sound, **asdict(found)})

@@ -21,7 +21,7 @@ from flowd.cli.options import (
     port_option,
     settings_of,
 )
-from flowd.config import Settings
+from flowd.config import PRODUCTION, Settings
 from flowd.handlers.loading import has_own_handlers
 from flowd.handlers.trial_import import import_handlers, try_handlers
 from flowd.log_output import is_kept_quiet
@@ -68,7 +68,7 @@ def start(
 def _run(settings: Settings, load_settings: Callable[[], Settings]) -> None:
     import setproctitle
 
-    from flowd.api.http.limits import address_of
+    from flowd.api.http.limits import address_of, is_local
     from flowd.errors import CrashLoop, ServerFailed
     from flowd.log import set_up_log
     from flowd.supervisor import roles
@@ -92,8 +92,10 @@ def _run(settings: Settings, load_settings: Callable[[], Settings]) -> None:
     url = url_of(listener)
     server = choose_server(settings)
     if server is not None:
-        server.prepare()
-        settings = settings.with_redis_socket(server.socket_path)
+        # As open as the API is, and closed in what serves more than the people who try it out.
+        is_closed = settings.environment == PRODUCTION or not is_local(address_of(listener))
+        server.prepare(is_closed=is_closed)
+        settings = settings.with_redis_socket(server.socket_path, server.password)
     supervisor = Supervisor(
         roles.build_lineup(settings, listener, server),
         data_dir=settings.redis.data_dir,

@@ -16,7 +16,7 @@ from redis.asyncio.connection import Connection, UnixDomainSocketConnection, par
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from flowd.config import Settings
+from flowd.config import EMBEDDED_USER, Settings
 from flowd.errors import (
     MissingGroup,
     MissingScript,
@@ -208,8 +208,9 @@ class RedisClient:
             "driver_info": None,
         }
         if self._settings.socket_path is not None:
-            path = str(self._settings.socket_path)
-            return Session(UnixDomainSocketConnection(path=path, **options))
+            path, password = str(self._settings.socket_path), self._settings.socket_password
+            login = {"username": EMBEDDED_USER, "password": password} if password else {}
+            return Session(UnixDomainSocketConnection(path=path, **options, **login))
         if self._settings.url is not None:
             described = dict(parse_url(self._settings.url))
             connection_class: Any = described.pop("connection_class", Connection)

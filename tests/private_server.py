@@ -21,7 +21,9 @@ START_TIMEOUT_S = 30.0
 class PrivateServer:
     """Runs the embedded server's binary, or the one FLOWD_TEST_REDIS_SERVER names."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: str) -> None:
+        """`options` as in redis.conf, with `_` for `-`."""
+        self._options = {name.replace("_", "-"): value for name, value in options.items()}
         self.folder = Path(tempfile.mkdtemp(prefix="flowd-test-"))
         self.socket_path = str(self.folder / "redis.sock")
         self.process: subprocess.Popen[bytes] | None = None
@@ -37,6 +39,7 @@ class PrivateServer:
             "hash-max-listpack-value": "128",
             "enable-debug-command": "local",
             "enable-protected-configs": "local",
+            **self._options,
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         self.process = subprocess.Popen(

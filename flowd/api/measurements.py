@@ -81,7 +81,8 @@ def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
         ("flowd_redis_memory_used_bytes", "Memory Redis uses", snapshot.memory_used),
         ("flowd_redis_memory_max_bytes", "Its limit; 0 is none", snapshot.memory_max),
     ):
-        yield GaugeMetricFamily(name, text, value)
+        if value is not None:
+            yield GaugeMetricFamily(name, text, value)
 
 
 def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:

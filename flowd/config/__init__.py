@@ -364,7 +364,8 @@ class Settings:
         "development",
         read.text,
         "`development` or `production`; only in the first has an answer 500 the traceback of the "
-        "defect. `scripts/install` writes the second",
+        "defect, in the second flowd's own Redis asks for a [password](redis-keys.md), tokens or "
+        "not. `scripts/install` writes the second",
         variable="ENVIRONMENT",
     )
     debug: bool = _setting(

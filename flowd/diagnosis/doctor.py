@@ -42,9 +42,13 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """`queue` and `dead_letters` break no rule, whatever they are; None where nobody could look."""
+    """`queue` and `dead_letters` break no rule, whatever they are; None where nobody could look.
+
+    `risks` break none either, yet: they say what this Redis may lose.
+    """
 
     checks: tuple[Check, ...]
+    risks: tuple[str, ...] = ()
     queue: Queue | None = None
     dead_letters: int = 0
     workers: int = 0
@@ -88,9 +92,13 @@ class Sight:
 
 async def examine(store: Store, *, pause_s: float = PAUSE_S) -> Examination:
     """Every rule with what breaks it, and did so at every look. Raises StoreUnavailable."""
+    fitness = await store.metrics.fitness()
+    fit = Check("this Redis is one that flowd can work with", 1, fitness.defects)
+    if fitness.defects:
+        return Examination((fit,), fitness.risks)
     types = await _check_types(store)
     if types.violations:
-        return Examination((types,))
+        return Examination((fit, types), fitness.risks)
     checks = check(await look(store))
     for _ in range(LOOKS - 1):
         if not any(one.violations for one in checks):
@@ -98,7 +106,13 @@ async def examine(store: Store, *, pause_s: float = PAUSE_S) -> Examination:
         await asyncio.sleep(pause_s)
         checks = _in_both(checks, check(await look(store)))
     snapshot = await store.metrics.snapshot()
-    return Examination((types, *checks), snapshot.queue, snapshot.dead_letters, snapshot.workers)
+    return Examination(
+        (fit, types, *checks),
+        fitness.risks,
+        snapshot.queue,
+        snapshot.dead_letters,
+        snapshot.workers,
+    )
 
 
 def _in_both(before: Sequence[Check], now: Sequence[Check]) -> tuple[Check, ...]:

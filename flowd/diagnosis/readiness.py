@@ -19,6 +19,7 @@ async def check(store: Store) -> tuple[dict[str, dict[str, Any]], list[Problem]]
     try:
         await store.metrics.write_probe()
         took_ms = round((time.monotonic() - begun) * 1000, 1)
+        fitness = await store.metrics.fitness()
         ticked_ms = await store.metrics.ticked_ms()
         queue = await store.metrics.queue()
         workers = await store.metrics.workers()
@@ -26,7 +27,12 @@ async def check(store: Store) -> tuple[dict[str, dict[str, Any]], list[Problem]]
     except StoreError as error:
         return {}, [Problem("checks.redis", error.code, str(error))]
     checks: dict[str, dict[str, Any]] = {
-        "redis": {"ok": True, "write_ms": took_ms},
+        "redis": {
+            "ok": not fitness.defects,
+            "write_ms": took_ms,
+            "server": fitness.server,
+            "risks": fitness.risks,
+        },
         "scheduler": {"ok": ticked_ms is not None, "ticked_ms": ticked_ms},
         "queue": {
             "ok": True,
@@ -38,7 +44,8 @@ async def check(store: Store) -> tuple[dict[str, dict[str, Any]], list[Problem]]
         "workers": {"ok": True, "live": workers},
         "duties": {"ok": not failing, "failing": {one.what: one.reason for one in failing}},
     }
+    problems = [Problem("checks.redis", "unfit_redis", text) for text in fitness.defects]
     if ticked_ms is None:
         message = "no scheduler has ticked for five intervals; start one with `flowd scheduler`"
-        return checks, [Problem("checks.scheduler", "no_scheduler", message)]
-    return checks, []
+        problems.append(Problem("checks.scheduler", "no_scheduler", message))
+    return checks, problems

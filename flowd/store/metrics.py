@@ -9,6 +9,7 @@ from typing import Any, Final
 from flowd.config import Settings
 from flowd.errors import MissingGroup
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
+from flowd.store.fitness import Fitness, judge, questions
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, parse_info, translate
 from flowd.workflow.states import ExecutionState
@@ -21,6 +22,8 @@ BEAT_INTERVALS: Final = 5
 BUCKETS: Final = 22
 # Beyond this many the state of each is not looked at: they count as RUNNING.
 ACTIVE_LOOKED_AT_MAX: Final = 10_000
+# Of the commands of a snapshot.
+_INFO_PLACE: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,9 @@ class Snapshot:
     dead_letters: int
     events: int
     callbacks: int
-    memory_used: int
-    memory_max: int
+    # None where the user of this Redis may not ask (INFO).
+    memory_used: int | None
+    memory_max: int | None
     counts: Mapping[str, int]
 
 
@@ -54,6 +58,7 @@ class Metrics:
 
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
+        self._questions = questions(settings)
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
         self._beat_ms = int(
@@ -75,6 +80,10 @@ class Metrics:
     async def write_probe(self) -> None:
         """Raises StoreError unless Redis takes a write."""
         await self._client.execute("SET", keys.READY_PROBE, now_ms(), "PX", PROBE_EXPIRES_MS)
+
+    async def fitness(self) -> Fitness:
+        """What is wrong with this Redis, and what it may lose."""
+        return judge(await self._client.converse_freely(self._questions))
 
     async def ticked_ms(self) -> int | None:
         """When a scheduler ticked last; None when none has shown life for a while."""
@@ -107,11 +116,12 @@ class Metrics:
                 *self._queue_commands(),
             ]
         )
-        for reply in replies[:11]:
-            if isinstance(reply, Exception):
+        for place, reply in enumerate(replies[:11]):
+            if isinstance(reply, Exception) and place != _INFO_PLACE:
                 raise translate(reply) from reply
         known, finished, active, workers, retries, due, dead, events, callbacks = replies[:9]
-        memory, flat = parse_info(replies[9]), replies[10]
+        info, flat = replies[_INFO_PLACE], replies[10]
+        memory = None if isinstance(info, Exception) else parse_info(info)
         executions = await self._active(active)
         executions[ExecutionState.PENDING] = max(0, known - finished - active)
         return Snapshot(
@@ -124,8 +134,8 @@ class Metrics:
             dead_letters=dead,
             events=events,
             callbacks=callbacks,
-            memory_used=int(memory.get("used_memory", 0)),
-            memory_max=int(memory.get("maxmemory", 0)),
+            memory_used=None if memory is None else int(memory.get("used_memory", 0)),
+            memory_max=None if memory is None else int(memory.get("maxmemory", 0)),
             counts={name: int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)},
         )
 

@@ -161,8 +161,9 @@ def _is_number(text: str) -> bool:
 
 
 def _is_full(memory: Any) -> bool:
+    # Its user may not ask.
     if isinstance(memory, Exception):
-        raise translate(memory) from memory
+        return False
     numbers = parse_info(memory)
     used, limit = int(numbers.get("used_memory", 0)), int(numbers.get("maxmemory", 0))
     return 0 < limit <= used and numbers.get("maxmemory_policy", "noeviction") == "noeviction"

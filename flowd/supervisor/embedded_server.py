@@ -9,7 +9,6 @@ import contextlib
 import importlib.util
 import os
 import platform
-import re
 import select
 import shutil
 import signal
@@ -20,9 +19,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, NoReturn
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import urlsplit
 
-from flowd.config import EMBEDDED_USER, RedisSettings, Settings
+from flowd.config import RedisSettings, Settings
 from flowd.errors import InvalidSettings, Problem, ServerFailed, StoreUnavailable
 from flowd.log import get_logger
 from flowd.owned_folder import OwnedFolder
@@ -43,9 +42,6 @@ _PROBE_S = 1.0
 # The supervisor's loop stands still meanwhile.
 _LOOK_S = 0.2
 _ORPHAN_WAIT_S = 10.0
-_VERSION_MIN = 7
-# What a login, and the first command without one, are refused with.
-_REFUSALS = (b"-NOAUTH", b"-WRONGPASS", b"-ERR AUTH", b"-DENIED")
 
 
 class Answer(StrEnum):
@@ -266,6 +262,7 @@ def choose_server(settings: Settings) -> EmbeddedServer | None:
     redis = settings.redis
     if redis.mode == "external" or redis.url is not None:
         wait_for_external(redis)
+        require_fit(settings)
         return None
     _end_orphan(redis.data_dir)
     if redis.port != 0:
@@ -277,6 +274,7 @@ def choose_server(settings: Settings) -> EmbeddedServer | None:
                     "set REDIS_PORT to a free port, or redis.mode to 'auto' to use that Redis"
                 )
             wait_for_external(redis)
+            require_fit(settings)
             return None
         if answer is Answer.STRANGER:
             raise StoreUnavailable(
@@ -296,7 +294,9 @@ def locate_redis(settings: Settings) -> Settings:
     settings = join_embedded(settings)
     wait_for_external(settings.redis)
     # It may have been on its way up, with its port open a moment before its socket.
-    return join_embedded(settings)
+    settings = join_embedded(settings)
+    require_fit(settings)
+    return settings
 
 
 def join_embedded(settings: Settings) -> Settings:
@@ -318,8 +318,7 @@ def join_embedded(settings: Settings) -> Settings:
 
 
 def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> None:
-    """Return once the Redis of these settings answers; raises StoreUnavailable after `wait_s`,
-    and at once for one that flowd may not use, or that is too old.
+    """Return once the Redis of these settings answers; raises StoreUnavailable after `wait_s`.
 
     A Redis that is loading its data is waited for as long as that takes.
     """
@@ -340,42 +339,26 @@ def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> 
                 "REDIS_HOST and REDIS_PORT to yours, or let `flowd start` run the embedded server"
             )
         time.sleep(0.1)
-    if not speaks_tls:
-        _require_usable(redis, address)
 
 
-def _require_usable(redis: RedisSettings, address: Address) -> None:
-    """Waiting mends neither a wrong password nor an old version: say so before anything starts.
-
-    With TLS, and where INFO is not allowed, the first real call finds out.
+def require_fit(settings: Settings) -> None:
+    """Waiting mends neither a wrong password nor a cluster: raises StoreUnavailable before anything
+    starts, and says in the log what this Redis may lose.
     """
-    login = [EMBEDDED_USER, redis.socket_password] if redis.socket_password else _login(redis.url)
-    commands = [("AUTH", *login)] if login else []
+    # Not for the embedded server, which need not wait for a client to be loaded.
+    from flowd.store.fitness import examine_now
+
+    address = settings.redis.address
     try:
-        *answers, facts = converse(address, [*commands, ("INFO", "server")])
-    except (OSError, ValueError):
-        return
-    answer = answers[0] if answers else b""
-    if refusal := next((one for one in (answer, facts) if one.startswith(_REFUSALS)), b""):
-        raise StoreUnavailable(
-            f"the Redis at {redis.address} refused the login: {refusal[1:].decode().strip()}; "
-            "give user and password in FLOWD_REDIS__URL, as in redis://user:password@host:6379"
-        )
-    version = re.search(rb"^redis_version:((\d+)\S*)", facts, re.MULTILINE)
-    if version and int(version[2]) < _VERSION_MIN:
-        raise StoreUnavailable(
-            f"the Redis at {redis.address} is version {version[1].decode()}; flowd needs "
-            f"{_VERSION_MIN} or newer, or Valkey"
-        )
-
-
-def _login(url: str | None) -> list[str]:
-    """What AUTH is to be told for this URL; nothing without a password."""
-    parts = urlsplit(url or "")
-    given = {name: values[0] for name, values in parse_qs(parts.query).items()}
-    user = unquote(parts.username or "") or given.get("username", "")
-    password = unquote(parts.password or "") or given.get("password", "")
-    return [word for word in (user, password) if word] if password else []
+        fitness = examine_now(settings)
+    except StoreUnavailable as error:
+        raise StoreUnavailable(f"the Redis at {address} cannot be used: {error}") from error
+    if fitness.defects:
+        reasons = "; ".join(fitness.defects)
+        raise StoreUnavailable(f"the Redis at {address} cannot be used: {reasons}")
+    log.info("redis.chosen", address=address, server=fitness.server, mode=settings.redis.mode)
+    for risk in fitness.risks:
+        log.warning("redis.risky", address=address, reason=risk)
 
 
 def _ask(connection: socket.socket, replies: BinaryIO, *words: str) -> bytes:

@@ -414,7 +414,7 @@ def test_a_shell_completes_the_names_of_commands(shell: Shell) -> None:
         "COMP_CWORD": "1",
     }
     found = {line.partition(",")[2] for line in shell.pipe().splitlines()}
-    assert found == {"reload", "restart", "results", "resume", "rerun"}
+    assert found == {"redis-cli", "reload", "restart", "results", "resume", "rerun"}
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
@@ -468,6 +468,7 @@ ELSEWHERE = {
     "scheduler": "test_roles",
     "worker": "test_roles",
     "demo": "test_demo",
+    "redis-cli": "test_redis_access",
     "top": "test_control",
     "stop": "test_control",
     "logs": "test_control",

@@ -57,6 +57,7 @@ RUN_BY = {
     ("Python client", "python"): [EXAMPLES] * 2,
     ("Running as a service", "bash"): ["tests/process/test_install.py"],
     ("Redis", "bash"): ["test_what_waits_is_seen_where_it_is_said_to_be"],
+    ("Who may use flowd's own Redis", "bash"): ["test_the_ways_in_are_those_of_the_manual"] * 2,
     ("Working on flowd", "bash"): [".ci/run"],
 }
 

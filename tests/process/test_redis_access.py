@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 import subprocess
@@ -14,8 +15,9 @@ import redis as redis_py
 from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from flowd.supervisor.access import PASSWORD_FILE
+from flowd.supervisor.access import PASSWORD_FILE, keep_password
 from tests.daemon import wait_until
+from tests.manual import blocks
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, definition, node
 from tests.process.test_tokens import call, flowd_token
 
@@ -195,13 +197,42 @@ echo "$REDISCLI_AUTH" "$@"
 """
 
 
+def write_redis_cli(folder: Path) -> str:
+    """A PATH with one that says what it was given."""
+    folder.mkdir()
+    (folder / "redis-cli").write_text(REDIS_CLI)
+    (folder / "redis-cli").chmod(0o755)
+    return str(folder)
+
+
+def test_the_ways_in_are_those_of_the_manual(tmp_path: Path) -> None:
+    password = keep_password(tmp_path / ".flowd")
+    path = os.pathsep.join((write_redis_cli(tmp_path / "bin"), str(Path(sys.executable).parent)))
+
+    def run_block(text: str) -> list[str]:
+        done = subprocess.run(
+            ["sh", "-ec", text.replace("<execution_id>", "x")],
+            cwd=tmp_path,
+            env=clean_environ() | {"PATH": os.pathsep.join((path, os.environ["PATH"]))},
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        return done.stdout.splitlines()
+
+    by_port, by_flowd = blocks("Who may use flowd's own Redis", "bash")
+
+    assert run_block(by_port + 'echo "$FLOWD_REDIS__URL"') == [
+        f"{password} GET workflow:x:status",
+        f"redis://:{password}@localhost:6379/0",
+    ]
+    assert run_block(by_flowd) == [" -h localhost -p 6379 CONFIG GET save"]
+
+
 def test_redis_cli_is_run_where_flowd_is_and_logged_in_as_it(
     run_flowd: Run, tmp_path: Path, port: int
 ) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "redis-cli").write_text(REDIS_CLI)
-    (programs / "redis-cli").chmod(0o755)
+    programs = write_redis_cli(tmp_path / "bin")
     flowd = run_flowd("start", "--workers", "0")
     flowd.wait_until_running()
     password = (flowd.data_dir / PASSWORD_FILE).read_text().strip()
@@ -210,7 +241,7 @@ def test_redis_cli_is_run_where_flowd_is_and_logged_in_as_it(
         return subprocess.run(
             [sys.executable, "-m", "flowd.cli.main", "redis-cli", *arguments],
             cwd=tmp_path,
-            env=clean_environ() | {"PATH": str(programs)} | environ,
+            env=clean_environ() | {"PATH": programs} | environ,
             capture_output=True,
             check=False,
             text=True,

@@ -215,8 +215,8 @@ def test_with_a_port_the_embedded_server_answers_there_too(run_flowd: Run) -> No
     status = flowd.wait_until_running()
 
     assert status["redis"]["address"] == f"localhost:{port}"
-    # A role beside it, of somebody with the same settings, joins it there.
-    role = run_flowd("scheduler", FLOWD_REDIS__PORT=port)
+    # A role beside it, of somebody with another data directory, joins it there.
+    role = run_flowd("scheduler", "--data-dir", "other", FLOWD_REDIS__PORT=port)
     wait_until(lambda: f"uses the Redis at localhost:{port}" in role.stdout, "the role to run")
 
 

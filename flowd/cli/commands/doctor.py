@@ -68,6 +68,8 @@ def _show(found: Examination) -> None:
             ("-", "dead letters, see `flowd dlq list`", f"{found.dead_letters:,}"),
         ]
     show_table(("RESULT", "WHAT", "COUNT"), rows)
+    for risk in found.risks:
+        click.echo(plain(f"WARNING this Redis may lose work: {risk}"))
     for check in found.checks:
         for one in check.violations[:VIOLATIONS_SHOWN_MAX]:
             click.echo(plain(f"FAILED {one}"))

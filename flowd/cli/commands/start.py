@@ -68,7 +68,7 @@ def start(
 def _run(settings: Settings, load_settings: Callable[[], Settings]) -> None:
     import setproctitle
 
-    from flowd.api.http.limits import address_of, is_local
+    from flowd.api.http.limits import address_of
     from flowd.errors import CrashLoop, ServerFailed
     from flowd.log import set_up_log
     from flowd.supervisor import roles
@@ -92,10 +92,7 @@ def _run(settings: Settings, load_settings: Callable[[], Settings]) -> None:
     url = url_of(listener)
     server = choose_server(settings)
     if server is not None:
-        # As open as the API is, and closed in what serves more than the people who try it out.
-        is_closed = settings.environment == PRODUCTION or not is_local(address_of(listener))
-        server.prepare(is_closed=is_closed)
-        settings = settings.with_redis_socket(server.socket_path, server.password)
+        settings = _prepare(server, settings, listener)
     supervisor = Supervisor(
         roles.build_lineup(settings, listener, server),
         data_dir=settings.redis.data_dir,
@@ -119,6 +116,16 @@ def _run(settings: Settings, load_settings: Callable[[], Settings]) -> None:
         if passed is None and settings.api.socket is not None:
             settings.api.socket.unlink(missing_ok=True)
     lock.release()
+
+
+def _prepare(server: EmbeddedServer, settings: Settings, listener: socket.socket) -> Settings:
+    """The settings with its socket and login."""
+    from flowd.api.http.limits import address_of, is_local
+
+    # As open as the API is, and closed in what serves more than the people who try it out.
+    is_closed = settings.environment == PRODUCTION or not is_local(address_of(listener))
+    server.prepare(is_closed=is_closed)
+    return settings.with_redis_socket(server.socket_path, server.password)
 
 
 def _reload(
@@ -151,6 +158,8 @@ def _announcement(
     redis = settings.redis
     if server is None:
         where = f"the Redis at {redis.address}"
+        if redis.mode == "auto" and redis.url is None:
+            where = f"the Redis that was found at {redis.address}"
     else:
         tcp = f", port {redis.port}" if redis.port else ""
         where = f"its own Redis (data in {redis.data_dir}{tcp})"

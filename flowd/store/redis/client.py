@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, Final
 
 import hiredis
-from redis.asyncio.connection import Connection, UnixDomainSocketConnection, parse_url
+from redis.asyncio import connection as connections
+from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from flowd.config import EMBEDDED_USER, Settings
+from flowd.config import EMBEDDED_USER, RedisSettings, Settings
 from flowd.errors import (
     MissingGroup,
     MissingScript,
@@ -47,6 +49,8 @@ _UNAVAILABLE: Final = (
     "MISCONF",
     "UNBLOCKED",
 )
+# A script says of its commands in its own words what it may not run.
+_FORBIDDEN: Final = ("NoPermission", "NOPERM", "ACL failure", "can't run this command")
 _NO_GROUP: Final = ("NOGROUP", "requires the key to exist", "no such key", "key no longer exists")
 
 
@@ -57,7 +61,10 @@ def translate(error: Exception) -> StoreError:
     # What goes wrong while it connects, redis-py wraps.
     is_login = any(isinstance(one, AuthenticationError) for one in (error, error.__cause__))
     if is_login or "NOAUTH" in words or "WRONGPASS" in words:
-        return StoreUnavailable(f"redis refused the login: {error}; check [redis] url")
+        return StoreUnavailable(
+            f"redis refused the login: {error}; name user and password in FLOWD_REDIS__URL, as in "
+            "redis://user:password@host:6379"
+        )
     if not isinstance(error, ResponseError):
         return StoreUnavailable(f"redis does not answer: {error or type(error).__name__}")
     if "NoScript" in words or "NOSCRIPT" in words:
@@ -70,6 +77,10 @@ def translate(error: Exception) -> StoreError:
         return StoreReadOnly("this redis is a read-only replica; point [redis] at the primary")
     if "WRONGTYPE" in words:
         return WrongType(str(error))
+    if any(word in words for word in _FORBIDDEN):
+        return StoreUnavailable(f"redis refuses its user what flowd needs: {error}")
+    if "DB index" in words or "SELECT is not allowed" in words:
+        return StoreUnavailable(f"redis has no such database: {error}; check [redis] db")
     if any(word in words for word in _UNAVAILABLE) or isinstance(error, RedisConnectionError):
         return StoreUnavailable(f"redis is not ready: {error}")
     return StoreError(f"redis refused a command: {error}")
@@ -188,6 +199,29 @@ async def _read_reply(connection: Connection | UnixDomainSocketConnection) -> An
         return error
 
 
+def new_connection(redis: RedisSettings, kind: ModuleType, **options: Any) -> Any:
+    """A connection that connects when it is used; `kind` is redis-py's module of such ones."""
+    # surrogateescape keeps any bytes somebody else may have put into the stream.
+    options = {
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "decode_responses": True,
+        "encoding_errors": "surrogateescape",
+        "protocol": 2,
+        "db": redis.db,
+        "driver_info": None,
+        **options,
+    }
+    if redis.socket_path is not None:
+        if redis.socket_password:
+            options |= {"username": EMBEDDED_USER, "password": redis.socket_password}
+        return kind.UnixDomainSocketConnection(path=str(redis.socket_path), **options)
+    if redis.url is not None:
+        described = dict(kind.parse_url(redis.url))
+        connection_class = described.pop("connection_class", kind.Connection)
+        return connection_class(**{**options, **described})
+    return kind.Connection(host=redis.host, port=redis.port, **options)
+
+
 class RedisClient:
     """Hands out sessions: any number at once, each to one caller."""
 
@@ -197,25 +231,7 @@ class RedisClient:
 
     def new_session(self) -> Session:
         """A session of the caller's own, for blocking reads or a conversation that lasts."""
-        # surrogateescape keeps any bytes somebody else may have put into the stream.
-        options: dict[str, Any] = {
-            "socket_timeout": None,
-            "socket_connect_timeout": CONNECT_TIMEOUT_S,
-            "decode_responses": True,
-            "encoding_errors": "surrogateescape",
-            "protocol": 2,
-            "db": self._settings.db,
-            "driver_info": None,
-        }
-        if self._settings.socket_path is not None:
-            path, password = str(self._settings.socket_path), self._settings.socket_password
-            login = {"username": EMBEDDED_USER, "password": password} if password else {}
-            return Session(UnixDomainSocketConnection(path=path, **options, **login))
-        if self._settings.url is not None:
-            described = dict(parse_url(self._settings.url))
-            connection_class: Any = described.pop("connection_class", Connection)
-            return Session(connection_class(**{**options, **described}))
-        return Session(Connection(host=self._settings.host, port=self._settings.port, **options))
+        return Session(new_connection(self._settings, connections, socket_timeout=None))
 
     async def execute(self, *command: Argument) -> Any:
         session = await self._take()

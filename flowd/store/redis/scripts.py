@@ -74,5 +74,6 @@ READMIT_EXECUTIONS: Final = _load("readmit_executions")
 SET_ASIDE: Final = _load("set_aside")
 REPORT_TROUBLE: Final = _load("report_trouble")
 NOTE_TICK: Final = _load("note_tick")
+CHECK_RIGHTS: Final = _load("check_rights")
 
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Script))

@@ -1,0 +1,171 @@
+"""Can flowd work with this Redis, and can this Redis lose what flowd gives it?
+
+Asked at the start, by `flowd doctor` and by /readyz. What the user of this Redis may not ask (INFO,
+CONFIG) is not known, and no finding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis import connection as connections
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.retry import Retry
+
+from flowd.config import Settings
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import (
+    CONNECT_TIMEOUT_S,
+    Command,
+    new_connection,
+    parse_info,
+    translate,
+)
+
+VERSION_MIN: Final = 7
+# Every command flowd sends or a script runs, by what stands behind its name.
+_RIGHTS: Final = {
+    "{key}": "GET EXISTS DEL TYPE STRLEN MGET HGETALL HKEYS HLEN SMEMBERS SCARD ZCARD",
+    "{key} x": "SET MSET HGET HMGET HDEL HEXISTS SADD SREM LPUSH ZREM ZSCORE ZMSCORE",
+    "{key} x 1": "HSET HINCRBY",
+    "{key} 0": "BLPOP HSCAN SSCAN ZSCAN",
+    "{key} 0 1": "GETRANGE ZADD ZCOUNT ZRANGE ZRANGEBYSCORE",
+    "{key} {key}": "RENAME COPY",
+    "{stream} * x y": "XADD",
+    "{stream}": "XLEN XDEL XTRIM",
+    "{stream} - +": "XRANGE XREVRANGE",
+    "{stream} {group}": "XACK XPENDING",
+    "CREATE {stream} {group} 0": "XGROUP",
+    "STREAM {stream}": "XINFO",
+    "STREAMS {stream} 0": "XREAD",
+    "GROUP {group} x STREAMS {stream} >": "XREADGROUP",
+    "x 0": "EVALSHA",
+    "LOAD x": "SCRIPT",
+    "": "EXEC MULTI PING SCAN TIME",
+}
+# What a user is kept from by the names of keys.
+_KEYS: Final = (keys.definition("0"), keys.RETRIES, keys.ACTIVE)
+_NAMES_SHOWN_MAX: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Fitness:
+    """`defects` are what flowd cannot work with, `risks` what can lose accepted work: sentences."""
+
+    server: str = "Redis"
+    defects: tuple[str, ...] = ()
+    risks: tuple[str, ...] = ()
+
+
+def questions(settings: Settings) -> list[Command]:
+    """What to ask, in one conversation; `judge` takes the replies."""
+    tasks = settings.tasks
+    calls = {
+        f"{name} {form}".format(key=key, stream=tasks.stream, group=tasks.group)
+        for form, names in _RIGHTS.items()
+        for name in names.split()
+        for key in _KEYS
+    }
+    rights = scripts.CHECK_RIGHTS.text
+    return [("HELLO",), ("INFO",), ("CONFIG", "GET", "save"), ("EVAL", rights, 0, *sorted(calls))]
+
+
+def judge(replies: Sequence[Any]) -> Fitness:
+    """What follows from the replies, an error reply among them standing for what is not known.
+
+    Raises StoreUnavailable for a login that was refused.
+    """
+    for reply in replies:
+        if isinstance(reply, AuthenticationError):
+            raise translate(reply) from reply
+    hello, info, config, refused = replies
+    greeting = _pairs(hello)
+    facts = {} if isinstance(info, Exception) else parse_info(info)
+    save = _pairs(config).get("save")
+    number = facts.get("valkey_version") or facts.get("redis_version") or greeting.get("version")
+    name = "Valkey" if "valkey_version" in facts else "Redis"
+    server = f"{name} {number}" if number else name
+    return Fitness(server, tuple(_defects(greeting | facts, refused)), tuple(_risks(facts, save)))
+
+
+def _pairs(reply: Any) -> dict[str, str]:
+    if isinstance(reply, Exception):
+        return {}
+    return {str(name): str(value) for name, value in zip(reply[::2], reply[1::2], strict=False)}
+
+
+def _defects(facts: Mapping[str, str], refused: Any) -> Iterator[str]:
+    number = facts.get("redis_version") or facts.get("version", "")
+    if (major := re.match(r"\d+", number)) and int(major[0]) < VERSION_MIN:
+        yield f"it is version {number}; flowd needs {VERSION_MIN} or newer, or Valkey"
+    elif "cluster" in (facts.get("mode"), facts.get("redis_mode"), facts.get("server_mode")):
+        yield (
+            "it is a cluster, which spreads the keys of one execution over its servers; use a "
+            "single server, with replicas if you like"
+        )
+    elif facts.get("role") in ("replica", "slave") and facts.get("slave_read_only") != "0":
+        yield "it is a read-only replica; use its primary"
+    elif missing := _missing_rights(refused):
+        yield f"its user may not run {missing}; give it `~* +@all -@admin -@dangerous`"
+
+
+def _missing_rights(refused: Any) -> str:
+    """What its user lacks, for people; empty where nobody can say."""
+    if isinstance(refused, Exception):
+        return "EVAL" if isinstance(refused, NoPermissionError) else ""
+    # Once for each command, with the key it was refused for.
+    names = list({one.split()[0]: " ".join(one.split()[:2]) for one in refused}.values())
+    shown = ", ".join(names[:_NAMES_SHOWN_MAX])
+    hidden = len(names) - _NAMES_SHOWN_MAX
+    return f"{shown} and {hidden} more" if hidden > 0 else shown
+
+
+def _risks(facts: Mapping[str, str], save: str | None) -> Iterator[str]:
+    """`save` is None where its user may not see it."""
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
+        yield (
+            f"its maxmemory-policy is {policy}: once its memory is full it evicts executions "
+            "without a word; set it to noeviction"
+        )
+    if facts.get("aof_enabled") == "0":
+        lost = "everything" if save == "" else "what came after its last snapshot"
+        yield (f"it writes no append-only file: {lost} is lost when it ends; set appendonly to yes")
+    if facts.get("aof_last_write_status", "ok") != "ok":
+        yield "it could not write its append-only file; look at its disk and its log"
+
+
+def examine_now(settings: Settings) -> Fitness:
+    """Connect, ask and disconnect, without an event loop: before the first fork there is none.
+
+    Raises StoreUnavailable for what no waiting mends: a login or a database that is refused. Where
+    nobody answers in time nothing is found.
+    """
+    options = {"socket_timeout": CONNECT_TIMEOUT_S, "retry": Retry(NoBackoff(), 0)}
+    connection = new_connection(settings.redis, connections, **options)
+    try:
+        return judge([_ask(connection, command) for command in questions(settings)])
+    except RedisError as error:
+        # redis-py wraps what goes wrong while it connects.
+        causes = (error, error.__cause__, error.__context__)
+        if any(isinstance(one, ResponseError | AuthenticationError) for one in causes):
+            raise translate(error) from error
+        return Fitness()
+    except OSError:
+        return Fitness()
+    finally:
+        connection.disconnect()
+
+
+def _ask(connection: Any, command: Command) -> Any:
+    try:
+        connection.send_command(*command)
+        return connection.read_response(disconnect_on_error=False)
+    except (ResponseError, AuthenticationError) as error:
+        if not connection.is_connected:
+            raise
+        return error

@@ -74,7 +74,7 @@ EVENTS: dict[str, str] = {
     "clock.put_back": "the clock of the Redis server was put back; what waits does not wait for it",
     "node.retrying": "an attempt failed; the node waits for its next one",
     "node.requeued": "a node that was held by a dead worker waits for its next attempt",
-    "node.poisoned": "a node whose workers died each time is failed and will not run again",
+    "node.poisoned": "a node that ended each process it ran in is failed and will not run again",
     "execution.readmitted": "an execution that runs was missing among the active; it is not now",
     "node.restored": "a node that waited without an entry in the stream got one",
     "continuation.finished": "somebody died between a node's end and its dependents; that is done",

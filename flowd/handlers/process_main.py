@@ -23,13 +23,14 @@ import orjson
 
 from flowd.config import Settings
 from flowd.errors import Fail
-from flowd.handlers import Context
+from flowd.handlers.context import HandlerContext, Resources
 from flowd.handlers.loading import open_registry
 from flowd.handlers.outcome import OUTPUT_BYTES_MAX, as_failure
 from flowd.handlers.registry import Handler, Registry
 from flowd.log import set_up_log
 from flowd.outgoing.secrets import Secrets
 from flowd.redaction import REDACTOR
+from flowd.store import open_store
 from flowd.workflow import exact_json
 
 # The first line the worker reads; one for each process that has ended follows.
@@ -60,7 +61,7 @@ def main() -> None:
     # What a module prints is no message of ours.
     reports = os.dup(1)
     os.dup2(2, 1)
-    mother = _Mother(orders, reports, open_registry(settings))
+    mother = _Mother(orders, reports, open_registry(settings), settings)
     os.write(reports, READY)
     mother.serve()
 
@@ -74,10 +75,13 @@ def _die_with(parent: int) -> None:
 class _Mother:
     """Single-threaded, so that it may be forked at any time."""
 
-    def __init__(self, orders: socket.socket, reports: int, registry: Registry) -> None:
+    def __init__(
+        self, orders: socket.socket, reports: int, registry: Registry, settings: Settings
+    ) -> None:
         self._orders = orders
         self._reports = reports
         self._registry = registry
+        self._settings = settings
         self._calls: set[int] = set()
         self._wake, wake = socket.socketpair()
         for end in (self._wake, wake):
@@ -108,7 +112,7 @@ class _Mother:
             if pid == 0:
                 self._orders.close()
                 os.close(self._reports)
-                _run_call(line, self._registry, mother)
+                _run_call(line, self._registry, self._settings, mother)
             self._calls.add(pid)
 
     def _reap(self) -> None:
@@ -134,7 +138,7 @@ def _children() -> set[int]:
     return {int(pid) for pid in text.split()}
 
 
-def _run_call(line: socket.socket, registry: Registry, mother: int) -> None:
+def _run_call(line: socket.socket, registry: Registry, settings: Settings, mother: int) -> None:
     """In the fork: one call, and the end of the process."""
     exit_code = os.EX_SOFTWARE
     try:
@@ -144,9 +148,8 @@ def _run_call(line: socket.socket, registry: Registry, mother: int) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         line.sendall(_framed(str(os.getpid()).encode()))
-        request = orjson.loads(_receive(line) or b"null")
-        if request is not None:
-            line.sendall(_framed(_answer(line, registry, **request)))
+        if request := _receive(line):
+            line.sendall(_framed(_answer(line, registry, settings, **pickle.loads(request))))
         exit_code = os.EX_OK
     except BaseException:  # noqa: BLE001 - nothing of the fork may come back into the parent
         traceback.print_exc()
@@ -161,15 +164,20 @@ def _run_call(line: socket.socket, registry: Registry, mother: int) -> None:
 def _answer(
     line: socket.socket,
     registry: Registry,
+    settings: Settings,
+    *,
     name: str,
     config: dict[str, Any],
-    context: list[Any],
+    context: dict[str, Any],
     secrets: list[str],
 ) -> bytes:
     for secret in secrets:
         REDACTOR.learn(secret)
+    store = open_store(settings)
+    resources = Resources(store.budgets, store.executions)
     try:
-        output = _call(registry.load(name), config, _IsolatedContext(*context, line=line))
+        given = _IsolatedContext(line, settings=settings, resources=resources, **context)
+        output = _call(registry.load(name), config, given)
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything
         return _error(error)
     try:
@@ -195,18 +203,15 @@ def _error(error: BaseException) -> bytes:
         "text": str(failure),
         "after_s": getattr(failure, "after_s", None),
         "kinds": list(failure.kinds),
-        "report": failure.report.decode(),
     }
     return orjson.dumps({"error": told})
 
 
-class _IsolatedContext(Context):
+class _IsolatedContext(HandlerContext):
     """A context whose heartbeat is heard by the worker."""
 
-    def __init__(
-        self, execution_id: str, node_id: str, attempt: int, *, line: socket.socket
-    ) -> None:
-        super().__init__(execution_id, node_id, attempt)
+    def __init__(self, line: socket.socket, **facts: Any) -> None:
+        super().__init__(**facts)
         self._line = line
 
     def heartbeat(self) -> None:

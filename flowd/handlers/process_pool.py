@@ -20,11 +20,13 @@ from typing import Any, Final
 import orjson
 
 from flowd.config import Settings
-from flowd.errors import Fail, HandlerFailed, Retry
+from flowd.errors import Fail, HandlerFailed, ProcessDied, Retry
 from flowd.handlers import Context
+from flowd.handlers.context import HandlerContext
 from flowd.handlers.limits import IMPORT_LIMIT_S
 from flowd.redaction import REDACTOR
 
+MAIN: Final = "flowd.handlers.process_main"
 _LENGTH: Final = struct.Struct("!I")
 
 
@@ -47,8 +49,9 @@ class IsolatedCalls:
             reason = f"the handlers were not imported within {IMPORT_LIMIT_S:g} s"
             raise HandlerFailed(reason, kinds=frozenset({"timeout"})) from None
 
-    async def call(self, name: str, config: Mapping[str, Any], context: Context) -> Any:
-        """What the handler returns. Raises what it raised, and HandlerFailed when it died."""
+    async def call(self, name: str, config: Mapping[str, Any], context: HandlerContext) -> Any:
+        """What the handler returns. Raises what it raised, ProcessDied when it ended its process,
+        and HandlerFailed where there was none."""
         mother = await self._started()
         ours, theirs = socket.socketpair()
         try:
@@ -58,12 +61,18 @@ class IsolatedCalls:
         except OSError as error:
             ours.close()
             raise HandlerFailed(f"the process of the handler cannot be started: {error}") from None
-        facts = (context.execution_id, context.node_id, context.attempt)
+        facts = {
+            "execution_id": context.execution_id,
+            "node_id": context.node_id,
+            "attempt": context.attempt,
+            "only": context.only,
+            "budget_tokens": context.budget_tokens,
+        }
         request = {"name": name, "config": config, "context": facts, "secrets": REDACTOR.secrets}
         try:
             pid = int((await _read(reader)) or 0)
             try:
-                writer.write(_framed(orjson.dumps(request)))
+                writer.write(_framed(pickle.dumps(request)))
                 return await _follow(reader, context, await_end=lambda: mother.end_of(pid))
             finally:
                 mother.kill(pid)
@@ -110,7 +119,7 @@ class _Mother:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 # Without -P a file in the current folder would stand in for a library.
-                *(sys.executable, "-P", "-m", "flowd.handlers.process_main"),
+                *(sys.executable, "-P", "-m", MAIN),
                 *(str(theirs.fileno()), str(os.getpid())),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
@@ -154,17 +163,21 @@ class _Mother:
             self._change.notify_all()
         await self._process.wait()
 
-    async def end_of(self, pid: int) -> str:
-        """How this process ended, as a sentence goes on."""
+    async def end_of(self, pid: int) -> HandlerFailed:
+        """How this process ended."""
         async with self._change:
             await self._change.wait_for(lambda: pid in self._ends or self._listening.done())
         status = self._ends.get(pid)
         if status is None:
-            return "was killed together with the process that had started it"
+            return HandlerFailed(
+                "the process of the handler was killed together with the one that had started it"
+            )
         code = os.waitstatus_to_exitcode(status)
         if code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
-        return f"ended with the exit code {code}"
+            return ProcessDied(
+                f"the process of the handler was killed by {signal.Signals(-code).name}"
+            )
+        return ProcessDied(f"the process of the handler ended with the exit code {code}")
 
     def kill(self, pid: int) -> None:
         """End a process with its group, unless it is known to have ended; nobody asks again."""
@@ -190,19 +203,14 @@ async def _follow(reader: asyncio.StreamReader, context: Context, await_end: Any
         if "error" in result:
             raise _error(**result["error"])
         return result["output"]
-    raise HandlerFailed(f"the process of the handler {await await_end()}")
+    raise await await_end()
 
 
-def _error(
-    code: str, text: str, after_s: float | None, kinds: list[str], report: str
-) -> HandlerFailed:
-    failure: HandlerFailed
+def _error(code: str, text: str, after_s: float | None, kinds: list[str]) -> HandlerFailed:
+    named = frozenset(kinds)
     if code == "retry":
-        failure = Retry(text, after_s=after_s, kinds=frozenset(kinds))
-    else:
-        failure = (Fail if code == "fail" else HandlerFailed)(text, kinds=frozenset(kinds))
-    failure.report = report.encode()
-    return failure
+        return Retry(text, after_s=after_s, kinds=named)
+    return (Fail if code == "fail" else HandlerFailed)(text, kinds=named)
 
 
 def _framed(data: bytes) -> bytes:

@@ -27,7 +27,9 @@ class Lifecycle:
     async def pause_execution(self, execution_id: str) -> str:
         """`paused`: no further node of it starts."""
         outcome = await self._client.run(
-            scripts.PAUSE_EXECUTION, (keys.status(execution_id),), execution_id
+            scripts.PAUSE_EXECUTION,
+            (keys.status(execution_id), self._stream, keys.HALTED),
+            execution_id,
         )
         return _known(execution_id, outcome)
 
@@ -90,6 +92,8 @@ class Lifecycle:
                 keys.ACTIVE,
                 keys.CONTINUATIONS,
                 keys.parked(execution_id),
+                self._stream,
+                keys.HALTED,
             ),
             execution_id,
             now_ms(),

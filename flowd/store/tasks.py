@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-import orjson
-
 from flowd.config import Settings
 from flowd.errors import MissingGroup, MissingScript, StoreFull
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
@@ -22,8 +20,11 @@ from flowd.store.redis.client import Argument, Command, RedisClient, script_call
 from flowd.workflow.graph import PlannedNode
 from flowd.workflow.ids import is_execution_id
 
-# A node that was running at this many deaths of its worker is given up.
-DEATHS_MAX: Final = 3
+# A node that was there at this many deaths of its worker, which prove nothing as others were there
+# too, runs in a process of its own: if that dies as well, the node is given up.
+DEATHS_BEFORE_APART: Final = 2
+# One that goes on to lose its workers from in there is given up all the same, at this many.
+DEATHS_MAX: Final = 10
 # XPENDING and XRANGE pages: a hundred rows hold the server for well under a millisecond.
 PAGE: Final = 100
 BLOCK_MS: Final = 5_000
@@ -32,7 +33,6 @@ BLOCK_MS: Final = 5_000
 COMMIT_MAX: Final = 256
 ARGUMENTS_MAX: Final = 4_000
 BYTES_MAX: Final = 16 * 1024 * 1024
-EVENT_ERROR_CHARS_MAX: Final = 300
 _NO_ADVANCE: Final = ("0", "0", "0")
 
 
@@ -76,7 +76,6 @@ class Failure(NamedTuple):
     """A node that failed: its output (the error), and that of the nodes that now cannot run.
 
     With a reason in `dead_letter` it also goes to the dead letters, for a person to look at.
-    `report` (JSON, or empty) is kept beside the error: a traceback, or what a program wrote.
     """
 
     entry: Entry
@@ -85,11 +84,6 @@ class Failure(NamedTuple):
     downstream_output: bytes
     downstream: tuple[str, ...]
     dead_letter: str = ""
-    report: bytes = b""
-
-    @property
-    def error(self) -> str:
-        return str(orjson.loads(self.output)["error"])
 
 
 class RetryLater(NamedTuple):
@@ -100,7 +94,6 @@ class RetryLater(NamedTuple):
     pause_ms: int
     failures: int
     error: str
-    report: bytes = b""
 
 
 class Claim(NamedTuple):
@@ -112,13 +105,18 @@ class Claim(NamedTuple):
 
 @dataclass(slots=True)
 class Exchange:
-    """What one call brought back. The outcome words are those of the scripts, in order."""
+    """What one call brought back. The outcome words are those of the scripts, in order.
+
+    Entries queued up to `halted_ms` may be of executions that are to start nothing; None where the
+    call did not say.
+    """
 
     completed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     claimed: list[str] = field(default_factory=list)
     entries: list[Entry | Garbage] = field(default_factory=list)
     is_group_missing: bool = False
+    halted_ms: int | None = None
 
 
 def attempt_record(entry: Entry, consumer: str, started_ms: int, finished_ms: int | None) -> str:
@@ -198,7 +196,7 @@ class TaskSession:
         if claims:
             exchange.claimed = _outcomes(replies.pop())
         if completions:
-            exchange.completed = _outcomes(replies.pop(0))
+            *exchange.completed, exchange.halted_ms = _outcomes(replies.pop(0))
         exchange.failed = [_outcomes(reply) for reply in replies]
         return exchange
 
@@ -333,14 +331,9 @@ def _advance_arguments(node: PlannedNode) -> Sequence[Argument]:
 
 
 def _retry_arguments(group: str, retry: RetryLater) -> list[Argument]:
-    entry, record, pause_ms, failures, error, report = retry
+    entry, record, pause_ms, failures, error = retry
     ids: list[Argument] = [entry.entry_id, entry.execution_id, entry.node_id]
-    return [group, pause_ms, *ids, record, failures, error, report, _brief(error)]
-
-
-def _brief(error: str) -> str:
-    """What the stream of events bears of an error: it is kept in memory for some time."""
-    return error if len(error) <= EVENT_ERROR_CHARS_MAX else f"{error[:EVENT_ERROR_CHARS_MAX]}…"
+    return [group, pause_ms, *ids, record, failures, error]
 
 
 def _failure_arguments(group: str, failure: Failure) -> list[Argument]:
@@ -356,8 +349,6 @@ def _failure_arguments(group: str, failure: Failure) -> list[Argument]:
         failure.output,
         failure.downstream_output,
         failure.dead_letter,
-        failure.report,
-        _brief(failure.error),
         len(failure.downstream) - len(inline),
         *inline,
     ]

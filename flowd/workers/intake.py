@@ -15,7 +15,7 @@ from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
 from flowd.store.redis import keys
-from flowd.store.tasks import Completion, Entry, Garbage
+from flowd.store.tasks import DEATHS_BEFORE_APART, Completion, Entry, Garbage
 from flowd.workers.node_run import PreparedNode
 from flowd.workflow.states import ExecutionState
 from flowd.workflow.templating import INPUT
@@ -40,10 +40,16 @@ class Intake:
         self._held: set[str] = set()
         self._arrived: list[Entry | Garbage] = []
         self._outputs: dict[str, bytes] = {}
+        # Entries queued up to then may be of executions that were paused or cancelled; None is any.
+        self._halted_ms: int | None = None
 
     @property
     def arrived_count(self) -> int:
         return len(self._arrived)
+
+    def note_halt(self, halted_ms: int | None) -> None:
+        """Take note of up to when entries have to be asked about before they start."""
+        self._halted_ms = halted_ms
 
     def receive(self, entries: Sequence[Entry | Garbage]) -> None:
         """Take note of entries; those known already came by two ways after a lost reply."""
@@ -104,7 +110,8 @@ class Intake:
         if node is None:
             await self._bury(entry.entry_id, f"its execution has no node {entry.node_id!r}")
             return None
-        return PreparedNode(entry, plan, node, self._handler(node.handler), {}, self._policy)
+        handler = self._handler(node.handler, entry.deaths)
+        return PreparedNode(entry, plan, node, handler, {}, self._policy)
 
     async def _give_up(self, entry: Entry, reason: str) -> None:
         if await self._store.executions.fail_execution(entry.execution_id, reason):
@@ -124,7 +131,7 @@ class Intake:
         for one in planned:
             for name in one.node.config.inputs:
                 wanted[_input_key(one, name)] = None
-            if one.handler.kind != "inline":
+            if one.handler.kind != "inline" or self._may_have_to_wait(one.entry):
                 wanted[keys.status(one.entry.execution_id)] = None
         found: dict[str, _Value] = {
             key: self._outputs[key] for key in wanted if key in self._outputs
@@ -134,18 +141,22 @@ class Intake:
             found.update(zip(missing, await self._store.executions.values(missing), strict=True))
         return found
 
+    def _may_have_to_wait(self, entry: Entry) -> bool:
+        """Whether an inline node, which else takes too little time to ask, has to be asked about:
+        it was queued before somebody paused or cancelled an execution, or again after that."""
+        halted_ms = self._halted_ms
+        if halted_ms == 0:
+            return entry.attempt > 1
+        return halted_ms is None or entry.queued_ms <= halted_ms or entry.attempt > 1
+
     async def _hold_back(
         self, planned: Sequence[PreparedNode], halted: Collection[str]
     ) -> list[PreparedNode]:
-        """Take entries of paused and ended executions out of the stream; the others.
-
-        Only those whose status was asked for: an inline handler takes no time, and whether its
-        execution still runs is asked when it commits.
-        """
+        """Take entries of paused and ended executions out of the stream; the others."""
         going_on = []
         for one in planned:
             entry = one.entry
-            if one.handler.kind == "inline" or keys.status(entry.execution_id) not in halted:
+            if keys.status(entry.execution_id) not in halted:
                 going_on.append(one)
                 continue
             if await self._store.lifecycle.park_node(entry) == "moved":
@@ -154,7 +165,9 @@ class Intake:
             self.release(entry.entry_id)
         return going_on
 
-    def _handler(self, name: str) -> Handler:
+    def _handler(self, name: str, deaths: int) -> Handler:
+        if deaths >= DEATHS_BEFORE_APART:
+            return Handler(name, _in_a_process, "process")
         try:
             return self._registry.load(name)
         except Exception as error:  # noqa: BLE001 - importing a handler's module may do anything
@@ -217,6 +230,10 @@ def _json_object(text: _Value, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Fail(f"{what} is gone or is no JSON object")
     return value
+
+
+def _in_a_process(_config: dict[str, object], _context: HandlerContext) -> None:
+    """Stands for a function that the process of the call loads."""
 
 
 def _refusing(name: str, error: str) -> Handler:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from flowd.errors import Fail
+from flowd.errors import Fail, ProcessDied
 from flowd.handlers.outcome import OUTPUT_BYTES_MAX, as_failure
 from flowd.handlers.registry import Handler
 from flowd.orchestrator.attempts import fail_attempt
+from flowd.orchestrator.executor import node_failure
 from flowd.redaction import REDACTOR
 from flowd.store.executions import now_ms
-from flowd.store.tasks import Completion, Entry, Failure, RetryLater, attempt_record
+from flowd.store.tasks import (
+    DEATHS_BEFORE_APART,
+    Completion,
+    Entry,
+    Failure,
+    RetryLater,
+    attempt_record,
+)
 from flowd.workflow import exact_json
 from flowd.workflow.graph import Plan, PlannedNode
 from flowd.workflow.retrying import RetryPolicy
@@ -56,12 +64,16 @@ def fail_node(
     prepared: PreparedNode, consumer: str, started_ms: int, error: BaseException
 ) -> Ending:
     """What to commit for an attempt that failed: another one later, or the failure of the node."""
-    failure = as_failure(error)
-    record = attempt_record(prepared.entry, consumer, started_ms, now_ms())
+    failure, entry = as_failure(error), prepared.entry
+    record = attempt_record(entry, consumer, started_ms, now_ms())
+    if isinstance(error, ProcessDied) and entry.deaths >= DEATHS_BEFORE_APART:
+        text = f"given up: {entry.deaths} workers died while they ran this node, and then {failure}"
+        return node_failure(prepared.plan, entry, record=record, error=text, dead_letter=text)
     return fail_attempt(
         prepared.plan,
-        prepared.entry,
+        entry,
         failure,
         record=record,
+        text=str(failure),
         default_policy=prepared.policy,
     )

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, TypeVar
+
+import orjson
 
 from flowd.backoff import growing_pauses
 from flowd.config import Settings
@@ -38,7 +39,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
 from flowd.store import Store
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
+from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
 from flowd.store.tasks import (
     Claim,
     Completion,
@@ -46,10 +47,9 @@ from flowd.store.tasks import (
     Exchange,
     Failure,
     RetryLater,
-    attempt_record,
 )
 from flowd.workers.intake import Intake
-from flowd.workers.node_run import Ending, PreparedNode
+from flowd.workers.node_run import Ending
 from flowd.workers.slots import Slots
 from flowd.workers.tally import Tally
 from flowd.workflow.graph import Plan
@@ -59,8 +59,6 @@ log = get_logger(__name__)
 
 # More entries than this in one call gain nothing and make the server hold its breath.
 READ_MAX: Final = 64
-# From this many deaths on a node runs alone, so that a further death is its own.
-DEATHS_BEFORE_ALONE: Final = 2
 DAMAGE_MET_MAX: Final = 3
 
 T = TypeVar("T")
@@ -110,8 +108,6 @@ class Shift:
         self._wake = asyncio.Event()
         self._is_draining = False
         self._is_claim_due = False
-        self._waiting: deque[PreparedNode] = deque()
-        self._alone: str | None = None
         self._completions: list[Completion] = []
         self._failures: list[Failure | RetryLater] = []
         self._read_window = 1
@@ -165,8 +161,8 @@ class Shift:
             if self._has_lost_reply:
                 await self._look_for_entries()
             if not self._is_draining:
-                self._waiting.extend(await self._intake.prepare())
-                await self._start_waiting()
+                for prepared in await self._intake.prepare():
+                    self._slots.start(prepared)
             if not self._has_news():
                 self._listen()
                 self._wake.clear()
@@ -189,8 +185,8 @@ class Shift:
         return self._is_hungry and self._free_slots() > 0
 
     def _free_slots(self) -> int:
-        """Slots a read may fill. A node that has to run alone lets nothing else in."""
-        if self._is_draining or self._is_redis_full or self._waiting or self._alone is not None:
+        """Slots a read may fill."""
+        if self._is_draining or self._is_redis_full:
             return 0
         taken = len(self._slots) + self._intake.arrived_count
         return self._slots_max - taken - (self._doorbell is not None)
@@ -226,6 +222,7 @@ class Shift:
         self._is_hungry = len(exchange.entries) == read_max
         # Doubling leaves the first of a wide fan to the other workers.
         self._read_window = min(2 * self._read_window, READ_MAX) if self._is_hungry else 1
+        self._intake.note_halt(exchange.halted_ms)
         self._intake.receive(exchange.entries)
 
     def _settle_completions(self, outcomes: Sequence[str]) -> None:
@@ -258,7 +255,10 @@ class Shift:
                 continue
             if len(failure.downstream) > DEPENDENTS_PER_CALL_MAX:
                 self._carry_on(fail_downstream, failure.entry)
-            self._note_failure(failure, NodeState.FAILED, outcome, failure.error)
+            error = orjson.loads(failure.output)["error"]
+            self._note_failure(failure, NodeState.FAILED, outcome, error)
+            if failure.dead_letter:
+                _log_poison(failure)
 
     def _note_failure(
         self, failure: Failure | RetryLater, state: NodeState, outcome: str, error: str
@@ -303,36 +303,8 @@ class Shift:
             plan = await self._plans.load(entry.execution_id, entry.plan_digest)
             await step(self._store, plan, entry.execution_id, entry.node_id)
 
-    # Starting what was prepared.
-
-    async def _start_waiting(self) -> None:
-        """Start in order; a node under suspicion waits until it is alone."""
-        while self._waiting and self._alone is None:
-            prepared = self._waiting[0]
-            if prepared.entry.deaths < DEATHS_BEFORE_ALONE:
-                self._waiting.popleft()
-                self._slots.start(prepared)
-            elif self._slots or self._completions or self._failures:
-                return
-            else:
-                await self._start_alone(prepared)
-
-    async def _start_alone(self, prepared: PreparedNode) -> None:
-        """Record the start before it: a death from here on is this node's doing."""
-        entry = prepared.entry
-        claim = Claim(entry, attempt_record(entry, self._consumer, now_ms(), None))
-        exchange = await self._session.complete_and_claim((), (), [claim], 0)
-        self._waiting.popleft()
-        if exchange.claimed == ["claimed"]:
-            self._alone = entry.entry_id
-            self._slots.start(prepared, is_claimed=True)
-        else:
-            self._intake.release(entry.entry_id)
-
     def _end(self, ending: Ending) -> None:
         """Put an ending where the next call finds it."""
-        if self._alone == ending.entry.entry_id:
-            self._alone = None
         if isinstance(ending, Completion):
             self._completions.append(ending)
         else:
@@ -408,6 +380,17 @@ def _count_ended(exchange: Exchange) -> int:
     outcomes = (exchange.completed, exchange.failed)
     return sum(
         each.count(ended) for each in outcomes for ended in ("completed", "failed", "finished")
+    )
+
+
+def _log_poison(failure: Failure) -> None:
+    entry = failure.entry
+    log.error(
+        "node.poisoned",
+        execution_id=entry.execution_id,
+        node_id=entry.node_id,
+        attempt=entry.attempt,
+        cause=failure.dead_letter,
     )
 
 

@@ -15,7 +15,7 @@ from flowd.handlers.outcome import as_failure
 from flowd.outgoing.secrets import Secrets
 from flowd.pulse import Pulse
 from flowd.store.executions import now_ms
-from flowd.store.tasks import Claim, attempt_record
+from flowd.store.tasks import DEATHS_BEFORE_APART, Claim, attempt_record
 from flowd.workers.node_run import Ending, PreparedNode, complete_node, fail_node
 from flowd.workers.watched_call import watched
 
@@ -33,6 +33,7 @@ class _Run:
     __slots__ = (
         "context",
         "is_claimed",
+        "on_claimed",
         "prepared",
         "since_s",
         "started_ms",
@@ -47,6 +48,8 @@ class _Run:
         self.started_ms = now_ms()
         self.since_s = time.monotonic()
         self.is_claimed = False
+        # Where a handler waits until its start is recorded.
+        self.on_claimed: asyncio.Future[None] | None = None
         self.thread: Future[Any] | None = None
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -83,13 +86,12 @@ class Slots:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def start(self, prepared: PreparedNode, *, is_claimed: bool = False) -> None:
+    def start(self, prepared: PreparedNode) -> None:
         """Call the handler: at once on the loop, as a task, or in a thread."""
         if prepared.handler.kind == "inline":
             self._on_end(self._handle_inline(prepared))
             return
         run = _Run(prepared, self._context(prepared))
-        run.is_claimed = is_claimed
         self._runs[prepared.entry.entry_id] = run
         run.task = self._loop.create_task(self._handle(run))
         # The first call of a process waits for imports, which are no work of its own.
@@ -115,7 +117,7 @@ class Slots:
     async def _handle(self, run: _Run) -> None:
         prepared = run.prepared
         try:
-            output = await self._call(run, self._config(prepared, run.context))
+            output = await self._call(run)
             ending = complete_node(prepared, self._consumer, run.started_ms, output)
         except GeneratorExit:
             # The loop closes this task: a handler's own came as a failure.
@@ -128,18 +130,28 @@ class Slots:
         if self._take(prepared.entry.entry_id) is not None:
             self._on_end(ending)
 
-    async def _call(self, run: _Run, config: dict[str, Any]) -> Any:
+    async def _call(self, run: _Run) -> Any:
         handler = run.prepared.handler
         if handler.kind == "process":
-            isolated = self._resources.isolated(self._settings)
-            await isolated.ready()
-            self._begin_time(run)
-            return await isolated.call(handler.name, config, run.context)
+            return await self._call_apart(run)
+        config = self._config(run.prepared, run.context)
         if handler.kind != "thread":
             call = handler.function(config, run.context)
             return await watched(call, self._pulse, run.prepared.entry.entry_id)
         run.thread = self._threads.submit(self._call_in_thread, run, config)
         return await asyncio.wrap_future(run.thread)
+
+    async def _call_apart(self, run: _Run) -> Any:
+        prepared = run.prepared
+        isolated = self._resources.isolated(self._settings)
+        await isolated.ready()
+        if prepared.entry.deaths >= DEATHS_BEFORE_APART and not run.is_claimed:
+            # Only what dies after its start was recorded is counted.
+            run.on_claimed = self._loop.create_future()
+            await run.on_claimed
+        self._begin_time(run)
+        config = self._config(prepared, run.context)
+        return await isolated.call(prepared.handler.name, config, run.context)
 
     def _call_in_thread(self, run: _Run, config: dict[str, Any]) -> Any:
         place = self._pulse.enter_thread(run.prepared.entry.entry_id)
@@ -222,6 +234,8 @@ class Slots:
         run = self._runs.get(entry_id)
         if run is not None:
             run.is_claimed = True
+            if run.on_claimed is not None and not run.on_claimed.done():
+                run.on_claimed.set_result(None)
 
     # Letting go.
 

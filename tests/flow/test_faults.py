@@ -286,39 +286,6 @@ async def test_whatever_stands_in_its_keys_the_others_go_on(settings, key, text)
         assert not engine._tasks[0].done()
 
 
-async def test_a_node_that_lost_workers_twice_runs_alone(settings):
-    """The one that kills its worker is told from those that only were there."""
-
-    async with Engine(settings, workers=0) as engine:
-        execution_id = await engine.start(
-            workflow(
-                node("A", handler="held"), node("B", handler="held"), node("C", handler="held")
-            )
-        )
-        for death in range(2):
-            consumer = f"dead-{death}"
-            await engine.store.tasks.enroll_worker(consumer, b"{}")
-            session = engine.store.tasks.open_session(consumer)
-            await session.complete_and_claim((), (), (), 64)
-            await session.close()
-            await recover_worker(
-                engine.store, Plans(engine.store), consumer, "killed", is_blamed=True
-            )
-        await engine.add_worker()
-        for ended in range(3):
-            await until(lambda so_far=ended: len(handlers.CALLS) > so_far, "the next start")
-            running = [
-                one
-                for one, state in (await engine.states(execution_id)).items()
-                if state == "RUNNING"
-            ]
-            assert running == [handlers.CALLS[-1][1]]
-            assert len(handlers.CALLS) == ended + 1
-            handlers.GATES[running[0]].set()
-        await engine.end(execution_id)
-        assert [attempt for _, _, attempt in handlers.CALLS] == [3, 3, 3]
-
-
 def test_the_lease_leaves_room_to_let_go_before_it_is_given_away():
     assert leases.RENEW_EVERY_S * 2 < leases.LET_GO_AFTER_S < leases.LEASE_S
 

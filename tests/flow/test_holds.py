@@ -13,7 +13,10 @@ from flowd.orchestrator.executor import (
     resume_execution,
     trigger_workflow,
 )
+from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.recovery import recover_worker
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
+from flowd.store.tasks import TaskSession
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
 from tests.flow.test_faults import started
@@ -285,3 +288,69 @@ async def test_a_missing_input_fails_the_node_that_reads_it(settings):
         execution_id = await engine.run(workflow(node("A", x="{{ input.x }}"), input={"y": 2}))
         error = (await engine.results(execution_id))["A"]["error"]
         assert error == "'input' has no key 'x'; its keys are 'y'"
+
+
+@pytest.mark.parametrize("halt", [pause_execution, cancel_execution])
+async def test_inline_nodes_that_were_queued_before_do_not_start_after_the_next_call(
+    settings, monkeypatch, halt
+):
+    """Whole batches of them ran on, as nobody asked about what takes no time: 900 of a fan."""
+    width, after = 600, []
+    exchange = TaskSession.complete_and_claim
+
+    async def complete_and_claim(session, completions, *rest):
+        if len(completions) > 8 and not after:
+            await halt(engine.store, execution_id)
+            after.append(len(calls(execution_id)))
+        return await exchange(session, completions, *rest)
+
+    monkeypatch.setattr(TaskSession, "complete_and_claim", complete_and_claim)
+    async with Engine(settings, workers=0) as engine:
+        execution_id = await engine.start(workflow(*(node(f"n{at}") for at in range(width))))
+        other = await engine.start(workflow(node("A"), node("B", ["A"])))
+        await engine.add_worker()
+        await engine.end(other)
+
+        async def is_empty():
+            return await engine.redis("XLEN", "workflow:tasks") == 0
+
+        await until(is_empty, "the end of the entries")
+        assert 0 < after[0] == len(calls(execution_id)) < width
+        assert calls(other) == ["A", "B"]
+
+
+async def test_a_worker_that_comes_after_the_pause_starts_none_of_its_inline_nodes(settings):
+    async with Engine(settings, workers=0) as engine:
+        execution_id = await engine.start(workflow(*(node(f"n{at}") for at in range(20))))
+        await pause_execution(engine.store, execution_id)
+        for _ in range(2):
+            await engine.add_worker()
+
+        async def are_held():
+            return await engine.redis("HLEN", f"workflow:{execution_id}:parked") == 20
+
+        await until(are_held, "the nodes that wait")
+        assert calls(execution_id) == []
+        await resume_execution(engine.store, execution_id)
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+        assert len(calls(execution_id)) == 20
+
+
+async def test_an_inline_node_that_comes_back_into_a_paused_execution_waits(settings):
+    """Its entry is newer than the pause."""
+    async with Engine(settings, workers=0) as engine:
+        execution_id = await engine.start(workflow(node("A")))
+        await engine.store.tasks.enroll_worker("dead", b"{}")
+        session = engine.store.tasks.open_session("dead")
+        await session.complete_and_claim((), (), (), 1)
+        await session.close()
+        await engine.add_worker()
+        await engine.run(workflow(node("B")))
+        await pause_execution(engine.store, execution_id)
+        await recover_worker(engine.store, Plans(engine.store), "dead", "killed", is_blamed=False)
+
+        async def is_held():
+            return await engine.redis("HLEN", f"workflow:{execution_id}:parked") == 1
+
+        await until(is_held, "the node that waits")
+        assert calls(execution_id) == []

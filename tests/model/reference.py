@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-DEATHS_MAX = 3
-DEATHS_BEFORE_ALONE = 2
+DEATHS_MAX = 10
+DEATHS_BEFORE_APART = 2
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 
 Graph = Mapping[str, Sequence[str]]
@@ -196,7 +196,7 @@ class Reference:
         for ticket in self.held_by(worker):
             state = self.executions[ticket.execution_id].nodes[ticket.node_id]
             deaths = ticket.deaths
-            if is_blamed and (deaths < DEATHS_BEFORE_ALONE or state == "RUNNING"):
+            if is_blamed and (deaths < DEATHS_BEFORE_APART or state == "RUNNING"):
                 deaths += 1
             if self._counts(ticket) and deaths >= DEATHS_MAX:
                 self.fail(ticket)

@@ -11,7 +11,7 @@ from typing import Any
 
 from flowd import pulse
 from flowd.cli.main import main
-from flowd.handlers import registry
+from flowd.handlers import process_pool, registry
 from flowd.orchestrator import leases
 from flowd.store import tasks
 from tests.process.failpoints import arm
@@ -34,7 +34,10 @@ def _beat_quickly() -> None:
     constants.BEAT_EVERY_S = 0.1
 
 
-def _add_handlers() -> None:
+def add_handlers() -> None:
+    """Also in the processes that calls have to themselves."""
+    constants: Any = process_pool
+    constants.MAIN = "tests.process.faulty_process"
     names = (
         "held",
         "sleep",
@@ -68,6 +71,6 @@ if __name__ == "__main__":
     _break_worker()
     _shorten_leases()
     _beat_quickly()
-    _add_handlers()
+    add_handlers()
     arm(os.environ.get("FLOWD_TEST_FAILPOINTS", ""))
     main(prog_name="flowd")

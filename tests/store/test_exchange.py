@@ -36,7 +36,7 @@ async def test_one_call_commits_fails_claims_and_reads(engine):
     )
 
     (b,) = exchange.entries
-    assert exchange == Exchange(["completed"], ["failed"], ["claimed"], [b], False)
+    assert exchange == Exchange(["completed"], ["failed"], ["claimed"], [b], False, 0)
     assert one.state() == State(
         status="RUNNING",
         nodes={"a": "COMPLETED", "b": "QUEUED", "x": "FAILED", "y": "FAILED"},
@@ -220,7 +220,7 @@ async def test_a_group_that_is_gone_is_told_beside_all_the_outcomes(engine, redi
     )
 
     # The entries of a and b still stand in the stream: nobody has taken these attempts away.
-    assert exchange == Exchange(["completed"], ["failed"], ["stale"], [], True)
+    assert exchange == Exchange(["completed"], ["failed"], ["stale"], [], True, 0)
     assert execution.state().nodes == {"a": "COMPLETED", "b": "FAILED", "c": "QUEUED"}
     assert execution.state().counters == {"remaining": "1", "failed": "1"}
 

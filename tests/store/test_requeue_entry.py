@@ -158,10 +158,11 @@ async def test_a_requeue_without_a_death_keeps_the_count(engine):
     assert deaths == [0, 1, 1, 2, 2]
 
 
-async def test_the_third_death_after_a_recorded_start_is_poison(engine, redis):
+async def test_the_last_death_after_a_recorded_start_is_poison(engine, redis):
     worker = engine.worker()
     execution, (entry,) = await engine.start_and_take(CHAIN, worker)
     for _ in range(DEATHS_MAX - 1):
+        await worker.claim(entry)
         await requeue(engine, entry, is_death=True)
         (entry,) = await worker.take()
     await worker.claim(entry)
@@ -173,7 +174,7 @@ async def test_the_third_death_after_a_recorded_start_is_poison(engine, redis):
     assert entry.deaths == DEATHS_MAX - 1
     # The entry is left to the caller, who fails the node by it.
     assert everything(redis) == before
-    assert execution.state().held == {"w1": ["a#3 after 2 deaths"]}
+    assert execution.state().held == {"w1": [f"a#{DEATHS_MAX} after {DEATHS_MAX - 1} deaths"]}
 
 
 @pytest.mark.parametrize(

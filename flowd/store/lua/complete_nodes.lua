@@ -16,7 +16,8 @@
 --       the first, then of each join its id and how many it waits for
 -- RETURNS for each node 'completed', 'finished' (and its execution with it), 'stale' (the attempt
 --         was taken away, nothing written), 'ended' (the node or its execution runs no more, nothing
---         written) or 'corrupt' (a key of its execution holds something flowd did not write)
+--         written) or 'corrupt' (a key of its execution holds something flowd did not write); then up
+--         to which ms entries may be of executions that were paused or cancelled
 local call, pcall = redis.call, redis.pcall
 local stream, active, continuations = KEYS[1], KEYS[2], KEYS[3]
 local group, now_ms, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -42,6 +43,7 @@ for nth = 1, count do
   keys[2 * nth] = prefix .. ':node:' .. ARGV[at + 1]
   at = at + 8 + ARGV[at + 5] + 2 * ARGV[at + 6]
 end
+keys[2 * count + 1] = 'flowd:halted'
 local states = call('MGET', unpack(keys))
 
 -- What is to be written by one MSET: key, value, key, value …
@@ -109,7 +111,7 @@ local function complete_nodes(nths)
   end
   local remaining = pcall('HINCRBY', run, 'remaining', -#nths)
   if remaining == 0 then
-    note(finish_execution(active, execution_id, now_ms))
+    note(finish_execution(active, execution_id, now_ms), execution_id)
     return 'finished'
   elseif type(remaining) ~= 'number' or remaining < 0 then
     return 'corrupt'
@@ -148,4 +150,5 @@ if size > 0 then
   call('MSET', unpack(writes, 1, size))
 end
 announce(happened)
+outcomes[count + 1] = tonumber(states[2 * count + 1] or 0) or 0
 return outcomes

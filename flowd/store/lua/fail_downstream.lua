@@ -22,7 +22,7 @@ else
   if type(remaining) ~= 'number' or remaining < 0 then
     outcome = 'corrupt'
   elseif remaining == 0 then
-    announce({ finish_execution(active, execution_id, ARGV[3]) })
+    announce({ finish_execution(active, execution_id, ARGV[3]), execution_id })
     outcome = 'finished'
   end
 end

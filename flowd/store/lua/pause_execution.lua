@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 --- @use announce
+--- @use note_halt
 -- Lets no further node of an execution start. What runs goes on, and may end the execution.
 --
--- KEYS  1 status (string)
+-- KEYS  1 status (string)  2 stream  3 halted (string)
 -- ARGV  1 execution id
 -- RETURNS 'paused', 'unknown', or the state that cannot be paused
 local status = redis.pcall('GET', KEYS[1])
@@ -10,5 +11,6 @@ if status ~= 'RUNNING' then
   return status == 'PAUSED' and 'paused' or status or 'unknown'
 end
 redis.call('SET', KEYS[1], 'PAUSED')
+note_halt(KEYS[2], KEYS[3])
 announce({ 'execution.paused', ARGV[1] })
 return 'paused'

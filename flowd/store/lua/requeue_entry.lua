@@ -44,8 +44,8 @@ local prefix = 'workflow:' .. execution_id
 local status, state = unpack(redis.call('MGET', prefix .. ':status', prefix .. ':node:' .. node_id))
 local ended = not is_live(status) or not is_outstanding(state)
 
--- Two deaths in company prove nothing. From then on the node runs alone, and only a death after
--- its start was recorded counts against it.
+-- Two deaths in company prove nothing. From then on the node runs in a process of its own, and only a
+-- death after its start was recorded counts against it.
 deaths = tonumber(deaths)
 if ARGV[4] == '1' and (deaths < 2 or state == 'RUNNING') then
   deaths = deaths + 1

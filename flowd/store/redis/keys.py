@@ -16,6 +16,7 @@ CONTINUATIONS: Final = "flowd:continuations"  # zset: work left for a later call
 EXECUTIONS: Final = "flowd:executions"  # zset: all execution ids, with score 0: they sort by age
 FINISHED: Final = "flowd:finished"  # zset: ids of executions that have ended, by when, ms
 RETRIES: Final = "flowd:retries"  # zset: `execution_id node_id` that waits, by when it is due, ms
+HALTED: Final = "flowd:halted"  # string: entries queued up to here, ms, may be of who is to wait
 BELL: Final = "flowd:bell"  # list: rung when the first of the retries has changed
 LEASES: Final = "flowd:leases"  # hash: consumer -> heartbeat sequence
 WORKERS: Final = "flowd:workers"  # hash: consumer -> owner (JSON)
@@ -96,10 +97,8 @@ def run(execution_id: str) -> str:
     submitted with), rerun_of, rerun_roots, submitted_ms,
     triggered_ms, traceparent (of the trigger), finished_ms, `arrived:<join>`, `opened:<node>`
     (progress of a wide fan-out), `failures:<node>` and `error:<node>` (of attempts that were
-    retried), failure (the node that failed first, and why), `report:<node>` (JSON: the `traceback`
-    of its newest failure, or as `output` what a program wrote), `tokens:…` (what language models
-    have cost: calls, prompt, completion, total, spent, reserved, `reserved:<node>`,
-    `settled:<node>`), error (why the whole execution failed).
+    retried), `tokens:…` (what language models have cost: calls, prompt, completion, total, spent,
+    reserved, `reserved:<node>`, `settled:<node>`), error (why the whole execution failed).
     """
     return f"workflow:{execution_id}:run"
 

@@ -1,0 +1,130 @@
+"""However what a worker runs comes to its end: it takes work afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from flowd.orchestrator.executor import cancel_execution, pause_execution
+from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.recovery import recover_worker
+from tests.flow.engine import node, until, workflow
+from tests.flow.test_suspects import engine_of, lose_workers, own  # noqa: F401
+
+MODES = ("ordinary", "suspect", "paused", "full")
+TIMEOUT_S = 0.5
+
+
+async def complete(_engine, _execution_id, folder):
+    (folder / "open-A").touch()
+
+
+async def fail(_engine, _execution_id, folder):
+    (folder / "fail-A").touch()
+
+
+async def cancel(engine, execution_id, _folder):
+    await cancel_execution(engine.store, execution_id)
+
+
+async def delete(engine, execution_id, _folder):
+    """As somebody with redis-cli does it, who does not ask whether it runs."""
+    await engine.store.finished.delete([execution_id])
+
+
+async def time_out(_engine, _execution_id, _folder):
+    """Its node has a limit, see below."""
+
+
+async def lose_entry(engine, _execution_id, _folder):
+    ((entry_id, _),) = await engine.redis("XRANGE", "workflow:tasks", "-", "+")
+    await engine.redis("XACK", "workflow:tasks", "workflow_group", entry_id)
+    await engine.redis("XDEL", "workflow:tasks", entry_id)
+
+
+async def lose_lease(engine, execution_id, _folder):
+    """Its next shift takes the node again, and is to be free as well."""
+    (consumer,) = await engine.store.tasks.leases()
+    await engine.store.tasks.revoke_lease(consumer)
+
+    async def is_over():
+        return consumer not in await engine.store.tasks.leases()
+
+    await until(is_over, "the end of the shift")
+    await cancel_execution(engine.store, execution_id)
+
+
+async def retire(engine, execution_id, _folder):
+    await cancel_execution(engine.store, execution_id)
+    await lose_entry(engine, execution_id, _folder)
+    (consumer,) = await engine.store.tasks.leases()
+    assert await engine.store.tasks.retire_worker(consumer)
+
+
+async def recover(engine, execution_id, _folder):
+    """Its work is taken for that of a dead one; another execution's end is all that is wanted."""
+    (consumer,) = await engine.store.tasks.leases()
+    plans = Plans(engine.store)
+    await recover_worker(engine.store, plans, consumer, "the test", is_blamed=False)
+    await cancel_execution(engine.store, execution_id)
+
+
+async def drop_group(engine, execution_id, _folder):
+    await engine.redis("XGROUP", "DESTROY", "workflow:tasks", "workflow_group")
+    await cancel_execution(engine.store, execution_id)
+
+
+ENDS = (
+    complete,
+    fail,
+    cancel,
+    delete,
+    time_out,
+    lose_entry,
+    lose_lease,
+    retire,
+    recover,
+    drop_group,
+)
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_worker_takes_work_after_whatever_ended_what_it_ran(
+    own,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    mode,
+    end,
+):
+    """One that ran a suspect was deaf for good once that was cancelled, deleted or timed out."""
+    monkeypatch.setattr("flowd.workers.slots.CLAIM_AGAIN_S", 0.05)
+    monkeypatch.setattr("flowd.workers.lease.RENEW_EVERY_S", 0.05)
+    one_slot = replace(own, workers=replace(own.workers, concurrency=1))
+    timeout_s = TIMEOUT_S if end is time_out else 60
+    async with engine_of(one_slot) as engine:
+        execution_id = await engine.start(
+            workflow({**node("A", handler="wait_async"), "timeout_s": timeout_s})
+        )
+        if mode == "suspect":
+            await lose_workers(engine)
+        await engine.add_worker()
+
+        async def runs():
+            return await engine.states(execution_id) == {"A": "RUNNING"}
+
+        await until(runs, "the start")
+        if mode == "paused":
+            await pause_execution(engine.store, execution_id)
+        shift = engine.workers[0]._shift
+        if mode == "full":
+            shift.note_room(is_full=True)
+        await end(engine, execution_id, tmp_path)
+        if mode == "full":
+            shift.note_room(is_full=False)
+
+        async with engine.ticking(), asyncio.timeout(20):
+            after = await engine.run(workflow(node("B", handler="say"), node("C", ["B"], "say")))
+        assert await engine.states(after) == {"B": "COMPLETED", "C": "COMPLETED"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import uvloop
@@ -247,6 +247,11 @@ async def recover_orphans(store: Store, plans: Plans) -> None:
     while page := await store.tasks.stream_page(after):
         delivered += [one for one, _ in page if entry_order(one) <= last_delivered]
         after = page[-1][0]
+    await recover_unheld(store, plans, delivered)
+
+
+async def recover_unheld(store: Store, plans: Plans, delivered: Sequence[str]) -> None:
+    """Requeue those of these entries, which were delivered, that are pending for nobody."""
     pending = set(await _pending_ids(store, None)) if delivered else set()
     for entry_id in delivered:
         if entry_id not in pending:

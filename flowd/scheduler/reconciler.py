@@ -5,26 +5,31 @@ No transition leaves a node behind; a hand in the keys, a restored backup or a d
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from flowd.errors import CorruptExecution
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
-from flowd.orchestrator.recovery import recover_orphans
+from flowd.orchestrator.recovery import recover_unheld
 from flowd.scheduler.duty import Duty
 from flowd.store import Store
 from flowd.store.executions import parse_states
-from flowd.store.tasks import Entry
+from flowd.store.tasks import Entry, entry_order
 from flowd.workflow.states import ExecutionState, NodeState
 
 log = get_logger(__name__)
 
 RECONCILE_EVERY_S: Final = 60.0
-# A definition may be large, and those of a slice are read together.
+# However much there is to look at, a slice of it ends soon after.
+BUDGET_S: Final = 0.2
 EXECUTIONS_PER_SLICE: Final = 100
+# What is read together: definitions may be large, and have many nodes.
+DEFINITION_BYTES_MAX: Final = 1024 * 1024
+NODES_MAX: Final = 5_000
 # Far more than are ever open at once; read in one call so that none is missed between two.
 _CONTINUATIONS_MAX: Final = 10_000
 # Each of these nodes has one entry, in the stream or among the retries.
@@ -36,21 +41,27 @@ _NodeKey = tuple[str, str]
 
 @dataclass(slots=True)
 class _Round:
-    """One walk over all active executions, against the entries that stood when it began."""
+    """One walk over all active executions, against the entries that stood through the walk before.
 
-    entries: set[_NodeKey]
-    continuing: set[str]
+    `entries` has the node ids that have one, by execution.
+    """
+
+    entries: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    continuing: set[str] = field(default_factory=set)
     paused: set[str] = field(default_factory=set)
-    cursor: str = "0"
     missing: dict[_NodeKey, tuple[NodeState, str | None]] = field(default_factory=dict)
     stuck: dict[str, Counter[NodeState]] = field(default_factory=dict)
+
+    def has_entry(self, execution_id: str, node_id: str) -> bool:
+        return node_id in self.entries.get(execution_id, ())
 
 
 class Reconciler(Duty):
     """Checks that each node that is to run has an entry, a bounded slice at a time.
 
     A node without an entry when the round began may have been given one since. What is suspected
-    in two rounds running, and did not move in between, is certain and is mended.
+    in two rounds running, and did not move in between, is certain and is mended: its entry would
+    have stood all the while, so no walk over them could have missed it, however long it took.
     """
 
     name = "reconciliation"
@@ -62,7 +73,8 @@ class Reconciler(Duty):
         self._forget()
 
     def _forget(self) -> None:
-        self._round: _Round | None = None
+        # With its walk, which is suspended between two slices: it is its own cursor.
+        self._round: tuple[_Round, AsyncIterator[None]] | None = None
         self._missing: dict[_NodeKey, tuple[NodeState, str | None]] = {}
         self._stuck: dict[str, Counter[NodeState]] = {}
 
@@ -78,34 +90,67 @@ class Reconciler(Duty):
 
     async def run_slice(self) -> bool:
         """Check the next slice; True when no further round has to follow at once."""
+        end_s = time.monotonic() + BUDGET_S
         if self._round is None:
-            self._round = await self._begin_round()
-        this = self._round
-        this.cursor, execution_ids = await self._store.executions.active_slice(
-            this.cursor, EXECUTIONS_PER_SLICE
-        )
-        await self._check_executions(this, execution_ids)
-        if this.cursor != "0":
+            this = _Round()
+            self._round = this, self._walk(this)
+        this, walk = here = self._round
+        try:
+            async for _ in walk:
+                if time.monotonic() > end_s:
+                    return False
+        except BaseException:
+            # A walk that has raised is at its end.
+            self._round = None
+            raise
+        if self._round is not here:
             return False
         is_second = bool(self._missing or self._stuck)
         self._missing, self._stuck, self._round = this.missing, this.stuck, None
         return is_second or not (self._missing or self._stuck)
 
-    async def _begin_round(self) -> _Round:
-        await recover_orphans(self._store, self._plans)
-        entries: set[_NodeKey] = set()
+    async def _walk(self, this: _Round) -> AsyncIterator[None]:
+        """A whole round. Yields wherever it may be interrupted."""
+        async for _ in self._read_entries(this):
+            yield
+        continuations = await self._store.executions.continuations(_CONTINUATIONS_MAX)
+        this.continuing = {one.execution_id for one in continuations}
+        for node_key, seen in self._missing.items():
+            if not this.has_entry(*node_key):
+                await self._restore_node(node_key, *seen)
+                yield
+        cursor = "0"
+        while True:
+            cursor, execution_ids = await self._store.executions.active_slice(
+                cursor, EXECUTIONS_PER_SLICE
+            )
+            async for _ in self._check_executions(this, execution_ids):
+                yield
+            if cursor == "0":
+                return
+
+    async def _read_entries(self, this: _Round) -> AsyncIterator[None]:
+        """Also requeues those that were handed out and that nobody holds."""
+        last_delivered = entry_order(await self._store.tasks.last_delivered_id())
+        delivered: list[str] = []
         after = ""
         while page := await self._store.tasks.stream_page(after):
-            entries.update(
-                (entry.execution_id, entry.node_id) for _, entry in page if isinstance(entry, Entry)
-            )
+            for entry_id, entry in page:
+                if isinstance(entry, Entry):
+                    this.entries[entry.execution_id].add(entry.node_id)
+                if entry_order(entry_id) <= last_delivered:
+                    delivered.append(entry_id)
             after = page[-1][0]
-        entries.update(await self._store.retries.waiting())
-        continuations = await self._store.executions.continuations(_CONTINUATIONS_MAX)
-        for node_key, seen in self._missing.items():
-            if node_key not in entries:
-                await self._restore_node(node_key, *seen)
-        return _Round(entries, {one.execution_id for one in continuations})
+            yield
+        await recover_unheld(self._store, self._plans, delivered)
+        cursor = "0"
+        while True:
+            cursor, waiting = await self._store.retries.waiting_slice(cursor)
+            for execution_id, node_id in waiting:
+                this.entries[execution_id].add(node_id)
+            yield
+            if cursor == "0":
+                return
 
     async def _restore_node(self, node_key: _NodeKey, state: NodeState, record: str | None) -> None:
         execution_id, node_id = node_key
@@ -119,8 +164,22 @@ class Reconciler(Duty):
         if is_restored:
             log.warning("node.restored", execution_id=execution_id, node_id=node_id)
 
-    async def _check_executions(self, this: _Round, execution_ids: Sequence[str]) -> None:
-        """Read the states of all their nodes in as few calls as it takes, then look at each."""
+    async def _check_executions(
+        self, this: _Round, execution_ids: Sequence[str]
+    ) -> AsyncIterator[None]:
+        sizes = await self._store.inspection.definition_sizes(execution_ids)
+        for some in _portions(dict(zip(execution_ids, sizes, strict=True)), DEFINITION_BYTES_MAX):
+            nodes = await self._read_nodes(this, some)
+            counts = {execution_id: len(node_ids) for execution_id, node_ids in nodes.items()}
+            for part in _portions(counts, NODES_MAX):
+                await self._check_nodes(this, {one: nodes[one] for one in part})
+                yield
+            yield
+
+    async def _read_nodes(
+        self, this: _Round, execution_ids: Sequence[str]
+    ) -> dict[str, Sequence[str]]:
+        """The node ids of each that can be read; the others are failed."""
         stored = await self._store.executions.statuses_and_definitions(execution_ids)
         node_ids: dict[str, Sequence[str]] = {}
         for execution_id, (status, definition) in zip(execution_ids, stored, strict=True):
@@ -132,6 +191,9 @@ class Reconciler(Duty):
                 node_ids[execution_id] = tuple(self._plans.compile(execution_id, definition).nodes)
             except CorruptExecution as error:
                 await self._fail_execution(execution_id, str(error))
+        return node_ids
+
+    async def _check_nodes(self, this: _Round, node_ids: Mapping[str, Sequence[str]]) -> None:
         found = await self._store.executions.states_of_nodes(node_ids)
         for execution_id, states in found.items():
             try:
@@ -155,7 +217,7 @@ class Reconciler(Duty):
         states: Mapping[str, NodeState],
         outstanding: Sequence[str],
     ) -> None:
-        lost = [one for one in outstanding if (execution_id, one) not in this.entries]
+        lost = [one for one in outstanding if not this.has_entry(execution_id, one)]
         if lost:
             records = await self._store.executions.attempts(execution_id, lost)
             for node_id, record in zip(lost, records, strict=True):
@@ -175,3 +237,17 @@ class Reconciler(Duty):
     async def _fail_execution(self, execution_id: str, reason: str) -> None:
         if await self._store.executions.fail_execution(execution_id, reason):
             log.error("execution.corrupt", execution_id=execution_id, reason=reason)
+
+
+def _portions(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
+    """Of these names as many together as are no larger than `most`, or one that is."""
+    portion: list[str] = []
+    total = 0
+    for name, size in sizes.items():
+        if portion and total + size > most:
+            yield portion
+            portion, total = [], 0
+        portion.append(name)
+        total += size
+    if portion:
+        yield portion

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from flowd.log import get_logger
@@ -13,6 +14,7 @@ log = get_logger(__name__)
 
 READMIT_EVERY_S: Final = 60.0
 EXECUTIONS_PER_SLICE: Final = 1_000
+BUDGET_S: Final = 0.1
 
 
 class Readmit(Duty):
@@ -27,13 +29,17 @@ class Readmit(Duty):
         self._cursor = "0"
 
     async def run(self, _now_s: float) -> float | None:
-        self._cursor, found = await self._store.executions.readmit_slice(
-            self._cursor, EXECUTIONS_PER_SLICE
-        )
-        for execution_id in found:
-            log.warning("execution.readmitted", execution_id=execution_id)
-            self._reconciler.begin_anew()
-        return None if self._cursor == "0" else 0.0
+        end_s = time.monotonic() + BUDGET_S
+        while time.monotonic() < end_s:
+            self._cursor, found = await self._store.executions.readmit_slice(
+                self._cursor, EXECUTIONS_PER_SLICE
+            )
+            for execution_id in found:
+                log.warning("execution.readmitted", execution_id=execution_id)
+                self._reconciler.begin_anew()
+            if self._cursor == "0":
+                return None
+        return 0.0
 
     def distrust(self) -> None:
         """Look through all executions at once, then at each of their nodes."""

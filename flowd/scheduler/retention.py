@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import accumulate
 from typing import Final
 
 from flowd.log import get_logger
@@ -16,6 +17,8 @@ DAY_MS: Final = 24 * 60 * 60 * 1000
 # A tick deletes for no longer than this; what is left is for the next.
 BUDGET_S: Final = 0.2
 EXECUTIONS_PER_STEP: Final = 100
+# Of executions that are deleted together.
+NODES_MAX: Final = 2_000
 
 
 class ForgetFinished(Duty):
@@ -41,9 +44,13 @@ async def forget_finished(store: Store, finished_days: float, at_ms: int) -> int
     forgotten = 0
     while time.monotonic() < end_s:
         execution_ids = await store.finished.ended_before(before_ms, EXECUTIONS_PER_STEP)
-        await store.finished.delete(execution_ids)
-        forgotten += len(execution_ids)
-        if len(execution_ids) < EXECUTIONS_PER_STEP:
+        totals = accumulate(await store.inspection.node_counts(execution_ids))
+        some = [one for one, total in zip(execution_ids, totals, strict=True) if total <= NODES_MAX]
+        # At least one, however large.
+        some = some or execution_ids[:1]
+        await store.finished.delete(some)
+        forgotten += len(some)
+        if len(some) == len(execution_ids) < EXECUTIONS_PER_STEP:
             break
     if forgotten:
         log.info("executions.forgotten", count=forgotten, finished_days=finished_days)

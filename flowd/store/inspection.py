@@ -6,7 +6,7 @@ Reads only. What is read in several calls may have moved in between.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +14,7 @@ from flowd.config import Settings
 from flowd.errors import MissingGroup
 from flowd.store.executions import age_ms
 from flowd.store.redis import keys
-from flowd.store.redis.client import RedisClient, translate
+from flowd.store.redis.client import RedisClient, is_wrong_type, translate
 
 # A thousand keys hold the server for well under a millisecond.
 SLICE: Final = 1_000
@@ -109,6 +109,19 @@ class Inspection:
             states = await self._client.execute("MGET", *(keys.node(*one) for one in nodes))
             found.node_states = dict(zip(nodes, states, strict=True))
         return next_cursor, found
+
+    async def definition_sizes(self, execution_ids: Sequence[str]) -> list[int]:
+        """Bytes of each definition; 0 where it is gone or no string."""
+        commands = [("STRLEN", keys.definition(one)) for one in execution_ids]
+        replies = await self._client.converse_freely(commands) if commands else []
+        return [0 if is_wrong_type(reply) else reply for reply in replies]
+
+    async def node_counts(self, execution_ids: Sequence[str]) -> list[int]:
+        """How many nodes each has; 0 where nothing says so any more."""
+        commands = [("HGET", keys.run(one), "nodes") for one in execution_ids]
+        replies = await self._client.converse_freely(commands) if commands else []
+        texts = ("" if is_wrong_type(reply) else reply or "" for reply in replies)
+        return [int(text[:9]) if text.isdecimal() else 0 for text in texts]
 
     async def known(self) -> set[str]:
         """The executions of the index."""

@@ -9,6 +9,9 @@ from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import RedisClient
 
 RETRIES_PER_CALL_MAX: Final = 500
+RETRIES_PER_SCAN: Final = 1_000
+# However many are due at once, those who wait for something else have their turn.
+CALLS_MAX: Final = 20
 
 
 class Dispatched(NamedTuple):
@@ -27,13 +30,14 @@ class Retries:
         self._stream = settings.tasks.stream
 
     async def dispatch(self) -> Dispatched:
-        """Put all whose time has come in front of the workers."""
-        while True:
+        """Put those whose time has come in front of the workers, 10,000 at most."""
+        for _ in range(CALLS_MAX):
             moved, now_ms, left_ms = await self._client.run(
                 scripts.DISPATCH_RETRIES, (keys.RETRIES, self._stream), RETRIES_PER_CALL_MAX
             )
             if moved < RETRIES_PER_CALL_MAX:
-                return Dispatched(now_ms, left_ms / 1000 if left_ms != "" else None)
+                break
+        return Dispatched(now_ms, left_ms / 1000 if left_ms != "" else None)
 
     async def hasten(self, by_ms: int) -> None:
         """Have everything that waits run so much sooner: the server's clock was put back."""
@@ -50,12 +54,18 @@ class Retries:
         found: list[tuple[str, str]] = []
         cursor = "0"
         while True:
-            cursor, flat = await self._client.execute("ZSCAN", keys.RETRIES, cursor, "COUNT", 1000)
-            for member in flat[::2]:
-                execution_id, _, node_id = member.partition(" ")
-                found.append((execution_id, node_id))
+            cursor, some = await self.waiting_slice(cursor)
+            found += some
             if cursor == "0":
                 return found
+
+    async def waiting_slice(self, cursor: str) -> tuple[str, list[tuple[str, str]]]:
+        """Some of those that wait, and the cursor for more; `0` begins and ends."""
+        next_cursor, flat = await self._client.execute(
+            "ZSCAN", keys.RETRIES, cursor, "COUNT", RETRIES_PER_SCAN
+        )
+        pairs = (member.partition(" ") for member in flat[::2])
+        return next_cursor, [(execution_id, node_id) for execution_id, _, node_id in pairs]
 
     async def wait_for_change(self, timeout_s: float) -> None:
         """Sleep, but no longer than until a node is to run earlier than all that waited before."""

@@ -14,7 +14,7 @@ from flowd.handlers.registry import Registry
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
 from flowd.pulse import Pulse
 from flowd.scheduler.scheduler import Scheduler
-from flowd.store import open_store
+from flowd.store import Store, open_store
 from flowd.workers.worker import Worker
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.states import ExecutionState
@@ -135,15 +135,15 @@ class Engine:
         return await results_of(self.store, execution_id)
 
     @asynccontextmanager
-    async def ticking(self) -> AsyncIterator[None]:
-        """A scheduler beside the workers."""
+    async def ticking(self) -> AsyncIterator[Store]:
+        """A scheduler beside the workers; its store."""
         # A store of its own: a connection that blocks is nobody else's.
         store = open_store(self.settings)
         scheduler = Scheduler(store, interval_s=0.05)
         ends: list[bool] = []
         scheduler.start(Pulse(), on_end=lambda: ends.append(True))
         try:
-            yield
+            yield store
             assert not ends
         finally:
             await scheduler.stop()

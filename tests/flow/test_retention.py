@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 
 from flowd.errors import UnknownExecution
 from flowd.orchestrator.executor import submit_workflow
+from flowd.scheduler import retention
 from flowd.scheduler.retention import DAY_MS, forget_finished
 from flowd.store.executions import now_ms
 from tests.flow.engine import Engine, node, workflow
@@ -48,6 +52,36 @@ async def test_more_executions_than_one_step_are_forgotten(settings):
             await engine.end(execution_id)
         assert await forget_finished(engine.store, 1, now_ms() + 2 * DAY_MS) == 150
         assert await engine.redis("KEYS", "workflow:0*") == []
+
+
+async def test_large_executions_are_forgotten_one_after_the_other(settings, monkeypatch):
+    """A hundred were begun together, however large, and whatever was due waited for the last."""
+    monkeypatch.setattr(retention, "NODES_MAX", 3)
+    async with Engine(settings) as engine:
+        deleted: list[int] = []
+        delete = engine.store.finished.delete
+
+        async def counted(execution_ids):
+            deleted.append(len(execution_ids))
+            await delete(execution_ids)
+
+        monkeypatch.setattr(engine.store.finished, "delete", counted)
+        for size in (1, 2, 2, 9):
+            await engine.run(workflow(*(node(f"A{at}") for at in range(size))))
+        assert await forget_finished(engine.store, 1, now_ms() + 2 * DAY_MS) == 4
+        assert deleted == [2, 1, 1]
+
+
+async def test_what_is_left_when_the_time_is_over_is_for_the_next_tick(settings, monkeypatch):
+    monkeypatch.setattr(retention, "NODES_MAX", 1)
+    async with Engine(settings) as engine:
+        for _ in range(2):
+            await engine.run(workflow(node("A")))
+        clock = itertools.count()
+        monkeypatch.setattr(retention, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+        monkeypatch.setattr(retention, "BUDGET_S", 1.5)
+        assert await forget_finished(engine.store, 1, now_ms() + 2 * DAY_MS) == 1
+        assert await forget_finished(engine.store, 1, now_ms() + 2 * DAY_MS) == 1
 
 
 async def test_a_deletion_that_broke_off_is_carried_on(settings):

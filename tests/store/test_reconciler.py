@@ -19,8 +19,10 @@ from tests.store.engine import (
 )
 
 
-@pytest.fixture
-def reconciler(store, plans) -> Reconciler:
+@pytest.fixture(params=[60.0, 0.0], ids=["at once", "step by step"])
+def reconciler(store, plans, monkeypatch, request) -> Reconciler:
+    """One whose rounds are whole in one slice, and one that is interrupted wherever it may be."""
+    monkeypatch.setattr("flowd.scheduler.reconciler.BUDGET_S", request.param)
     return Reconciler(store, plans)
 
 
@@ -278,7 +280,13 @@ async def test_an_execution_whose_dependents_are_still_to_be_opened_is_not_stuck
     assert execution.state().continuations == ["advance first"]
 
 
-async def test_a_round_takes_as_many_slices_as_there_are_executions(engine, redis, reconciler):
+async def test_a_round_takes_as_many_slices_as_it_has_time_for(
+    engine, redis, store, plans, monkeypatch
+):
+    """All of 250,000 entries were read in one tick, and whatever was due waited for that."""
+    monkeypatch.setattr("flowd.scheduler.reconciler.BUDGET_S", 0.0)
+    monkeypatch.setattr("flowd.scheduler.reconciler.NODES_MAX", 50)
+    reconciler = Reconciler(store, plans)
     count = 3 * EXECUTIONS_PER_SLICE
     for _ in range(count):
         await engine.start({"a": []})
@@ -288,7 +296,7 @@ async def test_a_round_takes_as_many_slices_as_there_are_executions(engine, redi
     while not await reconciler.run_slice():
         slices += 1
 
-    assert slices > 2
+    assert slices > 2 * count / 50
     assert redis.xlen(STREAM) == count
 
 

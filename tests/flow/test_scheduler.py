@@ -1,0 +1,45 @@
+"""What is due by the clock never waits for what heals."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from flowd.scheduler import lane
+from flowd.store.redis import keys
+from tests.flow.engine import Engine, node, until, workflow
+
+RETRY = {"max_attempts": 2, "delay_s": 0.05}
+
+
+@pytest.mark.parametrize("manner", ["hangs", "fails"])
+async def test_a_duty_that_never_ends_holds_up_neither_retries_nor_other_duties(
+    settings, redis, monkeypatch, manner
+):
+    """One execution whose resumption never ended once took every retry and every dead worker's
+    nodes along with it, for ever."""
+    monkeypatch.setattr(lane, "PATIENCE_S", 0.05)
+    async with Engine(settings) as engine, engine.ticking() as scheduler_store:
+        runs = itertools.count()
+
+        async def bad(*_arguments):
+            next(runs)
+            if manner == "hangs":
+                await asyncio.Event().wait()
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr(scheduler_store.tasks, "leases", bad)
+        await until(lambda: next(runs) > 0, "the bad duty")
+        retried = await engine.run(workflow({**node("A", handler="fail"), "retry": RETRY}))
+        assert (await engine.store.nodes.records(retried, ["A"]))["A"].attempt == 2
+
+        # A duty behind the bad one.
+        redis.zadd(keys.CONTINUATIONS, {"nonsense": 1})
+        monkeypatch.setattr("flowd.scheduler.continuations.OVERDUE_S", 0.0)
+        await until(lambda: redis.zcard(keys.CONTINUATIONS) == 0, "the duty behind the bad one")
+        # One before it.
+        redis.delete(keys.LEASES)
+        redis.set(keys.LEASES, "no hash")
+        await until(lambda: redis.type(keys.LEASES) != "string", "the duty before the bad one")

@@ -156,12 +156,14 @@ class TemplateError(FlowdError):
 class HandlerFailed(FlowdError):
     """A handler did its work and the answer is no.
 
-    `kinds` are what a node's `retry.on` may name this failure by.
+    `kinds` are what a node's `retry.on` may name this failure by; `report` (a JSON object) is what
+    is kept beside the error: `traceback`, or as `output` what a program wrote.
     """
 
     code = "handler_failed"
     # Of the class too: one that inherits from it may not call __init__.
     kinds: frozenset[str] = frozenset({"error"})
+    report: bytes = b""
 
     def __init__(self, reason: str, *, kinds: frozenset[str] = frozenset({"error"})) -> None:
         self.kinds = kinds

@@ -133,6 +133,13 @@ def plain(text: str) -> str:
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def show_block(title: str, text: str) -> None:
+    """Lines as they are, indented, below a title where there is one."""
+    lines = [title] if title else []
+    lines += [f"    {one}" for one in text.splitlines()]
+    click.echo("\n".join(map(plain, lines)))
+
+
 def show_json(value: Any) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     # Where a character may be missing it is written as JSON has it.

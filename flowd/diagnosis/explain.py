@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from flowd.store.nodes import NodeRow, RetryStanding
+from flowd.store.nodes import NO_REPORT, NodeRow, Report, RetryStanding
 from flowd.store.standing import QueueView
 from flowd.store.troubles import Trouble
 from flowd.workflow.graph import Plan
@@ -36,17 +36,20 @@ class ExplainedNode(NamedTuple):
     node_id: str
     state: NodeState | None
     reasons: tuple[Reason, ...]
+    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`more` are the nodes that are not done and not in `nodes`."""
+    """`more` are the nodes that are not done and not in `nodes`; `traceback` is of the failure that
+    the summary names."""
 
     execution_id: str
     status: ExecutionState | None
     summary: str
     nodes: tuple[ExplainedNode, ...]
     more: int
+    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Situation:
 
     `states` has all nodes, `rows` those that are asked about, `moved` those of them that have gone
     on meanwhile. `lost` says of consumers why they do not live; `failure` is a node that failed by
-    itself, when the execution has failed.
+    itself, when the execution has failed; `reports` are of nodes that have failed.
     `troubles` are what was begun of it and cannot be carried on.
     """
 
@@ -77,6 +80,7 @@ class Situation:
     failure: NodeRow | None = None
     error: str | None = None
     troubles: Sequence[Trouble] = ()
+    reports: Mapping[str, Report] = field(default_factory=dict)
 
 
 def explain(situation: Situation) -> Explanation:
@@ -85,11 +89,18 @@ def explain(situation: Situation) -> Explanation:
         situation.status,
         _summary(situation),
         tuple(
-            ExplainedNode(node_id, row.state, _reasons(situation, row))
+            ExplainedNode(
+                node_id, row.state, _reasons(situation, row), _traceback(situation, node_id)
+            )
             for node_id, row in situation.rows.items()
         ),
         situation.more,
+        _traceback(situation, situation.failure.node_id) if situation.failure else None,
     )
+
+
+def _traceback(situation: Situation, node_id: str) -> str | None:
+    return situation.reports.get(node_id, NO_REPORT).traceback
 
 
 def _reasons(situation: Situation, row: NodeRow) -> tuple[Reason, ...]:

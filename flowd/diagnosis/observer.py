@@ -73,6 +73,9 @@ class Observer:
         again = await store.nodes.states(execution_id, shown)
         troubles = await store.troubles.continuations()
         failure, error = await self._failure(execution_id, status, states)
+        failed = [one for one in shown if states[one] in (NodeState.FAILED, NodeState.RETRYING)]
+        failed += [failure.node_id] if failure else []
+        reports = await store.nodes.reports(execution_id, failed)
         return Situation(
             execution_id,
             status,
@@ -92,6 +95,7 @@ class Observer:
             failure,
             error,
             tuple(one for one in troubles if one.is_about(execution_id)),
+            reports,
         )
 
     async def _status(self, execution_id: str) -> ExecutionState | None:

@@ -6,7 +6,10 @@ import contextlib
 from asyncio import CancelledError
 from typing import Final
 
+import orjson
+
 from flowd.errors import Fail, FlowdError, HandlerFailed, Retry, TemplateError
+from flowd.handlers.traceback_text import TRACEBACK_CHARS_MAX, traceback_text
 from flowd.log import describe_error
 from flowd.redaction import REDACTOR
 from flowd.workflow.retrying import kinds_of
@@ -24,9 +27,22 @@ def as_failure(error: BaseException) -> HandlerFailed:
     """
     text = error_text(error)
     try:
-        return _of_same_kind(error, text)
+        failure = _of_same_kind(error, text)
     except Exception:  # noqa: BLE001 - the attributes of somebody else's exception
-        return HandlerFailed(text)
+        failure = HandlerFailed(text)
+    failure.report = _report(error)
+    return failure
+
+
+def _report(error: BaseException) -> bytes:
+    report = getattr(error, "report", None) if isinstance(error, HandlerFailed) else None
+    if report and isinstance(report, bytes):
+        return report
+    # Who fails on purpose has said why, and names a cause where there is more to see.
+    if isinstance(error, FlowdError) and error.__cause__ is None:
+        return b""
+    trace = traceback_text(error)
+    return orjson.dumps({"traceback": bounded(trace, 2 * TRACEBACK_CHARS_MAX)}) if trace else b""
 
 
 def _of_same_kind(error: BaseException, text: str) -> HandlerFailed:

@@ -203,6 +203,7 @@ def _error(error: BaseException) -> bytes:
         "text": str(failure),
         "after_s": getattr(failure, "after_s", None),
         "kinds": list(failure.kinds),
+        "report": failure.report.decode(),
     }
     return orjson.dumps({"error": told})
 

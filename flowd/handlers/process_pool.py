@@ -206,11 +206,16 @@ async def _follow(reader: asyncio.StreamReader, context: Context, await_end: Any
     raise await await_end()
 
 
-def _error(code: str, text: str, after_s: float | None, kinds: list[str]) -> HandlerFailed:
-    named = frozenset(kinds)
+def _error(
+    code: str, text: str, after_s: float | None, kinds: list[str], report: str
+) -> HandlerFailed:
+    failure: HandlerFailed
     if code == "retry":
-        return Retry(text, after_s=after_s, kinds=named)
-    return (Fail if code == "fail" else HandlerFailed)(text, kinds=named)
+        failure = Retry(text, after_s=after_s, kinds=frozenset(kinds))
+    else:
+        failure = (Fail if code == "fail" else HandlerFailed)(text, kinds=frozenset(kinds))
+    failure.report = report.encode()
+    return failure
 
 
 def _framed(data: bytes) -> bytes:

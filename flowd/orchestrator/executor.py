@@ -68,7 +68,13 @@ def _dependents(plan: Plan, node_id: str) -> Sequence[tuple[str, int]]:
 
 
 def node_failure(
-    plan: Plan, entry: Entry, *, record: str, error: str, dead_letter: str = ""
+    plan: Plan,
+    entry: Entry,
+    *,
+    record: str,
+    error: str,
+    dead_letter: str = "",
+    report: bytes = b"",
 ) -> Failure:
     """A node's failure with all it takes along: every node that cannot run without it."""
     return Failure(
@@ -78,6 +84,7 @@ def node_failure(
         _downstream_output(entry.node_id),
         plan.downstream(entry.node_id),
         dead_letter,
+        report,
     )
 
 

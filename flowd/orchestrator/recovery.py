@@ -206,7 +206,6 @@ async def _fail_overdue(
         entry,
         HandlerFailed(text, kinds=frozenset({"timeout"})),
         record=f"{entry.attempt} {entry.queued_ms} - - {consumer}",
-        text=text,
         default_policy=store.nodes.default_policy,
     )
     if isinstance(ending, RetryLater):

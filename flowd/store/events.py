@@ -10,8 +10,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
+import orjson
+
 from flowd.store.redis import keys
 from flowd.store.redis.client import RedisClient
+from flowd.store.redis.text import raw_bytes
 
 PAGE: Final = 256
 BLOCK_MS: Final = 5_000
@@ -82,6 +85,9 @@ class Event(NamedTuple):
     waited_ms: int | None = None
     ran_ms: int | None = None
     worker: str | None = None
+    # Of a failure: the name of the workflow, and the beginning of the error.
+    name: str | None = None
+    error: str | None = None
 
     @property
     def at_ms(self) -> int:
@@ -98,9 +104,10 @@ def parse_event(entry: Entry, end: Position, place: int) -> Event:
     """The event at a place of an entry; `end` is behind that entry."""
     pairs = entry[1]
     position = Position(end.ms, end.sequence, place)
-    execution_id, *parts = pairs[2 * place + 1].split(" ", 6)
+    facts, _, failure = pairs[2 * place + 1].partition("\n")
+    execution_id, *parts = facts.split(" ", 6)
     if len(parts) < 6:
-        parts += ["-"] * (6 - len(parts))
+        parts = [one or "-" for one in parts] + ["-"] * (6 - len(parts))
     node_id, attempt, queued_ms, waited_ms, ran_ms, worker = parts
     return Event(
         position,
@@ -112,7 +119,17 @@ def parse_event(entry: Entry, end: Position, place: int) -> Event:
         _number(waited_ms),
         _number(ran_ms),
         None if worker == "-" else worker,
+        *_failure(failure),
     )
+
+
+def _failure(text: str) -> tuple[str | None, str | None]:
+    """The name of the workflow and the error, as failure_text.lua wrote them."""
+    try:
+        told = orjson.loads(raw_bytes(text)) if text else {}
+        return told.get("name"), told.get("error")
+    except (ValueError, AttributeError):
+        return None, None
 
 
 def _number(text: str) -> int | None:

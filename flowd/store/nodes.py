@@ -38,6 +38,16 @@ class NodeRow:
     error: str | None = None
 
 
+class Report(NamedTuple):
+    """What a failed attempt left beside its error: where it came from, or what a program wrote."""
+
+    traceback: str | None = None
+    output: Any = None
+
+
+NO_REPORT: Final = Report()
+
+
 class RetryStanding(NamedTuple):
     """Attempts that have failed so far, why the newest did, and when the next is due."""
 
@@ -143,6 +153,14 @@ class Nodes:
                     found[one] = RetryStanding(int(failures[:9]), error and readable(error), due_ms)
         return found
 
+    async def reports(self, execution_id: str, node_ids: Sequence[str]) -> dict[str, Report]:
+        """Of the newest attempts of nodes that have failed, or are to run again."""
+        found: dict[str, Report] = {}
+        for some in slices(node_ids, NODES_PER_CALL_MAX):
+            texts = await self._fields(keys.run(execution_id), [f"report:{one}" for one in some])
+            found.update((one, _report(text)) for one, text in zip(some, texts, strict=True))
+        return found
+
     async def _fields(self, key: str, fields: Sequence[str]) -> list[str | None]:
         """Of a hash; all None where the key is none."""
         try:
@@ -168,6 +186,14 @@ def _error(reply: Any) -> str | None:
     output = _json(reply)
     error = output.get("error") if isinstance(output, dict) else None
     return error[:ERROR_CHARS_MAX] if isinstance(error, str) else None
+
+
+def _report(text: str | None) -> Report:
+    told = _json(text)
+    if not isinstance(told, dict):
+        return NO_REPORT
+    trace = told.get("traceback")
+    return Report(trace if isinstance(trace, str) else None, told.get("output"))
 
 
 def _json(text: str | None) -> Any:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+import orjson
+
 from flowd.config import Settings
 from flowd.errors import MissingGroup, MissingScript, StoreFull
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
@@ -33,6 +35,7 @@ BLOCK_MS: Final = 5_000
 COMMIT_MAX: Final = 256
 ARGUMENTS_MAX: Final = 4_000
 BYTES_MAX: Final = 16 * 1024 * 1024
+EVENT_ERROR_CHARS_MAX: Final = 300
 _NO_ADVANCE: Final = ("0", "0", "0")
 
 
@@ -76,6 +79,7 @@ class Failure(NamedTuple):
     """A node that failed: its output (the error), and that of the nodes that now cannot run.
 
     With a reason in `dead_letter` it also goes to the dead letters, for a person to look at.
+    `report` (JSON, or empty) is kept beside the error: a traceback, or what a program wrote.
     """
 
     entry: Entry
@@ -84,6 +88,11 @@ class Failure(NamedTuple):
     downstream_output: bytes
     downstream: tuple[str, ...]
     dead_letter: str = ""
+    report: bytes = b""
+
+    @property
+    def error(self) -> str:
+        return str(orjson.loads(self.output)["error"])
 
 
 class RetryLater(NamedTuple):
@@ -94,6 +103,7 @@ class RetryLater(NamedTuple):
     pause_ms: int
     failures: int
     error: str
+    report: bytes = b""
 
 
 class Claim(NamedTuple):
@@ -331,9 +341,14 @@ def _advance_arguments(node: PlannedNode) -> Sequence[Argument]:
 
 
 def _retry_arguments(group: str, retry: RetryLater) -> list[Argument]:
-    entry, record, pause_ms, failures, error = retry
+    entry, record, pause_ms, failures, error, report = retry
     ids: list[Argument] = [entry.entry_id, entry.execution_id, entry.node_id]
-    return [group, pause_ms, *ids, record, failures, error]
+    return [group, pause_ms, *ids, record, failures, error, report, _brief(error)]
+
+
+def _brief(error: str) -> str:
+    """What the stream of events bears of an error: it is kept in memory for some time."""
+    return error if len(error) <= EVENT_ERROR_CHARS_MAX else f"{error[:EVENT_ERROR_CHARS_MAX]}…"
 
 
 def _failure_arguments(group: str, failure: Failure) -> list[Argument]:
@@ -349,6 +364,8 @@ def _failure_arguments(group: str, failure: Failure) -> list[Argument]:
         failure.output,
         failure.downstream_output,
         failure.dead_letter,
+        failure.report,
+        _brief(failure.error),
         len(failure.downstream) - len(inline),
         *inline,
     ]

@@ -74,6 +74,5 @@ def fail_node(
         entry,
         failure,
         record=record,
-        text=str(failure),
         default_policy=prepared.policy,
     )

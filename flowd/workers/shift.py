@@ -15,8 +15,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import orjson
-
 from flowd.backoff import growing_pauses
 from flowd.config import Settings
 from flowd.errors import (
@@ -255,8 +253,7 @@ class Shift:
                 continue
             if len(failure.downstream) > DEPENDENTS_PER_CALL_MAX:
                 self._carry_on(fail_downstream, failure.entry)
-            error = orjson.loads(failure.output)["error"]
-            self._note_failure(failure, NodeState.FAILED, outcome, error)
+            self._note_failure(failure, NodeState.FAILED, outcome, failure.error)
             if failure.dead_letter:
                 _log_poison(failure)
 

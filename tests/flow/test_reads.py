@@ -270,6 +270,7 @@ async def test_a_node_shows_its_config_as_written_and_as_rendered(settings, monk
             "config": {"text": "{{ A.x.deep[1] }} of {{ input.n }}", "key": {"$secret": "name"}},
             "rendered_config": {"text": "2 of 3", "key": {"$secret": "name"}},
             "output": b["output"],
+            "traceback": None,
             "retry": None,
         }
         assert b["output"]["text"] == "2 of 3"

@@ -110,7 +110,7 @@ class Execution:
             counters={
                 name: "set" if name == "finished_ms" else value
                 for name, value in run.items()
-                if name not in {"name", "nodes", "plan", "roots"} | times
+                if name not in {"name", "nodes", "plan", "roots", "failure"} | times
             },
             outputs={one: orjson.loads(text) for one, text in outputs.items() if text is not None},
             attempts={one: _attempt(record) for one, record in attempts.items()},

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from flowd.orchestrator.executor import node_failure
+from flowd.store.events import BEGINNING, behind, execution_ids, parse_event
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.nodes import NO_REPORT, Report
 from flowd.store.redis import keys
+from flowd.store.tasks import RetryLater
 from tests.store.engine import (
     CHAIN,
     DIAMOND,
@@ -264,3 +268,51 @@ async def test_more_downstream_than_one_call_fails_is_left_to_fail_downstream(en
     assert state.counters["remaining"] == ("1" if is_too_many else "0")
     assert state.nodes["last"] == ("PENDING" if is_too_many else "FAILED")
     assert state.status == ("RUNNING" if is_too_many else "FAILED")
+
+
+async def test_what_a_node_reports_is_kept_beside_its_error_until_the_next_failure(
+    store, engine, redis
+):
+    worker = engine.worker()
+    execution, (a, x) = await engine.start_and_take({"a": [], "x": []}, worker)
+    report = b'{"traceback":"Traceback: here","output":{"stdout":"so far"}}'
+    failed = worker.failure(a)._replace(report=report)
+    later = RetryLater(x, failed.record, 0, 1, "boom", report)
+
+    await worker.exchange(failures=[failed, later])
+
+    told = Report("Traceback: here", {"stdout": "so far"})
+    assert await store.nodes.reports(execution.id, ["a", "x"]) == {"a": told, "x": told}
+    assert redis.hget(execution.key(":run"), "failure") == "a: boom"
+    assert execution.state().outputs == {"a": BOOM}
+
+    await store.retries.dispatch()
+    (again,) = await worker.take()
+    await worker.fail(again)
+
+    assert await store.nodes.reports(execution.id, ["a", "x"]) == {"a": told, "x": NO_REPORT}
+    assert redis.hget(execution.key(":run"), "failure") == "a: boom"
+
+
+async def test_the_events_of_a_failure_say_which_workflow_and_why(store, engine):
+    worker = engine.worker()
+    execution, (a, x) = await engine.start_and_take({"a": [], "x": []}, worker)
+    long = "b\u00e4d " * 1000
+    failed = node_failure(execution.plan, a, record=worker.failure(a).record, error=long)
+
+    await worker.exchange(failures=[failed])
+    await worker.complete(x)
+
+    page = await store.events.read(BEGINNING)
+    events = [
+        parse_event(entry, behind(entry[0]), place)
+        for entry in page.entries
+        for place, _ in execution_ids(entry)
+    ]
+    told = {one.type: (one.node_id, one.name, one.error) for one in events[-3:]}
+    brief = f"{long[:300]}…"
+    assert told == {
+        "node.failed": ("a", execution.plan.name, brief),
+        "node.completed": ("x", None, None),
+        "execution.failed": (None, execution.plan.name, f"a: {brief}"),
+    }

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import psutil
 import pytest
 import uvloop
@@ -147,3 +148,37 @@ def test_it_is_off_until_it_is_turned_on() -> None:
     assert check(Settings(), {"command": ["true"]}) == [("dag.nodes[0].handler", "handler_off")]
     assert check(ON, {"command": ["true"]}) == []
     assert check(replace(ON), {}) == [("dag.nodes[0].config.command", "missing_config")]
+
+
+@pytest.mark.parametrize(
+    ("script", "config", "output"),
+    [
+        ("echo out; exit 3", {}, {"exit_code": 3, "stdout": "out\n", "stderr": ""}),
+        (
+            "echo out; echo bad >&2; sleep 60",
+            {"timeout_s": 1.0},
+            {"exit_code": None, "stdout": "out\n", "stderr": "bad\n"},
+        ),
+    ],
+)
+def test_a_failure_keeps_what_the_program_wrote(
+    script: str, config: dict[str, Any], output: dict[str, Any]
+) -> None:
+    with pytest.raises(HandlerFailed) as failure:
+        run("sh", "-c", script, **config)
+
+    assert orjson.loads(failure.value.report) == {"output": output}
+
+
+def test_of_much_that_was_written_the_end_is_kept() -> None:
+    with pytest.raises(HandlerFailed) as failure:
+        run("sh", "-c", "head -c 100000 /dev/zero | tr '\\0' x; echo the end; exit 1")
+
+    output = orjson.loads(failure.value.report)["output"]
+    assert output["stdout"].startswith("…xxx")
+    assert output["stdout"].endswith("xthe end\n")
+    assert len(output["stdout"]) == 8_001
+
+
+def test_without_a_word_on_stderr_the_error_has_what_was_printed() -> None:
+    assert failure_of("sh", "-c", "echo no rule; exit 2") == "'sh' exited with 2: no rule"

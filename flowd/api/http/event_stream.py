@@ -40,6 +40,8 @@ def format_event(one: Event | Gap) -> bytes:
         "ran_ms": one.ran_ms,
         "worker": one.worker,
         "at_ms": one.at_ms,
+        "name": one.name,
+        "error": one.error,
     }
     try:
         data = orjson.dumps({name: value for name, value in facts.items() if value is not None})

@@ -29,16 +29,21 @@ class NodeExplanation(_Body):
     node_id: str
     state: NodeState | None
     reasons: list[NodeReason]
+    traceback: str | None
 
 
 class WorkflowExplanation(_Body):
-    """The nodes that are not done, those that say most first; `more` are not listed."""
+    """The nodes that are not done, those that say most first; `more` are not listed.
+
+    `traceback` is of the failure that the summary names.
+    """
 
     execution_id: str
     status: ExecutionState | None
     summary: str
     nodes: list[NodeExplanation]
     more: int
+    traceback: str | None
 
 
 @whole
@@ -71,10 +76,12 @@ async def _explain(request: Request, node_id: str | None) -> Response:
                     reasons=[
                         NodeReason(code=one.code, message=one.message) for one in node.reasons
                     ],
+                    traceback=node.traceback,
                 )
                 for node in found.nodes
             ],
             more=found.more,
+            traceback=found.traceback,
         )
     )
 

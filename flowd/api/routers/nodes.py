@@ -20,7 +20,7 @@ from flowd.orchestrator.rendering import rendered_config
 from flowd.store import Store
 from flowd.store.attempt_records import AttemptRecord
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
-from flowd.store.nodes import NodeRow
+from flowd.store.nodes import NO_REPORT, NodeRow
 from flowd.workflow.graph import Plan, PlannedNode
 from flowd.workflow.states import ExecutionState, NodeState
 
@@ -61,13 +61,18 @@ class NodeRetry(_Body):
 
 
 class NodeDetail(Node):
-    """`rendered_config` is what its handler gets, null until all it reads is there."""
+    """`rendered_config` is what its handler gets, null until all it reads is there.
+
+    `traceback` is that of the newest failure, where an exception nobody meant was its cause;
+    `output` of a failed node what its program wrote.
+    """
 
     dependencies: list[str]
     dependents: list[str]
     config: dict[str, Any]
     rendered_config: dict[str, Any] | None
     output: Any
+    traceback: str | None
     retry: NodeRetry | None
 
 
@@ -147,6 +152,9 @@ async def show_node(request: Request) -> Response:
     (row,) = await store.nodes.rows(execution_id, await store.nodes.states(execution_id, [node_id]))
     output = await store.nodes.output_text(execution_id, node_id)
     has_output = output is not None and row.state is NodeState.COMPLETED
+    report = NO_REPORT
+    if row.state in (NodeState.FAILED, NodeState.RETRYING):
+        report = (await store.nodes.reports(execution_id, [node_id]))[node_id]
     config = await _written_config(store, execution_id, node_id)
     return json_response(
         NodeDetail(
@@ -155,7 +163,8 @@ async def show_node(request: Request) -> Response:
             dependents=[*node.opens, *(one for one, _ in node.joins)],
             config=config,
             rendered_config=await rendered_config(store, plan, execution_id, config),
-            output=orjson.Fragment(output or b"null") if has_output else None,
+            output=orjson.Fragment(output or b"null") if has_output else report.output,
+            traceback=report.traceback,
             retry=await _retry(store, execution_id, node),
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,12 +16,18 @@ from flowd.cli.remote import (
     output_option,
     plain,
     server_options,
+    show_block,
     show_done,
     show_json,
     show_rows,
     show_table,
     span,
 )
+
+if TYPE_CHECKING:
+    from flowd.client import Client
+
+REPORTS_SHOWN_MAX: Final = 3
 
 
 @click.command()
@@ -78,8 +85,11 @@ def get(url: str | None, output: str, execution: str) -> None:
             click.echo(execution_id)
             return
         summary, nodes = client.get(execution_id), list(client.nodes(execution_id))
+        reports = _reports(client, execution_id, nodes)
     if output == "json":
-        show_json({**summary, "node_list": nodes})
+        show_json(
+            {**summary, "node_list": [{**one, **reports.get(one["node_id"], {})} for one in nodes]}
+        )
         return
     for name in ("execution_id", "name", "status", "rerun_of", "error"):
         if summary[name] is not None:
@@ -104,6 +114,25 @@ def get(url: str | None, output: str, execution: str) -> None:
         for node in nodes
     ]
     show_table(columns, rows)
+    for node_id, report in reports.items():
+        click.echo()
+        show_block(f"{node_id}:", report["traceback"] or _written(report["output"]))
+
+
+def _reports(client: Client, execution_id: str, nodes: list[Any]) -> dict[str, dict[str, Any]]:
+    """What the first nodes that failed by themselves left beside their errors."""
+    failed = [one["node_id"] for one in nodes if one["state"] == "FAILED" and one["attempt"]]
+    found = {one: client.node(execution_id, one) for one in failed[:REPORTS_SHOWN_MAX]}
+    reports = {
+        one: {name: node[name] for name in ("traceback", "output")} for one, node in found.items()
+    }
+    return {one: report for one, report in reports.items() if any(report.values())}
+
+
+def _written(output: Any) -> str:
+    """What a program wrote before it failed."""
+    streams = [(name, output.get(name)) for name in ("stdout", "stderr")]
+    return "\n".join(f"{name}:\n{text}" for name, text in streams if text)
 
 
 @click.command()
@@ -159,5 +188,9 @@ def explain(url: str | None, output: str, execution: str, node: str | None) -> N
     for one in found["nodes"]:
         for reason in one["reasons"]:
             click.echo(plain(f"  {one['node_id']} {one['state']}: {reason['message']}"))
+        if one["traceback"]:
+            show_block("", one["traceback"])
+    if found["traceback"]:
+        show_block("", found["traceback"])
     if found["more"]:
         click.echo(f"  … and {found['more']:,} more nodes")

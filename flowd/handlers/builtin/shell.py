@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import os
 import signal
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
+import orjson
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
@@ -21,9 +22,12 @@ from flowd.handlers.context import HandlerContext
 from flowd.handlers.limits import SHELL_IS_OFF
 from flowd.handlers.registry import handler
 from flowd.redaction import REDACTOR
+from flowd.workflow.retrying import UNFORESEEN
 
 _PASSED_ON: Final = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_ALL")
 _ERROR_CHARS_MAX: Final = 500
+# Of each stream of a program that failed.
+_KEPT_CHARS_MAX: Final = 8_000
 _REAP_LIMIT_S: Final = 5.0
 
 
@@ -64,17 +68,20 @@ async def shell(wanted: ShellConfig, context: HandlerContext) -> dict[str, Any]:
     process = await _start(wanted)
     timeout_s = wanted.timeout_s or settings.timeout_s
     output_max = int(settings.output_max_mb * 1024 * 1024)
+    written = _Written(bytearray(), bytearray())
     try:
         async with asyncio.timeout(timeout_s):
-            stdout, stderr, code, _ = await asyncio.gather(
-                _read(process.stdout, "stdout", output_max),
-                _read(process.stderr, "stderr", output_max),
+            _, _, code, _ = await asyncio.gather(
+                _read(process.stdout, "stdout", written.stdout, output_max),
+                _read(process.stderr, "stderr", written.stderr, output_max),
                 _end(process),
                 _feed(process.stdin, wanted.stdin),
             )
     except TimeoutError:
         text = f"{wanted.command[0]!r} did not end within {timeout_s:g} s and was killed"
-        raise HandlerFailed(text, kinds=frozenset({"timeout"})) from None
+        raise _failure(text, None, written, kinds=frozenset({"timeout"})) from None
+    except HandlerFailed as error:
+        raise _failure(str(error), None, written) from None
     finally:
         _kill_group(process)
         # A pipe that was not read to its end would stay open, and asyncio offers no other way. It
@@ -83,8 +90,31 @@ async def shell(wanted: ShellConfig, context: HandlerContext) -> dict[str, Any]:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), _REAP_LIMIT_S)
     if code not in wanted.expected_exit_codes:
-        raise HandlerFailed(_refusal(wanted.command[0], code, stderr))
-    return {"exit_code": code, "stdout": _text(stdout), "stderr": _text(stderr)}
+        raise _failure(_refusal(wanted.command[0], code, written), code, written)
+    return {"exit_code": code, "stdout": _text(written.stdout), "stderr": _text(written.stderr)}
+
+
+class _Written(NamedTuple):
+    """What a program has written so far."""
+
+    stdout: bytearray
+    stderr: bytearray
+
+
+def _failure(
+    text: str, code: int | None, written: _Written, kinds: frozenset[str] = UNFORESEEN
+) -> HandlerFailed:
+    """With the end of what the program wrote, for whoever looks at the node."""
+    failure = HandlerFailed(text, kinds=kinds)
+    ends = {name: _end_of(output) for name, output in written._asdict().items()}
+    failure.report = orjson.dumps({"output": {"exit_code": code, **ends}})
+    return failure
+
+
+def _end_of(output: bytearray) -> str:
+    # Redacted before it is cut: half a secret would not be found any more.
+    text = REDACTOR.text(_text(output))
+    return text if len(text) <= _KEPT_CHARS_MAX else f"…{text[-_KEPT_CHARS_MAX:]}"
 
 
 async def _start(wanted: ShellConfig) -> asyncio.subprocess.Process:
@@ -105,14 +135,14 @@ async def _start(wanted: ShellConfig) -> asyncio.subprocess.Process:
         raise HandlerFailed(f"{wanted.command[0]!r} cannot be started: {reason}") from None
 
 
-async def _read(stream: asyncio.StreamReader | None, name: str, bytes_max: int) -> bytes:
+async def _read(
+    stream: asyncio.StreamReader | None, name: str, output: bytearray, bytes_max: int
+) -> None:
     assert stream is not None
-    output = bytearray()
     while chunk := await stream.read(65536):
         output += chunk
         if len(output) > bytes_max:
             raise HandlerFailed(f"the program wrote more than {bytes_max} bytes to {name}")
-    return bytes(output)
 
 
 async def _end(process: asyncio.subprocess.Process) -> int:
@@ -137,10 +167,11 @@ def _kill_group(process: asyncio.subprocess.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _refusal(program: str, code: int, stderr: bytes) -> str:
+def _refusal(program: str, code: int, written: _Written) -> str:
     ending = f"exited with {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
-    # Redacted before it is cut: half a secret would not be found any more.
-    said = REDACTOR.text(" ".join(_text(stderr).split()))[:_ERROR_CHARS_MAX]
+    said = REDACTOR.text(" ".join(_text(written.stderr or written.stdout).split()))[
+        :_ERROR_CHARS_MAX
+    ]
     return f"{program!r} {ending}: {said}" if said else f"{program!r} {ending}"
 
 
@@ -151,5 +182,5 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _text(output: bytes) -> str:
+def _text(output: bytes | bytearray) -> str:
     return output.decode("utf-8", "replace")

@@ -111,7 +111,7 @@ local function complete_nodes(nths)
   end
   local remaining = pcall('HINCRBY', run, 'remaining', -#nths)
   if remaining == 0 then
-    note(finish_execution(active, execution_id, now_ms), execution_id)
+    note(finish_execution(active, execution_id, now_ms))
     return 'finished'
   elseif type(remaining) ~= 'number' or remaining < 0 then
     return 'corrupt'

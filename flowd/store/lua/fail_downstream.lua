@@ -22,7 +22,7 @@ else
   if type(remaining) ~= 'number' or remaining < 0 then
     outcome = 'corrupt'
   elseif remaining == 0 then
-    announce({ finish_execution(active, execution_id, ARGV[3]), execution_id })
+    announce({ finish_execution(active, execution_id, ARGV[3]) })
     outcome = 'finished'
   end
 end

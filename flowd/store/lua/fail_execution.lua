@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 --- @use announce
 --- @use end_execution
+--- @use failure_text
 -- Ends an execution whose keys no longer make sense: visibly, and without touching what is in them.
 --
 -- KEYS  1 status (string)  2 run (hash)  3 active (set)
@@ -15,5 +16,6 @@ if not state or state == 'COMPLETED' or state == 'FAILED' or state == 'CANCELLED
   return 'ended'
 end
 redis.pcall('HSET', KEYS[2], 'error', ARGV[2])
-announce({ end_execution(KEYS[3], ARGV[1], 'FAILED', ARGV[3]), ARGV[1] })
+announce({ end_execution(KEYS[3], ARGV[1], 'FAILED', ARGV[3]),
+  ARGV[1] .. ' ' .. failure_text(KEYS[2], ARGV[2]) })
 return 'failed'

@@ -1,18 +1,21 @@
 #!lua flags=allow-oom
 --- @use announce
+--- @use failure_text
 --- @use end_entry
 --- @use fail_pending
 --- @use finish_execution
 --- @use is_live
 --- @use is_outstanding
+--- @use keep_report
 --- @use spend_reserved
 -- Fails a node and everything that waits for it.
 --
 -- KEYS  1 stream  2 active (set)  3 continuations (zset)  4 dead letters (stream)
 -- ARGV  1 group  2 now, ms  3 entry id  4 execution id  5 node id  6 attempt record
 --       7 output (JSON) of the node  8 output (JSON) of the nodes downstream
---       9 reason to keep it as a dead letter, or empty  10 number of nodes downstream left to
---       fail_downstream  11… ids of those failed here
+--       9 reason to keep it as a dead letter, or empty  10 report (JSON) of the node, or empty
+--       11 its error, cut for an event  12 number of nodes downstream left to fail_downstream
+--       13… ids of those failed here
 -- RETURNS 'failed', 'finished', 'stale', 'ended' or 'corrupt', as complete_nodes
 local stream, active, continuations = KEYS[1], KEYS[2], KEYS[3]
 local now_ms, execution_id, node_id = ARGV[2], ARGV[4], ARGV[5]
@@ -25,24 +28,27 @@ local status, state = unpack(redis.call('MGET', prefix .. ':status', node))
 if not is_live(status) or not is_outstanding(state) then
   return 'ended'
 end
-local happened = { 'node.failed', execution_id .. ' ' .. node_id .. ' ' .. ARGV[6] }
+local happened = { 'node.failed',
+  execution_id .. ' ' .. node_id .. ' ' .. ARGV[6] .. failure_text(run, ARGV[11]) }
 redis.call('MSET', node, 'FAILED', node .. ':output', ARGV[7])
 redis.pcall('HSET', prefix .. ':attempts', node_id, ARGV[6])
 redis.pcall('HSET', run, 'failed', '1')
+keep_report(run, node_id, ARGV[10])
+redis.pcall('HSETNX', run, 'failure', node_id .. ': ' .. ARGV[11])
 -- Others may wait for it, and would wait for ever.
 spend_reserved(run, node_id)
-local failed = 1 + fail_pending(execution_id, 11, ARGV[8])
+local failed = 1 + fail_pending(execution_id, 13, ARGV[8])
 if ARGV[9] ~= '' then
   redis.pcall('XADD', KEYS[4], 'MAXLEN', '~', 10000, '*', 'reason', ARGV[9], 'entry_id', ARGV[3],
     'execution_id', execution_id, 'node_id', node_id, 'attempt', ARGV[6])
 end
-if ARGV[10] ~= '0' then
+if ARGV[12] ~= '0' then
   redis.pcall('ZADD', continuations, now_ms, 'fail ' .. execution_id .. ' ' .. node_id)
 end
 local outcome = 'failed'
 local remaining = redis.pcall('HINCRBY', run, 'remaining', -failed)
 if remaining == 0 then
-  happened[3], happened[4] = finish_execution(active, execution_id, now_ms), execution_id
+  happened[3], happened[4] = finish_execution(active, execution_id, now_ms)
   outcome = 'finished'
 elseif type(remaining) ~= 'number' or remaining < 0 then
   outcome = 'corrupt'

@@ -97,8 +97,10 @@ def run(execution_id: str) -> str:
     submitted with), rerun_of, rerun_roots, submitted_ms,
     triggered_ms, traceparent (of the trigger), finished_ms, `arrived:<join>`, `opened:<node>`
     (progress of a wide fan-out), `failures:<node>` and `error:<node>` (of attempts that were
-    retried), `tokens:…` (what language models have cost: calls, prompt, completion, total, spent,
-    reserved, `reserved:<node>`, `settled:<node>`), error (why the whole execution failed).
+    retried), failure (the node that failed first, and why), `report:<node>` (JSON: the `traceback`
+    of its newest failure, or as `output` what a program wrote), `tokens:…` (what language models
+    have cost: calls, prompt, completion, total, spent, reserved, `reserved:<node>`,
+    `settled:<node>`), error (why the whole execution failed).
     """
     return f"workflow:{execution_id}:run"
 

@@ -1,0 +1,116 @@
+"""Who looks at a failed node sees where it came from, and what a program wrote."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+import httpx2
+import pytest
+
+from flowd.api.app import create_app
+from flowd.config import HandlersSettings, ShellSettings
+from flowd.handlers.loading import open_registry
+from tests.flow.engine import Engine, node, until, workflow
+
+HANDLERS = """
+from flowd.handlers import Fail, Retry, handler
+
+def look_up(rows):
+    return rows["price"]
+
+@handler("r_async")
+async def in_async(config: dict) -> dict:
+    return look_up({})
+
+@handler("r_inline", inline=True)
+def inline(config: dict) -> dict:
+    return look_up({})
+
+@handler("r_thread")
+def in_thread(config: dict) -> dict:
+    return look_up({})
+
+@handler("r_process", isolation="process")
+def in_process(config: dict) -> dict:
+    return look_up({})
+
+@handler("on_purpose")
+def on_purpose(config: dict) -> dict:
+    raise Fail("no such order")
+"""
+KINDS = ("r_async", "r_inline", "r_thread", "r_process")
+
+
+@pytest.fixture
+def own(settings, tmp_path, monkeypatch):
+    name = f"reporting_{os.getpid()}_{time.monotonic_ns()}"
+    (tmp_path / f"{name}.py").write_text(HANDLERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    handlers = HandlersSettings(
+        modules=(name,), folder=tmp_path, shell=ShellSettings(enabled=True, timeout_s=30.0)
+    )
+    return replace(settings, handlers=handlers)
+
+
+def api_of(engine):
+    transport = httpx2.ASGITransport(app=create_app(engine.store, {}))
+    return httpx2.AsyncClient(transport=transport, base_url="http://flowd")
+
+
+async def test_the_traceback_is_shown_where_people_look_and_nowhere_else(own):
+    file = f"{own.handlers.folder}/{own.handlers.modules[0]}.py"
+    async with Engine(own, workers=1, registry=open_registry(own)) as engine, api_of(engine) as api:
+        nodes = [node(kind, handler=kind) for kind in (*KINDS, "on_purpose")]
+        execution_id = await engine.run(workflow(*nodes, node("after", ["r_async"], "r_async")))
+        path = f"/workflows/{execution_id}"
+        for kind in KINDS:
+            found = (await api.get(f"{path}/nodes/{kind}")).json()
+            lines = found["traceback"].splitlines()
+            assert lines[0] == "Traceback (most recent call last):", kind
+            assert lines[1].startswith(f'  File "{file}", line '), kind
+            assert "return look_up({})" in lines[2], kind
+            assert lines[-1] == "KeyError: 'price'", kind
+            assert "/flowd/" not in found["traceback"], kind
+            assert (found["error"], found["output"]) == ("KeyError: 'price'", None)
+            (why,) = (await api.get(f"{path}/explain/{kind}")).json()["nodes"]
+            assert why["traceback"] == found["traceback"]
+        for other in ("on_purpose", "after"):
+            assert (await api.get(f"{path}/nodes/{other}")).json()["traceback"] is None
+        whole = (await api.get(f"{path}/explain")).json()
+        assert whole["summary"].startswith("FAILED: 'r_async' failed: KeyError: 'price'.")
+        assert whole["traceback"].endswith("KeyError: 'price'")
+        # What was documented stays as it was.
+        results = (await api.get(f"{path}/results")).json()["results"]
+        assert results["r_async"] == {"error": "KeyError: 'price'"}
+        assert results["on_purpose"] == {"error": "no such order"}
+
+
+async def test_an_attempt_that_is_tried_again_shows_its_traceback_meanwhile(own):
+    retry = {"max_attempts": 3, "delay_s": 3600, "max_delay_s": 3600}
+    async with Engine(own, workers=1, registry=open_registry(own)) as engine, api_of(engine) as api:
+        execution_id = await engine.start(
+            workflow({**node("A", handler="r_thread"), "retry": retry})
+        )
+
+        async def waits():
+            return (await engine.states(execution_id))["A"] == "RETRYING"
+
+        await until(waits, "the failure of the first attempt")
+        found = (await api.get(f"/workflows/{execution_id}/nodes/A")).json()
+        assert found["traceback"].endswith("KeyError: 'price'")
+
+
+async def test_a_failed_program_keeps_what_it_wrote(own):
+    script = "echo so far; echo went wrong >&2; exit 3"
+    async with Engine(own, workers=1, registry=open_registry(own)) as engine, api_of(engine) as api:
+        execution_id = await engine.run(
+            workflow(node("A", handler="shell", command=["sh", "-c", script]))
+        )
+        found = (await api.get(f"/workflows/{execution_id}/nodes/A")).json()
+        results = await engine.results(execution_id)
+
+    assert found["output"] == {"exit_code": 3, "stdout": "so far\n", "stderr": "went wrong\n"}
+    assert (found["error"], found["traceback"]) == ("'sh' exited with 3: went wrong", None)
+    assert results == {"A": {"error": "'sh' exited with 3: went wrong"}}

@@ -63,6 +63,7 @@ EVENTS: dict[str, str] = {
     "tokens.changed": "the tokens were read anew: one was made or revoked",
     "tokens.unreadable": "the file with the tokens is damaged; until it is not, nobody gets in",
     "request.failed": "a request was answered with a 5xx that nobody foresaw",
+    "call.simulated": "in development: a name without a dot does not resolve; nobody is called",
     "worker.enrolled": "a worker took its lease and takes nodes from now on",
     "worker.recovered": "what a dead or stopped worker held was given to others",
     "worker.abandoned": "a worker could not return what it held; its lease will run out",

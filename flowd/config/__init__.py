@@ -295,7 +295,8 @@ class CallExternalServiceSettings:
     simulated_hosts: tuple[str, ...] = _setting(
         ("service-a", "service-b", "service-c", "service-d", "consumer"),
         read.texts,
-        "hosts that are never called; `[]` is none",
+        "hosts that are never called; in development nor is a name without a dot that does not "
+        "resolve. `[]` turns both off",
     )
     allow: tuple[str, ...] = _setting(
         (),

@@ -7,7 +7,7 @@ numbers it comes from.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -57,8 +57,9 @@ class Situation:
     """What was read of an execution and around it.
 
     `states` has all nodes, `rows` those that are asked about, `moved` those of them that have gone
-    on meanwhile. `lost` says of consumers why they do not live; `failure` is a node that failed by
-    itself, when the execution has failed; `reports` are of nodes that have failed.
+    on meanwhile, `simulated` those that have called nobody. `lost` says of consumers why they do
+    not live; `failure` is a node that failed by itself, when the execution has failed; `reports`
+    are of nodes that have failed.
     `troubles` are what was begun of it and cannot be carried on.
     """
 
@@ -81,6 +82,7 @@ class Situation:
     error: str | None = None
     troubles: Sequence[Trouble] = ()
     reports: Mapping[str, Report] = field(default_factory=dict)
+    simulated: Sequence[str] = ()
 
 
 def explain(situation: Situation) -> Explanation:
@@ -112,7 +114,7 @@ def _reasons(situation: Situation, row: NodeRow) -> tuple[Reason, ...]:
     if state is None:
         return (_corrupt(situation, row.node_id),)
     if state.is_terminal:
-        return (_ending(situation, row),)
+        return (_ending(situation, row), *_simulated(situation, row))
     if status is None:
         return (Reason("corrupt", "the status of its execution is damaged"),)
     if status.is_terminal:
@@ -135,6 +137,12 @@ def _ending(situation: Situation, row: NodeRow) -> Reason:
     if failed := _dependencies(situation, row.node_id, NodeState.FAILED):
         return Reason("dependency_failed", row.error or f"not run: {_listed(failed)} failed")
     return Reason("failed", f"it failed{_by(row)}: {row.error or 'nothing says why'}")
+
+
+def _simulated(situation: Situation, row: NodeRow) -> Iterator[Reason]:
+    if row.node_id in situation.simulated:
+        handler = situation.plan.nodes[row.node_id].handler
+        yield Reason("simulated", f"its answer is simulated: {handler} has called nobody")
 
 
 def _by(row: NodeRow) -> str:
@@ -296,12 +304,15 @@ def _summary(situation: Situation) -> str:
         return "The status of this execution is damaged."
     if status is ExecutionState.PENDING:
         return "Not triggered yet."
+    simulated = ""
+    if situation.simulated:
+        simulated = f" Simulated, not called: {_listed(situation.simulated)}."
     if status.is_terminal:
-        return _summary_of_the_end(situation, status)
+        return _summary_of_the_end(situation, status) + simulated
     first = f"{status}: {_counts(situation)}."
     if status is ExecutionState.PAUSED:
         first += " No node starts until it is resumed."
-    return first + _obstacles(situation)
+    return first + _obstacles(situation) + simulated
 
 
 def _summary_of_the_end(situation: Situation, status: ExecutionState) -> str:

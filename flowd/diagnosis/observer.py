@@ -15,9 +15,14 @@ from flowd.store import Store
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms
 from flowd.store.nodes import NodeRow
 from flowd.store.standing import Surroundings
+from flowd.workflow.graph import Plan
 from flowd.workflow.states import ExecutionState, NodeState
 
 SHOWN_MAX: Final = 100
+# A simulated answer repeats a url or a prompt.
+SIMULATED_BYTES_MAX: Final = 4096
+# The handlers that may simulate, with the key that only a real answer has.
+_REAL_ANSWER: Final = {"call_external_service": "status_code", "llm": "model"}
 # A node that moves while it is looked at is looked at once more.
 LOOKS_MAX: Final = 2
 
@@ -96,7 +101,29 @@ class Observer:
             error,
             tuple(one for one in troubles if one.is_about(execution_id)),
             reports,
+            await self._simulated(execution_id, plan, states),
         )
+
+    async def _simulated(
+        self, execution_id: str, plan: Plan, states: Mapping[str, NodeState | None]
+    ) -> list[str]:
+        """The nodes that have ended well and called nobody; of many the first."""
+        nodes = self._store.nodes
+        called = [
+            one
+            for one, state in states.items()
+            if state is NodeState.COMPLETED and plan.nodes[one].handler in _REAL_ANSWER
+        ][:NODES_PER_CALL_MAX]
+        sizes = await nodes.output_sizes(execution_id, called)
+        short = [
+            one for one, size in zip(called, sizes, strict=True) if size <= SIMULATED_BYTES_MAX
+        ]
+        outputs = await nodes.outputs(execution_id, short)
+        return [
+            one
+            for one, output in outputs.items()
+            if isinstance(output, dict) and _REAL_ANSWER[plan.nodes[one].handler] not in output
+        ]
 
     async def _status(self, execution_id: str) -> ExecutionState | None:
         """None when it is damaged."""

@@ -9,6 +9,7 @@ import pytest
 from flowd.diagnosis import observer
 from flowd.diagnosis.observer import Observer
 from flowd.errors import CorruptExecution, UnknownExecution, UnknownNode
+from flowd.handlers.registry import built_in_registry
 from flowd.orchestrator import leases
 from flowd.orchestrator.executor import (
     cancel_execution,
@@ -372,3 +373,20 @@ async def test_what_is_unknown(settings):
             await observing(engine).explain(execution_id, "nobody")
         with pytest.raises(UnknownExecution):
             await observing(engine).explain(new_execution_id(now_ms()))
+
+
+async def test_answers_that_are_simulated_are_said_to_be(settings):
+    call = node("A", handler="call_external_service", url="http://service-a")
+    ask = node("B", ["A"], handler="llm", prompt="x")
+    echo = node("C", ["B"], handler="noop")
+    async with Engine(settings, registry=built_in_registry()) as engine:
+        execution_id = await engine.run(workflow(call, ask, echo))
+
+        found = await observing(engine).explain(execution_id)
+        assert found.summary == (
+            "COMPLETED: of 3 nodes 3 COMPLETED. Simulated, not called: A and B."
+        )
+        assert await codes(engine, execution_id, "A") == {"A": ["completed", "simulated"]}
+        assert await codes(engine, execution_id, "C") == {"C": ["completed"]}
+        text = await message(engine, execution_id, "A", "simulated")
+        assert text == "its answer is simulated: call_external_service has called nobody"

@@ -10,7 +10,7 @@ import pytest
 
 from flowd.handlers.registry import Registry
 from tests.flow.api_server import api_server
-from tests.flow.engine import Engine, node
+from tests.flow.engine import Engine, node, workflow
 from tests.flow.test_meaning import BUILT_IN, sample
 from tests.local_services import completion, json_reply, running_service
 
@@ -100,3 +100,28 @@ async def test_a_service_that_refuses_fails_its_node_with_the_reason(settings):
             error = (await engine.results(execution_id))["A"]["error"]
     assert "503" in error
     assert "closed" in error
+
+
+async def test_a_workflow_of_made_up_services_runs_in_development_alone(settings):
+    nodes = [
+        node("A", handler="call_external_service", url="http://a-root-nobody-has-made"),
+        node(
+            "B",
+            ["A"],
+            handler="call_external_service",
+            url="http://a-branch-nobody-has-made/{{ A.data }}",
+        ),
+    ]
+    outputs = []
+    for environment in ("development", "production"):
+        own = replace(settings, environment=environment)
+        async with Engine(own, registry=Registry(BUILT_IN)) as engine:
+            execution_id = await engine.run(workflow(*nodes))
+            outputs.append(await engine.results(execution_id))
+    made_up, called = outputs
+    first = "Simulated call to http://a-root-nobody-has-made"
+    assert made_up == {
+        "A": {"data": first},
+        "B": {"data": f"Simulated call to http://a-branch-nobody-has-made/{first}"},
+    }
+    assert "cannot connect" in called["A"]["error"]

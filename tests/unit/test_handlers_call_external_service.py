@@ -19,6 +19,7 @@ import uvloop
 
 from flowd.config import Settings
 from flowd.errors import Fail, HandlerFailed, Retry
+from flowd.handlers.builtin import call_external_service
 from flowd.handlers.context import HandlerContext, Resources
 from flowd.handlers.registry import built_in_registry
 from flowd.redaction import REDACTOR
@@ -625,6 +626,38 @@ def run_twice(url: str) -> None:
 )
 def test_a_listed_host_is_simulated_and_echoes_the_url_as_rendered(url: str) -> None:
     assert call({"url": url}) == {"data": f"Simulated call to {url}"}
+
+
+NOWHERE = "a-service-that-nobody-has-made"
+
+
+def test_in_development_a_bare_name_that_does_not_resolve_is_simulated_and_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(call_external_service, "_WARNED_OF", set())
+    for path in ("x?q=1", "y"):
+        url = f"http://{NOWHERE.upper()}:8080/{path}"
+        assert call({"url": url}, Settings()) == {"data": f"Simulated call to {url}"}
+
+    assert capfd.readouterr().err.count("call.simulated") == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        (replace(Settings(), environment="production"), f"http://{NOWHERE}/"),
+        (settings_with("call_external_service", simulated_hosts=()), f"http://{NOWHERE}/"),
+        (Settings(), f"http://{NOWHERE}.invalid/"),
+        (Settings(), f"http://{NOWHERE}./"),
+        (Settings(), "http://99999999999/"),
+        (Settings(), "http://0xfffffffff/"),
+        (Settings(), "http://[fe80::1]:1/"),
+        # One that resolves is called, though that is not allowed.
+        (Settings(), "http://localhost:1/"),
+    ],
+)
+def test_everything_else_is_really_called(settings: Settings, url: str) -> None:
+    failure_of({"url": url}, settings)
 
 
 def test_only_the_exact_host_is_simulated(settings: Settings) -> None:

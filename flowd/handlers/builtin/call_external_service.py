@@ -1,13 +1,16 @@
 """Call a service over HTTP and return what it answered.
 
 Hosts listed in `[handlers.call_external_service] simulated_hosts` are never called: they answer
-with a fixed sentence, so that the sample workflows run without a network.
+with a fixed sentence, so that the sample workflows run without a network. So does, in development,
+a name without a dot that does not resolve: made-up services of other workflows.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
+import socket
 from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -20,6 +23,9 @@ from flowd.errors import Fail
 from flowd.handlers.config import NodeConfig
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.registry import handler
+from flowd.log import get_logger
+
+log = get_logger(__name__)
 
 # RFC 9110: a header's name is a token, its value visible ASCII with spaces and tabs between.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -27,6 +33,18 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 _PORT = re.compile(r"[^/?#]*//[^/?#]*:0*([0-9]+)(?:[/?#]|$)")
 _USER_IN_URL = re.compile(r"[^/?#]*//[^/?#]*@")
 _PORT_MAX = 65535
+_BARE_NAME = re.compile(r"[^.:\s]+")
+# Resolvers read these as addresses, or try to.
+_NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
+# Without a network a resolver cannot say that there is no such name, only that it cannot ask.
+_UNKNOWN_NAME = frozenset(
+    getattr(socket, name)
+    for name in ("EAI_NONAME", "EAI_NODATA", "EAI_AGAIN", "EAI_FAIL")
+    if hasattr(socket, name)
+)
+# The hosts this process has warned of. Their names may come from anywhere.
+_WARNED_OF: set[str] = set()
+_WARNED_OF_MAX = 1000
 # The client writes these from the body it sends; a second opinion would break the message.
 _FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding"})
 
@@ -156,20 +174,58 @@ async def call_external_service(
     wanted: CallExternalServiceConfig, context: HandlerContext
 ) -> dict[str, Any]:
     """Calls a URL and returns what it answered."""
-    simulated_hosts = context.settings.handlers.call_external_service.simulated_hosts
-    if _is_simulated(wanted.url, simulated_hosts):
+    if await _is_simulated(wanted.url, context):
         return {"data": f"Simulated call to {wanted.url}"}
     return await _call(wanted, context)
 
 
-def _is_simulated(url: str, simulated_hosts: tuple[str, ...]) -> bool:
+async def _is_simulated(url: str, context: HandlerContext) -> bool:
+    simulated_hosts = context.settings.handlers.call_external_service.simulated_hosts
     if not simulated_hosts:
         return False
     try:
-        host = urlsplit(url).hostname
+        host = urlsplit(url).hostname or ""
     except ValueError as error:
         raise Fail(f"config.url is not a url: {error}") from None
-    return host is not None and host in {name.lower() for name in simulated_hosts}
+    if host in {name.lower() for name in simulated_hosts}:
+        return True
+    if context.settings.environment != "development":
+        return False
+    from flowd.outgoing.http_client import parse_url
+
+    host = parse_url(url, source="config.url").host
+    if not await _is_made_up(host):
+        return False
+    _warn_once(host, context)
+    return True
+
+
+def _warn_once(host: str, context: HandlerContext) -> None:
+    if host in _WARNED_OF:
+        return
+    if len(_WARNED_OF) >= _WARNED_OF_MAX:
+        _WARNED_OF.clear()
+    _WARNED_OF.add(host)
+    log.warning(
+        "call.simulated",
+        host=host,
+        execution_id=context.execution_id,
+        node_id=context.node_id,
+        reason="the name does not resolve; simulated_hosts = [] turns this off",
+    )
+
+
+async def _is_made_up(host: str) -> bool:
+    """True for a name without a dot, which no address is, that this machine knows nothing of."""
+    if not _BARE_NAME.fullmatch(host) or _NUMBER.fullmatch(host):
+        return False
+    try:
+        await asyncio.get_running_loop().getaddrinfo(host, None)
+    except socket.gaierror as error:
+        return error.errno in _UNKNOWN_NAME
+    except (OSError, UnicodeError):
+        return False
+    return False
 
 
 async def _call(wanted: CallExternalServiceConfig, context: HandlerContext) -> dict[str, Any]:

@@ -40,6 +40,15 @@ def log_warnings(settings: Settings) -> None:
         get_logger(__name__).warning("setting.ignored", reason=warning)
 
 
+def settings_to_run(config: Path | None, **flags: Any) -> Settings:
+    """As `settings_of`, for what is to run with them: what they name has to be there."""
+    from flowd.config.places import require_places
+
+    settings = settings_of(config, **flags)
+    require_places(settings)
+    return settings
+
+
 def config_of_running(config: Path | None) -> Path | None:
     """The settings file of the flowd that is meant: the one named, else that of this folder, else
     that of the service of this machine; None where there is none."""

@@ -24,6 +24,7 @@ SECRET = "********"
 PRODUCTION = "production"
 # Who flowd is to its embedded server.
 EMBEDDED_USER = "flowd"
+SECRET_VARIABLE_PREFIX = "FLOWD_SECRET_"
 DEFAULT_WORKER_NAME = f"worker-{socket.gethostname()}"
 
 
@@ -266,6 +267,8 @@ class SecretsSettings:
         read.bound_secrets,
         'secrets and the hosts they may go to, such as `["API_KEY@api.example.com"]`',
     )
+    # Not a key: the variables of `.env` that hold secrets.
+    from_dotenv: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flowd.config import DEFAULT_DATA_DIR, DEFAULT_FILE, SECRET, Settings
+from flowd.config import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_FILE,
+    SECRET,
+    SECRET_VARIABLE_PREFIX,
+    Settings,
+)
 from flowd.config.readers import truth
 from flowd.errors import InvalidSettings, Problem
 from flowd.suggestions import did_you_mean
@@ -25,7 +31,7 @@ from flowd.suggestions import did_you_mean
 # Variables with flowd's prefix that are not settings: they belong to the clients, the tests, and
 # whoever keeps secrets there.
 _NOT_SETTINGS = ("FLOWD_CONFIG", "FLOWD_URL", "FLOWD_TOKEN")
-_NOT_SETTINGS_PREFIXES = ("FLOWD_TEST_", "FLOWD_SECRET_")
+_NOT_SETTINGS_PREFIXES = ("FLOWD_TEST_", SECRET_VARIABLE_PREFIX)
 # What Kubernetes tells every container of a Service, here one named flowd or flowd-something.
 _SERVICE_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://")
 _SERVICE_VARIABLE = re.compile(
@@ -101,9 +107,8 @@ def _gather(
     given: list[_Given] = []
     if config_path is not None or path.exists():
         given += _from_file(path, folder, problems)
-    variables = _dotenv(folder / ".env", problems) | {
-        name: (value, name, here) for name, value in environ.items()
-    }
+    from_dotenv = _dotenv(folder / ".env", problems)
+    variables = from_dotenv | {name: (value, name, here) for name, value in environ.items()}
     warnings: list[str] = []
     given += _from_documented_variables(variables, warnings)
     given += _from_flowd_variables(variables, problems)
@@ -112,6 +117,11 @@ def _gather(
     values: dict[str, Any] = {
         "redis.data_dir": folder / DEFAULT_DATA_DIR,
         "handlers.folder": folder,
+        "secrets.from_dotenv": tuple(
+            (name, value)
+            for name, (value, *_) in from_dotenv.items()
+            if name.startswith(SECRET_VARIABLE_PREFIX)
+        ),
         "warnings": tuple(warnings),
     }
     for one in given:

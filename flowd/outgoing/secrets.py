@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from flowd.config import Settings
+from flowd.config import SECRET_VARIABLE_PREFIX, Settings
 from flowd.destinations import Destination
 from flowd.errors import Fail
 from flowd.redaction import REDACTOR, SECRET_CHARS_MIN
 from flowd.workflow.secret_places import SECRET_KEY, SecretPlace
 
-VARIABLE_PREFIX: Final = "FLOWD_SECRET_"
 # What is hidden before it is used.
 LEARNED_CHARS_MIN: Final = 8
 LEARNED_CHARS_MAX: Final = 4096
@@ -33,10 +32,14 @@ class Filled(NamedTuple):
 
 
 class Secrets:
-    """Looks in the environment, in `[secrets] folder`, and among systemd's credentials."""
+    """Looks in the environment, `.env`, `[secrets] folder`, and among systemd's credentials."""
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
-        self._environ = environ
+        self._variables = dict(settings.secrets.from_dotenv) | {
+            name: value
+            for name, value in environ.items()
+            if name.startswith(SECRET_VARIABLE_PREFIX)
+        }
         credentials = environ.get("CREDENTIALS_DIRECTORY")
         folders = (settings.secrets.folder, Path(credentials) if credentials else None)
         self._folders = [folder for folder in folders if folder is not None]
@@ -52,8 +55,7 @@ class Secrets:
         Short ones could be innocent text, and a file of many lines a certificate: they are hidden
         from their first use on.
         """
-        variables = self._environ.items()
-        found = [*values, *(value for name, value in variables if name.startswith(VARIABLE_PREFIX))]
+        found = [*values, *self._variables.values()]
         for folder in self._folders:
             found += _one_line_files(folder)
         for value in found:
@@ -92,7 +94,7 @@ class Secrets:
 
     def resolve(self, name: str) -> str:
         """The value, which is known to the redaction from now on. Raises Fail."""
-        value = self._environ.get(VARIABLE_PREFIX + name)
+        value = self._variables.get(SECRET_VARIABLE_PREFIX + name)
         for folder in self._folders:
             if value is None:
                 value = _read(folder / name)
@@ -107,7 +109,7 @@ class Secrets:
         return value
 
     def _looked(self, name: str) -> str:
-        places = [f"the variable {VARIABLE_PREFIX}{name}"]
+        places = [f"the variable {SECRET_VARIABLE_PREFIX}{name}"]
         places += [f"the file {folder / name}" for folder in self._folders]
         return " and ".join(places)
 

@@ -174,7 +174,8 @@ def test_an_embedded_server_that_cannot_start_is_quoted(run_flowd: Run) -> None:
     assert "the embedded Redis server did not start" in flowd.stderr
 
     flowd = run_flowd("start", FLOWD_REDIS__SERVER="no-such-server")
-    assert flowd.wait_for_end() == 69
+    assert flowd.wait_for_end() == 78
+    assert "there is no program 'no-such-server'" in flowd.stderr
 
 
 def test_it_ends_when_its_data_directory_is_taken_away(run_flowd: Run) -> None:

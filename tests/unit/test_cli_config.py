@@ -160,3 +160,33 @@ def test_an_address_of_all_machines_is_checked_for_tokens() -> None:
     assert run.exit_code == 78
     assert "flowd token create" in run.stderr
     assert config("check", "--host", "127.0.0.1").exit_code == 0
+
+
+def test_everything_the_settings_name_and_nobody_has_made_is_listed(folder: Path) -> None:
+    (folder / "flowd.toml").write_text(
+        "[secrets]\nfolder = 'keys'\n[api]\nsocket = 'run/api.sock'\n"
+        "[redis]\nserver = 'no-such-server'\n"
+    )
+
+    refused = config("check")
+
+    assert refused.exit_code == 78
+    told = (f"no folder '{folder}/keys'", f"no folder '{folder}/run'", "no program 'no-such-serv")
+    assert [one in refused.output for one in told] == [True] * 3
+    # A command that looks at what runs does not need them.
+    assert config("show").exit_code == 0
+
+    (folder / "keys").mkdir()
+    (folder / "run").mkdir()
+    (folder / "flowd.toml").write_text(
+        "[secrets]\nfolder = 'keys'\n[api]\nsocket = 'run/api.sock'\n[redis]\nserver = 'sh'\n"
+    )
+    assert config("check").exit_code == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_of_secrets_that_may_not_be_read_is_said(folder: Path) -> None:
+    (folder / "keys").mkdir(mode=0)
+    (folder / "flowd.toml").write_text("[secrets]\nfolder = 'keys'\n")
+
+    assert "may not read" in config("check").output

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from flowd.config import Settings
-from flowd.config.loading import load_settings
+from flowd.config.loading import list_settings, load_settings
 from flowd.errors import Fail, InvalidSettings, InvalidWorkflow
 from flowd.handlers.config_checks import config_checks
 from flowd.handlers.registry import built_in_registry
@@ -26,6 +26,27 @@ def settings_of(folder: Path, **flags: Any) -> Settings:
     config = folder / "flowd.toml"
     config.touch()
     return load_settings(config, {key.replace("__", "."): one for key, one in flags.items()}, {})
+
+
+def test_a_secret_of_the_dotenv_file_is_one_that_the_environment_overrules(tmp_path: Path) -> None:
+    """It was read over without a word: only the environment itself was looked at."""
+    (tmp_path / ".env").write_text(
+        "FLOWD_SECRET_A=dotenv-secret-a\nFLOWD_SECRET_B='dotenv b # 2'\n"
+    )
+    (tmp_path / "B").write_text("file-b-secret")
+    settings = settings_of(tmp_path, secrets__folder=str(tmp_path))
+
+    secrets = Secrets(settings, {"FLOWD_SECRET_A": "environ-secret-a"})
+
+    assert [secrets.resolve(name) for name in "AB"] == ["environ-secret-a", "dotenv b # 2"]
+    assert "dotenv b" not in repr(settings)
+    assert REDACTOR.text("it said dotenv b # 2 aloud") == f"it said {MASK} aloud"
+
+
+def test_no_secret_of_the_dotenv_file_is_shown_as_a_setting(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("FLOWD_SECRET_A=dotenv-secret-a\n")
+
+    assert "dotenv-secret-a" not in str(list(list_settings(settings_of(tmp_path))))
 
 
 def filled(secrets: Secrets, config: dict[str, Any], handler: str = "shell") -> Any:

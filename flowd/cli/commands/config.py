@@ -13,6 +13,7 @@ from flowd.cli.exit_codes import FAILED
 from flowd.cli.options import config_option, data_dir_option, host_option, port_option
 from flowd.config import DEFAULT_FILE, Settings
 from flowd.config.loading import list_settings, load_with_origins
+from flowd.config.places import require_places
 
 _COLUMNS = ("SETTING", "FROM", "VALUE")
 _DEFAULT = "default"
@@ -45,6 +46,7 @@ def check(config: Path | None, quiet: bool, **flags: Any) -> None:
     Exits 0, or 78 with what is wrong.
     """
     settings, origins = _load(config, flags)
+    require_places(settings)
     _check_exposure(settings)
     _check_handlers(settings)
     if quiet:

@@ -17,6 +17,7 @@ from flowd.cli.options import (
     log_warnings,
     port_option,
     settings_of,
+    settings_to_run,
 )
 from flowd.config import Settings
 from flowd.pulse import Pulse
@@ -53,7 +54,7 @@ def api(config: Path | None, host: str | None, port: int | None, data_dir: str |
 @data_dir_option
 def scheduler(config: Path | None, data_dir: str | None) -> None:
     """Run the scheduler, and nothing else, until Ctrl-C or SIGTERM."""
-    settings = _prepare("scheduler", settings_of(config, redis__data_dir=data_dir))
+    settings = _prepare("scheduler", settings_to_run(config, redis__data_dir=data_dir))
     from flowd.supervisor.roles import run_scheduler
 
     run_scheduler(settings, Pulse(lambda: _say("flowd scheduler runs", settings)))
@@ -65,7 +66,7 @@ def scheduler(config: Path | None, data_dir: str | None) -> None:
 @data_dir_option
 def worker(config: Path | None, name: str | None, data_dir: str | None) -> None:
     """Run one worker, and nothing else, until Ctrl-C or SIGTERM."""
-    settings = settings_of(config, workers__name=name, redis__data_dir=data_dir)
+    settings = settings_to_run(config, workers__name=name, redis__data_dir=data_dir)
     name = settings.workers.name
     settings = _prepare(name, settings)
     from flowd.supervisor.roles import run_worker

@@ -19,7 +19,7 @@ from flowd.cli.options import (
     host_option,
     log_warnings,
     port_option,
-    settings_of,
+    settings_to_run,
 )
 from flowd.config import PRODUCTION, Settings
 from flowd.handlers.loading import has_own_handlers
@@ -51,7 +51,7 @@ def start(
     A second Ctrl-C does not wait for nodes that run.
     """
     load_settings = partial(
-        settings_of,
+        settings_to_run,
         config,
         api__host=host,
         api__port=port,

@@ -1,0 +1,32 @@
+"""Is what the settings name there: folders and programs somebody else has to provide."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+from flowd.config import Settings
+from flowd.errors import InvalidSettings, Problem
+
+
+def require_places(settings: Settings) -> None:
+    """Raises InvalidSettings with everything that is missing; what flowd makes itself need not be
+    there."""
+    problems = [Problem(key, "missing_place", message) for key, message in _missing(settings)]
+    if problems:
+        raise InvalidSettings(problems)
+
+
+def _missing(settings: Settings) -> Iterator[tuple[str, str]]:
+    folder, path, server = settings.secrets.folder, settings.api.socket, settings.redis.server
+    if folder is not None and not folder.is_dir():
+        yield "secrets.folder", f"there is no folder {str(folder)!r}; make it, or take the key away"
+    elif folder is not None and not os.access(folder, os.R_OK | os.X_OK):
+        yield "secrets.folder", f"this user may not read {str(folder)!r}; let it, or run as another"
+    if path is not None and not path.parent.is_dir():
+        yield "api.socket", f"there is no folder {str(path.parent)!r} to make the socket in"
+    is_own = settings.redis.mode != "external" and settings.redis.url is None
+    if is_own and server is not None and shutil.which(server) is None:
+        hint = "install it, or take the key away for the server that comes with flowd"
+        yield "redis.server", f"there is no program {server!r} to run; {hint}"

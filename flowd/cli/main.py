@@ -47,15 +47,17 @@ _GROUPS = {
     "Executions": {
         "ls": "List executions, the newest first",
         "get": "Show one execution and its nodes",
-        "watch": "Look on while an execution runs",
+        "definition": "Print the workflow of an execution, as it was submitted",
+        "watch": "Follow an execution until it ends",
         "results": "Print the outputs of an execution, or of one node",
         "explain": "Say why an execution, or one of its nodes, does not run",
         "events": "Print what an execution did and does",
         "diff": "Compare two executions",
-        "cancel": "End an execution before its time",
-        "pause": "Let no further node of an execution start",
-        "resume": "Let a paused execution go on",
+        "cancel": "Cancel an execution; running nodes are told to stop",
+        "pause": "Pause an execution; running nodes finish",
+        "resume": "Resume a paused execution",
         "rerun": "Run an ended execution again, as a new one",
+        "rm": "Delete an ended execution, with its outputs and events",
         "dlq": "Look at the dead letters",
     },
     "Help": {
@@ -69,8 +71,8 @@ _MODULES = {
     **dict.fromkeys(("api", "scheduler", "worker"), "roles"),
     **dict.fromkeys(("stop", "reload", "restart", "scale"), "control"),
     **dict.fromkeys(("validate", "submit", "trigger", "run"), "submit"),
-    **dict.fromkeys(("ls", "get", "watch", "results", "explain"), "executions"),
-    **dict.fromkeys(("cancel", "pause", "resume", "rerun"), "lifecycle"),
+    **dict.fromkeys(("ls", "get", "definition", "watch", "results", "explain"), "executions"),
+    **dict.fromkeys(("cancel", "pause", "resume", "rerun", "rm"), "lifecycle"),
 }
 
 

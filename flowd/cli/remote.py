@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -95,12 +94,28 @@ def connected(url: str | None) -> Iterator[Client]:
 def _say_refusal(error: ApiError) -> None:
     if not any(one.get("path") for one in error.errors):
         hint = "; give it in FLOWD_TOKEN" if error.status == 401 else ""
-        click.echo(f"flowd: {plain(error.detail)}{hint}", err=True)
+        click.echo(f"flowd: {plain(as_commands(error.detail))}{hint}", err=True)
         return
     click.echo(f"flowd: refused ({error.code}):", err=True)
     for one in error.errors:
         place = f"{one['path']}: " if one.get("path") else ""
-        click.echo(plain(f"  {place}{one['message']}"), err=True)
+        click.echo(plain(f"  {place}{as_commands(one['message'])}"), err=True)
+
+
+# What a message of the API tells its clients to call, and the command that does it.
+_CALLS: Final = (
+    (re.compile(r"POST /workflow/trigger/(\w+)"), r"`flowd trigger \1`"),
+    (re.compile(r"POST /workflows/(\w+)/(\w+)"), r"`flowd \2 \1`"),
+    (re.compile(r"GET /workflows/(\w+)/nodes/<node_id>"), r"`flowd results \1 NODE`"),
+    (re.compile(r"GET /workflows/(\w+)/nodes"), r"`flowd get \1`"),
+)
+
+
+def as_commands(text: str) -> str:
+    """A message of the API for somebody who does not speak HTTP to it."""
+    for call, command in _CALLS:
+        text = call.sub(command, text)
+    return text
 
 
 def find_id(client: Client, text: str) -> str:
@@ -140,6 +155,12 @@ def show_block(title: str, text: str) -> None:
     click.echo("\n".join(map(plain, lines)))
 
 
+def short(value: Any, chars_max: int) -> str:
+    """A value as JSON in one line, cut where it is too long."""
+    text = plain(json.dumps(value, ensure_ascii=False))
+    return text if len(text) <= chars_max else text[:chars_max] + "…"
+
+
 def show_json(value: Any) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     # Where a character may be missing it is written as JSON has it.
@@ -148,6 +169,13 @@ def show_json(value: Any) -> None:
     click.echo(
         "\n".join(_OBEYED.sub(lambda found: json.dumps(found[0])[1:-1], one) for one in lines)
     )
+
+
+def confirmed(question: str) -> bool:
+    """Asks a person. Where there is none, it is not to be done without --yes."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise click.UsageError("nobody is here to ask; --yes does it without")
+    return click.confirm(question, err=True)
 
 
 def show_done(answer: Mapping[str, Any], output: str, told: str, key: str = "execution_id") -> None:
@@ -210,24 +238,3 @@ STYLES: Mapping[str, str] = {
     "FAILED": "red",
     "CANCELLED": "dim",
 }
-
-
-def clock(ms: int | None) -> str:
-    """A time of this machine's time zone."""
-    if ms is None:
-        return "-"
-    return datetime.fromtimestamp(ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def span(ms: int | None) -> str:
-    """`12ms`, `3.4s`, `2m05s`, `3h07m`."""
-    if ms is None:
-        return "-"
-    if ms < 1000:
-        return f"{ms}ms"
-    if ms < 60_000:
-        return f"{ms / 1000:.1f}s"
-    minutes, left_ms = divmod(ms, 60_000)
-    if minutes < 60:
-        return f"{minutes}m{left_ms // 1000:02d}s"
-    return f"{minutes // 60}h{minutes % 60:02d}m"

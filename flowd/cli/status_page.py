@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from flowd.cli.times import span
+
 _COLUMNS = (
     "NAME",
     "ROLE",
@@ -35,12 +37,12 @@ def _head(answer: dict[str, Any]) -> list[str]:
     redis = answer["redis"]
     address = redis["address"] or redis["socket"]
     lines = [
-        f"flowd (pid {answer['pid']}) is {answer['state']} for {_duration(answer['uptime_s'])}",
+        f"flowd (pid {answer['pid']}) is {answer['state']} for {span(1000 * answer['uptime_s'])}",
         f"API {answer['api']}, Redis {redis['mode']} at {address}, data in {answer['data_dir']}",
     ]
     overdue_s = max((one.get("redis_overdue_s") or 0 for one in answer["processes"]), default=0)
     if overdue_s > 0:
-        lines.append(f"Redis does not answer: its answer is overdue by {_duration(overdue_s)}")
+        lines.append(f"Redis does not answer: its answer is overdue by {span(1000 * overdue_s)}")
     if answer["rolling"]:
         lines.append("being replaced: " + ", ".join(answer["rolling"]))
     return lines
@@ -52,7 +54,7 @@ def _row(process: dict[str, Any]) -> tuple[str, ...]:
         process["role"],
         _shown(process["pid"], "{}"),
         process["state"],
-        "-" if process["uptime_s"] is None else _duration(process["uptime_s"]),
+        "-" if process["uptime_s"] is None else span(1000 * process["uptime_s"]),
         str(process["restarts"]),
         _shown(process["memory_mb"], "{:.0f} MB"),
         _shown(process["cpu_percent"], "{:.0f}%"),
@@ -69,16 +71,3 @@ def _shown(value: float | None, form: str) -> str:
 def _table(rows: Sequence[Sequence[str]], gap: str = "  ") -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [gap.join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
-def _duration(seconds: float) -> str:
-    """`4.2s`, `3m12s`, `5h07m`, `2d03h`."""
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes, left_s = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m{left_s:02d}s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours}h{minutes:02d}m"
-    return f"{hours // 24}d{hours % 24:02d}h"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowd.cli.node_tree import parents_of
-from flowd.cli.remote import STYLES, plain, span
+from flowd.cli.remote import STYLES, plain
+from flowd.cli.times import span
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType

@@ -153,10 +153,13 @@ def test_submit_and_what_comes_of_it(shell: Shell) -> None:
     assert f"`flowd trigger {execution_id}` starts it" in shell.stderr
     assert shell.json("get", execution_id)["status"] == "PENDING"
     assert "trigger" in shell.pipe("explain", execution_id).lower()
-    for _ in range(2):
-        shell.pipe("trigger", execution_id)
-        assert f"started {execution_id}" in shell.stderr
+    assert f"`flowd trigger {execution_id}`" in shell.pipe("explain", execution_id)
+    shell.pipe("trigger", execution_id)
+    assert f"started {execution_id}; " in shell.stderr
     shell.pipe("watch", execution_id)
+    shell.pipe("trigger", execution_id)
+    assert shell.stderr == f"{execution_id} was started before, and is COMPLETED\n"
+    assert json.loads(shell.pipe("trigger", execution_id, "--wait")).keys() == {"A", "B"}
     execution_id = shell.pipe("submit", "some.yaml").strip()
     shell.pipe("trigger", execution_id, "--input", "who=Ada", "--input", "n=2")
     shell.pipe("watch", execution_id)
@@ -181,6 +184,11 @@ def test_run_shows_the_nodes_and_ends_as_they_do(shell: Shell) -> None:
     assert "FAILED 1" in seen
     assert "refused" in seen
     assert re.search(r"━ *\r\nA COMPLETED noop[^\n]*\n└── B FAILED refuse", seen)
+    assert "bad FAILED in " in seen
+    assert "  B failed: refused\r\n" in seen
+    seen = shell.terminal("run", "good.json")
+    assert re.search(r"\ngood COMPLETED in \S+: 2 COMPLETED\r\n  B {", seen)
+    assert '{\r\n  "A"' not in seen
     ended = shell.json("run", "bad.json", code=1)
     assert (ended["status"], ended["results"]["B"]) == ("FAILED", {"error": "refused"})
     for command in ("run", "submit"):
@@ -223,8 +231,13 @@ def test_looking_at_executions(shell: Shell) -> None:
     for text in (execution_id, execution_id[:20], "@latest"):
         assert shell.pipe("get", text, "-o", "id").strip() == execution_id
     seen = shell.terminal("get", "@latest")
-    assert "COMPLETED" in seen
-    assert "noop" in seen
+    assert re.search(r"B +COMPLETED +noop +A +1 +worker-1", seen)
+    assert shell.json("definition", "@latest")["dag"]["nodes"][1]["dependencies"] == ["A"]
+    assert [one["execution_id"] for one in shell.json("ls", "--after", "1h", "-n", "1")] == [
+        execution_id
+    ]
+    assert shell.json("ls", "--before", "1d") == []
+    shell.pipe("ls", "--after", "soon", code=2)
     assert json.loads(shell.pipe("results", "@latest", "A")) == {"status": "ok"}
     shell.pipe("results", "@latest", "Z", code=1)
     shell.pipe("get", "0" * 24, code=1)
@@ -244,6 +257,8 @@ def test_looking_at_executions(shell: Shell) -> None:
 def test_holding_up_and_running_again(shell: Shell) -> None:
     execution_id = shell.pipe("submit", "held.json", "--trigger").strip()
     assert "A " in shell.pipe("explain", execution_id)
+    assert re.search(r"RUNNING +0/1 .*[+-]\d\d:\d\d +\d+(ms|\.\ds)", shell.pipe("ls", "-n", "1"))
+    shell.pipe("rm", execution_id, "--yes", code=1)
     shell.pipe("pause", execution_id)
     assert shell.json("get", execution_id)["status"] == "PAUSED"
     assert "paused" in shell.terminal("explain", execution_id).lower()
@@ -259,6 +274,15 @@ def test_holding_up_and_running_again(shell: Shell) -> None:
     assert re.search(r"B +runs", preview)
     again = shell.pipe("rerun", failed, "--from", "B").strip()
     assert shell.json("get", again)["rerun_of"] == failed
+    assert shell.json("rerun", failed, "--wait", code=1)["status"] == "FAILED"
+    shell.pipe("rerun", failed, "--wait", "--preview", code=2)
+    shell.pipe("rm", again, code=2)
+    assert "--yes does it without" in shell.stderr
+    shell.pipe("watch", again, code=1)
+    shell.pipe("rm", again, "--yes")
+    assert shell.stderr == f"deleted {again}\n"
+    shell.pipe("get", again, code=1)
+    again = shell.pipe("rerun", failed, "--from", "B").strip()
     shell.pipe("watch", again, code=1)
     assert "definition: equal" in shell.pipe("diff", failed, again)
     found = shell.json("diff", failed, again)
@@ -430,12 +454,14 @@ ANYWHERE = [
     ("ls", "good"),
     ("get @latest", "good"),
     ("results @latest", r'"status": "ok"'),
+    ("definition @latest", r'"handler": "noop"'),
     ("watch @latest", "COMPLETED"),
     ("explain @latest", "COMPLETED"),
     ("events @latest", "execution.completed"),
     ("diff @latest @latest", "outputs: equal"),
     ("rerun @latest --preview", "is reused"),
     ("rerun @latest --from A", r"[0-9a-f]{24}"),
+    ("rm @latest --yes", ""),
     ("dlq list", "REASON"),
     ("dlq purge --all", ""),
     ("completion bash", "_FLOWD_COMPLETE"),
@@ -454,6 +480,7 @@ BESIDE_IT = [
 ]
 # These need no flowd: in a folder of their own, one after the other.
 APART = [
+    ("help", "tour"),
     ("new mine", "mine.py"),
     ("config init", "wrote"),
     ("token create --name t --scope read --data-dir data", "flowd_"),

@@ -16,8 +16,9 @@ from flowd.cli.commands.diff import differences, first_difference
 from flowd.cli.exit_codes import exit_code_of_status
 from flowd.cli.main import _COMMANDS, main
 from flowd.cli.node_tree import parents_of, run_order
-from flowd.cli.remote import clock, connected, find_id, plain, show_json, show_rows, span
+from flowd.cli.remote import connected, find_id, plain, show_json, show_rows
 from flowd.cli.status_page import status_page
+from flowd.cli.times import clock, span
 from flowd.client import ApiError, ConnectionFailed
 from flowd.client.calls import base_url
 from flowd.supervisor.control import ControlUnavailable

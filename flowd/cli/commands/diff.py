@@ -11,7 +11,8 @@ import click
 
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.node_tree import run_order
-from flowd.cli.remote import connected, find_id, plain, server_options, show_json, span
+from flowd.cli.remote import connected, find_id, plain, server_options, short, show_json
+from flowd.cli.times import span
 
 _MISSING = "(missing)"
 _SHOWN_CHARS_MAX = 200
@@ -85,7 +86,7 @@ def _show(found: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> N
         click.echo(f"\n{part}: {_counted(len(rows))}")
         for row in rows:
             click.echo(
-                f"  {plain(row['path'])}\n    a {_short(row['a'])}\n    b {_short(row['b'])}"
+                f"  {plain(row['path'])}\n    a {_shown(row['a'])}\n    b {_shown(row['b'])}"
             )
     if found["first_difference"]:
         click.echo(f"\nthe first node that differs: {found['first_difference']}")
@@ -98,6 +99,5 @@ def _counted(count: int) -> str:
     return f"{count:,} difference{'s' * (count != 1)}" if count else "equal"
 
 
-def _short(value: Any) -> str:
-    text = plain(value if isinstance(value, str) else repr(value))
-    return text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + "…"
+def _shown(value: Any) -> str:
+    return _MISSING if value is _MISSING else short(value, _SHOWN_CHARS_MAX)

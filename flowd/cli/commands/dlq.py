@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from flowd.cli.remote import (
-    clock,
     connected,
     output_option,
     server_options,
@@ -13,6 +12,7 @@ from flowd.cli.remote import (
     show_json,
     show_rows,
 )
+from flowd.cli.times import clock
 
 
 @click.group()

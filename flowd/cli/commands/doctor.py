@@ -12,7 +12,8 @@ import click
 
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.options import config_option, data_dir_option, running_settings_of
-from flowd.cli.remote import plain, show_json, show_table, span
+from flowd.cli.remote import plain, show_json, show_table
+from flowd.cli.times import span
 
 if TYPE_CHECKING:
     from flowd.config import Settings

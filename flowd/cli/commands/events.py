@@ -6,7 +6,8 @@ import json
 
 import click
 
-from flowd.cli.remote import clock, connected, find_id, plain, server_options
+from flowd.cli.remote import connected, find_id, plain, server_options
+from flowd.cli.times import clock
 
 
 @click.command()

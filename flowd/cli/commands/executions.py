@@ -1,31 +1,39 @@
-"""`flowd ls`, `get`, `watch`, `results` and `explain`: look at executions."""
+"""`flowd ls`, `get`, `definition`, `watch`, `results`, `explain`: look at executions."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.remote import (
-    clock,
+    as_commands,
     connected,
     execution_argument,
     find_id,
     output_option,
     plain,
     server_options,
+    short,
     show_block,
     show_done,
     show_json,
     show_rows,
     show_table,
-    span,
 )
+from flowd.cli.times import clock, read_moment, took
 
 if TYPE_CHECKING:
     from flowd.client import Client
+    from flowd.client.calls import Json
+
+ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+# Of a list; each costs a call.
+PROGRESS_MAX: Final = 50
+INPUT_CHARS_MAX: Final = 500
 
 REPORTS_SHOWN_MAX: Final = 3
 
@@ -36,8 +44,20 @@ REPORTS_SHOWN_MAX: Final = 3
 @click.option("--status", multiple=True, help="Only in this state; may be repeated.")
 @click.option("--name", help="Only of this name; a `*` at its end stands for anything.")
 @click.option("--handler", help="Only with a node of this handler.")
-@click.option("--after", "submitted_after", metavar="TIME", help="Submitted at this time or later.")
-@click.option("--before", "submitted_before", metavar="TIME", help="Submitted before this time.")
+@click.option(
+    "--after",
+    "submitted_after",
+    callback=read_moment,
+    metavar="TIME",
+    help="Submitted since then: 5m, 2h, 7d, or 2026-01-31T09:00.",
+)
+@click.option(
+    "--before",
+    "submitted_before",
+    callback=read_moment,
+    metavar="TIME",
+    help="Submitted before then.",
+)
 @click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True)
 def ls(
     url: str | None,
@@ -59,6 +79,8 @@ def ls(
             submitted_after=submitted_after,
             submitted_before=submitted_before,
         )
+        if output == "table":
+            rows = _with_progress(client, rows)
         show_rows(
             rows,
             output,
@@ -66,11 +88,27 @@ def ls(
                 "ID": lambda row: row["execution_id"],
                 "NAME": lambda row: row["name"] or "-",
                 "STATUS": lambda row: row["status"] or "-",
-                "NODES": lambda row: str(row["nodes"] or "-"),
+                "NODES": lambda row: row["progress"],
                 "SUBMITTED": lambda row: clock(row["submitted_ms"]),
-                "TOOK": lambda row: span(row["duration_ms"]),
+                "TOOK": _time_of,
             },
         )
+
+
+def _with_progress(client: Client, rows: Iterable[Json]) -> Iterator[Json]:
+    """Each with how many of its nodes have ended, where it has not; asked for the first ones."""
+    left = PROGRESS_MAX
+    for row in rows:
+        progress = f"{row['nodes']:,}" if row["nodes"] else "-"
+        if left > 0 and row["status"] in ("RUNNING", "PAUSED"):
+            left -= 1
+            counts = client.get(row["execution_id"])["counts"]
+            progress = f"{sum(counts.get(state, 0) for state in ENDED):,}/{progress}"
+        yield {**row, "progress": progress}
+
+
+def _time_of(row: Mapping[str, Any]) -> str:
+    return took(row["duration_ms"], row["triggered_ms"], runs=row["status"] not in ENDED)
 
 
 @click.command()
@@ -86,29 +124,23 @@ def get(url: str | None, output: str, execution: str) -> None:
             return
         summary, nodes = client.get(execution_id), list(client.nodes(execution_id))
         reports = _reports(client, execution_id, nodes)
-    if output == "json":
-        show_json(
-            {**summary, "node_list": [{**one, **reports.get(one["node_id"], {})} for one in nodes]}
-        )
-        return
-    for name in ("execution_id", "name", "status", "rerun_of", "error"):
-        if summary[name] is not None:
-            click.echo(f"{name.replace('_', ' ')}: {plain(summary[name])}")
-    click.echo(f"submitted: {clock(summary['submitted_ms'])}")
-    click.echo(f"took: {span(summary['duration_ms'])}")
-    if (budget := summary["budget"]) is not None:
-        click.echo(f"tokens: {budget['spent']:,} of {budget['tokens']:,}")
-    elif summary["usage"]["calls"]:
-        click.echo(f"tokens: {summary['usage']['total_tokens']:,}")
-    click.echo()
-    columns = ("NODE", "STATE", "HANDLER", "ATTEMPT", "TOOK", "ERROR")
+        if output == "json":
+            shown = [{**one, **reports.get(one["node_id"], {})} for one in nodes]
+            show_json({**summary, "node_list": shown})
+            return
+        submitted = client.definition(execution_id)
+    _show_head(summary)
+    after = {one["id"]: ", ".join(one["dependencies"]) for one in submitted["dag"]["nodes"]}
+    columns = ("NODE", "STATE", "HANDLER", "AFTER", "ATTEMPT", "WORKER", "TOOK", "ERROR")
     rows = [
         (
             node["node_id"],
             str(node["state"]),
             node["handler"],
+            after.get(node["node_id"]) or "-",
             str(node["attempt"] or "-"),
-            span(node["duration_ms"]),
+            node["worker"] or "-",
+            took(node["duration_ms"], node["started_ms"], runs=node["state"] == "RUNNING"),
             node["error"] or "",
         )
         for node in nodes
@@ -135,12 +167,42 @@ def _written(output: Any) -> str:
     return "\n".join(f"{name}:\n{text}" for name, text in streams if text)
 
 
+def _show_head(summary: Mapping[str, Any]) -> None:
+    for name in ("execution_id", "name", "status", "rerun_of", "error"):
+        if summary[name] is not None:
+            click.echo(f"{name.replace('_', ' ')}: {plain(summary[name])}")
+    click.echo(f"submitted: {clock(summary['submitted_ms'])}")
+    click.echo(f"took: {_time_of(summary)}")
+    if (budget := summary["budget"]) is not None:
+        click.echo(f"tokens: {budget['spent']:,} of {budget['tokens']:,}")
+    elif summary["usage"]["calls"]:
+        click.echo(f"tokens: {summary['usage']['total_tokens']:,}")
+    if summary["input"]:
+        click.echo(f"input: {short(summary['input'], INPUT_CHARS_MAX)}")
+    click.echo()
+
+
+@click.command()
+@server_options
+@output_option
+@execution_argument
+def definition(url: str | None, output: str, execution: str) -> None:
+    """Print the workflow of an execution, as it was submitted, for `flowd submit` to take."""
+    with connected(url) as client:
+        execution_id = find_id(client, execution)
+        found = client.definition(execution_id)
+    if output == "id":
+        click.echo(execution_id)
+    else:
+        show_json(found)
+
+
 @click.command()
 @server_options
 @output_option
 @execution_argument
 def watch(url: str | None, output: str, execution: str) -> None:
-    """Look on while an execution runs. Ends with 0 when it completed, else with 1."""
+    """Follow an execution until it ends. Ends with 0 when it completed, else with 1."""
     from flowd.cli.watching import watch_execution
 
     with connected(url) as client:
@@ -159,16 +221,20 @@ def watch(url: str | None, output: str, execution: str) -> None:
 def results(url: str | None, output: str, execution: str, node: str | None) -> None:
     """Print the outputs of an execution, or of one node, as JSON; `-o id` only whose they are."""
     with connected(url) as client:
-        found = client.results(find_id(client, execution))
+        execution_id = find_id(client, execution)
+        if node is None:
+            found = client.results(execution_id)
+        else:
+            one = client.node(execution_id, node)
+            value = {"error": one["error"]} if one["state"] == "FAILED" else one["output"]
+            if value is None:
+                raise click.ClickException(f"node {node!r} is {one['state']} and has no output")
+            found = {node: value}
     if output == "id":
-        for one in found if node is None else {node} & found.keys():
-            click.echo(one)
-    elif node is None:
-        show_json(found)
-    elif node in found:
-        show_json(found[node])
+        for name in found:
+            click.echo(name)
     else:
-        raise click.ClickException(f"node {node!r} has no output")
+        show_json(found if node is None else found[node])
 
 
 @click.command()
@@ -184,10 +250,11 @@ def explain(url: str | None, output: str, execution: str, node: str | None) -> N
         show_json(found)
         return
     click.echo(f"{found['execution_id']} is {found['status']}")
-    click.echo(plain(found["summary"]))
+    click.echo(plain(as_commands(found["summary"])))
     for one in found["nodes"]:
         for reason in one["reasons"]:
-            click.echo(plain(f"  {one['node_id']} {one['state']}: {reason['message']}"))
+            message = as_commands(reason["message"])
+            click.echo(plain(f"  {one['node_id']} {one['state']}: {message}"))
         if one["traceback"]:
             show_block("", one["traceback"])
     if found["traceback"]:

@@ -1,14 +1,21 @@
-"""`flowd cancel`, `pause`, `resume` and `rerun`: hold executions up, and run them again."""
+"""`flowd cancel`, `pause`, `resume`, `rerun` and `rm`: what is done to an execution."""
 
 from __future__ import annotations
 
+import sys
+from operator import methodcaller
+
 import click
 
+from flowd.cli.exit_codes import FAILED
+from flowd.cli.outcome import check_timeout, timeout_option, wait_and_show, wait_option
 from flowd.cli.remote import (
+    confirmed,
     connected,
     execution_argument,
     find_id,
     output_option,
+    plain,
     server_options,
     show_done,
     show_json,
@@ -21,12 +28,8 @@ from flowd.cli.remote import (
 @output_option
 @execution_argument
 def cancel(url: str | None, output: str, execution: str) -> None:
-    """End an execution before its time."""
-    with connected(url) as client:
-        execution_id = find_id(client, execution)
-        client.cancel(execution_id)
-        answer = {"execution_id": execution_id, "status": client.status(execution_id)}
-    show_done(answer, output, f"cancelled {execution_id}")
+    """Cancel an execution; running nodes are told to stop."""
+    _hold(url, output, execution, "cancel", "cancelled {}")
 
 
 @click.command()
@@ -34,12 +37,8 @@ def cancel(url: str | None, output: str, execution: str) -> None:
 @output_option
 @execution_argument
 def pause(url: str | None, output: str, execution: str) -> None:
-    """Let no further node of an execution start; what runs goes on."""
-    with connected(url) as client:
-        execution_id = find_id(client, execution)
-        client.pause(execution_id)
-        answer = {"execution_id": execution_id, "status": client.status(execution_id)}
-    show_done(answer, output, f"paused {execution_id}; `flowd resume {execution_id}` lets it go on")
+    """Pause an execution; running nodes finish."""
+    _hold(url, output, execution, "pause", "paused {0}; `flowd resume {0}` lets it go on")
 
 
 @click.command()
@@ -47,12 +46,38 @@ def pause(url: str | None, output: str, execution: str) -> None:
 @output_option
 @execution_argument
 def resume(url: str | None, output: str, execution: str) -> None:
-    """Let a paused execution go on."""
+    """Resume a paused execution."""
+    _hold(url, output, execution, "resume", "resumed {}")
+
+
+def _hold(url: str | None, output: str, execution: str, verb: str, told: str) -> None:
     with connected(url) as client:
         execution_id = find_id(client, execution)
-        client.resume(execution_id)
+        methodcaller(verb, execution_id)(client)
         answer = {"execution_id": execution_id, "status": client.status(execution_id)}
-    show_done(answer, output, f"resumed {execution_id}")
+    show_done(answer, output, told.format(execution_id))
+
+
+@click.command()
+@server_options
+@output_option
+@execution_argument
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def rm(url: str | None, output: str, execution: str, yes: bool) -> None:
+    """Delete an ended execution, with its outputs and events.
+
+    One that waits to be triggered too. One that runs is refused: cancel it first.
+    """
+    with connected(url) as client:
+        execution_id = find_id(client, execution)
+        if not yes:
+            summary = client.get(execution_id)
+            what = f"{execution_id} {plain(summary['name'] or '')} ({summary['status']})"
+            if not confirmed(f"delete {what}, with all its outputs?"):
+                click.echo("nothing was deleted", err=True)
+                sys.exit(FAILED)
+        client.delete(execution_id)
+    show_done({"execution_id": execution_id, "deleted": True}, output, f"deleted {execution_id}")
 
 
 @click.command()
@@ -61,13 +86,28 @@ def resume(url: str | None, output: str, execution: str) -> None:
 @execution_argument
 @click.option("--from", "start", default="failed", help="A node; what failed, by default.")
 @click.option("--preview", is_flag=True, help="Only say what would run and what be reused.")
-def rerun(url: str | None, output: str, execution: str, start: str, preview: bool) -> None:
+@wait_option
+@timeout_option
+def rerun(
+    url: str | None,
+    output: str,
+    execution: str,
+    start: str,
+    preview: bool,
+    wait: bool,
+    timeout: float | None,
+) -> None:
     """Run an ended execution again, as a new one, and print its id.
 
     Outputs of nodes that completed are reused, unless something they depend on runs again.
     """
+    if wait and preview:
+        raise click.UsageError("a --preview runs nothing to --wait for")
+    check_timeout(timeout, waits=wait)
     with connected(url) as client:
         found = client.rerun(find_id(client, execution), start, preview=preview)
+        if wait:
+            wait_and_show(client, found["execution_id"], timeout, output)
     if output == "json":
         show_json(found)
         return

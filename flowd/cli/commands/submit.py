@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
 import click
 
-from flowd.cli.exit_codes import FAILED
+from flowd.cli.outcome import (
+    check_timeout,
+    said_to_run_on,
+    show_end,
+    timeout_option,
+    wait_and_show,
+    wait_option,
+)
 from flowd.cli.remote import (
     connected,
     execution_argument,
@@ -21,15 +23,9 @@ from flowd.cli.remote import (
 )
 from flowd.cli.workflow_file import read_input, read_workflow
 
-if TYPE_CHECKING:
-    from flowd.client import Client
-
 file_argument = click.argument("file", metavar="FILE")
 input_option = click.option(
     "--input", "inputs", multiple=True, metavar="NAME=VALUE", help="A value of the input."
-)
-timeout_option = click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer than this."
 )
 
 
@@ -58,7 +54,7 @@ def validate(url: str | None, output: str, file: str) -> None:
 @file_argument
 @input_option
 @click.option("--trigger", is_flag=True, help="Start it at once.")
-@click.option("--wait", is_flag=True, help="Start it at once and print its results.")
+@wait_option
 @timeout_option
 @click.option("--key", metavar="TEXT", help="An Idempotency-Key: submitted once, however often.")
 def submit(
@@ -73,13 +69,12 @@ def submit(
 ) -> None:
     """Submit a workflow, and print the id of its execution.
 
-    With --wait it ends as `flowd run` does.
+    With --wait it is started at once, and ends as `flowd run` does.
     """
     given_input = read_input(inputs)
     if given_input is not None and not (trigger or wait):
         raise click.UsageError("--input is for the start: add --trigger or --wait")
-    if timeout is not None and not wait:
-        raise click.UsageError("--timeout is how long to --wait")
+    check_timeout(timeout, waits=wait)
     workflow = read_workflow(file)
     with connected(url) as client:
         execution_id = client.submit(
@@ -93,10 +88,7 @@ def submit(
             if not trigger:
                 click.echo(f"it waits: `flowd trigger {execution_id}` starts it", err=True)
             return
-        with said_to_run_on(execution_id):
-            click.echo(execution_id, err=True)
-            status = client.wait(execution_id, timeout)
-        show_end(client, execution_id, status, output)
+        wait_and_show(client, execution_id, timeout, output)
 
 
 @click.command()
@@ -104,14 +96,30 @@ def submit(
 @output_option
 @execution_argument
 @input_option
-def trigger(url: str | None, output: str, execution: str, inputs: tuple[str, ...]) -> None:
+@wait_option
+@timeout_option
+def trigger(
+    url: str | None,
+    output: str,
+    execution: str,
+    inputs: tuple[str, ...],
+    wait: bool,
+    timeout: float | None,
+) -> None:
     """Start an execution that was submitted. One that was started already goes on as it is."""
+    check_timeout(timeout, waits=wait)
     given_input = read_input(inputs)
     with connected(url) as client:
         execution_id = find_id(client, execution)
+        before = client.status(execution_id)
         client.trigger(execution_id, given_input)
-        answer = {"execution_id": execution_id, "status": client.status(execution_id)}
-    show_done(answer, output, f"started {execution_id}; `flowd watch {execution_id}` looks on")
+        if wait:
+            wait_and_show(client, execution_id, timeout, output)
+        status = client.status(execution_id)
+    told = f"started {execution_id}; `flowd watch {execution_id}` follows it"
+    if before != "PENDING":
+        told = f"{execution_id} was started before, and is {status}"
+    show_done({"execution_id": execution_id, "status": status}, output, told)
 
 
 @click.command()
@@ -125,6 +133,7 @@ def run(
 ) -> None:
     """Submit a workflow, start it, show its nodes while they run, and print its results.
 
+    On a terminal a summary is printed, in a pipe the outputs, with -o json all of it.
     Ends with 0 when it completed, 1 when not, 124 when time ran out and 130 after Ctrl-C; the
     execution runs on in the last two.
     """
@@ -136,28 +145,3 @@ def run(
         with said_to_run_on(execution_id):
             status = watch_execution(client, execution_id, timeout)
         show_end(client, execution_id, status, output)
-
-
-@contextmanager
-def said_to_run_on(execution_id: str) -> Iterator[None]:
-    """Whoever leaves before the end hears how to look on, and how to end it."""
-    try:
-        yield
-    except (KeyboardInterrupt, TimeoutError):
-        click.echo(
-            f"\nit runs on: `flowd watch {execution_id}` looks on, "
-            f"`flowd cancel {execution_id}` ends it",
-            err=True,
-        )
-        raise
-
-
-def show_end(client: Client, execution_id: str, status: str, output: str) -> None:
-    """Print what came of it, and leave with the exit code that says so."""
-    if output == "id":
-        click.echo(execution_id)
-    else:
-        results = client.results(execution_id)
-        whole = {"execution_id": execution_id, "status": status, "results": results}
-        show_json(whole if output == "json" else results)
-    sys.exit(0 if status == "COMPLETED" else FAILED)

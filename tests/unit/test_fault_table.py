@@ -7,7 +7,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 ROWS = re.findall(
-    r"^\| ([PRI]\d+) \|.*\| (`test_\w+`(?:, `test_\w+`)*) \| (.*) \|$",
+    r"^\| ([PRIU]\d+) \|.*\| (`test_\w+`(?:, `test_\w+`)*) \| (.*) \|$",
     (TESTS / "README.md").read_text(),
     re.MULTILINE,
 )
@@ -17,6 +17,7 @@ def test_every_fault_has_its_row() -> None:
     wanted = [f"P{number}" for number in range(1, 18)]
     wanted += [f"R{number}" for number in range(1, 11)]
     wanted += [f"I{number}" for number in range(1, 10)]
+    wanted += ["U5", "U7"]
     assert [fault for fault, _, _ in ROWS] == wanted
 
 

@@ -36,6 +36,7 @@ from flowd.api.routers import (
 from flowd.api.shared_check import SharedCheck
 from flowd.api.supervisor_status import CONTROL_SOCKET_FILE
 from flowd.api.waiting import Waiting
+from flowd.api.workflow_check import WorkflowCheck
 from flowd.config import Settings
 from flowd.diagnosis import readiness
 from flowd.diagnosis.observer import Observer
@@ -52,6 +53,7 @@ def create_app(
     store: Store,
     handlers: Handlers,
     guard: Guard | None = None,
+    check: WorkflowCheck | None = None,
     *,
     shows_tracebacks: bool = False,
 ) -> Starlette:
@@ -78,6 +80,7 @@ def create_app(
     app.router.redirect_slashes = False
     app.state.store = store
     app.state.handlers = handlers
+    app.state.check_workflow = check or WorkflowCheck(handlers)
     app.state.feed = EventFeed(store.events)
     app.state.waiting = Waiting(store, app.state.feed)
     app.state.plans = Plans(store)
@@ -117,11 +120,17 @@ def serve(
     It is ready once connections are accepted. The store need not answer by then.
     """
 
+    check = WorkflowCheck.forked(handlers)
+
     async def run() -> None:
         pulse.beat_on(asyncio.get_running_loop())
         guard = Guard(settings.api, settings.redis.data_dir, address_of(listener))
         app = create_app(
-            open_store(settings), handlers, guard, shows_tracebacks=settings.shows_tracebacks
+            open_store(settings),
+            handlers,
+            guard,
+            check,
+            shows_tracebacks=settings.shows_tracebacks,
         )
         app.state.control_socket = settings.redis.data_dir / CONTROL_SOCKET_FILE
         server = HttpServer(

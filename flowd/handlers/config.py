@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
 from flowd.errors import Fail, Problem
@@ -24,6 +24,12 @@ class NodeConfig(BaseModel):
 
 
 _C = TypeVar("_C", bound=BaseModel)
+_SUBMISSION = "submission"
+
+
+def is_submission(info: ValidationInfo) -> bool:
+    """Whether a config is checked at submit, where a check may take its time."""
+    return info.context == _SUBMISSION
 
 
 def read_config(model: type[_C], config: dict[str, Any]) -> _C:
@@ -42,7 +48,7 @@ def find_config_problems(
 ) -> list[Problem]:
     """What is wrong with a config before its templates are rendered. `path` leads to it."""
     try:
-        _validate(model, config)
+        _validate(model, config, _SUBMISSION)
     except ValidationError as error:
         return [
             _problem(model, config, details, path)
@@ -56,10 +62,10 @@ def find_config_problems(
     return []
 
 
-def _validate(model: type[_C], config: dict[str, Any]) -> _C:
+def _validate(model: type[_C], config: dict[str, Any], context: str | None = None) -> _C:
     # A model that does not say what becomes of keys it does not know would lose them silently.
     extra = None if "extra" in model.model_config else "forbid"
-    return model.model_validate(config, extra=extra)  # type: ignore[arg-type]
+    return model.model_validate(config, extra=extra, context=context)  # type: ignore[arg-type]
 
 
 def _can_be_judged(config: dict[str, Any], details: ErrorDetails) -> bool:

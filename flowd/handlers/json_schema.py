@@ -1,4 +1,8 @@
-"""Check values against the JSON Schema a user wrote. Never looks anything up on the network."""
+"""Check values against the JSON Schema a user wrote. Never looks anything up on the network.
+
+A schema of a few lines can take for ever: by a pattern, by references that multiply, by comparing
+all with all. Only what is sure to be quick is checked where others wait for it.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,60 @@ from jsonschema.validators import validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from flowd.handlers import handler
 from flowd.redaction import REDACTOR
 
 TEXT_CHARS_SHOWN_MAX = 300
+ANSWER_CHECK = "flowd.answer_check"
+# A check looks at each place of the schema at most once for each place of the value, unless there
+# is one of these keywords; a look takes some microseconds.
+_LOOKS_MAX = 5_000
+_SLOW_KEYWORDS = frozenset(
+    {
+        "$dynamicRef",
+        "$recursiveRef",
+        "$ref",
+        "$schema",
+        "const",
+        "contains",
+        "enum",
+        "format",
+        "pattern",
+        "patternProperties",
+        "uniqueItems",
+    }
+)
 # Without one of its own, jsonschema fetches what a `$ref` names from wherever it is.
 _NO_REMOTE: Registry[Any] = Registry()
+
+
+@handler(ANSWER_CHECK)
+def check_answer(config: dict[str, Any]) -> dict[str, Any]:
+    """What is wrong with `schema` and, where there is a `value`, with that."""
+    flaw = find_schema_flaw(config["schema"])
+    misfit = find_misfit(config["schema"], config["value"]) if "value" in config else None
+    return {"flaw": flaw, "misfit": misfit}
+
+
+def is_quick(schema: dict[str, Any], value: Any) -> bool:
+    """Whether checking both takes milliseconds at most."""
+    places = _count_places(schema, _SLOW_KEYWORDS)
+    return places * _count_places(value, frozenset()) <= _LOOKS_MAX
+
+
+def _count_places(value: Any, slow: frozenset[str]) -> int:
+    """How many values there are in it; more than there may be when a slow keyword is met."""
+    count, pending = 0, [value]
+    while pending and count <= _LOOKS_MAX:
+        one = pending.pop()
+        count += 1
+        if isinstance(one, dict):
+            if not slow.isdisjoint(one):
+                return _LOOKS_MAX + 1
+            pending += one.values()
+        elif isinstance(one, list):
+            pending += one
+    return count
 
 
 def find_schema_flaw(schema: dict[str, Any]) -> str | None:

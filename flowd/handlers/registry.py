@@ -37,6 +37,8 @@ _BUILT_IN_MODULES: Mapping[str, str] = {
     "transform": "flowd.handlers.builtin.transform",
     "shell": "flowd.handlers.builtin.shell",
 }
+# What flowd itself calls in a process of its own; no workflow can name it.
+_INNER_MODULES: Mapping[str, str] = {"flowd.answer_check": "flowd.handlers.json_schema"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,10 @@ class Registry:
         return found
 
     def _import(self, name: str) -> Handler:
-        if name not in self._modules:
+        place = self._modules.get(name) or _INNER_MODULES.get(name)
+        if place is None:
             raise UnknownHandler(self._unknown(name))
-        module = import_module(self._modules[name])
+        module = import_module(place)
         for mark in marks_of(module):
             if mark.name == name:
                 return bind(mark)

@@ -13,7 +13,7 @@ from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, W
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient
 from flowd.store.redis.scripts import Script
-from flowd.workflow.graph import Plan
+from flowd.workflow.graph import Outline, Plan
 from flowd.workflow.ids import new_execution_id
 from flowd.workflow.states import ExecutionState, NodeState
 
@@ -75,7 +75,9 @@ def parse_states(execution_id: str, found: Mapping[str, str | None]) -> dict[str
         raise CorruptExecution(execution_id, str(error)) from None
 
 
-def _new_run(plan: Plan, nodes_to_run: int, reuse: Reuse | None, key_digest: str) -> list[Argument]:
+def _new_run(
+    plan: Plan | Outline, nodes_to_run: int, reuse: Reuse | None, key_digest: str
+) -> list[Argument]:
     """The run hash of a new execution, field and value by turns."""
     roots = plan.roots if reuse is None else reuse.roots
     # Too many to open in one call are opened slice by slice.
@@ -120,7 +122,7 @@ class Executions:
     async def submit_workflow(
         self,
         definition: bytes,
-        plan: Plan,
+        plan: Plan | Outline,
         *,
         execution_id: str = "",
         key_digest: str = "",

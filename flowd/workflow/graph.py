@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -31,6 +31,16 @@ class PlannedNode(NamedTuple):
     timeout_s: float | None = None
 
 
+class Outline(NamedTuple):
+    """What storing a definition takes of its plan; `nodes` are the ids."""
+
+    digest: str
+    nodes: Collection[str]
+    roots: Collection[str]
+    name: str
+    has_callback: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A definition compiled for running; the same for every execution of equal definitions."""
@@ -42,6 +52,10 @@ class Plan:
     default_input: Mapping[str, Any] = field(default_factory=dict)
     budget_tokens: int | None = None
     has_callback: bool = False
+
+    @property
+    def outline(self) -> Outline:
+        return Outline(self.digest, tuple(self.nodes), self.roots, self.name, self.has_callback)
 
     def downstream(self, node_id: str) -> tuple[str, ...]:
         """Every transitive dependent, the nearest first, each once."""

@@ -259,3 +259,59 @@ def test_i04_connections_over_the_limit_are_told_and_cost_the_others_nothing(flo
 
 
 CLOSE = b"\r\nConnection: close\r\n\r\n"
+
+
+def test_u06_a_schema_that_takes_for_ever_holds_up_nobody_and_is_given_up(flowd: Flowd) -> None:
+    """Draft 4 has the items of an enum compared all with all: these take a minute."""
+    schema = {
+        "$schema": "http://json-schema.org/draft-04/schema#",
+        "enum": [{"a": at} for at in range(20_000)],
+    }
+    answer_format = {"type": "json_schema", "json_schema": {"schema": schema}}
+    config = {"prompt": "x", "response_format": answer_format}
+    node = {"id": "A", "handler": "llm", "config": config}
+    body = json.dumps({"name": "t", "dag": {"nodes": [node]}}, separators=(",", ":")).encode()
+    answers: list[tuple[int, dict[str, Any]]] = []
+    asking = threading.Thread(target=lambda: answers.append(post(flowd, body)))
+    asking.start()
+
+    asked = 0
+    while asking.is_alive():
+        assert parsed(send(flowd, b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))
+        asked += 1
+
+    asking.join()
+    assert [(status, one["errors"][0]["code"]) for status, one in answers] == [(400, "too_costly")]
+    # As long as the loop is held up it answers one.
+    assert asked > 20
+
+
+def test_u06_the_largest_definition_holds_up_nobody(
+    run_flowd: Callable[..., Flowd], tmp_path: Path
+) -> None:
+    (tmp_path / "flowd.toml").write_text(CONFIG.replace("[redis]", "body_max_mb = 16\n[redis]"))
+    flowd = run_flowd("start", "--workers", "0")
+    flowd.wait_for_status(lambda status: "http" in status["api"], "the address")
+    nodes = [
+        {"id": f"n{at}", "handler": "noop", "config": {"x": "y" * 20}, "dependencies": []}
+        for at in range(100_000)
+    ]
+    body = json.dumps({"name": "t", "dag": {"nodes": nodes}}, separators=(",", ":")).encode()
+    answers: list[tuple[int, dict[str, Any]]] = []
+    asking = threading.Thread(target=lambda: answers.append(post(flowd, body)))
+    asking.start()
+
+    asked = 0
+    while asking.is_alive():
+        assert parsed(send(flowd, b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))
+        asked += 1
+
+    asking.join()
+    (status, answer), *_ = answers
+    assert status == 200
+    assert asked > 20
+    for what in ("summary", "results", "nodes", "definition", "explain"):
+        path = f"/workflows/{answer['execution_id']}/{what}"
+        head = f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        assert b" 200 " in send(flowd, head.encode())[:16]
+    assert '"child.died"' not in flowd.stderr

@@ -84,6 +84,7 @@ KINDS: Mapping[str, Kind] = {
     # What no request should ever meet.
     "invalid_settings": _DEFECT,
     "template_failed": _DEFECT,
+    "took_too_much": _DEFECT,
     "handler_failed": _DEFECT,
     "retry": _DEFECT,
     "not_sent": _DEFECT,

@@ -30,13 +30,13 @@ from flowd.api.http.responses import (
     requested_traceparent,
 )
 from flowd.api.results_response import results_response
+from flowd.api.workflow_check import CheckedWorkflow
 from flowd.errors import InvalidRequest, Problem, UnknownExecution
 from flowd.orchestrator import executor
 from flowd.store import Store
 from flowd.store.executions import now_ms
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import new_execution_id
-from flowd.workflow.validator import validate_workflow
 
 WAIT_S_MAX = 3600
 KEY_CHARS_MAX = 256
@@ -68,7 +68,7 @@ async def submit_workflow(request: Request) -> Response:
         message = "only what was triggered can be waited for; add trigger=true"
         raise InvalidRequest([Problem("query.wait", "needs_trigger", message)])
     body = await read_body(request)
-    workflow = validate_workflow(body, state.handlers)
+    workflow = await state.check_workflow(body)
     traceparent = requested_traceparent(request) if query.trigger else None
     if key := _idempotency_key(request):
         asked = b"submit %d " % query.trigger + body
@@ -87,13 +87,15 @@ async def submit_workflow(request: Request) -> Response:
 
 async def _submit(
     store: Store,
-    workflow: WorkflowDefinition,
+    workflow: CheckedWorkflow,
     traceparent: str | None,
     execution_id: str = "",
     key_digest: str = "",
 ) -> str:
     """Submit, and trigger where there is a traceparent, if an empty one; the execution's id."""
-    execution_id = await executor.submit_workflow(store, workflow, execution_id, key_digest)
+    execution_id = await store.executions.submit_workflow(
+        *workflow, execution_id=execution_id, key_digest=key_digest
+    )
     if traceparent is not None:
         await executor.trigger_workflow(store, execution_id, traceparent=traceparent)
     return execution_id
@@ -120,8 +122,8 @@ async def _wait(request: Request, execution_id: str, timeout_s: float) -> Respon
 
 async def check_workflow(request: Request) -> Response:
     """Check a workflow as a submission would, and store nothing."""
-    workflow = validate_workflow(await read_body(request), request.app.state.handlers)
-    return json_response(Validated(valid=True, nodes=len(workflow.dag.nodes)))
+    workflow = await request.app.state.check_workflow(await read_body(request))
+    return json_response(Validated(valid=True, nodes=len(workflow.outline.nodes)))
 
 
 async def trigger_workflow(request: Request) -> Response:

@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import orjson
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from flowd.errors import HandlerFailed
+from flowd.errors import Fail, HandlerFailed
 from flowd.handlers.completions import check_error, json_of, read_completion
-from flowd.handlers.config import NodeConfig
+from flowd.handlers.config import NodeConfig, is_submission
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.registry import handler
 from flowd.handlers.token_budget import within_budget
@@ -51,7 +57,9 @@ class JsonSchema(NodeConfig):
 
     @field_validator("json_schema")
     @classmethod
-    def _is_a_schema(cls, schema: dict[str, Any]) -> dict[str, Any]:
+    def _is_a_schema(cls, schema: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if not is_submission(info):
+            return schema
         from flowd.handlers.json_schema import find_schema_flaw
 
         flaw = find_schema_flaw(schema)
@@ -135,6 +143,8 @@ class LlmConfig(NodeConfig):
 @handler("llm")
 async def llm(wanted: LlmConfig, context: HandlerContext) -> dict[str, Any]:
     """Asks a language model behind an OpenAI-compatible server."""
+    if schema := _schema(wanted):
+        await _check(schema, context)
     if context.settings.handlers.llm.base_url:
         return await _ask(wanted, context)
     return {"answer": f"Simulated response for: {_question(wanted)}"}
@@ -165,8 +175,11 @@ async def _ask(wanted: LlmConfig, context: HandlerContext) -> dict[str, Any]:
         cost.note(completion.get("usage") if isinstance(completion, dict) else None)
         check_error(completion, answer.place)
     text, finish_reason = read_completion(completion, answer.place)
+    parsed = _parse_answer(text, wanted)
+    if schema := _schema(wanted):
+        await _check(schema, context, value=parsed)
     return {
-        "answer": _parse_answer(text, wanted),
+        "answer": parsed,
         "model": completion.get("model") or request.get("model"),
         "usage": completion.get("usage") or {},
         "finish_reason": finish_reason,
@@ -230,16 +243,35 @@ def _parse_answer(text: str, wanted: LlmConfig) -> Any:
     if response_format is None or response_format.type == "text":
         return text
     answer = json_of(text)
-    if response_format.json_schema is not None:
-        from flowd.handlers.json_schema import find_misfit
-
-        misfit = find_misfit(response_format.json_schema.json_schema, answer)
-        if misfit:
-            raise HandlerFailed(f"the model's answer does not fit the schema: {misfit}")
-    elif not isinstance(answer, dict):
+    if response_format.json_schema is None and not isinstance(answer, dict):
         shown = REDACTOR.text(text)[:200]
         raise HandlerFailed(f"the model's answer is not a JSON object: {shown}")
     return answer
+
+
+def _schema(wanted: LlmConfig) -> dict[str, Any] | None:
+    response_format = wanted.response_format
+    if response_format is None or response_format.json_schema is None:
+        return None
+    return response_format.json_schema.json_schema
+
+
+async def _check(schema: dict[str, Any], context: HandlerContext, **value: Any) -> None:
+    """Check the schema before it costs anything, and the answer after. Raises HandlerFailed."""
+    from flowd.handlers.json_schema import ANSWER_CHECK, check_answer, is_quick
+
+    config = {"schema": schema, **value}
+    if is_quick(schema, value.get("value")):
+        found = check_answer(config)
+    else:
+        isolated = context.resources.isolated(context.settings)
+        await isolated.ready()
+        found = await isolated.call(ANSWER_CHECK, config, context)
+    if found["flaw"]:
+        place = "config.response_format.json_schema.schema"
+        raise Fail(f"{place}: this is no JSON Schema: {found['flaw']}")
+    if found["misfit"]:
+        raise HandlerFailed(f"the model's answer does not fit the schema: {found['misfit']}")
 
 
 def _headers(url: URL, api_key: str | None, idempotency_key: str) -> dict[str, str]:

@@ -1,0 +1,91 @@
+"""Check a submitted workflow without holding up the API: small ones here, the others in a process.
+
+A check of a megabyte takes a tenth of a second, and a JSON Schema or a pattern in it may take for
+ever: what is not sure to be quick is checked where it can be killed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from flowd.errors import InvalidWorkflow, Problem
+from flowd.handlers.forked_calls import ForkedCalls, TookTooMuch
+from flowd.workflow.graph import Outline, compile_plan
+from flowd.workflow.validator import Handlers, validate_workflow
+
+# Checked within a few milliseconds, if there is no schema in it.
+SMALL_BYTES_MAX: Final = 16 * 1024
+
+
+class CheckedWorkflow(NamedTuple):
+    """A definition as it is stored, and the outline of its plan."""
+
+    definition: bytes
+    outline: Outline
+
+
+def check_here(body: bytes, handlers: Handlers) -> CheckedWorkflow:
+    """Raises InvalidWorkflow."""
+    definition = validate_workflow(body, handlers).to_json()
+    return CheckedWorkflow(definition, compile_plan(definition).outline)
+
+
+class WorkflowCheck:
+    """Without `calls` everything is checked here."""
+
+    def __init__(self, handlers: Handlers, calls: ForkedCalls | None = None) -> None:
+        self._handlers = handlers
+        self._calls = calls
+
+    @classmethod
+    def forked(cls, handlers: Handlers) -> WorkflowCheck:
+        """To be called before there is a loop, a thread or a connection."""
+        calls = ForkedCalls("api checks", lambda body: _check(body, handlers), _prepare)
+        return cls(handlers, calls)
+
+    async def __call__(self, body: bytes) -> CheckedWorkflow:
+        """Raises InvalidWorkflow, also when the check takes too much."""
+        if self._calls is None or _is_quick(body):
+            return check_here(body, self._handlers)
+        try:
+            answer = await self._calls.call(body)
+        except TookTooMuch as error:
+            message = f"checking this workflow was given up: {error}"
+            raise InvalidWorkflow([Problem("", "too_costly", message)]) from None
+        length, _, rest = answer.partition(b"\n")
+        facts = orjson.loads(rest[: int(length)])
+        if "problems" in facts:
+            raise InvalidWorkflow([Problem(*one) for one in facts["problems"]])
+        return CheckedWorkflow(rest[int(length) :], Outline(**facts))
+
+    def close(self) -> None:
+        if self._calls is not None:
+            self._calls.close()
+
+
+def _prepare() -> None:
+    # Takes longer than most checks.
+    import flowd.handlers.json_schema  # noqa: F401
+
+
+def _is_quick(body: bytes) -> bool:
+    # A key may be written with escapes, of which any may stand for a letter.
+    return len(body) <= SMALL_BYTES_MAX and b"schema" not in body and b"\\u00" not in body
+
+
+def _check(body: bytes, handlers: Handlers) -> bytes:
+    """In the process: the facts, their length before them, and the definition behind."""
+    definition = b""
+    facts: dict[str, Any]
+    try:
+        definition, outline = check_here(body, handlers)
+        facts = outline._asdict()
+    except InvalidWorkflow as error:
+        facts = {"problems": [(one.path, one.code, one.message) for one in error.problems]}
+    except MemoryError:
+        message = "checking this workflow was given up: it takes too much memory"
+        facts = {"problems": [("", "too_costly", message)]}
+    head = orjson.dumps(facts)
+    return b"%d\n%b%b" % (len(head), head, definition)

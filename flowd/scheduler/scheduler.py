@@ -20,6 +20,7 @@ from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.outgoing.secrets import Secrets
 from flowd.pulse import Pulse
+from flowd.scheduler.clock import KeepClock
 from flowd.scheduler.continuations import FinishContinuations
 from flowd.scheduler.duty import REDIS_AWAY
 from flowd.scheduler.lane import Lane
@@ -75,7 +76,9 @@ class Scheduler:
         reconciler = Reconciler(store, plans)
         readmit = Readmit(store, reconciler)
         self._retries = DispatchRetries(store)
-        self._clock = Lane(store, (self._retries, SignOfLife(store, interval_s)))
+        self._clock = Lane(
+            store, (KeepClock(store, interval_s), self._retries, SignOfLife(store, interval_s))
+        )
         self._healing = Lane(
             store,
             (

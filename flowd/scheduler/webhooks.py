@@ -26,7 +26,6 @@ from flowd.errors import (
 from flowd.log import get_logger
 from flowd.store import Store
 from flowd.store.callbacks import CallbackState, DueCallback
-from flowd.store.executions import now_ms
 
 if TYPE_CHECKING:
     from flowd.outgoing.http_client import HttpClient
@@ -111,14 +110,14 @@ class Deliverer:
         room = AT_ONCE_MAX - len(self._calls)
         if room <= 0:
             return LOOK_EVERY_S
-        due, next_ms = await self._store.callbacks.claim(room, repeat_after_ms=REPEAT_AFTER_MS)
+        due, next_in_s = await self._store.callbacks.claim(room, repeat_after_ms=REPEAT_AFTER_MS)
         for one in due:
             call = asyncio.create_task(self._deliver(one))
             self._calls.add(call)
             call.add_done_callback(self._note_end)
-        if next_ms is None:
+        if next_in_s is None:
             return LOOK_EVERY_S
-        return min(LOOK_EVERY_S, max(0.01, (next_ms - now_ms()) / 1000))
+        return min(LOOK_EVERY_S, max(0.01, next_in_s))
 
     def _note_end(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
@@ -147,16 +146,16 @@ class Deliverer:
     async def _settle(
         self, due: DueCallback, status_code: int | None, error: str, *, is_final: bool
     ) -> None:
-        state, next_ms = CallbackState.DELIVERED, None
+        state, pause_ms = CallbackState.DELIVERED, None
         if error and (is_final or due.attempt >= ATTEMPTS_MAX):
             state = CallbackState.FAILED
         elif error:
-            state, next_ms = CallbackState.PENDING, now_ms() + int(pause_s(due.attempt) * 1000)
+            state, pause_ms = CallbackState.PENDING, int(pause_s(due.attempt) * 1000)
         try:
             await self._store.callbacks.settle(
                 due,
                 state,
-                next_ms=next_ms,
+                pause_ms=pause_ms,
                 status_code=status_code,
                 error=error[:ERROR_CHARS_MAX],
             )

@@ -43,32 +43,35 @@ class Callbacks:
 
     async def claim(
         self, count_max: int, *, repeat_after_ms: int
-    ) -> tuple[list[DueCallback], int | None]:
-        """Callbacks to try now, nobody else's for `repeat_after_ms`; when the next is due, ms."""
-        now = now_ms()
-        *flat, next_ms = await self._client.run(
-            scripts.CLAIM_CALLBACKS, (keys.CALLBACKS,), now, now + repeat_after_ms, count_max
+    ) -> tuple[list[DueCallback], float | None]:
+        """Callbacks to try now, nobody else's for `repeat_after_ms`; seconds until the next is due,
+        None when there is none."""
+        *flat, left_ms = await self._client.run(
+            scripts.CLAIM_CALLBACKS, (keys.CALLBACKS,), repeat_after_ms, count_max
         )
         due = [DueCallback(*pair) for pair in zip(flat[::2], flat[1::2], strict=True)]
-        return due, int(float(next_ms)) if next_ms else None
+        return due, left_ms / 1000 if left_ms != "" else None
 
     async def settle(
         self,
         due: DueCallback,
         state: CallbackState,
         *,
-        next_ms: int | None = None,
+        pause_ms: int | None = None,
         status_code: int | None = None,
         error: str = "",
     ) -> str:
-        """Write down how an attempt went: `settled`, `stale` (a later one began) or `unknown`."""
+        """Write down how an attempt went: `settled`, `stale` (a later one began) or `unknown`.
+
+        The next attempt is due after `pause_ms`.
+        """
         outcome: str = await self._client.run(
             scripts.SETTLE_CALLBACK,
             (keys.CALLBACKS, keys.status(due.execution_id), keys.callback(due.execution_id)),
             due.execution_id,
             due.attempt,
             state,
-            "" if next_ms is None else next_ms,
+            "" if pause_ms is None else pause_ms,
             "" if status_code is None else status_code,
             error,
             now_ms(),
@@ -78,22 +81,24 @@ class Callbacks:
     async def delivery(self, execution_id: str) -> Delivery:
         """As far as it has come; the default before the first attempt."""
         try:
-            flat, due = await self._client.converse(
+            flat, due, ahead_ms = await self._client.converse(
                 [
                     ("HGETALL", keys.callback(execution_id)),
                     ("ZSCORE", keys.CALLBACKS, execution_id),
+                    ("HGET", keys.CLOCK, "ahead_ms"),
                 ]
             )
         except WrongType as error:
             raise CorruptExecution(execution_id, str(error)) from error
+        next_ms = int(float(due)) - int(ahead_ms or 0) if due else None
         if not flat:
-            return Delivery(next_ms=int(float(due)) if due else None)
+            return Delivery(next_ms=next_ms)
         named = dict(zip(flat[::2], flat[1::2], strict=True))
         try:
             return Delivery(
                 state=CallbackState(named["state"]),
                 attempts=int(named["attempts"]),
-                next_ms=_number(named.get("next_ms")),
+                next_ms=next_ms,
                 last_status=_number(named.get("last_status")),
                 last_error=named.get("last_error") or None,
                 delivered_ms=_number(named.get("delivered_ms")),

@@ -490,7 +490,6 @@ class Executions:
             node_id,
             state,
             record or "",
-            now_ms(),
         )
         return outcome == "restored"
 

@@ -33,6 +33,7 @@ _TYPES: Final[Mapping[str, str]] = {
     keys.EVENTS: "stream",
     keys.DEAD_LETTERS: "stream",
     keys.TROUBLES: "hash",
+    keys.CLOCK: "hash",
     keys.SCHEDULER: "string",
 }
 _OF_EXECUTION = re.compile(r"workflow:([0-9a-f]{24})(?::(?:node:([^:]+)$)?|$)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -53,6 +53,14 @@ class Snapshot:
     counts: Mapping[str, int]
 
 
+def parse_tick(text: Any, server_time: Sequence[str]) -> int | None:
+    """When a scheduler ticked, ms; None for what is no such time, or one that is still to come: the
+    clock was put back, so that the key expires too late, and nobody has ticked since."""
+    if not (isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= 18):
+        return None
+    return int(text) if int(text) // 1000 <= int(server_time[0]) else None
+
+
 class Metrics:
     """Raises StoreUnavailable while Redis does not answer."""
 
@@ -67,7 +75,7 @@ class Metrics:
 
     async def beat(self) -> None:
         """A scheduler ticked."""
-        await self._client.run(scripts.NOTE_TICK, (keys.SCHEDULER,), now_ms(), self._beat_ms)
+        await self._client.run(scripts.NOTE_TICK, (keys.SCHEDULER,), self._beat_ms)
 
     async def add(self, increments: Mapping[str, int]) -> None:
         """Add to the counts all processes share, in one write."""
@@ -87,8 +95,7 @@ class Metrics:
 
     async def ticked_ms(self) -> int | None:
         """When a scheduler ticked last; None when none has shown life for a while."""
-        text = await self._client.execute("GET", keys.SCHEDULER)
-        return int(text) if text else None
+        return parse_tick(*await self._client.converse([("GET", keys.SCHEDULER), ("TIME",)]))
 
     async def workers(self) -> int:
         count: int = await self._client.execute("HLEN", keys.LEASES)

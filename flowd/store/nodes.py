@@ -142,14 +142,18 @@ class Nodes:
         for some in slices(node_ids, NODES_PER_CALL_MAX // 2):
             fields = [f"{what}:{one}" for one in some for what in ("failures", "error")]
             values = await self._fields(keys.run(execution_id), fields)
-            (due,) = await self._client.converse_freely(
-                [("ZMSCORE", keys.RETRIES, *(f"{execution_id} {one}" for one in some))]
+            due, ahead = await self._client.converse_freely(
+                [
+                    ("ZMSCORE", keys.RETRIES, *(f"{execution_id} {one}" for one in some)),
+                    ("HGET", keys.CLOCK, "ahead_ms"),
+                ]
             )
+            ahead_ms = 0 if is_wrong_type(ahead) else int(ahead or 0)
             due = [None] * len(some) if is_wrong_type(due) else due
             for at, one in enumerate(some):
                 failures, error = values[2 * at], values[2 * at + 1]
                 if failures is not None and failures.isascii() and failures.isdecimal():
-                    due_ms = _score_ms(due[at])
+                    due_ms = _score_ms(due[at], ahead_ms)
                     found[one] = RetryStanding(int(failures[:9]), error and readable(error), due_ms)
         return found
 
@@ -174,10 +178,10 @@ def _state(text: str | None) -> NodeState | None:
     return NodeState(text) if text and text in NodeState.__members__ else None
 
 
-def _score_ms(text: str | None) -> int | None:
-    """A score as Unix ms; None where it is none that flowd wrote."""
+def _score_ms(text: str | None, ahead_ms: int) -> int | None:
+    """A score of the clock that never goes back as Unix ms; None where it is none flowd wrote."""
     score = float(text or "nan")
-    return int(score) if abs(score) < 2**53 else None
+    return int(score) - ahead_ms if abs(score) < 2**53 else None
 
 
 def _error(reply: Any) -> str | None:

@@ -15,9 +15,8 @@ CALLS_MAX: Final = 20
 
 
 class Dispatched(NamedTuple):
-    """The server's time, and seconds until the next node is due, None when none waits."""
+    """Seconds until the next node is due, None when none waits."""
 
-    now_ms: int
     next_in_s: float | None
 
 
@@ -32,22 +31,23 @@ class Retries:
     async def dispatch(self) -> Dispatched:
         """Put those whose time has come in front of the workers, 10,000 at most."""
         for _ in range(CALLS_MAX):
-            moved, now_ms, left_ms = await self._client.run(
+            moved, left_ms = await self._client.run(
                 scripts.DISPATCH_RETRIES, (keys.RETRIES, self._stream), RETRIES_PER_CALL_MAX
             )
             if moved < RETRIES_PER_CALL_MAX:
                 break
-        return Dispatched(now_ms, left_ms / 1000 if left_ms != "" else None)
+        return Dispatched(left_ms / 1000 if left_ms != "" else None)
 
-    async def hasten(self, by_ms: int) -> None:
-        """Have everything that waits run so much sooner: the server's clock was put back."""
-        first, count = 0, RETRIES_PER_CALL_MAX
-        while count == RETRIES_PER_CALL_MAX:
-            last = first + RETRIES_PER_CALL_MAX - 1
-            count = await self._client.run(
-                scripts.HASTEN_RETRIES, (keys.RETRIES,), by_ms, first, last
-            )
-            first += count
+    async def keep_clock(self, reached_ms: int, jump_ms: int) -> tuple[int, int]:
+        """The clock by which everything waits, and how far the server's was put back before it, ms.
+
+        `reached_ms` is what it must have reached by now, as far as the caller knows, or 0; the
+        server's may differ from that by `jump_ms`.
+        """
+        clock_ms, put_back_ms = await self._client.run(
+            scripts.KEEP_CLOCK, (keys.CLOCK,), reached_ms, jump_ms
+        )
+        return clock_ms, put_back_ms
 
     async def waiting(self) -> list[tuple[str, str]]:
         """All that wait, as execution id and node id; one that comes or goes meanwhile may lack."""

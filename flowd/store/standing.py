@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from flowd.config import Settings
 from flowd.errors import MissingGroup, WrongType
+from flowd.store.metrics import parse_tick
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type, parse_info, translate
 from flowd.store.tasks import Entry, Garbage, entry_order, parse_entry
@@ -63,12 +64,13 @@ class Standing:
         self._group = settings.tasks.group
 
     async def surroundings(self) -> Surroundings:
-        leases, owners, memory, ticked = await self._client.converse_freely(
+        leases, owners, memory, ticked, server_time = await self._client.converse_freely(
             [
                 ("HGETALL", keys.LEASES),
                 ("HGETALL", keys.WORKERS),
                 ("INFO", "memory"),
                 ("GET", keys.SCHEDULER),
+                ("TIME",),
             ]
         )
         beats = _pairs(leases)
@@ -76,7 +78,7 @@ class Standing:
             {one: int(beat) for one, beat in beats.items() if _is_number(beat)},
             _pairs(owners),
             _is_full(memory),
-            int(ticked) if isinstance(ticked, str) and _is_number(ticked) else None,
+            parse_tick(ticked, server_time),
         )
 
     async def queue(self, execution_id: str, node_ids: Collection[str]) -> QueueView:

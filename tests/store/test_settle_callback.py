@@ -35,13 +35,15 @@ async def test_a_failure_is_due_again_when_it_says(store, redis):
 
     assert (
         await store.callbacks.settle(
-            due, CallbackState.PENDING, next_ms=77, status_code=500, error="answered 500"
+            due, CallbackState.PENDING, pause_ms=77_000, status_code=500, error="answered 500"
         )
         == "settled"
     )
-    assert redis.zrange(keys.CALLBACKS, 0, -1, withscores=True) == [(due.execution_id, 77.0)]
+    ((execution_id, due_ms),) = redis.zrange(keys.CALLBACKS, 0, -1, withscores=True)
+    assert execution_id == due.execution_id
+    assert 70_000 < due_ms - 1000 * redis.time()[0] < 78_001
     assert await store.callbacks.delivery(due.execution_id) == Delivery(
-        CallbackState.PENDING, 1, 77, 500, "answered 500"
+        CallbackState.PENDING, 1, int(due_ms), 500, "answered 500"
     )
 
 

@@ -1,12 +1,16 @@
 #!lua flags=allow-oom
+--- @use steady_ms
 -- Takes callbacks that are due: counts the attempt, and moves each ahead to when somebody else may
 -- take it, so that two schedulers do not call at once and one that dies loses none.
 --
 -- KEYS  1 callbacks (zset)
--- ARGV  1 now, ms  2 when an attempt that was not heard of may be repeated, ms  3 the most to take
--- RETURNS each id and how many attempts that makes, in turn; last when the next is due, ms, or ''
+-- ARGV  1 after how long an attempt that was not heard of may be repeated, ms  2 the most to take
+-- RETURNS each id and how many attempts that makes, in turn; last how many ms are left until the next
+--         is due, or an empty text when there is none
+local now_ms = steady_ms()
+local again_ms = now_ms + ARGV[1]
 local taken = {}
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, ARGV[2])
 for _, execution_id in ipairs(due) do
   local callback = 'workflow:' .. execution_id .. ':callback'
   local attempt = false
@@ -17,11 +21,12 @@ for _, execution_id in ipairs(due) do
   if type(attempt) == 'number' then
     taken[#taken + 1] = execution_id
     taken[#taken + 1] = attempt
-    redis.call('HSET', callback, 'state', 'PENDING', 'next_ms', ARGV[2])
-    redis.call('ZADD', KEYS[1], ARGV[2], execution_id)
+    redis.call('HSET', callback, 'state', 'PENDING')
+    redis.call('ZADD', KEYS[1], again_ms, execution_id)
   else
     redis.call('ZREM', KEYS[1], execution_id)
   end
 end
-taken[#taken + 1] = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or ''
+local next_ms = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+taken[#taken + 1] = next_ms and math.max(0, math.ceil(next_ms - now_ms)) or ''
 return taken

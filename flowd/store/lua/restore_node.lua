@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
 --- @use is_live
 --- @use reopen_node
+--- @use steady_ms
 -- Gives a new entry to a node that is QUEUED or RUNNING but has none, and a new date to one that is
 -- RETRYING without one. The caller has seen twice that there is none; that state and attempt are
 -- still the same proves that none came since.
 --
 -- KEYS  1 stream  2 status (string)  3 node (string)  4 attempts (hash)  5 retries (zset)
 -- ARGV  1 execution id  2 node id  3 state the caller saw  4 attempt record the caller saw, or empty
---       5 now, ms
 -- RETURNS 'restored', or 'moved' when the node has moved on
 local status, state = unpack(redis.call('MGET', KEYS[2], KEYS[3]))
 if not is_live(status) or state ~= ARGV[3]
@@ -19,7 +19,7 @@ if redis.pcall('HEXISTS', 'workflow:' .. ARGV[1] .. ':parked', ARGV[2]) == 1 the
   return 'moved'
 end
 if state == 'RETRYING' then
-  redis.call('ZADD', KEYS[5], 'NX', ARGV[5], ARGV[1] .. ' ' .. ARGV[2])
+  redis.call('ZADD', KEYS[5], 'NX', steady_ms(), ARGV[1] .. ' ' .. ARGV[2])
 else
   reopen_node(KEYS[1], ARGV[1], ARGV[2], 0, 1)
 end

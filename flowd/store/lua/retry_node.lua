@@ -5,7 +5,7 @@
 --- @use is_live
 --- @use is_outstanding
 --- @use keep_report
---- @use server_ms
+--- @use steady_ms
 -- Takes a node whose attempt has failed out of the stream until its next one is due.
 --
 -- KEYS  1 stream  2 retries (zset)  3 bell (list)
@@ -28,7 +28,7 @@ redis.pcall('HSET', prefix .. ':attempts', node_id, ARGV[6])
 local run = prefix .. ':run'
 redis.pcall('HSET', run, 'failures:' .. node_id, ARGV[7], 'error:' .. node_id, ARGV[8])
 keep_report(run, node_id, ARGV[9])
-redis.pcall('ZADD', KEYS[2], server_ms() + ARGV[2], member)
+redis.pcall('ZADD', KEYS[2], steady_ms() + ARGV[2], member)
 if redis.pcall('ZRANGE', KEYS[2], 0, 0)[1] == member then
   -- Whoever sleeps until the next one is due has to look again.
   redis.call('DEL', KEYS[3])

@@ -24,6 +24,7 @@ EVENTS: Final = "flowd:events"  # stream, capped: what has happened, as pairs of
 CALLBACKS: Final = "flowd:callbacks"  # zset: ids of executions to call back about, by when, ms
 METRICS: Final = "flowd:metrics"  # hash: what the workers have counted
 SCHEDULER: Final = "flowd:scheduler"  # string that expires: a scheduler ticked, at this time in ms
+CLOCK: Final = "flowd:clock"  # hash: the clock by which everything waits; last_ms, ahead_ms
 TROUBLES: Final = "flowd:troubles"  # hash that expires: duties and continuations that fail -> why
 READY_PROBE: Final = "flowd:ready"  # string that expires: Redis takes writes
 DEAD_LETTERS: Final = "flowd:dead_letters"  # stream: what no worker can run, with its raw fields
@@ -77,6 +78,7 @@ def shared_types(stream: str) -> dict[str, str]:
         METRICS: "hash",
         DEAD_LETTERS: "stream",
         TROUBLES: "hash",
+        CLOCK: "hash",
     }
 
 
@@ -111,5 +113,5 @@ def attempts(execution_id: str) -> str:
 
 
 def callback(execution_id: str) -> str:
-    """Hash: state, attempts, next_ms, last_status, last_error, delivered_ms of the callback."""
+    """Hash: state, attempts, last_status, last_error, delivered_ms of the callback."""
     return f"workflow:{execution_id}:callback"

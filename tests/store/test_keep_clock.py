@@ -1,0 +1,101 @@
+"""What waits does not wait for a server's clock that was put back to catch up."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from flowd.scheduler.clock import CLOCK_JUMP_MS, KeepClock
+from flowd.scheduler.scheduler import Scheduler
+from flowd.store.callbacks import DueCallback
+from flowd.store.redis import keys
+from tests.store.engine import CHAIN
+
+HOUR_MS = 3_600_000
+
+
+def server_ms(redis) -> int:
+    seconds, micros = redis.time()
+    return 1000 * seconds + micros // 1000
+
+
+def put_back(redis, by_ms: int) -> None:
+    """As it looks when the clock was put back: it once was so far ahead of what it says now."""
+    redis.hset(keys.CLOCK, "last_ms", server_ms(redis) + by_ms)
+
+
+async def test_it_is_the_servers_until_that_is_put_back(store, redis, outcomes):
+    before_ms = server_ms(redis)
+    clock_ms, put_back_ms = await store.retries.keep_clock(0, CLOCK_JUMP_MS)
+    assert before_ms <= clock_ms <= server_ms(redis)
+    assert put_back_ms == 0
+    assert outcomes["keep_clock"] == [[clock_ms, 0]]
+    assert redis.hgetall(keys.CLOCK) == {"last_ms": str(clock_ms)}
+
+
+async def test_it_never_goes_back_and_several_schedulers_mend_it_once(store, redis):
+    """Each of them once brought everything forward by itself."""
+    put_back(redis, HOUR_MS)
+    found = await asyncio.gather(*(store.retries.keep_clock(0, 2_000) for _ in range(5)))
+
+    assert sorted(by_ms > HOUR_MS - 5_000 for _, by_ms in found) == [False] * 4 + [True]
+    ahead_ms = int(redis.hget(keys.CLOCK, "ahead_ms"))
+    assert HOUR_MS - 5_000 < ahead_ms <= HOUR_MS
+    clock_ms, _ = await store.retries.keep_clock(0, CLOCK_JUMP_MS)
+    assert clock_ms >= max(each for each, _ in found)
+
+
+@pytest.mark.parametrize(("by_ms", "is_mended"), [(1_500, False), (HOUR_MS, True)])
+async def test_a_scheduler_sees_more_than_was_written_down(store, redis, by_ms, is_mended):
+    """What a clock has reached since it was last written down, only who watched it knows."""
+    duty = KeepClock(store, 1.0)
+    await duty.run(0.0)
+    duty._last = duty._last._replace(clock_ms=duty._last.clock_ms + by_ms)
+    await duty.run(1.0)
+    ahead_ms = int(redis.hget(keys.CLOCK, "ahead_ms") or 0)
+    assert is_mended == (HOUR_MS - 5_000 < ahead_ms <= HOUR_MS) and (is_mended or ahead_ms == 0)
+
+
+async def test_retries_and_callbacks_come_at_their_time_and_say_when_that_is(engine, store, redis):
+    """Both waited for the clock to catch up, callbacks even for a scheduler that saw it happen."""
+    execution = await engine.start({"a": [], "b": []})
+    due_ms = server_ms(redis) + HOUR_MS
+    for node_id, left_ms in (("a", -10_000), ("b", 100_000)):
+        redis.set(keys.node(execution.id, node_id), "RETRYING")
+        redis.hset(keys.run(execution.id), f"failures:{node_id}", 1)
+        redis.zadd(keys.RETRIES, {f"{execution.id} {node_id}": due_ms + left_ms})
+    redis.zadd(keys.CALLBACKS, {execution.id: due_ms - 10_000})
+    due, _ = await store.callbacks.claim(5, repeat_after_ms=1_000)
+    assert due == []
+
+    put_back(redis, HOUR_MS)
+    await Scheduler(store).tick(0.0)
+
+    assert execution.state().waiting == ["b"]
+    standing = (await store.nodes.retries(execution.id, ["b"]))["b"]
+    assert 90_000 < standing.due_ms - server_ms(redis) <= 100_000
+    assert -15_000 < (await store.callbacks.delivery(execution.id)).next_ms - server_ms(redis) < 0
+    due, next_in_s = await store.callbacks.claim(5, repeat_after_ms=30_000)
+    assert due == [DueCallback(execution.id, 1)]
+    assert 25 < next_in_s <= 30
+
+
+async def test_an_end_is_told_whatever_clock_its_worker_has(engine, store, redis, monkeypatch):
+    """It was due by the clock of whoever ended the execution, an hour ahead of the scheduler's."""
+    ahead_ms = server_ms(redis) + HOUR_MS
+    monkeypatch.setattr("flowd.store.lifecycle.now_ms", lambda: ahead_ms)
+    execution = await engine.start(CHAIN)
+    redis.hset(keys.run(execution.id), "callback", 1)
+    await store.lifecycle.cancel_execution(execution.id)
+    due, _ = await store.callbacks.claim(5, repeat_after_ms=1_000)
+    assert due == [DueCallback(execution.id, 1)]
+
+
+async def test_a_scheduler_that_died_before_the_clock_was_put_back_is_dead(store, redis):
+    """Its sign of life lasted an hour: keys expire by the clock."""
+    await store.metrics.beat()
+    assert await store.metrics.ticked_ms() is not None
+    redis.set(keys.SCHEDULER, server_ms(redis) + HOUR_MS, keepttl=True)
+    assert await store.metrics.ticked_ms() is None
+    assert (await store.standing.surroundings()).scheduler_ticked_ms is None

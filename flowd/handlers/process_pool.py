@@ -22,7 +22,6 @@ import orjson
 from flowd.config import Settings
 from flowd.errors import Fail, HandlerFailed, ProcessDied, Retry
 from flowd.handlers import Context
-from flowd.handlers.context import HandlerContext
 from flowd.handlers.limits import IMPORT_LIMIT_S
 from flowd.redaction import REDACTOR
 
@@ -49,9 +48,11 @@ class IsolatedCalls:
             reason = f"the handlers were not imported within {IMPORT_LIMIT_S:g} s"
             raise HandlerFailed(reason, kinds=frozenset({"timeout"})) from None
 
-    async def call(self, name: str, config: Mapping[str, Any], context: HandlerContext) -> Any:
+    async def call(
+        self, name: str, config: Mapping[str, Any], context: Context, **facts: Any
+    ) -> Any:
         """What the handler returns. Raises what it raised, ProcessDied when it ended its process,
-        and HandlerFailed where there was none."""
+        and HandlerFailed where there was none. `facts` are for its context there."""
         mother = await self._started()
         ours, theirs = socket.socketpair()
         try:
@@ -61,12 +62,10 @@ class IsolatedCalls:
         except OSError as error:
             ours.close()
             raise HandlerFailed(f"the process of the handler cannot be started: {error}") from None
-        facts = {
+        facts |= {
             "execution_id": context.execution_id,
             "node_id": context.node_id,
             "attempt": context.attempt,
-            "only": context.only,
-            "budget_tokens": context.budget_tokens,
         }
         request = {"name": name, "config": config, "context": facts, "secrets": REDACTOR.secrets}
         try:

@@ -93,6 +93,7 @@ class Shift:
         self._on_stale = on_stale
         self._slots_max = settings.workers.concurrency
         self._session = store.tasks.open_session(consumer)
+        self._wake = asyncio.Event()
         self._intake = Intake(store, plans, equipment.registry, consumer)
         self._slots = Slots(
             settings,
@@ -102,8 +103,8 @@ class Shift:
             equipment.pulse,
             on_end=self._end,
             on_claim_due=self._make_claims_due,
+            on_room=self._wake.set,
         )
-        self._wake = asyncio.Event()
         self._is_draining = False
         self._is_claim_due = False
         self._completions: list[Completion] = []
@@ -186,7 +187,7 @@ class Shift:
         """Slots a read may fill."""
         if self._is_draining or self._is_redis_full:
             return 0
-        taken = len(self._slots) + self._intake.arrived_count
+        taken = self._slots.taken + self._intake.arrived_count
         return self._slots_max - taken - (self._doorbell is not None)
 
     # The call that is the engine's heartbeat, and what follows from its answer.

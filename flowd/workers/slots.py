@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -56,7 +57,8 @@ class _Run:
 
 
 class Slots:
-    """`on_end` hears of every ending, `on_claim_due` when there are starts to be recorded."""
+    """`on_end` hears of every ending, `on_claim_due` when there are starts to be recorded, and
+    `on_room` when a thread has ended that nobody waited for any more."""
 
     def __init__(
         self,
@@ -68,6 +70,7 @@ class Slots:
         *,
         on_end: Callable[[Ending], None],
         on_claim_due: Callable[[], None],
+        on_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._secrets = Secrets(settings)
@@ -76,6 +79,10 @@ class Slots:
         self._consumer = consumer
         self._on_end = on_end
         self._on_claim_due = on_claim_due
+        self._on_room = on_room
+        # They run on past their time, and each keeps its slot: else others would wait for a thread
+        # while their time passes.
+        self._lingering: set[Future[Any]] = set()
         self._pulse = pulse
         self._let_go: list[Future[Any] | asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
@@ -85,6 +92,11 @@ class Slots:
 
     def __len__(self) -> int:
         return len(self._runs)
+
+    @property
+    def taken(self) -> int:
+        """How many slots are not free, also by what nobody waits for any more."""
+        return len(self._runs) + len(self._lingering)
 
     def start(self, prepared: PreparedNode) -> None:
         """Call the handler: at once on the loop, as a task, or in a thread."""
@@ -151,7 +163,9 @@ class Slots:
             await run.on_claimed
         self._begin_time(run)
         config = self._config(prepared, run.context)
-        return await isolated.call(prepared.handler.name, config, run.context)
+        context = run.context
+        facts = {"only": context.only, "budget_tokens": context.budget_tokens}
+        return await isolated.call(prepared.handler.name, config, context, **facts)
 
     def _call_in_thread(self, run: _Run, config: dict[str, Any]) -> Any:
         place = self._pulse.enter_thread(run.prepared.entry.entry_id)
@@ -257,11 +271,23 @@ class Slots:
         if run.task is not None:
             run.task.cancel()
         if run.thread is not None and not run.thread.cancel():
+            self._lingering.add(run.thread)
+            run.thread.add_done_callback(self._end_in_thread)
             self._look_after(run.thread)
         elif run.task is not None and run.thread is None:
             # It may have something to tidy up, or take no notice.
             self._look_after(run.task)
         return True
+
+    def _end_in_thread(self, call: Future[Any]) -> None:
+        """Called in the thread, or here when it has ended already."""
+        # The loop may be closed: then nobody asks for the slot.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._give_back, call)
+
+    def _give_back(self, call: Future[Any]) -> None:
+        self._lingering.discard(call)
+        self._on_room()
 
     def _look_after(self, call: Future[Any] | asyncio.Task[None]) -> None:
         self._let_go = [one for one in self._let_go if not one.done()] + [call]

@@ -90,6 +90,16 @@ def spin(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     return config
 
 
+@handler("ignore_cancel")
+def ignore_cancel(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    """A thread that takes no notice of its time-out."""
+    _note(context)
+    GATES.setdefault(context.node_id, asyncio.Event())
+    while not GATES[context.node_id].is_set():
+        time.sleep(0.001)
+    return config
+
+
 @handler("beat")
 async def beat(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     """Works for long, and says so."""

@@ -31,7 +31,7 @@ async def cancel(engine, execution_id, _folder):
 
 async def delete(engine, execution_id, _folder):
     """As somebody with redis-cli does it, who does not ask whether it runs."""
-    await engine.store.finished.delete([execution_id])
+    await engine.redis("DEL", *await engine.redis("KEYS", f"workflow:{execution_id}*"))
 
 
 async def time_out(_engine, _execution_id, _folder):

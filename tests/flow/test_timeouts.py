@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 from flowd.handlers.builtin import delay
 from flowd.handlers.registry import built_in_registry
 from tests.flow import handlers
@@ -71,3 +74,24 @@ async def test_a_heartbeat_begins_the_time_anew(settings):
         )
 
         assert await engine.states(execution_id) == {"A": "COMPLETED"}
+
+
+async def test_nobody_fails_while_threads_past_their_time_are_in_the_way(settings):
+    """Others were taken, waited for a thread that was not free, and their time passed meanwhile."""
+    two_slots = replace(settings, workers=replace(settings.workers, concurrency=2))
+    async with Engine(two_slots, workers=1) as engine:
+        stuck = await engine.start(
+            workflow(*(brief(0.05, node(f"s{at}", handler="ignore_cancel")) for at in range(2)))
+        )
+        assert str(await engine.end(stuck)) == "FAILED"
+        innocent = await engine.start(
+            workflow(*(brief(0.3, node(f"n{at}", handler="echo_in_thread")) for at in range(4)))
+        )
+        # Longer than they may take: their time has not begun.
+        await asyncio.sleep(0.6)
+        assert set((await engine.states(innocent)).values()) == {"QUEUED"}
+        for gate in ("s0", "s1"):
+            handlers.GATES[gate].set()
+        await engine.end(innocent)
+        assert set((await engine.states(innocent)).values()) == {"COMPLETED"}
+        assert [attempt for _, _, attempt in handlers.CALLS] == [1] * 6

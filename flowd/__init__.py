@@ -5,15 +5,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flowd.client import AsyncClient, Client
+    from flowd.client import (
+        ApiError,
+        AsyncClient,
+        Client,
+        ClientError,
+        ConnectionFailed,
+        Event,
+        StillRunning,
+        WorkflowFailed,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["AsyncClient", "Client", "__version__"]
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "ConnectionFailed",
+    "Event",
+    "StillRunning",
+    "WorkflowFailed",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """The clients, imported when they are used: they bring an HTTP library along."""
-    if name in ("AsyncClient", "Client"):
+    """The clients and what they raise, imported when used: they bring an HTTP library along."""
+    if name in __all__:
         from flowd import client
 
         return getattr(client, name)

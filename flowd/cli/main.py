@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import sys
 from importlib import import_module
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -114,9 +116,19 @@ class _Commands(click.Group):
             if name.startswith(incomplete)
         ]
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except click.ClickException as error:
+            _show(error)
+            sys.exit(error.exit_code)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            _show(error)
+            ctx.exit(error.exit_code)
         except FlowdError as error:
             click.echo(f"flowd: {_sentence(error)}", err=True)
             ctx.exit(exit_code_of(error))
@@ -127,6 +139,17 @@ class _Commands(click.Group):
                 raise
             click.echo(f"flowd: cannot write: {error.strerror}", err=True)
             ctx.exit(FAILED)
+
+
+def _show(error: click.ClickException) -> None:
+    """As click does, but every message of ours begins in one way."""
+    if type(error).show not in (click.ClickException.show, click.UsageError.show):
+        error.show()
+        return
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(error.ctx.get_usage(), err=True)
+        click.echo(f"`{error.ctx.command_path} --help` says more\n", err=True)
+    click.echo(f"flowd: {error.format_message()}", err=True)
 
 
 def _sentence(error: FlowdError) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from flowd.cli.completing import complete_executions
 from flowd.cli.exit_codes import INTERRUPTED, TIMED_OUT, UNAVAILABLE, exit_code_of_status
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
 output_option = click.option(
     "-o", "--output", type=click.Choice(["table", "json", "id"]), default="table"
 )
-execution_argument = click.argument("execution", metavar="ID")
+execution_argument = click.argument("execution", metavar="ID", shell_complete=complete_executions)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import click
 
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.options import config_option, data_dir_option, host_option, port_option
-from flowd.config import DEFAULT_FILE, Settings
+from flowd.config import DEFAULT_DATA_DIR, DEFAULT_FILE, Settings
 from flowd.config.loading import list_settings, load_with_origins
 from flowd.config.places import require_places
 
@@ -53,12 +53,22 @@ def check(config: Path | None, quiet: bool, **flags: Any) -> None:
         return
     for warning in settings.warnings:
         click.echo(f"flowd: {warning}", err=True)
-    given = [row for row in _rows(settings, origins) if row[1] != _DEFAULT]
+    given = list(_changed(settings, origins))
     if config is None and not Path(DEFAULT_FILE).exists():
         click.echo(f"there is no {DEFAULT_FILE} in this folder")
     click.echo(f"the settings are good: {len(given)} are given, the others have their default")
     if given:
         click.echo("\n" + _table([_COLUMNS, *given]))
+
+
+def _changed(settings: Settings, origins: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+    """What was given and is not the default anyhow, as in a file that `config init` has written."""
+    defaults = {key: value for key, _, value in _rows(Settings(), {})}
+    if settings.handlers.folder is not None:
+        defaults["redis.data_dir"] = str(settings.handlers.folder / DEFAULT_DATA_DIR)
+    for key, origin, value in _rows(settings, origins):
+        if origin != _DEFAULT and value != defaults[key]:
+            yield key, origin, value
 
 
 def _check_exposure(settings: Settings) -> None:

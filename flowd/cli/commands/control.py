@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from flowd.cli.completing import complete_processes
 from flowd.cli.exit_codes import BAD_SETTINGS, FAILED
 from flowd.cli.options import config_option, data_dir_option
 from flowd.cli.running import ask_running, data_dir_of
@@ -48,18 +49,19 @@ def reload(ctx: click.Context, config: Path | None, data_dir: str | None) -> Non
     cannot be imported.
     """
     answer = ask_running(ctx, config, data_dir, "reload")
-    if answer["kept"]:
-        click.echo(f"these take a restart of flowd: {', '.join(answer['kept'])}", err=True)
     status = _wait_for_roll(ctx, config, data_dir)
     if refused := status.get("refused"):
         click.echo(f"nothing was changed: {refused}", err=True)
         ctx.exit(BAD_SETTINGS)
     _check_roll(ctx, status)
-    click.echo("flowd runs with the settings as they are now")
+    kept = ", ".join(answer["kept"])
+    if kept:
+        kept = f", but for what takes a restart: {kept}"
+    click.echo(f"flowd runs with the settings as they are now{kept}")
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_processes)
 @config_option
 @data_dir_option
 @click.pass_context

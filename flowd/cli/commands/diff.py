@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from flowd.cli.completing import complete_executions
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.node_tree import run_order
 from flowd.cli.remote import connected, find_id, plain, server_options, short, show_json
@@ -21,8 +22,8 @@ _SHOWN_CHARS_MAX = 200
 @click.command()
 @server_options
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.argument("first", metavar="A", shell_complete=complete_executions)
+@click.argument("second", metavar="B", shell_complete=complete_executions)
 def diff(url: str | None, output: str, first: str, second: str) -> None:
     """Compare two executions: definition, input, outputs and times.
 

@@ -6,13 +6,14 @@ import json
 
 import click
 
+from flowd.cli.completing import complete_executions
 from flowd.cli.remote import connected, find_id, plain, server_options
 from flowd.cli.times import clock
 
 
 @click.command()
 @server_options
-@click.argument("execution", metavar="[ID]", required=False)
+@click.argument("execution", metavar="[ID]", required=False, shell_complete=complete_executions)
 @click.option("-f", "--follow", is_flag=True, help="All executions, from now on, until Ctrl-C.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 def events(url: str | None, execution: str | None, follow: bool, output: str) -> None:

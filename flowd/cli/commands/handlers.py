@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowd.cli.options import config_option, running_settings_of
+from flowd.suggestions import nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -17,14 +18,20 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.argument("name", required=False)
 @config_option
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
-def handlers(config: Path | None, output: str) -> None:
-    """List every handler: those that come with flowd, and your own."""
+def handlers(name: str | None, config: Path | None, output: str) -> None:
+    """List every handler: those that come with flowd, and your own. With a NAME, only that one."""
     from flowd.handlers.loading import open_registry
 
     registry = open_registry(running_settings_of(config))
-    found = [registry.load(name) for name in registry.names()]
+    names = registry.names()
+    if name is not None and name not in names:
+        near = nearest(name, names)
+        hint = f"; did you mean {near!r}?" if near else "; `flowd handlers` lists them"
+        raise click.ClickException(f"there is no handler {name!r}{hint}")
+    found = [registry.load(one) for one in ([name] if name else names)]
     if output == "json":
         click.echo(json.dumps([_record(one) for one in found], indent=2, ensure_ascii=False))
     else:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Final
 
 import click
 
+from flowd.cli.completing import complete_processes
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.options import config_option, running_settings_of
 from flowd.owned_folder import follow_own_links
@@ -22,7 +23,7 @@ _POLL_S: Final = 0.2
 
 
 @click.command()
-@click.argument("name", required=False, metavar="[PROCESS]")
+@click.argument("name", required=False, metavar="[PROCESS]", shell_complete=complete_processes)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option(
     "-n",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -25,7 +26,7 @@ class GreetConfig(BaseModel):
     language: str = "en"
 
 
-@handler("greet")
+@handler("@PREFIX@greet")
 async def greet(config: GreetConfig, context: Context) -> dict:
     """Greets somebody in their language."""
     # An async function shares its thread with every other node of the worker: await whatever takes
@@ -39,7 +40,7 @@ async def greet(config: GreetConfig, context: Context) -> dict:
     return {"greeting": f"{greetings[config.language]} {config.name}"}
 
 
-@handler("count_words")
+@handler("@PREFIX@count_words")
 def count_words(config: dict, context: Context) -> dict:
     """Counts the words of `text`."""
     # With a dict the config is as it was written, its templates rendered; nothing is checked.
@@ -102,7 +103,7 @@ Make flowd use them:          name the module in flowd.toml of the same folder, 
     modules = ["{name}"]
 
 See that they are there:      flowd handlers
-Then start flowd again, and submit a workflow with the handler "greet"."""
+Then start flowd again, and submit a workflow with the handler "{prefix}greet"."""
 
 
 @click.command()
@@ -118,10 +119,21 @@ def new(name: str) -> None:
     for path in (module, test):
         if path.exists():
             raise click.ClickException(f"{path} exists already; nothing was written")
+    prefix = f"{name}_" if _is_greeted() else ""
+    texts = (_MODULE.replace("@PREFIX@", prefix), _TEST.replace("@NAME@", name))
     try:
-        for path, text in ((module, _MODULE), (test, _TEST.replace("@NAME@", name))):
+        for path, text in zip((module, test), texts, strict=True):
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
     except OSError as error:
         raise click.ClickException(f"cannot write {error.filename}: {error.strerror}") from error
-    click.echo(_NEXT.format(module=module, test=test, name=name))
+    click.echo(_NEXT.format(module=module, test=test, name=name, prefix=prefix))
+
+
+def _is_greeted() -> bool:
+    """Whether a module of this folder has these handlers already: a name belongs to one module."""
+    for path in Path().glob("*.py"):
+        with suppress(OSError):
+            if b'@handler("greet")' in path.read_bytes():
+                return True
+    return False

@@ -23,7 +23,7 @@ from flowd.cli.remote import (
 )
 from flowd.cli.workflow_file import read_input, read_workflow
 
-file_argument = click.argument("file", metavar="FILE")
+file_argument = click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
 input_option = click.option(
     "--input", "inputs", multiple=True, metavar="NAME=VALUE", help="A value of the input."
 )

@@ -1,0 +1,84 @@
+"""What a shell is offered for an id or a process; nothing where nobody answers soon."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from flowd.errors import FlowdError
+
+# A shell waits meanwhile.
+_ANSWER_S: Final = 2.0
+_EXECUTIONS_MAX: Final = 50
+
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def _offering(find: Callable[[click.Context], Iterator[CompletionItem]]) -> Complete:
+    def complete(
+        ctx: click.Context,
+        _param: click.Parameter,
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        try:
+            with _soon():
+                found = list(find(ctx))
+        except (OSError, ValueError, FlowdError, click.ClickException, click.exceptions.Exit):
+            found = []
+        return [one for one in found if one.value.startswith(incomplete)]
+
+    return complete
+
+
+@contextmanager
+def _soon() -> Iterator[None]:
+    """Raises TimeoutError when it has taken too long."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, _ANSWER_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _executions(ctx: click.Context) -> Iterator[CompletionItem]:
+    from flowd.cli.running import find_api
+    from flowd.client import Client, ClientError
+
+    yield CompletionItem("@latest", help="the newest")
+    url = ctx.params.get("url") or os.environ.get("FLOWD_URL") or find_api(has_token=True)
+    try:
+        with Client(url) as client:
+            rows = list(client.list(count_max=_EXECUTIONS_MAX))
+    except ClientError:
+        return
+    for row in rows:
+        yield CompletionItem(row["execution_id"], help=f"{row['name']} {row['status']}")
+
+
+def _processes(ctx: click.Context) -> Iterator[CompletionItem]:
+    from flowd.cli.running import data_dir_of
+    from flowd.supervisor.control import ControlUnavailable, ask
+
+    folder = data_dir_of(ctx.params.get("config"), ctx.params.get("data_dir"))
+    try:
+        answer: dict[str, Any] = ask(folder, "status", timeout_s=_ANSWER_S)
+    except ControlUnavailable:
+        return
+    for one in answer["processes"]:
+        yield CompletionItem(one["name"], help=one["state"])
+
+
+complete_executions = _offering(_executions)
+complete_processes = _offering(_processes)

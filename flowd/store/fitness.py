@@ -71,7 +71,14 @@ def questions(settings: Settings) -> list[Command]:
         for key in _KEYS
     }
     rights = scripts.CHECK_RIGHTS.text
-    return [("HELLO",), ("INFO",), ("CONFIG", "GET", "save"), ("EVAL", rights, 0, *sorted(calls))]
+    return [
+        # Says in the fewest words that it asks for a login.
+        ("PING",),
+        ("HELLO",),
+        ("INFO",),
+        ("CONFIG", "GET", "save"),
+        ("EVAL", rights, 0, *sorted(calls)),
+    ]
 
 
 def judge(replies: Sequence[Any]) -> Fitness:
@@ -82,7 +89,7 @@ def judge(replies: Sequence[Any]) -> Fitness:
     for reply in replies:
         if isinstance(reply, AuthenticationError):
             raise translate(reply) from reply
-    hello, info, config, refused = replies
+    _, hello, info, config, refused = replies
     greeting = _pairs(hello)
     facts = {} if isinstance(info, Exception) else parse_info(info)
     save = _pairs(config).get("save")

@@ -27,7 +27,7 @@ from flowd.log import get_logger
 from flowd.owned_folder import OwnedFolder
 from flowd.pulse import Pulse
 from flowd.socket_path import reachable_path
-from flowd.supervisor.access import Access, read_password
+from flowd.supervisor.access import PASSWORD_FILE, Access, read_password
 
 log = get_logger(__name__)
 
@@ -125,7 +125,7 @@ class EmbeddedServer:
         self._was_loading = False
         self._binary = find_binary(settings.server)
         self._access: Access | None = None
-        self._asks_password: bool | None = None
+        self._was_asking: bool | None = None
         self.socket_path = reachable_path(self._folder / SERVER_SOCKET)
 
     def run(self, _pulse: Pulse | None = None) -> NoReturn:
@@ -155,11 +155,15 @@ class EmbeddedServer:
         """What this process and its children log in with; made by `prepare`."""
         return self._access.password if self._access else None
 
+    @property
+    def asks_password(self) -> bool:
+        return self._access is not None and self._access.asks_password()
+
     def look_after(self) -> None:
         """Have the port ask for the password from the first token on. Called about every second."""
-        if self._access is None or self._asks_password == self._access.asks_password():
+        asks_password = self.asks_password
+        if self._access is None or self._was_asking == asks_password:
             return
-        asks_password = self._access.asks_password()
         commands = self._access.commands(asks_password=asks_password)
         try:
             replies = converse(
@@ -173,9 +177,9 @@ class EmbeddedServer:
             # Tried again at the next look.
             log.warning("access.unchanged", error=str(error), asks_password=asks_password)
             return
-        if self._asks_password is not None:
+        if self._was_asking is not None:
             log.info("access.changed", asks_password=asks_password)
-        self._asks_password = asks_password
+        self._was_asking = asks_password
 
     def is_ready(self) -> bool:
         login = self._access.login if self._access else ()
@@ -352,7 +356,10 @@ def require_fit(settings: Settings) -> None:
     try:
         fitness = examine_now(settings)
     except StoreUnavailable as error:
-        raise StoreUnavailable(f"the Redis at {address} cannot be used: {error}") from error
+        hint = ""
+        if "login" in str(error) and settings.redis.url is None:
+            hint = f"; that of a flowd has its password in {PASSWORD_FILE} of its data directory"
+        raise StoreUnavailable(f"the Redis at {address} cannot be used: {error}{hint}") from error
     if fitness.defects:
         reasons = "; ".join(fitness.defects)
         raise StoreUnavailable(f"the Redis at {address} cannot be used: {reasons}")

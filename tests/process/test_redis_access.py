@@ -146,12 +146,16 @@ def test_the_password_is_asked_for_from_the_start_where_tokens_are(
     assert is_refused(stranger)
 
 
-def test_production_asks_for_the_password_without_tokens_too(
-    run_flowd: Run, stranger: redis_py.Redis
+@pytest.mark.parametrize("setting", ["ENVIRONMENT=production", "FLOWD_API__SOCKET=api.sock"])
+def test_production_and_an_api_for_some_ask_for_it_without_tokens_too(
+    run_flowd: Run, stranger: redis_py.Redis, port: int, setting: str
 ) -> None:
-    run_flowd("start", "--workers", "1", ENVIRONMENT="production").wait_until_running()
+    name, _, value = setting.partition("=")
+    flowd = run_flowd("start", "--workers", "1", **{name: value})
+    flowd.wait_until_running()
 
     assert is_refused(stranger)
+    wait_until(lambda: f"port {port} with a password" in flowd.stdout, "the announcement")
 
 
 def test_a_server_that_is_restarted_asks_as_the_one_before(

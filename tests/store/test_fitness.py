@@ -185,7 +185,7 @@ def test_an_old_server_is_refused_by_its_version() -> None:
     greeting = ["server", "redis", "version", "6.2.14", "mode", "standalone", "role", "master"]
     error = redis_py.ResponseError("unknown command")
 
-    assert judge([greeting, error, error, error]).defects == (
+    assert judge(["PONG", greeting, error, error, error]).defects == (
         "it is version 6.2.14; flowd needs 7 or newer, or Valkey",
     )
 

@@ -122,8 +122,9 @@ def _prepare(server: EmbeddedServer, settings: Settings, listener: socket.socket
     """The settings with its socket and login."""
     from flowd.api.http.limits import address_of, is_local
 
-    # As open as the API is, and closed in what serves more than the people who try it out.
-    is_closed = settings.environment == PRODUCTION or not is_local(address_of(listener))
+    # As open as the API is, whose socket is for some, and closed in what serves others.
+    address = address_of(listener)
+    is_closed = settings.environment == PRODUCTION or address is None or not is_local(address)
     server.prepare(is_closed=is_closed)
     return settings.with_redis_socket(server.socket_path, server.password)
 
@@ -161,7 +162,8 @@ def _announcement(
         if redis.mode == "auto" and redis.url is None:
             where = f"the Redis that was found at {redis.address}"
     else:
-        tcp = f", port {redis.port}" if redis.port else ""
+        asking = " with a password" if server.asks_password else ""
+        tcp = f", port {redis.port}{asking}" if redis.port else ""
         where = f"its own Redis (data in {redis.data_dir}{tcp})"
     count = settings.workers.count
     workers = {0: "no worker runs", 1: "1 worker runs"}.get(count, f"{count} workers run")

@@ -62,8 +62,8 @@ def translate(error: Exception) -> StoreError:
     is_login = any(isinstance(one, AuthenticationError) for one in (error, error.__cause__))
     if is_login or "NOAUTH" in words or "WRONGPASS" in words:
         return StoreUnavailable(
-            f"redis refused the login: {error}; name user and password in FLOWD_REDIS__URL, as in "
-            "redis://user:password@host:6379"
+            f"redis refused the login: {str(error).rstrip('.')}; name user and password in "
+            "FLOWD_REDIS__URL, as in redis://user:password@host:6379"
         )
     if not isinstance(error, ResponseError):
         return StoreUnavailable(f"redis does not answer: {error or type(error).__name__}")

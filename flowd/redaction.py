@@ -21,6 +21,8 @@ import orjson
 MASK: Final = "********"
 # Shorter ones would be found in innocent text, and are no secrets anyway.
 SECRET_CHARS_MIN: Final = 4
+# Looking for one form in four megabytes takes a millisecond.
+BYTES_BY_FORMS_MAX: Final = 8_000_000
 
 
 class Redactor:
@@ -28,7 +30,9 @@ class Redactor:
 
     def __init__(self) -> None:
         self._secrets: dict[str, None] = {}
+        self._unsorted: list[str] = []
         self._texts: list[str] = []
+        # The same in the same order, as they stand in JSON.
         self._data: list[bytes] = []
         self._shortest = sys.maxsize
 
@@ -40,38 +44,54 @@ class Redactor:
         if secret in self._secrets:
             return
         self._secrets[secret] = None
+        found = list(_forms(secret))
+        self._unsorted += found
+        self._shortest = min((self._shortest, *map(len, found)))
+
+    def is_slow(self, size: int) -> bool:
+        """Whether so many bytes are better redacted where nobody waits: it takes milliseconds."""
+        return size * (len(self._texts) + len(self._unsorted)) > BYTES_BY_FORMS_MAX
+
+    def _sort(self) -> None:
+        """Take up what was learned; secrets are learned by the hundred before the first text."""
         # The longest first: one form may be the beginning of another.
-        self._texts = sorted({*self._texts, *_forms(secret)}, key=len, reverse=True)
+        self._texts = sorted({*self._texts, *self._unsorted}, key=len, reverse=True)
         self._data = [_escaped(one).encode() for one in self._texts]
-        self._shortest = len(self._texts[-1]) if self._texts else sys.maxsize
+        self._unsorted = []
 
     def text(self, text: str) -> str:
         # One pattern of all forms would be tried at every character: looking for one after the
         # other is a hundred times as fast, and an answer may have megabytes.
         if len(text) < self._shortest:
             return text
+        if self._unsorted:
+            self._sort()
         return _masked(text, [one for one in self._texts if one in text], MASK)
 
     def data(self, data: bytes) -> bytes:
         """JSON, which it stays: a number or an escape that holds a secret becomes a text."""
         if len(data) < self._shortest:
             return data
-        masked = _masked(data, [one for one in self._data if one in data], MASK.encode())
-        return masked if masked is data or _is_json(masked) else self._rewritten(data)
+        if self._unsorted:
+            self._sort()
+        found = [at for at, one in enumerate(self._data) if one in data]
+        masked = _masked(data, [self._data[at] for at in found], MASK.encode())
+        if masked is data or _is_json(masked):
+            return masked
+        texts = [self._texts[at] for at in found]
+        return orjson.dumps(_rewritten(orjson.loads(data), texts))
 
-    def _rewritten(self, data: bytes) -> bytes:
-        return orjson.dumps(self._value(orjson.loads(data)))
 
-    def _value(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, dict):
-            return {self.text(key): self._value(child) for key, child in value.items()}
-        if isinstance(value, list):
-            return [self._value(child) for child in value]
-        written = str(value)
-        is_number = not isinstance(value, bool) and value is not None
-        return MASK if is_number and self.text(written) != written else value
+def _rewritten(value: Any, texts: list[str]) -> Any:
+    if isinstance(value, str):
+        return _masked(value, texts, MASK)
+    if isinstance(value, dict):
+        return {_masked(key, texts, MASK): _rewritten(child, texts) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_rewritten(child, texts) for child in value]
+    written = str(value)
+    is_number = not isinstance(value, bool) and value is not None
+    return MASK if is_number and _masked(written, texts, MASK) != written else value
 
 
 # Of this process: what one call has used, another may see in an error or a log line.

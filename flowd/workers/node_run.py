@@ -10,7 +10,6 @@ from flowd.handlers.outcome import OUTPUT_BYTES_MAX, as_failure
 from flowd.handlers.registry import Handler
 from flowd.orchestrator.attempts import fail_attempt
 from flowd.orchestrator.executor import node_failure
-from flowd.redaction import REDACTOR
 from flowd.store.executions import now_ms
 from flowd.store.tasks import (
     DEATHS_BEFORE_APART,
@@ -41,23 +40,31 @@ class PreparedNode(NamedTuple):
     policy: RetryPolicy
 
 
-def complete_node(prepared: PreparedNode, consumer: str, started_ms: int, output: object) -> Ending:
-    """What to commit for a handler that returned; a failure when that is no JSON object."""
+def output_text(prepared: PreparedNode, output: object) -> bytes:
+    """What a handler returned as JSON, with whatever secrets are in it. Raises Fail."""
+    name = prepared.node.handler
     if not isinstance(output, dict):
-        returned = type(output).__name__
-        error = f"handler {prepared.node.handler!r} returned {returned}; it must return a dict"
-        return fail_node(prepared, consumer, started_ms, Fail(error))
+        raise Fail(f"handler {name!r} returned {type(output).__name__}; it must return a dict")
     try:
         text = exact_json.dumps(output)
     except (TypeError, ValueError) as unserializable:
-        error = f"handler {prepared.node.handler!r} returned what is not JSON: {unserializable}"
-        return fail_node(prepared, consumer, started_ms, Fail(error))
-    text = REDACTOR.data(text)
-    if len(text) > OUTPUT_BYTES_MAX:
-        error = f"the output has {len(text)} bytes; at most {OUTPUT_BYTES_MAX} are kept"
-        return fail_node(prepared, consumer, started_ms, Fail(error))
+        raise Fail(f"handler {name!r} returned what is not JSON: {unserializable}") from None
+    _check_size(text)
+    return text
+
+
+def complete_node(
+    prepared: PreparedNode, consumer: str, started_ms: int, text: bytes
+) -> Completion:
+    """What to commit for an output that was redacted. Raises Fail when it is too large now."""
+    _check_size(text)
     record = attempt_record(prepared.entry, consumer, started_ms, now_ms())
     return Completion(prepared.entry, prepared.node, record, text)
+
+
+def _check_size(text: bytes) -> None:
+    if len(text) > OUTPUT_BYTES_MAX:
+        raise Fail(f"the output has {len(text)} bytes; at most {OUTPUT_BYTES_MAX} are kept")
 
 
 def fail_node(

@@ -15,9 +15,10 @@ from flowd.handlers.context import HandlerContext, Resources
 from flowd.handlers.outcome import as_failure
 from flowd.outgoing.secrets import Secrets
 from flowd.pulse import Pulse
+from flowd.redaction import REDACTOR
 from flowd.store.executions import now_ms
 from flowd.store.tasks import DEATHS_BEFORE_APART, Claim, attempt_record
-from flowd.workers.node_run import Ending, PreparedNode, complete_node, fail_node
+from flowd.workers.node_run import Ending, PreparedNode, complete_node, fail_node, output_text
 from flowd.workers.watched_call import watched
 
 # A node that ends sooner is never seen RUNNING, and saves the call that would have said so.
@@ -87,6 +88,7 @@ class Slots:
         self._let_go: list[Future[Any] | asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, _Run] = {}
+        self._redacting = asyncio.Semaphore(1)
         self._is_claim_timer_set = False
         self._is_again_timer_set = False
 
@@ -101,7 +103,9 @@ class Slots:
     def start(self, prepared: PreparedNode) -> None:
         """Call the handler: at once on the loop, as a task, or in a thread."""
         if prepared.handler.kind == "inline":
-            self._on_end(self._handle_inline(prepared))
+            ending = self._handle_inline(prepared)
+            if ending is not None:
+                self._on_end(ending)
             return
         run = _Run(prepared, self._context(prepared))
         self._runs[prepared.entry.entry_id] = run
@@ -113,24 +117,38 @@ class Slots:
             self._is_claim_timer_set = True
             self._loop.call_later(CLAIM_AFTER_S, self._make_claims_due)
 
-    def _handle_inline(self, prepared: PreparedNode) -> Ending:
+    def _handle_inline(self, prepared: PreparedNode) -> Ending | None:
+        """None for a call whose output is still to be redacted."""
         started_ms = now_ms()
         try:
             context = self._context(prepared)
             config = self._config(prepared, context)
             self._pulse.enter(prepared.entry.entry_id)
-            output = prepared.handler.function(config, context)
-            return complete_node(prepared, self._consumer, started_ms, output)
+            text = output_text(prepared, prepared.handler.function(config, context))
+            if not REDACTOR.is_slow(len(text)):
+                return complete_node(prepared, self._consumer, started_ms, REDACTOR.data(text))
+            run = self._runs[prepared.entry.entry_id] = _Run(prepared, context)
+            run.started_ms = started_ms
+            run.task = self._loop.create_task(self._handle(run, text))
+            return None
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything
             return fail_node(prepared, self._consumer, started_ms, error)
         finally:
             self._pulse.leave()
 
-    async def _handle(self, run: _Run) -> None:
+    async def _handle(self, run: _Run, text: bytes | None = None) -> None:
+        """`text` is what an inline handler returned, if there is only that left to do."""
         prepared = run.prepared
         try:
-            output = await self._call(run)
-            ending = complete_node(prepared, self._consumer, run.started_ms, output)
+            if text is None:
+                text = output_text(prepared, await self._call(run))
+            if REDACTOR.is_slow(len(text)):
+                # One after the other: each is copied for it.
+                async with self._redacting:
+                    text = await asyncio.to_thread(REDACTOR.data, text)
+            else:
+                text = REDACTOR.data(text)
+            ending: Ending = complete_node(prepared, self._consumer, run.started_ms, text)
         except GeneratorExit:
             # The loop closes this task: a handler's own came as a failure.
             raise

@@ -102,3 +102,23 @@ def test_every_line_of_a_secret_is_one() -> None:
     redactor = Redactor()
     redactor.learn("-----BEGIN-----\nMIIEvQIBADANBg\n-----END-----")
     assert redactor.text("x MIIEvQIBADANBg y") == f"x {MASK} y"
+
+
+def test_what_was_learned_before_and_between_texts_is_found_in_all() -> None:
+    redactor = Redactor()
+    redactor.learn("a-first-secret")
+    redactor.learn("a-first-secret-that-goes-on")
+    assert redactor.text("x a-first-secret-that-goes-on x") == f"x {MASK} x"
+    redactor.learn("another-one")
+    assert redactor.data(b'{"a":"another-one a-first-secret"}') == b'{"a":"%b %b"}' % (
+        (MASK.encode(),) * 2
+    )
+
+
+def test_a_number_that_is_a_secret_is_masked_among_a_hundred_thousand_texts() -> None:
+    redactor = Redactor()
+    for secret in ("123456789", *(f"secret number {at}" for at in range(200))):
+        redactor.learn(secret)
+    value = {"pin": 123456789, "words": ["word"] * 100_000}
+
+    assert orjson.loads(redactor.data(orjson.dumps(value))) == {**value, "pin": MASK}

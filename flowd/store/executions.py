@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
@@ -166,7 +167,8 @@ class Executions:
         if outcome == "closed":
             raise StoreUnavailable("storing the workflow took too long; submit it again")
         if outcome == "deleted":
-            await self.discard_staged(execution_id)
+            if is_staged:
+                await self.discard_staged(execution_id)
             raise UnknownExecution(execution_id)
         return execution_id
 
@@ -244,10 +246,12 @@ class Executions:
             scripts.CLOSE_SUBMISSION, (keys.status(execution_id), keys.CONTINUATIONS), execution_id
         )
         if outcome == "closed":
+            # Without a definition nothing was staged.
+            node_ids: Sequence[str] = ()
+            with contextlib.suppress(UnknownExecution):
+                node_ids = await self.node_ids(execution_id)
             staged = [
-                key(execution_id, one)
-                for one in await self.node_ids(execution_id)
-                for key in (keys.node, keys.output)
+                key(execution_id, one) for one in node_ids for key in (keys.node, keys.output)
             ]
             for some in slices(staged, NODES_PER_CALL_MAX):
                 await self._client.execute("DEL", *some)

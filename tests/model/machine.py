@@ -7,25 +7,35 @@ import sys
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
+import pytest
 import redis as redis_py
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from flowd.errors import UnknownExecution
+from flowd.errors import StoreFull, UnknownExecution, WrongState
 from flowd.orchestrator.executor import cancel_nodes
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.plans import Plans
-from flowd.orchestrator.recovery import ensure_group, recover_worker
+from flowd.orchestrator.recovery import ensure_group, recover_entry, recover_worker
+from flowd.orchestrator.rerun import plan_rerun, rerun_execution
+from flowd.scheduler.retention import DAY_MS, forget_finished
 from flowd.store import open_store
+from flowd.store.executions import now_ms
 from flowd.store.redis import keys
-from flowd.store.tasks import Completion, Entry, RetryLater
+from flowd.store.tasks import Completion, Entry, RetryLater, entry_order
+from flowd.workflow.ids import new_execution_id
 from flowd.workflow.states import ExecutionState
 from scripts.soaking.checker import find_violations
-from tests.model.reference import ENDED, Graph, Reference, Ticket
+from tests.model.reference import ENDED, FAILED, Graph, Reference, Ticket
 from tests.private_server import PrivateServer
-from tests.store.engine import STREAM, Engine, Worker
+from tests.store.engine import STREAM, Engine, Worker, compiled
 
 WORKERS = ("w1", "w2", "w3")
+# What is done to an execution, as often as it says more.
+ORDERS = (
+    *("trigger", "pause", "pause", "resume", "cancel", "trigger", "pause", "resume", "cancel"),
+    *("delete", "rerun", "resubmit", "expire"),
+)
 NODES_MAX = 40
 
 T = TypeVar("T")
@@ -63,6 +73,10 @@ class Machine(RuleBasedStateMachine):
         # Everything ever delivered, by whom, also when it is not theirs any more.
         self.delivered: list[tuple[str, Entry, Ticket]] = []
         self.lives = 0
+        # What was submitted under which key, and the ids those keys stand for.
+        self.graphs: dict[str, Graph] = {}
+        self.submitted_ids: set[str] = set()
+        self.is_full = False
         self.attempts: dict[tuple[str, str], int] = {}
         self.run(ensure_group(self.store, self.plans))
         for name in WORKERS:
@@ -71,6 +85,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if sys.exc_info()[0] is None:
             self._end_everything()
+        self._fill(is_full=False)
         self.run(self.engine.close())
         self.run(self.store.close())
         self.redis.close()
@@ -100,13 +115,47 @@ class Machine(RuleBasedStateMachine):
     # What users do.
 
     @precondition(lambda self: sum(self._is_open(one) for one in self.reference.executions) < 3)
-    @rule(graph=graphs(), is_triggered=st.booleans())
-    def submit(self, graph: Graph, is_triggered: bool) -> None:
-        execution = self.run(self.engine.submit(graph))
-        self.reference.submit(execution.id, graph)
+    @rule(graph=graphs(), is_triggered=st.booleans(), has_key=st.booleans())
+    def submit(self, graph: Graph, is_triggered: bool, has_key: bool) -> None:
+        if self.is_full:
+            with pytest.raises(StoreFull):
+                self.run(self.engine.submit(graph))
+            return
+        if has_key:
+            execution_id = self._submit_once(graph, f"key {self.lives} {len(self.graphs)}")
+        else:
+            execution_id = self.run(self.engine.submit(graph)).id
+            self.reference.submit(execution_id, graph)
         if is_triggered:
-            self.run(self.store.executions.trigger_workflow(execution.id))
-            self.reference.trigger(execution.id)
+            self.trigger(execution_id)
+
+    def _submit_once(self, graph: Graph, key: str) -> str:
+        """As a client that was not answered, and asks until it is; its execution may be gone."""
+        definition, plan = compiled(graph)
+        self.engine._plans[plan.digest] = plan
+        self.graphs[key] = graph
+        claim = self.store.idempotency.claim(key, definition, new_execution_id(now_ms()))
+        claimed = self.run(claim)
+        known_id = self.reference.keys.setdefault(key, claimed.execution_id)
+        assert claimed.execution_id == known_id, "a key stands for two executions"
+        named = {"execution_id": known_id, "key_digest": claimed.key_digest}
+        submission = self.store.executions.submit_workflow(definition, plan, **named)
+        if known_id in self.submitted_ids:
+            assert claimed.is_deleted == (known_id not in self.reference.executions)
+            if claimed.is_deleted:
+                with pytest.raises(UnknownExecution):
+                    self.run(submission)
+            else:
+                self.run(submission)
+        else:
+            self.run(submission)
+            self.submitted_ids.add(known_id)
+            self.reference.submit(known_id, graph)
+        return known_id
+
+    def resubmit(self, _execution_id: str) -> None:
+        for key in list(self.reference.keys)[-3:] if not self.is_full else ():
+            self._submit_once(self.graphs[key], key)
 
     def _is_open(self, execution_id: str) -> bool:
         return self.reference.executions[execution_id].status not in ENDED
@@ -119,12 +168,24 @@ class Machine(RuleBasedStateMachine):
 
     # One rule for all of them: the more rules there are, the less each example gets done.
     @precondition(lambda self: self.reference.executions)
-    @rule(data=st.data(), verb=st.sampled_from(("trigger", "pause", "pause", "resume", "cancel")))
+    @rule(data=st.data(), verb=st.sampled_from(ORDERS))
     def order(self, data: st.DataObject, verb: str) -> None:
-        getattr(self, verb)(self._some_execution(data))
+        if verb == "rerun":
+            self.rerun(self._some_execution(data), data)
+        else:
+            getattr(self, verb)(self._some_execution(data))
 
     def trigger(self, execution_id: str) -> None:
+        execution = self.reference.executions.get(execution_id)
+        if self.is_full and execution:
+            with pytest.raises(StoreFull):
+                self.run(self.store.executions.trigger_workflow(execution_id))
+            return
         expected = self.reference.trigger(execution_id)
+        if expected == "unknown":
+            with pytest.raises(UnknownExecution):
+                self.run(self.store.executions.trigger_workflow(execution_id))
+            return
         assert self.run(self.store.executions.trigger_workflow(execution_id)) == expected
 
     def pause(self, execution_id: str) -> None:
@@ -141,6 +202,32 @@ class Machine(RuleBasedStateMachine):
         if expected == "cancelled":
             plan = self.run(self.plans.load(execution_id, ""))
             self.run(cancel_nodes(self.store, plan, execution_id))
+
+    def delete(self, execution_id: str) -> None:
+        expected = self.reference.delete(execution_id)
+        assert self.run(self.store.finished.delete_execution(execution_id)) == expected
+
+    def expire(self, _execution_id: str) -> None:
+        self.run(forget_finished(self.store, 1, now_ms() + 2 * DAY_MS))
+        self.reference.expire()
+
+    def rerun(self, execution_id: str, data: st.DataObject) -> None:
+        graph = self.reference.executions[execution_id].graph
+        start = data.draw(st.sampled_from([FAILED, *graph]))
+        if self.is_full:
+            return
+        new_id = new_execution_id(now_ms())
+        expected = self.reference.rerun(execution_id, start, new_id)
+        try:
+            planned = self.run(plan_rerun(self.store, execution_id, start))
+            self.run(rerun_execution(self.store, planned, new_id))
+        except WrongState:
+            assert expected != "made"
+            return
+        assert expected == "made"
+        states = self.reference.executions[new_id].nodes
+        assert set(planned.runs) == {one for one, state in states.items() if state == "PENDING"}
+        self.trigger(new_id)
 
     # What workers do.
 
@@ -268,7 +355,10 @@ class Machine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         fault=st.sampled_from(
-            ("die", "die", "die", "freeze", "thaw", "reclaim_leases", "release", "flush_scripts")
+            (
+                *("die", "die", "die", "freeze", "thaw", "reclaim_leases", "release"),
+                *("flush_scripts", "fill", "die_half_recovered"),
+            )
         ),
     )
     def suffer(self, data: st.DataObject, fault: str) -> None:
@@ -276,6 +366,8 @@ class Machine(RuleBasedStateMachine):
             self.reclaim_leases()
         elif fault == "flush_scripts":
             self.redis.script_flush()
+        elif fault == "fill":
+            self._fill(is_full=not self.is_full)
         elif slots := sorted(self.frozen) if fault == "thaw" else self._busy() or self._awake():
             getattr(self, fault)(data.draw(st.sampled_from(slots)))
 
@@ -284,6 +376,28 @@ class Machine(RuleBasedStateMachine):
         gone = self.workers[slot].name
         self._take_away(gone, "killed", is_blamed=True)
         assert not self.run(self.store.tasks.renew_lease(gone)), "a lease came back to life"
+        self._employ(slot)
+
+    def _fill(self, *, is_full: bool) -> None:
+        """From here on nothing new is taken, and all that runs goes on and can be held up."""
+        self.is_full = is_full
+        self.redis.config_set("maxmemory", 1 if is_full else 0)
+
+    def die_half_recovered(self, slot: str) -> None:
+        """Who gives its work to the others dies in between; somebody begins anew, later."""
+        gone = self.workers[slot].name
+        held = sorted(
+            (one for one in self.delivered if one[2].holder == gone and one[2].is_open),
+            key=lambda one: entry_order(one[1].entry_id),
+        )
+        self.run(self.store.tasks.revoke_lease(gone))
+        self.leased.discard(gone)
+        for _, entry, ticket in held[: len(held) // 2]:
+            requeue = recover_entry(
+                self.store, self.plans, entry.entry_id, gone, "killed", is_blamed=True
+            )
+            self.run(requeue)
+            self.reference.take_one_away(ticket, is_blamed=True)
         self._employ(slot)
 
     def release(self, slot: str) -> None:
@@ -340,8 +454,10 @@ class Machine(RuleBasedStateMachine):
 
     def _end_everything(self) -> None:
         """All wake, what is paused goes on, and every node is completed: then nothing is left."""
+        self._fill(is_full=False)
         for slot in WORKERS:
             self.release(slot)
+        self.reclaim_leases()
         for execution in list(self.reference.executions.values()):
             if execution.status == "PAUSED":
                 self.reference.resume(execution.id)
@@ -387,8 +503,18 @@ class Machine(RuleBasedStateMachine):
             for node_id, state in execution.nodes.items()
             if state in ("QUEUED", "RUNNING")
         ]
-        live = [one[:2] for one in entries if self.reference.executions[one[0]].is_live]
+        live = [one[:2] for one in entries if self._is_live(one[0])]
         assert sorted(live) == sorted(outstanding)
+
+    def _is_live(self, execution_id: str) -> bool:
+        execution = self.reference.executions.get(execution_id)
+        return execution is not None and execution.is_live
+
+    @invariant()
+    def nothing_is_left_of_what_is_unknown(self) -> None:
+        known = set(self.reference.executions)
+        assert {one.split(":")[1] for one in self.redis.keys("workflow:0*")} == known
+        assert set(self.redis.zrange(keys.EXECUTIONS, 0, -1)) == known
 
     @invariant()
     def active_are_those_that_have_not_ended(self) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+# Begins a rerun with whatever has no output.
+FAILED = "failed"
 DEATHS_MAX = 10
 DEATHS_BEFORE_APART = 2
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
@@ -49,7 +51,12 @@ class ReferenceExecution:
         return self.status in ("RUNNING", "PAUSED")
 
     def is_ready(self, node_id: str) -> bool:
-        return all(self.nodes[one] == "COMPLETED" for one in self.graph[node_id])
+        return self.nodes[node_id] == "PENDING" and all(
+            self.nodes[one] == "COMPLETED" for one in self.graph[node_id]
+        )
+
+    def upstream(self, node_id: str) -> set[str]:
+        return {one for one in self.graph if node_id in self.downstream(one)}
 
     def downstream(self, node_id: str) -> set[str]:
         found: set[str] = set()
@@ -70,6 +77,8 @@ class Reference:
     def __init__(self) -> None:
         self.executions: dict[str, ReferenceExecution] = {}
         self.tickets: list[Ticket] = []
+        # Idempotency-Key -> the execution it stands for, also when that is gone.
+        self.keys: dict[str, str] = {}
 
     def submit(self, execution_id: str, graph: Graph) -> None:
         self.executions[execution_id] = ReferenceExecution(
@@ -127,8 +136,10 @@ class Reference:
         return "" if self._counts(ticket) else "ended"
 
     def _counts(self, ticket: Ticket) -> bool:
-        execution = self.executions[ticket.execution_id]
-        return execution.is_live and execution.nodes[ticket.node_id] in ("QUEUED", "RUNNING")
+        execution = self.executions.get(ticket.execution_id)
+        if execution is None or not execution.is_live:
+            return False
+        return execution.nodes[ticket.node_id] in ("QUEUED", "RUNNING")
 
     def claim(self, ticket: Ticket, worker: str) -> str:
         if not ticket.is_open or ticket.holder != worker:
@@ -194,16 +205,22 @@ class Reference:
     def take_away(self, worker: str, *, is_blamed: bool) -> None:
         """Its worker died, or was let go: its nodes are the others', as their next attempts."""
         for ticket in self.held_by(worker):
-            state = self.executions[ticket.execution_id].nodes[ticket.node_id]
-            deaths = ticket.deaths
-            if is_blamed and (deaths < DEATHS_BEFORE_APART or state == "RUNNING"):
-                deaths += 1
-            if self._counts(ticket) and deaths >= DEATHS_MAX:
-                self.fail(ticket)
-            elif not self._close(ticket):
-                execution = self.executions[ticket.execution_id]
-                execution.attempts[ticket.node_id] = ticket.attempt + 1
-                self._queue(execution, ticket.node_id, ticket.attempt + 1, deaths)
+            self.take_one_away(ticket, is_blamed=is_blamed)
+
+    def take_one_away(self, ticket: Ticket, *, is_blamed: bool) -> None:
+        if not self._counts(ticket):
+            self._close(ticket)
+            return
+        execution = self.executions[ticket.execution_id]
+        deaths = ticket.deaths
+        is_running = execution.nodes[ticket.node_id] == "RUNNING"
+        if is_blamed and (deaths < DEATHS_BEFORE_APART or is_running):
+            deaths += 1
+        if deaths >= DEATHS_MAX:
+            self.fail(ticket)
+        elif not self._close(ticket):
+            execution.attempts[ticket.node_id] = ticket.attempt + 1
+            self._queue(execution, ticket.node_id, ticket.attempt + 1, deaths)
 
     def pause(self, execution_id: str) -> str:
         execution = self.executions[execution_id]
@@ -213,8 +230,10 @@ class Reference:
         return "paused"
 
     def park(self, ticket: Ticket) -> str:
-        execution = self.executions[ticket.execution_id]
-        if execution.status != "PAUSED" or execution.nodes[ticket.node_id] != "QUEUED":
+        execution = self.executions.get(ticket.execution_id)
+        if execution is None or execution.status != "PAUSED":
+            return "moved"
+        if execution.nodes[ticket.node_id] != "QUEUED":
             return "moved"
         if not ticket.is_open:
             return "stale"
@@ -248,8 +267,59 @@ class Reference:
                 execution.nodes[node_id] = "CANCELLED"
         return "cancelled"
 
+    def delete(self, execution_id: str) -> str:
+        """Its tickets stay until somebody meets them, as those of a cancelled one do."""
+        execution = self.executions[execution_id]
+        if execution.is_live:
+            return execution.status
+        del self.executions[execution_id]
+        return "deleted"
+
+    def expire(self) -> None:
+        """The days of all that have ended are over."""
+        for execution in list(self.executions.values()):
+            if execution.status in ENDED:
+                del self.executions[execution.id]
+
+    def rerun(self, execution_id: str, start: str, new_id: str) -> str:
+        """`made`, or why not. A node runs that is asked for, that a running one needs, or whose
+        dependencies all run or have an output, one of them running; nothing else does."""
+        source = self.executions[execution_id]
+        if source.status not in ENDED:
+            return source.status
+        done = {one for one, state in source.nodes.items() if state == "COMPLETED"}
+        runs = set(source.graph) - done
+        if start != FAILED:
+            runs = {start} | self._missing_above(source, start, done)
+            while more := {
+                one
+                for one, above in source.graph.items()
+                if one not in runs and set(above) & runs and set(above) <= runs | done
+            }:
+                runs |= more
+        if not runs:
+            return "nothing"
+        self.submit(new_id, source.graph)
+        self.executions[new_id].nodes = {
+            one: "PENDING" if one in runs else "COMPLETED" if one in done else "FAILED"
+            for one in source.graph
+        }
+        return "made"
+
+    def _missing_above(self, source: ReferenceExecution, start: str, done: set[str]) -> set[str]:
+        """What it needs and has no output; what those need that have one does not matter."""
+        missing: set[str] = set()
+        waiting = [start]
+        while waiting:
+            for one in source.graph[waiting.pop()]:
+                if one not in done | missing:
+                    missing.add(one)
+                    waiting.append(one)
+        return missing
+
     def forget_everything(self) -> None:
         """Redis was emptied: what was is unknown, and every ticket is closed."""
+        self.keys.clear()
         for ticket in self.tickets:
             ticket.is_open = False
         self.tickets.clear()

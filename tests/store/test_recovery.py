@@ -81,6 +81,24 @@ async def test_a_worker_that_gives_its_work_back_blames_no_node(engine, plans):
     assert execution.state().queued == ["a#2"]
 
 
+async def test_the_lease_goes_before_the_first_of_the_entries(engine, redis, plans, monkeypatch):
+    """Else a worker that is not as dead as it seemed renews it, and takes what was given away."""
+    worker = engine.worker()
+    await engine.store.tasks.enroll_worker("w1", b"{}")
+    await engine.start_and_take(DIAMOND, worker)
+    requeue, leases = engine.store.tasks.requeue_entry, []
+
+    async def requeued(*arguments, **options):
+        leases.append(redis.hget(keys.LEASES, "w1"))
+        assert not await engine.store.tasks.renew_lease("w1")
+        return await requeue(*arguments, **options)
+
+    monkeypatch.setattr(engine.store.tasks, "requeue_entry", requeued)
+    await recover_worker(engine.store, plans, "w1", "it was silent", is_blamed=True)
+
+    assert leases == [None]
+
+
 async def test_a_worker_is_recovered_once_even_by_two_at_a_time(engine, redis, plans):
     worker = engine.worker()
     execution, _ = await engine.start_and_take(CHAIN, worker)

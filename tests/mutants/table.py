@@ -1,0 +1,336 @@
+"""The mutants: each a row of tests/README.md, and the very line that keeps its promise."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """`line` is in flowd once; with `instead` in its place `test` has to fail."""
+
+    name: str
+    broken: str
+    line: str
+    instead: str
+    test: str
+
+
+MUTANTS = (
+    Mutant(
+        "P1",
+        "what a dead worker held waits for its lease",
+        "        if owner.pid == pid and owner.is_gone():",
+        "        if False:",
+        "test_p01_a_worker_killed_in_a_node_costs_less_than_a_second",
+    ),
+    Mutant(
+        "P2",
+        "what came in a lost reply is not looked for",
+        "            found += _entries(reply)\n            after",
+        "            after",
+        "test_p02_whatever_happens_at_any_point_nothing_is_lost",
+    ),
+    Mutant(
+        "P3",
+        "who died comes back after minutes",
+        "self.state, self.due_at = State.BACKOFF, now + pause_s",
+        "self.state, self.due_at = State.BACKOFF, now + 300 + pause_s",
+        "test_p03_a_scheduler_killed_again_and_again_is_back_each_time",
+    ),
+    Mutant(
+        "P4",
+        "an API process that dies shuts the socket that all share",
+        "            os.killpg(self.pid, signal.SIGKILL)\n        self._process.join()",
+        "            os.killpg(self.pid, signal.SIGKILL)\n        os.closerange(3, 64)\n"
+        "        self._process.join()",
+        "test_p04_killed_api_processes_cost_at_most_the_requests_they_had",
+    ),
+    Mutant(
+        "P5",
+        "no child hears of the supervisor's death",
+        "_prctl(_PR_SET_PDEATHSIG, 0 if role.clears_up else int(role.death_signal), 0, 0, 0)",
+        "pass",
+        "test_p05_every_child_is_gone_with_a_killed_supervisor",
+    ),
+    Mutant(
+        "P6",
+        "a heartbeat that stands still is not counted",
+        "            self.silent_s += min(passed_s, _LATE * every_s)",
+        "            pass",
+        "test_p06_a_stopped_worker_is_killed_and_its_work_done_again",
+    ),
+    Mutant(
+        "P7",
+        "the watchdog is never fed",
+        '        self._send("WATCHDOG=1")',
+        "        pass",
+        "test_p07_a_frozen_supervisor_no_longer_feeds_the_watchdog",
+    ),
+    Mutant(
+        "P8",
+        "what is no Exception is not caught",
+        "            raise\n        except BaseException as error:\n            was_let_go",
+        "            raise\n        except Exception as error:\n            was_let_go",
+        "test_p08_a_handler_that_exits_or_runs_out_of_memory_fails_alone",
+    ),
+    Mutant(
+        "P9",
+        "deaths are not counted",
+        "  deaths = deaths + 1",
+        "  deaths = deaths",
+        "test_p09_a_node_that_kills_its_workers_takes_no_other_along",
+    ),
+    Mutant(
+        "P10",
+        "a node's time never ends",
+        "        if not self.cancel(prepared.entry.entry_id):\n            return",
+        "        return",
+        "test_p10_a_node_past_its_time_out_fails_by_it_also_where_nothing_else_can_run",
+    ),
+    Mutant(
+        "P11",
+        "what a dead child leaves behind lives on",
+        "            os.killpg(self.pid, signal.SIGKILL)\n        self._process.join()",
+        "            pass\n        self._process.join()",
+        "test_p11_what_a_handler_started_does_not_outlive_its_worker",
+    ),
+    Mutant(
+        "P12",
+        "who never becomes ready is never given up",
+        "RETRY_PAUSE_S * failed_starts if failed_starts < tries_max else None",
+        "RETRY_PAUSE_S * failed_starts",
+        "test_p12_a_worker_that_cannot_start_is_given_up_with_its_traceback",
+    ),
+    Mutant(
+        "P13",
+        "pauses do not grow",
+        "    return pause_s * (1 - jitter / 2)",
+        "    return 0.0",
+        "test_p13_a_worker_that_dies_again_and_again_backs_off_and_the_rest_goes_on",
+    ),
+    Mutant(
+        "P14",
+        "a second TERM kills nobody",
+        "                post.child.send(signal.SIGKILL)\n                post.due_at = None",
+        "                post.due_at = None",
+        "test_p14_a_second_sigterm_ends_everything_within_two_seconds",
+    ),
+    Mutant(
+        "P15",
+        "the lock is not taken",
+        "            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "            pass",
+        "test_p15_the_lock_decides_and_not_the_pid_in_the_file",
+    ),
+    Mutant(
+        "P16",
+        "no lease ever runs out",
+        "if now_s - moved_s >= LEASE_S",
+        "if now_s - moved_s >= 1e9",
+        "test_p16_two_hosts_share_the_work_and_freezing_one_harms_nothing",
+    ),
+    Mutant(
+        "P17",
+        "a write to a full pipe waits",
+        "            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY",
+        "            flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY",
+        "test_a_full_pipe_costs_lines_and_never_stops_the_process",
+    ),
+    Mutant(
+        "R1",
+        "the embedded server keeps nothing on disk",
+        '            "appendonly yes",',
+        '            "appendonly no",',
+        "test_r01_every_acknowledged_trigger_survives_the_death_of_the_server",
+    ),
+    Mutant(
+        "R2",
+        "a group that was destroyed is not made anew",
+        '        command = ("XGROUP", "CREATE", self._stream, self._group, start, "MKSTREAM")',
+        '        command = ("PING",)',
+        "test_r02_what_redis_forgets_is_made_anew_and_nobody_dies_of_it",
+    ),
+    Mutant(
+        "R3",
+        "reads go on while Redis is full",
+        "        self._is_redis_full = is_full\n",
+        "",
+        "test_r03_a_full_server_takes_nothing_new_and_ends_what_runs",
+    ),
+    Mutant(
+        "R4",
+        "a replica that takes no writes ends the worker",
+        "        except (StoreUnavailable, StoreFull, StoreReadOnly, MissingScript) as error:",
+        "        except (StoreUnavailable, StoreFull, MissingScript) as error:",
+        "test_r04_whatever_redis_does_not_do_is_waited_for",
+    ),
+    Mutant(
+        "R5",
+        "a trigger that is said again is refused",
+        "elseif state == 'RUNNING' or state == 'PAUSED' or state ==",
+        "elseif state == 'PAUSED' or state ==",
+        "test_r05_a_call_through_any_fault_leaves_what_it_leaves_without[trigger_workflow]",
+    ),
+    Mutant(
+        "R6",
+        "a worker lets go after its lease was given away",
+        "LET_GO_AFTER_S: Final = 0.7 * LEASE_S",
+        "LET_GO_AFTER_S: Final = 70 * LEASE_S",
+        "test_a_worker_lets_go_before_anybody_may_take_its_work",
+    ),
+    Mutant(
+        "R7",
+        "no fence where nodes are committed",
+        "  if is_stale[nth] then",
+        "  if false then",
+        "test_r07_a_node_two_workers_hold_is_committed_once",
+    ),
+    Mutant(
+        "R8",
+        "a clock that was put back is not noticed",
+        "            if put_back_ms > CLOCK_JUMP_MS:",
+        "            if False:",
+        "test_r08_a_node_that_waits_for_its_retry_does_not_wait_for_the_clock",
+    ),
+    Mutant(
+        "R9",
+        "garbage stays where it is",
+        "            await self._bury(entry.entry_id, entry.reason)",
+        "            pass",
+        "test_garbage_in_the_stream_is_buried_and_the_others_go_on",
+    ),
+    Mutant(
+        "R10",
+        "attempts outlive their execution",
+        "                keys.attempts(execution_id),\n                keys.given",
+        "                keys.given",
+        "test_an_execution_is_forgotten_with_all_its_keys",
+    ),
+    Mutant(
+        "I1",
+        "only the first problem is told",
+        "    problems = report.problems()\n",
+        "    problems = report.problems()[:1]\n",
+        "test_i01_everything_wrong_is_one_answer",
+    ),
+    Mutant(
+        "I2",
+        "what a JSON text hides is not looked for",
+        "        return document, compact, list(_find_hidden(body))",
+        "        return document, compact, []",
+        "test_i02_nonsense_is_a_400",
+    ),
+    Mutant(
+        "I3",
+        "a wide node is opened in one call",
+        "DEPENDENTS_PER_CALL_MAX: Final = 1000",
+        "DEPENDENTS_PER_CALL_MAX: Final = 1_000_000",
+        "test_i03_ten_thousand_nodes_run_each_once_and_no_script_holds_the_server",
+    ),
+    Mutant(
+        "I4",
+        "a body without a length is read to its end",
+        "        if length > bytes_max:",
+        "        if False:",
+        "test_i04_bodies_over_the_limit_are_refused_and_memory_stays_flat",
+    ),
+    Mutant(
+        "I5",
+        "an output may have any size",
+        "    if len(text) > OUTPUT_BYTES_MAX:",
+        "    if False:",
+        "test_whatever_a_handler_does_its_node_fails_and_the_worker_lives",
+    ),
+    Mutant(
+        "I6",
+        "a template that finds nothing is null",
+        "            raise TemplateError(_explain_miss(value, step, node_id, steps[:depth]))",
+        "            return None",
+        "test_a_template_that_finds_nothing_fails_its_node_and_names_the_keys",
+    ),
+    Mutant(
+        "I7",
+        "addresses are resolved and not checked",
+        "        self.check(host, port, addresses)\n",
+        "",
+        "test_this_machine_is_not_called_without_an_entry_however_it_is_written",
+    ),
+    Mutant(
+        "I8",
+        "an answer may take any time",
+        "            async with asyncio.timeout(call.deadline_s):",
+        "            async with asyncio.timeout(None):",
+        "test_an_answer_that_drips_is_given_up_at_the_deadline",
+    ),
+    Mutant(
+        "I9",
+        "errors are kept as they are",
+        "    text = REDACTOR.text(text[:_CHARS_READ_MAX])\n",
+        "",
+        "test_a_canary_is_found_in_the_outgoing_call_and_nowhere_else",
+    ),
+    Mutant(
+        "U8 source",
+        "a rerun does not look whether its source is still there",
+        "            await self.expect_known(source)\n",
+        "            pass\n",
+        "test_of_two_operations_each_is_whole[rerun and delete]",
+    ),
+    Mutant(
+        "U8 key",
+        "a key does not hear that its execution was deleted",
+        "    close_key(prefix)\n",
+        "",
+        "test_a_key_whose_execution_is_gone_answers_as_before_and_does_nothing",
+    ),
+    Mutant(
+        "U8 slow",
+        "a slow process makes the deleted execution again",
+        "  elseif string.find(claim, '^deleted ') then",
+        "  elseif false then",
+        "test_of_two_operations_each_is_whole[submit and delete]",
+    ),
+    Mutant(
+        "U8 carry",
+        "a deletion that broke off is not carried on",
+        '    if one.verb == "delete":\n        await store.finished.remove([one.execution_id])',
+        '    if one.verb == "delete":\n        pass',
+        "test_of_two_operations_each_is_whole[delete and delete]",
+    ),
+    Mutant(
+        "U8 order",
+        "the definition is deleted first",
+        "        for some in slices(gone, NODES_PER_CALL_MAX):",
+        "        await self._client.execute('DEL', *map(keys.definition, execution_ids))\n"
+        "        for some in slices(gone, NODES_PER_CALL_MAX):",
+        "test_of_two_operations_each_is_whole[delete and delete]",
+    ),
+    Mutant(
+        "U8 parked",
+        "what was kept by a pause stays after a cancellation",
+        "redis.call('DEL', KEYS[4])\nannounce",
+        "announce",
+        "test_of_two_operations_each_is_whole[resume and cancel]",
+    ),
+    Mutant(
+        "U8 lease",
+        "a lease stands while its entries are given away",
+        "    await store.tasks.revoke_lease(consumer)\n",
+        "",
+        "test_the_lease_goes_before_the_first_of_the_entries",
+    ),
+    Mutant(
+        "U8 read",
+        "who reads results does not look at the status behind them",
+        "its outputs are not half of them.\n        await self.execution_status(execution_id)\n",
+        "its outputs are not half of them.\n",
+        "test_what_is_read_while_it_is_deleted_is_whole_or_unknown[results]",
+    ),
+    Mutant(
+        "U8 left",
+        "a rerun from a node runs all that had failed",
+        " and all(each in runs or _is_done(states, each) for each in needed):",
+        ":",
+        "test_a_rerun_from_a_node_runs_no_other_that_failed",
+    ),
+)

@@ -435,6 +435,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.reference.executions) > 3)
     @rule()
     def flush_everything(self) -> None:
+        self._fill(is_full=False)
         self.redis.flushall()
         self.run(ensure_group(self.store, self.plans))
         lost = list(self.reference.executions)

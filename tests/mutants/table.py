@@ -308,8 +308,8 @@ MUTANTS = (
     Mutant(
         "U8 parked",
         "what was kept by a pause stays after a cancellation",
-        "redis.call('DEL', KEYS[4])\nannounce",
-        "announce",
+        "redis.call('DEL', KEYS[4])\nnote_halt",
+        "note_halt",
         "test_of_two_operations_each_is_whole[resume and cancel]",
     ),
     Mutant(
@@ -321,10 +321,10 @@ MUTANTS = (
     ),
     Mutant(
         "U8 read",
-        "who reads results does not look at the status behind them",
-        "its outputs are not half of them.\n        await self.execution_status(execution_id)\n",
-        "its outputs are not half of them.\n",
-        "test_what_is_read_while_it_is_deleted_is_whole_or_unknown[results]",
+        "who reads in several calls does not look at the status behind them",
+        "        await executions.expect_known(execution_id)\n        return response",
+        "        return response",
+        "test_what_is_read_while_it_is_deleted_is_whole_or_unknown[summary]",
     ),
     Mutant(
         "U8 left",

@@ -149,7 +149,7 @@ async def test_a_submission_closed_but_not_yet_removed_is_refused_too(engine, re
 
     async def close_only():
         with monkeypatch.context() as patch:
-            patch.setattr(engine.store.executions, "_node_ids", lambda _: connection_lost())
+            patch.setattr(engine.store.executions, "node_ids", lambda _: connection_lost())
             with pytest.raises(StoreUnavailable):
                 await engine.store.executions.discard_staged(AN_ID)
 

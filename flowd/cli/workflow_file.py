@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from flowd.workflow.exact_json import InexactNumber, exact_float
+
 # By their marks. The longer first: that of UTF-32 begins as that of UTF-16 does.
 _WIDE = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -69,7 +71,9 @@ def read_input(pairs: Iterable[str]) -> dict[str, Any] | None:
         if name in found:
             raise click.UsageError(f"--input {pair!r}: {name!r} is given more than once")
         try:
-            found[name] = json.loads(written, parse_constant=_no_json)
+            found[name] = json.loads(written, parse_constant=_no_json, parse_float=exact_float)
+        except InexactNumber as error:
+            raise click.UsageError(f"--input {pair!r}: {error}; write it as a string") from None
         except (ValueError, RecursionError):
             found[name] = written
     return found or None

@@ -10,16 +10,19 @@ from typing import Any, Final
 
 import yaml
 
+from flowd.workflow.exact_json import fits_float
+
 # Far deeper than any workflow, and far less than the stack bears.
 DEPTH_MAX: Final = 200
 # No flowd takes more; aliases may stand for any amount.
 BYTES_MAX: Final = 16 * 1024 * 1024
 _TAG: Final = "tag:yaml.org,2002:"
+_DECIMAL: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SCALARS: Final = (
     ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", _DECIMAL.pattern, "-+.0123456789"),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
     ("merge", r"<<", "<"),
 )
@@ -70,6 +73,9 @@ class _CoreLoader(_Loader):  # type: ignore[misc]
         value = float(self.construct_yaml_float(node))
         if not math.isfinite(value):
             told = f"{written} is no number that JSON has; write a finite one, or put it in quotes"
+            raise BadYaml(node.start_mark.line + 1, told)
+        if _DECIMAL.fullmatch(written) and not fits_float(written):
+            told = f"{written} has more digits than 64 bits hold; put it in quotes"
             raise BadYaml(node.start_mark.line + 1, told)
         return value
 

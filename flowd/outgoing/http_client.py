@@ -23,7 +23,7 @@ import httpx2
 from flowd import __version__
 from flowd.destinations import Destination
 from flowd.errors import Fail, HandlerFailed, NotSent, Retry
-from flowd.outgoing.answer import Answer, excerpt
+from flowd.outgoing.answer import EXCERPT_MAX_BYTES, Answer, excerpt
 from flowd.outgoing.decompression import ACCEPTED, decode, decoders_for
 from flowd.outgoing.guarded_transport import Gate, GuardedTransport, is_stale
 from flowd.redaction import REDACTOR
@@ -36,6 +36,7 @@ KEPT_CONNECTIONS_MAX = 64
 RETRY_AFTER_MAX_S = 86400.0
 REFUSAL_MAX_BYTES = 500
 PORT_MAX = 65535
+PARTIAL_CONTENT = 206
 SHOWN_URL_MAX_CHARS = 200
 
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -174,9 +175,16 @@ class HttpClient:
 async def _answer(response: httpx2.Response, call: Call, place: str) -> Answer:
     if not call.is_expected(response.status_code):
         raise await _refusal(response, call.follow_redirects)
+    if response.status_code == PARTIAL_CONTENT and "range" not in call.headers:
+        raise HandlerFailed("answered 206, a part of an answer of which nobody asked a part")
     body = bytearray()
     if call.reads_body:
         await _read(response, call.answer_max_bytes, body)
+    else:
+        # So that the connection can be kept; what it says is no matter.
+        with contextlib.suppress(HandlerFailed, httpx2.HTTPError):
+            await _read(response, EXCERPT_MAX_BYTES, body)
+        body.clear()
     if len(body) > call.answer_max_bytes:
         raise HandlerFailed(f"the answer is larger than {_size(call.answer_max_bytes)}")
     # The last one stands where there are several (WHATWG, MIME Sniffing, 5).

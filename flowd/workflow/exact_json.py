@@ -116,9 +116,16 @@ def fits_float(written: str) -> bool:
     return exact == Context(prec=len(exact.as_tuple().digits)).create_decimal(Decimal(number))
 
 
+def exact_float(written: str) -> float:
+    """The `parse_float` of a reader. Raises InexactNumber."""
+    if not fits_float(written):
+        raise InexactNumber(f"the number {_shown(written)} has more digits than 64 bits hold")
+    return float(written)
+
+
 def _load_slowly(data: bytes) -> Any:
     try:
-        return json.loads(data, parse_int=_integer, parse_float=_float)
+        return json.loads(data, parse_int=_integer, parse_float=exact_float)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -129,19 +136,15 @@ def _integer(written: str) -> int:
     return int(written)
 
 
-def _float(written: str) -> float:
-    if not fits_float(written):
-        raise InexactNumber(f"the number {_shown(written)} has more digits than 64 bits hold")
-    return float(written)
-
-
 def _shown(written: str) -> str:
     return written if len(written) <= _SHOWN_CHARS_MAX else f"{written[:_SHOWN_CHARS_MAX]}..."
 
 
 def _without_lone_surrogates(data: bytes) -> bytes:
     try:
-        document = json.loads(data, parse_constant=_no_json, parse_int=_integer, parse_float=_float)
+        document = json.loads(
+            data, parse_constant=_no_json, parse_int=_integer, parse_float=exact_float
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     text = json.dumps(document, ensure_ascii=False)

@@ -51,6 +51,7 @@ def test_a_dash_is_stdin(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     ("text", "line", "problem"),
     [
         ("a: 1\nx: .nan\n", 2, ".nan is no number that JSON has"),
+        ("a: 1\nx: 12345678901234.567\n", 2, "12345678901234.567 has more digits than 64 bits"),
         ("a: 1\nx: [1, -.inf]\n", 2, "-.inf is no number that JSON has"),
         ("a: 1\n\nx: 1e999\n", 3, "1e999 is no number that JSON has"),
         ("name: a\nname: b\n", 2, "the key 'name' is written more than once"),
@@ -160,8 +161,8 @@ def test_what_json_does_not_know_is_text(value: str) -> None:
     assert read_input([f"x={value}"]) == {"x": value}
 
 
-@pytest.mark.parametrize("pairs", [["x"], ["=1"], ["x=1", "x=2"]])
-def test_a_pair_that_is_none_and_a_name_given_twice_are_refused(pairs: list[str]) -> None:
+@pytest.mark.parametrize("pairs", [["x"], ["=1"], ["x=1", "x=2"], ["x=12345678901234.567"]])
+def test_a_pair_that_cannot_be_kept_is_refused(pairs: list[str]) -> None:
     with pytest.raises(click.UsageError):
         read_input(pairs)
 

@@ -554,6 +554,22 @@ def test_a_call_on_a_kept_connection_that_closes_is_sent_once_more(has_reset: bo
         assert keys == [b"e1:A", b"e1:B", b"e1:B"]
 
 
+def test_a_kept_connection_to_a_proxy_may_close_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ClosingServer() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        run_twice("http://name.example/")
+
+        assert len(proxy.requests) == 3
+
+
+def test_a_part_that_nobody_asked_for_is_no_answer() -> None:
+    reply = Reply(206, b"{}", {"Content-Type": "application/json", "Content-Range": "bytes 0-1/9"})
+    with running_service(answering(reply)) as service:
+        assert "answered 206, a part of an answer" in failure_of({"url": service.url})
+        wanted = {"url": service.url, "headers": {"Range": "bytes=0-1"}}
+        assert call(wanted) == {"data": {}, "status_code": 206}
+
+
 def test_a_call_is_not_sent_again_once_an_answer_has_begun() -> None:
     with ClosingServer(b"HTTP/1.1 2") as server:
         with pytest.raises(HandlerFailed, match="the connection broke"):

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -15,9 +18,11 @@ import click
 from flowd.cli.node_tree import parents_of
 from flowd.cli.remote import STYLES, plain
 from flowd.cli.times import span
+from flowd.workflow.states import ExecutionState, NodeState
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
+    from rich.table import Table
     from rich.text import Text
 
     from flowd.client import Client
@@ -32,7 +37,7 @@ Node = Mapping[str, Any]
 
 
 def watch_execution(client: Client, execution_id: str, timeout_s: float | None = None) -> str:
-    """Look on until it ends, and say how. Raises TimeoutError when it has not by then."""
+    """Follow it until it ends, and say how. Raises TimeoutError when it has not by then."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -70,7 +75,7 @@ def _in_lines(client: Client, execution_id: str, timeout_s: float | None) -> str
 
     click.echo(execution_id, err=True)
     patience = _Patience(execution_id, timeout_s)
-    shown: dict[str, str] = {}
+    changes = _Changes(err=True, first="PENDING")
     counts: Any = None
     absence, status = Absence(), ""
     while True:
@@ -78,7 +83,8 @@ def _in_lines(client: Client, execution_id: str, timeout_s: float | None) -> str
             status = client.status(execution_id)
             before, counts = counts, client.get(execution_id)["counts"]
             if counts != before or status in ENDED:
-                _print_changes(client.nodes(execution_id), shown)
+                for node in client.nodes(execution_id):
+                    changes.show(node["node_id"], str(node["state"]), node["error"])
             if status in ENDED:
                 click.echo(f"execution {status}", err=True)
                 return status
@@ -88,17 +94,23 @@ def _in_lines(client: Client, execution_id: str, timeout_s: float | None) -> str
         patience.wait(status)
 
 
-def _print_changes(nodes: Any, shown: dict[str, str]) -> None:
-    for node in nodes:
-        state = str(node["state"])
-        if shown.get(node["node_id"], "PENDING") != state:
-            error = f": {plain(node['error'])}" if node["error"] else ""
-            click.echo(f"{node['node_id']} {state}{error}", err=True)
-        shown[node["node_id"]] = state
+class _Changes:
+    """A line for each state that changes; being `first` when it is first seen is no change."""
+
+    def __init__(self, *, err: bool, first: str | None = None) -> None:
+        self._err = err
+        self._first = first
+        self._shown: dict[str, str] = {}
+
+    def show(self, name: str, state: str, error: str | None = None) -> None:
+        if self._shown.get(name, self._first) != state:
+            told = f": {plain(error)}" if error else ""
+            click.echo(f"{name} {state}{told}", err=self._err)
+        self._shown[name] = state
 
 
 class _Patience:
-    """How long to look on, and how often."""
+    """How long to follow it, and how often to look."""
 
     def __init__(self, execution_id: str, timeout_s: float | None) -> None:
         self._execution_id = execution_id
@@ -183,3 +195,48 @@ def _label(node: Node, others: Sequence[str] = ()) -> Text:
         f" {node['handler']}{took}{also}",
         (error, "red"),
     )
+
+
+@dataclass
+class Sample:
+    """One sample workflow on its way."""
+
+    name: str
+    execution_id: str
+    status: ExecutionState = ExecutionState.PENDING
+    nodes: dict[str, NodeState] = field(default_factory=dict)
+
+
+@contextmanager
+def sample_view() -> Iterator[Callable[[Sequence[Sample]], None]]:
+    """What shows samples while they run: a live table on a terminal, lines of changes elsewhere."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            yield lambda samples: live.update(_sample_table(samples), refresh=True)
+    else:
+        yield partial(_print_samples, _Changes(err=False))
+
+
+def _print_samples(changes: _Changes, samples: Sequence[Sample]) -> None:
+    for sample in samples:
+        for node_id, state in sample.nodes.items():
+            changes.show(f"{sample.name} {node_id}", state)
+        changes.show(sample.name, sample.status)
+
+
+def _sample_table(samples: Sequence[Sample]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("workflow", "status", "nodes", box=None, padding=(0, 2, 0, 0))
+    for sample in samples:
+        nodes = Text("  ").join(
+            Text.assemble(f"{node_id} ", (state, STYLES.get(state, "")))
+            for node_id, state in sample.nodes.items()
+        )
+        table.add_row(sample.name, Text(sample.status, STYLES.get(sample.status, "")), nodes)
+    return table

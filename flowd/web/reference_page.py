@@ -51,9 +51,9 @@ th, td { border-top: 1px solid var(--line); padding: .35rem 1rem .35rem 0; text-
   vertical-align: top; }
 tr:first-child > * { border-top: 0; }
 th { font-weight: 600; white-space: nowrap; width: 1%; }
-.type { white-space: nowrap; width: 1%; }
+.type { min-width: 9rem; overflow-wrap: anywhere; width: 30%; }
 @media (max-width: 56rem) { body { display: block; padding: 0 1rem; } nav { display: none; }
-  .type { white-space: normal; width: auto; } }
+  .type { min-width: 0; width: auto; } }
 """
 _DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 CONTENT_SECURITY_POLICY: Final = (

@@ -189,6 +189,16 @@ def test_the_page_shows_every_operation_and_loads_nothing(client: TestClient) ->
     assert "curl -X POST http://testserver/workflow " in response.text
 
 
+def test_only_what_is_short_is_kept_in_one_line_of_the_page(client: TestClient) -> None:
+    """The values of an enum were, and the page was twice as wide as the window."""
+    page = client.get("/docs").text
+    rules = re.findall(r"([^{}]+)\{[^{}]*white-space: nowrap", page)
+    names = [re.sub("<[^>]+>", "", one) for one in re.findall(r"<th>(.*?)</th>", page)]
+
+    assert [one.strip() for rule in rules for one in rule.split(",")] == ["th"]
+    assert max(map(len, names)) < 40
+
+
 @pytest.mark.parametrize("topic", topics())
 def test_a_page_of_the_manual_loads_nothing_and_links_to_what_is_there(
     client: TestClient, topic: str

@@ -15,8 +15,8 @@ import click
 
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.private_stack import PrivateStack, StackFailed
-from flowd.cli.sample_view import Sample, sample_view
 from flowd.cli.samples import load_samples
+from flowd.cli.watching import Sample, sample_view
 from flowd.client import Client, ClientError
 from flowd.errors import FlowdError
 from flowd.store import Store, open_store
@@ -93,9 +93,9 @@ def _run(stack: PrivateStack) -> None:
 def _watch(client: Client, samples: Sequence[Sample], runner: asyncio.Runner, store: Store) -> None:
     """Trigger every sample and follow it to its end."""
     deadline = time.monotonic() + DEADLINE_S
-    with sample_view() as view:
+    with sample_view() as show:
         runner.run(_read_nodes(store, samples))
-        view.show(samples)
+        show(samples)
         for sample in samples:
             client.trigger(sample.execution_id)
             if sample.name == "race":
@@ -108,7 +108,7 @@ def _watch(client: Client, samples: Sequence[Sample], runner: asyncio.Runner, st
             for sample in samples:
                 sample.status = ExecutionState(client.status(sample.execution_id))
             runner.run(_read_nodes(store, samples))
-            view.show(samples)
+            show(samples)
 
 
 async def _read_nodes(store: Store, samples: Sequence[Sample]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from flowd.config import DEFAULT_DATA_DIR, DEFAULT_FILE, Settings
-from flowd.config.loading import load_settings
+from flowd.config.loading import ignored_variables, load_settings
 
 # What `scripts/install` writes.
 MACHINE_FILE: Final = Path("/etc/flowd/flowd.toml")
@@ -36,8 +36,8 @@ def log_warnings(settings: Settings) -> None:
     """What of the environment is not taken; call it once the log is set up."""
     from flowd.log import get_logger
 
-    for warning in settings.warnings:
-        get_logger(__name__).warning("setting.ignored", reason=warning)
+    for reason in ignored_variables(settings.handlers.folder or Path.cwd()):
+        get_logger(__name__).warning("setting.ignored", reason=reason)
 
 
 def settings_to_run(config: Path | None, **flags: Any) -> Settings:

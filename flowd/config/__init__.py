@@ -391,8 +391,6 @@ class Settings:
     secrets: SecretsSettings = field(default_factory=SecretsSettings)
     log: LogSettings = field(default_factory=LogSettings)
     handlers: HandlersSettings = field(default_factory=HandlersSettings)
-    # Not a key: values of the environment that were not taken, each with the reason.
-    warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def shows_tracebacks(self) -> bool:

@@ -40,6 +40,10 @@ _SERVICE_VARIABLE = re.compile(
 _DATA_DIR = re.compile(r"""^\s*(?:redis\.)?data_dir\s*=\s*(["'])(.+?)\1""", re.MULTILINE)
 
 
+# A value, where it was written, and the folder that relative paths start from.
+_Variable = tuple[str, str, Path]
+
+
 class _Given(NamedTuple):
     """One value somebody gave: `origin` says where, relative paths start from `folder`."""
 
@@ -108,9 +112,8 @@ def _gather(
     if config_path is not None or path.exists():
         given += _from_file(path, folder, problems)
     from_dotenv = _dotenv(folder / ".env", problems)
-    variables = from_dotenv | {name: (value, name, here) for name, value in environ.items()}
-    warnings: list[str] = []
-    given += _from_documented_variables(variables, warnings)
+    variables = from_dotenv | _from_environ(environ, here)
+    given += _from_documented_variables(variables)
     given += _from_flowd_variables(variables, problems)
     given += _from_flags(flags, here)
 
@@ -122,7 +125,6 @@ def _gather(
             for name, (value, *_) in from_dotenv.items()
             if name.startswith(SECRET_VARIABLE_PREFIX)
         ),
-        "warnings": tuple(warnings),
     }
     for one in given:
         _read_into(values, one, problems)
@@ -164,17 +166,25 @@ def _from_file(path: Path, folder: Path, problems: list[Problem]) -> Iterator[_G
             problems.append(_unknown_key(key, value, origin))
 
 
-def _from_documented_variables(
-    variables: Mapping[str, tuple[str, str, Path]], warnings: list[str]
-) -> Iterator[_Given]:
+def ignored_variables(folder: Path, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """What of the environment, and of `.env` in this folder, is not taken; each with the reason."""
+    variables = _dotenv(folder / ".env", []) | _from_environ(environ, folder)
+    return [
+        f"{one.origin}: {one.value!r} is not taken: {reason}"
+        for one in _documented(variables)
+        if (reason := _why_not_meant(one.key, one.value))
+    ]
+
+
+def _from_documented_variables(variables: Mapping[str, _Variable]) -> Iterator[_Given]:
+    return (one for one in _documented(variables) if not _why_not_meant(one.key, one.value))
+
+
+def _documented(variables: Mapping[str, _Variable]) -> Iterator[_Given]:
     for key, one in setting_fields().items():
         value, origin, folder = variables.get(one.metadata["variable"], ("", "", Path()))
         # Empty is how compose files and shells say "not set".
-        if not value:
-            continue
-        if warning := _why_not_meant(key, value):
-            warnings.append(f"{origin}: {value!r} is not taken: {warning}")
-        else:
+        if value:
             yield _Given(key, value, origin, folder)
 
 
@@ -191,7 +201,7 @@ def _why_not_meant(key: str, value: str) -> str:
 
 
 def _from_flowd_variables(
-    variables: Mapping[str, tuple[str, str, Path]], problems: list[Problem]
+    variables: Mapping[str, _Variable], problems: list[Problem]
 ) -> Iterator[_Given]:
     keys = {"FLOWD_" + key.upper().replace(".", "__"): key for key in setting_fields()}
     for name, (value, origin, folder) in variables.items():
@@ -306,7 +316,11 @@ def _bare(key: str) -> str:
     return ".".join(part.strip().strip("\"'") for part in key.split("."))
 
 
-def _dotenv(path: Path, problems: list[Problem]) -> dict[str, tuple[str, str, Path]]:
+def _from_environ(environ: Mapping[str, str], here: Path) -> dict[str, _Variable]:
+    return {name: (value, name, here) for name, value in environ.items()}
+
+
+def _dotenv(path: Path, problems: list[Problem]) -> dict[str, _Variable]:
     """The variables of `.env` with where each stands; empty when there is no such file."""
     if not path.is_file():
         return {}

@@ -12,7 +12,7 @@ import click
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.options import config_option, data_dir_option, host_option, port_option
 from flowd.config import DEFAULT_DATA_DIR, DEFAULT_FILE, Settings
-from flowd.config.loading import list_settings, load_with_origins
+from flowd.config.loading import ignored_variables, list_settings, load_with_origins
 from flowd.config.places import require_places
 
 _COLUMNS = ("SETTING", "FROM", "VALUE")
@@ -51,7 +51,7 @@ def check(config: Path | None, quiet: bool, **flags: Any) -> None:
     _check_handlers(settings)
     if quiet:
         return
-    for warning in settings.warnings:
+    for warning in ignored_variables(settings.handlers.folder or Path.cwd()):
         click.echo(f"flowd: {warning}", err=True)
     given = list(_changed(settings, origins))
     if config is None and not Path(DEFAULT_FILE).exists():

@@ -12,7 +12,9 @@ import html
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, AnyStr, Final
 from urllib.parse import quote, quote_plus
 
@@ -30,7 +32,10 @@ class Redactor:
 
     def __init__(self) -> None:
         self._secrets: dict[str, None] = {}
-        self._unsorted: list[str] = []
+        # The forms of each that is hidden now, and how many use one that is not known for good.
+        self._forms: dict[str, list[str]] = {}
+        self._users: Counter[str] = Counter()
+        self._is_sorted = True
         self._texts: list[str] = []
         # The same in the same order, as they stand in JSON.
         self._data: list[bytes] = []
@@ -41,30 +46,49 @@ class Redactor:
         return list(self._secrets)
 
     def learn(self, secret: str) -> None:
-        if secret in self._secrets:
-            return
         self._secrets[secret] = None
-        found = list(_forms(secret))
-        self._unsorted += found
-        self._shortest = min((self._shortest, *map(len, found)))
+        self._hide(secret)
+
+    @contextmanager
+    def hiding(self, secret: str) -> Iterator[None]:
+        """Hide a secret while this lasts, and forget it then, unless it was learned."""
+        self._users[secret] += 1
+        self._hide(secret)
+        try:
+            yield
+        finally:
+            self._users[secret] -= 1
+            if self._users[secret] == 0:
+                del self._users[secret]
+                if secret not in self._secrets:
+                    del self._forms[secret]
+                    self._is_sorted = False
+
+    def _hide(self, secret: str) -> None:
+        if secret not in self._forms:
+            found = self._forms[secret] = list(_forms(secret))
+            self._shortest = min((self._shortest, *map(len, found)))
+            self._is_sorted = False
 
     def is_slow(self, size: int) -> bool:
         """Whether so many bytes are better redacted where nobody waits: it takes milliseconds."""
-        return size * (len(self._texts) + len(self._unsorted)) > BYTES_BY_FORMS_MAX
+        return size * sum(map(len, self._forms.values())) > BYTES_BY_FORMS_MAX
 
     def _sort(self) -> None:
         """Take up what was learned; secrets are learned by the hundred before the first text."""
         # The longest first: one form may be the beginning of another.
-        self._texts = sorted({*self._texts, *self._unsorted}, key=len, reverse=True)
+        forms = {form for found in self._forms.values() for form in found}
+        self._texts = sorted(forms, key=len, reverse=True)
         self._data = [_escaped(one).encode() for one in self._texts]
-        self._unsorted = []
+        self._shortest = len(self._texts[-1]) if self._texts else sys.maxsize
+        self._is_sorted = True
 
     def text(self, text: str) -> str:
         # One pattern of all forms would be tried at every character: looking for one after the
         # other is a hundred times as fast, and an answer may have megabytes.
         if len(text) < self._shortest:
             return text
-        if self._unsorted:
+        if not self._is_sorted:
             self._sort()
         return _masked(text, [one for one in self._texts if one in text], MASK)
 
@@ -72,7 +96,7 @@ class Redactor:
         """JSON, which it stays: a number or an escape that holds a secret becomes a text."""
         if len(data) < self._shortest:
             return data
-        if self._unsorted:
+        if not self._is_sorted:
             self._sort()
         found = [at for at, one in enumerate(self._data) if one in data]
         masked = _masked(data, [self._data[at] for at in found], MASK.encode())

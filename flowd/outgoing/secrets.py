@@ -86,10 +86,12 @@ class Secrets:
         return Filled(config, only)
 
     def resolve_written(self, secret: Any) -> str:
-        """A secret as a definition has it: a text, or `{"$secret": "NAME"}`. Raises Fail."""
+        """A secret as a definition has it: a text, or `{"$secret": "NAME"}`. Raises Fail.
+
+        A text is for the caller to hide while it is used: there may be one for each execution.
+        """
         if isinstance(secret, dict):
             return self.resolve(str(secret.get(SECRET_KEY)))
-        REDACTOR.learn(str(secret))
         return str(secret)
 
     def resolve(self, name: str) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -24,15 +24,19 @@ from flowd.errors import (
     UnknownExecution,
 )
 from flowd.log import get_logger
+from flowd.redaction import REDACTOR
+from flowd.scheduler.receivers import Receiver, Receivers
 from flowd.store import Store
 from flowd.store.callbacks import CallbackState, DueCallback
 
 if TYPE_CHECKING:
+    import httpx2
+
     from flowd.outgoing.http_client import HttpClient
 
 log = get_logger(__name__)
 
-AT_ONCE_MAX: Final = 16
+AT_ONCE_MAX: Final = 64
 ATTEMPTS_MAX: Final = 12
 PAUSE_S: Final = 1.0
 PAUSE_S_MAX: Final = 600.0
@@ -59,6 +63,15 @@ def pause_s(attempt: int) -> float:
     return float(min(PAUSE_S_MAX, PAUSE_S * 2 ** min(attempt - 1, 20)))
 
 
+class _Callback(NamedTuple):
+    """Where an execution's end is told, with what is said of it. `secret` is as it is written."""
+
+    url: httpx2.URL
+    place: str
+    secret: Any
+    name: Any
+
+
 class Deliverer:
     """`start` beside the scheduler's ticks: a receiver that is slow must not delay them."""
 
@@ -67,6 +80,7 @@ class Deliverer:
         self._allow = allow
         self._resolve_secret = resolve_secret
         self._http: HttpClient | None = None
+        self._receivers = Receivers()
         self._calls: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -126,12 +140,28 @@ class Deliverer:
         self._wake.set()
 
     async def _deliver(self, due: DueCallback) -> None:
+        receiver = self._receivers.known(due.execution_id)
+        if receiver is not None and receiver.is_busy:
+            await self._postpone(due, receiver)
+            return
+        # What signs is nobody else's, and forgotten with the call.
+        with contextlib.ExitStack() as hidden:
+            await self._attempt(due, hidden)
+
+    async def _attempt(self, due: DueCallback, hidden: contextlib.ExitStack) -> None:
         status_code: int | None = None
         error, is_final = "", False
         try:
             if due.attempt > ATTEMPTS_MAX:
                 raise Fail("every attempt was broken off")
-            status_code = await self._call(due)
+            callback = await self._read(due.execution_id)
+            receiver = self._receivers.at(callback.place, due.execution_id)
+            if receiver.is_busy:
+                await self._postpone(due, receiver)
+                return
+            with receiver.calling():
+                status_code = await self._call(due.execution_id, callback, hidden)
+            receiver.is_silent = False
             if not 200 <= status_code <= 299:
                 error = f"answered {status_code}"
         except StoreUnavailable:
@@ -139,9 +169,16 @@ class Deliverer:
             return
         except (Fail, CorruptExecution, UnknownExecution) as refused:
             error, is_final = str(refused), True
-        except (HandlerFailed, StoreError) as failed:
+        except HandlerFailed as failed:
+            receiver.is_silent = True
+            error = str(failed)
+        except StoreError as failed:
             error = str(failed)
         await self._settle(due, status_code, error, is_final=is_final)
+
+    async def _postpone(self, due: DueCallback, receiver: Receiver) -> None:
+        with contextlib.suppress(StoreError):
+            await self._store.callbacks.postpone(due, int(1000 * receiver.postpone_s()))
 
     async def _settle(
         self, due: DueCallback, status_code: int | None, error: str, *, is_final: bool
@@ -161,28 +198,36 @@ class Deliverer:
             )
         except StoreError:
             return
+        if state is not CallbackState.PENDING:
+            self._receivers.settle(due.execution_id)
         if state is CallbackState.FAILED:
             log.error("callback.failed", execution_id=due.execution_id, reason=error)
 
-    async def _call(self, due: DueCallback) -> int:
+    async def _read(self, execution_id: str) -> _Callback:
+        """Raises Fail for a url that is none, and what the store raises."""
+        from flowd.outgoing.http_client import parse_url, place_of
+
+        try:
+            definition = orjson.loads(await self._store.executions.definition(execution_id))
+            callback = definition["callback"]
+            url = parse_url(str(callback["url"]), source="callback.url")
+            return _Callback(url, place_of(url), callback.get("secret"), definition.get("name"))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorruptExecution(execution_id, f"its callback is broken: {error}") from error
+
+    async def _call(
+        self, execution_id: str, callback: _Callback, hidden: contextlib.ExitStack
+    ) -> int:
         """The status code of the answer. Raises HandlerFailed for none, Fail for a call that is
         not allowed, and what the store raises.
         """
-        from flowd.outgoing.http_client import Call, parse_url
+        from flowd.outgoing.http_client import Call
 
-        execution_id = due.execution_id
-        executions = self._store.executions
-        try:
-            definition = orjson.loads(await executions.definition(execution_id))
-            callback = definition["callback"]
-            url = parse_url(str(callback["url"]), source="callback.url")
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptExecution(execution_id, f"its callback is broken: {error}") from error
         body = orjson.dumps(
             {
                 "execution_id": execution_id,
-                "name": definition.get("name"),
-                "status": await executions.execution_status(execution_id),
+                "name": callback.name,
+                "status": await self._store.executions.execution_status(execution_id),
                 "finished_ms": await self._store.callbacks.finished_ms(execution_id),
             }
         )
@@ -191,11 +236,18 @@ class Deliverer:
             "idempotency-key": execution_id,
             "x-flowd-delivery": execution_id,
         }
-        if callback.get("secret") is not None:
-            secret = self._resolve_secret(callback["secret"])
+        if callback.secret is not None:
+            secret = self._resolve_secret(callback.secret)
+            hidden.enter_context(REDACTOR.hiding(secret))
             headers["x-flowd-signature"] = sign(secret, body, int(time.time()))
         call = Call(
-            "POST", url, headers, body, DEADLINE_S, is_expected=lambda _: True, reads_body=False
+            "POST",
+            callback.url,
+            headers,
+            body,
+            DEADLINE_S,
+            is_expected=lambda _: True,
+            reads_body=False,
         )
         return (await self._client().send(call)).status_code
 

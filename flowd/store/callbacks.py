@@ -78,6 +78,17 @@ class Callbacks:
         )
         return outcome
 
+    async def postpone(self, due: DueCallback, pause_ms: int) -> str:
+        """Give back one that was not tried: `postponed`, or `stale` (a later attempt began)."""
+        outcome: str = await self._client.run(
+            scripts.POSTPONE_CALLBACK,
+            (keys.CALLBACKS, keys.callback(due.execution_id)),
+            due.execution_id,
+            due.attempt,
+            pause_ms,
+        )
+        return outcome
+
     async def delivery(self, execution_id: str) -> Delivery:
         """As far as it has come; the default before the first attempt."""
         try:

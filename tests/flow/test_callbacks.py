@@ -13,7 +13,10 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 
+from flowd.outgoing.secrets import Secrets
+from flowd.redaction import REDACTOR
 from flowd.scheduler import webhooks as callbacks
+from flowd.scheduler.receivers import PER_RECEIVER_MAX, Receivers
 from flowd.scheduler.webhooks import Deliverer, pause_s, sign
 from flowd.store.callbacks import CallbackState
 from flowd.store.executions import now_ms
@@ -39,9 +42,9 @@ def ended(redis, url, **callback):
 
 
 @asynccontextmanager
-async def delivering(store, *allow, schedulers=1):
+async def delivering(store, *allow, schedulers=1, resolve=str):
     ends = []
-    deliverers = [Deliverer(store, allow, str) for _ in range(schedulers)]
+    deliverers = [Deliverer(store, allow, resolve) for _ in range(schedulers)]
     for one in deliverers:
         one.start(on_end=lambda: ends.append(True))
     try:
@@ -161,6 +164,77 @@ async def test_a_slow_receiver_holds_up_no_other(store, redis):
             assert (await store.callbacks.delivery(slow)).state is CallbackState.PENDING
             gate.set()
             await settled(store, slow, CallbackState.DELIVERED)
+
+
+async def test_a_silent_receiver_holds_up_no_other_however_many_wait_for_it(
+    store, redis, monkeypatch
+):
+    """Its calls took all the places there are, each for ten seconds."""
+    monkeypatch.setattr(callbacks, "DEADLINE_S", 1_000.0)
+    gate = threading.Event()
+
+    def never(_request):
+        gate.wait(60)
+        return Reply(200)
+
+    with running_service(never) as silent, running_service(lambda _: Reply(200)) as service:
+        waiting = [ended(redis, silent.url) for _ in range(3 * callbacks.AT_ONCE_MAX)]
+        async with delivering(store, "127.0.0.1"):
+            await until(lambda: len(silent.requests) >= PER_RECEIVER_MAX, "the silent one")
+            told = [ended(redis, service.url) for _ in range(5)]
+            for execution_id in told:
+                await settled(store, execution_id, CallbackState.DELIVERED)
+            assert len(silent.requests) == PER_RECEIVER_MAX
+            gate.set()
+            await until(lambda: redis.zcard(keys.CALLBACKS) == 0, "all deliveries")
+        assert len(silent.requests) == len(waiting)
+        for execution_id in waiting:
+            assert (await store.callbacks.delivery(execution_id)).attempts == 1
+
+
+def test_a_receiver_that_never_answered_is_tried_by_one_call_at_a_time():
+    receivers = Receivers()
+    one = receivers.at("a:1", "x")
+    assert one.calls_max == PER_RECEIVER_MAX
+    one.is_silent = True
+    assert (one.calls_max, receivers.known("x")) == (1, one)
+    receivers.settle("x")
+    assert receivers.at("a:1", "y") is one
+    one.is_silent = False
+    receivers.settle("y")
+    assert receivers.at("a:1", "z") is not one
+
+
+@pytest.mark.parametrize("has_length", [True, False])
+async def test_a_large_answer_is_an_answer(store, redis, has_length):
+    """One of more than 10 MB was a failure, and the receiver was told twelve times."""
+    headers = {} if has_length else {"Transfer-Encoding": "chunked"}
+    body = b"x" * 20_000_000 if has_length else b"1\r\nx\r\n0\r\n\r\n"
+    with running_service(lambda _: Reply(200, body, headers)) as service:
+        execution_id = ended(redis, service.url)
+        async with delivering(store, "127.0.0.1"):
+            delivery = await settled(store, execution_id, CallbackState.DELIVERED)
+        assert (delivery.attempts, delivery.last_status, delivery.last_error) == (1, 200, None)
+
+
+async def test_a_secret_of_a_workflow_is_forgotten_when_its_receiver_was_told(
+    store, settings, redis
+):
+    """Each was looked for in every text for ever, and the scheduler got slower with each."""
+    resolve = Secrets(settings).resolve_written
+    before = list(REDACTOR._forms)
+    hidden = []
+
+    def answer(_request):
+        hidden.append(REDACTOR.text("said: a secret of one workflow"))
+        return Reply(200)
+
+    with running_service(answer) as service:
+        execution_id = ended(redis, service.url, secret="a secret of one workflow")
+        async with delivering(store, "127.0.0.1", resolve=resolve):
+            await settled(store, execution_id, CallbackState.DELIVERED)
+    assert hidden == ["said: ********"]
+    assert list(REDACTOR._forms) == before
 
 
 @pytest.mark.usefixtures("hurry")

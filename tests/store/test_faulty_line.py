@@ -276,6 +276,12 @@ async def beat(bench: Bench) -> None:
     await bench.insist(bench.store.metrics.beat)
 
 
+async def postpone(bench: Bench) -> None:
+    ended(bench.redis, 1)
+    ((due,), _) = await bench.near.store.callbacks.claim(1, repeat_after_ms=30_000)
+    await bench.insist(lambda: bench.store.callbacks.postpone(due, 5_000))
+
+
 async def keep_clock(bench: Bench) -> None:
     await bench.insist(lambda: bench.store.retries.keep_clock(0, 0))
 
@@ -318,6 +324,7 @@ SCRIPT_CALLS = {
     scripts.ENROLL_WORKER: enroll,
     scripts.REPORT_TROUBLE: report,
     scripts.KEEP_CLOCK: keep_clock,
+    scripts.POSTPONE_CALLBACK: postpone,
 }
 # No reply of it that is lost can leave anything behind.
 WRITES_NOTHING = {scripts.CHECK_RIGHTS}

@@ -48,6 +48,18 @@ def test_base64_gives_nothing_of_a_secret_away(secret: str, before: bytes, behin
         assert MASK in redactor.text(text)
 
 
+def test_what_is_hidden_for_a_while_is_forgotten_unless_it_was_learned() -> None:
+    redactor = Redactor()
+    redactor.learn("known for good")
+    text = "known for good, hidden a while"
+    with redactor.hiding("hidden a while"), redactor.hiding("known for good"):
+        with redactor.hiding("hidden a while"):
+            assert redactor.text(text) == f"{MASK}, {MASK}"
+        assert redactor.text(text) == f"{MASK}, {MASK}"
+    assert redactor.text(text) == f"{MASK}, hidden a while"
+    assert redactor.secrets == ["known for good"]
+
+
 def test_basic_auth_is_redacted() -> None:
     redactor = Redactor()
     redactor.learn("correct horse")

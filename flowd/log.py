@@ -66,6 +66,8 @@ EVENTS: dict[str, str] = {
     "call.simulated": "in development: a name without a dot does not resolve; nobody is called",
     "worker.enrolled": "a worker took its lease and takes nodes from now on",
     "worker.recovered": "what a dead or stopped worker held was given to others",
+    "worker.stalled": "a worker has room and asks for no work; flowd start replaces it",
+    "recycling.impossible": "a limit is below what a fresh worker uses, and is not kept to",
     "worker.abandoned": "a worker could not return what it held; its lease will run out",
     "worker.ended": "a worker ends its process: what it still runs is not its own any more",
     "lease.lost": "a worker could not renew its lease; it begins anew with nothing",

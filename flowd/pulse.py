@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 BEAT_EVERY_S: Final = 0.5
 
 _BEAT, _IN_FLIGHT, _DONE, _STUCK, _INSIDE_MS, _INSIDE_SEQUENCE, _UNLISTED, _ANSWER_DUE = range(8)
+_STALLED_S, _IS_PATIENT = 8, 9
 # The entries that run in threads, a pair of numbers each, up to the end of the page.
-_THREADS = 8
+_THREADS = 10
 _THREADS_MAX: Final = (mmap.PAGESIZE // 8 - _THREADS) // 2
 
 
@@ -47,6 +48,22 @@ class Vitals:
     def stuck(self) -> int:
         """Handlers that run on although nobody waits for them, and that only the end can stop."""
         return self._numbers[_STUCK]
+
+    @property
+    def stalled_s(self) -> int:
+        """For how long it has asked for no work although it has room; 0 where it does ask."""
+        return self._numbers[_STALLED_S]
+
+    def note_stalled(self, for_s: float) -> None:
+        self._numbers[_STALLED_S] = int(for_s)
+
+    @property
+    def is_patient(self) -> bool:
+        """Written by the supervisor: whoever is asked to end may take its time."""
+        return bool(self._numbers[_IS_PATIENT])
+
+    def be_patient(self, is_patient: bool) -> None:
+        self._numbers[_IS_PATIENT] = is_patient
 
     @property
     def suspects(self) -> tuple[str, ...]:
@@ -133,6 +150,15 @@ class Pulse:
 
     def note_stuck(self) -> None:
         self._vitals.note_stuck()
+
+    def note_stalled(self, for_s: float) -> None:
+        """For how long no work was asked for although there is room; 0 is no time worth a word."""
+        self._vitals.note_stalled(for_s)
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether whoever asks for the end of this role waits for all that runs."""
+        return self._vitals.is_patient
 
     def expect_answer(self, within_s: float) -> None:
         """Redis has answered, and should again within this time, or it is said not to."""

@@ -43,6 +43,13 @@ def _head(answer: dict[str, Any]) -> list[str]:
     overdue_s = max((one.get("redis_overdue_s") or 0 for one in answer["processes"]), default=0)
     if overdue_s > 0:
         lines.append(f"Redis does not answer: its answer is overdue by {span(1000 * overdue_s)}")
+    lines += [
+        f"{one['name']} has room and has asked for no work for {one['stalled_s']} s"
+        for one in answer["processes"]
+        if one.get("stalled_s")
+    ]
+    if answer.get("hindrance"):
+        lines.append(answer["hindrance"])
     if answer["rolling"]:
         lines.append("being replaced: " + ", ".join(answer["rolling"]))
     return lines

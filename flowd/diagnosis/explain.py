@@ -60,7 +60,8 @@ class Situation:
     on meanwhile, `simulated` those that have called nobody. `lost` says of consumers why they do
     not live; `failure` is a node that failed by itself, when the execution has failed; `reports`
     are of nodes that have failed.
-    `troubles` are what was begun of it and cannot be carried on.
+    `troubles` are what was begun of it and cannot be carried on, `stalled` the workers that ask for
+    no work.
     """
 
     execution_id: str
@@ -83,6 +84,7 @@ class Situation:
     troubles: Sequence[Trouble] = ()
     reports: Mapping[str, Report] = field(default_factory=dict)
     simulated: Sequence[str] = ()
+    stalled: Sequence[Trouble] = ()
 
 
 def explain(situation: Situation) -> Explanation:
@@ -214,9 +216,15 @@ def _queued(situation: Situation, row: NodeRow) -> list[Reason]:
         reasons.append(_worker_lost(situation, place.holder))
     else:
         reasons.append(Reason("taken", f"{place.holder} has taken it and is about to start it"))
+    if place is None or place.ahead is not None:
+        reasons += [Reason("worker_stalled", _stall_text(one)) for one in situation.stalled]
     if situation.workers_alive == 0:
         reasons.append(Reason("no_worker", "no worker is alive"))
     return reasons
+
+
+def _stall_text(stalled: Trouble) -> str:
+    return f"the worker {stalled.what} {stalled.reason}; `flowd start` replaces it"
 
 
 def _trouble(situation: Situation) -> Reason:
@@ -341,6 +349,8 @@ def _obstacles(situation: Situation) -> str:
         trouble = _TROUBLES[situation.queue.trouble]
         found += f" {_sentence(trouble)}"
     found += "".join(f" {_sentence(_trouble_text(one))}" for one in situation.troubles)
+    if NodeState.QUEUED in states:
+        found += "".join(f" {_sentence(_stall_text(one))}" for one in situation.stalled)
     if not situation.has_scheduler:
         found += " No scheduler is alive."
     return found

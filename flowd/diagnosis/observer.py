@@ -77,6 +77,7 @@ class Observer:
         no_lease = {one: "it has no lease" for one in holders if one not in around.leases}
         again = await store.nodes.states(execution_id, shown)
         troubles = await store.troubles.continuations()
+        stalled = await store.troubles.workers()
         failure, error = await self._failure(execution_id, status, states)
         failed = [one for one in shown if states[one] in (NodeState.FAILED, NodeState.RETRYING)]
         failed += [failure.node_id] if failure else []
@@ -102,6 +103,7 @@ class Observer:
             tuple(one for one in troubles if one.is_about(execution_id)),
             reports,
             await self._simulated(execution_id, plan, states),
+            stalled,
         )
 
     async def _simulated(

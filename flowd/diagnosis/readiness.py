@@ -13,7 +13,8 @@ async def check(store: Store) -> tuple[dict[str, dict[str, Any]], list[Problem]]
     """Every check with what it found, and what is wrong.
 
     Workers and the queue are told, not judged: work may wait for workers of another machine. So are
-    the duties of the schedulers: while one fails, the others go on.
+    the duties of the schedulers: while one fails, the others go on. Where all workers ask for no
+    work there is none.
     """
     begun = time.monotonic()
     try:
@@ -23,6 +24,7 @@ async def check(store: Store) -> tuple[dict[str, dict[str, Any]], list[Problem]]
         ticked_ms = await store.metrics.ticked_ms()
         queue = await store.metrics.queue()
         workers = await store.metrics.workers()
+        stalled = await store.troubles.workers()
         failing = await store.troubles.duties()
     except StoreError as error:
         return {}, [Problem("checks.redis", error.code, str(error))]
@@ -41,10 +43,19 @@ async def check(store: Store) -> tuple[dict[str, dict[str, Any]], list[Problem]]
             "in_flight": queue.in_flight,
             "oldest_age_ms": queue.oldest_age_ms,
         },
-        "workers": {"ok": True, "live": workers},
+        "workers": {
+            "ok": not stalled,
+            "live": workers,
+            "stalled": {one.what: one.reason for one in stalled},
+        },
         "duties": {"ok": not failing, "failing": {one.what: one.reason for one in failing}},
     }
     problems = [Problem("checks.redis", "unfit_redis", text) for text in fitness.defects]
+    if stalled and len(stalled) >= workers:
+        problems += [
+            Problem("checks.workers", "worker_stalled", f"{one.what} {one.reason}")
+            for one in stalled
+        ]
     if ticked_ms is None:
         message = "no scheduler has ticked for five intervals; start one with `flowd scheduler`"
         problems.append(Problem("checks.scheduler", "no_scheduler", message))

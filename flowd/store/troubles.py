@@ -1,4 +1,5 @@
-"""What schedulers cannot do: duties that fail, and continuations that cannot be carried on.
+"""What does not go as it should: duties of schedulers that fail, continuations that cannot be
+carried on, workers that ask for no work.
 
 A report is gone when it is mended, or when nobody has repeated it for a while.
 """
@@ -17,6 +18,7 @@ REASON_CHARS_MAX: Final = 300
 # Of a storm of troubles the first few say enough.
 REPORTS_MAX: Final = 1_000
 _DUTY: Final = "duty "
+_WORKER: Final = "worker "
 
 
 class Trouble(NamedTuple):
@@ -55,9 +57,23 @@ class Troubles:
             if what.startswith(_DUTY)
         ]
 
+    async def report_worker(self, consumer: str, reason: str) -> None:
+        await self._report(_WORKER + consumer, reason)
+
+    async def clear_worker(self, consumer: str) -> None:
+        await self._client.execute("HDEL", keys.TROUBLES, _WORKER + consumer)
+
+    async def workers(self) -> list[Trouble]:
+        """The workers that live and ask for no work although they have room, by consumer."""
+        said = [one for one in await self._all() if one.what.startswith(_WORKER)]
+        found = [Trouble(one.what.removeprefix(_WORKER), one.reason) for one in said]
+        live = await self._client.execute("HKEYS", keys.LEASES) if found else []
+        return [one for one in found if one.what in live]
+
     async def continuations(self) -> list[Trouble]:
         """What was begun and cannot be carried on."""
-        return [one for one in await self._all() if not one.what.startswith(_DUTY)]
+        own = (_DUTY, _WORKER)
+        return [one for one in await self._all() if not one.what.startswith(own)]
 
     async def _report(self, what: str, reason: str) -> None:
         await self._client.run(

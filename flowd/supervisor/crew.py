@@ -79,13 +79,16 @@ class Crew:
             post.become_ready(time.monotonic())
             log.info("child.ready", child=post.role.name, pid=post.child.pid)
 
-    def ask_to_stop(self, post: Post, kill_at: float) -> None:
-        """SIGTERM now; SIGKILL when it is still there at `kill_at`. Once."""
-        if post.child and post.state is not State.STOPPING:
+    def ask_to_stop(self, post: Post, kill_at: float | None) -> None:
+        """SIGTERM now; SIGKILL when it is still there at `kill_at`, never for None. Once, but one
+        that had all the time it needs may be given an end after all."""
+        is_hurried = post.is_patient and kill_at is not None
+        if post.child and (post.state is not State.STOPPING or is_hurried):
             post.begin_stop(kill_at)
+            post.child.vitals.be_patient(post.is_patient)
             post.child.send(signal.SIGTERM)
 
-    def dismiss(self, post: Post, kill_at: float) -> None:
+    def dismiss(self, post: Post, kill_at: float | None) -> None:
         """Let its child finish, and give up the post."""
         post.is_leaving = True
         if post.child:

@@ -46,6 +46,8 @@ class Post:
     is_hired: bool = False
     # The post goes with its child: nobody takes the place.
     is_leaving: bool = False
+    # It was asked to end, and has all the time it needs.
+    is_patient: bool = False
     restarts: int = 0
     last_exit: str | None = None
 
@@ -56,7 +58,7 @@ class Post:
         self.child, self.state = child, State.STARTING
         self.watch = Watch(child.pid, child.vitals, now)
         self.started_at, self.ready_at = now, None
-        self.hung_s, self.suspects = None, ()
+        self.hung_s, self.suspects, self.is_patient = None, (), False
         # Once it has shown that it can start, a slow start waits for something else: Redis, mostly.
         limit_s = None if self.history.was_ever_ready else self.role.start_limit_s
         self.due_at = None if limit_s is None else now + limit_s
@@ -65,8 +67,10 @@ class Post:
         self.state, self.ready_at, self.due_at = State.RUNNING, now, None
         self.history = replace(self.history, was_ever_ready=True, failed_starts=0)
 
-    def begin_stop(self, kill_at: float) -> None:
+    def begin_stop(self, kill_at: float | None) -> None:
+        """None is to end whenever what it runs has ended."""
         self.state, self.due_at = State.STOPPING, kill_at
+        self.is_patient = kill_at is None
 
     def is_hung(self, hung_after_s: float) -> bool:
         """Whether its loop stands still and nothing was done about it yet; 0 is never."""
@@ -123,6 +127,7 @@ class Post:
             "cpu_percent": round(measured.cpu_percent, 1) if measured else None,
             "in_flight": watch.in_flight if watch and is_worker else None,
             "done": watch.done if watch and is_worker else None,
+            "stalled_s": watch.stalled_s if watch and is_worker else None,
             "redis_overdue_s": round(overdue_s, 1) if overdue_s is not None else None,
             "last_exit": self.last_exit,
         }

@@ -21,6 +21,8 @@ class _Change(NamedTuple):
     post: Post
     role: Role
     reason: str
+    # Whether the old child has all the time it needs, as long as nobody else waits for his turn.
+    is_patient: bool
 
 
 class Roll:
@@ -43,23 +45,23 @@ class Roll:
     def is_over(self) -> bool:
         return self._change is None and not self._waiting
 
-    def add(self, post: Post, role: Role, reason: str) -> None:
+    def add(self, post: Post, role: Role, reason: str, *, is_patient: bool = False) -> None:
         """Give this post a child of that role. A change that waits for the same post is dropped."""
         if self.is_over():
             self.failure = None
         self._waiting = deque(one for one in self._waiting if one.post is not post)
-        self._waiting.append(_Change(post, role, reason))
+        self._waiting.append(_Change(post, role, reason, is_patient))
 
     def go_on(self, kill_at: float) -> None:
         """Take the next step; an old child that is asked to end now has until `kill_at`."""
         if self._change is None:
             self._begin_next()
         elif self._successor and self._successor.state is State.RUNNING:
-            if self._change.post in self._crew.posts:
-                if not self._change.post.is_leaving:
-                    self._crew.dismiss(self._change.post, kill_at)
-            else:
+            post, is_patient = self._change.post, self._change.is_patient and not self._waiting
+            if post not in self._crew.posts:
                 self._end()
+            elif not post.is_leaving or (post.is_patient and not is_patient):
+                self._crew.dismiss(post, None if is_patient else kill_at)
 
     def has_lost(self, post: Post) -> bool:
         """Told of each child that ended; True when the post is gone and nobody follows it.

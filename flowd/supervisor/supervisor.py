@@ -32,6 +32,7 @@ from flowd.supervisor.ending import SERVER_STOP_S, Ending
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.notify import Notifier
 from flowd.supervisor.post import Post, State
+from flowd.supervisor.recycling import Recycling
 from flowd.supervisor.roll import Roll
 from flowd.supervisor.signal_queue import SignalQueue
 from flowd.supervisor.stacks import DUMP_S
@@ -45,8 +46,6 @@ RECOVER_LIMIT_S = 10.0
 RECOVERIES_AT_ONCE = 4
 # How often a server is asked whether it is ready.
 READY_POLL_S = 0.01
-# A worker that could not be replaced by a fresh one is left alone for this long.
-RECYCLE_RETRY_S = 30.0
 # While it stops, systemd is told again and again that it takes this much longer.
 EXTENSION_S = 15.0
 
@@ -87,7 +86,6 @@ class Supervisor:
         self._reload_lineup = reload or (lambda: lineup)
         self._notifier = Notifier.from_environ()
         self._started_at = self._look_at = time.monotonic()
-        self._recycle_at = 0.0
         self._stacks_due_at: float | None = None
         self._dead_workers: deque[Callable[[], None]] = deque()
         self._failure: FlowdError | None = None
@@ -105,6 +103,7 @@ class Supervisor:
             on_end=self._bury,
         )
         self._roll = Roll(self._crew)
+        self._recycling = Recycling(self._crew, self._roll)
         self._staffing = Staffing(lineup, self._crew, self._roll)
         self._trial = Trial(self._crew, take_up=self._take_up, refuse=self._refuse)
         self._ending = Ending(self._crew)
@@ -245,7 +244,7 @@ class Supervisor:
             self._leave(now)
         elif self._is_announced:
             self._notifier.status(self._summary())
-            self._recycle(now)
+            self._recycling.go_on(self._staffing.lineup, now)
 
     def _leave(self, now: float) -> None:
         """Without its folder nobody reaches Redis or gives orders, and a second flowd may start
@@ -275,30 +274,6 @@ class Supervisor:
             "child.hung", child=post.role.name, pid=post.child.pid, silent_s=round(post.hung_s, 1)
         )
         post.child.send(signal.SIGUSR2)
-
-    def _recycle(self, now: float) -> None:
-        """Ask one worker that has reached a limit to make room for a fresh one."""
-        if now < self._recycle_at or not self._roll.is_over():
-            return
-        # The longest in service first, so that each has its turn.
-        for post in sorted(self._crew.staying(Kind.WORKER), key=lambda post: post.started_at):
-            reason = self._reason_to_recycle(post)
-            if reason and post.state is State.RUNNING:
-                self._recycle_at = now + (RECYCLE_RETRY_S if self._roll.failure else 0)
-                self._roll.add(post, post.role, reason)
-                return
-
-    def _reason_to_recycle(self, post: Post) -> str | None:
-        lineup, watch = self._staffing.lineup, post.watch
-        if watch is None:
-            return None
-        if watch.stuck:
-            return f"{watch.stuck} of its handlers run on past their end"
-        if lineup.tasks_max and watch.done >= lineup.tasks_max:
-            return f"it had done {watch.done} nodes"
-        if lineup.memory_max_mb and watch.memory_mb > lineup.memory_max_mb:
-            return f"it had grown to {watch.memory_mb:.0f} MB"
-        return None
 
     def _summary(self) -> str:
         posts = self._crew.staying(Kind.SERVER, *ROLLING_KINDS)
@@ -455,6 +430,7 @@ class Supervisor:
             "reloading": self._is_reloading or self._trial.is_under_way,
             "rolling": self._roll.names,
             "roll_failure": self._roll.failure,
+            "hindrance": self._recycling.hindrance,
             "refused": self._refused,
             "processes": [post.report(now, is_exact=is_exact) for post in self._crew.posts],
         }

@@ -27,6 +27,8 @@ class Watch:
         self._beat = vitals.last_beat
         self._cpu_s = 0.0
         self.silent_s = 0.0
+        # What it used when its event loop had begun to turn, before it did any work to speak of.
+        self.own_weight_mb: float | None = None
         self.cpu_percent = 0.0
         self.memory_mb = 0.0
 
@@ -48,6 +50,10 @@ class Watch:
         return self._vitals.stuck
 
     @property
+    def stalled_s(self) -> int:
+        return self._vitals.stalled_s
+
+    @property
     def suspects(self) -> tuple[str, ...]:
         return self._vitals.suspects
 
@@ -65,6 +71,8 @@ class Watch:
         else:
             self._beat, self.silent_s = beat, 0.0
         self._measure(passed_s)
+        if self.own_weight_mb is None and self.has_beaten:
+            self.own_weight_mb = self.memory_mb
 
     def _measure(self, passed_s: float) -> None:
         """Fields 14, 15 and 24 of /proc/<pid>/stat (proc(5)): CPU ticks, resident pages."""

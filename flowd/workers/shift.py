@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -106,6 +107,9 @@ class Shift:
             on_room=self._wake.set,
         )
         self._is_draining = False
+        self._drain_by: float | None = None
+        self._limit: asyncio.Timeout | None = None
+        self._asked_at_s = time.monotonic()
         self._is_claim_due = False
         self._completions: list[Completion] = []
         self._failures: list[Failure | RetryLater] = []
@@ -118,10 +122,32 @@ class Shift:
         self._is_redis_away = False
         self._side_tasks: set[asyncio.Task[None]] = set()
 
-    def drain(self) -> None:
-        """Take and start nothing from now on."""
+    def drain(self, within_s: float | None) -> None:
+        """Take and start nothing from now on, and end what runs within this time, if it is one.
+
+        What had no limit may be given one; one that was given stays.
+        """
+        if self._drain_by is None and within_s is not None:
+            self._drain_by = asyncio.get_running_loop().time() + within_s
+            if self._limit is not None:
+                self._limit.reschedule(self._drain_by)
         self._is_draining = True
         self._wake.set()
+
+    def stalled_s(self) -> float:
+        """For how long it has asked for no work although it has room and Redis could give it some.
+
+        To be called every few seconds: what kept it from asking is seen only then.
+        """
+        now_s = time.monotonic()
+        if (
+            self._is_draining
+            or self._is_redis_full
+            or self._is_redis_away
+            or self._slots.taken >= self._slots_max
+        ):
+            self._asked_at_s = now_s
+        return now_s - self._asked_at_s
 
     def note_room(self, *, is_full: bool) -> None:
         """Take nothing new while Redis is full: what ends may be written all the same, and what
@@ -136,15 +162,20 @@ class Shift:
             self._is_hungry = True
             self._wake.set()
 
-    async def work(self, drain_s: float) -> None:
-        """Run nodes until `drain` is called, then end what runs within `drain_s`."""
-        while not self._is_draining:
-            await self._turn()
-        await self._stop_listening()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(drain_s):
+    async def work(self) -> None:
+        """Run nodes until `drain` is called, then end what runs within its limit."""
+        try:
+            async with asyncio.timeout_at(self._drain_by) as self._limit:
+                while not self._is_draining:
+                    await self._turn()
+                await self._stop_listening()
                 while self._slots or self._completions or self._failures:
                     await self._turn()
+        except TimeoutError:
+            # What runs on is let go by `close`.
+            pass
+        finally:
+            self._limit = None
 
     async def close(self) -> bool:
         """Let go of everything; True when a handler runs on that nothing can stop."""
@@ -221,6 +252,7 @@ class Shift:
         self._is_hungry = len(exchange.entries) == read_max
         # Doubling leaves the first of a wide fan to the other workers.
         self._read_window = min(2 * self._read_window, READ_MAX) if self._is_hungry else 1
+        self._asked_at_s = time.monotonic()
         self._intake.note_halt(exchange.halted_ms)
         self._intake.receive(exchange.entries)
 
@@ -322,6 +354,7 @@ class Shift:
     async def _answer_doorbell(self) -> None:
         try:
             entries = await self._session.wait_for_entry()
+            self._asked_at_s = time.monotonic()
             self._intake.receive(entries)
             self._is_hungry = bool(entries)
         except StoreError as error:

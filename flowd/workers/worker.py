@@ -8,6 +8,7 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.thread import _threads_queues
+from functools import partial
 from typing import Final
 
 import uvloop
@@ -29,6 +30,8 @@ from flowd.workers.tally import Tally
 
 log = get_logger(__name__)
 
+# An idle worker asks every few seconds, and waits for an answer as long again.
+STALLED_AFTER_S: Final = 15.0
 # Part of the grace period a drain waits for handlers; the rest is for returning what is left.
 DRAIN_SHARE: Final = 0.8
 
@@ -79,12 +82,17 @@ class Worker:
         self._owner = Owner.of_this_process()
         self._stop = asyncio.Event()
         self._shift: Shift | None = None
+        self._is_stalled = False
 
     def stop(self) -> None:
         """Begin to drain: take nothing new, end what runs."""
         self._stop.set()
         if self._shift is not None:
-            self._shift.drain()
+            self._shift.drain(self._limit_s())
+
+    def _limit_s(self) -> float | None:
+        """How long what runs may take to its end; None is as long as it takes."""
+        return None if self._pulse.is_patient else self._drain_s
 
     async def run(self) -> None:
         """Work until stopped and drained; it is ready at the first lease."""
@@ -124,13 +132,13 @@ class Worker:
 
     async def _work(self, consumer: str) -> None:
         """One shift: until drained, or until the lease is lost."""
-        right = Lease(self._store.tasks, consumer, self._flush_tally)
+        right = Lease(self._store.tasks, consumer, partial(self._report, consumer))
         shift = self._shift = Shift(self._equipment, consumer, on_stale=right.doubt)
         if self._stop.is_set():
             # The signal came while the lease was taken, when there was no shift to be told.
-            shift.drain()
+            shift.drain(self._limit_s())
         lease = asyncio.create_task(right.keep())
-        work = asyncio.create_task(shift.work(self._drain_s))
+        work = asyncio.create_task(shift.work())
         await asyncio.wait((lease, work), return_when=asyncio.FIRST_COMPLETED)
         is_lost = not work.done()
         if is_lost:
@@ -152,6 +160,21 @@ class Worker:
         has_room = await self._tally.flush(self._store.metrics)
         if self._shift is not None:
             self._shift.note_room(is_full=not has_room)
+
+    async def _report(self, consumer: str) -> None:
+        """After each renewal of the lease, and so also where the shift stands still."""
+        await self._flush_tally()
+        for_s = 0.0 if self._shift is None else self._shift.stalled_s()
+        is_stalled = for_s >= STALLED_AFTER_S
+        self._pulse.note_stalled(for_s if is_stalled else 0.0)
+        with contextlib.suppress(StoreError):
+            if is_stalled:
+                reason = f"has room and has asked for no work for {for_s:.0f} s"
+                log.error("worker.stalled", consumer=consumer, reason=reason)
+                await self._store.troubles.report_worker(consumer, reason)
+            elif self._is_stalled:
+                await self._store.troubles.clear_worker(consumer)
+        self._is_stalled = is_stalled
 
     def _end_process(self, reason: str, exit_code: int) -> None:
         """A handler that does not end: the process has to take it along."""

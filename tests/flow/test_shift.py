@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from flowd.diagnosis import readiness
+from flowd.diagnosis.observer import Observer
 from flowd.orchestrator.executor import cancel_execution, pause_execution
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_worker
+from flowd.workers.shift import Shift
 from tests.flow.engine import node, until, workflow
 from tests.flow.test_suspects import engine_of, lose_workers, own  # noqa: F401
 
@@ -128,3 +131,63 @@ async def test_a_worker_takes_work_after_whatever_ended_what_it_ran(
         async with engine.ticking(), asyncio.timeout(20):
             after = await engine.run(workflow(node("B", handler="say"), node("C", ["B"], "say")))
         assert await engine.states(after) == {"B": "COMPLETED", "C": "COMPLETED"}
+
+
+async def test_a_worker_that_asks_for_no_work_although_it_has_room_says_so(own, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("flowd.workers.lease.RENEW_EVERY_S", 0.05)
+    monkeypatch.setattr("flowd.workers.worker.STALLED_AFTER_S", 0.2)
+    monkeypatch.setattr("flowd.store.tasks.BLOCK_MS", 50)
+    async with engine_of(own) as engine:
+        worker = await engine.add_worker()
+        # Any defect at all: its own idea of its room is not asked.
+        monkeypatch.setattr(Shift, "_free_slots", lambda _shift: 0)
+        execution_id = await engine.start(workflow(node("A", handler="say")))
+        vitals = worker._pulse._vitals
+        observer = Observer(engine.store, Plans(engine.store))
+
+        async def is_told():
+            checks, problems = await readiness.check(engine.store)
+            return [one.code for one in problems if one.path == "checks.workers"] and checks
+
+        checks = await until(is_told, "the word of it")
+        (consumer,) = await engine.store.tasks.leases()
+        assert not checks["workers"]["ok"]
+        assert checks["workers"]["stalled"][consumer].startswith("has room and has asked for no")
+        explanation = await observer.explain(execution_id)
+        assert [one.code for one in explanation.nodes[0].reasons] == ["queued", "worker_stalled"]
+        assert consumer in explanation.summary
+        monkeypatch.setattr("flowd.workers.worker.STALLED_AFTER_S", 1000)
+
+        async def is_mended():
+            checks, _ = await readiness.check(engine.store)
+            return checks["workers"]["ok"] and vitals.stalled_s == 0
+
+        await until(is_mended, "the end of it")
+
+
+async def test_neither_idle_nor_busy_workers_stall(own, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("flowd.workers.lease.RENEW_EVERY_S", 0.05)
+    monkeypatch.setattr("flowd.store.tasks.BLOCK_MS", 50)
+    one_slot = replace(own, workers=replace(own.workers, concurrency=1))
+    longest = {"idle": 0.0, "busy": 0.0}
+    stalled_s = Shift.stalled_s
+
+    def note(shift):
+        for_s = stalled_s(shift)
+        longest[state] = max(longest[state], for_s)
+        looks.append(for_s)
+        return for_s
+
+    monkeypatch.setattr(Shift, "stalled_s", note)
+    async with engine_of(one_slot) as engine:
+        state, looks = "idle", []
+        await engine.add_worker()
+        await until(lambda: len(looks) > 20, "some looks at an idle one")
+        state, looks = "busy", []
+        execution_id = await engine.start(workflow(node("A", handler="wait_async")))
+        await until(lambda: len(looks) > 20, "some looks at a busy one")
+        assert await engine.states(execution_id) == {"A": "RUNNING"}
+        (tmp_path / "open-A").touch()
+        await engine.end(execution_id)
+    # As long as between two looks, or two questions, and far from what counts.
+    assert max(longest.values()) < 5

@@ -99,7 +99,8 @@ def busy(_folder: Path, pulse: Pulse) -> None:
 def beat(folder: Path, pulse: Pulse) -> None:
     """An event loop as the real roles have it; it stands still once the folder holds `freeze`.
 
-    The file `done` says how many more nodes it has done, `ballast_mb` how much memory to take.
+    The file `done` says how many more nodes it has done, `ballast_mb` how much memory to take,
+    `stalled_s` for how long it has asked for no work.
     """
 
     def look() -> None:
@@ -108,6 +109,8 @@ def beat(folder: Path, pulse: Pulse) -> None:
             time.sleep(1000)
         if done := take_number(folder / "done"):
             pulse.note_work(3, done)
+        if stalled_s := take_number(folder / "stalled_s"):
+            pulse.note_stalled(stalled_s)
         if ballast_mb := take_number(folder / "ballast_mb"):
             ballast.append(b"x" * (ballast_mb * 2**20))
         loop.call_later(0.01, look)
@@ -119,6 +122,14 @@ def beat(folder: Path, pulse: Pulse) -> None:
     pulse.ready()
     look()
     loop.run_forever()
+
+
+def end_late(folder: Path, pulse: Pulse) -> None:
+    """As `beat`, and what it runs when it is asked to end takes until the folder holds `ended`,
+    or until the grace period is over, where it is told to mind that."""
+    beat(folder, pulse)
+    while pulse.is_patient and not (folder / "ended").exists():
+        time.sleep(0.01)
 
 
 def take_number(path: Path) -> int:
@@ -140,6 +151,7 @@ BEHAVIOURS = {
     for one in (
         serve,
         beat,
+        end_late,
         import_long,
         busy,
         stubborn,
@@ -164,7 +176,7 @@ def build_role(folder: Path, text: str) -> Role:
             Kind(kind),
             partial(act, folder),
             start_limit_s=limit_s,
-            has_pulse=act in (beat, import_long),
+            has_pulse=act in (beat, end_late, import_long),
         )
     # Another program cannot call `ready`; the supervisor has to ask.
     is_ready = (folder / "server_is_up").exists

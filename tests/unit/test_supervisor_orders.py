@@ -353,6 +353,81 @@ def test_a_worker_that_has_grown_too_large_is_replaced(boot: Boot) -> None:
     assert daemon.post("worker-1")["last_exit"].startswith("was replaced: it had grown to 2")
 
 
+def test_a_worker_that_asks_for_no_work_is_seen_and_replaced(boot: Boot) -> None:
+    daemon = boot("api-1:api:serve", "worker-1:worker:beat", "worker-2:worker:serve")
+    before = pids(daemon.wait_until_running())
+
+    (daemon.folder / "stalled_s").write_text("14")
+    daemon.wait_for_post("worker-1", lambda one: one["stalled_s"] == 14)
+    assert pids(daemon.wait_until_running()) == before
+    (daemon.folder / "stalled_s").write_text("16")
+
+    status = daemon.wait_for_status(
+        lambda status: is_settled(status) and pids(status)["worker-1"] != before["worker-1"],
+        "worker-1 to be another",
+    )
+    last_exit = status["processes"][1]["last_exit"]
+    assert last_exit == "was replaced: it had room and asked for no work for 16 s"
+    assert (status["processes"][1]["stalled_s"], pids(status)["worker-2"]) == (
+        0,
+        before["worker-2"],
+    )
+
+
+def test_a_memory_limit_below_a_fresh_worker_is_said_and_replaces_nobody(boot: Boot) -> None:
+    """Each fresh one was replaced by another, and what took longer than the grace never ended."""
+    daemon = boot("api-1:api:serve", "worker-1:worker:beat", memory_max_mb=1)
+    before = pids(daemon.wait_until_running())
+
+    status = daemon.wait_for_status(lambda status: status["hindrance"], "the reason")
+    assert status["hindrance"].startswith("workers.memory_max_mb is 1, and a fresh worker uses ")
+    (daemon.folder / "done").write_text("5")
+    daemon.wait_for_post("worker-1", lambda one: one["done"] == 5)
+    assert pids(daemon.wait_until_running()) == before
+    assert daemon.stderr.count("recycling.impossible") == 1
+
+
+def test_recycling_waits_for_what_runs_until_somebody_else_has_to_wait(boot: Boot) -> None:
+    roles = ("api-1:api:serve", "worker-1:worker:end_late", "worker-2:worker:serve")
+    daemon = boot(*roles, tasks_max=100, grace_s=0.2)
+    old = pids(daemon.wait_until_running())["worker-1"]
+
+    def states(status: dict[str, Any]) -> list[str]:
+        return [one["state"] for one in status["processes"] if one["name"] == "worker-1"]
+
+    (daemon.folder / "done").write_text("100")
+    daemon.wait_for_status(lambda it: states(it) == ["STOPPING", "RUNNING"], "its successor")
+    # Many graces later it is still there.
+    time.sleep(1)
+    assert psutil.pid_exists(old)
+    ask(daemon.data_dir, "restart", name="worker-2")
+    daemon.wait_for_status(is_settled, "all of it to be over")
+    assert not psutil.pid_exists(old)
+
+
+def test_a_stop_does_not_wait_for_what_recycling_waits_for(boot: Boot) -> None:
+    daemon = boot("api-1:api:serve", "worker-1:worker:end_late", tasks_max=100, grace_s=0.2)
+    daemon.wait_until_running()
+    (daemon.folder / "done").write_text("100")
+    daemon.wait_for_status(
+        lambda it: [one["state"] for one in it["processes"]][1:] == ["STOPPING", "RUNNING"],
+        "its successor",
+    )
+
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait_for_end() == 0
+
+
+def test_a_worker_that_soon_comes_to_its_limit_again_is_kept_longer(boot: Boot) -> None:
+    """It was replaced as fast as processes can be started."""
+    daemon = boot("api-1:api:serve", "worker-1:worker:busy", tasks_max=1)
+    daemon.wait_until_running()
+    begun = time.monotonic()
+    daemon.wait_for_status(lambda _: daemon.stderr.count("roll.began") >= 6, "six replacements")
+    # At least half a second, one, two and four between the later ones.
+    assert time.monotonic() - begun > 1.5
+
+
 def test_workers_are_recycled_one_at_a_time(boot: Boot) -> None:
     roles = [f"worker-{number}:worker:busy" for number in range(1, 5)]
     daemon = boot("api-1:api:serve", *roles, tasks_max=1)

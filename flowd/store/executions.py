@@ -12,8 +12,9 @@ import orjson
 from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, WrongType
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import Argument, Command, RedisClient
+from flowd.store.redis.client import Argument, Command, RedisClient, is_wrong_type
 from flowd.store.redis.scripts import Script
+from flowd.store.redis.text import raw_bytes
 from flowd.workflow.graph import Outline, Plan
 from flowd.workflow.ids import new_execution_id
 from flowd.workflow.states import ExecutionState, NodeState
@@ -110,6 +111,11 @@ def _copies(source: str, execution_id: str, node_ids: Sequence[str]) -> list[Com
         ("COPY", keys.output(source, one), keys.output(execution_id, one), "REPLACE")
         for one in node_ids
     ]
+
+
+def _is_longer(text: str, bytes_max: int) -> bool:
+    # A character has at most four bytes.
+    return len(text) * 4 > bytes_max and len(raw_bytes(text)) > bytes_max
 
 
 class Executions:
@@ -439,6 +445,29 @@ class Executions:
         for some in slices(wanted, NODES_PER_CALL_MAX):
             found += await self._client.execute("MGET", *some)
         return found
+
+    async def small_values(
+        self, short: Sequence[str], wanted: Sequence[str], bytes_max: int
+    ) -> tuple[dict[str, str | None], dict[str, int]]:
+        """What stands under these keys of strings, in one write.
+
+        Of a value with more than `bytes_max` the beginning, and its size in the second answer;
+        those that are known to be `short` are not looked at that closely.
+        """
+        commands: list[Command] = [("GETRANGE", key, 0, bytes_max) for key in wanted]
+        if short:
+            commands.append(("MGET", *short))
+        replies = await self._client.converse_freely(commands)
+        found: dict[str, str | None] = {}
+        if short and not is_wrong_type(texts := replies.pop()):
+            found.update(zip(short, texts, strict=True))
+        for key, text in zip(wanted, replies, strict=True):
+            found[key] = None if is_wrong_type(text) else text or None
+        large = [key for key in wanted if _is_longer(found[key] or "", bytes_max)]
+        if not large:
+            return found, {}
+        sizes = await self._client.converse([("STRLEN", key) for key in large])
+        return found, dict(zip(large, sizes, strict=True))
 
     async def active_slice(self, cursor: str, count: int) -> tuple[str, list[str]]:
         """Some of the executions that run, and the cursor for more; `0` begins and ends."""

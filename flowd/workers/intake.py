@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.store import Store
 from flowd.store.redis import keys
 from flowd.store.tasks import DEATHS_BEFORE_APART, Completion, Entry, Garbage
+from flowd.workers.large_inputs import SMALL_BYTES_MAX, LargeInputs
 from flowd.workers.node_run import PreparedNode
 from flowd.workflow.states import ExecutionState
 from flowd.workflow.templating import INPUT
@@ -40,6 +42,7 @@ class Intake:
         self._held: set[str] = set()
         self._arrived: list[Entry | Garbage] = []
         self._outputs: dict[str, bytes] = {}
+        self._large = LargeInputs()
         # Entries queued up to then may be of executions that were paused or cancelled; None is any.
         self._halted_ms: int | None = None
 
@@ -61,6 +64,7 @@ class Intake:
     def release(self, entry_id: str) -> None:
         """Forget an entry whose outcome is known."""
         self._held.discard(entry_id)
+        self._large.release(entry_id)
 
     def keep_output(self, completion: Completion) -> None:
         """Keep a small output: whoever needs it next most often runs here."""
@@ -85,13 +89,37 @@ class Intake:
                 self._arrived.remove(entry)
             else:
                 planned.append(prepared)
-        fetched = await self._fetch(planned)
+        fetched, large = await self._fetch(planned)
         halted = _halted(fetched)
         if halted:
             planned = await self._hold_back(planned, halted)
+        if large:
+            return await self._take_while_there_is_room(planned, fetched, large)
         # What came in while the store was asked stays for the next time.
         del self._arrived[: len(planned)]
         return [_with_inputs(one, fetched) if one.node.config.inputs else one for one in planned]
+
+    async def _take_while_there_is_room(
+        self, planned: Sequence[PreparedNode], fetched: dict[str, _Value], large: Mapping[str, int]
+    ) -> list[PreparedNode]:
+        """All but those whose large inputs have to wait for those of others, in their order."""
+        taken: list[PreparedNode] = []
+        has_room = True
+        for one in planned:
+            names = {_input_key(one, name) for name in one.node.config.inputs} & large.keys()
+            if not names:
+                taken.append(_with_inputs(one, fetched))
+                continue
+            size = sum(large[name] for name in names)
+            has_room = has_room and self._large.admit(one.entry.entry_id, size)
+            if has_room:
+                texts = await self._store.executions.values(sorted(names))
+                own = {**fetched, **dict(zip(sorted(names), texts, strict=True))}
+                # Parsing takes as long as reading: others go on meanwhile.
+                taken.append(await asyncio.to_thread(_with_inputs, one, own))
+        entry_ids = {one.entry.entry_id for one in taken}
+        self._arrived = [one for one in self._arrived if one.entry_id not in entry_ids]
+        return taken
 
     async def _plan(self, entry: Entry | Garbage) -> PreparedNode | None:
         """An entry's node with all but its inputs; None when there is none to run."""
@@ -124,22 +152,32 @@ class Intake:
         self.release(entry_id)
         log.error("entry.buried", entry_id=entry_id, reason=reason)
 
-    async def _fetch(self, planned: Sequence[PreparedNode]) -> Mapping[str, _Value]:
+    async def _fetch(
+        self, planned: Sequence[PreparedNode]
+    ) -> tuple[dict[str, _Value], Mapping[str, int]]:
         """What these nodes need to know, by key, from memory or in one call: the outputs and the
-        input that their templates read, and whether their executions may start nodes."""
+        input that their templates read, and whether their executions may start nodes.
+
+        And the sizes of the values that are too large to be read all at once.
+        """
         wanted: dict[str, None] = {}
+        statuses: dict[str, None] = {}
         for one in planned:
             for name in one.node.config.inputs:
                 wanted[_input_key(one, name)] = None
             if one.handler.kind != "inline" or self._may_have_to_wait(one.entry):
-                wanted[keys.status(one.entry.execution_id)] = None
+                statuses[keys.status(one.entry.execution_id)] = None
         found: dict[str, _Value] = {
             key: self._outputs[key] for key in wanted if key in self._outputs
         }
         missing = [key for key in wanted if key not in found]
-        if missing:
-            found.update(zip(missing, await self._store.executions.values(missing), strict=True))
-        return found
+        if not (missing or statuses):
+            return found, {}
+        values, large = await self._store.executions.small_values(
+            list(statuses), missing, SMALL_BYTES_MAX
+        )
+        found.update(values)
+        return found, large
 
     def _may_have_to_wait(self, entry: Entry) -> bool:
         """Whether an inline node, which else takes too little time to ask, has to be asked about:

@@ -12,6 +12,7 @@ import pytest
 from flowd.handlers.registry import Handler, Registry
 from flowd.redaction import MASK, Redactor
 from flowd.workers import slots
+from flowd.workers.large_inputs import BYTES_HELD_MAX
 from tests.flow.engine import Engine, node, workflow
 
 
@@ -53,3 +54,33 @@ async def test_redacting_a_large_output_holds_up_no_loop(settings, monkeypatch, 
     assert results["a"]["text"][-len(MASK) :] == MASK
     # What is left is parsing and copying.
     assert longest_s < alone_s / 2
+
+
+async def test_a_worker_holds_large_inputs_only_up_to_its_bound(settings):
+    """And those that need none start meanwhile."""
+    size = BYTES_HELD_MAX // 3
+    running, most, begun = 0, 0, []
+
+    async def make(_config, _context):
+        return {"text": "x" * size}
+
+    async def read(config, context):
+        nonlocal running, most
+        begun.append(context.node_id)
+        running += len(config.get("text", "")) > 0
+        most = max(most, running)
+        await asyncio.sleep(0.1)
+        running -= len(config.get("text", "")) > 0
+        return {}
+
+    handlers = [Handler("make", make, "async"), Handler("read", read, "async")]
+    readers = [node(f"r{at}", ["a"], handler="read", text="{{ a.text }}") for at in range(8)]
+    small = node("small", ["a"], handler="read")
+    async with Engine(settings, workers=1, registry=Registry({}, handlers)) as engine:
+        execution_id = await engine.run(workflow(node("a", handler="make"), *readers, small))
+        states = await engine.states(execution_id)
+
+    assert set(states.values()) == {"COMPLETED"}
+    # Quotes and a key are beside the text.
+    assert most == 2
+    assert begun.index("small") < 4

@@ -8,19 +8,23 @@ import orjson
 from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
+from flowd.orchestrator.plans import Plans
 from flowd.store import Store
 from flowd.store.results import PIECE_BYTES_MAX, StoredResults
 
 MEDIA_TYPE = "application/json"
 
 
-async def results_response(store: Store, execution_id: str, facts: BaseModel) -> Response:
+async def results_response(
+    store: Store, plans: Plans, execution_id: str, facts: BaseModel
+) -> Response:
     """The fields of `facts`, and `results` behind them. Raises ResultsTooLarge.
 
     An output that is damaged is an error of its own where all are read first; else it ends the
     answer before its announced length, which no client takes for the whole.
     """
-    results = await store.results.open(execution_id)
+    plan = await plans.load(execution_id, "")
+    results = await store.results.open(execution_id, tuple(plan.nodes))
     head = orjson.dumps(facts.__dict__)[:-1] + b',"results":'
     if results.size <= PIECE_BYTES_MAX:
         return Response(head + await results.read() + b"}", media_type=MEDIA_TYPE)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from typing import Final
 
 from flowd.errors import CorruptExecution
 from flowd.store import Store
 from flowd.workflow.graph import Plan, compile_plan, plan_digest
 
+# Compiled within a few milliseconds.
+_SMALL_BYTES_MAX: Final = 64 * 1024
 # Bounded by nodes, not by plans: one plan may have a single node or ten thousand.
 _NODES_MAX: Final = 100_000
 
@@ -19,6 +23,8 @@ class Plans:
         self._executions = store.executions
         self._plans: dict[str, Plan] = {}
         self._nodes = 0
+        # Large ones one after the other, and each once, however many ask for it.
+        self._compiling = asyncio.Lock()
 
     def cached(self, digest: str) -> Plan | None:
         return self._plans.get(digest)
@@ -29,26 +35,35 @@ class Plans:
         found = self._plans.get(digest)
         if found is not None:
             return found
-        return self.compile(execution_id, await self._executions.definition(execution_id))
+        definition = await self._executions.definition(execution_id)
+        if len(definition) <= _SMALL_BYTES_MAX:
+            return self.compile(execution_id, definition)
+        async with self._compiling:
+            found = self._plans.get(plan_digest(definition))
+            return found or self._keep(await asyncio.to_thread(_compile, execution_id, definition))
 
     def compile(self, execution_id: str, definition: bytes) -> Plan:
         """The plan of a stored definition. Raises CorruptExecution when it cannot be read."""
         found = self._plans.get(plan_digest(definition))
-        if found is not None:
-            return found
-        try:
-            plan = compile_plan(definition)
-        except (ValueError, TypeError, KeyError) as error:
-            reason = f"its definition is broken: {error}"
-            raise CorruptExecution(execution_id, reason) from error
-        self._keep(plan)
-        return plan
+        return found or self._keep(_compile(execution_id, definition))
 
-    def _keep(self, plan: Plan) -> None:
-        if plan.digest in self._plans:
-            return
+    def _keep(self, plan: Plan) -> Plan:
         self._plans[plan.digest] = plan
         self._nodes += len(plan.nodes)
         while self._nodes > _NODES_MAX and len(self._plans) > 1:
             oldest = self._plans.pop(next(iter(self._plans)))
             self._nodes -= len(oldest.nodes)
+        return plan
+
+
+def _compile(execution_id: str, definition: bytes) -> Plan:
+    # Nothing of a plan is garbage yet, and looking for some would hold up every thread.
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return compile_plan(definition)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptExecution(execution_id, f"its definition is broken: {error}") from error
+    finally:
+        if was_collecting:
+            gc.enable()

@@ -106,9 +106,8 @@ class Results:
         self._executions = executions
         self._nodes = nodes
 
-    async def open(self, execution_id: str) -> StoredResults:
-        """Raises UnknownExecution, CorruptExecution, or ResultsTooLarge."""
-        node_ids = await self._executions.node_ids(execution_id)
+    async def open(self, execution_id: str, node_ids: Sequence[str]) -> StoredResults:
+        """Of the nodes of an execution. Raises UnknownExecution, or ResultsTooLarge."""
         sizes = await self._nodes.output_sizes(execution_id, node_ids)
         await self._executions.execution_status(execution_id)
         stored = [_Stored(*one) for one in zip(node_ids, sizes, strict=True) if one[1]]

@@ -222,10 +222,10 @@ class CompiledConfig:
     config that went through the API holds, reads nothing, and rendering it says so.
     """
 
-    __slots__ = ("_inputs", "_render", "_source", "_templates", "secrets")
+    __slots__ = ("_inputs", "_render", "_templates", "secrets", "source")
 
     def __init__(self, source: dict[str, Any]) -> None:
-        self._source = source
+        self.source = source
         self._inputs: tuple[str, ...] = ()
         self._templates: tuple[Template, ...] = ()
         self._render: Render | None = None
@@ -269,12 +269,12 @@ class CompiledConfig:
         inputs: dict[str, None] = {}
         render: Render
         try:
-            render = _compile_object(self._source, inputs)
+            render = _compile_object(self.source, inputs)
         except MalformedTemplate as error:
             inputs, render = {}, _refusing(str(error))
         self._inputs = tuple(inputs)
-        self._templates = tuple(_templates_in(self._source)) if inputs else ()
-        self.secrets = tuple(find_secrets(self._source))
+        self._templates = tuple(_templates_in(self.source)) if inputs else ()
+        self.secrets = tuple(find_secrets(self.source))
         self._render = render
         return render
 

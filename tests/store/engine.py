@@ -346,5 +346,7 @@ async def finish_continuations(store: Store, plans: Plans) -> None:
 
 async def results_of(store: Store, execution_id: str) -> dict[str, Any]:
     """The output of every node that has one, by node id."""
-    results: dict[str, Any] = orjson.loads(await (await store.results.open(execution_id)).read())
+    node_ids = await store.executions.node_ids(execution_id)
+    found = await store.results.open(execution_id, node_ids)
+    results: dict[str, Any] = orjson.loads(await found.read())
     return results

@@ -24,7 +24,8 @@ async def show_results(request: Request) -> Response:
     """Show the outputs of an execution's nodes, of those that have ended."""
     execution_id = requested_execution_id(request)
     about = About(execution_id=execution_id)
-    return await results_response(request.app.state.store, execution_id, about)
+    state = request.app.state
+    return await results_response(state.store, state.plans, execution_id, about)
 
 
 _PROBLEMS = ("unknown_execution", "corrupt_execution", "store_unavailable")

@@ -213,6 +213,10 @@ async def show_definition(request: Request) -> Response:
     execution_id = requested_execution_id(request)
     store: Store = request.app.state.store
     await store.executions.execution_status(execution_id)
+    plan: Plan = await request.app.state.plans.load(execution_id, "")
+    if not plan.has_callback:
+        written = await store.executions.definition(execution_id)
+        return Response(written, media_type="application/json")
     definition = await _definition(store, execution_id)
     callback = definition.get("callback")
     if isinstance(callback, dict) and isinstance(callback.get("secret"), str):

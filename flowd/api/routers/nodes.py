@@ -15,7 +15,7 @@ from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
-from flowd.errors import CorruptExecution, UnknownNode
+from flowd.errors import UnknownNode
 from flowd.orchestrator.rendering import rendered_config
 from flowd.store import Store
 from flowd.store.attempt_records import AttemptRecord
@@ -155,7 +155,7 @@ async def show_node(request: Request) -> Response:
     report = NO_REPORT
     if row.state in (NodeState.FAILED, NodeState.RETRYING):
         report = (await store.nodes.reports(execution_id, [node_id]))[node_id]
-    config = await _written_config(store, execution_id, node_id)
+    config = dict(node.config.source)
     return json_response(
         NodeDetail(
             **_fields(row, node),
@@ -168,17 +168,6 @@ async def show_node(request: Request) -> Response:
             retry=await _retry(store, execution_id, node),
         )
     )
-
-
-async def _written_config(store: Store, execution_id: str, node_id: str) -> dict[str, Any]:
-    try:
-        definition = orjson.loads(await store.executions.definition(execution_id))
-        written: dict[str, Any] = next(
-            node["config"] for node in definition["dag"]["nodes"] if node["id"] == node_id
-        )
-    except (ValueError, TypeError, KeyError, StopIteration) as error:
-        raise CorruptExecution(execution_id, f"its definition is broken: {error}") from error
-    return written
 
 
 async def _retry(store: Store, execution_id: str, node: PlannedNode) -> NodeRetry | None:

@@ -117,7 +117,7 @@ async def _wait(request: Request, execution_id: str, timeout_s: float) -> Respon
         status = await state.store.executions.execution_status(execution_id)
         return json_response(ExecutionStatus(execution_id=execution_id, status=status), 202)
     about = ExecutionStatus(execution_id=execution_id, status=status)
-    return await results_response(state.store, execution_id, about)
+    return await results_response(state.store, state.plans, execution_id, about)
 
 
 async def check_workflow(request: Request) -> Response:

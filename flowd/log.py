@@ -78,6 +78,9 @@ EVENTS: dict[str, str] = {
     "node.retrying": "an attempt failed; the node waits for its next one",
     "node.requeued": "a node that was held by a dead worker waits for its next attempt",
     "node.poisoned": "a node that ended each process it ran in is failed and will not run again",
+    "execution.completed": "every node of an execution ended well",
+    "execution.failed": "an execution ended, and nodes of it have failed; the first, and why",
+    "execution.cancelled": "somebody ended an execution before its time",
     "execution.readmitted": "an execution that runs was missing among the active; it is not now",
     "node.restored": "a node that waited without an entry in the stream got one",
     "continuation.finished": "somebody died between a node's end and its dependents; that is done",
@@ -199,6 +202,9 @@ def _write(level: str, event: str, facts: dict[str, Any]) -> None:
             shown[name] = describe_error(value)
             if level == "error":
                 trace = _trace(value)
+        elif name == "traceback" and isinstance(value, str):
+            # Of another process, or of an exception that is gone.
+            trace = value
         elif value is not None:
             shown[name] = value
     if _output.dropped:

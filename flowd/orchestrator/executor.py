@@ -7,12 +7,15 @@ from collections.abc import Sequence
 import orjson
 
 from flowd.errors import WrongState
+from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
 from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
 from flowd.store.tasks import Entry, Failure
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
+
+log = get_logger(__name__)
 
 # The node id under which an execution's roots are opened, as if they depended on it.
 ROOTS = ""
@@ -90,9 +93,19 @@ def node_failure(
 
 async def fail_downstream(store: Store, plan: Plan, execution_id: str, node_id: str) -> None:
     """Fail the many nodes downstream of a failed one, slice by slice; may be begun anew."""
-    await store.executions.fail_downstream(
+    outcome = await store.executions.fail_downstream(
         execution_id, node_id, _downstream_output(node_id), plan.downstream(node_id)
     )
+    if outcome == "finished":
+        await log_failed_execution(store, plan, execution_id)
+
+
+async def log_failed_execution(
+    store: Store, plan: Plan, execution_id: str, _node_id: str = ""
+) -> None:
+    """Write the line of an execution that has just ended as FAILED, with its first failure."""
+    error = await store.executions.failure(execution_id)
+    log.error("execution.failed", execution_id=execution_id, name=plan.name, error=error)
 
 
 async def pause_execution(store: Store, execution_id: str) -> None:
@@ -117,6 +130,7 @@ async def cancel_execution(store: Store, execution_id: str) -> None:
     outcome = await store.lifecycle.cancel_execution(execution_id)
     if outcome != "cancelled":
         raise WrongState(execution_id, outcome, "cancel")
+    log.info("execution.cancelled", execution_id=execution_id)
     plan = await Plans(store).load(execution_id, "")
     await cancel_nodes(store, plan, execution_id)
 

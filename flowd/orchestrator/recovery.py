@@ -18,6 +18,7 @@ from flowd.orchestrator.executor import (
     advance_node,
     cancel_nodes,
     fail_downstream,
+    log_failed_execution,
     node_failure,
 )
 from flowd.orchestrator.owner import Owner
@@ -173,6 +174,8 @@ async def _fail_poison(store: Store, plans: Plans, entry: Entry, consumer: str, 
         return
     if outcome == "failed":
         await fail_downstream(store, plan, entry.execution_id, entry.node_id)
+    else:
+        await log_failed_execution(store, plan, entry.execution_id)
     log.error(
         "node.poisoned",
         execution_id=entry.execution_id,
@@ -214,6 +217,8 @@ async def _fail_overdue(
         event, outcome = "node.failed", await store.tasks.fail_node(ending)
     if outcome == "failed":
         await fail_downstream(store, plan, entry.execution_id, entry.node_id)
+    elif outcome == "finished":
+        await log_failed_execution(store, plan, entry.execution_id)
     if outcome not in ("retrying", "failed", "finished"):
         return False
     log.warning(

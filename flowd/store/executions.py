@@ -14,7 +14,7 @@ from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, W
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient, is_wrong_type
 from flowd.store.redis.scripts import Script
-from flowd.store.redis.text import raw_bytes
+from flowd.store.redis.text import raw_bytes, readable
 from flowd.workflow.graph import Outline, Plan
 from flowd.workflow.ids import new_execution_id
 from flowd.workflow.states import ExecutionState, NodeState
@@ -368,6 +368,11 @@ class Executions:
             now_ms(),
         )
         return bool(outcome == "failed")
+
+    async def failure(self, execution_id: str) -> str | None:
+        """The node of it that failed first, and why; None where none did by itself."""
+        text = await self._read(execution_id, "HGET", keys.run(execution_id), "failure")
+        return readable(str(text)) if text else None
 
     async def continuations(self, count_max: int) -> list[Continuation]:
         """What was left for a later call and is still to do, the oldest first."""

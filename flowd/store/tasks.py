@@ -94,6 +94,11 @@ class Failure(NamedTuple):
     def error(self) -> str:
         return str(orjson.loads(self.output)["error"])
 
+    @property
+    def traceback(self) -> str | None:
+        """None where the node failed on purpose."""
+        return orjson.loads(self.report).get("traceback") if self.report else None
+
 
 class RetryLater(NamedTuple):
     """A node whose attempt failed and that gets another one, after a pause."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from flowd.backoff import growing_pauses
 from flowd.config import Settings
@@ -33,7 +33,7 @@ from flowd.errors import (
 from flowd.handlers.context import Resources
 from flowd.handlers.registry import Registry
 from flowd.log import get_logger
-from flowd.orchestrator.executor import advance_node, fail_downstream
+from flowd.orchestrator.executor import advance_node, fail_downstream, log_failed_execution
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
@@ -59,6 +59,8 @@ log = get_logger(__name__)
 # More entries than this in one call gain nothing and make the server hold its breath.
 READ_MAX: Final = 64
 DAMAGE_MET_MAX: Final = 3
+# What complete_nodes says of a node that ended well and its execution with it.
+EXECUTION_ENDS: Final = ("finished", "failed")
 
 T = TypeVar("T")
 _SideStep = Callable[[Store, Plan, str, str], Awaitable[None]]
@@ -261,18 +263,20 @@ class Shift:
         for completion, outcome in zip(completions, outcomes, strict=True):
             entry, node = completion.entry, completion.node
             self._intake.release(entry.entry_id)
-            if outcome in ("completed", "finished"):
+            if outcome in ("completed", *EXECUTION_ENDS):
                 self._tally.note_record(node.handler, NodeState.COMPLETED, completion.record)
             if outcome == "completed":
                 if node.opens or node.joins:
                     self._intake.keep_output(completion)
                     if len(node.opens) + len(node.joins) > DEPENDENTS_PER_CALL_MAX:
                         self._carry_on(advance_node, entry)
-            elif outcome != "finished":
+            elif outcome in EXECUTION_ENDS:
+                self._note_end(entry, has_failed=outcome == "failed")
+            else:
                 self._settle_oddity(entry, outcome)
         if log.is_debug():
-            for completion, outcome in zip(completions, outcomes, strict=True):
-                _log_ending("node.completed", completion.entry, outcome, completion.record)
+            for completion in completions:
+                _log_ending(log.debug, "node.completed", completion)
 
     def _settle_failures(self, outcomes: Sequence[str]) -> None:
         failures = _take_first(self._failures, len(outcomes))
@@ -282,22 +286,32 @@ class Shift:
                 self._settle_oddity(failure.entry, outcome)
                 continue
             if isinstance(failure, RetryLater):
-                self._note_failure(failure, NodeState.RETRYING, outcome, failure.error)
+                self._note_failure(failure, NodeState.RETRYING)
+                _log_ending(log.info, "node.retrying", failure, error=failure.error)
                 continue
             if len(failure.downstream) > DEPENDENTS_PER_CALL_MAX:
                 self._carry_on(fail_downstream, failure.entry)
-            self._note_failure(failure, NodeState.FAILED, outcome, failure.error)
+            self._note_failure(failure, NodeState.FAILED)
+            _log_failure(failure)
             if failure.dead_letter:
                 _log_poison(failure)
+            if outcome == "finished":
+                self._note_end(failure.entry, has_failed=True)
 
-    def _note_failure(
-        self, failure: Failure | RetryLater, state: NodeState, outcome: str, error: str
-    ) -> None:
-        entry, record = failure.entry, failure.record
+    def _note_failure(self, failure: Failure | RetryLater, state: NodeState) -> None:
+        entry = failure.entry
         plan = self._plans.cached(entry.plan_digest)
         handler = plan.nodes[entry.node_id].handler if plan else ""
-        self._tally.note_record(handler, state, record)
-        _log_ending(f"node.{state.lower()}", entry, outcome, record, error)
+        self._tally.note_record(handler, state, failure.record)
+
+    def _note_end(self, entry: Entry, *, has_failed: bool) -> None:
+        """Write the line of an execution that has ended with this node."""
+        if has_failed:
+            self._carry_on(log_failed_execution, entry)
+            return
+        plan = self._plans.cached(entry.plan_digest)
+        name = plan.name if plan else None
+        log.info("execution.completed", execution_id=entry.execution_id, name=name)
 
     def _settle_claims(self, claims: Sequence[Claim], outcomes: list[str]) -> None:
         for claim, outcome in zip(claims, outcomes, strict=True):
@@ -431,16 +445,21 @@ async def _fail_corrupt(store: Store, _plan: Plan, execution_id: str, node_id: s
         log.error("execution.corrupt", execution_id=execution_id, reason=reason)
 
 
-def _log_ending(event: str, entry: Entry, outcome: str, record: str, error: str = "") -> None:
-    _, _, waited_ms, ran_ms, _ = record.split(" ", 4)
-    write = log.info if error else log.debug
+def _log_failure(failure: Failure) -> None:
+    """An exception nobody meant is a defect that a person must look at."""
+    trace = failure.traceback
+    write = log.error if trace else log.warning
+    _log_ending(write, "node.failed", failure, error=failure.error, traceback=trace)
+
+
+def _log_ending(write: Callable[..., None], event: str, ending: Ending, **facts: Any) -> None:
+    _, _, waited_ms, ran_ms, _ = ending.record.split(" ", 4)
     write(
         event,
-        execution_id=entry.execution_id,
-        node_id=entry.node_id,
-        attempt=entry.attempt,
+        execution_id=ending.entry.execution_id,
+        node_id=ending.entry.node_id,
+        attempt=ending.entry.attempt,
         waited_ms=int(waited_ms),
         duration_ms=int(ran_ms),
-        is_last=outcome == "finished",
-        error=error or None,
+        **facts,
     )

@@ -12,6 +12,7 @@ import pytest
 from flowd.api.app import create_app
 from flowd.config import HandlersSettings, ShellSettings
 from flowd.handlers.loading import open_registry
+from flowd.orchestrator.executor import cancel_execution
 from tests.flow.engine import Engine, node, until, workflow
 
 HANDLERS = """
@@ -114,3 +115,66 @@ async def test_a_failed_program_keeps_what_it_wrote(own):
     assert found["output"] == {"exit_code": 3, "stdout": "so far\n", "stderr": "went wrong\n"}
     assert (found["error"], found["traceback"]) == ("'sh' exited with 3: went wrong", None)
     assert results == {"A": {"error": "'sh' exited with 3: went wrong"}}
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """What is logged: level, event, facts and traceback."""
+    written = []
+
+    def emit(_now, level, event, facts, trace):
+        written.append((level, event, facts, trace))
+        return True
+
+    monkeypatch.setattr("flowd.log._emit", emit)
+    return written
+
+
+def told(lines, event):
+    return [(level, facts, trace) for level, seen, facts, trace in lines if seen == event]
+
+
+async def test_a_failure_and_the_end_of_an_execution_are_lines_that_say_why(own, lines):
+    async with Engine(own, workers=1, registry=open_registry(own)) as engine:
+        failing = workflow(
+            node("A", handler="r_thread"), node("B", ["A"]), node("C", handler="delay", seconds=0.1)
+        )
+        failed = await engine.run(failing)
+        await until(lambda: told(lines, "execution.failed"), "the line of its end")
+        purpose = await engine.run(workflow(node("A", handler="on_purpose"), name="orders"))
+        await until(lambda: len(told(lines, "execution.failed")) == 2, "the line of the other")
+        done = await engine.run(workflow(node("A", handler="noop"), name="fine"))
+
+    (first, second) = told(lines, "node.failed")
+    level, facts, trace = first
+    assert (level, facts["execution_id"], facts["node_id"]) == ("error", failed, "A")
+    assert facts["error"] == "KeyError: 'price'"
+    assert trace.splitlines()[-1] == "KeyError: 'price'"
+    level, facts, trace = second
+    assert (level, facts["error"], trace) == ("warning", "no such order", "")
+    assert told(lines, "execution.failed") == [
+        ("error", {"execution_id": failed, "name": "test", "error": "A: KeyError: 'price'"}, ""),
+        ("error", {"execution_id": purpose, "name": "orders", "error": "A: no such order"}, ""),
+    ]
+    assert told(lines, "execution.completed") == [
+        ("info", {"execution_id": done, "name": "fine"}, "")
+    ]
+
+
+async def test_a_cancelled_execution_is_a_line(settings, lines):
+    async with Engine(settings, workers=0) as engine:
+        cancelled = await engine.start(workflow(node("A")))
+        await cancel_execution(engine.store, cancelled)
+
+    assert told(lines, "execution.cancelled") == [("info", {"execution_id": cancelled}, "")]
+
+
+async def test_an_attempt_that_is_tried_again_is_no_warning(own, lines):
+    retry = {"max_attempts": 2, "delay_s": 0}
+    registry = open_registry(own)
+    async with Engine(own, workers=1, registry=registry) as engine, engine.ticking():
+        await engine.run(workflow({**node("A", handler="r_thread"), "retry": retry}))
+
+    ((level, facts, trace),) = told(lines, "node.retrying")
+    assert (level, facts["error"], trace) == ("info", "attempt 1 of 2: KeyError: 'price'", "")
+    assert [level for level, _, _ in told(lines, "node.failed")] == ["error"]

@@ -158,7 +158,9 @@ class Reference:
         for node_id, dependencies in execution.graph.items():
             if ticket.node_id in dependencies and execution.is_ready(node_id):
                 self._open(execution, node_id)
-        return self._finish(execution) or "completed"
+        if not self._finish(execution):
+            return "completed"
+        return "failed" if execution.status == "FAILED" else "finished"
 
     def fail(self, ticket: Ticket) -> str:
         if refused := self._close(ticket):

@@ -76,7 +76,7 @@ async def test_an_independent_branch_goes_on_after_a_failure(engine):
 
     await worker.complete(x)
     (y,) = await worker.take()
-    assert await worker.complete(y) == ["finished"]
+    assert await worker.complete(y) == ["failed"]
     assert execution.state() == State(
         status="FAILED",
         nodes={"a": "FAILED", "b": "FAILED", "x": "COMPLETED", "y": "COMPLETED", "both": "FAILED"},
@@ -115,7 +115,7 @@ async def test_one_failing_and_one_completing_branch_do_not_open_the_node_below(
         b, c = await worker.take()
 
         if is_failure_first:
-            assert (await worker.fail(b), await worker.complete(c)) == ("failed", ["finished"])
+            assert (await worker.fail(b), await worker.complete(c)) == ("failed", ["failed"])
         else:
             assert (await worker.complete(c), await worker.fail(b)) == (["completed"], "finished")
 

@@ -14,8 +14,8 @@
 --       execution id, node id, plan digest, attempt record, output (JSON), number of dependents with
 --       one dependency, number of joins, number of dependents left to advance_node, then the ids of
 --       the first, then of each join its id and how many it waits for
--- RETURNS for each node 'completed', 'finished' (and its execution with it), 'stale' (the attempt
---         was taken away, nothing written), 'ended' (the node or its execution runs no more, nothing
+-- RETURNS for each node 'completed', 'finished' (and its execution with it), 'failed' (the same, and
+--         other nodes of it have failed), 'stale' (the attempt was taken away, nothing written), 'ended' (the node or its execution runs no more, nothing
 --         written) or 'corrupt' (a key of its execution holds something flowd did not write); then up
 --         to which ms entries may be of executions that were paused or cancelled
 local call, pcall = redis.call, redis.pcall
@@ -111,8 +111,9 @@ local function complete_nodes(nths)
   end
   local remaining = pcall('HINCRBY', run, 'remaining', -#nths)
   if remaining == 0 then
-    note(finish_execution(active, execution_id, now_ms))
-    return 'finished'
+    local event, text = finish_execution(active, execution_id, now_ms)
+    note(event, text)
+    return event == 'execution.failed' and 'failed' or 'finished'
   elseif type(remaining) ~= 'number' or remaining < 0 then
     return 'corrupt'
   end
@@ -123,7 +124,7 @@ local outcomes, is_done, together = {}, {}, {}
 local function settle()
   local outcome = complete_nodes(together)
   for _, nth in ipairs(together) do
-    outcomes[nth] = outcome == 'finished' and 'completed' or outcome
+    outcomes[nth] = (outcome == 'finished' or outcome == 'failed') and 'completed' or outcome
   end
   outcomes[together[#together]] = outcome
   together = {}

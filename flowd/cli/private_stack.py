@@ -47,7 +47,7 @@ simulated_hosts = ["service-a", "service-b", "service-c", "service-d", "consumer
 
 
 class StackFailed(Exception):
-    """The stack did not start, or did not stop in order; the text says how."""
+    """The stack did not start, or did not stop gracefully; the text says how."""
 
 
 class PrivateStack:
@@ -69,7 +69,7 @@ class PrivateStack:
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
                 env=_environment(),
-                # Ctrl-C is for the demo, which then stops the stack in order.
+                # Ctrl-C is for the demo, which then stops the stack gracefully.
                 process_group=0,
                 preexec_fn=_die_with_parent,
             )

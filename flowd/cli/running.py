@@ -28,7 +28,7 @@ def data_dir_of(config: Path | None, data_dir: str | None) -> Path:
     from flowd.supervisor.lock import is_held
 
     if data_dir is not None:
-        return Path(data_dir).expanduser().absolute()
+        return _absolute(data_dir)
     try:
         return running_settings_of(config).redis.data_dir
     except InvalidSettings:
@@ -36,6 +36,14 @@ def data_dir_of(config: Path | None, data_dir: str | None) -> Path:
         if not is_held(folder):
             raise
         return folder
+
+
+def _absolute(data_dir: str) -> Path:
+    try:
+        return Path(data_dir).expanduser().absolute()
+    except RuntimeError:
+        # Nobody's home is known: a container's user has no entry in passwd, say.
+        return Path(data_dir).absolute()
 
 
 def find_api(has_token: bool) -> str:

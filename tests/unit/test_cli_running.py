@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flowd import Client
-from flowd.cli.running import find_api
+from flowd.cli.running import data_dir_of, find_api
 from flowd.supervisor.control import ControlUnavailable
 
 
@@ -143,3 +143,14 @@ def test_a_client_speaks_to_the_unix_socket_of_an_api(tmp_path: Path) -> None:
         with Client(f"unix://{path}") as client:
             assert (client.url, client.status("e")) == (f"unix:{path}", "RUNNING")
         server.shutdown()
+
+
+def test_a_home_nobody_knows_is_no_traceback(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user has no entry in passwd, and no HOME."""
+
+    def expanduser(_path: Path) -> Path:
+        raise RuntimeError("could not determine home directory")
+
+    monkeypatch.setattr(Path, "expanduser", expanduser)
+
+    assert data_dir_of(None, "~/x") == folder / "~" / "x"

@@ -131,6 +131,11 @@ class EmbeddedServer:
     def run(self, _pulse: Pulse | None = None) -> NoReturn:
         """Turn the calling child process into the server."""
         config = self._folder / _CONFIG_FILE
+        if self._access is not None:
+            # Who may use it may have changed since the start before; where there is no room for
+            # that, `look_after` has the last word.
+            with contextlib.suppress(OSError):
+                self._write_configuration(self._access)
         # Also for the files the server makes by itself.
         os.umask(0o077)
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -144,9 +149,16 @@ class EmbeddedServer:
         """Write the configuration. Data of an earlier run is left as it is and read again.
 
         `is_closed` has the port ask for the password whether the API asks for tokens or not.
+        Raises ServerFailed.
         """
-        self._access = Access(self._folder, is_closed=is_closed)
-        self._write_configuration(self._access)
+        try:
+            self._access = Access(self._folder, is_closed=is_closed)
+            self._write_configuration(self._access)
+        except OSError as error:
+            named = f": {error.filename}" if error.filename else ""
+            raise ServerFailed(
+                f"cannot use the data directory {self._folder}{named}: {error.strerror}"
+            ) from error
         with contextlib.suppress(FileNotFoundError):
             self._log_start = self._log_path.stat().st_size
 
@@ -171,8 +183,6 @@ class EmbeddedServer:
             )
             if refusal := next((one for one in replies if one.startswith(b"-")), None):
                 raise OSError(refusal.decode().strip())
-            # What it is started with the next time.
-            self._write_configuration(self._access)
         except (OSError, ValueError) as error:
             # Tried again at the next look.
             log.warning("access.unchanged", error=str(error), asks_password=asks_password)
@@ -182,6 +192,8 @@ class EmbeddedServer:
         self._was_asking = asks_password
 
     def is_ready(self) -> bool:
+        # It starts with what its file says.
+        self._was_asking = None
         login = self._access.login if self._access else ()
         answer = probe(self.socket_path, timeout_s=0.1, login=login)
         if answer is Answer.LOADING and not self._was_loading:

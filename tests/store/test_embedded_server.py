@@ -324,3 +324,31 @@ def test_an_emptied_password_is_made_anew_and_any_other_kept(tmp_path: Path) -> 
 
     assert len(second) > 40
     assert second != first
+
+
+def test_a_server_that_started_anew_is_told_again(tmp_path: Path) -> None:
+    """Its file may be of before the first token, where the disk was full since."""
+    redis = redis_settings(tmp_path)
+    with running(redis) as (server, first):
+        wait_until(server.is_ready, "the server")
+        (tmp_path / "tokens.json").touch()
+        server.look_after()
+        first.kill()
+        first.wait()
+        program = [find_binary(redis.server), str(tmp_path / "redis.conf")]
+        with subprocess.Popen(program, stdout=subprocess.DEVNULL) as second:
+            try:
+                wait_until(server.is_ready, "the server again")
+                assert converse(server.socket_path, [("PING",)]) == [b"+PONG\r\n"]
+                server.look_after()
+                assert converse(server.socket_path, [("PING",)])[0].startswith(b"-NOAUTH")
+            finally:
+                second.kill()
+
+
+def test_a_link_in_the_place_of_the_password_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("a text that is long enough for a password")
+    (tmp_path / PASSWORD_FILE).symlink_to(tmp_path / "victim")
+
+    with pytest.raises(ServerFailed, match=rf"{PASSWORD_FILE}: it is a link"):
+        EmbeddedServer(redis_settings(tmp_path)).prepare()

@@ -13,6 +13,7 @@ from typing import Final
 
 from flowd.errors import CorruptExecution
 from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.portions import DEFINITION_BYTES_MAX, portions
 from flowd.store import Store
 from flowd.store.inspection import Begun, Group, NodeKey
 from flowd.store.metrics import Queue
@@ -178,22 +179,28 @@ async def _look_at_executions(store: Store, sight: Sight) -> None:
     plans = Plans(store)
     named = sight.known | sight.active | sight.finished | sight.with_keys
     named |= {one for one, _ in sight.entries.values()} | {one for one, _ in sight.retries}
-    for some in _portions(sorted(named)):
-        pairs = await store.executions.statuses_and_definitions(some)
-        live: dict[str, Sequence[str]] = {}
-        for execution_id, (status, definition) in zip(some, pairs, strict=True):
-            sight.statuses[execution_id] = status
-            try:
-                if status is not None and definition is None:
-                    raise CorruptExecution(execution_id, "its definition is gone")
-                if status not in _LIVE or definition is None:
-                    continue
-                live[execution_id] = tuple(plans.compile(execution_id, definition).nodes)
-            except CorruptExecution as error:
-                sight.unreadable.append(str(error))
-        for execution_id, states in (await store.executions.states_of_nodes(live)).items():
-            for node_id, state in states.items():
-                sight.node_states[execution_id, node_id] = state
+    for part in _portions(sorted(named)):
+        sizes = await store.inspection.definition_sizes(part)
+        for some in portions(dict(zip(part, sizes, strict=True)), DEFINITION_BYTES_MAX):
+            await _look_at_portion(store, plans, some, sight)
+
+
+async def _look_at_portion(store: Store, plans: Plans, some: Sequence[str], sight: Sight) -> None:
+    pairs = await store.executions.statuses_and_definitions(some)
+    live: dict[str, Sequence[str]] = {}
+    for execution_id, (status, definition) in zip(some, pairs, strict=True):
+        sight.statuses[execution_id] = status
+        try:
+            if status is not None and definition is None:
+                raise CorruptExecution(execution_id, "its definition is gone")
+            if status not in _LIVE or definition is None:
+                continue
+            live[execution_id] = tuple(plans.compile(execution_id, definition).nodes)
+        except CorruptExecution as error:
+            sight.unreadable.append(str(error))
+    for execution_id, states in (await store.executions.states_of_nodes(live)).items():
+        for node_id, state in states.items():
+            sight.node_states[execution_id, node_id] = state
 
 
 def _portions(execution_ids: Sequence[str]) -> Iterator[Sequence[str]]:

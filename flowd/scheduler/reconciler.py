@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from flowd.errors import CorruptExecution
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.portions import DEFINITION_BYTES_MAX, portions
 from flowd.orchestrator.recovery import recover_unheld
 from flowd.scheduler.duty import Duty
 from flowd.store import Store
@@ -28,7 +29,6 @@ RECONCILE_EVERY_S: Final = 60.0
 BUDGET_S: Final = 0.2
 EXECUTIONS_PER_SLICE: Final = 100
 # What is read together: definitions may be large, and have many nodes.
-DEFINITION_BYTES_MAX: Final = 1024 * 1024
 NODES_MAX: Final = 5_000
 # Far more than are ever open at once; read in one call so that none is missed between two.
 _CONTINUATIONS_MAX: Final = 10_000
@@ -168,10 +168,10 @@ class Reconciler(Duty):
         self, this: _Round, execution_ids: Sequence[str]
     ) -> AsyncIterator[None]:
         sizes = await self._store.inspection.definition_sizes(execution_ids)
-        for some in _portions(dict(zip(execution_ids, sizes, strict=True)), DEFINITION_BYTES_MAX):
+        for some in portions(dict(zip(execution_ids, sizes, strict=True)), DEFINITION_BYTES_MAX):
             nodes = await self._read_nodes(this, some)
             counts = {execution_id: len(node_ids) for execution_id, node_ids in nodes.items()}
-            for part in _portions(counts, NODES_MAX):
+            for part in portions(counts, NODES_MAX):
                 await self._check_nodes(this, {one: nodes[one] for one in part})
                 yield
             yield
@@ -237,17 +237,3 @@ class Reconciler(Duty):
     async def _fail_execution(self, execution_id: str, reason: str) -> None:
         if await self._store.executions.fail_execution(execution_id, reason):
             log.error("execution.corrupt", execution_id=execution_id, reason=reason)
-
-
-def _portions(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
-    """Of these names as many together as are no larger than `most`, or one that is."""
-    portion: list[str] = []
-    total = 0
-    for name, size in sizes.items():
-        if portion and total + size > most:
-            yield portion
-            portion, total = [], 0
-        portion.append(name)
-        total += size
-    if portion:
-        yield portion

@@ -7,6 +7,7 @@ from typing import Any
 
 from flowd.errors import Problem, StoreError
 from flowd.store import Store
+from flowd.store.troubles import Trouble
 
 
 async def check(store: Store) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
@@ -51,12 +52,13 @@ async def check(store: Store) -> tuple[dict[str, dict[str, Any]], list[Problem]]
         "duties": {"ok": not failing, "failing": {one.what: one.reason for one in failing}},
     }
     problems = [Problem("checks.redis", "unfit_redis", text) for text in fitness.defects]
-    if stalled and len(stalled) >= workers:
-        problems += [
-            Problem("checks.workers", "worker_stalled", f"{one.what} {one.reason}")
-            for one in stalled
-        ]
+    if len(stalled) >= workers:
+        problems += map(_stall_problem, stalled)
     if ticked_ms is None:
         message = "no scheduler has ticked for five intervals; start one with `flowd scheduler`"
         problems.append(Problem("checks.scheduler", "no_scheduler", message))
     return checks, problems
+
+
+def _stall_problem(stalled: Trouble) -> Problem:
+    return Problem("checks.workers", "worker_stalled", f"{stalled.what} {stalled.reason}")

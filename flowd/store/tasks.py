@@ -8,7 +8,7 @@ the fence, and the group's list of pending entries is the table of who runs what
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -272,15 +272,13 @@ class TaskSession:
         calls: list[Command] = []
         arguments = 0
         for failure in failures:
-            calls.append(self._failure_call(failure))
+            calls.append(_CALLS[type(failure)](self, failure))
             arguments += len(calls[-1])
             if arguments > ARGUMENTS_MAX:
                 break
         return calls
 
-    def _failure_call(self, failure: Failure | RetryLater) -> Command:
-        if isinstance(failure, RetryLater):
-            return self._retry_call(failure)
+    def _failure_call(self, failure: Failure) -> Command:
         arguments = _failure_arguments(self._group, failure)
         return script_call(scripts.FAIL_NODE, self._keys, arguments)
 
@@ -329,6 +327,13 @@ class TaskSession:
     async def close(self) -> None:
         await self._doorbell.close()
         await self._session.close()
+
+
+# How each ending that is no completion is committed.
+_CALLS: Final[Mapping[type[Any], Callable[[TaskSession, Any], Command]]] = {
+    Failure: TaskSession._failure_call,
+    RetryLater: TaskSession._retry_call,
+}
 
 
 def _advance_arguments(node: PlannedNode) -> Sequence[Argument]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -243,7 +243,7 @@ class Shift:
         if exchange.completed:
             self._settle_completions(exchange.completed)
         if exchange.failed:
-            self._settle_failures(exchange.failed)
+            self._settle_others(exchange.failed)
         if claims:
             self._settle_claims(claims, exchange.claimed)
         self._pulse.note_work(len(self._slots), _count_ended(exchange))
@@ -278,25 +278,29 @@ class Shift:
             for completion in completions:
                 _log_ending(log.debug, "node.completed", completion)
 
-    def _settle_failures(self, outcomes: Sequence[str]) -> None:
-        failures = _take_first(self._failures, len(outcomes))
-        for failure, outcome in zip(failures, outcomes, strict=True):
-            self._intake.release(failure.entry.entry_id)
-            if outcome not in ("failed", "finished", "retrying"):
-                self._settle_oddity(failure.entry, outcome)
-                continue
-            if isinstance(failure, RetryLater):
-                self._note_failure(failure, NodeState.RETRYING)
-                _log_ending(log.info, "node.retrying", failure, error=failure.error)
-                continue
-            if len(failure.downstream) > DEPENDENTS_PER_CALL_MAX:
-                self._carry_on(fail_downstream, failure.entry)
-            self._note_failure(failure, NodeState.FAILED)
-            _log_failure(failure)
-            if failure.dead_letter:
-                _log_poison(failure)
-            if outcome == "finished":
-                self._note_end(failure.entry, has_failed=True)
+    def _settle_others(self, outcomes: Sequence[str]) -> None:
+        """What ends one by one: how is said by the type of the ending."""
+        endings = _take_first(self._failures, len(outcomes))
+        for ending, outcome in zip(endings, outcomes, strict=True):
+            self._intake.release(ending.entry.entry_id)
+            if outcome in ("failed", "finished", "retrying"):
+                _SETTLE[type(ending)](self, ending, outcome)
+            else:
+                self._settle_oddity(ending.entry, outcome)
+
+    def _settle_retry(self, retry: RetryLater, _outcome: str) -> None:
+        self._note_failure(retry, NodeState.RETRYING)
+        _log_ending(log.info, "node.retrying", retry, error=retry.error)
+
+    def _settle_failure(self, failure: Failure, outcome: str) -> None:
+        if len(failure.downstream) > DEPENDENTS_PER_CALL_MAX:
+            self._carry_on(fail_downstream, failure.entry)
+        self._note_failure(failure, NodeState.FAILED)
+        _log_failure(failure)
+        if failure.dead_letter:
+            _log_poison(failure)
+        if outcome == "finished":
+            self._note_end(failure.entry, has_failed=True)
 
     def _note_failure(self, failure: Failure | RetryLater, state: NodeState) -> None:
         entry = failure.entry
@@ -413,6 +417,13 @@ class Shift:
                 await asyncio.sleep(pause_s)
             if self._is_draining:
                 return
+
+
+# A new way to end is a line here, one in the calls of the store, and its script.
+_SETTLE: Final[Mapping[type[Any], Callable[[Shift, Any, str], None]]] = {
+    Failure: Shift._settle_failure,
+    RetryLater: Shift._settle_retry,
+}
 
 
 def _take_first(endings: list[T], count: int) -> list[T]:

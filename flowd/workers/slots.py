@@ -81,9 +81,6 @@ class Slots:
         self._on_end = on_end
         self._on_claim_due = on_claim_due
         self._on_room = on_room
-        # They run on past their time, and each keeps its slot: else others would wait for a thread
-        # while their time passes.
-        self._lingering: set[Future[Any]] = set()
         self._pulse = pulse
         self._let_go: list[Future[Any] | asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
@@ -97,8 +94,12 @@ class Slots:
 
     @property
     def taken(self) -> int:
-        """How many slots are not free, also by what nobody waits for any more."""
-        return len(self._runs) + len(self._lingering)
+        """How many slots are not free: threads that run on past their time keep theirs, or others
+        would wait for a thread while their time passes."""
+        if not self._let_go:
+            return len(self._runs)
+        lingering = (isinstance(one, Future) and not one.done() for one in self._let_go)
+        return len(self._runs) + sum(lingering)
 
     def start(self, prepared: PreparedNode) -> None:
         """Call the handler: at once on the loop, as a task, or in a thread."""
@@ -289,23 +290,18 @@ class Slots:
         if run.task is not None:
             run.task.cancel()
         if run.thread is not None and not run.thread.cancel():
-            self._lingering.add(run.thread)
-            run.thread.add_done_callback(self._end_in_thread)
             self._look_after(run.thread)
+            run.thread.add_done_callback(self._end_in_thread)
         elif run.task is not None and run.thread is None:
             # It may have something to tidy up, or take no notice.
             self._look_after(run.task)
         return True
 
-    def _end_in_thread(self, call: Future[Any]) -> None:
+    def _end_in_thread(self, _call: Future[Any]) -> None:
         """Called in the thread, or here when it has ended already."""
         # The loop may be closed: then nobody asks for the slot.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._give_back, call)
-
-    def _give_back(self, call: Future[Any]) -> None:
-        self._lingering.discard(call)
-        self._on_room()
+            self._loop.call_soon_threadsafe(self._on_room)
 
     def _look_after(self, call: Future[Any] | asyncio.Task[None]) -> None:
         self._let_go = [one for one in self._let_go if not one.done()] + [call]

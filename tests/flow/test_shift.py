@@ -42,9 +42,9 @@ async def time_out(_engine, _execution_id, _folder):
 
 
 async def lose_entry(engine, _execution_id, _folder):
-    ((entry_id, _),) = await engine.redis("XRANGE", "workflow:tasks", "-", "+")
-    await engine.redis("XACK", "workflow:tasks", "workflow_group", entry_id)
-    await engine.redis("XDEL", "workflow:tasks", entry_id)
+    for entry_id, _ in await engine.redis("XRANGE", "workflow:tasks", "-", "+"):
+        await engine.redis("XACK", "workflow:tasks", "workflow_group", entry_id)
+        await engine.redis("XDEL", "workflow:tasks", entry_id)
 
 
 async def lose_lease(engine, execution_id, _folder):

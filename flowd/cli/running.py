@@ -15,7 +15,7 @@ from flowd.config.loading import find_data_dir, load_with_origins
 from flowd.errors import InvalidSettings
 
 _ANY_ADDRESS = ("0.0.0.0", "::")
-_ADDRESS_KEYS = ("host", "port", "socket")
+_ADDRESS = ("host", "port", "socket")
 # A supervisor that hangs leaves the address to the settings.
 _ANSWER_S = 1.0
 
@@ -63,8 +63,9 @@ def find_api(has_token: bool) -> str:
         api, folder = settings.api, settings.redis.data_dir
     except InvalidSettings:
         api, origins, folder = ApiSettings(), {}, find_data_dir(config)
-    # An address in the environment was meant for this very command.
-    if not any(origins.get(f"api.{key}") == f"FLOWD_API__{key.upper()}" for key in _ADDRESS_KEYS):
+    # An address in the environment was meant for this very command; port 0 is none.
+    is_meant = any(origins.get(f"api.{one}") == f"FLOWD_API__{one.upper()}" for one in _ADDRESS)
+    if not is_meant or (api.port == 0 and api.socket is None):
         try:
             return str(ask(folder, "status", timeout_s=_ANSWER_S)["api"])
         except (ControlUnavailable, KeyError):

@@ -79,6 +79,7 @@ def test_a_supervisor_that_answers_knows_better_than_its_settings(
     running[folder / ".flowd"] = "http://127.0.0.1:45678"
 
     assert found_api().output == "http://127.0.0.1:45678\n"
+    assert found_api(FLOWD_API__PORT="0").output == "http://127.0.0.1:45678\n"
 
 
 def test_a_broken_file_still_leads_to_the_flowd_that_runs(

@@ -99,8 +99,15 @@ def explain(situation: Situation) -> Explanation:
             for node_id, row in situation.rows.items()
         ),
         situation.more,
-        _traceback(situation, situation.failure.node_id) if situation.failure else None,
+        _traceback_of_the_failure(situation),
     )
+
+
+def _traceback_of_the_failure(situation: Situation) -> str | None:
+    """Of the one the summary names; who asks about a node gets that of the node."""
+    if situation.failure is None or situation.rows:
+        return None
+    return _traceback(situation, situation.failure.node_id)
 
 
 def _traceback(situation: Situation, node_id: str) -> str | None:

@@ -79,6 +79,8 @@ async def test_the_traceback_is_shown_where_people_look_and_nowhere_else(own):
             assert why["traceback"] == found["traceback"]
         for other in ("on_purpose", "after"):
             assert (await api.get(f"{path}/nodes/{other}")).json()["traceback"] is None
+            why = (await api.get(f"{path}/explain/{other}")).json()
+            assert (why["traceback"], why["nodes"][0]["traceback"]) == (None, None)
         whole = (await api.get(f"{path}/explain")).json()
         assert whole["summary"].startswith("FAILED: 'r_async' failed: KeyError: 'price'.")
         assert whole["traceback"].endswith("KeyError: 'price'")

@@ -164,7 +164,7 @@ def _reports(client: Client, execution_id: str, nodes: list[Any]) -> dict[str, d
 def _written(output: Any) -> str:
     """What a program wrote before it failed."""
     streams = [(name, output.get(name)) for name in ("stdout", "stderr")]
-    return "\n".join(f"{name}:\n{text}" for name, text in streams if text)
+    return "\n".join(f"{name}:\n{text.rstrip()}" for name, text in streams if text)
 
 
 def _show_head(summary: Mapping[str, Any]) -> None:

@@ -29,6 +29,9 @@ HANDLERS = "test_the_page_works_when_it_is_followed"
 EXAMPLES = "test_the_examples_run_as_they_stand"
 SNIPPETS = "test_what_is_shown_of_settings_and_handlers_is_taken"
 TOUR = "test_the_tour_goes_as_it_is_told"
+NIGHTLY = "test_a_nightly_run_is_submitted_once_a_night_however_often_cron_tries"
+BACKUP = "test_a_backup_is_restored_with_all_that_was_acknowledged_before_it"
+TOLD = "test_a_failure_is_told_by_the_exit_code_and_by_the_events"
 FIRST = "test_the_first_page_works_when_it_is_followed"
 TOKEN = "test_a_token_opens_what_it_is_said_to"
 # The tests that run the examples, by section and language, one for each.
@@ -56,6 +59,14 @@ RUN_BY = {
     ("Workflows from the command line", "yaml"): [EXAMPLES],
     ("Python client", "python"): [EXAMPLES] * 2,
     ("Running as a service", "bash"): ["tests/process/test_install.py"],
+    ("A nightly run", "yaml"): [NIGHTLY],
+    ("A nightly run", "crontab"): [NIGHTLY],
+    ("Told when it fails", "json"): [WORKFLOWS],
+    ("Told when it fails", "bash"): ["test_a_failure_is_told_by_the_exit_code_and_by_the_events"]
+    * 2,
+    ("Many machines", "bash"): ["test_p16_two_hosts_share_the_work_and_freezing_one_harms_nothing"],
+    ("Backup", "bash"): [BACKUP],
+    ("Restore", "bash"): [BACKUP],
     ("Redis", "bash"): ["test_what_waits_is_seen_where_it_is_said_to_be"],
     ("Who may use flowd's own Redis", "bash"): ["test_the_ways_in_are_those_of_the_manual"] * 2,
     ("Working on flowd", "bash"): [".ci/run"],

@@ -20,12 +20,16 @@ _PAUSE_S = 0.05
 class Clients:
     """From `start` to `stop` they keep about `active_max` executions going.
 
-    `acknowledged` are the executions whose trigger was answered, each with its definition.
+    `acknowledged` are the executions whose trigger was answered, with their definitions; `settled`
+    are the nodes that reruns among them did not run, each with the state it had from the beginning.
     """
 
     def __init__(self, hosts: Sequence[Host], seed: int, *, count: int, active_max: int) -> None:
         self.acknowledged: dict[str, dict[str, Any]] = {}
+        self.settled: dict[str, dict[str, str]] = {}
         self.cancelled: set[str] = set()
+        self.deleted: set[str] = set()
+        self.requests: dict[str, tuple[str, bytes]] = {}
         self.poisoned = 0
         self.refused = 0
         self.unanswered = 0
@@ -64,12 +68,26 @@ class Clients:
             newest = list(self.acknowledged)[-20:]
         return chance.choice(newest) if newest else None
 
+    def acknowledge(self, execution_id: str, definition: dict[str, Any], **settled: str) -> None:
+        with self._lock:
+            self.acknowledged[execution_id] = definition
+            self.settled[execution_id] = settled
+
     def insist(
-        self, method: str, path: str, body: bytes | None = None, **headers: str
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        of_this_version: bool = False,
+        **headers: str,
     ) -> tuple[int, Any]:
         """The answer, after asking as often as it takes, now here and now there."""
         while True:
             host = random.choice(self._hosts)
+            if of_this_version and not host.is_of_this_version:
+                time.sleep(_PAUSE_S)
+                continue
             try:
                 status, answer = host.request(method, path, body, **headers)
             except _UNANSWERED:
@@ -94,9 +112,9 @@ class Clients:
             status, answer = self.insist("POST", f"/workflow/trigger/{execution_id}")
             if status != 200:
                 raise RuntimeError(f"a trigger was answered {status}: {answer}")
-            with self._lock:
-                self.acknowledged[execution_id] = json.loads(body)
-                self._active += 1
+            self.acknowledge(execution_id, json.loads(body))
+            self.requests[execution_id] = (key, body)
+            self._active += 1
 
     def _take_poison(self) -> bool:
         with self._lock:

@@ -7,6 +7,7 @@ just now; then it is tried again.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -326,6 +327,54 @@ def _cancel(hand: Hand) -> None:
                 pass
 
 
+def _delete(hand: Hand) -> None:
+    execution_id = hand.clients.pick(hand.chance)
+    if not execution_id:
+        return
+    # Before it is asked, as with a cancellation; one that runs is refused, and stays.
+    is_first = execution_id not in hand.clients.deleted
+    hand.clients.deleted.add(execution_id)
+    path = f"/workflows/{execution_id}"
+    status, _ = hand.clients.insist("DELETE", path, of_this_version=True)
+    if status == 409 and is_first:
+        hand.clients.deleted.discard(execution_id)
+    elif status in (200, 404):
+        with hand.noted("delete", execution_id):
+            pass
+
+
+def _rerun(hand: Hand) -> None:
+    execution_id = hand.clients.pick(hand.chance)
+    if not execution_id:
+        return
+    definition = hand.clients.acknowledged[execution_id]
+    node_ids = [one["id"] for one in definition["dag"]["nodes"]]
+    body = json.dumps({"from": hand.chance.choice(["failed", *node_ids])}).encode()
+    path = f"/workflows/{execution_id}/rerun"
+    status, answer = hand.clients.insist("POST", path, body, of_this_version=True)
+    if status == 200:
+        settled = {one["node_id"]: "COMPLETED" for one in answer["reused"]}
+        settled |= {one["node_id"]: "FAILED" for one in answer["left_out"]}
+        hand.clients.acknowledge(answer["execution_id"], definition, **settled)
+        with hand.noted("rerun", execution_id):
+            pass
+
+
+def _resubmit(hand: Hand) -> None:
+    """Under its key it is the same execution, also when that was deleted."""
+    execution_id = hand.clients.pick(hand.chance)
+    if execution_id not in hand.clients.requests:
+        return
+    key, body = hand.clients.requests[execution_id]
+    status, answer = hand.clients.insist(
+        "POST", "/workflow", body, of_this_version=True, Idempotency_Key=key
+    )
+    if (status, answer.get("execution_id")) != (200, execution_id):
+        raise RuntimeError(f"{execution_id}: submitted again it was answered {status}: {answer}")
+    with hand.noted("resubmit", execution_id):
+        pass
+
+
 def _was_done(hand: Hand, execution_id: str, verb: str) -> bool:
     status, _ = hand.clients.insist("POST", f"/workflows/{execution_id}/{verb}")
     return status == 200
@@ -356,5 +405,8 @@ KINDS: dict[str, Callable[[Hand], None]] = {
     "fill_redis": _tell_redis("fill_redis", _fill),
     "hold": _hold,
     "cancel": _cancel,
+    "delete": _delete,
+    "rerun": _rerun,
+    "resubmit": _resubmit,
     "poison": _poison,
 }

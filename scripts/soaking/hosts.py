@@ -139,6 +139,10 @@ class Host:
     def log_path(self) -> Path:
         return self._folder / "log"
 
+    @property
+    def is_of_this_version(self) -> bool:
+        return not self._is_other_version
+
     def change_version(self) -> None:
         """From the next start on."""
         self._is_other_version = not self._is_other_version

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from flowd.workflow.states import ExecutionState, NodeState
@@ -86,10 +87,18 @@ def is_doomed(node: Mapping[str, Any]) -> bool:
     return handler == "ledger_hopeless" or "timeout_s" in node
 
 
-def expected_states(definition: Definition, given_up: Sequence[str] = ()) -> dict[str, str]:
-    """The state each node has to end in. `given_up` failed though they need not have."""
+def expected_states(
+    definition: Definition,
+    given_up: Sequence[str] = (),
+    settled: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
+    """The state each node has to end in. `given_up` failed though they need not have; `settled`
+    were in their state from the beginning."""
     states: dict[str, str] = {}
     for node in definition["dag"]["nodes"]:
+        if node["id"] in settled:
+            states[node["id"]] = settled[node["id"]]
+            continue
         above = [states[one] for one in node["dependencies"]]
         fails = is_doomed(node) or node["id"] in given_up or NodeState.FAILED in above
         states[node["id"]] = NodeState.FAILED if fails else NodeState.COMPLETED

@@ -184,8 +184,9 @@ def _check(
     times = [fault.began_at for fault in outcome.faults] + _deaths(outcome)
     with server.client() as client:
         outcome.violations += checker.find_violations(
-            client, clients.acknowledged, outcome.ledger, faults=times
+            client, clients.acknowledged, outcome.ledger, faults=times, excused=clients.deleted
         )
+        outcome.violations += _check_deleted(client, clients)
         outcome.violations += _check_shapes(outcome, client, clients)
     for host in hosts:
         wanted = {"worker": WORKERS, "api": APIS, "scheduler": 1}
@@ -204,13 +205,21 @@ def _deaths(outcome: Outcome) -> list[float]:
     return [note.at_s for note in outcome.ledger if note.phase == START and note.node in poisonous]
 
 
+def _check_deleted(client: redis_py.Redis, clients: Clients) -> Iterator[str]:
+    """That nothing is left of what was deleted."""
+    for execution_id in clients.deleted:
+        if left := list(client.scan_iter(f"workflow:{execution_id}*", count=10_000)):
+            yield f"{execution_id}: it was deleted, and {left[0]} is left"
+
+
 def _check_shapes(outcome: Outcome, client: redis_py.Redis, clients: Clients) -> Iterator[str]:
     """That each execution ended as its shape demands."""
     # An attempt whose worker died before it could call the handler shows in the next one's number.
     newest: Counter[tuple[str, str]] = Counter()
     for note in outcome.ledger:
         newest[note.node] = max(newest[note.node], note.attempt)
-    for execution in checker.read_executions(client, clients.acknowledged):
+    kept = [one for one in clients.acknowledged if one not in clients.deleted]
+    for execution in checker.read_executions(client, kept):
         status = execution.status or "gone"
         outcome.statuses[status] = outcome.statuses.get(status, 0) + 1
         definition = clients.acknowledged[execution.id]
@@ -220,7 +229,7 @@ def _check_shapes(outcome: Outcome, client: redis_py.Redis, clients: Clients) ->
             if GIVEN_UP in (output or "") and newest[execution.id, one] >= GIVEN_UP_AFTER
         ]
         outcome.given_up += len(given_up)
-        wanted = expected_states(definition, given_up)
+        wanted = expected_states(definition, given_up, clients.settled[execution.id])
         if execution.id in clients.cancelled and status == ExecutionState.CANCELLED:
             allowed = (NodeState.CANCELLED, NodeState.COMPLETED, NodeState.FAILED)
             wrong = [one for one, state in execution.nodes.items() if state not in allowed]

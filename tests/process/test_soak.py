@@ -89,3 +89,6 @@ def test_what_has_to_become_of_a_shape():
     }
     assert expected_status(states) == "FAILED"
     assert expected_states(definition, ["B"])["E"] == "FAILED"
+    # A rerun from C that leaves B out.
+    settled = {"A": "COMPLETED", "B": "FAILED", "D": "FAILED", "E": "FAILED"}
+    assert expected_states(definition, settled=settled) == {**settled, "C": "FAILED"}

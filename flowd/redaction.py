@@ -66,7 +66,7 @@ class Redactor:
 
     def _hide(self, secret: str) -> None:
         if secret not in self._forms:
-            found = self._forms[secret] = list(_forms(secret))
+            found = self._forms[secret] = list(dict.fromkeys(_forms(secret)))
             self._shortest = min((self._shortest, *map(len, found)))
             self._is_sorted = False
 

@@ -106,7 +106,8 @@ class Metrics:
 
     async def snapshot(self) -> Snapshot:
         """All numbers there are, in a handful of calls however much Redis holds."""
-        now = now_ms()
+        ahead_ms = await self._client.execute("HGET", keys.CLOCK, "ahead_ms")
+        now = now_ms() + int(ahead_ms or 0)
         replies = await self._client.converse_freely(
             [
                 ("ZCARD", keys.EXECUTIONS),

@@ -333,4 +333,25 @@ MUTANTS = (
         ":",
         "test_a_rerun_from_a_node_runs_no_other_that_failed",
     ),
+    Mutant(
+        "U9 fails",
+        "a duty that fails ends its lane",
+        "            await self._note_failure(duty, reason, error)",
+        "            raise",
+        "test_a_duty_that_fails_is_named_backs_off_and_stops_no_other",
+    ),
+    Mutant(
+        "U9 hangs",
+        "the others wait for a duty that does not end",
+        "            await asyncio.wait({task}, timeout=PATIENCE_S)",
+        "            await asyncio.wait({task})",
+        "test_a_duty_that_does_not_end_is_left_behind_and_broken_off",
+    ),
+    Mutant(
+        "U9 loops",
+        "a scan begins anew with each call",
+        "redis.pcall('HSCAN', KEYS[2], ARGV[5], 'COUNT', ARGV[3])",
+        "redis.pcall('HSCAN', KEYS[2], '0', 'COUNT', ARGV[3])",
+        "test_however_many_were_kept_a_resumption_comes_to_its_end",
+    ),
 )

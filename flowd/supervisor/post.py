@@ -65,6 +65,8 @@ class Post:
 
     def become_ready(self, now: float) -> None:
         self.state, self.ready_at, self.due_at = State.RUNNING, now, None
+        if self.watch:
+            self.watch.weigh()
         self.history = replace(self.history, was_ever_ready=True, failed_starts=0)
 
     def begin_stop(self, kill_at: float | None) -> None:

@@ -62,7 +62,7 @@ class Recycling:
         if lineup.tasks_max and watch.done >= lineup.tasks_max:
             return _Cause(f"it had done {watch.done} nodes")
         is_heavy = 0 < lineup.memory_max_mb < watch.memory_mb
-        if is_heavy and self._is_possible(watch.own_weight_mb or 0.0, lineup.memory_max_mb):
+        if is_heavy and self._is_possible(watch.own_weight_mb, lineup.memory_max_mb):
             return _Cause(f"it had grown to {watch.memory_mb:.0f} MB")
         return None
 

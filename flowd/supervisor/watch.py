@@ -27,8 +27,8 @@ class Watch:
         self._beat = vitals.last_beat
         self._cpu_s = 0.0
         self.silent_s = 0.0
-        # What it used when its event loop had begun to turn, before it did any work to speak of.
-        self.own_weight_mb: float | None = None
+        # What it used when it became ready, before it did any work.
+        self.own_weight_mb = 0.0
         self.cpu_percent = 0.0
         self.memory_mb = 0.0
 
@@ -71,21 +71,31 @@ class Watch:
         else:
             self._beat, self.silent_s = beat, 0.0
         self._measure(passed_s)
-        if self.own_weight_mb is None and self.has_beaten:
-            self.own_weight_mb = self.memory_mb
 
     def _measure(self, passed_s: float) -> None:
-        """Fields 14, 15 and 24 of /proc/<pid>/stat (proc(5)): CPU ticks, resident pages."""
-        try:
-            text = Path(f"/proc/{self._pid}/stat").read_text("utf-8", "replace")
-        except OSError:
+        fields = self._fields()
+        if not fields:
             return
-        fields = text.rpartition(")")[2].split()
         cpu_s = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
         if passed_s > 0:
             self.cpu_percent = 100 * (cpu_s - self._cpu_s) / passed_s
         self._cpu_s = cpu_s
         self.memory_mb = int(fields[21]) * _PAGE_BYTES / _MIB
+
+    def weigh(self) -> None:
+        """Take note of what it uses now, when it is ready and has not begun."""
+        if fields := self._fields():
+            self.own_weight_mb = int(fields[21]) * _PAGE_BYTES / _MIB
+
+    def _fields(self) -> list[str]:
+        """Those of /proc/<pid>/stat behind the name: 14, 15 and 24 of proc(5), which are the CPU
+        ticks and the resident pages, are 11, 12 and 21 here. Empty when there is no such process.
+        """
+        try:
+            text = Path(f"/proc/{self._pid}/stat").read_text("utf-8", "replace")
+        except OSError:
+            return []
+        return text.rpartition(")")[2].split()
 
     def own_memory_mb(self) -> float | None:
         """Its share of what it holds together with its siblings (PSS), None when not readable.

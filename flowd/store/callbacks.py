@@ -10,6 +10,7 @@ from flowd.errors import CorruptExecution, WrongType
 from flowd.store.executions import now_ms
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import RedisClient
+from flowd.store.redis.text import count_of
 
 
 class CallbackState(StrEnum):
@@ -101,7 +102,7 @@ class Callbacks:
             )
         except WrongType as error:
             raise CorruptExecution(execution_id, str(error)) from error
-        next_ms = int(float(due)) - int(ahead_ms or 0) if due else None
+        next_ms = int(float(due)) - count_of(ahead_ms) if due else None
         if not flat:
             return Delivery(next_ms=next_ms)
         named = dict(zip(flat[::2], flat[1::2], strict=True))

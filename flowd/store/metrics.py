@@ -12,6 +12,7 @@ from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.fitness import Fitness, judge, questions
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, parse_info, translate
+from flowd.store.redis.text import count_of
 from flowd.workflow.states import ExecutionState
 
 PROBE_EXPIRES_MS: Final = 10_000
@@ -107,7 +108,7 @@ class Metrics:
     async def snapshot(self) -> Snapshot:
         """All numbers there are, in a handful of calls however much Redis holds."""
         ahead_ms = await self._client.execute("HGET", keys.CLOCK, "ahead_ms")
-        now = now_ms() + int(ahead_ms or 0)
+        now = now_ms() + count_of(ahead_ms)
         replies = await self._client.converse_freely(
             [
                 ("ZCARD", keys.EXECUTIONS),

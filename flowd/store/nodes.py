@@ -17,7 +17,7 @@ from flowd.store.attempt_records import NO_RECORD, AttemptRecord, parse_record
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.redis import keys
 from flowd.store.redis.client import RedisClient, is_wrong_type
-from flowd.store.redis.text import raw_bytes, readable
+from flowd.store.redis.text import count_of, raw_bytes, readable
 from flowd.workflow.retrying import RetryPolicy
 from flowd.workflow.states import NodeState
 
@@ -148,7 +148,7 @@ class Nodes:
                     ("HGET", keys.CLOCK, "ahead_ms"),
                 ]
             )
-            ahead_ms = 0 if is_wrong_type(ahead) else int(ahead or 0)
+            ahead_ms = 0 if is_wrong_type(ahead) else count_of(ahead)
             due = [None] * len(some) if is_wrong_type(due) else due
             for at, one in enumerate(some):
                 failures, error = values[2 * at], values[2 * at + 1]

@@ -81,6 +81,24 @@ async def test_retries_and_callbacks_come_at_their_time_and_say_when_that_is(eng
     assert 25 < next_in_s <= 30
 
 
+async def test_what_a_hand_has_written_there_stops_nothing(engine, store, redis):
+    execution = await engine.start(CHAIN)
+    redis.set(keys.node(execution.id, "a"), "RETRYING")
+    redis.hset(keys.run(execution.id), "failures:a", 1)
+    redis.zadd(keys.RETRIES, {f"{execution.id} a": 1})
+    redis.hset(keys.CLOCK, mapping={"last_ms": "x", "ahead_ms": "nan"})
+
+    assert (await store.nodes.retries(execution.id, ["a"]))["a"].due_ms == 1
+    assert (await store.metrics.snapshot()).retries_due == 1
+    assert (await store.callbacks.delivery(execution.id)).next_ms is None
+    await Scheduler(store).tick(0.0)
+    assert execution.state().waiting == []
+    assert await store.troubles.duties() == []
+    put_back(redis, HOUR_MS)
+    await store.retries.keep_clock(0, CLOCK_JUMP_MS)
+    assert int(redis.hget(keys.CLOCK, "ahead_ms")) > HOUR_MS - 5_000
+
+
 async def test_an_end_is_told_whatever_clock_its_worker_has(engine, store, redis, monkeypatch):
     """It was due by the clock of whoever ended the execution, an hour ahead of the scheduler's."""
     ahead_ms = server_ms(redis) + HOUR_MS

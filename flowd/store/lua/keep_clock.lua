@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+--- @use server_ms
 --- @use steady_ms
 -- Keeps the clock by which everything waits from going back when the server's is put back. Said by
 -- any number of schedulers it is done once: behind the first there is nothing left to add.
@@ -8,11 +9,12 @@
 --       from that, ms
 -- RETURNS how many ms the clock has reached, and by how many the server's was put back
 local now_ms = steady_ms()
-local last_ms = tonumber(redis.call('HGET', KEYS[1], 'last_ms') or '0') or 0
-local reached_ms = math.max(last_ms, tonumber(ARGV[1]) - tonumber(ARGV[2]))
+local last_ms = string.match(redis.call('HGET', KEYS[1], 'last_ms') or '', '^%d+$')
+local reached_ms = math.max(tonumber(last_ms or '0'), tonumber(ARGV[1]) - tonumber(ARGV[2]))
 local put_back_ms = math.max(0, reached_ms - now_ms)
+now_ms = now_ms + put_back_ms
 if put_back_ms > 0 then
-  redis.call('HINCRBY', KEYS[1], 'ahead_ms', string.format('%.0f', put_back_ms))
+  redis.call('HSET', KEYS[1], 'ahead_ms', string.format('%.0f', now_ms - server_ms()))
 end
-redis.call('HSET', KEYS[1], 'last_ms', string.format('%.0f', now_ms + put_back_ms))
-return { now_ms + put_back_ms, put_back_ms }
+redis.call('HSET', KEYS[1], 'last_ms', string.format('%.0f', now_ms))
+return { now_ms, put_back_ms }

@@ -189,6 +189,8 @@ class Shift:
         return is_stuck
 
     async def _turn(self) -> None:
+        # Before anything is awaited: a drain that comes meanwhile must not be forgotten.
+        self._wake.clear()
         try:
             if self._has_lost_reply:
                 await self._look_for_entries()
@@ -197,7 +199,6 @@ class Shift:
                     self._slots.start(prepared)
             if not self._has_news():
                 self._listen()
-                self._wake.clear()
                 await self._wake.wait()
             if self._has_news():
                 await self._complete_and_claim()

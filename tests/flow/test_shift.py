@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import pytest
 
+from flowd.config import ShutdownSettings
 from flowd.diagnosis import readiness
 from flowd.diagnosis.observer import Observer
 from flowd.orchestrator.executor import cancel_execution, pause_execution
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_worker
+from flowd.workers.intake import Intake
 from flowd.workers.shift import Shift
-from tests.flow.engine import node, until, workflow
+from tests.flow.engine import Engine, node, until, workflow
 from tests.flow.test_suspects import engine_of, lose_workers, own  # noqa: F401
 
 MODES = ("ordinary", "suspect", "paused", "full")
@@ -191,3 +193,24 @@ async def test_neither_idle_nor_busy_workers_stall(own, tmp_path, monkeypatch): 
         await engine.end(execution_id)
     # As long as between two looks, or two questions, and far from what counts.
     assert max(longest.values()) < 5
+
+
+async def test_a_drain_that_comes_while_entries_are_prepared_is_not_forgotten(
+    settings, monkeypatch
+):
+    """It was: the wake-up was cleared before the wait, and the whole grace period slept out."""
+    prepare = Intake.prepare
+
+    async def stop_and_prepare(self):
+        prepared = await prepare(self)
+        if prepared:
+            engine.workers[0].stop()
+            return []
+        return prepared
+
+    patient = replace(settings, shutdown=ShutdownSettings(grace_s=3600.0))
+    async with Engine(patient, workers=1) as engine:
+        monkeypatch.setattr(Intake, "prepare", stop_and_prepare)
+        await engine.start(workflow(node("A")))
+        async with asyncio.timeout(30):
+            await asyncio.gather(*engine._tasks)

@@ -299,6 +299,8 @@ def test_dead_letters(shell: Shell, flowd: FaultyFlowd) -> None:
     assert "given up" in shell.terminal("dlq", "list")
     for way in (shell.pipe, shell.terminal):
         assert json.loads(way("dlq", "show", letter["dead_letter_id"]))["node_id"] == "A"
+    assert "asked for" in shell.terminal("dlq", "redrive", letter["dead_letter_id"], "--preview")
+    assert len(shell.json("dlq", "list")) == 1
     again = shell.terminal("dlq", "redrive", letter["dead_letter_id"]).strip()
     assert flowd.wait_for_execution(again) in ("COMPLETED", "FAILED")
     shell.pipe("dlq", "purge", code=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from flowd.cli.remote import (
@@ -12,7 +14,18 @@ from flowd.cli.remote import (
     show_json,
     show_rows,
 )
+from flowd.cli.rerun_preview import show_preview
 from flowd.cli.times import clock
+
+if TYPE_CHECKING:
+    from flowd.client import Client
+
+
+def _preview(client: Client, letter: str) -> dict[str, Any]:
+    found = client.dead_letter(letter)
+    if found["execution_id"] is None or found["node_id"] is None:
+        raise click.ClickException(f"dead letter {letter!r} names no node that could run again")
+    return client.rerun(found["execution_id"], found["node_id"], preview=True)
 
 
 @click.group()
@@ -58,13 +71,17 @@ def show(url: str | None, output: str, letter: str) -> None:
 @dlq.command()
 @server_options
 @output_option
+@click.option("--preview", is_flag=True, help="Only say what would run and what be reused.")
 @click.argument("letter", metavar="ID")
-def redrive(url: str | None, output: str, letter: str) -> None:
+def redrive(url: str | None, output: str, letter: str, preview: bool) -> None:
     """Run the node of a dead letter again.
 
     It and what depends on it run in a new execution, whose id is printed.
     """
     with connected(url) as client:
+        if preview:
+            show_preview(_preview(client, letter), output)
+            return
         found = client.redrive(letter)
     if output == "json":
         show_json(found)

@@ -19,8 +19,8 @@ from flowd.cli.remote import (
     server_options,
     show_done,
     show_json,
-    show_table,
 )
+from flowd.cli.rerun_preview import show_preview
 
 
 @click.command()
@@ -108,14 +108,11 @@ def rerun(
         found = client.rerun(find_id(client, execution), start, preview=preview)
         if wait:
             wait_and_show(client, found["execution_id"], timeout, output)
+    if preview:
+        show_preview(found, output)
+        return
     if output == "json":
         show_json(found)
-        return
-    if preview:
-        rows = [(one["node_id"], "runs", one["why"]) for one in found["runs"]]
-        rows += [(one["node_id"], "is reused", one["why"]) for one in found["reused"]]
-        rows += [(one["node_id"], "stays failed", one["why"]) for one in found["left_out"]]
-        show_table(("NODE", "", "WHY"), rows)
         return
     click.echo(found["execution_id"])
     runs, reused = len(found["runs"]), len(found["reused"])

@@ -148,10 +148,8 @@ class Executions:
         fresh = [one for one in plan.nodes if one not in settled]
         staged, rest = fresh[:-NODES_PER_CALL_MAX], fresh[-NODES_PER_CALL_MAX:]
         is_staged = bool(staged or reuse)
-        outcome = "staged"
-        if is_staged:
-            outcome = await self._stage(execution_id, definition, staged, reuse)
-        if outcome == "staged":
+        outcome = await self._stage(execution_id, definition, staged, reuse) if is_staged else ""
+        if outcome in ("", "staged"):
             run = _new_run(plan, len(fresh), reuse, key_digest)
             outcome = await self._start(
                 scripts.SUBMIT_WORKFLOW,

@@ -50,10 +50,11 @@ class Token:
         return self.expires_ms is not None and self.expires_ms <= now_ms
 
 
-def new_token(name: str, scope: str, *, expires_ms: int | None = None) -> tuple[Token, str]:
-    """A token to keep, and the text of it that is only known now."""
+def new_token(name: str, scope: str, *, lifetime_ms: int | None = None) -> tuple[Token, str]:
+    """A token to keep, and the text of it that is only known now; `lifetime_ms` None never ends."""
     text = _PREFIX + secrets.token_urlsafe(32)
     now_ms = time.time_ns() // 1_000_000
+    expires_ms = None if lifetime_ms is None else now_ms + lifetime_ms
     return Token(secrets.token_hex(4), name, scope, _hash(text), now_ms, expires_ms), text
 
 

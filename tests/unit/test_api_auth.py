@@ -61,8 +61,8 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return found
 
 
-def token(folder: Path, scope: str, *, name: str = "", expires_ms: int | None = None) -> str:
-    made, text = new_token(name or scope, scope, expires_ms=expires_ms)
+def token(folder: Path, scope: str, *, name: str = "", lifetime_ms: int | None = None) -> str:
+    made, text = new_token(name or scope, scope, lifetime_ms=lifetime_ms)
     change_tokens(folder, lambda tokens: (*tokens, made))
     return text
 
@@ -121,7 +121,7 @@ def test_each_scope_opens_what_it_says(make: Make, tmp_path: Path) -> None:
 
 def test_what_is_no_good_token_is_refused_and_told_so(make: Make, tmp_path: Path) -> None:
     text = token(tmp_path, "admin")
-    expired = token(tmp_path, "admin", name="old", expires_ms=1)
+    expired = token(tmp_path, "admin", name="old", lifetime_ms=-1)
     client = make()
 
     wrong = [

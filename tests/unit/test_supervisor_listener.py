@@ -132,7 +132,7 @@ def test_only_an_address_of_this_machine_goes_without_a_token(tmp_path: Path) ->
     for address in ("0.0.0.0", "::", "192.0.2.1"):
         with pytest.raises(InvalidSettings, match="flowd token create"):
             require_tokens(address, tmp_path)
-    expired, _ = new_token("old", "admin", expires_ms=1)
+    expired, _ = new_token("old", "admin", lifetime_ms=-1)
     change_tokens(tmp_path, lambda tokens: (*tokens, expired))
     with pytest.raises(InvalidSettings, match="flowd token create"):
         require_tokens("0.0.0.0", tmp_path)

@@ -41,9 +41,8 @@ def create(
     """
     if not _NAME.fullmatch(name):
         raise click.UsageError("a name has letters, digits, `_`, `.`, `@` and `-`, at most 64")
-    now_ms = time.time_ns() // 1_000_000
-    expires_ms = None if expires_days is None else now_ms + int(expires_days * _DAY_MS)
-    made, text = new_token(name, scope, expires_ms=expires_ms)
+    lifetime_ms = None if expires_days is None else int(expires_days * _DAY_MS)
+    made, text = new_token(name, scope, lifetime_ms=lifetime_ms)
 
     def add(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
         if any(name in (one.name, one.id) for one in tokens):

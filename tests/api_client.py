@@ -7,7 +7,7 @@ import json
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 120.0
 
 
 class ApiError(Exception):

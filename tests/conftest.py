@@ -9,6 +9,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 import redis as redis_py
 import uvloop
@@ -18,7 +19,21 @@ from flowd.store import Store, open_store
 from tests.private_server import PrivateServer
 
 # A test that hangs is a failure with a traceback, not a suite that never ends.
-ASYNC_TEST_TIMEOUT_S = 120.0
+ASYNC_TEST_TIMEOUT_S = 900.0
+# No example is judged by the clock, and an ordinary run tries the same ones every time.
+REPEATABLE = hypothesis.settings(
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.register_profile("repeatable", REPEATABLE)
+    hypothesis.settings.register_profile("thorough", REPEATABLE, derandomize=False)
+    is_thorough = config.option.markexpr.startswith("thorough")
+    hypothesis.settings.load_profile("thorough" if is_thorough else "repeatable")
 
 
 @pytest.hookimpl(tryfirst=True)

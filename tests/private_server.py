@@ -15,7 +15,7 @@ from flowd.config import Settings
 from flowd.config.loading import load_settings
 from flowd.supervisor.embedded_server import Answer, find_binary, probe
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 180.0
 
 
 class PrivateServer:

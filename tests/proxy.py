@@ -140,7 +140,7 @@ class Proxy:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-        asyncio.run_coroutine_threadsafe(close(), self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(close(), self._loop).result(120)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -151,7 +151,7 @@ class Proxy:
         async def run() -> None:
             step()
 
-        asyncio.run_coroutine_threadsafe(run(), self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(run(), self._loop).result(120)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

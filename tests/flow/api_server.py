@@ -18,7 +18,7 @@ from flowd.config import Settings
 from flowd.handlers.registry import built_in_registry
 from flowd.store import open_store
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 300.0
 
 
 class ApiServer:

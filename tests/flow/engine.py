@@ -21,7 +21,7 @@ from flowd.workflow.states import ExecutionState
 from tests.flow import handlers
 from tests.store.engine import results_of
 
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 _HANDLERS = {
     one.__flowd_handler__.name: handlers.__name__
     for one in vars(handlers).values()

@@ -18,6 +18,7 @@ from flowd.store.executions import now_ms
 from flowd.store.redis import keys
 from flowd.workflow.ids import new_execution_id
 from flowd.workflow.states import ExecutionState
+from tests.daemon import PATIENCE_S
 from tests.flow.api_server import api_server
 from tests.flow.engine import Engine, node, until, workflow
 from tests.private_server import PrivateServer
@@ -288,7 +289,7 @@ async def test_a_head_request_has_no_body(settings):
     async with api_server(settings) as api:
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
         writer.write(b"HEAD /events HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
         writer.close()
 

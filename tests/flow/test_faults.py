@@ -24,6 +24,7 @@ from flowd.store import open_store
 from flowd.store.redis.client import Session
 from flowd.store.tasks import TaskSession
 from flowd.workers.worker import Worker
+from tests.daemon import PATIENCE_S
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
 from tests.private_server import PrivateServer
@@ -321,7 +322,7 @@ async def test_a_stop_while_redis_is_away_does_not_wait_for_it(brief_settings):
     await ready.wait()
     away.stop()
     worker.stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await running
 
 

@@ -22,6 +22,7 @@ from flowd.store.redis import keys
 from flowd.workers import lease
 from flowd.workers.tally import Tally
 from flowd.workflow.ids import new_execution_id
+from tests.daemon import PATIENCE_S
 from tests.flow.api_server import api_server
 from tests.flow.engine import Engine, until
 from tests.private_server import PrivateServer
@@ -191,7 +192,7 @@ async def test_restarts_come_from_the_supervisor(settings, tmp_path):
         async with api_server(settings) as api:
             api.app.state.control_socket = tmp_path / "control.sock"
             found = samples((await api.get("/metrics"))[2])
-        thread.join(5)
+        thread.join(PATIENCE_S)
     assert found["flowd_process_restarts_total", "worker"] == 3
     assert found["flowd_process_restarts_total", "api"] == 0
 

@@ -15,6 +15,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_worker
 from flowd.workers.intake import Intake
 from flowd.workers.shift import Shift
+from tests.daemon import PATIENCE_S
 from tests.flow.engine import Engine, node, until, workflow
 from tests.flow.test_suspects import engine_of, lose_workers, own  # noqa: F401
 
@@ -130,7 +131,7 @@ async def test_a_worker_takes_work_after_whatever_ended_what_it_ran(
         if mode == "full":
             shift.note_room(is_full=False)
 
-        async with engine.ticking(), asyncio.timeout(20):
+        async with engine.ticking(), asyncio.timeout(PATIENCE_S):
             after = await engine.run(workflow(node("B", handler="say"), node("C", ["B"], "say")))
         assert await engine.states(after) == {"B": "COMPLETED", "C": "COMPLETED"}
 

@@ -24,7 +24,7 @@ from flowd.workflow.templating import CompiledConfig, MalformedTemplate, parse_t
 from flowd.workflow.validator import validate_workflow
 from tests.fuzz.test_sockets import SEED, mutate
 
-SETTINGS = settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(max_examples=300, suppress_health_check=list(HealthCheck))
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 JSON = st.recursive(

@@ -93,7 +93,7 @@ class Machine(RuleBasedStateMachine):
 
     def run(self, step: Awaitable[T]) -> T:
         async def bounded() -> T:
-            return await asyncio.wait_for(step, 20)
+            return await asyncio.wait_for(step, 180)
 
         return self.runner.run(bounded())
 

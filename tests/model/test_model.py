@@ -10,9 +10,7 @@ from tests.model.machine import Machine
 BRIEF = settings(
     max_examples=30,
     stateful_step_count=60,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
-    database=None,
 )
 
 

@@ -16,10 +16,8 @@ from tests.model.machine import Machine
 THOROUGH = settings(
     max_examples=400,
     stateful_step_count=60,
-    deadline=None,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
-    database=None,
     print_blob=False,
     report_multiple_bugs=False,
 )

@@ -17,6 +17,8 @@ from typing import NoReturn
 
 import pytest
 
+from tests.daemon import PATIENCE_S
+
 _SHIM = Path(__file__).with_name("clock_shim.c")
 
 
@@ -26,7 +28,7 @@ def _lacking(what: str, ended: subprocess.CompletedProcess[str] | None = None) -
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=20)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 class Clock:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ
 
-TIMEOUT_S = 300
+TIMEOUT_S = 1_800
 NOWHERE = "http://127.0.0.1:9"
 # A stream without an end; test_events.py reads it.
 ENDLESS = "watch_all"
 
 SCHEMATHESIS = """
 continue-on-failure = true
-request-timeout = 10
+request-timeout = 120
 
 [generation]
 max-examples = 20

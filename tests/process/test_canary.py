@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import redis as redis_py
 
+from tests.daemon import PATIENCE_S
 from tests.local_services import Reply, Request, json_reply, running_service
 from tests.process.flowd_process import CONFIG, Flowd, node
 
@@ -108,7 +109,7 @@ def test_a_canary_is_found_in_the_outgoing_call_and_nowhere_else(
 
 
 def read(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
         answer: bytes = response.read()
     return answer
 

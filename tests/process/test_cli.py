@@ -21,7 +21,7 @@ import pytest
 from flowd import Client
 from flowd.cli.main import main
 from flowd.client import ApiError
-from tests.daemon import wait_until
+from tests.daemon import PATIENCE_S, wait_until
 from tests.process.faulty import FaultyFlowd
 from tests.process.flowd_process import Flowd, clean_environ, node
 
@@ -81,7 +81,7 @@ class Shell:
             env=self.environ,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE_S,
         )
         assert ended.returncode == code, ended.stdout + ended.stderr
         self.stderr = ended.stderr
@@ -110,7 +110,7 @@ class Shell:
         while chunk := _read(controller):
             seen += chunk
         os.close(controller)
-        assert process.wait(30) == code, seen
+        assert process.wait(PATIENCE_S) == code, seen
         return seen.decode()
 
 
@@ -211,7 +211,7 @@ def test_ctrl_c_leaves_the_execution_running_and_says_how_to_go_on(shell: Shell)
     wait_until(lambda: "RUNNING" in shell.pipe("get", execution_id), "the node to run")
     process.send_signal(signal.SIGINT)
     told = process.stderr.read()
-    assert process.wait(10) == 130
+    assert process.wait(PATIENCE_S) == 130
     assert f"flowd watch {execution_id}" in told
     assert shell.json("get", execution_id)["status"] == "RUNNING"
     shell.pipe("cancel", execution_id)
@@ -382,8 +382,8 @@ def test_events_are_followed_until_ctrl_c(shell: Shell) -> None:
 
     wait_until(has_ended, "an event")
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130
-    reading.join(10)
+    assert process.wait(PATIENCE_S) == 130
+    reading.join(PATIENCE_S)
     assert process.stderr is not None
     assert process.stderr.read() == ""
     ids = [json.loads(line)["id"] for line in seen]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import is_all_running, wait_until
+from tests.daemon import PATIENCE_S, is_all_running, wait_until
 from tests.process.flowd_process import CONFIG, Flowd, node
 
 Run = Callable[..., Flowd]
@@ -28,7 +28,7 @@ def tell(flowd: Flowd, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=flowd.environ,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
 
 
@@ -161,7 +161,7 @@ def test_top_on_a_terminal_goes_on_until_q(run_flowd: Run) -> None:
         shown = read_until(ours, b"worker-2", times=3)
         os.write(ours, b"q")
         assert b"LAST EXIT" in shown
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         os.close(ours)

@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.daemon import PATIENCE_S
+
 FLOWD = "from flowd.cli.main import main; main(['demo'], prog_name='flowd')"
 # Settings of the user that would break the private stack if they reached it.
 FOREIGN_SETTINGS = {"REDIS_PORT": "1", "FLOWD_WORKERS__COUNT": "0", "FLOWD_REDIS__MODE": "external"}
@@ -40,7 +42,7 @@ def running_demo(folder: Path, prelude: str = "") -> Iterator[subprocess.Popen[s
 
 def run_demo(folder: Path, prelude: str = "") -> tuple[int, str, str]:
     with running_demo(folder, prelude) as process:
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=PATIENCE_S)
         return process.returncode, output, errors
 
 
@@ -125,6 +127,6 @@ def test_a_signal_stops_the_stack_too(tmp_path: Path, number: signal.Signals, co
         assert process.stderr.readline() == "starting a private flowd ...\n"
         process.send_signal(number)
 
-        assert process.wait(timeout=30) == code
+        assert process.wait(timeout=PATIENCE_S) == code
 
     assert_nothing_is_left(tmp_path)

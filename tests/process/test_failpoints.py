@@ -181,7 +181,7 @@ def bring_to(flowd: FaultyFlowd, name: str) -> None:
 
 def check_that_it_ends_and_starts_again(flowd: FaultyFlowd, run_faulty: Run) -> None:
     assert flowd.wait_for_end() == -signal.SIGKILL
-    wait_until(lambda: flowd.survivors() == [], "every descendant to be gone", 2)
+    wait_until(lambda: flowd.survivors() == [], "every descendant to be gone")
 
     flowd = run_faulty("start")
     flowd.wait_until_running()

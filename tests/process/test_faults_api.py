@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.daemon import wait_until
+from tests.daemon import PATIENCE_S, wait_until
 from tests.process.flowd_process import CONFIG, Flowd
 
 MIB = 2**20
@@ -35,7 +35,9 @@ def flowd(run_flowd: Callable[..., Flowd], tmp_path: Path) -> Iterator[Flowd]:
 
 
 def connect(flowd: Flowd) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", urlsplit(flowd.url).port or 0), timeout=30)
+    return socket.create_connection(
+        ("127.0.0.1", urlsplit(flowd.url).port or 0), timeout=PATIENCE_S
+    )
 
 
 def read_all(client: socket.socket) -> bytes:

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from flowd.supervisor.watch import LOOK_EVERY_S
-from tests.daemon import is_all_running, wait_until
+from tests.daemon import PATIENCE_S, is_all_running, wait_until
 from tests.private_server import PrivateServer
 from tests.process.faulty import FaultyFlowd, breed, is_gone
 from tests.process.flowd_process import CONFIG, node
@@ -42,7 +42,7 @@ class Hammer:
         self.errors: list[Exception] = []
 
     def _ask(self) -> None:
-        connection = HTTPConnection(self._address, timeout=20)
+        connection = HTTPConnection(self._address, timeout=PATIENCE_S)
         while not self._is_over.is_set():
             try:
                 connection.request("GET", "/workflows/absent")
@@ -156,8 +156,8 @@ def test_p05_what_handlers_started_is_gone_with_the_supervisor(run_faulty: Run) 
     wait_until(lambda: time.monotonic() > looked_at + 2 * LOOK_EVERY_S, "two looks")
 
     flowd.process.kill()
-    wait_until(lambda: all(map(is_gone, grandchildren)), "both to be gone", 2)
-    wait_until(lambda: not flowd.survivors(), "every process to be gone", 2)
+    wait_until(lambda: all(map(is_gone, grandchildren)), "both to be gone")
+    wait_until(lambda: not flowd.survivors(), "every process to be gone")
 
     assert is_gone(worker)
     flowd = run_faulty("start")
@@ -211,9 +211,8 @@ def test_p12_a_worker_that_cannot_start_is_given_up_with_its_traceback(
     started_at = time.monotonic()
     flowd = run_faulty("start", FLOWD_TEST_BROKEN_WORKER="1")
 
-    assert flowd.wait_for_end(30) == 70
+    assert flowd.wait_for_end() == 70
     took_s = time.monotonic() - started_at
-    assert took_s < 30
     figure(f"given up after {took_s:.1f} s with exit code 70")
     assert len(flowd.events("role.failed")) >= 3
     assert "worker-1 was started 3 times and never became ready" in flowd.stderr or (
@@ -277,7 +276,7 @@ def test_p14_a_supervisor_killed_at_any_moment_of_its_stop_leaves_work_that_goes
         flowd.process.kill()
 
         killed_at = time.monotonic()
-        wait_until(lambda flowd=flowd: not flowd.survivors(), "every process to be gone", 2)
+        wait_until(lambda flowd=flowd: not flowd.survivors(), "every process to be gone")
         took_s.append(time.monotonic() - killed_at)
     figure(f"4 kills, all gone within {max(took_s):.2f} s; 200 of 200 nodes COMPLETED")
     flowd = run_faulty("start")

@@ -29,7 +29,7 @@ from scripts.soaking.checker import check_processes, find_violations
 from scripts.soaking.handlers import LEDGER
 from scripts.soaking.ledger import CANCELLED, START, Ledger
 from tests.api_client import ApiError
-from tests.daemon import Daemon, wait_until
+from tests.daemon import PATIENCE_S, Daemon, wait_until
 from tests.private_server import PrivateServer
 from tests.process.faulty import ROOT, FaultyFlowd
 from tests.process.flowd_process import CONFIG, clean_environ, definition, node
@@ -76,7 +76,7 @@ def restarts(flowd: FaultyFlowd) -> dict[str, tuple[int, int]]:
 
 
 def answers_to(flowd: FaultyFlowd, method: str, path: str, body: bytes = b"") -> Any:
-    connection = HTTPConnection(flowd.url.removeprefix("http://"), timeout=20)
+    connection = HTTPConnection(flowd.url.removeprefix("http://"), timeout=PATIENCE_S)
     try:
         connection.request(method, path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
@@ -149,7 +149,6 @@ def test_r01_every_acknowledged_trigger_survives_the_death_of_the_server(
             wait_until(
                 lambda at=answered_at: any(call["at"] > at for call in flowd.calls()[-8:]),
                 "work to go on",
-                patience_s=2,
             )
             took_s.append(time.monotonic() - answered_at)
             flowd.wait_for_post("redis", lambda one, n=death: one["restarts"] == n)
@@ -545,7 +544,7 @@ def test_p11_a_child_that_a_handler_left_behind_is_gone_with_its_worker(
         for pid in {note.pid for note in ledger.notes(START)}:
             os.kill(pid, signal.SIGKILL)
 
-        wait_until(lambda: not any(map(is_running, children)), "both children to be gone", 2)
+        wait_until(lambda: not any(map(is_running, children)), "both children to be gone")
         assert check_processes(flowd.wait_until_running(), {"worker": 2, "api": 1}) == []
         flowd.check_and_stop()
 
@@ -577,7 +576,6 @@ def test_p17_a_full_disk_refuses_what_is_new_and_loses_nothing(
         wait_until(
             lambda: answers_to(flowd, "GET", f"/workflows/{done}").status == 200,
             "the server to be back",
-            patience_s=40,
         )
         flowd.api.trigger_workflow(waiting)
         assert flowd.wait_for_execution(waiting) == "COMPLETED"

@@ -298,7 +298,7 @@ def test_p11_what_a_handler_started_does_not_outlive_its_worker(
 
     killed_at = time.monotonic()
     # The second lives in a session of its own.
-    wait_until(lambda: all(is_gone(pid) for pid in grandchildren), "both to be gone", 2)
+    wait_until(lambda: all(is_gone(pid) for pid in grandchildren), "both to be gone")
     figure(f"both gone {1000 * (time.monotonic() - killed_at):.0f} ms after their worker")
     assert flowd.wait_for_execution(execution_id) == "COMPLETED"
     flowd.check_and_stop()

@@ -193,7 +193,7 @@ def test_a_killed_server_comes_back_with_everything_it_acknowledged(
     answered_at = time.monotonic()
     gate.open()
 
-    wait_until(lambda: status_of(flowd, waiting) == "PENDING", "the API to find it", patience_s=2)
+    wait_until(lambda: status_of(flowd, waiting) == "PENDING", "the API to find it")
     flowd.api.trigger_workflow(waiting)
     assert flowd.wait_for_execution(running) == "COMPLETED"
     assert flowd.wait_for_execution(waiting) == "COMPLETED"
@@ -312,5 +312,5 @@ def test_p05_every_child_is_gone_with_a_killed_supervisor(
     killed_at = time.monotonic()
     os.kill(flowd.process.pid, signal.SIGKILL)
 
-    wait_until(lambda: not flowd.survivors(), "every process to be gone", patience_s=2)
+    wait_until(lambda: not flowd.survivors(), "every process to be gone")
     figure(f"6 processes gone after {1000 * (time.monotonic() - killed_at):.0f} ms")

@@ -20,7 +20,7 @@ import pytest
 from flowd.config.loading import load_settings
 from flowd.handlers import Fail
 from flowd.handlers.loading import ENTRY_POINT_GROUP
-from tests.daemon import wait_until
+from tests.daemon import PATIENCE_S, wait_until
 from tests.manual import MANUAL, ROOT, SECTIONS, blocks
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
 
@@ -98,11 +98,16 @@ def test_the_quickstart_shows_the_samples(tmp_path: Path) -> None:
         (programs / name).chmod(0o755)
     (programs / "activate").touch()
     installed = 'source scripts/venv.sh; install_key > "$venv/installed-flowd"'
-    subprocess.run(["bash", "-c", installed], cwd=tmp_path, check=True, timeout=30)
+    subprocess.run(["bash", "-c", installed], cwd=tmp_path, check=True, timeout=PATIENCE_S)
     (command,) = re.findall(r"```bash\n(\S+quickstart)\n```", SECTIONS["Start"])
 
     ended = subprocess.run(
-        [command], cwd=tmp_path, env=clean_environ(), capture_output=True, text=True, timeout=60
+        [command],
+        cwd=tmp_path,
+        env=clean_environ(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
 
     assert ended.returncode == 0, ended.stderr
@@ -125,7 +130,7 @@ def test_the_examples_run_as_they_stand(run_flowd: Callable[..., Flowd], tmp_pat
             env=environ,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
@@ -161,7 +166,7 @@ def test_the_first_page_works_when_it_is_followed(
             env={**clean_environ(), "FLOWD_URL": flowd.url},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=True,
         ).stdout
         for line in session.splitlines()
@@ -192,7 +197,11 @@ def test_the_tour_goes_as_it_is_told(run_flowd: Callable[..., Flowd], tmp_path: 
                 shown_id, execution_id
             )
             ended = subprocess.run(
-                ["bash", "-c", here], cwd=tmp_path, capture_output=True, text=True, timeout=30
+                ["bash", "-c", here],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
             )
             answers.append(json.loads(ended.stdout))
         execution_id = answers[0].get("execution_id", execution_id)
@@ -207,7 +216,7 @@ def test_every_workflow_that_is_shown_is_a_valid_one(
 ) -> None:
     (tmp_path / "flowd.toml").write_text(CONFIG + '[handlers]\nmodules = ["my_handlers"]\n')
     new = [sys.executable, "-m", "flowd.cli.main", "new", "my_handlers"]
-    subprocess.run(new, cwd=tmp_path, env=clean_environ(), check=True, timeout=30)
+    subprocess.run(new, cwd=tmp_path, env=clean_environ(), check=True, timeout=PATIENCE_S)
     flowd = run_flowd("start", "--workers", "1")
     flowd.wait_until_running()
     shown = [
@@ -230,7 +239,9 @@ def test_a_refusal_is_the_one_that_is_shown(run_flowd: Callable[..., Flowd]) -> 
     body = {"name": "x", "dag": {"nodes": [node("fetch"), node("B", "fetsh")]}}
 
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{flowd.url}/workflow", json.dumps(body).encode(), timeout=10)
+        urllib.request.urlopen(
+            f"{flowd.url}/workflow", json.dumps(body).encode(), timeout=PATIENCE_S
+        )
 
     (shown,) = blocks("HTTP API", "json")[:1]
     assert json.loads(refused.value.read()) == json.loads(shown)
@@ -270,7 +281,7 @@ def test_a_token_opens_what_it_is_said_to(run_flowd: Callable[..., Flowd], tmp_p
         env=clean_environ(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     token = made.stdout.strip()
     assert token.startswith("flowd_")
@@ -278,7 +289,9 @@ def test_a_token_opens_what_it_is_said_to(run_flowd: Callable[..., Flowd], tmp_p
     command = curl.replace("http://localhost:8000", flowd.url).replace("flowd_...", token)
 
     def ask(command: str) -> Any:
-        answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
+        answer = subprocess.run(
+            ["bash", "-c", command], capture_output=True, text=True, timeout=PATIENCE_S
+        )
         return json.loads(answer.stdout)
 
     stranger = f"curl {flowd.url}/workflows"

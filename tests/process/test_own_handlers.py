@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.api_client import ApiError
-from tests.daemon import wait_until
+from tests.daemon import PATIENCE_S, wait_until
 from tests.manual import SECTIONS, blocks
 from tests.private_server import PrivateServer
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
@@ -28,7 +28,7 @@ def run(folder: Path, *command: str) -> str:
         env=clean_environ(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
@@ -99,7 +99,7 @@ def test_a_reload_with_a_module_that_cannot_be_imported_changes_nothing(
             env=flowd.environ,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
         assert ended.returncode == 78
         assert "the module 'my_handlers' of [handlers] modules cannot be imported" in ended.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import wait_until
+from tests.daemon import PATIENCE_S, wait_until
 from tests.manual import blocks
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
 
@@ -53,7 +53,7 @@ def shell(command: str, folder: Path, programs: Path, **environ: str) -> str:
         env=clean_environ() | {"PATH": path} | environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout

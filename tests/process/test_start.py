@@ -97,7 +97,7 @@ def test_p05_a_killed_supervisor_takes_everything_with_it_and_leaves_nothing_to_
     first.wait_for_execution(execution_id)
 
     first.process.kill()
-    wait_until(lambda: not first.survivors(), "every process to be gone", patience_s=2)
+    wait_until(lambda: not first.survivors(), "every process to be gone")
 
     second = run_flowd("start")
     second.wait_until_running()

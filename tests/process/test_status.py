@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from tests.daemon import PATIENCE_S
 from tests.process.flowd_process import Flowd, node
 
 Run = Callable[..., Flowd]
@@ -21,7 +22,7 @@ def ask_status(flowd: Flowd, *arguments: str) -> subprocess.CompletedProcess[str
         env=flowd.environ,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 UNITS = ("flowd.service", "flowd.socket")
 EXPOSURE_MAX = 1.5
@@ -29,7 +31,7 @@ def analyze() -> str:
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def test_the_units_are_valid(analyze: str, tmp_path: Path) -> None:

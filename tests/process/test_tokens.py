@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.daemon import wait_until
+from tests.daemon import PATIENCE_S, wait_until
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, definition, node
 
 Run = Callable[..., Flowd]
@@ -34,7 +34,9 @@ def flowd_token(folder: Path, *arguments: str) -> str:
 def call(
     flowd: Flowd, method: str, path: str, body: bytes | None = None, **headers: str
 ) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(flowd.url).port, timeout=10)
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", urlsplit(flowd.url).port, timeout=PATIENCE_S
+    )
     try:
         connection.request(method, path, body, headers)
         response = connection.getresponse()
@@ -50,7 +52,7 @@ def status_of(flowd: Flowd, method: str, path: str, token: str = "", body: bytes
 
 def test_an_address_others_can_reach_takes_a_token(run_flowd: Run, tmp_path: Path) -> None:
     refused = run_flowd("start", "--host", "0.0.0.0")
-    assert refused.process.wait(20) == 78
+    assert refused.process.wait(PATIENCE_S) == 78
     assert "flowd token create" in refused.stderr
     assert not (tmp_path / "data" / "redis.sock").exists()
 
@@ -65,7 +67,7 @@ def test_an_address_others_can_reach_takes_a_token(run_flowd: Run, tmp_path: Pat
     (tmp_path / "data" / "tokens.json").unlink()
     wait_until(lambda: status_of(flowd, "GET", "/workflows", token) == 401, "the token to go")
     assert status_of(flowd, "GET", "/workflows") == 401
-    assert run_flowd("api", "--host", "0.0.0.0").process.wait(20) == 78
+    assert run_flowd("api", "--host", "0.0.0.0").process.wait(PATIENCE_S) == 78
 
 
 def test_tokens_come_and_go_while_flowd_runs(run_flowd: Run, tmp_path: Path) -> None:
@@ -122,7 +124,9 @@ def test_a_stream_ends_with_its_token(run_flowd: Run, tmp_path: Path) -> None:
         work = definition(node("A"))
         return call(flowd, "POST", "/workflow", work, Authorization=authorization)
 
-    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(flowd.url).port, timeout=20)
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", urlsplit(flowd.url).port, timeout=PATIENCE_S
+    )
     connection.request("GET", "/events", headers={"Authorization": f"Bearer {one}"})
     stream = connection.getresponse()
     assert stream.readline() == b"retry: 1000\n"

@@ -31,7 +31,7 @@ from flowd.store.tasks import (
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
 
-WAIT_MAX_S = 5.0
+WAIT_MAX_S = 180.0
 STREAM, GROUP = "workflow:tasks", "workflow_group"
 
 # Node id -> ids of its dependencies.

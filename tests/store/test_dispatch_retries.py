@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from flowd.store.redis import keys
+from tests.daemon import PATIENCE_S
 from tests.store.engine import CHAIN, State, everything, fan, until_blocked
 from tests.store.test_retry_node import later, retry
 
@@ -92,7 +93,7 @@ async def test_whoever_sleeps_until_the_next_one_is_woken_by_an_earlier_one(engi
 
     await retry(worker, later(a))
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await sleeper
 
 

@@ -29,7 +29,7 @@ from flowd.supervisor.embedded_server import (
     probe,
     wait_for_external,
 )
-from tests.daemon import wait_until
+from tests.daemon import PATIENCE_S, wait_until
 
 Listener = Callable[[bytes], tuple[str, int]]
 
@@ -174,7 +174,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         redis = redis_settings(tmp_path, port=taken.getsockname()[1])
         with running(redis) as (server, process):
-            assert process.wait(10) != 0
+            assert process.wait(PATIENCE_S) != 0
             assert "Address already in use" in server.last_words()
 
 
@@ -278,7 +278,7 @@ def test_the_server_of_a_killed_supervisor_is_ended_first(tmp_path: Path) -> Non
 
         assert choose(redis) is not None
 
-        assert process.wait(5) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert not server.is_ready()
 
 

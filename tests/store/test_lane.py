@@ -13,6 +13,7 @@ from flowd.scheduler import lane as lanes
 from flowd.scheduler.duty import BACKOFF_S_MAX, Duty, backoff_s
 from flowd.scheduler.lane import Lane
 from flowd.store.troubles import Trouble
+from tests.daemon import PATIENCE_S
 
 
 class Noted(Duty):
@@ -84,7 +85,7 @@ async def test_a_duty_that_does_not_end_is_left_behind_and_broken_off(store, mon
     await lane.tick(0.0)
     assert runs == ["endless", "good"]
     assert lane._running, "the others have waited for its end"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not await store.troubles.duties():
             await asyncio.sleep(0.01)
             await lane.tick(0.0)

@@ -13,6 +13,7 @@ from flowd.errors import MissingGroup, MissingScript, StoreError, StoreUnavailab
 from flowd.store import open_store
 from flowd.store.redis import scripts
 from flowd.store.redis.client import RedisClient
+from tests.daemon import PATIENCE_S
 from tests.store.engine import CHAIN, STREAM, configured, until, until_blocked
 
 AN_ID = "0123456789ab0123456789ab"
@@ -141,7 +142,7 @@ async def test_a_server_that_is_busy_is_unavailable(client, redis, server):
         endless = threading.Thread(target=run_endless_script, args=(server.socket_path,))
         endless.start()
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 with pytest.raises(StoreUnavailable, match=r"not ready.*BUSY"):
                     while True:
                         await client.execute("GET", "x")
@@ -166,7 +167,7 @@ async def test_a_server_that_is_loading_is_unavailable(client, redis, server):
         reload = threading.Thread(target=run_reload, args=(server.socket_path,))
         reload.start()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 with pytest.raises(StoreUnavailable):
                     while True:
                         await client.execute("GET", "key1")

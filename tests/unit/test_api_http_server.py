@@ -20,7 +20,7 @@ from flowd.api.contract.problems import UnforeseenErrors
 from flowd.api.http import server as http_server
 from flowd.api.http.server import HttpServer
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 180.0
 
 
 class Running:

@@ -22,6 +22,7 @@ from flowd.cli.times import clock, span
 from flowd.client import ApiError, ConnectionFailed
 from flowd.client.calls import base_url
 from flowd.supervisor.control import ControlUnavailable
+from tests.daemon import PATIENCE_S
 
 A, B, C = "0a" * 12, "0b" + "0" * 22, "0b" + "1" * 22
 
@@ -297,6 +298,9 @@ def test_the_help_and_the_package_load_nothing_heavy(statement: str) -> None:
         f"atexit.register(lambda: print(set({HEAVY}) & sys.modules.keys(), file=sys.stderr))\n"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", asked + statement], capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", asked + statement],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert (ended.returncode, ended.stderr) == (0, "set()\n")

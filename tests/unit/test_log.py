@@ -13,6 +13,7 @@ from typing import Any
 
 import flowd
 from flowd.log import EVENTS
+from tests.daemon import PATIENCE_S
 
 SOURCE = Path(flowd.__file__).parent
 LEVELS = ("debug", "info", "warning", "error")
@@ -25,7 +26,7 @@ def run_logging(code: str, **streams: Any) -> subprocess.Popen[bytes]:
 
 def lines_of(code: str) -> list[dict[str, Any]]:
     process = run_logging(code, stderr=subprocess.PIPE)
-    _, text = process.communicate(timeout=20)
+    _, text = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, text
     return [json.loads(line) for line in text.splitlines()]
 
@@ -42,7 +43,7 @@ def terminal_text_of(code: str) -> str:
         # The other end of a terminal was closed.
         pass
     os.close(ours)
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE_S) == 0
     return text.decode().replace("\r\n", "\n")
 
 
@@ -141,7 +142,7 @@ def test_a_full_pipe_costs_lines_and_never_stops_the_process() -> None:
         stderr=subprocess.PIPE,
     )
     # Nobody reads. A megabyte does not fit into a pipe.
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE_S) == 0
     assert process.stderr is not None
     received = process.stderr.read()
     process.stderr.close()
@@ -153,7 +154,7 @@ def test_a_full_pipe_costs_lines_and_never_stops_the_process() -> None:
 def test_a_closed_stderr_is_no_reason_to_die() -> None:
     process = run_logging("import os\nos.close(2)\nset_up_log()\nlog.error('a.b')")
 
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_line_that_is_not_written_costs_next_to_nothing() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from flowd.log_output import LogFile
+from tests.daemon import PATIENCE_S
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_many_writers_rotate_one_file_and_lose_no_line(path: Path) -> None:
         assert writer.stdout is not None
         writer.stdout.read(1)
     for writer in writers:
-        writer.communicate(b"x", timeout=30)
+        writer.communicate(b"x", timeout=PATIENCE_S)
         assert writer.returncode == 0
 
     found: dict[int, list[int]] = {number: [] for number in range(4)}
@@ -173,7 +174,7 @@ def test_threads_of_one_process_lose_no_line_either(
 def run_logging(code: str, **streams: object) -> subprocess.CompletedProcess[bytes]:
     program = f"from flowd.log import *\nfrom pathlib import Path\nlog = get_logger('x')\n{code}"
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, stderr=subprocess.PIPE, timeout=20, **streams)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(command, stderr=subprocess.PIPE, timeout=PATIENCE_S, **streams)  # type: ignore[call-overload, no-any-return]
 
 
 def events_in(text: bytes) -> list[str]:
@@ -317,7 +318,7 @@ def test_a_stopped_terminal_makes_nobody_wait() -> None:
     try:
         process = subprocess.Popen([sys.executable, "-c", FLOOD], stderr=theirs)
         # Nobody reads `ours`: the same as Ctrl-S.
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         os.close(ours)
         os.close(theirs)
@@ -327,7 +328,7 @@ def test_a_journal_that_does_not_read_makes_nobody_wait() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         process = subprocess.Popen([sys.executable, "-c", FLOOD], stderr=theirs)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_setting_up_again_leaks_no_descriptor(path: Path) -> None:

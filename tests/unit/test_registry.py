@@ -11,6 +11,7 @@ import pytest
 from flowd.errors import UnknownHandler
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.registry import Registry, built_in_registry, handler
+from tests.daemon import PATIENCE_S
 
 BUILT_IN = (
     "noop",
@@ -101,7 +102,7 @@ def test_a_worker_pays_only_for_the_libraries_it_uses(
     )
 
     printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
 
     assert printed.stdout.strip() == "[]"

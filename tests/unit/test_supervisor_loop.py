@@ -271,7 +271,7 @@ def test_p05_when_the_supervisor_is_killed_every_child_goes_with_it(boot: Boot) 
 
     daemon.process.kill()
 
-    wait_until(lambda: not daemon.survivors(), "every child to be gone", patience_s=2)
+    wait_until(lambda: not daemon.survivors(), "every child to be gone")
 
 
 def test_p11_what_a_worker_started_dies_with_the_worker(boot: Boot) -> None:
@@ -281,7 +281,7 @@ def test_p11_what_a_worker_started_dies_with_the_worker(boot: Boot) -> None:
 
     daemon.kill("worker-1")
 
-    wait_until(lambda: not _is_alive(grandchild), "the grandchild to be gone", patience_s=2)
+    wait_until(lambda: not _is_alive(grandchild), "the grandchild to be gone")
 
 
 def _is_alive(pid: int) -> bool:

@@ -43,7 +43,7 @@ def test_stop_returns_when_flowd_has_ended(run_flowd: Run) -> None:
     answer = tell(flowd, "stop")
 
     assert (answer.returncode, answer.stdout) == (0, "flowd has stopped\n")
-    assert flowd.wait_for_end(1) == 0
+    assert flowd.wait_for_end() == 0
     assert flowd.survivors() == []
     assert tell(flowd, "stop").returncode == 3
 

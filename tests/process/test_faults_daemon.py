@@ -228,7 +228,7 @@ def test_p12_a_redis_that_is_not_there_is_named(run_faulty: Run, tmp_path: Path)
     )
     flowd = run_faulty("start")
 
-    assert flowd.wait_for_end(30) == 69
+    assert flowd.wait_for_end() == 69
     assert "no Redis answers at 127.0.0.1:1" in flowd.stderr
     assert flowd.survivors() == []
 

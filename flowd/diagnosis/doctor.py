@@ -60,14 +60,29 @@ class Examination:
 
 
 @dataclass(slots=True)
-class Sight:
-    """All that one look has seen.
+class StreamView:
+    """The task stream and those who read it.
 
-    `statuses` has every execution that anything names, None for those that do not exist;
-    `node_states` every node of those that are live, and what there is of the others; `entries` says
-    by entry id what each is about, `garbage` what is wrong with it, `holders` who has it.
+    `entries` says by entry id what each is about, `garbage` what is wrong with it, `holders` who
+    has it.
     """
 
+    leases: set[str]
+    group: Group | None
+    entries: dict[str, NodeKey] = field(default_factory=dict)
+    garbage: dict[str, str] = field(default_factory=dict)
+    holders: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """Everything that one look has seen.
+
+    `statuses` has every execution that anything names, None for those that do not exist;
+    `node_states` every node of those that are live, and what there is of the others.
+    """
+
+    stream: StreamView
     known: set[str] = field(default_factory=set)
     active: set[str] = field(default_factory=set)
     finished: set[str] = field(default_factory=set)
@@ -75,15 +90,10 @@ class Sight:
     statuses: dict[str, str | None] = field(default_factory=dict)
     node_states: dict[NodeKey, str | None] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
-    entries: dict[str, NodeKey] = field(default_factory=dict)
-    garbage: dict[str, str] = field(default_factory=dict)
     retries: set[NodeKey] = field(default_factory=set)
     begun: list[Begun] = field(default_factory=list)
     failing_duties: list[Trouble] = field(default_factory=list)
     failing_continuations: list[Trouble] = field(default_factory=list)
-    group: Group | None = None
-    holders: dict[str, str] = field(default_factory=dict)
-    leases: set[str] = field(default_factory=set)
 
     @property
     def in_progress(self) -> set[str]:
@@ -106,13 +116,13 @@ async def examine(store: Store, *, pause_s: float = PAUSE_S) -> Examination:
             break
         await asyncio.sleep(pause_s)
         checks = _in_both(checks, check(await look(store)))
-    snapshot = await store.metrics.snapshot()
+    counted = await store.metrics.snapshot()
     return Examination(
         (fit, types, *checks),
         fitness.risks,
-        snapshot.queue,
-        snapshot.dead_letters,
-        snapshot.workers,
+        counted.queue,
+        counted.dead_letters,
+        counted.workers,
     )
 
 
@@ -134,62 +144,65 @@ async def _check_types(store: Store) -> Check:
 # What there is.
 
 
-async def look(store: Store) -> Sight:
-    sight = Sight()
-    await _look_at_stream(store, sight)
-    sight.retries = set(await store.retries.waiting())
-    sight.begun = await store.inspection.begun()
-    sight.failing_duties = await store.troubles.duties()
-    sight.failing_continuations = await store.troubles.continuations()
-    sight.active = await store.inspection.active()
-    sight.finished = await store.inspection.finished()
-    sight.known = await store.inspection.known()
-    await _look_at_keys(store, sight)
-    await _look_at_executions(store, sight)
-    return sight
+async def look(store: Store) -> Snapshot:
+    snapshot = Snapshot(await _look_at_stream(store))
+    snapshot.retries = set(await store.retries.waiting())
+    snapshot.begun = await store.inspection.begun()
+    snapshot.failing_duties = await store.troubles.duties()
+    snapshot.failing_continuations = await store.troubles.continuations()
+    snapshot.active = await store.inspection.active()
+    snapshot.finished = await store.inspection.finished()
+    snapshot.known = await store.inspection.known()
+    await _look_at_keys(store, snapshot)
+    await _look_at_executions(store, snapshot)
+    return snapshot
 
 
-async def _look_at_stream(store: Store, sight: Sight) -> None:
-    sight.leases = await store.inspection.leases()
-    sight.group = await store.inspection.group()
+async def _look_at_stream(store: Store) -> StreamView:
+    stream = StreamView(await store.inspection.leases(), await store.inspection.group())
     after = ""
     while page := await store.tasks.stream_page(after):
         for entry_id, entry in page:
             if isinstance(entry, Entry):
-                sight.entries[entry_id] = (entry.execution_id, entry.node_id)
+                stream.entries[entry_id] = (entry.execution_id, entry.node_id)
             else:
-                sight.garbage[entry_id] = entry.reason
+                stream.garbage[entry_id] = entry.reason
         after = page[-1][0]
-    if sight.group is not None:
-        sight.holders = await store.inspection.holders()
+    if stream.group is not None:
+        stream.holders = await store.inspection.holders()
+    return stream
 
 
-async def _look_at_keys(store: Store, sight: Sight) -> None:
+async def _look_at_keys(store: Store, snapshot: Snapshot) -> None:
     cursor = "0"
     while True:
         cursor, found = await store.inspection.key_slice(cursor)
-        sight.with_keys |= found.execution_ids
-        sight.node_states.update(found.node_states)
+        snapshot.with_keys |= found.execution_ids
+        snapshot.node_states.update(found.node_states)
         if cursor == "0":
             return
 
 
-async def _look_at_executions(store: Store, sight: Sight) -> None:
+async def _look_at_executions(store: Store, snapshot: Snapshot) -> None:
     """Status of everything that is named anywhere; nodes of what is live, by its definition."""
     plans = Plans(store)
-    named = sight.known | sight.active | sight.finished | sight.with_keys
-    named |= {one for one, _ in sight.entries.values()} | {one for one, _ in sight.retries}
+    named = snapshot.known | snapshot.active | snapshot.finished | snapshot.with_keys
+    named |= {one for one, _ in snapshot.stream.entries.values()} | {
+        one for one, _ in snapshot.retries
+    }
     for part in _portions(sorted(named)):
         sizes = await store.inspection.definition_sizes(part)
         for some in portions(dict(zip(part, sizes, strict=True)), DEFINITION_BYTES_MAX):
-            await _look_at_portion(store, plans, some, sight)
+            await _look_at_portion(store, plans, some, snapshot)
 
 
-async def _look_at_portion(store: Store, plans: Plans, some: Sequence[str], sight: Sight) -> None:
+async def _look_at_portion(
+    store: Store, plans: Plans, some: Sequence[str], snapshot: Snapshot
+) -> None:
     pairs = await store.executions.statuses_and_definitions(some)
     live: dict[str, Sequence[str]] = {}
     for execution_id, (status, definition) in zip(some, pairs, strict=True):
-        sight.statuses[execution_id] = status
+        snapshot.statuses[execution_id] = status
         try:
             if status is not None and definition is None:
                 raise CorruptExecution(execution_id, "its definition is gone")
@@ -197,10 +210,10 @@ async def _look_at_portion(store: Store, plans: Plans, some: Sequence[str], sigh
                 continue
             live[execution_id] = tuple(plans.compile(execution_id, definition).nodes)
         except CorruptExecution as error:
-            sight.unreadable.append(str(error))
+            snapshot.unreadable.append(str(error))
     for execution_id, states in (await store.executions.states_of_nodes(live)).items():
         for node_id, state in states.items():
-            sight.node_states[execution_id, node_id] = state
+            snapshot.node_states[execution_id, node_id] = state
 
 
 def _portions(execution_ids: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -211,38 +224,39 @@ def _portions(execution_ids: Sequence[str]) -> Iterator[Sequence[str]]:
 # What has to hold of it: each rule yields what breaks it, in words that are the same at every look.
 
 
-def check(sight: Sight) -> tuple[Check, ...]:
+def check(snapshot: Snapshot) -> tuple[Check, ...]:
     return tuple(
-        Check(rule, counted(sight), tuple(broken_by(sight))) for rule, counted, broken_by in _RULES
+        Check(rule, counted(snapshot), tuple(broken_by(snapshot)))
+        for rule, counted, broken_by in _RULES
     )
 
 
-def _not_listed(sight: Sight) -> Iterator[str]:
-    for execution_id, status in sight.statuses.items():
-        if status is not None and execution_id not in sight.known:
+def _not_listed(snapshot: Snapshot) -> Iterator[str]:
+    for execution_id, status in snapshot.statuses.items():
+        if status is not None and execution_id not in snapshot.known:
             yield f"execution {execution_id} is {status} and not in the list"
-    for execution_id in sorted(sight.known):
-        if sight.statuses.get(execution_id) is None:
+    for execution_id in sorted(snapshot.known):
+        if snapshot.statuses.get(execution_id) is None:
             yield f"execution {execution_id} is in the list and has no status"
 
 
-def _not_active(sight: Sight) -> Iterator[str]:
-    for execution_id in sorted(sight.active):
-        status = sight.statuses.get(execution_id)
+def _not_active(snapshot: Snapshot) -> Iterator[str]:
+    for execution_id in sorted(snapshot.active):
+        status = snapshot.statuses.get(execution_id)
         if status not in _LIVE:
             yield f"execution {execution_id} is active and {_said(status)}"
-    for execution_id, status in sight.statuses.items():
-        if status in _LIVE and execution_id not in sight.active:
+    for execution_id, status in snapshot.statuses.items():
+        if status in _LIVE and execution_id not in snapshot.active:
             yield f"execution {execution_id} is {status} and not active"
 
 
-def _not_finished(sight: Sight) -> Iterator[str]:
-    for execution_id in sorted(sight.finished):
-        status = sight.statuses.get(execution_id)
+def _not_finished(snapshot: Snapshot) -> Iterator[str]:
+    for execution_id in sorted(snapshot.finished):
+        status = snapshot.statuses.get(execution_id)
         if status not in _ENDED:
             yield f"execution {execution_id} counts as ended and {_said(status)}"
-    for execution_id, status in sight.statuses.items():
-        if status in _ENDED and execution_id not in sight.finished:
+    for execution_id, status in snapshot.statuses.items():
+        if status in _ENDED and execution_id not in snapshot.finished:
             yield f"execution {execution_id} is {status} and does not count as ended"
 
 
@@ -250,87 +264,91 @@ def _said(status: str | None) -> str:
     return f"is {status}" if status else "has no status"
 
 
-def _unreadable(sight: Sight) -> Iterator[str]:
-    yield from sight.unreadable
-    for execution_id, status in sight.statuses.items():
+def _unreadable(snapshot: Snapshot) -> Iterator[str]:
+    yield from snapshot.unreadable
+    for execution_id, status in snapshot.statuses.items():
         if status is not None and status not in set(ExecutionState):
             yield f"execution {execution_id} is in the state {status!r}"
-    for (execution_id, node_id), state in sight.node_states.items():
-        if state not in set(NodeState) and sight.statuses.get(execution_id) is not None:
+    for (execution_id, node_id), state in snapshot.node_states.items():
+        if state not in set(NodeState) and snapshot.statuses.get(execution_id) is not None:
             yield f"execution {execution_id}: node {node_id} is in the state {state!r}"
 
 
-def _entries_amiss(sight: Sight) -> Iterator[str]:
-    counts = Counter(sight.entries.values())
-    for (execution_id, node_id), state in sight.node_states.items():
+def _entry_mismatches(snapshot: Snapshot) -> Iterator[str]:
+    counts = Counter(snapshot.stream.entries.values())
+    for (execution_id, node_id), state in snapshot.node_states.items():
         count = counts[execution_id, node_id]
-        if sight.statuses.get(execution_id) in _LIVE and (state in _IN_STREAM) != (count == 1):
+        if snapshot.statuses.get(execution_id) in _LIVE and (state in _IN_STREAM) != (count == 1):
             yield f"execution {execution_id}: node {node_id} is {state} and has {count} entries"
     for execution_id, node_id in sorted(counts):
-        status = sight.statuses.get(execution_id)
+        status = snapshot.statuses.get(execution_id)
         # Those of a cancelled execution go when a worker meets them.
         if status not in _LIVE and status != ExecutionState.CANCELLED:
             whose = f"execution {execution_id}, which {_said(status)}"
             yield f"an entry of node {node_id} of {whose}"
 
 
-def _retries_amiss(sight: Sight) -> Iterator[str]:
-    for (execution_id, node_id), state in sight.node_states.items():
-        is_live = sight.statuses.get(execution_id) in _LIVE
-        if is_live and state == NodeState.RETRYING and (execution_id, node_id) not in sight.retries:
+def _retry_mismatches(snapshot: Snapshot) -> Iterator[str]:
+    for (execution_id, node_id), state in snapshot.node_states.items():
+        is_live = snapshot.statuses.get(execution_id) in _LIVE
+        if (
+            is_live
+            and state == NodeState.RETRYING
+            and (execution_id, node_id) not in snapshot.retries
+        ):
             yield f"execution {execution_id}: node {node_id} is RETRYING and waits for nothing"
-    for execution_id, node_id in sorted(sight.retries):
-        state = sight.node_states.get((execution_id, node_id))
-        is_live = sight.statuses.get(execution_id) in _LIVE
+    for execution_id, node_id in sorted(snapshot.retries):
+        state = snapshot.node_states.get((execution_id, node_id))
+        is_live = snapshot.statuses.get(execution_id) in _LIVE
         if not is_live or state != NodeState.RETRYING:
             yield f"execution {execution_id}: node {node_id} waits for a retry and {_said(state)}"
 
 
-def _open_nodes(sight: Sight) -> Iterator[str]:
-    in_progress = sight.in_progress
-    for (execution_id, node_id), state in sight.node_states.items():
-        status = sight.statuses.get(execution_id)
+def _open_nodes(snapshot: Snapshot) -> Iterator[str]:
+    in_progress = snapshot.in_progress
+    for (execution_id, node_id), state in snapshot.node_states.items():
+        status = snapshot.statuses.get(execution_id)
         if status in _ENDED and state not in _NODE_ENDED and execution_id not in in_progress:
             yield f"execution {execution_id} is {status} and its node {node_id} {state}"
 
 
-def _ownerless(sight: Sight) -> Iterator[str]:
-    in_progress = sight.in_progress
-    for execution_id in sorted(sight.with_keys - in_progress):
-        if sight.statuses.get(execution_id) is None:
+def _ownerless(snapshot: Snapshot) -> Iterator[str]:
+    in_progress = snapshot.in_progress
+    for execution_id in sorted(snapshot.with_keys - in_progress):
+        if snapshot.statuses.get(execution_id) is None:
             yield f"keys of execution {execution_id}, which does not exist"
 
 
-def _holders_amiss(sight: Sight) -> Iterator[str]:
-    if sight.group is None:
+def _holder_mismatches(snapshot: Snapshot) -> Iterator[str]:
+    if snapshot.stream.group is None:
         return
-    for name, pending in sight.group.consumers:
-        if pending and name not in sight.leases:
+    for name, pending in snapshot.stream.group.consumers:
+        if pending and name not in snapshot.stream.leases:
             yield f"consumer {name} holds {pending} entries without a lease"
-    for entry_id, consumer in sight.holders.items():
-        if entry_id not in sight.entries and entry_id not in sight.garbage:
+    for entry_id, consumer in snapshot.stream.holders.items():
+        if entry_id not in snapshot.stream.entries and entry_id not in snapshot.stream.garbage:
             yield f"consumer {consumer} holds {entry_id}, which is no entry any more"
-    last = entry_order(sight.group.last_delivered_id)
-    for entry_id in sight.entries:
-        if entry_order(entry_id) <= last and entry_id not in sight.holders:
+    last = entry_order(snapshot.stream.group.last_delivered_id)
+    for entry_id in snapshot.stream.entries:
+        if entry_order(entry_id) <= last and entry_id not in snapshot.stream.holders:
             yield f"entry {entry_id} was handed out and nobody holds it"
 
 
-def _overdue(sight: Sight) -> Iterator[str]:
-    for one in sight.begun:
+def _overdue(snapshot: Snapshot) -> Iterator[str]:
+    for one in snapshot.begun:
         if one.age_ms >= OVERDUE_MS:
             yield f"execution {one.execution_id}: `{one.what}` was begun and never carried on"
-    for what, reason in sight.failing_continuations:
+    for what, reason in snapshot.failing_continuations:
         yield f"`{what}` was begun and cannot be carried on: {reason}"
 
 
-def _failing_duties(sight: Sight) -> Iterator[str]:
-    for what, reason in sight.failing_duties:
+def _failing_duties(snapshot: Snapshot) -> Iterator[str]:
+    for what, reason in snapshot.failing_duties:
         yield f"the duty `{what}` of a scheduler: {reason}"
 
 
-_Counted = Callable[[Sight], int]
-_BrokenBy = Callable[[Sight], Iterable[str]]
+_Counted = Callable[[Snapshot], int]
+_BrokenBy = Callable[[Snapshot], Iterable[str]]
 _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
     ("every execution is listed, and nothing else", lambda one: len(one.known), _not_listed),
     ("active are those that run or pause", lambda one: len(one.active), _not_active),
@@ -338,18 +356,18 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
     ("what is stored can be read", lambda one: len(one.statuses), _unreadable),
     (
         "a QUEUED or RUNNING node has exactly one entry in the stream",
-        lambda one: len(one.entries),
-        _entries_amiss,
+        lambda one: len(one.stream.entries),
+        _entry_mismatches,
     ),
-    ("a RETRYING node has a date", lambda one: len(one.retries), _retries_amiss),
+    ("a RETRYING node has a date", lambda one: len(one.retries), _retry_mismatches),
     ("an execution that ended has no open node", lambda one: len(one.node_states), _open_nodes),
     ("no key without an execution", lambda one: len(one.with_keys), _ownerless),
     (
         "every entry can be read",
-        lambda one: len(one.entries) + len(one.garbage),
-        lambda one: (f"entry {entry_id}: {why}" for entry_id, why in one.garbage.items()),
+        lambda one: len(one.stream.entries) + len(one.stream.garbage),
+        lambda one: (f"entry {entry_id}: {why}" for entry_id, why in one.stream.garbage.items()),
     ),
-    ("whoever holds work has a lease", lambda one: len(one.leases), _holders_amiss),
+    ("whoever holds work has a lease", lambda one: len(one.stream.leases), _holder_mismatches),
     ("what was begun is carried on", lambda one: len(one.begun), _overdue),
     ("no duty of a scheduler fails", lambda one: len(one.failing_duties), _failing_duties),
 )

@@ -53,15 +53,34 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class Cluster:
+    """What would move an execution on: `lost` says of consumers why they do not live, `stalled` has
+    the workers that ask for no work."""
+
+    workers_alive: int
+    has_scheduler: bool
+    is_store_full: bool
+    lost: Mapping[str, str]
+    stalled: Sequence[Trouble] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """`first` is a node that failed by itself, when the execution has failed, `error` what is said
+    of it as a whole; `reports` are of nodes that have failed."""
+
+    first: NodeRow | None = None
+    error: str | None = None
+    reports: Mapping[str, Report] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """What was read of an execution and around it.
 
     `states` has all nodes, `rows` those that are asked about, `moved` those of them that have gone
-    on meanwhile, `simulated` those that have called nobody. `lost` says of consumers why they do
-    not live; `failure` is a node that failed by itself, when the execution has failed; `reports`
-    are of nodes that have failed.
-    `troubles` are what was begun of it and cannot be carried on, `stalled` the workers that ask for
-    no work.
+    on meanwhile, `simulated` those that have called nobody. `troubles` are what was begun of it and
+    cannot be carried on.
     """
 
     execution_id: str
@@ -73,18 +92,12 @@ class Situation:
     more: int
     queue: QueueView
     retries: Mapping[str, RetryStanding]
-    lost: Mapping[str, str]
-    workers_alive: int
-    has_scheduler: bool
-    is_store_full: bool
+    cluster: Cluster
     default_attempts: int
     moved: Mapping[str, NodeState | None]
-    failure: NodeRow | None = None
-    error: str | None = None
+    failures: Failures = Failures()
     troubles: Sequence[Trouble] = ()
-    reports: Mapping[str, Report] = field(default_factory=dict)
     simulated: Sequence[str] = ()
-    stalled: Sequence[Trouble] = ()
 
 
 def explain(situation: Situation) -> Explanation:
@@ -105,13 +118,13 @@ def explain(situation: Situation) -> Explanation:
 
 def _traceback_of_the_failure(situation: Situation) -> str | None:
     """Of the one the summary names; who asks about a node gets that of the node."""
-    if situation.failure is None or situation.rows:
+    if situation.failures.first is None or situation.rows:
         return None
-    return _traceback(situation, situation.failure.node_id)
+    return _traceback(situation, situation.failures.first.node_id)
 
 
 def _traceback(situation: Situation, node_id: str) -> str | None:
-    return situation.reports.get(node_id, NO_REPORT).traceback
+    return situation.failures.reports.get(node_id, NO_REPORT).traceback
 
 
 def _reasons(situation: Situation, row: NodeRow) -> tuple[Reason, ...]:
@@ -161,7 +174,7 @@ def _by(row: NodeRow) -> str:
 def _not_triggered(situation: Situation) -> tuple[Reason, ...]:
     path = f"/workflow/trigger/{situation.execution_id}"
     reason = Reason("not_triggered", f"its execution was not triggered yet: POST {path}")
-    return (reason, _store_full()) if situation.is_store_full else (reason,)
+    return (reason, _store_full()) if situation.cluster.is_store_full else (reason,)
 
 
 def _store_full() -> Reason:
@@ -219,13 +232,13 @@ def _queued(situation: Situation, row: NodeRow) -> list[Reason]:
     elif place.holder is None:
         message = "it was given out by a consumer group that is gone"
         reasons.append(Reason("group_missing", message + _HEALED))
-    elif place.holder in situation.lost:
+    elif place.holder in situation.cluster.lost:
         reasons.append(_worker_lost(situation, place.holder))
     else:
         reasons.append(Reason("taken", f"{place.holder} has taken it and is about to start it"))
     if place is None or place.ahead is not None:
-        reasons += [Reason("worker_stalled", _stall_text(one)) for one in situation.stalled]
-    if situation.workers_alive == 0:
+        reasons += [Reason("worker_stalled", _stall_text(one)) for one in situation.cluster.stalled]
+    if situation.cluster.workers_alive == 0:
         reasons.append(Reason("no_worker", "no worker is alive"))
     return reasons
 
@@ -254,7 +267,7 @@ def _running(situation: Situation, row: NodeRow) -> list[Reason]:
         return [_trouble(situation), _runs(situation, row)]
     if place is None and queue.is_whole:
         return [_no_place(situation), _runs(situation, row)]
-    if worker is not None and worker in situation.lost:
+    if worker is not None and worker in situation.cluster.lost:
         return [_worker_lost(situation, worker)]
     return [_runs(situation, row)]
 
@@ -269,7 +282,7 @@ def _runs(situation: Situation, row: NodeRow) -> Reason:
 
 
 def _worker_lost(situation: Situation, worker: str) -> Reason:
-    why = situation.lost[worker]
+    why = situation.cluster.lost[worker]
     return Reason("worker_lost", f"{worker} holds it, but {why}; another worker is given it soon")
 
 
@@ -284,7 +297,7 @@ def _retrying(situation: Situation, row: NodeRow) -> list[Reason]:
     because = f": {error}" if error else ""
     reasons = [Reason("retrying", f"{failed}{because}; {_due(situation, retry)}")]
     is_late = retry.due_ms is None or retry.due_ms < situation.now_ms
-    if is_late and not situation.has_scheduler:
+    if is_late and not situation.cluster.has_scheduler:
         reasons.append(Reason("no_scheduler", "no scheduler is alive to queue what is due"))
     return reasons + _paused(situation)
 
@@ -331,10 +344,10 @@ def _summary(situation: Situation) -> str:
 
 
 def _summary_of_the_end(situation: Situation, status: ExecutionState) -> str:
-    if status is ExecutionState.FAILED and situation.error:
-        return f"FAILED: {situation.error}."
-    if situation.failure is not None:
-        row = situation.failure
+    if status is ExecutionState.FAILED and situation.failures.error:
+        return f"FAILED: {situation.failures.error}."
+    if situation.failures.first is not None:
+        row = situation.failures.first
         because = f": {row.error}" if row.error else ""
         return f"{status}: {row.node_id!r} failed{because}. {_sentence(_counts(situation))}"
     return f"{status}: {_counts(situation)}."
@@ -350,15 +363,15 @@ def _counts(situation: Situation) -> str:
 def _obstacles(situation: Situation) -> str:
     found = ""
     states = set(situation.states.values())
-    if situation.workers_alive == 0 and NodeState.QUEUED in states:
+    if situation.cluster.workers_alive == 0 and NodeState.QUEUED in states:
         found += " No worker is alive."
     if situation.queue.trouble:
         trouble = _TROUBLES[situation.queue.trouble]
         found += f" {_sentence(trouble)}"
     found += "".join(f" {_sentence(_trouble_text(one))}" for one in situation.troubles)
     if NodeState.QUEUED in states:
-        found += "".join(f" {_sentence(_stall_text(one))}" for one in situation.stalled)
-    if not situation.has_scheduler:
+        found += "".join(f" {_sentence(_stall_text(one))}" for one in situation.cluster.stalled)
+    if not situation.cluster.has_scheduler:
         found += " No scheduler is alive."
     return found
 

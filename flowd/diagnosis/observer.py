@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from flowd.diagnosis.explain import Explanation, Situation, explain
+from flowd.diagnosis.explain import Cluster, Explanation, Failures, Situation, explain
 from flowd.errors import CorruptExecution, UnknownNode
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.owner import Owner
@@ -70,40 +70,37 @@ class Observer:
         retrying = [one for one in shown if states[one] is NodeState.RETRYING]
         retries = await store.nodes.retries(execution_id, retrying)
         rows = await store.nodes.rows(execution_id, {one: states[one] for one in shown})
-        by_id = {row.node_id: row for row in rows}
         holders = {place.holder for place in queue.places.values() if place.holder}
         holders |= {row.record.worker for row in rows if row.record.worker}
-        dead = self._dead(around)
-        no_lease = {one: "it has no lease" for one in holders if one not in around.leases}
         again = await store.nodes.states(execution_id, shown)
         troubles = await store.troubles.continuations()
-        stalled = await store.troubles.workers()
-        failure, error = await self._failure(execution_id, status, states)
-        failed = [one for one in shown if states[one] in (NodeState.FAILED, NodeState.RETRYING)]
-        failed += [failure.node_id] if failure else []
-        reports = await store.nodes.reports(execution_id, failed)
         return Situation(
             execution_id,
             status,
             now_ms(),
             plan,
             states,
-            by_id,
+            {row.node_id: row for row in rows},
             max(0, len(open_nodes) - len(shown)) if node_id is None else 0,
             queue,
             retries,
-            no_lease | dead,
+            await self._cluster(around, holders),
+            store.nodes.default_policy.max_attempts,
+            {one: state for one, state in again.items() if state is not states[one]},
+            await self._failures(execution_id, status, states, shown),
+            tuple(one for one in troubles if one.is_about(execution_id)),
+            await self._simulated(execution_id, plan, states),
+        )
+
+    async def _cluster(self, around: Surroundings, holders: set[str]) -> Cluster:
+        dead = self._dead(around)
+        no_lease = {one: "it has no lease" for one in holders if one not in around.leases}
+        return Cluster(
             len(around.leases.keys() - dead.keys()),
             around.scheduler_ticked_ms is not None,
             around.is_full,
-            store.nodes.default_policy.max_attempts,
-            {one: state for one, state in again.items() if state is not states[one]},
-            failure,
-            error,
-            tuple(one for one in troubles if one.is_about(execution_id)),
-            reports,
-            await self._simulated(execution_id, plan, states),
-            stalled,
+            no_lease | dead,
+            await self._store.troubles.workers(),
         )
 
     async def _simulated(
@@ -149,23 +146,34 @@ class Observer:
                 dead[consumer] = f"its process {owner.pid} has ended"
         return dead
 
-    async def _failure(
+    async def _failures(
         self,
         execution_id: str,
         status: ExecutionState | None,
         states: Mapping[str, NodeState | None],
-    ) -> tuple[NodeRow | None, str | None]:
-        """A node that has failed by itself, and what is said of the execution as a whole."""
-        if status is not ExecutionState.FAILED:
-            return None, None
-        _, details = await self._store.listing.execution(execution_id)
+        shown: Sequence[str],
+    ) -> Failures:
+        nodes = self._store.nodes
+        first, error = None, None
+        if status is ExecutionState.FAILED:
+            _, details = await self._store.listing.execution(execution_id)
+            first, error = await self._first_failure(execution_id, states), details.error
+        failed = [one for one in shown if states[one] in (NodeState.FAILED, NodeState.RETRYING)]
+        failed += [first.node_id] if first else []
+        return Failures(first, error, await nodes.reports(execution_id, failed))
+
+    async def _first_failure(
+        self, execution_id: str, states: Mapping[str, NodeState | None]
+    ) -> NodeRow | None:
+        """A node that has failed by itself."""
+        nodes = self._store.nodes
         failed = [one for one, state in states.items() if state is NodeState.FAILED]
         some = failed[:NODES_PER_CALL_MAX]
-        records = await self._store.nodes.records(execution_id, some)
+        records = await nodes.records(execution_id, some)
         # Nodes that could not run because of others have no attempt.
         ran = [one for one in some if records[one] is not None][:1]
-        rows = await self._store.nodes.rows(execution_id, {one: states[one] for one in ran})
-        return (rows[0] if rows else None), details.error
+        rows = await nodes.rows(execution_id, {one: states[one] for one in ran})
+        return rows[0] if rows else None
 
 
 def _open_nodes(states: Mapping[str, NodeState | None]) -> Sequence[str]:

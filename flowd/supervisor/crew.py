@@ -1,4 +1,4 @@
-"""The crew: every post of the daemon, and the start, the signals and the burial of its children."""
+"""The crew: every post of the daemon, and the start, the signals and the end of its children."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flowd.log import get_logger
 from flowd.supervisor.child import Child, Kind, Role, describe_exit, end_orphans, reap_orphans
 from flowd.supervisor.groups import Groups, groups_below
 from flowd.supervisor.post import Post, State
+from flowd.supervisor.stacks import DUMP_S
 
 log = get_logger(__name__)
 
@@ -38,6 +39,8 @@ class Crew:
         self._close_in_child = close_in_child
         self._on_end = on_end
         self._groups = Groups()
+        # When the stacks that were asked for are written.
+        self.stacks_due_at: float | None = None
 
     def of(self, *kinds: Kind) -> list[Post]:
         return [post for post in self.posts if post.role.kind in kinds]
@@ -69,7 +72,7 @@ class Crew:
             post.state, post.due_at = State.BACKOFF, time.monotonic() + FORK_RETRY_S
             return
         post.fill(child, time.monotonic())
-        self._selector.register(child.pidfd, selectors.EVENT_READ, partial(self._bury, post))
+        self._selector.register(child.pidfd, selectors.EVENT_READ, partial(self._reap, post))
         self._selector.register(child.ready_fd, selectors.EVENT_READ, partial(self._hear, post))
         self._note_groups()
         log.debug("child.started", child=post.role.name, pid=child.pid)
@@ -101,6 +104,17 @@ class Crew:
         for post in self.posts:
             if post.child and post.role.kind is not Kind.SERVER:
                 post.child.send(number)
+
+    def dump_stacks(self, now: float) -> None:
+        """Have every child that is flowd write its stacks, for `show_stacks`."""
+        self.forward(signal.SIGUSR2)
+        self.stacks_due_at = now + DUMP_S
+
+    def show_stacks(self, now: float) -> None:
+        if self.stacks_due_at is not None and now >= self.stacks_due_at:
+            self.stacks_due_at = None
+            for post in self.posts:
+                post.show_stacks()
 
     def end_all(self, server_patience_s: float) -> None:
         """Leave nothing behind: the server may finish, everybody else is killed."""
@@ -140,7 +154,7 @@ class Crew:
         if post.child.take_report():
             self.become_ready(post)
 
-    def _bury(self, post: Post) -> None:
+    def _reap(self, post: Post) -> None:
         child = post.child
         assert child is not None
         if child.ready_fd in self._selector.get_map():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Final
 
+from flowd.errors import FlowdError
 from flowd.supervisor.child import Kind
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.post import State
@@ -23,12 +24,16 @@ _ORDER: Final = (
 
 
 class Ending:
-    """`begin`, then `go_on` until the crew is empty; `hurry` at any time. Times are monotonic."""
+    """`begin`, then `go_on` until the crew is empty; `hurry` at any time. Times are monotonic.
+
+    `failure` is why it had to end by itself; None where it was asked to.
+    """
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
         self.has_begun = False
         self.is_quick = False
+        self.failure: FlowdError | None = None
         # When those who serve and work are killed.
         self.by = 0.0
 

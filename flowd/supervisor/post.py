@@ -95,7 +95,7 @@ class Post:
         """It was given up, and may try again as if for the first time."""
         self.history, self.state = History(), State.STOPPED
 
-    def mourn(self, now: float, jitter: float) -> float | None:
+    def schedule_restart(self, now: float, jitter: float) -> float | None:
         """The child died unasked: the seconds until the next start, None when there is none."""
         ready_for_s = None if self.ready_at is None else now - self.ready_at
         self.history, pause_s = after_death(

@@ -16,97 +16,93 @@ import random
 import selectors
 import signal
 import time
-from collections import deque
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flowd.errors import CrashLoop, FlowdError, ServerFailed
 from flowd.log import get_logger, reopen_log
-from flowd.pulse import Pulse
-from flowd.supervisor.child import Kind, Role, adopt_orphans
+from flowd.supervisor.child import Kind, adopt_orphans
 from flowd.supervisor.control import ControlServer
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.ending import SERVER_STOP_S, Ending
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.notify import Notifier
 from flowd.supervisor.post import Post, State
+from flowd.supervisor.recoveries import Recover, Recoveries
 from flowd.supervisor.recycling import Recycling
+from flowd.supervisor.reload import Reload
 from flowd.supervisor.roll import Roll
 from flowd.supervisor.signal_queue import SignalQueue
 from flowd.supervisor.stacks import DUMP_S
 from flowd.supervisor.staffing import ROLLING_KINDS, WORKERS_MAX, Staffing
-from flowd.supervisor.trial import Trial
 from flowd.supervisor.watch import LOOK_EVERY_S
 
 log = get_logger(__name__)
 
-RECOVER_LIMIT_S = 10.0
-RECOVERIES_AT_ONCE = 4
 # How often a server is asked whether it is ready.
 READY_POLL_S = 0.01
 # While it stops, systemd is told again and again that it takes this much longer.
 EXTENSION_S = 15.0
 
 
-class Supervisor:
-    """Keeps the lineup running until a signal asks for the end.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What the loop asks of the flowd it runs.
 
     `prepare` is called once, after the server was forked and before anything else is: it loads
-    what the children share. `recover(pid, cause, is_blamed, suspects, hung_s)` runs in a
-    short-lived child for each worker that died; one killed for taking too long to stop is not to
-    blame. `close_listener` gives up the API's socket: at the stop, and in children that do not
-    serve. `announce` is called once, when the API and a worker are ready. `describe` adds to what
-    `flowd status` is told. `is_homeless` says that the data directory was taken away. `reload`
-    reads the settings again and makes of them what is to run now; it raises a FlowdError for
-    settings nobody can run with.
+    what the children share. `recover` runs in a short-lived child for each worker that died.
+    `close_listener` gives up the API's socket: at the stop, and in children that do not serve.
+    `announce` is called once, when the API and a worker are ready. `describe` adds to what `flowd
+    status` is told. `data_dir_missing` says that the data directory was taken away. `reload` reads
+    the settings again and makes of them what is to run now; it raises a FlowdError for settings
+    nobody can run with.
     """
 
-    def __init__(
-        self,
-        lineup: Lineup,
-        *,
-        data_dir: Path,
-        recover: Callable[[int, str, bool, tuple[str, ...], float], None] = lambda *_: None,
-        prepare: Callable[[], None] = lambda: None,
-        close_listener: Callable[[], None] = lambda: None,
-        announce: Callable[[], None] = lambda: None,
-        describe: Callable[[], dict[str, Any]] = dict,
-        is_homeless: Callable[[], bool] = lambda: False,
-        reload: Callable[[], Lineup] | None = None,
-    ) -> None:
-        self._recover = recover
-        self._prepare = prepare
-        self._close_listener = close_listener
-        self._announce = announce
-        self._describe = describe
-        self._data_dir = data_dir
-        self._is_homeless = is_homeless
-        self._reload_lineup = reload or (lambda: lineup)
+    recover: Recover = lambda *_: None
+    prepare: Callable[[], None] = lambda: None
+    close_listener: Callable[[], None] = lambda: None
+    announce: Callable[[], None] = lambda: None
+    describe: Callable[[], dict[str, Any]] = dict
+    data_dir_missing: Callable[[], bool] = lambda: False
+    reload: Callable[[], Lineup] | None = None
+
+
+@dataclass(slots=True)
+class StartUp:
+    """How far it has come: `is_open` once the server has been ready."""
+
+    began_at: float = field(default_factory=time.monotonic)
+    is_open: bool = False
+    is_announced: bool = False
+
+
+class Supervisor:
+    """Keeps the lineup running until a signal asks for the end."""
+
+    def __init__(self, lineup: Lineup, *, data_dir: Path, hooks: Hooks) -> None:
+        self._hooks = hooks
         self._notifier = Notifier.from_environ()
-        self._started_at = self._look_at = time.monotonic()
-        self._stacks_due_at: float | None = None
-        self._dead_workers: deque[Callable[[], None]] = deque()
-        self._failure: FlowdError | None = None
-        self._is_open = False
-        self._is_announced = False
-        self._is_reloading = False
-        # What was wrong with the settings of the last reload; None where nothing was.
-        self._refused: str | None = None
+        self._start_up = StartUp()
+        self._look_at = self._start_up.began_at
+        self._data_dir = data_dir
         self._selector = selectors.DefaultSelector()
         self._signals = SignalQueue(self._selector)
         self._crew = Crew(
             lineup.roles,
             self._selector,
             close_in_child=self._close_in_child,
-            on_end=self._bury,
+            on_end=self._on_exit,
         )
         self._roll = Roll(self._crew)
         self._recycling = Recycling(self._crew, self._roll)
         self._staffing = Staffing(lineup, self._crew, self._roll)
-        self._trial = Trial(self._crew, take_up=self._take_up, refuse=self._refuse)
         self._ending = Ending(self._crew)
+        self._reload = Reload(
+            hooks.reload or (lambda: lineup), self._crew, self._staffing, self._notify_ready
+        )
+        self._recoveries = Recoveries(hooks.recover, self._crew, self._ending)
         self._control = ControlServer(data_dir, self._selector, self._answer)
 
     def run(self) -> None:
@@ -117,7 +113,7 @@ class Supervisor:
             try:
                 for post in self._crew.of(Kind.SERVER):
                     self._crew.start(post)
-                self._prepare()
+                self._hooks.prepare()
                 while not self._is_over():
                     self._step(time.monotonic())
                     self._wait()
@@ -126,11 +122,11 @@ class Supervisor:
                 self._control.close()
                 self._selector.close()
         log.info("supervisor.stopped")
-        if self._failure is not None:
-            raise self._failure
+        if self._ending.failure is not None:
+            raise self._ending.failure
 
     def _is_over(self) -> bool:
-        return self._ending.has_begun and not self._dead_workers and self._crew.is_empty()
+        return self._ending.has_begun and not self._recoveries and self._crew.is_empty()
 
     def _close_in_child(self, kind: Kind) -> None:
         """Give up what belongs to the parent. Runs in the child, on its copy of this object."""
@@ -139,7 +135,7 @@ class Supervisor:
         self._control.close_in_child()
         self._signals.close_in_child()
         if kind is not Kind.API:
-            self._close_listener()
+            self._hooks.close_listener()
 
     # The loop: wait for something, then do what is due.
 
@@ -155,8 +151,8 @@ class Supervisor:
         if self._signals or self._is_over():
             return 0.0
         due = [post.due_at for post in self._crew.posts if post.due_at is not None]
-        if self._stacks_due_at is not None:
-            due.append(self._stacks_due_at)
+        if self._crew.stacks_due_at is not None:
+            due.append(self._crew.stacks_due_at)
         timeout_s = max(0.0, min([self._look_at, *due]) - now)
         if any(post.role.is_ready and post.state is State.STARTING for post in self._crew.posts):
             return min(READY_POLL_S, timeout_s)
@@ -171,19 +167,16 @@ class Supervisor:
                 self._crew.become_ready(post)
         if now >= self._look_at:
             self._look(now)
-        if self._stacks_due_at is not None and now >= self._stacks_due_at:
-            self._stacks_due_at = None
-            for post in self._crew.posts:
-                post.show_stacks()
+        self._crew.show_stacks(now)
         # Before the dead are replaced: somebody else may be free for what they held.
-        self._start_recoveries()
+        self._recoveries.start()
         for post in list(self._crew.posts):
             if post.is_due(now):
                 self._act(post)
         self._start_waiting()
         if self._ending.has_begun:
             self._ending.go_on(now)
-        elif self._is_open:
+        elif self._start_up.is_open:
             self._roll.go_on(kill_at=now + self._staffing.lineup.grace_s)
             self._report_readiness(now)
 
@@ -203,29 +196,32 @@ class Supervisor:
         if self._ending.has_begun:
             return
         if all(post.state is State.RUNNING for post in self._crew.of(Kind.SERVER)):
-            self._is_open = True
-        if self._is_open:
+            self._start_up.is_open = True
+        if self._start_up.is_open:
             for post in self._crew.posts:
                 if post.state is State.STOPPED:
                     self._crew.start(post)
 
     def _report_readiness(self, now: float) -> None:
-        if not self._is_announced and self._is_serving():
-            self._is_announced = True
-            log.info("supervisor.started", start_s=round(now - self._started_at, 3))
-            self._announce()
-            self._notifier.ready(self._summary())
-        elif self._is_reloading and self._roll.is_over():
-            self._is_reloading = False
+        if not self._start_up.is_announced and self._is_serving():
+            self._start_up.is_announced = True
+            log.info("supervisor.started", start_s=round(now - self._start_up.began_at, 3))
+            self._hooks.announce()
+            self._notify_ready()
+        elif self._reload.is_rolling and self._roll.is_over():
+            self._reload.is_rolling = False
             log.info("supervisor.reloaded")
-            self._notifier.ready(self._summary())
+            self._notify_ready()
+
+    def _notify_ready(self) -> None:
+        self._notifier.ready(self._summary())
 
     def _is_serving(self) -> bool:
         for kind in (Kind.API, Kind.WORKER):
             posts = self._crew.of(kind)
             if posts and not any(post.state is State.RUNNING for post in posts):
                 return False
-        return self._is_open
+        return self._start_up.is_open
 
     # Watching: who hangs, who has grown too large, and what the machine's own supervisor hears.
 
@@ -240,17 +236,18 @@ class Supervisor:
             self._notifier.watchdog()
         if self._ending.has_begun:
             self._notifier.extend_timeout(EXTENSION_S)
-        elif self._is_homeless():
+        elif self._hooks.data_dir_missing():
             self._leave(now)
-        elif self._is_announced:
+        elif self._start_up.is_announced:
             self._notifier.status(self._summary())
             self._recycling.go_on(self._staffing.lineup, now)
 
     def _leave(self, now: float) -> None:
         """Without its folder nobody reaches Redis or gives orders, and a second flowd may start
         in the same place: better to end and say why, as PostgreSQL does without its pid file."""
-        told = f"the data directory {self._data_dir} was taken away while flowd ran"
-        self._failure = ServerFailed(told)
+        self._ending.failure = ServerFailed(
+            f"the data directory {self._data_dir} was taken away while flowd ran"
+        )
         log.error("folder.lost", data_dir=str(self._data_dir))
         self._stop(now)
 
@@ -282,14 +279,11 @@ class Supervisor:
 
     # A child has ended.
 
-    def _bury(self, post: Post, pid: int, code: int) -> None:
+    def _on_exit(self, post: Post, pid: int, code: int) -> None:
         """Decide what follows."""
         was_asked = post.state is State.STOPPING
         if post.role.kind is Kind.WORKER and post.ready_at is not None and (code or not was_asked):
-            cause = f"{post.role.name} (pid {pid}) {post.last_exit}"
-            hung_s = post.hung_s or 0.0
-            recover = partial(self._recover, pid, cause, not was_asked, post.suspects, hung_s)
-            self._dead_workers.append(recover)
+            self._recoveries.add(post, pid, was_asked=was_asked)
         facts = {"child": post.role.name, "pid": pid, "reason": post.last_exit}
         if post.role.kind is Kind.RECOVER:
             self._crew.remove(post)
@@ -300,7 +294,7 @@ class Supervisor:
             log.info("child.ended", **facts)
         elif post.role.kind is Kind.TRIAL:
             self._crew.remove(post)
-            self._trial.note_end(post)
+            self._reload.note_trial_end(post)
         elif self._roll.has_lost(post) or post.is_leaving:
             self._crew.remove(post)
             log.info("child.ended", **facts)
@@ -308,29 +302,15 @@ class Supervisor:
             self._replace(post, facts)
 
     def _replace(self, post: Post, facts: dict[str, Any]) -> None:
-        pause_s = post.mourn(time.monotonic(), random.random())
+        pause_s = post.schedule_restart(time.monotonic(), random.random())
         if pause_s is not None:
             log.warning("child.died", **facts, restart_in_s=round(pause_s, 2))
             return
         tries = post.history.failed_starts
         log.error("child.given_up", **facts, tries=tries)
         if not post.is_hired:
-            self._failure = CrashLoop(post.role.name, tries, post.last_exit or "")
+            self._ending.failure = CrashLoop(post.role.name, tries, post.last_exit or "")
             self._stop(time.monotonic())
-
-    def _start_recoveries(self) -> None:
-        now = time.monotonic()
-        if self._ending.is_quick and now > self._ending.by:
-            # The next start, or the scheduler of another machine, finds what they held.
-            self._dead_workers.clear()
-        while self._dead_workers and len(self._crew.of(Kind.RECOVER)) < RECOVERIES_AT_ONCE:
-            recover = self._dead_workers.popleft()
-            post = self._crew.add(Role("recover", Kind.RECOVER, partial(_run_to_the_end, recover)))
-            self._crew.start(post)
-            post.due_at = self._ending.by if self._ending.is_quick else now + RECOVER_LIMIT_S
-            if post.child is None:
-                # It could not be forked; the lease of the dead will run out.
-                self._crew.remove(post)
 
     # Orders: signals from anybody, requests on the control socket.
 
@@ -342,8 +322,7 @@ class Supervisor:
             self._crew.forward(number)
         elif number is signal.SIGUSR2:
             # Our own stacks were written by the handler.
-            self._crew.forward(number)
-            self._stacks_due_at = now + DUMP_S
+            self._crew.dump_stacks(now)
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
             step = 1 if number is signal.SIGTTIN else -1
             if not self._ending.has_begun:
@@ -362,39 +341,17 @@ class Supervisor:
 
     def _obey_reload(self) -> None:
         try:
-            self._reload()
+            self._take_up_settings()
         except FlowdError:
             # Said in the log; whoever sent the signal does not listen.
             return
 
-    def _reload(self) -> Lineup:
-        """Take up new settings, at once or after their trial.
-
-        Raises FlowdError, and changes nothing, when they are no good.
-        """
+    def _take_up_settings(self) -> Lineup:
+        """Raises FlowdError, and changes nothing, when the new ones are no good."""
         if self._ending.has_begun:
             return self._staffing.lineup
         self._notifier.reloading()
-        self._refused = None
-        try:
-            lineup = self._reload_lineup()
-        except FlowdError as error:
-            self._refuse(str(error))
-            raise
-        if lineup.trial:
-            self._trial.begin(lineup, time.monotonic())
-        else:
-            self._take_up(lineup)
-        return lineup
-
-    def _take_up(self, lineup: Lineup) -> None:
-        self._is_reloading = True
-        self._staffing.take_up(lineup)
-
-    def _refuse(self, problems: str) -> None:
-        log.error("settings.refused", problems=problems)
-        self._refused = problems
-        self._notifier.ready(self._summary())
+        return self._reload.begin(time.monotonic())
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """One request on the control socket. Raises ValueError with what is wrong with it."""
@@ -410,7 +367,7 @@ class Supervisor:
         if self._ending.has_begun:
             raise ValueError("flowd is stopping")
         if command == "reload":
-            return {"ok": True, "kept": list(self._reload().kept)}
+            return {"ok": True, "kept": list(self._take_up_settings().kept)}
         if command == "restart":
             self._staffing.restart(request.get("name"))
         elif command == "scale":
@@ -425,26 +382,26 @@ class Supervisor:
         return {
             "pid": os.getpid(),
             "state": str(self._state()),
-            "uptime_s": round(now - self._started_at, 1),
-            **self._describe(),
-            "reloading": self._is_reloading or self._trial.is_under_way,
+            "uptime_s": round(now - self._start_up.began_at, 1),
+            **self._hooks.describe(),
+            "reloading": self._reload.is_under_way,
             "rolling": self._roll.names,
             "roll_failure": self._roll.failure,
             "hindrance": self._recycling.hindrance,
-            "refused": self._refused,
+            "refused": self._reload.refused,
             "processes": [post.report(now, is_exact=is_exact) for post in self._crew.posts],
         }
 
     def _state(self) -> State:
         if self._ending.has_begun:
             return State.STOPPING
-        return State.RUNNING if self._is_announced else State.STARTING
+        return State.RUNNING if self._start_up.is_announced else State.STARTING
 
     def _stop(self, now: float) -> None:
         self._ending.begin(now, self._staffing.lineup.grace_s)
         self._notifier.stopping()
         # New connections are refused from here on rather than left without an answer.
-        self._close_listener()
+        self._hooks.close_listener()
 
     def _stop_quickly(self, now: float) -> None:
         if self._ending.hurry(now):
@@ -455,7 +412,3 @@ def _worker_count(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= WORKERS_MAX:
         return value
     raise ValueError(f"there can be 0 to {WORKERS_MAX} workers, not {value!r}")
-
-
-def _run_to_the_end(action: Callable[[], None], _pulse: Pulse) -> None:
-    action()

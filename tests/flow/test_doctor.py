@@ -224,7 +224,7 @@ async def test_what_is_gone_at_the_next_look_is_no_finding(settings, redis, monk
     redis.sadd(keys.ACTIVE, NOBODY)
     assert findings(await examine(engine.store, pause_s=0)) == []
     await engine.store.close()
-    assert [any(one.violations for one in check(sight)) for sight in looks] == [True, False]
+    assert [any(one.violations for one in check(seen)) for seen in looks] == [True, False]
 
 
 async def test_what_is_being_stored_has_keys_and_no_status(settings, redis):

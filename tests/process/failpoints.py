@@ -51,8 +51,8 @@ SCHEDULER_POINTS = {
 }
 SUPERVISOR_POINTS = {
     "fork": Point("flowd.supervisor.crew:Crew", "start", "before"),
-    "bury": Point("flowd.supervisor.supervisor:Supervisor", "_bury", "before"),
-    "recover": Point("flowd.supervisor.supervisor:Supervisor", "_start_recoveries", "before"),
+    "bury": Point("flowd.supervisor.supervisor:Supervisor", "_on_exit", "before"),
+    "recover": Point("flowd.supervisor.recoveries:Recoveries", "start", "before"),
     "stop": Point("flowd.supervisor.supervisor:Supervisor", "_stop", "before"),
 }
 # In whoever gives the work of the dead away: a process of the supervisor's own, or the scheduler.

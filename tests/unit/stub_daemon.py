@@ -25,7 +25,7 @@ from flowd.log import set_up_log
 from flowd.pulse import Pulse
 from flowd.supervisor.child import Kind, Role
 from flowd.supervisor.lineup import Lineup
-from flowd.supervisor.supervisor import Supervisor
+from flowd.supervisor.supervisor import Hooks, Supervisor
 
 GRACE_S = 10.0
 
@@ -235,9 +235,11 @@ def main() -> None:
     supervisor = Supervisor(
         build_lineup(folder, sys.argv[2:]),
         data_dir=folder,
-        reload=lambda: reload(folder),
-        recover=partial(record_recovery, folder),
-        announce=lambda: print("announced", flush=True),
+        hooks=Hooks(
+            reload=lambda: reload(folder),
+            recover=partial(record_recovery, folder),
+            announce=lambda: print("announced", flush=True),
+        ),
     )
     try:
         supervisor.run()

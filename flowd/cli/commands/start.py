@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -69,7 +69,6 @@ def _run(settings: Settings, load_settings: Callable[[], Settings]) -> None:
     import setproctitle
 
     from flowd.api.http.limits import address_of
-    from flowd.errors import CrashLoop, ServerFailed
     from flowd.log import set_up_log
     from flowd.supervisor import roles
     from flowd.supervisor.embedded_server import choose_server
@@ -80,7 +79,7 @@ def _run(settings: Settings, load_settings: Callable[[], Settings]) -> None:
         url_of,
     )
     from flowd.supervisor.lock import DataDirLock
-    from flowd.supervisor.supervisor import Supervisor
+    from flowd.supervisor.supervisor import Hooks, Supervisor
 
     setproctitle.setproctitle("flowd: supervisor")
     set_up_log(process="supervisor", **asdict(settings.log))
@@ -93,29 +92,39 @@ def _run(settings: Settings, load_settings: Callable[[], Settings]) -> None:
     server = choose_server(settings)
     if server is not None:
         settings = _prepare(server, settings, listener)
-    supervisor = Supervisor(
-        roles.build_lineup(settings, listener, server),
-        data_dir=settings.redis.data_dir,
+    hooks = Hooks(
         recover=partial(roles.release_dead_worker, settings),
         prepare=roles.load_what_children_share,
         close_listener=listener.close,
         announce=_announcement(settings, url, server),
         describe=partial(_description, settings, url, server),
-        is_homeless=lock.is_gone,
+        data_dir_missing=lock.is_gone,
         reload=partial(_reload, load_settings, settings, listener, server),
     )
+    lineup = roles.build_lineup(settings, listener, server)
     try:
-        supervisor.run()
-    except CrashLoop as error:
-        if server is not None and error.role == roles.SERVER_NAME:
-            reason = server.last_words() or str(error)
-            raise ServerFailed(f"the embedded Redis server did not start:\n{reason}") from error
-        raise
+        with _explained(server):
+            Supervisor(lineup, data_dir=settings.redis.data_dir, hooks=hooks).run()
     finally:
         # What systemd has bound stays for the next start.
         if passed is None and settings.api.socket is not None:
             settings.api.socket.unlink(missing_ok=True)
     lock.release()
+
+
+@contextlib.contextmanager
+def _explained(server: EmbeddedServer | None) -> Iterator[None]:
+    """Let the embedded server say itself why it did not start."""
+    from flowd.errors import CrashLoop, ServerFailed
+    from flowd.supervisor.roles import SERVER_NAME
+
+    try:
+        yield
+    except CrashLoop as error:
+        if server is None or error.role != SERVER_NAME:
+            raise
+        reason = server.last_words() or str(error)
+        raise ServerFailed(f"the embedded Redis server did not start:\n{reason}") from error
 
 
 def _prepare(server: EmbeddedServer, settings: Settings, listener: socket.socket) -> Settings:

@@ -142,7 +142,7 @@ def take_number(path: Path) -> int:
 
 def import_long(folder: Path, pulse: Pulse) -> None:
     """Its event loop begins late, as with handlers that load a model."""
-    time.sleep(1.5)
+    time.sleep(2.5)
     beat(folder, pulse)
 
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -21,6 +20,8 @@ from flowd.api.http import server as http_server
 from flowd.api.http.server import HttpServer
 
 TIMEOUT_S = 180.0
+# Whoever waits for the grace period to end has waited in vain.
+ENDLESS_S = 2 * TIMEOUT_S
 
 
 class Running:
@@ -147,9 +148,7 @@ def test_a_stop_answers_what_has_begun_and_closes_what_is_idle() -> None:
         for writer in (idle, silent, slow):
             writer.close()
 
-    started = time.monotonic()
-    assert run(story).has_closed
-    assert time.monotonic() - started < 3
+    assert run(story, grace_s=ENDLESS_S).has_closed
 
 
 def test_what_is_not_answered_within_the_grace_period_is_told_so() -> None:
@@ -264,9 +263,7 @@ def test_a_second_signal_ends_without_waiting() -> None:
         running.stop()
         writer.close()
 
-    started = time.monotonic()
-    run(story, grace_s=60)
-    assert time.monotonic() - started < 3
+    run(story, grace_s=ENDLESS_S)
 
 
 def test_a_stop_still_answers_a_request_that_was_on_its_way() -> None:
@@ -365,7 +362,7 @@ def test_a_body_without_end_behind_an_answer_closes_the_connection(
 def test_a_body_that_ends_behind_an_answer_leaves_the_connection_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_server, "DROPPED_BODY_S_MAX", 0.2)
+    monkeypatch.setattr(http_server, "DROPPED_BODY_S_MAX", 1.0)
 
     async def story(running: Running) -> None:
         reader, writer = await running.connect()
@@ -374,7 +371,7 @@ def test_a_body_that_ends_behind_an_answer_leaves_the_connection_open(
         writer.write(b"me" + QUICK)
         await reader.readuntil(b"quick")
         # Longer than what is dropped may take: nothing happens then.
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.2)
         writer.write(QUICK)
         await reader.readuntil(b"quick")
         writer.close()

@@ -435,12 +435,11 @@ def test_an_answer_that_drips_is_given_up_at_the_deadline(settings: Settings) ->
 def _drip(listener: socket.socket) -> None:
     """One byte at a time, for as long as the client listens."""
     connection, _ = listener.accept()
-    with connection:
+    with connection, contextlib.suppress(OSError):
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-        with contextlib.suppress(OSError):
-            while True:
-                connection.sendall(b"x")
-                time.sleep(0.01)
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])

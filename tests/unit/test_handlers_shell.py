@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from flowd.errors import Fail, HandlerFailed
 from flowd.handlers.config_checks import config_checks
 from flowd.handlers.context import HandlerContext, Resources
 from flowd.handlers.registry import built_in_registry
-from tests.daemon import wait_until
+from tests.daemon import PATIENCE_S, wait_until
 from tests.handler_calls import run_handler, settings_with
 
-ON = settings_with("shell", enabled=True, timeout_s=10.0)
+ON = settings_with("shell", enabled=True, timeout_s=PATIENCE_S)
 
 
 def run(*command: Any, **config: Any) -> dict[str, Any]:
@@ -87,26 +86,21 @@ def test_an_exit_code_may_be_expected() -> None:
 
 
 def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
-    began = time.monotonic()
     script = "sleep 1000 & echo $! > child; echo $$ > parent; wait"
 
     with pytest.raises(HandlerFailed) as failure:
-        run("sh", "-c", script, cwd=str(tmp_path), timeout_s=0.3)
+        run("sh", "-c", script, cwd=str(tmp_path), timeout_s=2.0)
 
-    assert str(failure.value) == "'sh' did not end within 0.3 s and was killed"
+    assert str(failure.value) == "'sh' did not end within 2 s and was killed"
     assert failure.value.kinds == {"timeout"}
-    assert time.monotonic() - began < 5
     for name in ("child", "parent"):
         pid = int((tmp_path / name).read_text())
         wait_until(lambda pid=pid: is_gone(pid), f"{name} to be gone")
 
 
 def test_what_a_program_leaves_in_the_background_is_killed_and_not_waited_for() -> None:
-    began = time.monotonic()
-
     output = run("sh", "-c", "sleep 1000 & echo $!")
 
-    assert time.monotonic() - began < 5
     wait_until(lambda: is_gone(int(output["stdout"])), "the child to be gone")
 
 
@@ -125,7 +119,7 @@ def test_a_call_that_is_cancelled_kills_its_program(tmp_path: Path) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await call
 
-    uvloop.run(asyncio.wait_for(cancel(), 10))
+    uvloop.run(asyncio.wait_for(cancel(), PATIENCE_S))
     wait_until(lambda: is_gone(int(pid_file.read_text())), "the program to be gone")
 
 

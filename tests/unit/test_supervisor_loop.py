@@ -14,9 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.daemon import Daemon, wait_until
-from tests.unit.stub_daemon import GRACE_S
+from tests.daemon import PATIENCE_S, Daemon, wait_until
 
+# Whoever waits for the grace period to end has waited in vain.
+ENDLESS_S = 2 * PATIENCE_S
 Boot = Callable[..., Daemon]
 
 
@@ -71,17 +72,15 @@ def test_a_killed_worker_is_recovered_and_back_at_once(boot: Boot) -> None:
     daemon = boot(*ALL)
     daemon.wait_until_running()
 
-    killed_at = time.monotonic()
     pid = daemon.kill("worker-1")
     back = daemon.wait_for_post("worker-1", is_back(restarts=1))
-    took_s = time.monotonic() - killed_at
 
     assert back["pid"] != pid
     assert (back["restarts"], back["last_exit"]) == (1, "was killed by SIGKILL")
     assert wait_for_recoveries(daemon, 1) == [
         [pid, f"worker-1 (pid {pid}) was killed by SIGKILL", True]
     ]
-    assert took_s < 1
+    assert [line["restart_in_s"] for line in daemon.events("child.died")] == [0]
 
 
 def test_workers_that_die_together_are_all_recovered(boot: Boot) -> None:
@@ -224,30 +223,27 @@ def test_a_second_signal_ends_everything_before_the_grace_period_is_over(
         "scheduler:scheduler:stubborn",
         "worker-1:worker:stubborn",
         "worker-2:worker:stubborn",
+        grace_s=ENDLESS_S,
     )
     (daemon.folder / "server_is_up").touch()
     daemon.wait_until_running()
     daemon.signal(signal.SIGTERM)
     daemon.wait_for_post("worker-1", lambda one: one["state"] == "STOPPING")
 
-    asked_at = time.monotonic()
     daemon.signal(second)
 
     assert daemon.wait_for_end() == 0
-    assert time.monotonic() - asked_at < GRACE_S / 2
     assert daemon.survivors() == []
     assert len(recoveries(daemon)) == 2
 
 
 def test_sigquit_does_not_wait_for_anybody(boot: Boot) -> None:
-    daemon = boot("api-1:api:stubborn", "worker-1:worker:stubborn")
+    daemon = boot("api-1:api:stubborn", "worker-1:worker:stubborn", grace_s=ENDLESS_S)
     daemon.wait_until_running()
 
-    asked_at = time.monotonic()
     daemon.signal(signal.SIGQUIT)
 
     assert daemon.wait_for_end() == 0
-    assert time.monotonic() - asked_at < GRACE_S / 2
 
 
 def test_ctrl_c_reaches_the_supervisor_alone(boot: Boot) -> None:
@@ -366,7 +362,7 @@ def test_p06_a_stopped_child_is_hung_too_and_cannot_put_off_its_end(boot: Boot) 
 
 def test_a_child_that_is_long_in_coming_is_not_hung(boot: Boot) -> None:
     """Handlers that took longer to import than a loop may stand still never came to work."""
-    daemon = boot("api-1:api:serve", "worker-1:worker:import_long", hung_after_s=0.4)
+    daemon = boot("api-1:api:serve", "worker-1:worker:import_long", hung_after_s=2)
     daemon.wait_until_running()
 
     daemon.kill("worker-1")
@@ -376,14 +372,14 @@ def test_a_child_that_is_long_in_coming_is_not_hung(boot: Boot) -> None:
 
 
 def test_children_are_not_hung_because_the_supervisor_was_away(boot: Boot) -> None:
-    daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=2.5)
+    daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=4)
     before = daemon.wait_until_running()
     worker = before["processes"][1]["pid"]
 
     # As on a machine that is suspended: nobody runs, and the clock goes on.
     os.kill(worker, signal.SIGSTOP)
     daemon.signal(signal.SIGSTOP)
-    time.sleep(3)
+    time.sleep(4.5)
     daemon.signal(signal.SIGCONT)
     assert daemon.post("worker-1")["state"] == "RUNNING"
     os.kill(worker, signal.SIGCONT)
@@ -394,13 +390,11 @@ def test_children_are_not_hung_because_the_supervisor_was_away(boot: Boot) -> No
 
 
 def test_a_hung_child_does_not_use_up_the_grace_period(boot: Boot) -> None:
-    daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=0.8)
+    daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=0.8, grace_s=ENDLESS_S)
     daemon.wait_until_running()
     (daemon.folder / "freeze").touch()
     wait_until((daemon.folder / "frozen").exists, "the loop to stand still")
 
-    asked_at = time.monotonic()
     daemon.signal(signal.SIGTERM)
 
     assert daemon.wait_for_end() == 0
-    assert time.monotonic() - asked_at < 5

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
 
+from flowd.api import routers
 from flowd.config.loading import setting_fields
 from flowd.config.reference import settings_file
 from flowd.handlers.registry import built_in_registry
 from flowd.workflow.states import EXECUTION_TRANSITIONS, NODE_TRANSITIONS
 from scripts.generating.tables import TABLES
 from tests.manual import MANUAL, PAGES, README, ROOT
+
+_ROUTERS = f"{routers.__name__}."
 
 
 def rows(page: str) -> list[list[str]]:
@@ -78,6 +83,25 @@ def test_the_state_tables_are_the_real_ones(title: str, transitions: Any) -> Non
     }
 
     assert documented == {state: set(after) for state, after in transitions.items()}
+
+
+def test_every_request_of_the_api_is_in_the_manual() -> None:
+    modules = [import_module(name) for _, name, _ in iter_modules(routers.__path__, _ROUTERS)]
+    endpoints = [one for module in modules for one in getattr(module, "ROUTES", ())]
+
+    assert len(endpoints) > 20
+    for endpoint in endpoints:
+        (method,) = endpoint.methods - {"HEAD"}
+        assert f"`{method} {endpoint.path}`" in MANUAL
+
+
+def test_every_reason_of_an_explanation_is_in_the_manual() -> None:
+    source = "".join(file.read_text() for file in (ROOT / "flowd" / "diagnosis").glob("*.py"))
+    codes = set(re.findall(r'Reason\(\s*"(\w+)"', source))
+    documented = {code for row in rows("http-api") for code in re.findall(r"`(\w+)`", row[0])}
+
+    assert len(codes) > 15
+    assert codes - documented == set()
 
 
 def headings(text: str) -> set[str]:

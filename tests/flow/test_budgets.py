@@ -112,7 +112,7 @@ async def test_a_wait_for_the_budget_is_no_failure_and_no_attempt(settings):
 
     def model(_request):
         first.set()
-        going.wait(30)
+        going.wait(600)
         usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
         return completion("fine", usage=usage)
 

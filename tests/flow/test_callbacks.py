@@ -72,6 +72,7 @@ def hurry(monkeypatch):
 
 @pytest.mark.usefixtures("hurry")
 async def test_a_receiver_that_fails_first_is_told_in_the_end_with_a_good_signature(store, redis):
+    began_s = int(time.time())
     with running_service(lambda _: Reply(503 if len(service.requests) < 4 else 204)) as service:
         execution_id = ended(redis, f"{service.url}/hook?x=1", secret=SECRET)
         async with delivering(store, "127.0.0.1"):
@@ -92,7 +93,7 @@ async def test_a_receiver_that_fails_first_is_told_in_the_end_with_a_good_signat
             stamp, _, mac = request.headers["x-flowd-signature"].partition(",v1=")
             signed = stamp.removeprefix("t=").encode() + b"." + request.body
             assert mac == hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
-            assert abs(int(stamp.removeprefix("t=")) - time.time()) < 60
+            assert began_s <= int(stamp.removeprefix("t=")) <= time.time()
 
 
 @pytest.mark.usefixtures("hurry")
@@ -152,7 +153,7 @@ async def test_a_slow_receiver_holds_up_no_other(store, redis):
 
     def answer(request):
         if request.target == "/slow":
-            gate.wait(10)
+            gate.wait(600)
         return Reply(200)
 
     with running_service(answer) as service:
@@ -174,7 +175,7 @@ async def test_a_silent_receiver_holds_up_no_other_however_many_wait_for_it(
     gate = threading.Event()
 
     def never(_request):
-        gate.wait(60)
+        gate.wait(600)
         return Reply(200)
 
     with running_service(never) as silent, running_service(lambda _: Reply(200)) as service:

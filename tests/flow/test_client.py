@@ -23,6 +23,7 @@ from flowd.client.calls import Call, is_nearby, node_errors
 from flowd.client.event_reader import EMPTY_STREAMS_MAX, EventReader, Listener
 from flowd.client.steps import Pause
 from flowd.handlers.registry import built_in_registry
+from tests.daemon import PATIENCE_S
 from tests.flow.api_server import api_server
 from tests.flow.engine import Engine, node
 
@@ -94,7 +95,7 @@ async def test_the_blocking_client_says_the_same(settings):
 
         def use():
             with Client(f"http://127.0.0.1:{server.port}") as client:
-                results = client.run(document(node("A", handler="noop")), timeout_s=20)
+                results = client.run(document(node("A", handler="noop")), timeout_s=PATIENCE_S)
                 execution_id = next(client.list())["execution_id"]
                 return results, [event.type for event in client.events(execution_id)]
 

@@ -23,6 +23,9 @@ from tests.flow.api_server import api_server
 from tests.flow.engine import Engine, node, until, workflow
 from tests.private_server import PrivateServer
 
+# Whoever waits for the grace period to end has waited in vain.
+ENDLESS_S = 10 * PATIENCE_S
+
 
 def new_execution(redis, status="RUNNING"):
     execution_id = new_execution_id(now_ms())
@@ -271,7 +274,7 @@ async def test_when_redis_comes_back_empty_clients_are_told_of_the_gap():
 @pytest.mark.parametrize("is_reading", [True, False])
 async def test_a_stop_is_not_held_up_by_those_who_listen(settings, redis, is_reading):
     execution_id = new_execution(redis)
-    async with api_server(settings, grace_s=30) as api:
+    async with api_server(settings, grace_s=ENDLESS_S) as api:
         client = await api.connect("/events", buffer=4096)
         await anext(client.blocks())
         if not is_reading:
@@ -279,8 +282,6 @@ async def test_a_stop_is_not_held_up_by_those_who_listen(settings, redis, is_rea
             while len(subscription._waiting) < 1000:
                 happen(redis, *(completed(execution_id, f"n{one}") for one in range(64)))
                 await asyncio.sleep(0)
-        began = time.monotonic()
-    assert time.monotonic() - began < 3
     if is_reading:
         assert [event async for event in client.events()] == []
 
@@ -337,10 +338,10 @@ async def test_submit_start_and_wait_in_one_call(settings):
     """Over HTTP, to the end; a stop of the API lets nobody wait for what goes on."""
     body = orjson.dumps({"name": "x", "dag": {"nodes": [{"id": "a", "handler": "echo"}]}})
     head = b"POST /workflow?trigger=true&wait=%d HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
-    async with api_server(settings, grace_s=30) as api:
+    async with api_server(settings, grace_s=ENDLESS_S) as api:
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
         async with Engine(settings):
-            writer.write(head % (20, len(body)) + body)
+            writer.write(head % (120, len(body)) + body)
             answer = await reader.readuntil(b"}}")
             assert answer.startswith(b"HTTP/1.1 200 ")
             assert b'"status":"COMPLETED","results":{"a":' in answer
@@ -350,8 +351,6 @@ async def test_submit_start_and_wait_in_one_call(settings):
         await until(lambda: subscriptions(api), "one that waits")
         leaver.transport.abort()
         await until(lambda: not subscriptions(api), "nobody to be left")
-        writer.write(head % (25, len(body)) + body)
+        writer.write(head % (3600, len(body)) + body)
         await until(lambda: subscriptions(api), "one that waits")
-        began = time.monotonic()
-    assert time.monotonic() - began < 3
     assert b'"status":"RUNNING"' in await reader.read()

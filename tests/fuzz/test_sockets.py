@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flowd.supervisor.control import SOCKET_FILE, ControlServer
+from tests.daemon import PATIENCE_S
 from tests.flow.api_server import api_server
 
 ROUNDS = 2_000
@@ -87,7 +88,7 @@ async def test_the_http_front_answers_or_closes_and_never_fails(settings) -> Non
         assert failed == []
         assert b"400" in statuses
         assert memory_mb() - before < GROWTH_MAX_MB
-        assert (await send(REQUESTS[0], 10)).startswith(b"HTTP/1.1 200")
+        assert (await send(REQUESTS[0], PATIENCE_S)).startswith(b"HTTP/1.1 200")
 
 
 def test_the_control_socket_survives_what_is_written_to_it(tmp_path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from flowd.errors import CorruptExecution, UnknownExecution
 from flowd.store.executions import now_ms
 from flowd.store.redis import keys, scripts
+from tests.daemon import PATIENCE_S
 from tests.store.engine import CHAIN, DIAMOND, State, everything, fan, finish_continuations
 
 AN_ID = "0123456789ab0123456789ab"
@@ -79,7 +80,7 @@ async def test_however_many_were_kept_a_resumption_comes_to_its_end(engine, stor
             pipe.hset(keys.parked(execution.id), f"node-{number}", 0)
         pipe.execute()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         assert await store.lifecycle.resume_execution(execution.id) == "resumed"
 
     assert redis.exists(keys.parked(execution.id)) == 0

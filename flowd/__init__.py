@@ -31,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The clients and what they raise, imported when used: they bring an HTTP library along."""
+    """The clients and what they raise, imported when used."""
     if name in __all__:
         from flowd import client
 

@@ -62,11 +62,12 @@ execution_argument = click.argument("execution", metavar="ID", shell_complete=co
 @contextmanager
 def connected(url: str | None) -> Iterator[Client]:
     """A client; what goes wrong is said on stderr, and ends the command with its exit code."""
-    from flowd.cli.running import find_api
     from flowd.client import ApiError, Client, ConnectionFailed
 
     token = click.get_current_context().meta.get(_TOKEN)
     if not url:
+        from flowd.cli.running import find_api
+
         url = find_api(has_token=bool(token or os.environ.get("FLOWD_TOKEN")))
     try:
         client = Client(url, token)
@@ -207,18 +208,18 @@ def show_rows(
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     rows = [list(map(plain, row)) for row in rows]
-    console = Console(soft_wrap=False)
-    if not console.is_terminal:
+    if not (sys.stdout.isatty() or os.environ.get("FORCE_COLOR")):
         lines = [head, *rows]
         widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
         for line in lines:
             click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
         return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(soft_wrap=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     # What names a row is copied from it, and so stays whole while there is room.
     is_whole = 2 * max(len(row[0]) for row in [head, *rows]) <= console.width

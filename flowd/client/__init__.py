@@ -10,7 +10,8 @@ by the commands.
 
 from __future__ import annotations
 
-from flowd.client.asynchronous import AsyncClient
+from typing import TYPE_CHECKING
+
 from flowd.client.errors import (
     ApiError,
     ClientError,
@@ -20,6 +21,9 @@ from flowd.client.errors import (
 )
 from flowd.client.event_reader import Event
 from flowd.client.synchronous import Client
+
+if TYPE_CHECKING:
+    from flowd.client.asynchronous import AsyncClient
 
 __all__ = [
     "ApiError",
@@ -31,3 +35,12 @@ __all__ = [
     "StillRunning",
     "WorkflowFailed",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The client for an event loop comes with all that it needs once it is asked for."""
+    if name != "AsyncClient":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from flowd.client.asynchronous import AsyncClient
+
+    return AsyncClient

@@ -8,10 +8,9 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-import httpx2
-
 from flowd.client import calls, steps
 from flowd.client.calls import Call, Json, Workflow
+from flowd.client.connections import FAILURES, Connections, chunks
 from flowd.client.errors import ClientError, ConnectionFailed
 from flowd.client.event_reader import Event, Listener
 from flowd.client.steps import Pages, Pause, Steps, T
@@ -27,13 +26,7 @@ class Client:
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
         self.url = calls.base_url(url)
-        path = calls.socket_of(self.url)
-        self._http = httpx2.Client(
-            base_url=self.url if path is None else "http://localhost",
-            headers=calls.base_headers(token),
-            trust_env=path is None and not calls.is_nearby(self.url),
-            transport=None if path is None else httpx2.HTTPTransport(uds=path),
-        )
+        self._http = Connections(self.url, calls.base_headers(token))
 
     def __enter__(self) -> Self:
         return self
@@ -51,17 +44,10 @@ class Client:
 
     def _send(self, call: Call) -> Any:
         try:
-            answer = self._http.request(
-                call.method,
-                call.path,
-                params=call.query,
-                content=call.content,
-                headers=dict(call.headers),
-                timeout=call.timeout_s,
-            )
-        except httpx2.TransportError as error:
+            status, body = self._http.send(call)
+        except FAILURES as error:
             raise ConnectionFailed(f"{self.url} does not answer: {error}") from error
-        return calls.parse(answer.status_code, answer.content)
+        return calls.parse(status, body)
 
     def _take(self, taken: Steps[T]) -> T:
         """Go through the steps, and return what comes of them."""
@@ -223,18 +209,16 @@ class Client:
         while True:
             call = listener.next_call()
             try:
-                with self._http.stream(
-                    call.method, call.path, headers=dict(call.headers), timeout=call.timeout_s
-                ) as answer:
-                    if not listener.is_stream(answer.status_code):
-                        listener.refuse(answer.status_code, answer.read())
+                with self._http.stream(call) as answer:
+                    if not listener.is_stream(answer.status):
+                        listener.refuse(answer.status, answer.read())
                     else:
-                        for chunk in answer.iter_bytes():
+                        for chunk in chunks(answer):
                             yield from listener.read(chunk)
                             if listener.is_over:
                                 break
                 listener.end()
-            except httpx2.TransportError as error:
+            except FAILURES as error:
                 listener.break_off(error)
             if listener.is_over:
                 return

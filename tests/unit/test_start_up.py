@@ -1,0 +1,64 @@
+"""What a command imports before it does anything: what it does not need costs everybody time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"asyncio", "httpx2", "pydantic", "redis", "rich", "starlette", "uvicorn", "yaml"}
+
+COMMANDS = {
+    "ls": ("ls", "--url", "http://127.0.0.1:9"),
+    "validate": ("validate", "--url", "http://127.0.0.1:9", "workflow.json"),
+    "ls of this folder": ("ls",),
+    "status": ("status",),
+}
+
+
+def imported(folder: Path, *arguments: str) -> set[str]:
+    """The modules of a `flowd` with these arguments when it ends."""
+    program = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('\\n'.join(sys.modules), file=open('modules', 'w')))\n"
+        "from flowd.cli.entry import main\n"
+        "main()\n"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "FLOWD_API__PORT": "9"}
+    subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    return set((folder / "modules").read_text().split())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "workflow.json").write_text('{"name": "w", "dag": {"nodes": []}}')
+    (tmp_path / ".flowd").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_asks_flowd_imports_little(folder: Path, command: str) -> None:
+    modules = imported(folder, *COMMANDS[command])
+
+    assert "flowd.cli.main" in modules
+    assert modules & HEAVY == set()
+    assert "flowd.client.asynchronous" not in modules
+
+
+def test_the_help_imports_little_more_than_click_and_a_call_at_most_twice_as_much(
+    folder: Path,
+) -> None:
+    program = "import sys, click; print(len(sys.modules))"
+    click = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    in_help = len(imported(folder, "--help"))
+
+    assert in_help < 1.5 * int(click.stdout)
+    assert len(imported(folder, *COMMANDS["ls"])) < 2 * in_help

@@ -33,11 +33,12 @@ from flowd.api.routers import (
     reference,
     workflows,
 )
+from flowd.api.shared import Shared, shared_of
 from flowd.api.shared_check import SharedCheck
 from flowd.api.supervisor_status import CONTROL_SOCKET_FILE
 from flowd.api.waiting import Waiting
 from flowd.api.workflow_check import WorkflowCheck
-from flowd.config import Settings
+from flowd.config import ApiSettings, Settings
 from flowd.diagnosis import readiness
 from flowd.diagnosis.observer import Observer
 from flowd.orchestrator.plans import Plans
@@ -62,10 +63,22 @@ def create_app(
     The store may be out of reach: requests that need it are then answered with a 503.
     """
 
+    plans, feed = Plans(store), EventFeed(store.events)
+    shared = Shared(
+        store,
+        plans,
+        check or WorkflowCheck(handlers),
+        feed,
+        Waiting(store, feed),
+        Observer(store, plans),
+        SharedCheck(partial(readiness.check, store)),
+        body_bytes_max=int((guard.api if guard else ApiSettings()).body_max_mb * 2**20),
+    )
+
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         yield
-        app.state.feed.close()
+        shared.feed.close()
         await store.close()
 
     routes = all_routes()
@@ -78,17 +91,7 @@ def create_app(
     )
     # Starlette's is to http://, whatever the proxy before flowd speaks.
     app.router.redirect_slashes = False
-    app.state.store = store
-    app.state.handlers = handlers
-    app.state.check_workflow = check or WorkflowCheck(handlers)
-    app.state.feed = EventFeed(store.events)
-    app.state.waiting = Waiting(store, app.state.feed)
-    app.state.plans = Plans(store)
-    app.state.observer = Observer(store, app.state.plans)
-    app.state.readiness = SharedCheck(partial(readiness.check, store))
-    app.state.control_socket = None
-    if guard is not None:
-        app.state.body_bytes_max = int(guard.api.body_max_mb * 2**20)
+    app.state.shared = shared
     return app
 
 
@@ -132,12 +135,13 @@ def serve(
             check,
             shows_tracebacks=settings.shows_tracebacks,
         )
-        app.state.control_socket = settings.redis.data_dir / CONTROL_SOCKET_FILE
+        shared = shared_of(app)
+        shared.control_socket = settings.redis.data_dir / CONTROL_SOCKET_FILE
         server = HttpServer(
             app,
             grace_s=settings.shutdown.grace_s,
             ready=pulse.ready,
-            stopping=app.state.feed.close,
+            stopping=shared.feed.close,
             connections_max=settings.api.connections_max,
         )
         await server.serve_on(listener)

@@ -9,9 +9,12 @@ from flowd.errors import Problem, StoreError
 from flowd.store import Store
 from flowd.store.troubles import Trouble
 
+# Every check with what it found, and what is wrong.
+Verdict = tuple[dict[str, dict[str, Any]], list[Problem]]
 
-async def check(store: Store) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
-    """Every check with what it found, and what is wrong.
+
+async def check(store: Store) -> Verdict:
+    """Ask everything that work needs.
 
     Workers and the queue are told, not judged: work may wait for workers of another machine. So are
     the duties of the schedulers: while one fails, the others go on. Where all workers ask for no

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from flowd.api.app import create_app
 from flowd.api.http.server import HttpServer
+from flowd.api.shared import shared_of
 from flowd.config import Settings
 from flowd.handlers.registry import built_in_registry
 from flowd.store import open_store
@@ -122,7 +123,7 @@ async def api_server(settings: Settings, *, grace_s: float = 5.0) -> AsyncIterat
     handlers = dict.fromkeys([*built_in_registry().names(), "echo"])
     app = create_app(open_store(settings), handlers)
     ready = asyncio.Event()
-    server = HttpServer(app, grace_s=grace_s, ready=ready.set, stopping=app.state.feed.close)
+    server = HttpServer(app, grace_s=grace_s, ready=ready.set, stopping=shared_of(app).feed.close)
     serving = asyncio.create_task(server.serve_on(listener))
     await ready.wait()
     try:

@@ -13,6 +13,7 @@ import redis as redis_py
 from flowd.api import event_feed
 from flowd.api.event_feed import EventFeed
 from flowd.api.http import event_stream
+from flowd.api.shared import shared_of
 from flowd.api.waiting import Waiting
 from flowd.store.executions import now_ms
 from flowd.store.redis import keys
@@ -169,7 +170,7 @@ async def test_a_client_that_does_not_read_is_cut_and_can_go_on(settings, redis,
 
 
 def subscriptions(api):
-    return api.app.state.feed._subscriptions
+    return shared_of(api.app).feed._subscriptions
 
 
 async def test_an_id_that_is_kept_no_more_is_answered_with_a_gap_first(settings, redis):

@@ -13,6 +13,7 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowd import __version__
+from flowd.api.shared import shared_of
 from flowd.api.shared_check import CHECKS_PER_S_MAX
 from flowd.config import SchedulerSettings
 from flowd.scheduler.scheduler import Scheduler
@@ -58,7 +59,7 @@ async def test_it_is_ready_once_a_scheduler_ticks_and_until_none_does(settings, 
         assert document["status"] == "ok"
         assert document["checks"]["redis"].keys() == {"ok", "write_ms", "server", "risks"}
         assert document["checks"]["scheduler"]["ok"] is True
-        assert document["checks"]["workers"] == {"ok": True, "live": 1}
+        assert document["checks"]["workers"] == {"ok": True, "live": 1, "stalled": {}}
         assert document["checks"]["queue"]["waiting"] == 1
         assert document["checks"]["queue"]["oldest_age_ms"] > 10**12
         assert 0 < redis.pttl(keys.SCHEDULER) <= 2000
@@ -190,7 +191,7 @@ async def test_restarts_come_from_the_supervisor(settings, tmp_path):
         thread = threading.Thread(target=supervise, daemon=True)
         thread.start()
         async with api_server(settings) as api:
-            api.app.state.control_socket = tmp_path / "control.sock"
+            shared_of(api.app).control_socket = tmp_path / "control.sock"
             found = samples((await api.get("/metrics"))[2])
         thread.join(PATIENCE_S)
     assert found["flowd_process_restarts_total", "worker"] == 3

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from flowd.api.app import create_app
-from flowd.api.http import body
+from flowd.api.shared import shared_of
 from flowd.config.loading import load_settings
 from flowd.errors import CorruptExecution, FlowdError, StoreError, StoreFull, StoreReadOnly
 from flowd.redaction import REDACTOR
@@ -138,7 +138,7 @@ def test_garbage_is_a_problem(client: TestClient, content: bytes) -> None:
 def test_a_body_over_the_limit_is_refused_announced_or_not(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body, "BODY_BYTES_MAX", 1000)
+    monkeypatch.setattr(shared_of(client.app), "body_bytes_max", 1000)
     chunks = (b"x" * 100 for _ in range(11))
     for response in (
         client.post("/workflow", content=b"x" * 1001),

@@ -29,7 +29,7 @@ class Client:
 
     def read(self) -> bytes:
         scope = {"type": "http", "method": "POST", "headers": self.headers}
-        return asyncio.run(read_body(Request(scope, self.receive)))
+        return asyncio.run(read_body(Request(scope, self.receive), 10))
 
 
 def chunk(content: bytes, *, is_last: bool = False) -> Message:
@@ -38,7 +38,6 @@ def chunk(content: bytes, *, is_last: bool = False) -> Message:
 
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "BODY_BYTES_MAX", 10)
     monkeypatch.setattr(body, "BODY_S_MAX", 0.2)
     monkeypatch.setattr(body, "REFUSED_BODY_S_MAX", 0.02)
 

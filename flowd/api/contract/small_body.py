@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 
 from flowd.api.http.body import read_body
+from flowd.api.shared import shared_of
 from flowd.errors import InvalidRequest, InvalidWorkflow, Problem
 from flowd.workflow.strict_json import join_path, parse_json
 from flowd.workflow.suggestions import Suggestions
@@ -28,7 +29,7 @@ async def read_small_body(request: Request, model: type[_M]) -> tuple[_M, bytes]
 
     Raises InvalidRequest with everything that is wrong with it.
     """
-    body = await read_body(request)
+    body = await read_body(request, shared_of(request.app).body_bytes_max)
     try:
         document, hidden = await _parse(body) if body.strip() else ({}, [])
     except InvalidWorkflow as error:

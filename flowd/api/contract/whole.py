@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.http.responses import requested_execution_id
+from flowd.api.shared import shared_of
 from flowd.errors import CorruptExecution
 
 Answer = Callable[[Request], Awaitable[Response]]
@@ -20,7 +21,7 @@ def whole(answer: Answer) -> Answer:
 
     @functools.wraps(answer)
     async def checked(request: Request) -> Response:
-        executions = request.app.state.store.executions
+        executions = shared_of(request.app).store.executions
         execution_id = requested_execution_id(request)
         try:
             response = await answer(request)

@@ -8,8 +8,6 @@ from starlette.requests import ClientDisconnect, Request
 
 from flowd.errors import FlowdError
 
-# Of an application that says nothing else.
-BODY_BYTES_MAX = 1024 * 1024
 BODY_S_MAX = 60.0
 # A refused body is read on for this long: a client that only listens once it has sent everything
 # would see a broken connection instead of the refusal.
@@ -37,17 +35,16 @@ class BodyTooSlow(FlowdError):
         super().__init__(f"the body did not arrive within {BODY_S_MAX:g} seconds; send it again")
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, bytes_max: int) -> bytes:
     """The whole body. Raises BodyTooLarge or BodyTooSlow; close the connection after these."""
     try:
         async with asyncio.timeout(BODY_S_MAX):
-            return await _read_bounded(request)
+            return await _read_bounded(request, bytes_max)
     except TimeoutError:
         raise BodyTooSlow from None
 
 
-async def _read_bounded(request: Request) -> bytes:
-    bytes_max = _bytes_max(request)
+async def _read_bounded(request: Request, bytes_max: int) -> bytes:
     if _announced_bytes(request) > bytes_max:
         # A client that asked first has sent nothing yet, and now will not.
         if "expect" not in request.headers:
@@ -69,11 +66,6 @@ async def _read_bounded(request: Request) -> bytes:
                 await _read_on(request)
             raise BodyTooLarge(bytes_max)
     return b"".join(chunks)
-
-
-def _bytes_max(request: Request) -> int:
-    app = request.scope.get("app")
-    return BODY_BYTES_MAX if app is None else getattr(app.state, "body_bytes_max", BODY_BYTES_MAX)
 
 
 def _announced_bytes(request: Request) -> int:

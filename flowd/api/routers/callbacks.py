@@ -11,14 +11,14 @@ from starlette.responses import Response
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.schemas import CallbackDelivery
 from flowd.api.http.responses import json_response, requested_execution_id
+from flowd.api.shared import shared_of
 from flowd.errors import NoCallback
-from flowd.store import Store
 
 
 async def show_callback(request: Request) -> Response:
     """Show how the callback of an execution goes."""
     execution_id = requested_execution_id(request)
-    store: Store = request.app.state.store
+    store = shared_of(request.app).store
     await store.executions.execution_status(execution_id)
     definition: dict[str, Any] = orjson.loads(await store.executions.definition(execution_id))
     if not (callback := definition.get("callback")):

@@ -13,10 +13,10 @@ from flowd.api.contract.cursor import read_cursor, write_cursor
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.http.responses import json_response
+from flowd.api.shared import shared_of
 from flowd.errors import UnknownDeadLetter, UnknownNode
 from flowd.orchestrator.executor import trigger_workflow
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
-from flowd.store import Store
 from flowd.store.dead_letters import DeadLetter, is_letter_id
 from flowd.store.executions import now_ms
 from flowd.workflow.ids import new_execution_id
@@ -84,7 +84,7 @@ class DeadLettersQuery(BaseModel):
 async def list_dead_letters(request: Request) -> Response:
     """List dead letters, the newest first."""
     query = read_query(request, DeadLettersQuery)
-    store: Store = request.app.state.store
+    store = shared_of(request.app).store
     page = await store.dead_letters.page(query.limit, read_cursor(query.cursor, is_letter_id))
     return json_response(
         DeadLetterPage(
@@ -96,7 +96,7 @@ async def list_dead_letters(request: Request) -> Response:
 
 async def show_dead_letter(request: Request) -> Response:
     """Show one dead letter with all its entry had."""
-    store: Store = request.app.state.store
+    store = shared_of(request.app).store
     letter = await store.dead_letters.letter(_requested_letter_id(request))
     fields = letter.fields
     return json_response(
@@ -109,7 +109,7 @@ async def show_dead_letter(request: Request) -> Response:
 
 async def redrive_dead_letter(request: Request) -> Response:
     """Run the node of a dead letter again, in a new execution, and delete the letter."""
-    store: Store = request.app.state.store
+    store = shared_of(request.app).store
     letter = await store.dead_letters.letter(_requested_letter_id(request))
     if letter.execution_id is None or letter.node_id is None:
         raise UnknownNode(letter.execution_id or "-", letter.node_id or "-")
@@ -131,13 +131,13 @@ async def redrive_dead_letter(request: Request) -> Response:
 async def delete_dead_letter(request: Request) -> Response:
     """Delete one dead letter."""
     letter_id = _requested_letter_id(request)
-    await request.app.state.store.dead_letters.delete(letter_id)
+    await shared_of(request.app).store.dead_letters.delete(letter_id)
     return json_response(DeadLetterDeleted(dead_letter_id=letter_id, message="Dead letter deleted"))
 
 
 async def purge_dead_letters(request: Request) -> Response:
     """Delete all dead letters."""
-    deleted = await request.app.state.store.dead_letters.purge()
+    deleted = await shared_of(request.app).store.dead_letters.purge()
     return json_response(DeadLettersPurged(deleted=deleted, message="Dead letters deleted"))
 
 

@@ -8,11 +8,11 @@ from starlette.responses import Response
 
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
-from flowd.api.event_feed import EventFeed, Subscription
+from flowd.api.event_feed import Subscription
 from flowd.api.http.event_stream import MEDIA_TYPE, EventStream
 from flowd.api.http.responses import requested_execution_id
+from flowd.api.shared import shared_of
 from flowd.errors import InvalidRequest, Problem
-from flowd.store import Store
 from flowd.store.events import EventType, Position, parse_event_id
 
 
@@ -28,8 +28,8 @@ async def watch_execution(request: Request) -> Response:
     execution_id = requested_execution_id(request)
     query = read_query(request, EventsQuery)
     types, after = frozenset(query.types), _last_event(request, query)
-    store: Store = request.app.state.store
-    feed: EventFeed = request.app.state.feed
+    store = shared_of(request.app).store
+    feed = shared_of(request.app).feed
     # Asked for first: an end that comes later is still announced to whoever listens from now on.
     has_ended = (await store.executions.execution_status(execution_id)).is_terminal
     if after is None:
@@ -45,7 +45,7 @@ async def watch_all(request: Request) -> Response:
     """Watch everything from now on, or from behind the last event you saw."""
     query = read_query(request, EventsQuery)
     types, after = frozenset(query.types), _last_event(request, query)
-    feed: EventFeed = request.app.state.feed
+    feed = shared_of(request.app).feed
     if after is None:
         return EventStream(await feed.follow(types=types))
     return EventStream(await feed.resume(after, types=types))

@@ -9,13 +9,13 @@ from flowd.api.contract.route import Endpoint
 from flowd.api.contract.schemas import About, ExecutionResults, ExecutionStatus
 from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.api.results_response import results_response
-from flowd.store import Store
+from flowd.api.shared import shared_of
 
 
 async def show_status(request: Request) -> Response:
     """Show the state of an execution."""
     execution_id = requested_execution_id(request)
-    store: Store = request.app.state.store
+    store = shared_of(request.app).store
     status = await store.executions.execution_status(execution_id)
     return json_response(ExecutionStatus(execution_id=execution_id, status=status))
 
@@ -24,8 +24,8 @@ async def show_results(request: Request) -> Response:
     """Show the outputs of an execution's nodes, of those that have ended."""
     execution_id = requested_execution_id(request)
     about = About(execution_id=execution_id)
-    state = request.app.state
-    return await results_response(state.store, state.plans, execution_id, about)
+    shared = shared_of(request.app)
+    return await results_response(shared.store, shared.plans, execution_id, about)
 
 
 _PROBLEMS = ("unknown_execution", "corrupt_execution", "store_unavailable")

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
-from flowd.diagnosis.observer import Observer
+from flowd.api.shared import shared_of
 from flowd.errors import UnknownNode
 from flowd.workflow.states import ExecutionState, NodeState
 
@@ -62,7 +62,7 @@ async def explain_node(request: Request) -> Response:
 
 
 async def _explain(request: Request, node_id: str | None) -> Response:
-    observer: Observer = request.app.state.observer
+    observer = shared_of(request.app).observer
     found = await observer.explain(requested_execution_id(request), node_id)
     return json_response(
         WorkflowExplanation(

@@ -17,6 +17,7 @@ from flowd.api.http.responses import (
     requested_execution_id,
     requested_traceparent,
 )
+from flowd.api.shared import shared_of
 from flowd.errors import WrongState
 from flowd.orchestrator import executor
 from flowd.orchestrator.rerun import FAILED, plan_rerun, rerun_execution
@@ -35,32 +36,32 @@ class RerunBody(SmallBody):
 async def cancel(request: Request) -> Response:
     """End an execution before its time."""
     execution_id = requested_execution_id(request)
-    await executor.cancel_execution(request.app.state.store, execution_id)
+    await executor.cancel_execution(shared_of(request.app).store, execution_id)
     return await _status(request, execution_id)
 
 
 async def pause(request: Request) -> Response:
     """Let no further node of an execution start."""
     execution_id = requested_execution_id(request)
-    await executor.pause_execution(request.app.state.store, execution_id)
+    await executor.pause_execution(shared_of(request.app).store, execution_id)
     return await _status(request, execution_id)
 
 
 async def resume(request: Request) -> Response:
     """Let a paused execution go on."""
     execution_id = requested_execution_id(request)
-    await executor.resume_execution(request.app.state.store, execution_id)
+    await executor.resume_execution(shared_of(request.app).store, execution_id)
     return await _status(request, execution_id)
 
 
 async def _status(request: Request, execution_id: str) -> Response:
-    status = await request.app.state.store.executions.execution_status(execution_id)
+    status = await shared_of(request.app).store.executions.execution_status(execution_id)
     return json_response(ExecutionStatus(execution_id=execution_id, status=status))
 
 
 async def rerun(request: Request) -> Response:
     """Run an execution that has ended again, as a new one that reuses finished outputs."""
-    store = request.app.state.store
+    store = shared_of(request.app).store
     wanted, _ = await read_small_body(request, RerunBody)
     planned = await plan_rerun(store, requested_execution_id(request), wanted.start)
     execution_id = None
@@ -86,7 +87,7 @@ def _nodes(whys: Mapping[str, str]) -> list[RerunNode]:
 
 async def delete(request: Request) -> Response:
     """Forget an execution that does not run, with all its outputs."""
-    store = request.app.state.store
+    store = shared_of(request.app).store
     execution_id = requested_execution_id(request)
     outcome = await store.finished.delete_execution(execution_id)
     if outcome != "deleted":

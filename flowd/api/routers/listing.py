@@ -18,6 +18,7 @@ from flowd.api.contract.route import Endpoint
 from flowd.api.contract.schemas import CallbackDelivery
 from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
+from flowd.api.shared import shared_of
 from flowd.errors import CorruptExecution
 from flowd.orchestrator.rendering import effective_input
 from flowd.store import Store
@@ -147,7 +148,7 @@ async def list_workflows(request: Request) -> Response:
         query.submitted_after,
         query.submitted_before,
     )
-    store: Store = request.app.state.store
+    store = shared_of(request.app).store
     after = read_cursor(query.cursor, is_execution_id)
     page = await store.listing.page(filters, query.limit, after)
     wanted = query.fields or _ROW_FIELDS
@@ -163,9 +164,9 @@ async def list_workflows(request: Request) -> Response:
 async def show_summary(request: Request) -> Response:
     """Show an execution with its nodes counted, what it has used, and why it failed."""
     execution_id = requested_execution_id(request)
-    store: Store = request.app.state.store
+    store = shared_of(request.app).store
     row, details = await store.listing.execution(execution_id)
-    plan: Plan = await request.app.state.plans.load(execution_id, "")
+    plan = await shared_of(request.app).plans.load(execution_id, "")
     states = await store.nodes.states(execution_id, list(plan.nodes))
     return json_response(
         WorkflowSummary(
@@ -211,9 +212,9 @@ async def _callback(store: Store, row: ExecutionRow) -> CallbackDelivery:
 async def show_definition(request: Request) -> Response:
     """Show the workflow as it was submitted; a secret that was written into it is hidden."""
     execution_id = requested_execution_id(request)
-    store: Store = request.app.state.store
+    store = shared_of(request.app).store
     await store.executions.execution_status(execution_id)
-    plan: Plan = await request.app.state.plans.load(execution_id, "")
+    plan = await shared_of(request.app).plans.load(execution_id, "")
     if not plan.has_callback:
         written = await store.executions.definition(execution_id)
         return Response(written, media_type="application/json")

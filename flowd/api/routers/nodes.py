@@ -15,6 +15,7 @@ from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
+from flowd.api.shared import shared_of
 from flowd.errors import UnknownNode
 from flowd.orchestrator.rendering import rendered_config
 from flowd.store import Store
@@ -182,9 +183,9 @@ async def _retry(store: Store, execution_id: str, node: PlannedNode) -> NodeRetr
 async def show_timeline(request: Request) -> Response:
     """Show when each node ran and where, in the order of their starts."""
     execution_id = requested_execution_id(request)
-    store: Store = request.app.state.store
+    store = shared_of(request.app).store
     execution, _ = await store.listing.execution(execution_id)
-    plan = await request.app.state.plans.load(execution_id, "")
+    plan = await shared_of(request.app).plans.load(execution_id, "")
     states = await store.nodes.states(execution_id, list(plan.nodes))
     records = await store.nodes.records(execution_id, list(plan.nodes))
     begun = [(one, record) for one, record in records.items() if record is not None]
@@ -220,9 +221,9 @@ def _start(record: AttemptRecord) -> tuple[bool, int]:
 
 
 async def _store_and_plan(request: Request, execution_id: str) -> tuple[Store, Plan]:
-    store: Store = request.app.state.store
+    store = shared_of(request.app).store
     await store.executions.execution_status(execution_id)
-    return store, await request.app.state.plans.load(execution_id, "")
+    return store, await shared_of(request.app).plans.load(execution_id, "")
 
 
 def _fields(row: NodeRow, node: PlannedNode) -> dict[str, Any]:

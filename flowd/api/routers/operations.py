@@ -12,6 +12,7 @@ from flowd.api.contract.problems import problem_response, summarize
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.schemas import Health, Readiness
 from flowd.api.http.responses import json_response
+from flowd.api.shared import shared_of
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -23,7 +24,7 @@ async def show_liveness(_request: Request) -> Response:
 
 async def show_readiness(request: Request) -> Response:
     """Say whether work can be taken and done: Redis takes writes, and a scheduler ticks."""
-    checks, problems = await request.app.state.readiness()
+    checks, problems = await shared_of(request.app).readiness()
     if problems:
         return problem_response("not_ready", summarize(problems), problems)
     return json_response(Readiness(status="ok", checks=checks))
@@ -34,9 +35,9 @@ async def show_measurements(request: Request) -> Response:
     # Imported at the first scrape: most APIs are never asked.
     from flowd.api.measurements import measurements_text
 
-    state = request.app.state
-    snapshot = await state.store.metrics.snapshot()
-    processes = await supervisor_status.processes(state.control_socket)
+    shared = shared_of(request.app)
+    snapshot = await shared.store.metrics.snapshot()
+    processes = await supervisor_status.processes(shared.control_socket)
     return Response(measurements_text(snapshot, processes), media_type=MEDIA_TYPE)
 
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.route import Endpoint
+from flowd.api.shared import shared_of
 from flowd.manual import read_page, topics
 
 OPENAPI_TYPE: Final = "application/json"
@@ -50,13 +51,12 @@ def _page(html: str) -> Response:
 
 def _openapi(request: Request) -> bytes:
     """Made at the first request: most APIs are never asked."""
-    state = request.app.state
-    if not hasattr(state, "openapi"):
+    shared = shared_of(request.app)
+    if shared.openapi is None:
         from flowd.api.contract.openapi import openapi_json
 
-        state.openapi = openapi_json(request.app.routes)
-    document: bytes = state.openapi
-    return document
+        shared.openapi = openapi_json(request.app.routes)
+    return shared.openapi
 
 
 ROUTES = [

@@ -30,6 +30,7 @@ from flowd.api.http.responses import (
     requested_traceparent,
 )
 from flowd.api.results_response import results_response
+from flowd.api.shared import shared_of
 from flowd.api.workflow_check import CheckedWorkflow
 from flowd.errors import InvalidRequest, Problem, UnknownExecution
 from flowd.orchestrator import executor
@@ -63,23 +64,23 @@ async def submit_workflow(request: Request) -> Response:
 
     With `trigger` it starts at once, with `wait` the answer is its results.
     """
-    state, query = request.app.state, read_query(request, SubmitQuery)
+    shared, query = shared_of(request.app), read_query(request, SubmitQuery)
     if query.wait is not None and not query.trigger:
         message = "only what was triggered can be waited for; add trigger=true"
         raise InvalidRequest([Problem("query.wait", "needs_trigger", message)])
-    body = await read_body(request)
-    workflow = await state.check_workflow(body)
+    body = await read_body(request, shared.body_bytes_max)
+    workflow = await shared.check_workflow(body)
     traceparent = requested_traceparent(request) if query.trigger else None
     if key := _idempotency_key(request):
         asked = b"submit %d " % query.trigger + body
-        claimed = await state.store.idempotency.claim(key, asked, new_execution_id(now_ms()))
+        claimed = await shared.store.idempotency.claim(key, asked, new_execution_id(now_ms()))
         execution_id = claimed.execution_id
         # Deleted since, it is answered as the first time, and its work is not done again.
         if not claimed.is_deleted:
             with contextlib.suppress(UnknownExecution):
-                await _submit(state.store, workflow, traceparent, execution_id, claimed.key_digest)
+                await _submit(shared.store, workflow, traceparent, execution_id, claimed.key_digest)
     else:
-        execution_id = await _submit(state.store, workflow, traceparent)
+        execution_id = await _submit(shared.store, workflow, traceparent)
     if query.wait is not None:
         return await _wait(request, execution_id, query.wait)
     return json_response(Submitted(execution_id=execution_id, message="Workflow accepted"))
@@ -102,8 +103,8 @@ async def _submit(
 
 
 async def _wait(request: Request, execution_id: str, timeout_s: float) -> Response:
-    state = request.app.state
-    waiting = asyncio.create_task(state.waiting.wait_for_end(execution_id, timeout_s))
+    shared = shared_of(request.app)
+    waiting = asyncio.create_task(shared.waiting.wait_for_end(execution_id, timeout_s))
     leaving = asyncio.create_task(has_left(request.receive))
     try:
         await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -114,21 +115,22 @@ async def _wait(request: Request, execution_id: str, timeout_s: float) -> Respon
         waiting.cancel()
         leaving.cancel()
     if status is None:
-        status = await state.store.executions.execution_status(execution_id)
+        status = await shared.store.executions.execution_status(execution_id)
         return json_response(ExecutionStatus(execution_id=execution_id, status=status), 202)
     about = ExecutionStatus(execution_id=execution_id, status=status)
-    return await results_response(state.store, state.plans, execution_id, about)
+    return await results_response(shared.store, shared.plans, execution_id, about)
 
 
 async def check_workflow(request: Request) -> Response:
     """Check a workflow as a submission would, and store nothing."""
-    workflow = await request.app.state.check_workflow(await read_body(request))
+    shared = shared_of(request.app)
+    workflow = await shared.check_workflow(await read_body(request, shared.body_bytes_max))
     return json_response(Validated(valid=True, nodes=len(workflow.outline.nodes)))
 
 
 async def trigger_workflow(request: Request) -> Response:
     """Start an execution; harmless when it was started before."""
-    store = request.app.state.store
+    store = shared_of(request.app).store
     execution_id = requested_execution_id(request)
     given, body = await read_small_body(request, TriggerBody)
     if key := _idempotency_key(request):

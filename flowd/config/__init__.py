@@ -59,36 +59,36 @@ class ApiSettings:
     host: str = _setting(
         "127.0.0.1",
         read.text,
-        "where the API listens; `0.0.0.0` is every interface, and needs a [token](tokens.md)",
+        "address the API listens on; `0.0.0.0` is every interface, and needs a [token](tokens.md)",
         flag="--host",
     )
     port: int = _setting(
-        8000, read.whole(0, 65535), "its port; 0 lets the system choose", flag="--port"
+        8000, read.whole(0, 65535), "port of the API; 0 lets the system choose", flag="--port"
     )
-    processes: int = _setting(1, read.whole(1, 64), "processes that serve it")
+    processes: int = _setting(1, read.whole(1, 64), "number of API processes")
     socket: Path | None = _setting(
         None,
         read.optional_path,
-        "path of a unix socket to listen on, in place of host and port; for its user and group."
-        " A socket that systemd passes on wins over all three",
+        "unix socket to listen on in place of host and port, open to its user and group;"
+        " a socket passed by systemd overrides all three",
         example="/run/flowd/api.sock",
     )
     allowed_hosts: tuple[str, ...] = _setting(
         (),
         read.texts,
-        "[names](http-api.md#limits) requests may address flowd by, such as "
+        "further [host names](http-api.md#limits) that requests may use for flowd, such as "
         '`["flowd.example.com", "*.internal"]`',
     )
     body_max_mb: float = _setting(
-        1.0, read.number(0.001, 16, "MiB"), "MiB the body of a request may have, 16 at most"
+        1.0, read.number(0.001, 16, "MiB"), "largest body of a request in MiB, at most 16"
     )
     connections_max: int = _setting(
-        1000, read.whole(1, 10**6), "connections each process has at once"
+        1000, read.whole(1, 10**6), "open connections of each API process"
     )
     rate_limit: float = _setting(
         0.0,
         read.number(0, 1e6, "requests a second"),
-        "requests a second of each token, or of each address where there is none; 0 is no limit",
+        "requests per second of each token, or of each address without a token; 0 is no limit",
     )
 
 
@@ -97,8 +97,8 @@ class RedisSettings:
     mode: str = _setting(
         "auto",
         read.one_of("auto", "embedded", "external"),
-        "`auto` uses the Redis that answers at host and port, else starts its own there; "
-        "`embedded` always starts its own; `external` never does",
+        "`auto` uses the Redis that answers at host and port, or starts flowd's own there; "
+        "`embedded` always starts flowd's own; `external` never does",
     )
     url: str | None = _setting(
         None,
@@ -107,30 +107,30 @@ class RedisSettings:
         is_secret=True,
         example="rediss://user:password@redis.example.com:6379/0",
     )
-    host: str = _setting("localhost", read.text, "where Redis is", variable="REDIS_HOST")
+    host: str = _setting("localhost", read.text, "host of Redis", variable="REDIS_HOST")
     port: int = _setting(
         6379,
         read.whole(0, 65535),
-        "its port; with 0, flowd's own Redis has a unix socket only",
+        "port of Redis; with 0, flowd's own Redis only has a unix socket",
         variable="REDIS_PORT",
     )
-    db: int = _setting(0, read.whole(0, 1023), "the number of its database", variable="REDIS_DB")
+    db: int = _setting(0, read.whole(0, 1023), "number of the Redis database", variable="REDIS_DB")
     data_dir: Path = _setting(
         DEFAULT_DATA_DIR,
         read.path,
-        "data of flowd's own Redis, flowd's lock, control socket and tokens",
+        "folder for the data of flowd's own Redis, and flowd's lock, control socket and tokens",
         flag="--data-dir",
     )
     durability: str = _setting(
         "always",
         read.one_of("always", "everysec"),
         "of flowd's own Redis: `always` loses nothing that was acknowledged; `everysec` is "
-        "quicker and may lose a second",
+        "faster and may lose one second",
     )
     server: str | None = _setting(
         None,
         read.optional_text,
-        "a Redis or Valkey program to run in place of the one that comes with flowd",
+        "the Redis or Valkey program to run instead of the one that comes with flowd",
         example="redis-server",
     )
     # Not a key: `flowd start` sets it once its embedded server listens there.
@@ -156,25 +156,24 @@ class WorkersSettings:
     count: int = _setting(
         2,
         read.whole(0, 512),
-        "worker processes; 0 leaves the work to `flowd worker`",
+        "number of worker processes; with 0, only a `flowd worker` runs nodes",
         flag="--workers",
     )
-    concurrency: int = _setting(64, read.whole(1, 4096), "nodes each of them runs at once")
+    concurrency: int = _setting(64, read.whole(1, 4096), "nodes that each worker runs at once")
     memory_max_mb: int = _setting(
         0,
         read.whole(0, 10**7),
-        "MiB of memory from which a worker finishes what it runs and makes room for a fresh "
-        "one; 0 is no limit",
+        "memory in MiB at which a worker finishes its nodes and is replaced; 0 is no limit",
     )
     tasks_max: int = _setting(
         0,
         read.whole(0, 10**12 - 1),
-        "nodes after which a worker makes room for a fresh one; 0 is no limit",
+        "nodes after which a worker is replaced; 0 is no limit",
     )
     name: str = _setting(
         DEFAULT_WORKER_NAME,
         read.text,
-        "name of a single `flowd worker`; those of `flowd start` are `worker-1` and so on",
+        "name of a `flowd worker`; the workers of `flowd start` are `worker-1` and so on",
         flag="--name",
         variable="WORKER_NAME",
         example="worker-1",
@@ -186,18 +185,18 @@ class TasksSettings:
     stream: str = _setting(
         "workflow:tasks",
         read.text,
-        "the stream that carries the nodes to run",
+        "key of the stream of nodes to run",
         variable="WORKER_STREAM",
     )
     group: str = _setting(
-        "workflow_group", read.text, "its consumer group", variable="WORKER_GROUP"
+        "workflow_group", read.text, "name of its consumer group", variable="WORKER_GROUP"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSettings:
     interval_s: float = _setting(
-        1.0, read.seconds(0.01, 3600), "seconds between two looks of the scheduler"
+        1.0, read.seconds(0.01, 3600), "seconds between two rounds of the scheduler"
     )
 
 
@@ -206,23 +205,25 @@ class DefaultsSettings:
     """What a node has that says nothing of its own."""
 
     timeout_s: float = _setting(
-        300.0, read.seconds(0.001, 86400), "seconds a node may take that does not say"
+        300.0, read.seconds(0.001, 86400), "time-out of a node without one, in seconds"
     )
-    max_attempts: int = _setting(1, read.whole(1, 1000), "attempts of a node that does not say")
-    delay_s: float = _setting(1.0, read.seconds(0, 86400), "seconds before its second attempt")
+    max_attempts: int = _setting(1, read.whole(1, 1000), "attempts of a node without `retry`")
+    delay_s: float = _setting(1.0, read.seconds(0, 86400), "seconds before the second attempt")
     backoff: float = _setting(
-        2.0, read.number(1, 100, "times"), "each further pause is this many times as long"
+        2.0, read.number(1, 100, "times"), "factor by which each further pause grows"
     )
-    max_delay_s: float = _setting(300.0, read.seconds(0, 86400), "seconds of the longest pause")
+    max_delay_s: float = _setting(300.0, read.seconds(0, 86400), "longest pause, in seconds")
     jitter: float = _setting(
-        0.1, read.number(0, 1, "parts"), "the part of a pause that is left to chance"
+        0.1,
+        read.number(0, 1, "parts"),
+        "fraction by which a pause may randomly be shorter or longer",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ShutdownSettings:
     grace_s: float = _setting(
-        30.0, read.seconds(0, 3600), "seconds running nodes may take to finish at a stop"
+        30.0, read.seconds(0, 3600), "seconds that running nodes get to finish when flowd stops"
     )
 
 
@@ -231,7 +232,7 @@ class SupervisorSettings:
     hung_after_s: float = _setting(
         10.0,
         read.seconds(0, 3600),
-        "seconds the event loop of a process may stand still before it is killed; 0 is for ever",
+        "seconds the event loop of a process may hang before the process is killed; 0 is for ever",
     )
 
 
@@ -240,7 +241,7 @@ class RetentionSettings:
     finished_days: float = _setting(
         7.0,
         read.number(0, 36500, "days"),
-        "days an execution is kept after its end; 0 keeps it for ever",
+        "days for which an execution is kept after its end; 0 is for ever",
     )
 
 
@@ -249,7 +250,7 @@ class CallbacksSettings:
     allow: tuple[str, ...] = _setting(
         (),
         read.destinations,
-        "hosts that may be called back although they are not public, written as in "
+        "hosts that callbacks may go to although they are not public, written as in "
         "`handlers.call_external_service.allow`",
     )
 
@@ -259,13 +260,13 @@ class SecretsSettings:
     folder: Path | None = _setting(
         None,
         read.optional_path,
-        "a folder with a file for each [secret](secrets.md)",
+        "folder with a file for each [secret](secrets.md)",
         example="secrets",
     )
     bound: tuple[str, ...] = _setting(
         (),
         read.bound_secrets,
-        'secrets and the hosts they may go to, such as `["API_KEY@api.example.com"]`',
+        'secrets with the only hosts they may go to, such as `["API_KEY@api.example.com"]`',
     )
     # Not a key: the variables of `.env` that hold secrets.
     from_dotenv: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -276,21 +277,23 @@ class LogSettings:
     level: str = _setting(
         "info",
         read.one_of("debug", "info", "warning", "error"),
-        "`debug`, `info`, `warning` or `error`",
+        "lowest level that is logged: `debug`, `info`, `warning` or `error`",
     )
     file: Path | None = _setting(
         None,
         read.optional_path,
-        "a file for the [log](log-events.md), instead of stderr",
+        "file for the [log](log-events.md), instead of stderr",
         example="flowd.log",
     )
     max_mb: float = _setting(
-        64.0, read.number(0, 1e6, "MiB"), "size in MiB at which a new file is begun; 0 is never"
+        64.0, read.number(0, 1e6, "MiB"), "size in MiB at which the log file is rotated; 0 is never"
     )
     max_age_days: float = _setting(
-        7.0, read.number(0, 36500, "days"), "age in days at which a new file is begun; 0 is never"
+        7.0,
+        read.number(0, 36500, "days"),
+        "age in days at which the log file is rotated; 0 is never",
     )
-    keep: int = _setting(5, read.whole(0, 1000), "old files that are kept")
+    keep: int = _setting(5, read.whole(0, 1000), "number of rotated files that are kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,8 +301,8 @@ class CallExternalServiceSettings:
     simulated_hosts: tuple[str, ...] = _setting(
         ("service-a", "service-b", "service-c", "service-d", "consumer"),
         read.texts,
-        "hosts that are never called; in development nor is a name without a dot that does not "
-        "resolve. `[]` turns both off",
+        "hosts that are simulated, not called; in development, so is a name without a dot that "
+        "does not resolve; `[]` turns both off",
     )
     allow: tuple[str, ...] = _setting(
         (),
@@ -307,9 +310,11 @@ class CallExternalServiceSettings:
         'hosts that may be called although they are not public, such as `["10.0.0.5:8080", '
         '"*.internal", "192.168.0.0/16"]`',
     )
-    timeout_s: float = _setting(30.0, read.seconds(0.1, 86400), "seconds for a whole call")
+    timeout_s: float = _setting(
+        30.0, read.seconds(0.1, 86400), "time-out of a whole call, in seconds"
+    )
     answer_max_mb: float = _setting(
-        10.0, read.number(0.001, 16, "megabytes"), "MiB an answer may have, decompressed"
+        10.0, read.number(0.001, 16, "MiB"), "largest answer in MiB, decompressed"
     )
 
 
@@ -318,7 +323,7 @@ class LlmSettings:
     base_url: str | None = _setting(
         None,
         read.url("http", "https"),
-        "the model's server; without it the model is simulated",
+        "URL of the model's server; without it the model is simulated",
         example="https://api.openai.com/v1",
     )
     api_key: str | None = _setting(
@@ -339,12 +344,14 @@ class ShellSettings:
     enabled: bool = _setting(
         False,
         read.truth,
-        "whether workflows may run programs, by the handler [shell](handlers.md#shell), as the "
-        "user flowd runs as",
+        "whether workflows may run programs with the handler [shell](handlers.md#shell), as the "
+        "user of flowd",
     )
-    timeout_s: float = _setting(300.0, read.seconds(0.1, 86400), "seconds a program may take")
+    timeout_s: float = _setting(
+        300.0, read.seconds(0.1, 86400), "time-out of a program, in seconds"
+    )
     output_max_mb: float = _setting(
-        1.0, read.number(0.001, 8, "megabytes"), "MiB a program may write to stdout, and to stderr"
+        1.0, read.number(0.001, 8, "MiB"), "MiB a program may write to each of stdout and stderr"
     )
 
 
@@ -367,15 +374,15 @@ class Settings:
     environment: str = _setting(
         "development",
         read.text,
-        "`development` or `production`; only in the first has an answer 500 the traceback of the "
-        "defect, in the second flowd's own Redis asks for a [password](redis-keys.md), tokens or "
-        "not. `scripts/install` writes the second",
+        "`development` or `production`. In `development`, a 500 has the traceback of its defect, "
+        "and calls to unresolvable hosts without a dot are simulated; in `production`, which "
+        "`scripts/install` writes, flowd's own Redis always asks for a [password](redis-keys.md)",
         variable="ENVIRONMENT",
     )
     debug: bool = _setting(
         True,
         read.truth,
-        "false takes the tracebacks away in development too; an unknown `DEBUG` is a warning",
+        "`false` hides the tracebacks in development too; an unknown word in `DEBUG` is a warning",
         variable="DEBUG",
     )
     api: ApiSettings = field(default_factory=ApiSettings)

@@ -40,20 +40,23 @@ HELD_ROW = f"large inputs (over {HELD_KIB} KiB) that a worker holds at once"
             CHECK_ROW,
             [
                 f"{forked_calls.CPU_S_MAX} s of",
-                f"{forked_calls.WALL_S_MAX} s in all",
+                f"{forked_calls.WALL_S_MAX} s in total",
                 f"{forked_calls.MEMORY_BYTES_MAX // MIB:,} MiB",
-                f"{forked_calls.CALLS_AT_ONCE_MAX} at once",
+                f"{forked_calls.CALLS_AT_ONCE_MAX} at a time",
             ],
         ),
-        ("looks behind `GET /readyz`", [f"{shared_check.CHECKS_PER_S_MAX} a second"]),
+        ("checks for `GET /readyz`", [f"{shared_check.CHECKS_PER_S_MAX} per second"]),
         ("page of a list", [f"{nodes.LIMIT_MAX:,} rows"]),
         (
             "results in one answer",
             [f"{results.RESULTS_BYTES_MAX // MIB} MiB", f"{results.PIECE_BYTES_MAX // KIB} KiB"],
         ),
-        ("rendered config in a node's page", [f"{rendering.RENDERED_BYTES_MAX // MIB} MiB"]),
+        (
+            "rendered config in the answer for one node",
+            [f"{rendering.RENDERED_BYTES_MAX // MIB} MiB"],
+        ),
         ("output of a node", [f"{outcome.OUTPUT_BYTES_MAX // MIB} MiB"]),
-        ("what templates put into one config", [f"{templating.RENDERED_BYTES_MAX // MIB} MiB"]),
+        ("what templates insert into one config", [f"{templating.RENDERED_BYTES_MAX // MIB} MiB"]),
         (
             HELD_ROW,
             [f"{large_inputs.BYTES_HELD_MAX // MIB} MiB"],
@@ -68,7 +71,7 @@ HELD_ROW = f"large inputs (over {HELD_KIB} KiB) that a worker holds at once"
         ("error of a node", [f"{outcome.ERROR_CHARS_MAX:,} characters"]),
         ("line on the control socket", [f"{control._LINE_BYTES_MAX:,} bytes"]),
         (
-            "definitions read together by those who check everything",
+            "definitions that a check of everything reads together",
             [f"{portions.DEFINITION_BYTES_MAX // MIB} MiB"],
         ),
     ],

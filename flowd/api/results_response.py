@@ -24,7 +24,7 @@ async def results_response(
     answer before its announced length, which no client takes for the whole.
     """
     plan = await plans.load(execution_id, "")
-    results = await store.results.open(execution_id, tuple(plan.nodes))
+    results = await store.open_results(execution_id, tuple(plan.nodes))
     head = orjson.dumps(facts.__dict__)[:-1] + b',"results":'
     if results.size <= PIECE_BYTES_MAX:
         return Response(head + await results.read() + b"}", media_type=MEDIA_TYPE)

@@ -103,7 +103,7 @@ class Snapshot:
 
 async def examine(store: Store, *, pause_s: float = PAUSE_S) -> Examination:
     """Every rule with what breaks it, and did so at every look. Raises StoreUnavailable."""
-    fitness = await store.metrics.fitness()
+    fitness = await store.health.metrics.fitness()
     fit = Check("this Redis is one that flowd can work with", 1, fitness.defects)
     if fitness.defects:
         return Examination((fit,), fitness.risks)
@@ -116,7 +116,7 @@ async def examine(store: Store, *, pause_s: float = PAUSE_S) -> Examination:
             break
         await asyncio.sleep(pause_s)
         checks = _in_both(checks, check(await look(store)))
-    counted = await store.metrics.snapshot()
+    counted = await store.health.metrics.snapshot()
     return Examination(
         (fit, types, *checks),
         fitness.risks,
@@ -136,7 +136,7 @@ def _in_both(before: Sequence[Check], now: Sequence[Check]) -> tuple[Check, ...]
 async def _check_types(store: Store) -> Check:
     violations = tuple(
         f"the key {key!r} is a {found} and should be a {expected}"
-        for key, found, expected in await store.inspection.mistyped()
+        for key, found, expected in await store.health.inspection.mistyped()
     )
     return Check("the keys that executions share are what they should be", 1, violations)
 
@@ -147,19 +147,21 @@ async def _check_types(store: Store) -> Check:
 async def look(store: Store) -> Snapshot:
     snapshot = Snapshot(await _look_at_stream(store))
     snapshot.retries = set(await store.retries.waiting())
-    snapshot.begun = await store.inspection.begun()
-    snapshot.failing_duties = await store.troubles.duties()
-    snapshot.failing_continuations = await store.troubles.continuations()
-    snapshot.active = await store.inspection.active()
-    snapshot.finished = await store.inspection.finished()
-    snapshot.known = await store.inspection.known()
+    snapshot.begun = await store.health.inspection.begun()
+    snapshot.failing_duties = await store.health.troubles.duties()
+    snapshot.failing_continuations = await store.health.troubles.continuations()
+    snapshot.active = await store.health.inspection.active()
+    snapshot.finished = await store.health.inspection.finished()
+    snapshot.known = await store.health.inspection.known()
     await _look_at_keys(store, snapshot)
     await _look_at_executions(store, snapshot)
     return snapshot
 
 
 async def _look_at_stream(store: Store) -> StreamView:
-    stream = StreamView(await store.inspection.leases(), await store.inspection.group())
+    stream = StreamView(
+        await store.health.inspection.leases(), await store.health.inspection.group()
+    )
     after = ""
     while page := await store.tasks.stream_page(after):
         for entry_id, entry in page:
@@ -169,14 +171,14 @@ async def _look_at_stream(store: Store) -> StreamView:
                 stream.garbage[entry_id] = entry.reason
         after = page[-1][0]
     if stream.group is not None:
-        stream.holders = await store.inspection.holders()
+        stream.holders = await store.health.inspection.holders()
     return stream
 
 
 async def _look_at_keys(store: Store, snapshot: Snapshot) -> None:
     cursor = "0"
     while True:
-        cursor, found = await store.inspection.key_slice(cursor)
+        cursor, found = await store.health.inspection.key_slice(cursor)
         snapshot.with_keys |= found.execution_ids
         snapshot.node_states.update(found.node_states)
         if cursor == "0":
@@ -191,7 +193,7 @@ async def _look_at_executions(store: Store, snapshot: Snapshot) -> None:
         one for one, _ in snapshot.retries
     }
     for part in _portions(sorted(named)):
-        sizes = await store.inspection.definition_sizes(part)
+        sizes = await store.health.inspection.definition_sizes(part)
         for some in portions(dict(zip(part, sizes, strict=True)), DEFINITION_BYTES_MAX):
             await _look_at_portion(store, plans, some, snapshot)
 

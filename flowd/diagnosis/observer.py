@@ -64,16 +64,16 @@ class Observer:
         states = await store.nodes.states(execution_id, list(plan.nodes))
         open_nodes = _open_nodes(states)
         shown = open_nodes[:SHOWN_MAX] if node_id is None else [node_id]
-        around = await store.standing.surroundings()
+        around = await store.health.standing.surroundings()
         outstanding = [one for one in shown if states[one] in (NodeState.QUEUED, NodeState.RUNNING)]
-        queue = await store.standing.queue(execution_id, outstanding)
+        queue = await store.health.standing.queue(execution_id, outstanding)
         retrying = [one for one in shown if states[one] is NodeState.RETRYING]
         retries = await store.nodes.retries(execution_id, retrying)
         rows = await store.nodes.rows(execution_id, {one: states[one] for one in shown})
         holders = {place.holder for place in queue.places.values() if place.holder}
         holders |= {row.record.worker for row in rows if row.record.worker}
         again = await store.nodes.states(execution_id, shown)
-        troubles = await store.troubles.continuations()
+        troubles = await store.health.troubles.continuations()
         return Situation(
             execution_id,
             status,
@@ -100,7 +100,7 @@ class Observer:
             around.scheduler_ticked_ms is not None,
             around.is_full,
             no_lease | dead,
-            await self._store.troubles.workers(),
+            await self._store.health.troubles.workers(),
         )
 
     async def _simulated(

@@ -22,14 +22,14 @@ async def check(store: Store) -> Verdict:
     """
     begun = time.monotonic()
     try:
-        await store.metrics.write_probe()
+        await store.health.metrics.write_probe()
         took_ms = round((time.monotonic() - begun) * 1000, 1)
-        fitness = await store.metrics.fitness()
-        ticked_ms = await store.metrics.ticked_ms()
-        queue = await store.metrics.queue()
-        workers = await store.metrics.workers()
-        stalled = await store.troubles.workers()
-        failing = await store.troubles.duties()
+        fitness = await store.health.metrics.fitness()
+        ticked_ms = await store.health.metrics.ticked_ms()
+        queue = await store.health.metrics.queue()
+        workers = await store.health.metrics.workers()
+        stalled = await store.health.troubles.workers()
+        failing = await store.health.troubles.duties()
     except StoreError as error:
         return {}, [Problem("checks.redis", error.code, str(error))]
     checks: dict[str, dict[str, Any]] = {

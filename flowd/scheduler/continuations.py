@@ -81,7 +81,7 @@ class FinishContinuations(Duty):
                 reason = f"it did not end within {SLICES_MAX} times {SLICE_S:g} s"
                 await self._set_aside(one, case, now_s, reason)
             return
-        await self._store.troubles.clear_continuation(one.member)
+        await self._store.health.troubles.clear_continuation(one.member)
         log.warning(
             "continuation.finished",
             verb=one.verb,
@@ -102,4 +102,4 @@ class FinishContinuations(Duty):
             retry_in_s=again_s,
         )
         await self._store.executions.postpone_continuation(one.member)
-        await self._store.troubles.report_continuation(one.member, reason)
+        await self._store.health.troubles.report_continuation(one.member, reason)

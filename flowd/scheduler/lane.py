@@ -86,14 +86,14 @@ class Lane:
             facts = {} if isinstance(error, StoreError | TimeoutError) else {"error": error}
             log.error("duty.failed", duty=duty.name, reason=reason, failures=failures, **facts)
         with contextlib.suppress(StoreError):
-            await self._store.troubles.report_duty(duty.name, reason)
+            await self._store.health.troubles.report_duty(duty.name, reason)
 
     async def _note_success(self, duty: Duty) -> None:
         """The first one may mend what another scheduler has reported, and did not live to mend."""
         if self._failures.get(duty) == 0:
             return
         with contextlib.suppress(StoreError):
-            await self._store.troubles.clear_duty(duty.name)
+            await self._store.health.troubles.clear_duty(duty.name)
             self._failures[duty] = 0
 
 

@@ -167,7 +167,7 @@ class Reconciler(Duty):
     async def _check_executions(
         self, this: _Round, execution_ids: Sequence[str]
     ) -> AsyncIterator[None]:
-        sizes = await self._store.inspection.definition_sizes(execution_ids)
+        sizes = await self._store.health.inspection.definition_sizes(execution_ids)
         for some in portions(dict(zip(execution_ids, sizes, strict=True)), DEFINITION_BYTES_MAX):
             nodes = await self._read_nodes(this, some)
             counts = {execution_id: len(node_ids) for execution_id, node_ids in nodes.items()}

@@ -44,7 +44,7 @@ async def forget_finished(store: Store, finished_days: float, at_ms: int) -> int
     forgotten = 0
     while time.monotonic() < end_s:
         execution_ids = await store.finished.ended_before(before_ms, EXECUTIONS_PER_STEP)
-        totals = accumulate(await store.inspection.node_counts(execution_ids))
+        totals = accumulate(await store.health.inspection.node_counts(execution_ids))
         some = [one for one, total in zip(execution_ids, totals, strict=True) if total <= NODES_MAX]
         # At least one, however large.
         some = some or execution_ids[:1]

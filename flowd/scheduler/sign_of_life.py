@@ -14,4 +14,4 @@ class SignOfLife(Duty):
         self._store = store
 
     async def run(self, _now_s: float) -> None:
-        await self._store.metrics.beat()
+        await self._store.health.metrics.beat()

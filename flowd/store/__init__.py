@@ -10,6 +10,8 @@ of errors. Called by every room above it, which never spells a key.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flowd.config import Settings
 from flowd.store.budgets import Budgets
 from flowd.store.callbacks import Callbacks
@@ -24,13 +26,23 @@ from flowd.store.listing import Listing
 from flowd.store.metrics import Metrics
 from flowd.store.nodes import Nodes
 from flowd.store.redis.client import RedisClient
-from flowd.store.results import Results
+from flowd.store.results import StoredResults
 from flowd.store.retries import Retries
 from flowd.store.standing import Standing
 from flowd.store.tasks import Tasks
 from flowd.store.troubles import Troubles
 
 __all__ = ["Store", "open_store"]
+
+
+class Health:
+    """How flowd itself is: what is counted, what stands in the queue, what is wrong."""
+
+    def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self.inspection = Inspection(client, settings)
+        self.metrics = Metrics(client, settings)
+        self.standing = Standing(client, settings)
+        self.troubles = Troubles(client)
 
 
 class Store:
@@ -45,16 +57,20 @@ class Store:
         self.finished = FinishedExecutions(client)
         self.budgets = Budgets(client)
         self.idempotency = Idempotency(client)
-        self.inspection = Inspection(client, settings)
+        self.health = Health(client, settings)
         self.lifecycle = Lifecycle(client, settings)
         self.listing = Listing(client)
-        self.metrics = Metrics(client, settings)
         self.nodes = Nodes(client, settings)
-        self.results = Results(client, self.executions, self.nodes)
         self.retries = Retries(client, settings)
-        self.standing = Standing(client, settings)
         self.tasks = Tasks(client, settings)
-        self.troubles = Troubles(client)
+
+    async def open_results(self, execution_id: str, node_ids: Sequence[str]) -> StoredResults:
+        """The outputs of these nodes. Raises UnknownExecution, or ResultsTooLarge."""
+        sizes = await self.nodes.output_sizes(execution_id, node_ids)
+        await self.executions.execution_status(execution_id)
+        return StoredResults(
+            self._client, self.executions, execution_id, dict(zip(node_ids, sizes, strict=True))
+        )
 
     async def ping(self) -> None:
         """Raises StoreUnavailable while Redis does not answer."""

@@ -6,14 +6,13 @@ piece at a time, however large they are.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import orjson
 
 from flowd.errors import CorruptExecution, ResultsTooLarge
 from flowd.store.executions import NODES_PER_CALL_MAX, Executions
-from flowd.store.nodes import Nodes
 from flowd.store.redis import keys
 from flowd.store.redis.client import RedisClient
 from flowd.store.redis.text import raw_bytes
@@ -29,21 +28,27 @@ class _Stored(NamedTuple):
 
 
 class StoredResults:
-    """The outputs that stood when it was opened; `size` is the length of `pieces` together."""
+    """The outputs that stood when it was opened; `size` is the length of `pieces` together.
+
+    `sizes` are those of the outputs in bytes, by node id. Raises ResultsTooLarge.
+    """
 
     def __init__(
         self,
         client: RedisClient,
         executions: Executions,
         execution_id: str,
-        stored: Sequence[_Stored],
+        sizes: Mapping[str, int],
     ) -> None:
+        stored = [_Stored(*one) for one in sizes.items() if one[1]]
+        if (size := sum(one.size for one in stored)) > RESULTS_BYTES_MAX:
+            raise ResultsTooLarge(execution_id, size, RESULTS_BYTES_MAX)
         self._client = client
         self._executions = executions
         self._execution_id = execution_id
         self._stored = stored
         names = sum(len(orjson.dumps(one.node_id)) + 2 for one in stored)
-        self.size = sum(one.size for one in stored) + names + (1 if stored else 2)
+        self.size = size + names + (1 if stored else 2)
 
     async def read(self) -> bytes:
         """All pieces at once, for those who may hold them."""
@@ -96,24 +101,6 @@ class StoredResults:
             await self._executions.execution_status(self._execution_id)
             reason = f"the output of {node_id!r} was replaced while it was read"
             raise CorruptExecution(self._execution_id, reason)
-
-
-class Results:
-    """Raises StoreUnavailable while Redis does not answer."""
-
-    def __init__(self, client: RedisClient, executions: Executions, nodes: Nodes) -> None:
-        self._client = client
-        self._executions = executions
-        self._nodes = nodes
-
-    async def open(self, execution_id: str, node_ids: Sequence[str]) -> StoredResults:
-        """Of the nodes of an execution. Raises UnknownExecution, or ResultsTooLarge."""
-        sizes = await self._nodes.output_sizes(execution_id, node_ids)
-        await self._executions.execution_status(execution_id)
-        stored = [_Stored(*one) for one in zip(node_ids, sizes, strict=True) if one[1]]
-        if (size := sum(one.size for one in stored)) > RESULTS_BYTES_MAX:
-            raise ResultsTooLarge(execution_id, size, RESULTS_BYTES_MAX)
-        return StoredResults(self._client, self._executions, execution_id, stored)
 
 
 def _groups(stored: Sequence[_Stored]) -> list[list[_Stored]]:

@@ -157,7 +157,7 @@ class Worker:
             self._end_process("a handler does not end within the grace period", os.EX_OK)
 
     async def _flush_tally(self) -> None:
-        has_room = await self._tally.flush(self._store.metrics)
+        has_room = await self._tally.flush(self._store.health.metrics)
         if self._shift is not None:
             self._shift.note_room(is_full=not has_room)
 
@@ -171,9 +171,9 @@ class Worker:
             if is_stalled:
                 reason = f"has room and has asked for no work for {for_s:.0f} s"
                 log.error("worker.stalled", consumer=consumer, reason=reason)
-                await self._store.troubles.report_worker(consumer, reason)
+                await self._store.health.troubles.report_worker(consumer, reason)
             elif self._is_stalled:
-                await self._store.troubles.clear_worker(consumer)
+                await self._store.health.troubles.clear_worker(consumer)
         self._is_stalled = is_stalled
 
     def _end_process(self, reason: str, exit_code: int) -> None:

@@ -118,7 +118,7 @@ async def test_everything_is_measured_and_parses(settings, redis, store):
     for waited_ms, ran_ms in ((0, 0), (1, 2), (3, 4), (10**7, 5)):
         tally.note("noop", "COMPLETED", waited_ms, ran_ms)
     tally.note('odd "name" of mine', "FAILED", 1, 1)
-    await tally.flush(store.metrics)
+    await tally.flush(store.health.metrics)
     active = [new_execution_id(now_ms()) for _ in range(3)]
     for one, state in zip(active, ("RUNNING", "PAUSED", "RUNNING"), strict=True):
         redis.set(keys.status(one), state)
@@ -203,13 +203,13 @@ async def test_what_redis_did_not_take_goes_with_the_next_flush(store, redis):
     tally.note("noop", "COMPLETED", 1, 2)
     redis.config_set("maxmemory", 1)
     try:
-        await tally.flush(store.metrics)
+        await tally.flush(store.health.metrics)
     finally:
         redis.config_set("maxmemory", 0)
     assert redis.hgetall(keys.METRICS) == {}
     tally.note("noop", "COMPLETED", 1, 2)
-    await tally.flush(store.metrics)
-    await tally.flush(store.metrics)
+    await tally.flush(store.health.metrics)
+    await tally.flush(store.health.metrics)
 
     assert redis.hgetall(keys.METRICS) == {
         "ended COMPLETED noop": "2",

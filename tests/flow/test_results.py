@@ -69,7 +69,7 @@ async def test_what_is_passed_on_is_never_held_as_a_whole(store, redis):
     text = orjson.dumps({"text": "x" * 8_000_000})
     for one in NODES:
         redis.set(keys.output(execution_id, one), text)
-    results = await store.results.open(execution_id, NODES)
+    results = await store.open_results(execution_id, NODES)
     gc.collect()
     tracemalloc.start()
     try:
@@ -87,7 +87,7 @@ async def test_what_is_passed_on_is_never_held_as_a_whole(store, redis):
 async def test_an_output_replaced_while_it_is_read_ends_the_answer(store, redis):
     execution_id = await submit(store)
     redis.set(keys.output(execution_id, "a"), orjson.dumps({"text": "x" * 4 * PIECE_BYTES_MAX}))
-    results = await store.results.open(execution_id, NODES)
+    results = await store.open_results(execution_id, NODES)
     redis.set(keys.output(execution_id, "a"), b"{}")
 
     with pytest.raises(CorruptExecution, match="replaced"):

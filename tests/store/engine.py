@@ -347,6 +347,6 @@ async def finish_continuations(store: Store, plans: Plans) -> None:
 async def results_of(store: Store, execution_id: str) -> dict[str, Any]:
     """The output of every node that has one, by node id."""
     node_ids = await store.executions.node_ids(execution_id)
-    found = await store.results.open(execution_id, node_ids)
+    found = await store.open_results(execution_id, node_ids)
     results: dict[str, Any] = orjson.loads(await found.read())
     return results

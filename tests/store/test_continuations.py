@@ -100,7 +100,7 @@ async def test_one_that_does_not_end_goes_behind_the_others_and_is_set_aside(
         await duty.run(OVERDUE_S)
 
     assert len(tries) == SLICES_MAX
-    (trouble,) = await store.troubles.continuations()
+    (trouble,) = await store.health.troubles.continuations()
     assert trouble.what == f"advance {bad.id} first"
     assert "did not end" in trouble.reason
 

@@ -273,7 +273,7 @@ async def purge(bench: Bench) -> None:
 
 
 async def beat(bench: Bench) -> None:
-    await bench.insist(bench.store.metrics.beat)
+    await bench.insist(bench.store.health.metrics.beat)
 
 
 async def postpone(bench: Bench) -> None:
@@ -287,7 +287,7 @@ async def keep_clock(bench: Bench) -> None:
 
 
 async def report(bench: Bench) -> None:
-    await bench.insist(lambda: bench.store.troubles.report_duty("retention", "a defect"))
+    await bench.insist(lambda: bench.store.health.troubles.report_duty("retention", "a defect"))
 
 
 SCRIPT_CALLS = {

@@ -52,7 +52,7 @@ async def found_everywhere(settings: Settings) -> Fitness:
     at_start = examine_now(settings)
     store = open_store(settings)
     try:
-        assert await store.metrics.fitness() == at_start
+        assert await store.health.metrics.fitness() == at_start
         checks, problems = await readiness.check(store)
         if checks:
             assert checks["redis"]["risks"] == at_start.risks
@@ -162,9 +162,9 @@ async def test_who_may_not_look_at_the_server_is_no_finding() -> None:
 
         assert (found.defects, found.risks) == ((), ())
         store = open_store(settings)
-        snapshot = await store.metrics.snapshot()
+        snapshot = await store.health.metrics.snapshot()
         assert (snapshot.memory_used, snapshot.memory_max) == (None, None)
-        assert not (await store.standing.surroundings()).is_full
+        assert not (await store.health.standing.surroundings()).is_full
         await store.close()
 
 

@@ -89,11 +89,11 @@ async def test_what_a_hand_has_written_there_stops_nothing(engine, store, redis)
     redis.hset(keys.CLOCK, mapping={"last_ms": "x", "ahead_ms": "nan"})
 
     assert (await store.nodes.retries(execution.id, ["a"]))["a"].due_ms == 1
-    assert (await store.metrics.snapshot()).retries_due == 1
+    assert (await store.health.metrics.snapshot()).retries_due == 1
     assert (await store.callbacks.delivery(execution.id)).next_ms is None
     await Scheduler(store).tick(0.0)
     assert execution.state().waiting == []
-    assert await store.troubles.duties() == []
+    assert await store.health.troubles.duties() == []
     put_back(redis, HOUR_MS)
     await store.retries.keep_clock(0, CLOCK_JUMP_MS)
     assert int(redis.hget(keys.CLOCK, "ahead_ms")) > HOUR_MS - 5_000
@@ -112,8 +112,8 @@ async def test_an_end_is_told_whatever_clock_its_worker_has(engine, store, redis
 
 async def test_a_scheduler_that_died_before_the_clock_was_put_back_is_dead(store, redis):
     """Its sign of life lasted an hour: keys expire by the clock."""
-    await store.metrics.beat()
-    assert await store.metrics.ticked_ms() is not None
+    await store.health.metrics.beat()
+    assert await store.health.metrics.ticked_ms() is not None
     redis.set(keys.SCHEDULER, server_ms(redis) + HOUR_MS, keepttl=True)
-    assert await store.metrics.ticked_ms() is None
-    assert (await store.standing.surroundings()).scheduler_ticked_ms is None
+    assert await store.health.metrics.ticked_ms() is None
+    assert (await store.health.standing.surroundings()).scheduler_ticked_ms is None

@@ -68,7 +68,7 @@ async def test_a_duty_that_fails_is_named_backs_off_and_stops_no_other(store):
         await lane.tick(now_s)
 
     assert runs == ["bad", "good", "bad", "bad"]
-    assert await store.troubles.duties() == [Trouble("bad", "RuntimeError: a defect")]
+    assert await store.health.troubles.duties() == [Trouble("bad", "RuntimeError: a defect")]
     checks, _ = await readiness.check(store)
     assert checks["duties"] == {"ok": False, "failing": {"bad": "RuntimeError: a defect"}}
     found = await examine(store, pause_s=0)
@@ -78,7 +78,7 @@ async def test_a_duty_that_fails_is_named_backs_off_and_stops_no_other(store):
     bad.outcome = None
     await lane.tick(100.0)
 
-    assert await store.troubles.duties() == []
+    assert await store.health.troubles.duties() == []
     checks, _ = await readiness.check(store)
     assert checks["duties"] == {"ok": True, "failing": {}}
 
@@ -99,7 +99,9 @@ async def test_a_duty_that_does_not_end_is_left_behind_and_broken_off(store, mon
             await asyncio.sleep(0.01)
             await lane.tick(0.0)
 
-    assert await store.troubles.duties() == [Trouble("endless", "it did not end within 0.05 s")]
+    assert await store.health.troubles.duties() == [
+        Trouble("endless", "it did not end within 0.05 s")
+    ]
     await lane.tick(11.0)
     assert runs == ["endless", "good", "endless", "good"]
 
@@ -113,13 +115,13 @@ async def test_while_redis_is_away_no_further_duty_runs_and_none_is_blamed(store
             await lane.tick(now_s)
 
     assert runs == ["first", "first"]
-    assert await store.troubles.duties() == []
+    assert await store.health.troubles.duties() == []
 
 
 async def test_what_another_scheduler_has_reported_is_cleared_by_one_that_can(store):
-    await store.troubles.report_duty("good", "it failed there")
+    await store.health.troubles.report_duty("good", "it failed there")
     await Lane(store, [Noted("good", [])]).tick(0.0)
-    assert await store.troubles.duties() == []
+    assert await store.health.troubles.duties() == []
 
 
 def test_pauses_grow_to_a_minute():

@@ -9,10 +9,10 @@ from tests.store.engine import CHAIN, configured
 
 
 async def test_a_tick_is_noted_for_a_while(store, redis, outcomes):
-    await store.metrics.beat()
+    await store.health.metrics.beat()
 
     assert outcomes["note_tick"] == ["noted"]
-    assert await store.metrics.ticked_ms() == int(redis.get(keys.SCHEDULER))
+    assert await store.health.metrics.ticked_ms() == int(redis.get(keys.SCHEDULER))
     assert 1_000 < redis.pttl(keys.SCHEDULER) <= 5_000
 
 
@@ -27,4 +27,4 @@ async def test_a_full_server_is_healed(engine, store, redis):
             assert await scheduler.tick(now_s)
 
     assert execution.state().queued == ["a#2 after 1 deaths"]
-    assert await store.metrics.ticked_ms() is not None
+    assert await store.health.metrics.ticked_ms() is not None

@@ -36,7 +36,7 @@ async def show_measurements(request: Request) -> Response:
     from flowd.api.measurements import measurements_text
 
     shared = shared_of(request.app)
-    snapshot = await shared.store.metrics.snapshot()
+    snapshot = await shared.store.health.metrics.snapshot()
     processes = await supervisor_status.processes(shared.control_socket)
     return Response(measurements_text(snapshot, processes), media_type=MEDIA_TYPE)
 

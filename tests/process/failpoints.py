@@ -42,7 +42,7 @@ WORKER_POINTS = {
     "ended": Point("flowd.workers.shift:Shift", "_end", "before"),
     "commit": Point("flowd.store.tasks:TaskSession", "complete_and_claim", "before"),
     "committed": Point("flowd.workers.shift:Shift", "_settle_completions", "before"),
-    "retried": Point("flowd.workers.shift:Shift", "_settle_failures", "before"),
+    "retried": Point("flowd.workers.shift:Shift", "_settle_others", "before"),
 }
 SCHEDULER_POINTS = {
     "dispatch": Point("flowd.store.retries:Retries", "dispatch", "before"),

@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -64,6 +65,12 @@ def check_outcome(flowd: FaultyFlowd, execution_id: str) -> None:
             assert output == {"attempt": committed}
     starts = [(call["node"], call["attempt"]) for call in flowd.calls()]
     assert len(starts) == len(set(starts)), "an attempt started twice"
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_a_point_is_at_a_method_there_is(name: str) -> None:
+    module, _, owner = POINTS[name].owner.partition(":")
+    assert callable(getattr(getattr(import_module(module), owner), POINTS[name].method))
 
 
 @pytest.mark.parametrize("action", ACTIONS)

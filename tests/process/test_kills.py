@@ -307,10 +307,11 @@ def test_p05_every_child_is_gone_with_a_killed_supervisor(
     flowd.wait_until_running()
     flowd.submit_and_trigger(call(gate, "A"))
     gate.wait_for_calls(1)
-    assert len(flowd.survivors()) == 6
+    count = len(flowd.survivors())
+    assert count >= 6
 
     killed_at = time.monotonic()
     os.kill(flowd.process.pid, signal.SIGKILL)
 
     wait_until(lambda: not flowd.survivors(), "every process to be gone")
-    figure(f"6 processes gone after {1000 * (time.monotonic() - killed_at):.0f} ms")
+    figure(f"{count} processes gone after {1000 * (time.monotonic() - killed_at):.0f} ms")

@@ -78,6 +78,7 @@ def test_json_holds_the_same(run_flowd: Run) -> None:
         "in_flight",
         "done",
         "redis_overdue_s",
+        "stalled_s",
         "last_exit",
     }
 

@@ -52,6 +52,17 @@ async def test_the_last_node_finishes_its_execution(engine, redis):
     assert redis.xlen(STREAM) == 0
 
 
+async def test_the_last_node_of_an_execution_with_a_failure_says_that_it_failed(engine):
+    worker = engine.worker()
+    execution, (bad, good) = await engine.start_and_take({"bad": [], "good": []}, worker)
+    await worker.fail(bad)
+
+    assert await worker.complete(good) == ["failed"]
+
+    state = execution.state()
+    assert (state.status, state.nodes["good"], state.is_active) == ("FAILED", "COMPLETED", False)
+
+
 async def test_a_node_that_was_claimed_completes_as_one_that_was_not(engine):
     worker = engine.worker()
     execution, (entry,) = await engine.start_and_take({"a": []}, worker)

@@ -77,7 +77,7 @@ async def test_one_that_does_not_end_goes_behind_the_others_and_is_set_aside(
     engine, store, duty, monkeypatch
 ):
     bad, good = await two_wide(engine)
-    monkeypatch.setattr(continuations, "SLICE_S", 0.02)
+    monkeypatch.setattr(continuations, "SLICE_S", 0.3)
     monkeypatch.setattr(continuations, "BUDGET_S", 0.0)
     advance = store.executions.advance_node
     tries = []
@@ -95,7 +95,7 @@ async def test_one_that_does_not_end_goes_behind_the_others_and_is_set_aside(
     monkeypatch.setattr(continuations, "SLICE_S", 5.0)
     await duty.run(OVERDUE_S)
     assert (len(tries), good.states()["QUEUED"]) == (1, WIDTH)
-    monkeypatch.setattr(continuations, "SLICE_S", 0.02)
+    monkeypatch.setattr(continuations, "SLICE_S", 0.3)
     for _ in range(SLICES_MAX + 2):
         await duty.run(OVERDUE_S)
 

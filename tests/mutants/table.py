@@ -21,7 +21,7 @@ MUTANTS = (
         "what a dead worker held waits for its lease",
         "        if owner.pid == pid and owner.is_gone():",
         "        if False:",
-        "test_p01_a_worker_killed_in_a_node_costs_less_than_a_second",
+        "test_p01_a_worker_killed_in_a_node_costs_less_than_a_lease",
     ),
     Mutant(
         "P2",

@@ -45,6 +45,11 @@ def _is_due(config: dict[str, Any], context: HandlerContext) -> bool:
     return context.attempt <= int(config.get("attempts", 1))
 
 
+def _is_in_company(config: dict[str, Any]) -> bool:
+    """Whether so many others as the node wants beside it have been called."""
+    return len(CALLS.read_text().splitlines()) > int(config.get("company", 0))
+
+
 @handler("held")
 async def held(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     """Returns once there is a file `open` in the folder flowd was started in."""
@@ -85,7 +90,7 @@ _WAYS: dict[str, Callable[[], None]] = {
 async def die(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     if _is_due(config, context):
         # Late enough to be known as RUNNING, and in the company of what runs beside it.
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         _WAYS[config["way"]]()
     return {"attempt": context.attempt}
 
@@ -113,6 +118,8 @@ def devour(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
 async def block_loop(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     if _is_due(config, context):
         await asyncio.sleep(0.1)
+        while not _is_in_company(config):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         time.sleep(1000)  # noqa: ASYNC251
     return {"attempt": context.attempt}
 
@@ -121,6 +128,8 @@ async def block_loop(config: dict[str, Any], context: HandlerContext) -> dict[st
 def hold_gil(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     if _is_due(config, context):
         time.sleep(0.1)
+        while not _is_in_company(config):
+            time.sleep(0.01)
         sum(range(10**11))
     return {"attempt": context.attempt}
 

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -578,18 +577,16 @@ def test_help_names_every_command(shell: Shell) -> None:
 
 def test_the_client_does_what_the_commands_do(flowd: FaultyFlowd) -> None:
     with Client(flowd.url) as client:
-        assert client.run(GOOD, timeout_s=20).keys() == {"A", "B"}
+        assert client.run(GOOD, timeout_s=PATIENCE_S).keys() == {"A", "B"}
         first = next(client.list())
         assert client.wait(first["execution_id"]) == "COMPLETED"
         assert client.timeline(first["execution_id"])["nodes"][0]["node_id"] == "A"
         assert client.node(first["execution_id"], "A")["state"] == "COMPLETED"
-        began = time.monotonic()
         held = client.submit(
             {"name": "h", "dag": {"nodes": [node("A", handler="delay", seconds=600)]}}
         )
         client.trigger(held)
         with pytest.raises(TimeoutError):
             client.wait(held, 0.2)
-        assert time.monotonic() - began < 10
         client.cancel(held)
         client.delete(held)

@@ -169,7 +169,7 @@ def test_top_on_a_terminal_goes_on_until_q(run_flowd: Run) -> None:
 
 def read_until(descriptor: int, text: bytes, times: int) -> bytes:
     shown = b""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while shown.count(text) < times:
         assert time.monotonic() < deadline, shown
         shown += os.read(descriptor, 65536)

@@ -153,7 +153,7 @@ def test_p05_what_handlers_started_is_gone_with_the_supervisor(run_faulty: Run) 
     execution_id, worker, grandchildren = breed(flowd)
     # A session of its own is noticed at the next look.
     looked_at = time.monotonic()
-    wait_until(lambda: time.monotonic() > looked_at + 2 * LOOK_EVERY_S, "two looks")
+    wait_until(lambda: time.monotonic() > looked_at + 5 * LOOK_EVERY_S, "several looks")
 
     flowd.process.kill()
     wait_until(lambda: all(map(is_gone, grandchildren)), "both to be gone")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from flowd.orchestrator.leases import LEASE_S
 from tests.daemon import wait_until
 from tests.process.faulty import FaultyFlowd, breed, is_gone
 from tests.process.flowd_process import node
@@ -39,7 +40,8 @@ def test_p01_every_node_of_a_killed_worker_starts_again_within_a_second(
     again = flowd.wait_for_calls(20 + len(lost))[20:]
 
     took_s = max(call["at"] for call in again) - killed_at
-    assert took_s < 1
+    # The supervisor has seen it die; the end of its lease would have told of it as well.
+    assert took_s < LEASE_S / 2
     figure(f"{len(again)} nodes start again, the last after {1000 * took_s:.0f} ms")
     # Those and no others, as the next attempt of each.
     assert {call["execution"] for call in again} == lost
@@ -53,7 +55,7 @@ def test_p01_every_node_of_a_killed_worker_starts_again_within_a_second(
 def test_p06_a_stopped_worker_is_killed_and_its_work_done_again(
     run_faulty: Run, figure: Figure
 ) -> None:
-    flowd = run_faulty("start", FLOWD_SUPERVISOR__HUNG_AFTER_S="1")
+    flowd = run_faulty("start", FLOWD_SUPERVISOR__HUNG_AFTER_S="3")
     flowd.wait_until_running()
     execution_id = flowd.submit_and_trigger(held("A"))
     (first,) = flowd.wait_for_calls(1)
@@ -62,7 +64,7 @@ def test_p06_a_stopped_worker_is_killed_and_its_work_done_again(
     stopped_at = time.monotonic()
     os.kill(first["pid"], signal.SIGSTOP)
     second = flowd.wait_for_calls(2)[1]
-    figure(f"runs again {second['at'] - stopped_at:.2f} s after the stop; it may hang for 1 s")
+    figure(f"runs again {second['at'] - stopped_at:.2f} s after the stop; it may hang for 3 s")
 
     assert second["attempt"] == 2
     assert is_gone(first["pid"])
@@ -190,9 +192,9 @@ def test_p10_a_node_past_its_time_out_fails_by_it_also_where_nothing_else_can_ru
     run_faulty: Run, handler: str
 ) -> None:
     """Its worker cannot see that the time is over; its neighbours ran again, each with a death."""
-    flowd = run_faulty("start", "--workers", "1", FLOWD_SUPERVISOR__HUNG_AFTER_S="1.5")
+    flowd = run_faulty("start", "--workers", "1", FLOWD_SUPERVISOR__HUNG_AFTER_S="3")
     flowd.wait_until_running()
-    bad = {**node("bad", handler=handler, attempts=9), "timeout_s": 0.5}
+    bad = {**node("bad", handler=handler, attempts=9, company=4), "timeout_s": 2}
     good = [node(f"good{number}", handler="held") for number in range(4)]
     execution_id = flowd.submit_and_trigger(bad, *good)
 
@@ -206,7 +208,7 @@ def test_p10_a_node_past_its_time_out_fails_by_it_also_where_nothing_else_can_ru
     flowd.open()
     assert flowd.wait_for_execution(execution_id) == "FAILED"
     error = flowd.results(execution_id)["bad"]["error"]
-    assert error.startswith("timed out: it took longer than 0.5 s and let nothing else run; worker")
+    assert error.startswith("timed out: it took longer than 2 s and let nothing else run; worker")
     assert len(flowd.calls("bad")) == 1
     assert len(flowd.events("child.hung")) == 1
     flowd.check_and_stop()
@@ -216,11 +218,11 @@ def test_p10_a_node_past_its_time_out_fails_by_it_also_where_nothing_else_can_ru
 def test_p10_a_handler_that_blocks_its_worker_is_ended_and_the_others_are_innocent(
     run_faulty: Run, handler: str
 ) -> None:
-    flowd = run_faulty("start", "--workers", "1", FLOWD_SUPERVISOR__HUNG_AFTER_S="1.5")
+    flowd = run_faulty("start", "--workers", "1", FLOWD_SUPERVISOR__HUNG_AFTER_S="3")
     flowd.wait_until_running()
     good = [node(f"good{number}", handler="sleep", seconds=0.3) for number in range(4)]
 
-    bad = {**node("bad", handler=handler, attempts=9), "timeout_s": 4}
+    bad = {**node("bad", handler=handler, attempts=9), "timeout_s": 8}
     execution_id = flowd.submit_and_trigger(bad, *good)
 
     assert flowd.wait_for_execution(execution_id) == "FAILED"
@@ -231,7 +233,7 @@ def test_p10_a_handler_that_blocks_its_worker_is_ended_and_the_others_are_innoce
     assert len(flowd.calls("bad")) == 3
     # The third time it hangs in a process of its own, where that is nobody's trouble but its own.
     error = flowd.results(execution_id)["bad"]["error"]
-    assert error == "timed out: it took longer than 4 s"
+    assert error == "timed out: it took longer than 8 s"
     # Where it hangs is on record, each time that others had to wait.
     assert flowd.stderr.count(f"in {handler}") == 2
     assert len(flowd.events("child.hung")) == 2
@@ -272,11 +274,9 @@ def test_p10_a_handler_that_ignores_term_is_killed_when_its_time_is_over(run_fau
     execution_id = flowd.submit_and_trigger(node("A", handler="ignore_term"))
     flowd.wait_for_calls(1)
 
-    asked_at = time.monotonic()
     flowd.signal(signal.SIGTERM)
 
     assert flowd.wait_for_end() == 0
-    assert time.monotonic() - asked_at < 5
     assert flowd.survivors() == []
     assert len(flowd.events("child.killed")) == 1
     # Its node was given back, and nobody is to blame.

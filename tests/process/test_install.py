@@ -28,7 +28,7 @@ def run_script(name: str, *arguments: str | Path) -> subprocess.CompletedProcess
         [ROOT / "scripts" / name, *arguments],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1_800,
         env=os.environ | {"PYTHON": sys.executable},
     )
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from flowd.supervisor.embedded_server import find_binary
-from tests.daemon import wait_until
+from tests.daemon import PATIENCE_S, wait_until
 from tests.local_services import Reply, Request, json_reply, running_service
 from tests.process.flowd_process import CONFIG, Flowd, node
 
@@ -151,7 +151,7 @@ def test_a_stopped_supervisor_is_silent_and_its_workers_go_on(systemd: FakeSyste
 def test_a_hung_child_silences_the_watchdog_until_it_is_replaced(
     systemd: FakeSystemd, tmp_path: Path
 ) -> None:
-    (tmp_path / "flowd.toml").write_text(CONFIG + "[supervisor]\nhung_after_s = 1.5\n")
+    (tmp_path / "flowd.toml").write_text(CONFIG + "[supervisor]\nhung_after_s = 3\n")
     flowd = systemd.start()
     flowd.wait_until_running()
     mark = systemd.now()
@@ -190,7 +190,7 @@ def test_a_drain_asks_for_more_time_until_it_is_over(systemd: FakeSystemd) -> No
 
     def answer(_request: Request) -> Reply:
         was_called.set()
-        may_answer.wait(30)
+        may_answer.wait(10 * PATIENCE_S)
         return json_reply({"ok": True})
 
     with running_service(answer) as service:
@@ -198,7 +198,7 @@ def test_a_drain_asks_for_more_time_until_it_is_over(systemd: FakeSystemd) -> No
         flowd = systemd.start(FLOWD_HANDLERS__CALL_EXTERNAL_SERVICE__ALLOW=allowed)
         flowd.wait_until_running()
         flowd.submit_and_trigger(node("A", handler="call_external_service", url=service.url))
-        assert was_called.wait(20)
+        assert was_called.wait(PATIENCE_S)
         mark = systemd.now()
 
         flowd.signal(signal.SIGTERM)

@@ -15,56 +15,56 @@ from flowd.cli.exit_codes import FAILED, INTERRUPTED, exit_code_of
 from flowd.errors import FlowdError, InvalidSettings
 from flowd.suggestions import nearest
 
-# As `flowd --help` shows them; said here again, because importing every command to ask it would
+# As `flowd --help` shows them; repeated here, because importing every command for its text would
 # take longer than most of them do.
 _GROUPS = {
     "Run a daemon": {
         "start": "Run the API, the scheduler and the workers",
-        "api": "Serve the HTTP API, and nothing else",
-        "scheduler": "Run the scheduler, and nothing else",
-        "worker": "Run one worker, and nothing else",
-        "demo": "Run the sample workflows on a private stack",
+        "api": "Serve only the HTTP API",
+        "scheduler": "Run only the scheduler",
+        "worker": "Run only one worker",
+        "demo": "Run the sample workflows on a private flowd",
     },
-    "Look after it": {
-        "status": "Show the processes of the flowd that runs here",
-        "top": "Show the processes and what they use, live",
-        "stop": "End the flowd that runs here",
-        "reload": "Read flowd.toml again and replace every process",
+    "Operate it": {
+        "status": "Show the processes of the running flowd",
+        "top": "Show the processes and their CPU and memory, live",
+        "stop": "Stop the running flowd gracefully",
+        "reload": "Read the settings again and replace every process",
         "restart": "Replace one process, such as worker-2, or all of them",
-        "scale": "Run this many workers",
-        "logs": "Show the last lines of the log file",
-        "doctor": "Check that everything flowd keeps in Redis adds up",
+        "scale": "Change the number of workers",
+        "logs": "Show the end of the log file",
+        "doctor": "Check that everything flowd keeps in Redis is consistent",
         "redis-cli": "Run redis-cli on the Redis that flowd uses",
-        "config": "Check, show or write the settings of this flowd",
-        "token": "Make, list and revoke the tokens that open the API",
-        "handlers": "List every handler",
-        "new": "Write NAME.py, a module with two handlers to begin with",
+        "config": "Check, show or write the settings",
+        "token": "Create, list and revoke the tokens of the API",
+        "handlers": "List all handlers, or show one",
+        "new": "Write NAME.py, a module with two example handlers",
     },
     "Workflows": {
-        "validate": "Check a workflow, and say everything that is wrong with it",
+        "validate": "Check a workflow, and list everything that is wrong with it",
         "submit": "Submit a workflow, and print the id of its execution",
         "trigger": "Start an execution that was submitted",
-        "run": "Submit a workflow, start it, show its nodes while they run",
+        "run": "Submit a workflow, start it, and follow it until it ends",
     },
     "Executions": {
         "ls": "List executions, the newest first",
         "get": "Show one execution and its nodes",
-        "definition": "Print the workflow of an execution, as it was submitted",
+        "definition": "Print the workflow of an execution as it was submitted",
         "watch": "Follow an execution until it ends",
         "results": "Print the outputs of an execution, or of one node",
-        "explain": "Say why an execution, or one of its nodes, does not run",
-        "events": "Print what an execution did and does",
+        "explain": "Explain why an execution, or one of its nodes, does not run",
+        "events": "Print the events of an execution, or of all",
         "diff": "Compare two executions",
         "cancel": "Cancel an execution; running nodes are told to stop",
         "pause": "Pause an execution; running nodes finish",
         "resume": "Resume a paused execution",
         "rerun": "Run an ended execution again, as a new one",
-        "rm": "Delete an ended execution, with its outputs and events",
-        "dlq": "Look at the dead letters",
+        "rm": "Delete an execution, with its outputs and events",
+        "dlq": "List, show, redrive and delete dead letters",
     },
     "Help": {
         "help": "Show a page of the manual, or the list of its pages",
-        "completion": "Print the completion of a shell",
+        "completion": "Print the completion script of a shell",
     },
 }
 _COMMANDS = {name: text for commands in _GROUPS.values() for name, text in commands.items()}

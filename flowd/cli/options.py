@@ -18,12 +18,12 @@ config_option = click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="FLOWD_CONFIG",
-    help="The settings file; without it flowd.toml of this folder, or of the installed flowd.",
+    help="Settings file; default: flowd.toml in this folder, or, if flowd runs, the service's.",
 )
-host_option = click.option("--host", help="Where the API listens.")
-port_option = click.option("--port", type=int, help="Its port; 0 lets the system choose.")
+host_option = click.option("--host", help="Address the API listens on.")
+port_option = click.option("--port", type=int, help="Port of the API; 0 lets the system choose.")
 data_dir_option = click.option(
-    "--data-dir", help="Where this flowd keeps its data, its lock and its control socket."
+    "--data-dir", help="Folder of the data, the lock and the control socket of this flowd."
 )
 
 

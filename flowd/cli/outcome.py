@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 _LINES_MAX: Final = 10
 _VALUE_CHARS_MAX: Final = 100
 
-wait_option = click.option("--wait", is_flag=True, help="Wait for its end and print its results.")
+wait_option = click.option(
+    "--wait", is_flag=True, help="Wait until it has ended, and print the outputs."
+)
 timeout_option = click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer than this."
+    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most this long."
 )
 
 

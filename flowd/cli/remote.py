@@ -38,13 +38,15 @@ def _take_token(ctx: click.Context, _option: click.Parameter, token: str | None)
 
 
 _url_option = click.option(
-    "--url", envvar="FLOWD_URL", help="Where flowd is; that of this folder or machine by default."
+    "--url",
+    envvar="FLOWD_URL",
+    help="URL of flowd; default: the flowd of this folder, else the service.",
 )
 _token_option = click.option(
     "--token",
     expose_value=False,
     callback=_take_token,
-    help="What opens it. FLOWD_TOKEN is safer: others may see a command line.",
+    help="Token of the API. FLOWD_TOKEN is safer: other users may see a command line.",
 )
 
 

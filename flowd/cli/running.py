@@ -108,11 +108,11 @@ def ask_running(
         answer = ask(folder, command, **arguments)
     except ControlUnavailable as error:
         if isinstance(error.__cause__, PermissionError):
-            told = f"whether flowd runs in {folder} only root and the user it runs as may ask"
+            told = f"flowd: only root and the user of flowd may ask whether it runs in {folder}"
             click.echo(told, err=True)
             ctx.exit(UNKNOWN_STATE)
         if is_held(folder):
-            click.echo(f"flowd runs in {folder}, but does not answer", err=True)
+            click.echo(f"flowd runs in {folder}, but does not answer; its log says why", err=True)
             ctx.exit(UNKNOWN_STATE)
         click.echo(f"flowd does not run in {folder}; start it with `flowd start`", err=True)
         ctx.exit(NOT_RUNNING)

@@ -63,8 +63,7 @@ def test_reload_takes_up_the_file_as_it_is_now(run_flowd: Run, tmp_path: Path) -
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr == ""
     assert answer.stdout == (
-        "flowd runs with the settings as they are now, but for what takes a restart: "
-        "redis.durability\n"
+        "flowd runs with the new settings, but for what takes a restart: redis.durability\n"
     )
     status = flowd.wait_until_running()
     assert list(pids(status)) == [
@@ -90,7 +89,7 @@ def test_a_file_with_mistakes_is_refused_and_nothing_changes(
 
     assert status.returncode == 0
     assert "is RUNNING" in status.stdout
-    assert "it could not start again with its settings as they are now:\n  flowd" in status.stderr
+    assert "it could not start again with its current settings:\n  flowd" in status.stderr
 
     assert answer.returncode == 78
     assert "unknown key 'cuont' in [workers]; did you mean 'count'?" in answer.stderr

@@ -88,7 +88,7 @@ def test_check_says_what_was_given(folder: Path) -> None:
 
     assert run.exit_code == 0
     first, _, *table = run.stdout.splitlines()
-    assert first == "the settings are good: 2 are given, the others have their default"
+    assert first == "the settings are valid: 2 are given, the others have their default"
     assert [line.split() for line in table[1:]] == [
         ["api.port", "flowd.toml:2", "1001"],
         ["redis.db", "REDIS_DB", "4"],
@@ -101,7 +101,7 @@ def test_check_says_that_there_is_no_file() -> None:
     assert run.exit_code == 0
     assert run.stdout == (
         "there is no flowd.toml in this folder\n"
-        "the settings are good: 0 are given, the others have their default\n"
+        "the settings are valid: 0 are given, the others have their default\n"
     )
 
 
@@ -143,7 +143,7 @@ def test_init_leaves_a_file_that_is_there_as_it_is(folder: Path) -> None:
     run = config("init", "mine.toml")
 
     assert run.exit_code == 1
-    assert run.stderr == "flowd: mine.toml is there already and was left as it is\n"
+    assert run.stderr == "flowd: mine.toml exists already and was not changed; name another PATH\n"
     assert (folder / "mine.toml").read_text() == "debug = false\n"
 
 

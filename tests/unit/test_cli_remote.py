@@ -272,7 +272,7 @@ def test_who_may_not_ask_is_not_told_that_flowd_does_not_run(
     ended = CliRunner().invoke(main, ["status", "--data-dir", str(tmp_path)])
 
     assert ended.exit_code == 4
-    assert "only root and the user it runs as may ask" in ended.stderr
+    assert "only root and the user of flowd may ask" in ended.stderr
 
 
 def test_what_the_help_says_of_a_command_is_what_the_command_says() -> None:

@@ -10,7 +10,7 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the completion of a shell: `source <(flowd completion bash)`."""
+    """Print the completion script of a shell: `source <(flowd completion bash)`."""
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(ctx.find_root().command, {}, "flowd", "_FLOWD_COMPLETE").source())

@@ -21,14 +21,14 @@ _DEFAULT = "default"
 
 @click.group()
 def config() -> None:
-    """Check, show or write the settings of this flowd."""
+    """Check, show or write the settings."""
 
 
 def _as_started(command: Callable[..., None]) -> Callable[..., None]:
     """The options of `flowd start`: what it would run with is what is looked at."""
     for option in (
         data_dir_option,
-        click.option("--workers", type=int, help="How many worker processes run."),
+        click.option("--workers", type=int, help="Number of worker processes."),
         port_option,
         host_option,
         config_option,
@@ -39,11 +39,11 @@ def _as_started(command: Callable[..., None]) -> Callable[..., None]:
 
 @config.command()
 @_as_started
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing on success.")
 def check(config: Path | None, quiet: bool, **flags: Any) -> None:
-    """Say whether flowd can start with these settings, and with the handlers they name.
+    """Check whether flowd can start with these settings, and with the handlers they name.
 
-    Exits 0, or 78 with what is wrong.
+    Exits with 0, or with 78 and a list of everything that is wrong.
     """
     settings, origins = _load(config, flags)
     require_places(settings)
@@ -56,7 +56,7 @@ def check(config: Path | None, quiet: bool, **flags: Any) -> None:
     given = list(_changed(settings, origins))
     if config is None and not Path(DEFAULT_FILE).exists():
         click.echo(f"there is no {DEFAULT_FILE} in this folder")
-    click.echo(f"the settings are good: {len(given)} are given, the others have their default")
+    click.echo(f"the settings are valid: {len(given)} are given, the others have their default")
     if given:
         click.echo("\n" + _table([_COLUMNS, *given]))
 
@@ -85,7 +85,7 @@ def _check_handlers(settings: Settings) -> None:
 
 @config.command()
 @_as_started
-@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@click.option("--origin", is_flag=True, help="Show where each value comes from.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 def show(config: Path | None, origin: bool, output: str, **flags: Any) -> None:
     """Show every setting with its value. Secrets are not shown."""
@@ -105,7 +105,7 @@ def show(config: Path | None, origin: bool, output: str, **flags: Any) -> None:
 @click.argument("path", type=click.Path(path_type=Path), default=DEFAULT_FILE)
 @click.pass_context
 def init(ctx: click.Context, path: Path) -> None:
-    """Write a settings file.
+    """Write a settings file with every setting, its default and its meaning.
 
     It has every setting, its default and what it means. A file that is there already is left as
     it is.
@@ -116,12 +116,12 @@ def init(ctx: click.Context, path: Path) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(settings_file())
     except FileExistsError:
-        click.echo(f"flowd: {path} is there already and was left as it is", err=True)
+        click.echo(f"flowd: {path} exists already and was not changed; name another PATH", err=True)
         ctx.exit(FAILED)
     except OSError as error:
         click.echo(f"flowd: cannot write {path}: {error.strerror or error}", err=True)
         ctx.exit(FAILED)
-    click.echo(f"wrote {path}; `flowd config check --config {path}` looks at it after your changes")
+    click.echo(f"wrote {path}; `flowd config check --config {path}` checks it after your changes")
 
 
 def _load(config: Path | None, flags: dict[str, Any]) -> tuple[Settings, dict[str, str]]:

@@ -21,10 +21,10 @@ _STOP_MARGIN_S = 40.0
 @click.command()
 @config_option
 @data_dir_option
-@click.option("--quick", is_flag=True, help="Do not wait for nodes that run.")
+@click.option("--quick", is_flag=True, help="Do not wait for running nodes.")
 @click.pass_context
 def stop(ctx: click.Context, config: Path | None, data_dir: str | None, quick: bool) -> None:
-    """End the flowd that runs here, and return when it has ended. Nodes that run may finish."""
+    """Stop the running flowd gracefully, and return when it has ended."""
     from flowd.supervisor.lock import is_held
 
     answer = ask_running(ctx, config, data_dir, "stop", quick=quick)
@@ -32,7 +32,9 @@ def stop(ctx: click.Context, config: Path | None, data_dir: str | None, quick: b
     deadline = time.monotonic() + answer["grace_s"] + _STOP_MARGIN_S
     while is_held(folder):
         if time.monotonic() > deadline:
-            click.echo("flowd has not stopped; `flowd status` shows what still runs", err=True)
+            click.echo(
+                "flowd: it has not stopped yet; `flowd status` shows what still runs", err=True
+            )
             ctx.exit(FAILED)
         time.sleep(_POLL_S)
     click.echo("flowd has stopped")
@@ -43,7 +45,7 @@ def stop(ctx: click.Context, config: Path | None, data_dir: str | None, quick: b
 @data_dir_option
 @click.pass_context
 def reload(ctx: click.Context, config: Path | None, data_dir: str | None) -> None:
-    """Read flowd.toml again and replace every process by one with the new settings.
+    """Read the settings again and replace every process by one that uses them.
 
     No request is refused meanwhile. A file with mistakes changes nothing, nor do handlers that
     cannot be imported.
@@ -57,7 +59,7 @@ def reload(ctx: click.Context, config: Path | None, data_dir: str | None) -> Non
     kept = ", ".join(answer["kept"])
     if kept:
         kept = f", but for what takes a restart: {kept}"
-    click.echo(f"flowd runs with the settings as they are now{kept}")
+    click.echo(f"flowd runs with the new settings{kept}")
 
 
 @click.command()
@@ -68,7 +70,7 @@ def reload(ctx: click.Context, config: Path | None, data_dir: str | None) -> Non
 def restart(
     ctx: click.Context, name: str | None, config: Path | None, data_dir: str | None
 ) -> None:
-    """Replace one process, such as worker-2, or all of them, by fresh ones.
+    """Replace one process, such as worker-2, or all of them.
 
     Each goes when its successor is ready. For a new version of flowd, stop and start it.
     """
@@ -83,7 +85,7 @@ def restart(
 @data_dir_option
 @click.pass_context
 def scale(ctx: click.Context, workers: int, config: Path | None, data_dir: str | None) -> None:
-    """Run this many workers, until the next reload or restart of flowd.
+    """Change the number of workers, until the next reload or start.
 
     One that is too many finishes its nodes first.
     """
@@ -104,5 +106,7 @@ def _wait_for_roll(ctx: click.Context, config: Path | None, data_dir: str | None
 
 def _check_roll(ctx: click.Context, answer: dict[str, Any]) -> None:
     if answer["roll_failure"]:
-        click.echo(f"broken off, the old processes go on: {answer['roll_failure']}", err=True)
+        click.echo(
+            f"flowd: broken off, the old processes continue: {answer['roll_failure']}", err=True
+        )
         ctx.exit(FAILED)

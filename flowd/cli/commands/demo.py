@@ -35,7 +35,7 @@ class DemoFailed(Exception):
 
 @click.command()
 def demo() -> None:
-    """Run the sample workflows on a private stack.
+    """Run the sample workflows on a private flowd.
 
     Boots a whole flowd on a free port with temporary data, submits and triggers the three samples
     over HTTP, shows each node's state as it changes, prints status and results, and stops it all.
@@ -103,7 +103,7 @@ def _watch(client: Client, samples: Sequence[Sample], runner: asyncio.Runner, st
                 client.trigger(sample.execution_id)
         while not all(sample.status.is_terminal for sample in samples):
             if time.monotonic() >= deadline:
-                raise DemoFailed(f"not everything had ended after {DEADLINE_S:g} s")
+                raise DemoFailed(f"not all executions had ended after {DEADLINE_S:g} s")
             time.sleep(_POLL_S)
             for sample in samples:
                 sample.status = ExecutionState(client.status(sample.execution_id))

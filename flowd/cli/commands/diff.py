@@ -27,7 +27,7 @@ _SHOWN_CHARS_MAX = 200
 def diff(url: str | None, output: str, first: str, second: str) -> None:
     """Compare two executions: definition, input, outputs and times.
 
-    Ends with 0 when they are equal but for their times, with 1 when not.
+    Exits with 0 if they differ only in their times, otherwise with 1.
     """
     with connected(url) as client:
         ids = [find_id(client, first), find_id(client, second)]

@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 def _preview(client: Client, letter: str) -> dict[str, Any]:
     found = client.dead_letter(letter)
     if found["execution_id"] is None or found["node_id"] is None:
-        raise click.ClickException(f"dead letter {letter!r} names no node that could run again")
+        raise click.ClickException(
+            f"dead letter {letter!r} names no node to run again; `flowd dlq show` shows it"
+        )
     return client.rerun(found["execution_id"], found["node_id"], preview=True)
 
 
 @click.group()
 def dlq() -> None:
-    """Look at the dead letters: tasks that were given up, and entries nobody could read."""
+    """List, show, redrive and delete dead letters.
+
+    A dead letter is a node that was given up, or an entry nobody could run.
+    """
 
 
 @dlq.command("list")
@@ -59,7 +64,7 @@ def show_all(url: str | None, output: str, limit: int) -> None:
 @output_option
 @click.argument("letter", metavar="ID")
 def show(url: str | None, output: str, letter: str) -> None:
-    """Show one dead letter with all that is known of it."""
+    """Show one dead letter with all its details."""
     with connected(url) as client:
         found = client.dead_letter(letter)
     if output == "id":
@@ -71,12 +76,12 @@ def show(url: str | None, output: str, letter: str) -> None:
 @dlq.command()
 @server_options
 @output_option
-@click.option("--preview", is_flag=True, help="Only say what would run and what be reused.")
+@click.option("--preview", is_flag=True, help="Only list what would run and what would be reused.")
 @click.argument("letter", metavar="ID")
 def redrive(url: str | None, output: str, letter: str, preview: bool) -> None:
-    """Run the node of a dead letter again.
+    """Run the node of a dead letter again, with everything downstream.
 
-    It and what depends on it run in a new execution, whose id is printed.
+    They run in a new execution, whose id is printed.
     """
     with connected(url) as client:
         if preview:
@@ -93,9 +98,9 @@ def redrive(url: str | None, output: str, letter: str, preview: bool) -> None:
 @server_options
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 @click.argument("letter", metavar="[ID]", required=False)
-@click.option("--all", "is_all", is_flag=True, help="Forget all of them.")
+@click.option("--all", "is_all", is_flag=True, help="Delete all of them.")
 def purge(url: str | None, output: str, letter: str | None, is_all: bool) -> None:
-    """Forget a dead letter, or all."""
+    """Delete a dead letter, or all."""
     if (letter is None) != is_all:
         raise click.UsageError("give the id of a dead letter, or --all")
     with connected(url) as client:

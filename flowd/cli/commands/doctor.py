@@ -27,10 +27,10 @@ VIOLATIONS_SHOWN_MAX = 20
 @data_dir_option
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 def doctor(config: Path | None, data_dir: str | None, output: str) -> None:
-    """Check that everything flowd keeps in Redis adds up. Changes nothing.
+    """Check that everything flowd keeps in Redis is consistent. Changes nothing.
 
-    Speaks to Redis itself, with the settings of this folder. Ends with 0 when all is well, else
-    with 1. May look three times, a moment apart: what is under way is no finding.
+    Connects to Redis directly. Exits with 0 if all is well, otherwise with 1. Checks up to three
+    times, so that changes in progress are not reported.
     """
     from flowd.supervisor.embedded_server import join_embedded
 

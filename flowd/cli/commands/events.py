@@ -14,10 +14,13 @@ from flowd.cli.times import clock
 @click.command()
 @server_options
 @click.argument("execution", metavar="[ID]", required=False, shell_complete=complete_executions)
-@click.option("-f", "--follow", is_flag=True, help="All executions, from now on, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Of all executions, from now on, until Ctrl-C.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 def events(url: str | None, execution: str | None, follow: bool, output: str) -> None:
-    """Print what an execution did and does, to its end; or with -f what all of them do."""
+    """Print the events of an execution, or of all.
+
+    Those of one are printed until it ends, those of all (-f) from now on.
+    """
     if execution is None and not follow:
         raise click.UsageError("give the id of an execution, or -f for all of them")
     with connected(url) as client:

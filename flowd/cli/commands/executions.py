@@ -41,22 +41,22 @@ REPORTS_SHOWN_MAX: Final = 3
 @click.command()
 @server_options
 @output_option
-@click.option("--status", multiple=True, help="Only in this state; may be repeated.")
-@click.option("--name", help="Only of this name; a `*` at its end stands for anything.")
-@click.option("--handler", help="Only with a node of this handler.")
+@click.option("--status", multiple=True, help="Only executions in this state; may be repeated.")
+@click.option("--name", help="Only executions with this name; may end with `*`.")
+@click.option("--handler", help="Only executions with a node of this handler.")
 @click.option(
     "--after",
     "submitted_after",
     callback=read_moment,
     metavar="TIME",
-    help="Submitted since then: 5m, 2h, 7d, or 2026-01-31T09:00.",
+    help="Submitted after this time: 5m, 2h or 7d ago, or 2026-01-31T09:00.",
 )
 @click.option(
     "--before",
     "submitted_before",
     callback=read_moment,
     metavar="TIME",
-    help="Submitted before then.",
+    help="Submitted before this time.",
 )
 @click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True)
 def ls(
@@ -116,7 +116,7 @@ def _time_of(row: Mapping[str, Any]) -> str:
 @output_option
 @execution_argument
 def get(url: str | None, output: str, execution: str) -> None:
-    """Show one execution and its nodes. `@latest` or the beginning of an id will do."""
+    """Show one execution and its nodes. ID may be the beginning of an id, or `@latest`."""
     with connected(url) as client:
         execution_id = find_id(client, execution)
         if output == "id":
@@ -187,7 +187,7 @@ def _show_head(summary: Mapping[str, Any]) -> None:
 @output_option
 @execution_argument
 def definition(url: str | None, output: str, execution: str) -> None:
-    """Print the workflow of an execution, as it was submitted, for `flowd submit` to take."""
+    """Print the workflow of an execution as it was submitted; `flowd submit` accepts it."""
     with connected(url) as client:
         execution_id = find_id(client, execution)
         found = client.definition(execution_id)
@@ -202,7 +202,7 @@ def definition(url: str | None, output: str, execution: str) -> None:
 @output_option
 @execution_argument
 def watch(url: str | None, output: str, execution: str) -> None:
-    """Follow an execution until it ends. Ends with 0 when it completed, else with 1."""
+    """Follow an execution until it ends. Exits with 0 if it completed, otherwise with 1."""
     from flowd.cli.watching import watch_execution
 
     with connected(url) as client:
@@ -219,7 +219,7 @@ def watch(url: str | None, output: str, execution: str) -> None:
 @execution_argument
 @click.argument("node", required=False)
 def results(url: str | None, output: str, execution: str, node: str | None) -> None:
-    """Print the outputs of an execution, or of one node, as JSON; `-o id` only whose they are."""
+    """Print the outputs of an execution, or of one node, as JSON; with `-o id` only node ids."""
     with connected(url) as client:
         execution_id = find_id(client, execution)
         if node is None:
@@ -243,7 +243,7 @@ def results(url: str | None, output: str, execution: str, node: str | None) -> N
 @execution_argument
 @click.argument("node", required=False)
 def explain(url: str | None, output: str, execution: str, node: str | None) -> None:
-    """Say why an execution, or one of its nodes, does not run."""
+    """Explain why an execution, or one of its nodes, does not run."""
     with connected(url) as client:
         found = client.explain(find_id(client, execution), node)
     if output == "json":

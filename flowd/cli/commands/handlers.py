@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @config_option
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 def handlers(name: str | None, config: Path | None, output: str) -> None:
-    """List every handler: those that come with flowd, and your own. With a NAME, only that one."""
+    """List all handlers, or show one; your own are included."""
     from flowd.handlers.loading import open_registry
 
     registry = open_registry(running_settings_of(config))

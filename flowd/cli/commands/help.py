@@ -31,8 +31,8 @@ class _Topic(click.ParamType[str]):
 def help(topic: str | None) -> None:
     """Show a page of the manual, or the list of its pages.
 
-    On a terminal it comes in the pager, in a pipe it is plain Markdown. `flowd COMMAND --help`
-    explains one command.
+    On a terminal the page opens in the pager, in a pipe it is plain Markdown. For one command, see
+    `flowd COMMAND --help`.
     """
     if topic is None:
         click.echo("The pages of the manual; `flowd help TOPIC` shows one:\n")

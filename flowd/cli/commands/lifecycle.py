@@ -62,11 +62,11 @@ def _hold(url: str | None, output: str, execution: str, verb: str, told: str) ->
 @server_options
 @output_option
 @execution_argument
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 def rm(url: str | None, output: str, execution: str, yes: bool) -> None:
-    """Delete an ended execution, with its outputs and events.
+    """Delete an execution, with its outputs and events.
 
-    One that waits to be triggered too. One that runs is refused: cancel it first.
+    It must have ended or not been triggered yet; cancel a running one first.
     """
     with connected(url) as client:
         execution_id = find_id(client, execution)
@@ -84,8 +84,13 @@ def rm(url: str | None, output: str, execution: str, yes: bool) -> None:
 @server_options
 @output_option
 @execution_argument
-@click.option("--from", "start", default="failed", help="A node; what failed, by default.")
-@click.option("--preview", is_flag=True, help="Only say what would run and what be reused.")
+@click.option(
+    "--from",
+    "start",
+    default="failed",
+    help="Run this node and everything downstream; by default, all nodes without an output.",
+)
+@click.option("--preview", is_flag=True, help="Only list what would run and what would be reused.")
 @wait_option
 @timeout_option
 def rerun(
@@ -102,7 +107,7 @@ def rerun(
     Outputs of nodes that completed are reused, unless something they depend on runs again.
     """
     if wait and preview:
-        raise click.UsageError("a --preview runs nothing to --wait for")
+        raise click.UsageError("--preview runs nothing to wait for; leave out --preview or --wait")
     check_timeout(timeout, waits=wait)
     with connected(url) as client:
         found = client.rerun(find_id(client, execution), start, preview=preview)

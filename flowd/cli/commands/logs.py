@@ -24,22 +24,26 @@ _POLL_S: Final = 0.2
 
 @click.command()
 @click.argument("name", required=False, metavar="[PROCESS]", shell_complete=complete_processes)
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines.")
 @click.option(
     "-n",
     "--lines",
     type=click.IntRange(0),
     default=100,
     show_default=True,
-    help="How many of the last.",
+    help="How many lines.",
 )
-@click.option("--execution", metavar="ID", help="Only of this execution; its beginning will do.")
-@click.option("--node", metavar="ID", help="Only of nodes of this id.")
+@click.option(
+    "--execution",
+    metavar="ID",
+    help="Only lines of this execution; the beginning of an id is enough.",
+)
+@click.option("--node", metavar="ID", help="Only lines of nodes with this id.")
 @click.option(
     "-o",
     "--output",
     type=click.Choice(["text", "json"]),
-    help="Text on a terminal and JSON elsewhere, unless it is given.",
+    help="Default: text on a terminal, otherwise JSON.",
 )
 @config_option
 @click.pass_context
@@ -53,7 +57,7 @@ def logs(
     output: str | None,
     config: Path | None,
 ) -> None:
-    """Show the last lines of the log file, of one process (worker-2) or of all."""
+    """Show the end of the log file, of one process (worker-2) or of all."""
     path = running_settings_of(config).log.file
     if path is None:
         click.echo(
@@ -67,14 +71,14 @@ def logs(
     try:
         found, place = _last_lines(path, lines, wanted)
     except FileNotFoundError:
-        click.echo(f"there is no {path} yet; flowd makes it when it starts", err=True)
+        click.echo(f"flowd: there is no {path} yet; flowd creates it when it starts", err=True)
         ctx.exit(FAILED)
     except OSError as error:
-        click.echo(f"cannot read {path}: {error.strerror}", err=True)
+        click.echo(f"flowd: cannot read {path}: {error.strerror}", err=True)
         ctx.exit(FAILED)
     if name is not None and name not in wanted.processes:
         known = ", ".join(sorted(wanted.processes)) or "none yet"
-        click.echo(f"there is no process {name!r} in {path}; there are: {known}", err=True)
+        click.echo(f"flowd: there is no process {name!r} in {path}; there are: {known}", err=True)
         ctx.exit(FAILED)
     with suppress(KeyboardInterrupt, BrokenPipeError):
         for line in found:

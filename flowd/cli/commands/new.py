@@ -109,7 +109,7 @@ Then start flowd again, and submit a workflow with the handler "{prefix}greet"."
 @click.command()
 @click.argument("name")
 def new(name: str) -> None:
-    """Write NAME.py, a module with two handlers to begin with, and its test into this folder."""
+    """Write NAME.py, a module with two example handlers, and its test into this folder."""
     if not name.isidentifier() or keyword.iskeyword(name):
         hint = "; leave .py away" if name.endswith(".py") else ""
         raise click.UsageError(f"{name!r} cannot be the name of a Python module{hint}")

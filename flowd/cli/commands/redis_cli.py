@@ -32,7 +32,7 @@ _VARIABLES = ("REDISCLI_AUTH", "VALKEYCLI_AUTH")
 def redis_cli(config: Path | None, data_dir: str | None, arguments: tuple[str, ...]) -> None:
     """Run redis-cli on the Redis that flowd uses, with every right flowd has.
 
-    `flowd redis-cli GET workflow:ID:status`; without a command it asks for one after the other.
+    `flowd redis-cli GET workflow:ID:status` runs one command; without one it is interactive.
     """
     from flowd.supervisor.embedded_server import join_embedded
 

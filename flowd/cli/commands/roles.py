@@ -29,7 +29,7 @@ from flowd.pulse import Pulse
 @port_option
 @data_dir_option
 def api(config: Path | None, host: str | None, port: int | None, data_dir: str | None) -> None:
-    """Serve the HTTP API, and nothing else, until Ctrl-C or SIGTERM."""
+    """Serve only the HTTP API until Ctrl-C or SIGTERM."""
     settings = _prepare(
         "api",
         settings_of(config, api__host=host, api__port=port, redis__data_dir=data_dir),
@@ -53,7 +53,7 @@ def api(config: Path | None, host: str | None, port: int | None, data_dir: str |
 @config_option
 @data_dir_option
 def scheduler(config: Path | None, data_dir: str | None) -> None:
-    """Run the scheduler, and nothing else, until Ctrl-C or SIGTERM."""
+    """Run only the scheduler until Ctrl-C or SIGTERM."""
     settings = _prepare("scheduler", settings_to_run(config, redis__data_dir=data_dir))
     from flowd.supervisor.roles import run_scheduler
 
@@ -62,10 +62,10 @@ def scheduler(config: Path | None, data_dir: str | None) -> None:
 
 @click.command()
 @config_option
-@click.option("--name", help="The worker's name; without it WORKER_NAME, or worker-<hostname>.")
+@click.option("--name", help="Name of the worker; default: WORKER_NAME, or worker-<hostname>.")
 @data_dir_option
 def worker(config: Path | None, name: str | None, data_dir: str | None) -> None:
-    """Run one worker, and nothing else, until Ctrl-C or SIGTERM."""
+    """Run only one worker until Ctrl-C or SIGTERM."""
     settings = settings_to_run(config, workers__name=name, redis__data_dir=data_dir)
     name = settings.workers.name
     settings = _prepare(name, settings)

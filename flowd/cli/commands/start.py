@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @config_option
 @host_option
 @port_option
-@click.option("--workers", type=int, help="How many worker processes run.")
+@click.option("--workers", type=int, help="Number of worker processes.")
 @data_dir_option
 def start(
     config: Path | None,
@@ -48,7 +48,7 @@ def start(
 ) -> None:
     """Run the API, the scheduler and the workers until Ctrl-C or SIGTERM.
 
-    A second Ctrl-C does not wait for nodes that run.
+    The first Ctrl-C waits for running nodes, the second does not.
     """
     load_settings = partial(
         settings_to_run,

@@ -19,7 +19,10 @@ from flowd.errors import InvalidSettings
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 @click.pass_context
 def status(ctx: click.Context, config: Path | None, data_dir: str | None, output: str) -> None:
-    """Show the processes of the flowd that runs here. Exits 0 running, 3 not running, 4 unknown."""
+    """Show the processes of the running flowd.
+
+    Exits with 0 if it runs, 3 if not, and 4 if it does not answer.
+    """
     answer = ask_running(ctx, config, data_dir, "status", exact=True)
     click.echo(json.dumps(answer) if output == "json" else status_page(answer))
     if data_dir is None:
@@ -30,6 +33,6 @@ def _warn_of_mistakes(config: Path | None) -> None:
     try:
         running_settings_of(config)
     except InvalidSettings as error:
-        click.echo("flowd: it could not start again with its settings as they are now:", err=True)
+        click.echo("flowd: it could not start again with its current settings:", err=True)
         for problem in error.problems:
             click.echo(f"  {problem}", err=True)

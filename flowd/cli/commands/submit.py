@@ -25,7 +25,11 @@ from flowd.cli.workflow_file import read_input, read_workflow
 
 file_argument = click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
 input_option = click.option(
-    "--input", "inputs", multiple=True, metavar="NAME=VALUE", help="A value of the input."
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A value of the input; may be repeated.",
 )
 
 
@@ -34,7 +38,7 @@ input_option = click.option(
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 @file_argument
 def validate(url: str | None, output: str, file: str) -> None:
-    """Check a workflow, and say everything that is wrong with it.
+    """Check a workflow, and list everything that is wrong with it.
 
     FILE is JSON or YAML; `-` reads stdin.
     """
@@ -53,10 +57,14 @@ def validate(url: str | None, output: str, file: str) -> None:
 @output_option
 @file_argument
 @input_option
-@click.option("--trigger", is_flag=True, help="Start it at once.")
+@click.option("--trigger", is_flag=True, help="Start the execution at once.")
 @wait_option
 @timeout_option
-@click.option("--key", metavar="TEXT", help="An Idempotency-Key: submitted once, however often.")
+@click.option(
+    "--key",
+    metavar="TEXT",
+    help="Idempotency-Key: however often it is used, there is one execution.",
+)
 def submit(
     url: str | None,
     output: str,
@@ -69,11 +77,11 @@ def submit(
 ) -> None:
     """Submit a workflow, and print the id of its execution.
 
-    With --wait it is started at once, and ends as `flowd run` does.
+    With --wait it is started at once, and the exit code is that of `flowd run`.
     """
     given_input = read_input(inputs)
     if given_input is not None and not (trigger or wait):
-        raise click.UsageError("--input is for the start: add --trigger or --wait")
+        raise click.UsageError("--input is for the start; add --trigger or --wait")
     check_timeout(timeout, waits=wait)
     workflow = read_workflow(file)
     with connected(url) as client:
@@ -86,7 +94,7 @@ def submit(
             else:
                 click.echo(execution_id)
             if not trigger:
-                click.echo(f"it waits: `flowd trigger {execution_id}` starts it", err=True)
+                click.echo(f"start it with `flowd trigger {execution_id}`", err=True)
             return
         wait_and_show(client, execution_id, timeout, output)
 
@@ -106,7 +114,7 @@ def trigger(
     wait: bool,
     timeout: float | None,
 ) -> None:
-    """Start an execution that was submitted. One that was started already goes on as it is."""
+    """Start an execution that was submitted. Starting it again changes nothing."""
     check_timeout(timeout, waits=wait)
     given_input = read_input(inputs)
     with connected(url) as client:
@@ -131,11 +139,11 @@ def trigger(
 def run(
     url: str | None, output: str, file: str, inputs: tuple[str, ...], timeout: float | None
 ) -> None:
-    """Submit a workflow, start it, show its nodes while they run, and print its results.
+    """Submit a workflow, start it, and follow it until it ends.
 
-    On a terminal a summary is printed, in a pipe the outputs, with -o json all of it.
-    Ends with 0 when it completed, 1 when not, 124 when time ran out and 130 after Ctrl-C; the
-    execution runs on in the last two.
+    On a terminal it shows the nodes while they run, and then a summary; in a pipe it prints the
+    outputs, with -o json everything. Exits with 0 if the execution completed, 1 if not, 124 after
+    the timeout and 130 after Ctrl-C; after the last two the execution continues.
     """
     from flowd.cli.watching import watch_execution
 

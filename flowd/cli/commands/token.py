@@ -20,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke the tokens that open the API.
+    """Create, list and revoke the tokens of the API.
 
     Once there is a token, every request needs one. A running flowd notices within a second.
     """
@@ -29,18 +29,20 @@ def token() -> None:
 @token.command()
 @config_option
 @data_dir_option
-@click.option("--name", required=True, help="Who uses it; it stands in the log.")
-@click.option("--scope", required=True, type=click.Choice(SCOPES), help="What it may do.")
+@click.option("--name", required=True, help="Who uses the token; the log names it.")
+@click.option("--scope", required=True, type=click.Choice(SCOPES), help="What the token allows.")
 @click.option("--expires-days", type=click.FloatRange(min=0, min_open=True, max=36500))
 def create(
     config: Path | None, data_dir: str | None, name: str, scope: str, expires_days: float | None
 ) -> None:
-    """Make a token and print it; it cannot be shown again.
+    """Create a token and print it; it cannot be shown again.
 
     `read` looks at everything, `trigger` also submits, starts and holds up, `admin` also deletes.
     """
     if not _NAME.fullmatch(name):
-        raise click.UsageError("a name has letters, digits, `_`, `.`, `@` and `-`, at most 64")
+        raise click.UsageError(
+            f"bad name {name!r}; use at most 64 letters, digits, `_`, `.`, `@` and `-`"
+        )
     lifetime_ms = None if expires_days is None else int(expires_days * _DAY_MS)
     made, text = new_token(name, scope, lifetime_ms=lifetime_ms)
 
@@ -62,7 +64,7 @@ def create(
 @data_dir_option
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 def show(config: Path | None, data_dir: str | None, output: str) -> None:
-    """List the tokens; of each only who has it and what it may do."""
+    """List the tokens with name, scope and times; their texts are not stored."""
     tokens = read_tokens(_data_dir(config, data_dir)) or ()
     if output == "json":
         click.echo(json.dumps([_record(one) for one in tokens], indent=2))
@@ -79,7 +81,7 @@ def show(config: Path | None, data_dir: str | None, output: str) -> None:
 @data_dir_option
 @click.argument("name_or_id")
 def revoke(config: Path | None, data_dir: str | None, name_or_id: str) -> None:
-    """Revoke a token: requests with it are refused from then on."""
+    """Revoke a token: requests with it are rejected from then on."""
 
     def remove(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
         left = tuple(one for one in tokens if name_or_id not in (one.name, one.id))
@@ -90,7 +92,7 @@ def revoke(config: Path | None, data_dir: str | None, name_or_id: str) -> None:
     left = change_tokens(_data_dir(config, data_dir), remove)
     click.echo(f"revoked {name_or_id}", err=True)
     if not left:
-        click.echo("no token is left: every request is refused until you make one", err=True)
+        click.echo("no token is left: every request is rejected until you create one", err=True)
 
 
 def _data_dir(config: Path | None, data_dir: str | None) -> Path:

@@ -26,11 +26,11 @@ from flowd.cli.status_page import status_page
     type=click.FloatRange(0.1, 60),
     default=1.0,
     show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds between two updates.",
 )
 @click.pass_context
 def top(ctx: click.Context, config: Path | None, data_dir: str | None, interval: float) -> None:
-    """Show the processes and what they use, live, until q or Ctrl-C. In a pipe: once."""
+    """Show the processes and their CPU and memory, live, until q or Ctrl-C; in a pipe, once."""
     page = status_page(ask_running(ctx, config, data_dir, "status"))
     if not sys.stdout.isatty():
         click.echo(page)

@@ -8,6 +8,7 @@ import time
 from typing import Final
 
 from flowd.api.event_feed import EventFeed, Subscription
+from flowd.backoff import growing_pauses
 from flowd.errors import StoreUnavailable
 from flowd.store import Store
 from flowd.store.events import END_TYPES, Event
@@ -44,7 +45,7 @@ class Waiting:
         return await self._look_for_end(execution_id, end_s)
 
     async def _look_for_end(self, execution_id: str, end_s: float) -> ExecutionState | None:
-        pause_s = LOOK_EVERY_S
+        pauses = growing_pauses(LOOK_EVERY_S, LOOK_EVERY_S_MAX)
         while True:
             status = await self._executions.execution_status(execution_id)
             if status.is_terminal:
@@ -52,8 +53,7 @@ class Waiting:
             left_s = end_s - time.monotonic()
             if left_s <= 0 or self._feed.is_closed:
                 return None
-            await asyncio.sleep(min(pause_s, left_s))
-            pause_s = min(2 * pause_s, LOOK_EVERY_S_MAX)
+            await asyncio.sleep(min(next(pauses), left_s))
 
 
 async def _listen_for_end(subscription: Subscription, end_s: float) -> ExecutionState | None:

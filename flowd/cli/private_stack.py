@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -10,19 +9,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from flowd.config import Settings
 from flowd.config.loading import load_settings
+from flowd.prctl import end_with_parent
 from flowd.supervisor.child import describe_exit
 from flowd.supervisor.control import ControlUnavailable, ask
 
 _POLL_S = 0.02
 _STOP_LIMIT_S = 15.0
 _LOG_TAIL_LINES = 20
-_PR_SET_PDEATHSIG = 1
 
 # What the samples call is written out: the demo must show the same whatever the defaults become.
 _CONFIG = """\
@@ -71,7 +71,7 @@ class PrivateStack:
                 env=_environment(),
                 # Ctrl-C is for the demo, which then stops the stack gracefully.
                 process_group=0,
-                preexec_fn=_die_with_parent,
+                preexec_fn=partial(end_with_parent, signal.SIGTERM),
             )
         return self
 
@@ -147,7 +147,3 @@ def _environment() -> dict[str, str]:
         if not name.startswith(("FLOWD_", "REDIS_", "WORKER_"))
         and name not in ("ENVIRONMENT", "DEBUG")
     }
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)

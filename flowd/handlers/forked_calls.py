@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import os
 import resource
 import signal
 import socket
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
@@ -22,15 +20,14 @@ from typing import Final, NoReturn
 import setproctitle
 
 from flowd.errors import FlowdError
+from flowd.handlers.frames import framed, read_frame, receive_frame
+from flowd.prctl import end_with_parent
 
 CPU_S_MAX: Final = 10
 WALL_S_MAX: Final = 60
 MEMORY_BYTES_MAX: Final = 1024 * 1024 * 1024
 # Each takes a core while it runs; the others wait.
 CALLS_AT_ONCE_MAX: Final = 2
-_LENGTH: Final = struct.Struct("!I")
-_PR_SET_PDEATHSIG: Final = 1
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 Function = Callable[[bytes], bytes]
 
@@ -67,15 +64,16 @@ class ForkedCalls:
                 raise TookTooMuch(f"no process can be forked for it: {error}") from None
             try:
                 async with asyncio.timeout(WALL_S_MAX):
-                    writer.write(_LENGTH.pack(len(data)) + data)
-                    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-                    return await reader.readexactly(length)
-            except (TimeoutError, OSError, asyncio.IncompleteReadError):
-                raise TookTooMuch(
-                    f"it takes more than {CPU_S_MAX} s or {MEMORY_BYTES_MAX // 2**20:,} MiB"
-                ) from None
+                    writer.write(framed(data))
+                    answer = await read_frame(reader)
+            except (TimeoutError, OSError):
+                answer = None
             finally:
                 writer.close()
+        if answer is None:
+            limits = f"{CPU_S_MAX} s or {MEMORY_BYTES_MAX // 2**20:,} MiB"
+            raise TookTooMuch(f"it takes more than {limits}")
+        return answer
 
     def close(self) -> None:
         self._orders.close()
@@ -90,7 +88,7 @@ def _serve(
 ) -> NoReturn:
     """In the fork: fork again for each call, until the owner has closed the other end."""
     try:
-        _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        end_with_parent()
         # The owner decides when this ends.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
@@ -125,21 +123,13 @@ def _let_go_of_all_but(kept: int) -> None:
 def _answer(line: socket.socket, function: Function) -> NoReturn:
     """In the fork of the fork: one call, and the end of the process."""
     try:
-        _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        end_with_parent()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(WALL_S_MAX)
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_S_MAX, CPU_S_MAX))
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
         os.nice(5)
-        (length,) = _LENGTH.unpack(_receive(line, _LENGTH.size))
-        answer = function(_receive(line, length))
-        line.sendall(_LENGTH.pack(len(answer)) + answer)
+        if (request := receive_frame(line)) is not None:
+            line.sendall(framed(function(request)))
     finally:
         os._exit(0)
-
-
-def _receive(line: socket.socket, length: int) -> bytes:
-    data = bytearray()
-    while len(data) < length and (chunk := line.recv(min(length - len(data), 1 << 20))):
-        data += chunk
-    return bytes(data)

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import pickle
 import select
 import signal
 import socket
-import struct
 import sys
 import traceback
 from pathlib import Path
@@ -24,29 +22,27 @@ import orjson
 from flowd.config import Settings
 from flowd.errors import Fail
 from flowd.handlers.context import HandlerContext, Resources
+from flowd.handlers.frames import framed, receive_frame
 from flowd.handlers.loading import open_registry
 from flowd.handlers.outcome import OUTPUT_BYTES_MAX, as_failure
 from flowd.handlers.registry import Handler, Registry
 from flowd.log import set_up_log
 from flowd.outgoing.secrets import Secrets
+from flowd.prctl import adopt_orphans, end_with_parent
 from flowd.redaction import REDACTOR
 from flowd.store import open_store
 from flowd.workflow import exact_json
 
 # The first line the worker reads; one for each process that has ended follows.
 READY: Final = b"ready\n"
-_LENGTH: Final = struct.Struct("!I")
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_CHILD_SUBREAPER: Final = 36
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 def main() -> None:
     orders = socket.socket(fileno=int(sys.argv[1]))
     _die_with(int(sys.argv[2]))
     # What a call has started and left behind becomes this process's child, and is ended by it.
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    settings: Settings = pickle.loads(_receive(orders) or b"")
+    adopt_orphans()
+    settings: Settings = pickle.loads(receive_frame(orders) or b"")
     one = settings.log
     set_up_log(
         level=one.level,
@@ -67,7 +63,7 @@ def main() -> None:
 
 
 def _die_with(parent: int) -> None:
-    _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    end_with_parent()
     if os.getppid() != parent:
         os._exit(os.EX_TEMPFAIL)
 
@@ -147,9 +143,9 @@ def _run_call(line: socket.socket, registry: Registry, settings: Settings, mothe
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        line.sendall(_framed(str(os.getpid()).encode()))
-        if request := _receive(line):
-            line.sendall(_framed(_answer(line, registry, settings, **pickle.loads(request))))
+        line.sendall(framed(str(os.getpid()).encode()))
+        if request := receive_frame(line):
+            line.sendall(framed(_answer(line, registry, settings, **pickle.loads(request))))
         exit_code = os.EX_OK
     except BaseException:  # noqa: BLE001 - nothing of the fork may come back into the parent
         traceback.print_exc()
@@ -217,27 +213,7 @@ class _IsolatedContext(HandlerContext):
 
     def heartbeat(self) -> None:
         super().heartbeat()
-        self._line.sendall(_framed(b"heartbeat"))
-
-
-def _framed(data: bytes) -> bytes:
-    return _LENGTH.pack(len(data)) + data
-
-
-def _receive(line: socket.socket) -> bytes | None:
-    """One frame; None when there is none to come."""
-    head = _receive_exactly(line, _LENGTH.size)
-    return _receive_exactly(line, _LENGTH.unpack(head)[0]) if head else None
-
-
-def _receive_exactly(line: socket.socket, length: int) -> bytes | None:
-    data = bytearray()
-    while len(data) < length:
-        chunk = line.recv(min(length - len(data), 1 << 20))
-        if not chunk:
-            return None
-        data += chunk
-    return bytes(data)
+        self._line.sendall(framed(b"heartbeat"))
 
 
 if __name__ == "__main__":

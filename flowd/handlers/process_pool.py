@@ -12,7 +12,6 @@ import os
 import pickle
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -22,11 +21,11 @@ import orjson
 from flowd.config import Settings
 from flowd.errors import Fail, HandlerFailed, ProcessDied, Retry
 from flowd.handlers import Context
+from flowd.handlers.frames import framed, read_frame
 from flowd.handlers.limits import IMPORT_LIMIT_S
 from flowd.redaction import REDACTOR
 
 MAIN: Final = "flowd.handlers.process_main"
-_LENGTH: Final = struct.Struct("!I")
 
 
 class IsolatedCalls:
@@ -69,9 +68,9 @@ class IsolatedCalls:
         }
         request = {"name": name, "config": config, "context": facts, "secrets": REDACTOR.secrets}
         try:
-            pid = int((await _read(reader)) or 0)
+            pid = int((await read_frame(reader)) or 0)
             try:
-                writer.write(_framed(pickle.dumps(request)))
+                writer.write(framed(pickle.dumps(request)))
                 return await _follow(reader, context, await_end=lambda: mother.end_of(pid))
             finally:
                 mother.kill(pid)
@@ -126,7 +125,7 @@ class _Mother:
             )
         assert process.stdout is not None
         try:
-            ours.sendall(_framed(pickle.dumps(settings)))
+            ours.sendall(framed(pickle.dumps(settings)))
             is_ready = bool(await process.stdout.readline())
         except BaseException:
             process.kill()
@@ -194,7 +193,7 @@ class _Mother:
 
 async def _follow(reader: asyncio.StreamReader, context: Context, await_end: Any) -> Any:
     """Listen to a call until its result, which may be an error it raised, or its death."""
-    while (frame := await _read(reader)) is not None:
+    while (frame := await read_frame(reader)) is not None:
         if frame == b"heartbeat":
             context.heartbeat()
             continue
@@ -215,16 +214,3 @@ def _error(
         failure = (Fail if code == "fail" else HandlerFailed)(text, kinds=frozenset(kinds))
     failure.report = report.encode()
     return failure
-
-
-def _framed(data: bytes) -> bytes:
-    return _LENGTH.pack(len(data)) + data
-
-
-async def _read(reader: asyncio.StreamReader) -> bytes | None:
-    """One frame; None when there is none to come."""
-    try:
-        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-        return await reader.readexactly(length)
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None

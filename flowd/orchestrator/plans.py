@@ -6,8 +6,8 @@ import asyncio
 import gc
 from typing import Final
 
-from flowd.errors import CorruptExecution
 from flowd.store import Store
+from flowd.store.definitions import reading_definition
 from flowd.workflow.graph import Plan, compile_plan, plan_digest
 
 # Compiled within a few milliseconds.
@@ -61,9 +61,8 @@ def _compile(execution_id: str, definition: bytes) -> Plan:
     was_collecting = gc.isenabled()
     gc.disable()
     try:
-        return compile_plan(definition)
-    except (ValueError, TypeError, KeyError) as error:
-        raise CorruptExecution(execution_id, f"its definition is broken: {error}") from error
+        with reading_definition(execution_id):
+            return compile_plan(definition)
     finally:
         if was_collecting:
             gc.enable()

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, Final
 
+from flowd.backoff import pause_after
 from flowd.errors import StoreFull, StoreReadOnly, StoreUnavailable
 
 # While it says so, no duty can do anything: all wait, and none is to blame.
@@ -16,7 +17,7 @@ BACKOFF_S_MAX: Final = 60.0
 
 def backoff_s(failures: int) -> float:
     """Until something that has failed so often in a row is tried again."""
-    return float(min(BACKOFF_S_MAX, BACKOFF_S * 2 ** min(failures - 1, 20)))
+    return pause_after(failures, first_s=BACKOFF_S, longest_s=BACKOFF_S_MAX)
 
 
 class Duty(ABC):

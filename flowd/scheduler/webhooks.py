@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
+from flowd.backoff import pause_after
 from flowd.errors import (
     CorruptExecution,
     Fail,
@@ -60,7 +61,7 @@ def sign(secret: str, body: bytes, now_s: int) -> str:
 
 def pause_s(attempt: int) -> float:
     """Between this failed attempt and the next: 1 s, and each time twice as long."""
-    return float(min(PAUSE_S_MAX, PAUSE_S * 2 ** min(attempt - 1, 20)))
+    return pause_after(attempt, first_s=PAUSE_S, longest_s=PAUSE_S_MAX)
 
 
 class _Callback(NamedTuple):

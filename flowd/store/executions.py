@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-import orjson
-
 from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, WrongType
+from flowd.store.definitions import node_ids_of, reading_definition
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient, is_wrong_type
 from flowd.store.redis.scripts import Script
@@ -546,8 +545,6 @@ class Executions:
 
     async def node_ids(self, execution_id: str) -> list[str]:
         """In the order of the definition. Raises UnknownExecution or CorruptExecution."""
-        try:
-            nodes = orjson.loads(await self.definition(execution_id))["dag"]["nodes"]
-            return [node["id"] for node in nodes]
-        except (ValueError, TypeError, KeyError) as error:
-            raise CorruptExecution(execution_id, f"its definition is broken: {error}") from None
+        definition = await self.definition(execution_id)
+        with reading_definition(execution_id):
+            return node_ids_of(definition)

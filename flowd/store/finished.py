@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
-
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, WrongType
+from flowd.store.definitions import node_ids_of
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient
@@ -106,6 +105,6 @@ class FinishedExecutions:
 def _node_ids(definition: str | None) -> list[str]:
     """Empty for a definition that is gone or damaged: what it named cannot be found any more."""
     try:
-        return [node["id"] for node in orjson.loads(definition or "")["dag"]["nodes"]]
+        return node_ids_of(definition or "")
     except (ValueError, TypeError, KeyError):
         return []

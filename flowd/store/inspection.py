@@ -6,7 +6,7 @@ Reads only. What is read in several calls may have moved in between.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -18,24 +18,6 @@ from flowd.store.redis.client import RedisClient, is_wrong_type, translate
 
 # A thousand keys hold the server for well under a millisecond.
 SLICE: Final = 1_000
-# What every key that flowd shares between executions has to be, where it is at all.
-_TYPES: Final[Mapping[str, str]] = {
-    keys.ACTIVE: "set",
-    keys.CONTINUATIONS: "zset",
-    keys.EXECUTIONS: "zset",
-    keys.FINISHED: "zset",
-    keys.RETRIES: "zset",
-    keys.CALLBACKS: "zset",
-    keys.BELL: "list",
-    keys.LEASES: "hash",
-    keys.WORKERS: "hash",
-    keys.METRICS: "hash",
-    keys.EVENTS: "stream",
-    keys.DEAD_LETTERS: "stream",
-    keys.TROUBLES: "hash",
-    keys.CLOCK: "hash",
-    keys.SCHEDULER: "string",
-}
 _OF_EXECUTION = re.compile(r"workflow:([0-9a-f]{24})(?::(?:node:([^:]+)$)?|$)")
 
 NodeKey = tuple[str, str]
@@ -86,7 +68,7 @@ class Inspection:
 
     async def mistyped(self) -> list[Mistyped]:
         """The keys shared by all executions that are of another type than flowd keeps there."""
-        types = {**_TYPES, self._stream: "stream"}
+        types = {**keys.shared_types(self._stream), keys.SCHEDULER: "string"}
         found = await self._client.converse([("TYPE", key) for key in types])
         return [
             Mistyped(key, one, types[key])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import multiprocessing
 import os
@@ -20,6 +19,7 @@ import setproctitle
 
 from flowd.errors import FlowdError
 from flowd.log import get_logger, name_process, reopen_log
+from flowd.prctl import end_with_parent
 from flowd.pulse import Pulse, Vitals
 from flowd.supervisor.groups import Groups
 from flowd.supervisor.stacks import StackFile, dump_on_signal
@@ -40,10 +40,7 @@ SIGNALS = (
 # Sent to a whole job that writes to its terminal, or reads from it, in the background (tty(4)).
 TERMINAL_SIGNALS = (signal.SIGTTIN, signal.SIGTTOU)
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 # Looked up before any fork: a child's first lines should not load libraries.
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
 _fork = multiprocessing.get_context("fork")
 
 
@@ -148,11 +145,6 @@ class Child:
         return -signal.SIGKILL if code is None else code
 
 
-def adopt_orphans() -> None:
-    """What a dead child leaves behind becomes ours instead of init's, from now on (prctl(2))."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
 def orphans(known: Collection[int]) -> list[int]:
     """The children of this process that are not among the known pids.
 
@@ -235,7 +227,7 @@ def _become_child(role: Role, parent: int, stacks_fd: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     # Ctrl-C reaches the whole foreground group; only the supervisor decides who stops when.
     os.setpgid(0, 0)
-    _prctl(_PR_SET_PDEATHSIG, 0 if role.clears_up else int(role.death_signal), 0, 0, 0)
+    end_with_parent(None if role.clears_up else role.death_signal)
     # The parent may have died before the line above: nobody would ever tell us.
     if os.getppid() != parent:
         os._exit(1)

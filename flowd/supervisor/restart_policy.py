@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flowd.backoff import pause_after
+
 TRIES_MAX = 3
 # Three tries of ten seconds and the pauses between them stay close to half a minute.
 START_LIMIT_S = 9.0
@@ -52,6 +54,5 @@ def after_death(
 def _backoff_s(deaths: int, jitter: float) -> float:
     if deaths == 1:
         return 0.0
-    # The exponent is bounded first: 2.0 ** 2000 is an error, not a long pause.
-    pause_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(deaths - 2, 20))
+    pause_s = pause_after(deaths - 1, first_s=BACKOFF_FIRST_S, longest_s=BACKOFF_MAX_S)
     return pause_s * (1 - jitter / 2)

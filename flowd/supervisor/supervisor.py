@@ -23,7 +23,8 @@ from typing import Any
 
 from flowd.errors import CrashLoop, FlowdError, ServerFailed
 from flowd.log import get_logger, reopen_log
-from flowd.supervisor.child import Kind, adopt_orphans
+from flowd.prctl import adopt_orphans
+from flowd.supervisor.child import Kind
 from flowd.supervisor.control import ControlServer
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.ending import SERVER_STOP_S, Ending

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from flowd.backoff import pause_after
 from flowd.errors import Fail, HandlerFailed, Retry, TemplateError
 
 # Statuses of a service that may be another one later; the others of 4xx are ours to mend.
@@ -52,8 +53,9 @@ class RetryPolicy:
 
         A handler that was told how long to wait is heard: it never runs sooner than that.
         """
-        # A float has no power of a thousand: more doublings than these are beyond any limit anyway.
-        pause_s = min(self.max_delay_s, self.delay_s * self.backoff ** min(failures - 1, 100))
+        pause_s = pause_after(
+            failures, first_s=self.delay_s, longest_s=self.max_delay_s, factor=self.backoff
+        )
         pause_s *= 1 + self.jitter * (2 * luck - 1)
         after_s = error.after_s if isinstance(error, Retry) else None
         return max(pause_s, after_s or 0.0)

@@ -48,7 +48,7 @@ MUTANTS = (
     Mutant(
         "P5",
         "no child hears of the supervisor's death",
-        "_prctl(_PR_SET_PDEATHSIG, 0 if role.clears_up else int(role.death_signal), 0, 0, 0)",
+        "end_with_parent(None if role.clears_up else role.death_signal)",
         "pass",
         "test_p05_every_child_is_gone_with_a_killed_supervisor",
     ),
@@ -90,8 +90,8 @@ MUTANTS = (
     Mutant(
         "P11",
         "what a dead child leaves behind becomes init's",
-        'from now on (prctl(2))."""\n    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)',
-        'from now on (prctl(2))."""',
+        "        adopt_orphans()\n        with self._signals",
+        "        with self._signals",
         "test_p11_what_a_handler_started_does_not_outlive_its_worker",
     ),
     Mutant(

@@ -19,9 +19,9 @@ from flowd.api.contract.schemas import CallbackDelivery
 from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.api.shared import shared_of
-from flowd.errors import CorruptExecution
 from flowd.orchestrator.rendering import effective_input
 from flowd.store import Store
+from flowd.store.definitions import reading_definition
 from flowd.store.listing import Details, ExecutionRow, Filters
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan
@@ -227,12 +227,11 @@ async def show_definition(request: Request) -> Response:
 
 async def _definition(store: Store, execution_id: str) -> dict[str, Any]:
     """The stored definition. Raises UnknownExecution, or CorruptExecution when it is none."""
-    try:
-        definition = orjson.loads(await store.executions.definition(execution_id))
-    except ValueError as error:
-        raise CorruptExecution(execution_id, f"its definition is broken: {error}") from error
-    if not isinstance(definition, dict):
-        raise CorruptExecution(execution_id, "its definition is broken: it is no object")
+    written = await store.executions.definition(execution_id)
+    with reading_definition(execution_id):
+        definition = orjson.loads(written)
+        if not isinstance(definition, dict):
+            raise TypeError("it is no object")
     return definition
 
 

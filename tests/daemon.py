@@ -183,6 +183,14 @@ def is_all_running(status: dict[str, Any]) -> bool:
     )
 
 
+def is_gone(pid: int) -> bool:
+    """Also one that has ended and that nobody has taken note of yet."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
 def _is_alive_in(process: psutil.Process, session: int) -> bool:
     try:
         return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -65,6 +68,14 @@ class PrivateServer:
         config.touch()
         settings = load_settings(config, flags, {})
         return settings.with_redis_socket(self.socket_path)
+
+
+def free_port() -> int:
+    """Below those the system gives out: nobody is given it by chance before it is bound."""
+    while True:
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _end_with_parent() -> None:

@@ -13,6 +13,7 @@ import pytest
 from flowd.config import HandlersSettings
 from flowd.handlers import process_pool as isolation
 from flowd.handlers.loading import open_registry
+from tests.daemon import is_gone
 from tests.flow.engine import Engine, node, until, workflow
 
 HANDLERS = """
@@ -107,7 +108,7 @@ def engine_of(settings, **options):
 
 
 async def gone(pid):
-    await until(lambda: not psutil.pid_exists(pid), f"the end of process {pid}")
+    await until(lambda: is_gone(pid), f"the end of process {pid}")
 
 
 async def test_a_call_has_a_process_of_its_own(apart):

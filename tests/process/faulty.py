@@ -7,9 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from tests.daemon import is_all_running, wait_until
+from tests.daemon import is_all_running, is_gone, wait_until
 from tests.process.flowd_process import ENDED, Flowd, node
 
 ROOT = Path(__file__).parents[2]
@@ -77,11 +75,3 @@ def breed(flowd: FaultyFlowd) -> tuple[str, int, list[int]]:
     grandchildren = [int(pid) for pid in bred.read_text().split()]
     assert not any(map(is_gone, grandchildren))
     return execution_id, call["pid"], grandchildren
-
-
-def is_gone(pid: int) -> bool:
-    """Also one that has ended and that nobody has taken note of yet."""
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True

@@ -19,9 +19,9 @@ import psutil
 import pytest
 
 from flowd.supervisor.watch import LOOK_EVERY_S
-from tests.daemon import PATIENCE_S, is_all_running, wait_until
+from tests.daemon import PATIENCE_S, is_all_running, is_gone, wait_until
 from tests.private_server import PrivateServer
-from tests.process.faulty import FaultyFlowd, breed, is_gone
+from tests.process.faulty import FaultyFlowd, breed
 from tests.process.flowd_process import CONFIG, node
 
 Run = Callable[..., FaultyFlowd]

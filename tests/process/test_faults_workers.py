@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from flowd.orchestrator.leases import LEASE_S
-from tests.daemon import wait_until
-from tests.process.faulty import FaultyFlowd, breed, is_gone
+from tests.daemon import is_gone, wait_until
+from tests.process.faulty import FaultyFlowd, breed
 from tests.process.flowd_process import node
 
 Run = Callable[..., FaultyFlowd]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from flowd.supervisor.access import PASSWORD_FILE, keep_password
 from tests.daemon import wait_until
 from tests.manual import blocks
+from tests.private_server import free_port
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, definition, node
 from tests.process.test_tokens import call, flowd_token
 
@@ -26,8 +26,7 @@ Run = Callable[..., Flowd]
 
 @pytest.fixture
 def port(tmp_path: Path) -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = int(listener.getsockname()[1])
+    port = free_port()
     config = CONFIG.replace('mode = "embedded"\nport = 0', f'mode = "embedded"\nport = {port}')
     (tmp_path / "flowd.toml").write_text(config)
     return port

@@ -14,7 +14,7 @@ import redis
 
 from tests.api_client import ApiClient
 from tests.daemon import wait_until
-from tests.private_server import PrivateServer
+from tests.private_server import PrivateServer, free_port
 from tests.process.flowd_process import Flowd, definition, node
 
 Run = Callable[..., Flowd]
@@ -99,8 +99,7 @@ def test_without_workers_ready_nodes_wait_in_the_stream_for_one(run_flowd: Run) 
 
 @pytest.mark.parametrize("role", ["api", "scheduler", "worker"])
 def test_a_role_without_redis_says_so_and_starts_none(run_flowd: Run, role: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     flowd = run_flowd(role, FLOWD_REDIS__MODE="auto", REDIS_PORT=port)
 
     assert flowd.wait_for_end() == 69

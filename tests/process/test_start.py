@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests.daemon import is_all_running, wait_until
-from tests.private_server import PrivateServer
+from tests.private_server import PrivateServer, free_port
 from tests.process.flowd_process import CONFIG, Flowd, definition, node
 
 Run = Callable[..., Flowd]
@@ -160,8 +160,7 @@ def test_a_flag_that_does_not_exist_is_a_usage_error(run_flowd: Run) -> None:
 
 
 def test_without_the_external_redis_it_does_not_start(run_flowd: Run) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as refused:
-        port = str(refused.getsockname()[1])
+    port = str(free_port())
     flowd = run_flowd("start", FLOWD_REDIS__MODE="external", FLOWD_REDIS__PORT=port)
 
     assert flowd.wait_for_end() == 69
@@ -210,8 +209,7 @@ def test_a_redis_that_answers_is_used_and_no_server_started(run_flowd: Run, tmp_
 
 
 def test_with_a_port_the_embedded_server_answers_there_too(run_flowd: Run) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     flowd = run_flowd("start", FLOWD_REDIS__PORT=port, FLOWD_REDIS__MODE="auto")
     status = flowd.wait_until_running()
 

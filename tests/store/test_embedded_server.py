@@ -30,13 +30,9 @@ from flowd.supervisor.embedded_server import (
     wait_for_external,
 )
 from tests.daemon import PATIENCE_S, wait_until
+from tests.private_server import free_port
 
 Listener = Callable[[bytes], tuple[str, int]]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def redis_settings(folder: Path, **changes: Any) -> RedisSettings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +19,7 @@ from flowd.errors import StoreUnavailable
 from flowd.store import open_store
 from flowd.store.fitness import _RIGHTS, Fitness, examine_now, judge
 from flowd.supervisor.embedded_server import choose_server, wait_for_external
-from tests.private_server import PrivateServer
+from tests.private_server import PrivateServer, free_port
 
 SAFE = {"appendonly": "yes"}
 NO_AOF = "it writes no append-only file: "
@@ -40,11 +39,6 @@ def as_external(server: PrivateServer, login: str = "", query: str = "") -> Sett
     settings = server.settings()
     url = f"unix://{login}{server.socket_path}{query}"
     return replace(settings, redis=replace(settings.redis, socket_path=None, url=url))
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return str(listener.getsockname()[1])
 
 
 async def found_everywhere(settings: Settings) -> Fitness:
@@ -99,7 +93,7 @@ async def test_a_policy_that_evicts_is_none_where_memory_has_no_bound() -> None:
 
 
 def test_a_cluster_is_refused() -> None:
-    with running(**SAFE, cluster_enabled="yes", port=free_port()) as server:
+    with running(**SAFE, cluster_enabled="yes", port=str(free_port())) as server:
         settings = as_external(server)
         found = examine_now(settings)
 
@@ -212,7 +206,7 @@ def test_every_command_of_scripts_and_store_is_one_whose_right_is_asked_for() ->
 
 
 def test_auto_says_which_redis_it_took(capfd: pytest.CaptureFixture[str]) -> None:
-    with running(**SAFE, port=(port := free_port())) as server:
+    with running(**SAFE, port=(port := str(free_port()))) as server:
         settings = server.settings(**{"redis.port": int(port)})
         settings = replace(settings, redis=replace(settings.redis, socket_path=None))
         wait_for_external(settings.redis)

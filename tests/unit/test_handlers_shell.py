@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import psutil
 import pytest
 import uvloop
 
@@ -18,7 +17,7 @@ from flowd.errors import Fail, HandlerFailed
 from flowd.handlers.config_checks import config_checks
 from flowd.handlers.context import HandlerContext, Resources
 from flowd.handlers.registry import built_in_registry
-from tests.daemon import PATIENCE_S, wait_until
+from tests.daemon import PATIENCE_S, is_gone, wait_until
 from tests.handler_calls import run_handler, settings_with
 
 ON = settings_with("shell", enabled=True, timeout_s=PATIENCE_S)
@@ -32,12 +31,6 @@ def failure_of(*command: Any, **config: Any) -> str:
     with pytest.raises(HandlerFailed) as failure:
         run(*command, **config)
     return str(failure.value)
-
-
-def is_gone(pid: int) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    return True
 
 
 def test_exit_code_and_both_outputs_are_returned() -> None:

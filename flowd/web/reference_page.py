@@ -22,13 +22,13 @@ nav { border-right: 1px solid var(--line); font-size: 14px; height: 100vh; overf
 nav a { color: inherit; display: block; padding: .12rem 1rem .12rem 0; text-decoration: none;
   overflow-wrap: anywhere; }
 nav a:hover { color: var(--accent); }
-nav b { display: block; margin-top: .9rem; text-transform: capitalize; }
+nav b { display: block; margin-top: .9rem; }
 main { min-width: 0; padding: 1.5rem 0 6rem; }
 main p { max-width: 46rem; }
 a { color: var(--accent); }
 h1 { line-height: 1.2; margin: 0 0 1rem; }
 h1 small { font-weight: normal; opacity: .6; }
-h2 { margin: 2.5rem 0 .6rem; text-transform: capitalize; }
+h2 { margin: 2.5rem 0 .6rem; }
 h3 { font-size: 14px; margin: 1.2rem 0 .2rem; }
 code, pre { font: 13.5px/1.5 ui-monospace, monospace; }
 pre { background: var(--soft); border: 1px solid var(--line); border-radius: 6px; margin: .8rem 0;
@@ -52,7 +52,13 @@ th, td { border-top: 1px solid var(--line); padding: .35rem 1rem .35rem 0; text-
 tr:first-child > * { border-top: 0; }
 th { font-weight: 600; white-space: nowrap; width: 1%; }
 .type { min-width: 9rem; overflow-wrap: anywhere; width: 30%; }
-@media (max-width: 56rem) { body { display: block; padding: 0 1rem; } nav { display: none; }
+@media (max-width: 56rem) {
+  body { display: flex; flex-direction: column; padding: 0 1rem; }
+  main { padding-bottom: 2rem; }
+  nav { border-right: 0; border-top: 1px solid var(--line); columns: 2; height: auto; order: 1;
+    padding-bottom: 3rem; position: static; }
+  table { display: block; overflow-x: auto; }
+  td { overflow-wrap: anywhere; }
   .type { min-width: 0; width: auto; } }
 """
 _DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
@@ -86,7 +92,7 @@ def _page(document: Mapping[str, Any], url: str, manual: Mapping[str, str]) -> I
     yield '<p>For programs: <a href="/openapi.json">openapi.json</a>. '
     yield "A click selects an example.</p>"
     for tag, operations in _by_tag(document).items():
-        yield f"<h2>{escape(tag)}</h2>"
+        yield f"<h2>{escape(_title(tag))}</h2>"
         for method, path, operation in operations:
             yield from _operation(document, url, method, path, operation)
     yield '<h2 id="bodies">Bodies</h2>'
@@ -98,14 +104,18 @@ def _page(document: Mapping[str, Any], url: str, manual: Mapping[str, str]) -> I
 def _contents(document: Mapping[str, Any], manual: Mapping[str, str]) -> Iterator[str]:
     yield "<nav>"
     for tag, operations in _by_tag(document).items():
-        yield f"<b>{escape(tag)}</b>"
+        yield f"<b>{escape(_title(tag))}</b>"
         for _, _, operation in operations:
             name = operation["operationId"]
             yield f'<a href="#{escape(name)}">{escape(name.replace("_", " "))}</a>'
-    yield '<b><a href="#bodies">bodies</a></b><b>manual</b>'
+    yield '<b><a href="#bodies">Bodies</a></b><b>Manual</b>'
     for topic, title in manual.items():
         yield f'<a href="docs/{escape(topic)}">{escape(title)}</a>'
     yield "</nav>"
+
+
+def _title(tag: str) -> str:
+    return tag[:1].upper() + tag[1:]
 
 
 def _by_tag(document: Mapping[str, Any]) -> dict[str, list[tuple[str, str, Mapping[str, Any]]]]:

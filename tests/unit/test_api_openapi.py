@@ -199,6 +199,25 @@ def test_only_what_is_short_is_kept_in_one_line_of_the_page(client: TestClient) 
     assert max(map(len, names)) < 40
 
 
+def test_a_page_shows_names_as_they_are_written(client: TestClient) -> None:
+    """Headings were capitalized: the manual spoke of Noop and Call_external_service."""
+    page = client.get("/docs/handlers").text
+
+    assert re.search(r"<h2 [^>]*>call_external_service</h2>", page)
+    assert "text-transform" not in page
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/handlers"])
+def test_a_narrow_page_keeps_its_contents_and_its_tables(client: TestClient, path: str) -> None:
+    """On a telephone no page led to another, and tables were wider than the window."""
+    narrow = client.get(path).text.partition("@media (max-width: 56rem) {")[2]
+    rules = dict(re.findall(r"([a-z]+) \{ ([^}]*)\}", narrow))
+
+    assert "display: none" not in rules["nav"]
+    assert "overflow-wrap: anywhere" in rules["td"]
+    assert "overflow-x: auto" in rules["table"]
+
+
 @pytest.mark.parametrize("topic", topics())
 def test_a_page_of_the_manual_loads_nothing_and_links_to_what_is_there(
     client: TestClient, topic: str

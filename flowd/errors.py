@@ -92,7 +92,10 @@ class UnknownNode(FlowdError):
     def __init__(self, execution_id: str, node_id: str) -> None:
         self.execution_id = execution_id
         self.node_id = node_id
-        super().__init__(f"execution {execution_id!r} has no node {node_id!r}")
+        super().__init__(
+            f"execution {execution_id!r} has no node {node_id!r}; "
+            f"GET /workflows/{execution_id}/nodes lists its nodes"
+        )
 
 
 class UnknownDeadLetter(FlowdError):
@@ -102,7 +105,7 @@ class UnknownDeadLetter(FlowdError):
 
     def __init__(self, letter_id: str) -> None:
         self.letter_id = letter_id
-        super().__init__(f"there is no dead letter {letter_id!r}")
+        super().__init__(f"there is no dead letter {letter_id!r}; GET /dead-letters lists them")
 
 
 class UnknownTopic(FlowdError):
@@ -325,5 +328,5 @@ class CrashLoop(FlowdError):
         tried = "once" if tries == 1 else f"{tries} times"
         super().__init__(
             f"{role} was started {tried} and never became ready; the last one {last_exit}. "
-            "What it said stands above, or in log.file; mend that and start flowd again"
+            "The reason is in the lines above, or in log.file; correct it and start flowd again"
         )

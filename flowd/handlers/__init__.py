@@ -70,7 +70,7 @@ def handler(
     def mark(function: _F) -> _F:
         if not callable(function) or inspect.isclass(function):
             raise TypeError(
-                f"handler {name!r}: {function!r} is no function, nor an object like one"
+                f"handler {name!r}: {function!r} cannot be called; mark a function with @handler"
             )
         is_async = _is_async(function)
         if inline and (isolation or is_async or _is_async(underlying(function))):

@@ -252,7 +252,7 @@ def find_binary(server: str | None = None) -> str:
         found = shutil.which(server)
         if found is None:
             raise ServerFailed(
-                f"redis.server is {server!r}, but there is no such program to run; install it, or "
+                f"redis.server is {server!r}, but there is no such program; install it, or "
                 "leave redis.server out for the server that comes with flowd"
             )
         return found
@@ -265,7 +265,7 @@ def find_binary(server: str | None = None) -> str:
             return str(binary)
     raise ServerFailed(
         f"there is no embedded Redis server for {platform.machine()} in this installation; "
-        "set redis.server to a redis-server of version 7 or later, or use a Redis that runs already"
+        "set redis.server to a redis-server of version 7 or later, or start a Redis yourself"
     )
 
 
@@ -405,12 +405,12 @@ def _refuse_remote(redis: RedisSettings) -> NoReturn:
     if redis.mode == "embedded":
         message = (
             f"the embedded server listens on this machine only, but redis.host is {redis.host!r}; "
-            "take REDIS_HOST away, or set redis.mode to 'external'"
+            "unset REDIS_HOST, or set redis.mode to 'external'"
         )
         raise InvalidSettings([Problem("", "bad_value", message)])
     raise StoreUnavailable(
         f"no Redis answers at {redis.address}, and flowd starts one on this machine only; "
-        "start it there, or take REDIS_HOST away to use the embedded server"
+        "start Redis there, or unset REDIS_HOST to use the embedded server"
     )
 
 

@@ -75,7 +75,9 @@ def _bind_file(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise AlreadyRunning(f"there is something else at {path}; end or remove it") from error
+            raise AlreadyRunning(
+                f"{path} is already in use; end what uses it, or remove it"
+            ) from error
         message = f"cannot listen on {str(path)!r}: {error.strerror or error}; choose another path"
         raise InvalidSettings([Problem("api.socket", "bad_value", message)]) from error
     return listener
@@ -135,9 +137,8 @@ def require_tokens(address: str | None, data_dir: Path) -> None:
     if is_local(address) or not all(one.has_expired(now_ms) for one in tokens):
         return
     message = (
-        f"other machines can reach {address}, and there is no token in {data_dir} that would keep "
-        "strangers out; make one with `flowd token create --name NAME --scope admin`, or listen "
-        "on 127.0.0.1"
+        f"other machines can reach {address}, but there is no token in {data_dir}; create one with "
+        "`flowd token create --name NAME --scope admin`, or listen on 127.0.0.1"
     )
     raise InvalidSettings([Problem("api.host", "no_tokens", message)])
 
@@ -156,7 +157,7 @@ def _explained(error: OSError, api: ApiSettings) -> Exception:
     place = f"{api.host}:{api.port}"
     if error.errno == errno.EADDRINUSE:
         return AlreadyRunning(
-            f"another program listens on {place} already; end it, or start flowd with "
+            f"another program already listens on {place}; end it, or start flowd with "
             "--port and another number (0 lets the system choose)"
         )
     if error.errno == errno.EACCES:

@@ -39,7 +39,7 @@ class DataDirLock:
             holder = _holder(self._fd)
             os.close(self._fd)
             raise AlreadyRunning(
-                f"flowd runs already in {data_dir} (pid {holder or 'unknown'}); see it with "
+                f"flowd already runs in {data_dir} (pid {holder or 'unknown'}); see it with "
                 "`flowd status`, or start another one with its own --data-dir and --port"
             ) from error
         os.ftruncate(self._fd, 0)

@@ -47,7 +47,7 @@ class Staffing:
         chosen = [post for post in posts if name in (None, post.role.name)]
         if not chosen:
             names = ", ".join(post.role.name for post in posts)
-            raise ValueError(f"no process {name!r} can be restarted; there are {names}")
+            raise ValueError(f"there is no process {name!r} to restart; there are {names}")
         for post in chosen:
             self._roll.add(post, post.role, "restart")
 

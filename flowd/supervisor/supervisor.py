@@ -247,7 +247,8 @@ class Supervisor:
         """Without its folder nobody reaches Redis or gives orders, and a second flowd may start
         in the same place: better to end and say why, as PostgreSQL does without its pid file."""
         self._ending.failure = ServerFailed(
-            f"the data directory {self._data_dir} was taken away while flowd ran"
+            f"the data directory {self._data_dir} was deleted or moved while flowd ran; "
+            "restore it, or start flowd again to create it"
         )
         log.error("folder.lost", data_dir=str(self._data_dir))
         self._stop(now)

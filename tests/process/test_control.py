@@ -115,7 +115,9 @@ def test_restart_and_scale(run_flowd: Run) -> None:
 
     answer = tell(flowd, "restart", "redis")
     assert answer.returncode == 1
-    assert answer.stderr.startswith("flowd: no process 'redis' can be restarted; there are api-1")
+    assert answer.stderr.startswith(
+        "flowd: there is no process 'redis' to restart; there are api-1"
+    )
     assert tell(flowd, "scale", "many").returncode == 2
 
 

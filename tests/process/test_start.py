@@ -125,7 +125,7 @@ def test_p15_a_second_start_in_the_same_data_dir_names_the_first(run_flowd: Run)
     second = run_flowd("start")
 
     assert second.wait_for_end() == 75
-    assert f"flowd runs already in {first.data_dir} (pid {first.process.pid})" in second.stderr
+    assert f"flowd already runs in {first.data_dir} (pid {first.process.pid})" in second.stderr
     # The first has lost nothing by it: not its lock, not its socket.
     assert run_flowd("start").wait_for_end() == 75
     assert first.wait_for_execution(first.submit_and_trigger(*CHAIN)) == "COMPLETED"
@@ -138,7 +138,7 @@ def test_p12_a_taken_port_is_named_and_nothing_is_started(run_flowd: Run) -> Non
         flowd = run_flowd("start", "--port", str(port))
 
         assert flowd.wait_for_end() == 75
-    assert f"another program listens on 127.0.0.1:{port} already" in flowd.stderr
+    assert f"another program already listens on 127.0.0.1:{port}" in flowd.stderr
     assert not (flowd.data_dir / "redis.log").exists()
 
 

@@ -50,9 +50,18 @@ def test_the_result_is_what_the_expression_makes(value: Any, expression: str, re
             'config.input is missing: give the JSON to work on, such as "{{ A }}"',
         ),
         ({"input": 1, "expression": ""}, "config.expression: string should have at least 1"),
-        ({"input": 1, "expression": "a["}, "config.expression: this is no JMESPath expression: "),
-        ({"input": 1, "expression": "a.$"}, "config.expression: this is no JMESPath expression: "),
-        ({"input": 1, "expression": "$a"}, "config.expression: this is no JMESPath expression: "),
+        (
+            {"input": 1, "expression": "a["},
+            "config.expression: this is not a valid JMESPath expression: ",
+        ),
+        (
+            {"input": 1, "expression": "a.$"},
+            "config.expression: this is not a valid JMESPath expression: ",
+        ),
+        (
+            {"input": 1, "expression": "$a"},
+            "config.expression: this is not a valid JMESPath expression: ",
+        ),
         ({"input": 1, "expression": "[" * 9_000}, "config.expression: this goes too deep"),
         ({"input": 1, "expression": "a" * 16_385}, "config.expression: string should have at most"),
     ],

@@ -247,8 +247,8 @@ def test_a_module_that_is_not_there_is_named() -> None:
         ('@handler("a")\ndef f(a: BaseModel | None): ...', "annotate it with dict or with one"),
         ('@handler("a b")\ndef f(a): ...', "bad handler name 'a b'"),
         ("@handler\ndef f(a): ...", '@handler("greet")'),
-        ('f = handler("a")(7)', "handler 'a': 7 is no function, nor an object like one"),
-        ('@handler("a")\nclass F: ...', "is no function, nor an object like one"),
+        ('f = handler("a")(7)', "handler 'a': 7 cannot be called; mark a function with @handler"),
+        ('@handler("a")\nclass F: ...', "cannot be called; mark a function with @handler"),
         ('f = handler("a")(iter)', "handler 'a': how builtins.iter is called cannot be read: "),
     ],
 )

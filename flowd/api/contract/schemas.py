@@ -112,5 +112,5 @@ class ProblemDocument(_Body):
     code: str
     errors: list[ProblemEntry]
     traceback: str | None = Field(
-        None, description="of a defect, in development only: where it happened"
+        None, description="of a defect, in development only: its traceback"
     )

@@ -16,7 +16,7 @@ from flowd.errors import NoCallback
 
 
 async def show_callback(request: Request) -> Response:
-    """Show how the callback of an execution goes."""
+    """Show the delivery of an execution's callback."""
     execution_id = requested_execution_id(request)
     store = shared_of(request.app).store
     await store.executions.execution_status(execution_id)

@@ -78,7 +78,7 @@ class DeadLettersPurged(_Body):
 
 class DeadLettersQuery(BaseModel):
     limit: int = Field(default=LIMIT_DEFAULT, ge=1, le=LIMIT_MAX)
-    cursor: str | None = Field(default=None, description="`next_cursor` of the page before")
+    cursor: str | None = Field(default=None, description="`next_cursor` of the previous page")
 
 
 async def list_dead_letters(request: Request) -> Response:
@@ -95,7 +95,7 @@ async def list_dead_letters(request: Request) -> Response:
 
 
 async def show_dead_letter(request: Request) -> Response:
-    """Show one dead letter with all its entry had."""
+    """Show one dead letter with all fields of its entry."""
     store = shared_of(request.app).store
     letter = await store.dead_letters.letter(_requested_letter_id(request))
     fields = letter.fields

@@ -24,7 +24,7 @@ class EventsQuery(BaseModel):
 
 
 async def watch_execution(request: Request) -> Response:
-    """Watch one execution from its submission to its end, or from behind the last event you saw."""
+    """Stream the events of an execution until it ends, from its submission or the last you saw."""
     execution_id = requested_execution_id(request)
     query = read_query(request, EventsQuery)
     types, after = frozenset(query.types), _last_event(request, query)
@@ -42,7 +42,7 @@ async def watch_execution(request: Request) -> Response:
 
 
 async def watch_all(request: Request) -> Response:
-    """Watch everything from now on, or from behind the last event you saw."""
+    """Stream the events of all executions, from now on or from the last you saw."""
     query = read_query(request, EventsQuery)
     types, after = frozenset(query.types), _last_event(request, query)
     feed = shared_of(request.app).feed
@@ -71,7 +71,7 @@ def _last_event(request: Request, query: EventsQuery) -> Position | None:
     return position
 
 
-_HEADERS = {"Last-Event-ID": "the id of the last event you saw; what came behind it is sent first"}
+_HEADERS = {"Last-Event-ID": "the id of the last event you saw; later ones are sent first"}
 _PROBLEMS = ("invalid_request", "store_unavailable")
 
 ROUTES = [

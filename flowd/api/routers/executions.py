@@ -21,7 +21,7 @@ async def show_status(request: Request) -> Response:
 
 
 async def show_results(request: Request) -> Response:
-    """Show the outputs of an execution's nodes, of those that have ended."""
+    """Show the outputs of all nodes of an execution that have ended."""
     execution_id = requested_execution_id(request)
     about = About(execution_id=execution_id)
     shared = shared_of(request.app)

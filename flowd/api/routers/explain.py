@@ -48,13 +48,13 @@ class WorkflowExplanation(_Body):
 
 @whole
 async def explain_workflow(request: Request) -> Response:
-    """Say why an execution has not ended, node by node."""
+    """Explain why an execution has not ended, node by node."""
     return await _explain(request, None)
 
 
 @whole
 async def explain_node(request: Request) -> Response:
-    """Say why a node is not done, or how it ended."""
+    """Explain why a node does not run, or how it ended."""
     node_id = str(request.path_params["node_id"])
     if len(node_id) > 128:
         raise UnknownNode(requested_execution_id(request), node_id[:128])

@@ -1,4 +1,4 @@
-"""Hold an execution up, run it again, or forget it."""
+"""Cancel, pause, resume, rerun or delete an execution."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ class RerunBody(SmallBody):
     start: str = Field(
         default=FAILED,
         alias="from",
-        description="a node, with what depends on it; or `failed`: all that has no output",
+        description="a node, to run it and all downstream; or `failed`, for all without an output",
     )
-    preview: bool = Field(default=False, description="say what would happen, and do nothing")
-    trigger: bool = Field(default=True, description="start it at once")
+    preview: bool = Field(default=False, description="only list what would run")
+    trigger: bool = Field(default=True, description="trigger it at once")
 
 
 async def cancel(request: Request) -> Response:
-    """End an execution before its time."""
+    """Cancel an execution; running nodes are told to stop."""
     execution_id = requested_execution_id(request)
     await executor.cancel_execution(shared_of(request.app).store, execution_id)
     return await _status(request, execution_id)
 
 
 async def pause(request: Request) -> Response:
-    """Let no further node of an execution start."""
+    """Pause an execution; running nodes finish."""
     execution_id = requested_execution_id(request)
     await executor.pause_execution(shared_of(request.app).store, execution_id)
     return await _status(request, execution_id)
 
 
 async def resume(request: Request) -> Response:
-    """Let a paused execution go on."""
+    """Resume a paused execution."""
     execution_id = requested_execution_id(request)
     await executor.resume_execution(shared_of(request.app).store, execution_id)
     return await _status(request, execution_id)
@@ -60,7 +60,7 @@ async def _status(request: Request, execution_id: str) -> Response:
 
 
 async def rerun(request: Request) -> Response:
-    """Run an execution that has ended again, as a new one that reuses finished outputs."""
+    """Run an ended execution again, as a new one that reuses outputs."""
     store = shared_of(request.app).store
     wanted, _ = await read_small_body(request, RerunBody)
     planned = await plan_rerun(store, requested_execution_id(request), wanted.start)
@@ -86,7 +86,7 @@ def _nodes(whys: Mapping[str, str]) -> list[RerunNode]:
 
 
 async def delete(request: Request) -> Response:
-    """Forget an execution that does not run, with all its outputs."""
+    """Delete an execution that does not run, with its outputs and events."""
     store = shared_of(request.app).store
     execution_id = requested_execution_id(request)
     outcome = await store.finished.delete_execution(execution_id)

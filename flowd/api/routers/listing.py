@@ -80,14 +80,14 @@ Time = Annotated[
 
 class ListQuery(BaseModel):
     status: list[ExecutionState] = Field(
-        default_factory=list, description="one of these; several with commas"
+        default_factory=list, description="only in this state; separate several with commas"
     )
-    name: str | None = Field(default=None, description="the name, or how it begins and a `*`")
-    handler: str | None = Field(default=None, description="a handler that one of its nodes has")
+    name: str | None = Field(default=None, description="the whole name, or its beginning and a `*`")
+    handler: str | None = Field(default=None, description="only with a node of this handler")
     submitted_after: Time | None = Field(default=None, description="at this time or later")
     submitted_before: Time | None = Field(default=None, description="before this time")
     limit: int = Field(default=LIMIT_DEFAULT, ge=1, le=LIMIT_MAX)
-    cursor: str | None = Field(default=None, description="`next_cursor` of the page before")
+    cursor: str | None = Field(default=None, description="`next_cursor` of the previous page")
     fields: list[RowField] = Field(
         default_factory=list, description="only these fields of each execution"
     )
@@ -210,7 +210,7 @@ async def _callback(store: Store, row: ExecutionRow) -> CallbackDelivery:
 
 
 async def show_definition(request: Request) -> Response:
-    """Show the workflow as it was submitted; a secret that was written into it is hidden."""
+    """Show the workflow as it was submitted; a callback's secret is hidden."""
     execution_id = requested_execution_id(request)
     store = shared_of(request.app).store
     await store.executions.execution_status(execution_id)

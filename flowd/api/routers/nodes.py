@@ -100,10 +100,10 @@ class Timeline(_Body):
 
 class NodesQuery(BaseModel):
     state: list[NodeState] = Field(
-        default_factory=list, description="in one of these; several with commas"
+        default_factory=list, description="only in this state; separate several with commas"
     )
     limit: int = Field(default=LIMIT_DEFAULT, ge=1, le=LIMIT_MAX)
-    cursor: str | None = Field(default=None, description="`next_cursor` of the page before")
+    cursor: str | None = Field(default=None, description="`next_cursor` of the previous page")
 
 
 @whole
@@ -143,7 +143,7 @@ async def _page(
 
 @whole
 async def show_node(request: Request) -> Response:
-    """Show one node with its config, as written and as its handler gets it, and its output."""
+    """Show one node with its config, as written and as rendered, and its output."""
     execution_id = requested_execution_id(request)
     node_id = str(request.path_params["node_id"])
     store, plan = await _store_and_plan(request, execution_id)
@@ -181,7 +181,7 @@ async def _retry(store: Store, execution_id: str, node: PlannedNode) -> NodeRetr
 
 @whole
 async def show_timeline(request: Request) -> Response:
-    """Show when each node ran and where, in the order of their starts."""
+    """Show when and where each node ran, in the order of the starts."""
     execution_id = requested_execution_id(request)
     store = shared_of(request.app).store
     execution, _ = await store.listing.execution(execution_id)

@@ -23,7 +23,7 @@ async def show_liveness(_request: Request) -> Response:
 
 
 async def show_readiness(request: Request) -> Response:
-    """Say whether work can be taken and done: Redis takes writes, and a scheduler ticks."""
+    """Check readiness: Redis takes writes, and a scheduler runs."""
     checks, problems = await shared_of(request.app).readiness()
     if problems:
         return problem_response("not_ready", summarize(problems), problems)
@@ -31,7 +31,7 @@ async def show_readiness(request: Request) -> Response:
 
 
 async def show_measurements(request: Request) -> Response:
-    """Measure everything, as text for Prometheus."""
+    """Show metrics, as text for Prometheus."""
     # Imported at the first scrape: most APIs are never asked.
     from flowd.api.measurements import measurements_text
 

@@ -21,7 +21,7 @@ async def show_openapi(request: Request) -> Response:
 
 
 async def show_page(request: Request) -> Response:
-    """Describe this API on a page; it loads nothing from anywhere."""
+    """Describe this API on a page, which loads nothing from elsewhere."""
     import orjson
 
     from flowd.web.reference_page import reference_page
@@ -31,7 +31,7 @@ async def show_page(request: Request) -> Response:
 
 
 async def show_manual(request: Request) -> Response:
-    """Show a page of the manual; it loads nothing from anywhere."""
+    """Show a page of the manual, which loads nothing from elsewhere."""
     from flowd.web.manual_page import manual_page
 
     topic = request.path_params["topic"]

@@ -44,18 +44,18 @@ KEY_CHARS_MAX = 256
 
 
 class SubmitQuery(BaseModel):
-    trigger: bool = Field(default=False, description="start it at once")
+    trigger: bool = Field(default=False, description="trigger it at once")
     wait: float | None = Field(
         default=None,
         ge=0,
         le=WAIT_S_MAX,
-        description="answer when it has ended, or after this many seconds; goes with trigger",
+        description="answer when it has ended, or after this many seconds; only with trigger",
     )
 
 
 class TriggerBody(SmallBody):
     input: dict[str, Any] | None = Field(
-        default=None, description="what templates read as `input`, over the workflow's own"
+        default=None, description="values for `input`; they override the workflow's own key by key"
     )
 
 
@@ -122,14 +122,14 @@ async def _wait(request: Request, execution_id: str, timeout_s: float) -> Respon
 
 
 async def check_workflow(request: Request) -> Response:
-    """Check a workflow as a submission would, and store nothing."""
+    """Validate a workflow as a submission would, and store nothing."""
     shared = shared_of(request.app)
     workflow = await shared.check_workflow(await read_body(request, shared.body_bytes_max))
     return json_response(Validated(valid=True, nodes=len(workflow.outline.nodes)))
 
 
 async def trigger_workflow(request: Request) -> Response:
-    """Start an execution; harmless when it was started before."""
+    """Trigger an execution; triggering it again changes nothing."""
     store = shared_of(request.app).store
     execution_id = requested_execution_id(request)
     given, body = await read_small_body(request, TriggerBody)

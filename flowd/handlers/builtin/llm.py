@@ -64,7 +64,9 @@ class JsonSchema(NodeConfig):
 
         flaw = find_schema_flaw(schema)
         if flaw:
-            raise PydanticCustomError("schema", "this is no JSON Schema: {flaw}", {"flaw": flaw})
+            raise PydanticCustomError(
+                "schema", "this is not a valid JSON Schema: {flaw}", {"flaw": flaw}
+            )
         return schema
 
 
@@ -132,7 +134,9 @@ class LlmConfig(NodeConfig):
         for name in extra:
             if name in _OWN_PARAMETERS:
                 raise PydanticCustomError(
-                    "extra", "{name} is no part of extra; give it by itself", {"name": repr(name)}
+                    "extra",
+                    "{name} cannot be in extra; make it a key of config",
+                    {"name": repr(name)},
                 )
             if name in _NO_PARAMETERS:
                 message = "{name} cannot be passed: a node reads one whole answer"
@@ -269,7 +273,7 @@ async def _check(schema: dict[str, Any], context: HandlerContext, **value: Any) 
         found = await isolated.call(ANSWER_CHECK, config, context)
     if found["flaw"]:
         place = "config.response_format.json_schema.schema"
-        raise Fail(f"{place}: this is no JSON Schema: {found['flaw']}")
+        raise Fail(f"{place}: this is not a valid JSON Schema: {found['flaw']}")
     if found["misfit"]:
         raise HandlerFailed(f"the model's answer does not fit the schema: {found['misfit']}")
 

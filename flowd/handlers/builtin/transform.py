@@ -31,7 +31,7 @@ class TransformConfig(NodeConfig):
         try:
             parse_expression(expression)
         except JMESPathError as error:
-            message = "this is no JMESPath expression: {reason}"
+            message = "this is not a valid JMESPath expression: {reason}"
             raise PydanticCustomError("jmespath", message, {"reason": _line(error)}) from None
         except RecursionError:
             raise PydanticCustomError("jmespath", "this goes too deep") from None

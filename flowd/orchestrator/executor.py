@@ -27,7 +27,7 @@ async def submit_workflow(
     """Store a validated workflow as a new execution; its id, which the caller may have chosen, and
     claimed for an Idempotency-Key. Raises UnknownExecution when that was deleted since."""
     definition = workflow.to_json()
-    return await store.executions.submit_workflow(
+    return await store.submissions.submit_workflow(
         definition, compile_plan(definition), execution_id=execution_id, key_digest=key_digest
     )
 

@@ -277,7 +277,7 @@ async def finish_continuation(store: Store, plans: Plans, one: Continuation) -> 
 
 async def _finish(store: Store, plans: Plans, one: Continuation) -> None:
     if one.verb in ("submit", "discard"):
-        await store.executions.discard_staged(one.execution_id)
+        await store.submissions.discard_staged(one.execution_id)
         return
     if one.verb == "delete":
         await store.finished.remove([one.execution_id])

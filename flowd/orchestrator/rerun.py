@@ -10,7 +10,7 @@ from flowd.errors import UnknownNode, WrongState
 from flowd.orchestrator.executor import error_output
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
-from flowd.store.executions import Reuse
+from flowd.store.submissions import Reuse
 from flowd.workflow.graph import Plan, PlannedNode
 from flowd.workflow.states import ExecutionState, NodeState
 
@@ -121,7 +121,7 @@ async def rerun_execution(
         {node.id: _arrived(node, wanted) for node in open_nodes if _is_half_open(node, wanted)},
     )
     definition = await store.executions.definition(wanted.execution_id)
-    return await store.executions.submit_workflow(
+    return await store.submissions.submit_workflow(
         definition, plan, execution_id=execution_id, key_digest=key_digest, reuse=reuse
     )
 

@@ -29,6 +29,7 @@ from flowd.store.redis.client import RedisClient
 from flowd.store.results import StoredResults
 from flowd.store.retries import Retries
 from flowd.store.standing import Standing
+from flowd.store.submissions import Submissions
 from flowd.store.tasks import Tasks
 from flowd.store.troubles import Troubles
 
@@ -62,6 +63,7 @@ class Store:
         self.listing = Listing(client)
         self.nodes = Nodes(client, settings)
         self.retries = Retries(client, settings)
+        self.submissions = Submissions(client, self.executions)
         self.tasks = Tasks(client, settings)
 
     async def open_results(self, execution_id: str, node_ids: Sequence[str]) -> StoredResults:

@@ -17,6 +17,7 @@ from flowd.config import Settings
 from flowd.store.executions import Executions
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import script_call
+from flowd.store.submissions import Submissions
 from scripts.benchmark.line import Command, Line, Watch, pack
 from scripts.benchmark.processes import Void
 from scripts.benchmark.shapes import Shape
@@ -130,7 +131,8 @@ class Engine:
         """The ids of new executions. What `check` counts begins here."""
         self.begin_to_count()
         calls, executions = self._catching()
-        execution_ids = asyncio.run(_submit(executions, shape, count))
+        submissions = Submissions(calls, executions)
+        execution_ids = asyncio.run(_submit(submissions, shape, count))
         self.line.ask_all(calls.commands)
         return execution_ids
 
@@ -220,8 +222,8 @@ class Engine:
         return found is not None and found[1] not in self._kept
 
 
-async def _submit(executions: Executions, shape: Shape, count: int) -> list[str]:
-    return [await executions.submit_workflow(shape.definition, shape.plan) for _ in range(count)]
+async def _submit(submissions: Submissions, shape: Shape, count: int) -> list[str]:
+    return [await submissions.submit_workflow(shape.definition, shape.plan) for _ in range(count)]
 
 
 async def _trigger(executions: Executions, execution_ids: Sequence[str]) -> None:

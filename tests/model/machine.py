@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
         known_id = self.reference.keys.setdefault(key, claimed.execution_id)
         assert claimed.execution_id == known_id, "a key stands for two executions"
         named = {"execution_id": known_id, "key_digest": claimed.key_digest}
-        submission = self.store.executions.submit_workflow(definition, plan, **named)
+        submission = self.store.submissions.submit_workflow(definition, plan, **named)
         if known_id in self.submitted_ids:
             assert claimed.is_deleted == (known_id not in self.reference.executions)
             if claimed.is_deleted:

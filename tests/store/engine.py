@@ -257,7 +257,7 @@ class Engine:
     async def submit(self, graph: Graph) -> Execution:
         definition, plan = compiled(graph)
         self._plans[plan.digest] = plan
-        execution_id = await self.store.executions.submit_workflow(definition, plan)
+        execution_id = await self.store.submissions.submit_workflow(definition, plan)
         return Execution(execution_id, plan, self._redis)
 
     async def start(self, graph: Graph) -> Execution:

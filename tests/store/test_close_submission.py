@@ -12,8 +12,8 @@ async def test_an_execution_that_exists_stays_as_it_is(engine, redis, outcomes):
     execution = await engine.submit(CHAIN)
     before = everything(redis)
 
-    await engine.store.executions.discard_staged(execution.id)
-    await engine.store.executions.discard_staged(execution.id)
+    await engine.store.submissions.discard_staged(execution.id)
+    await engine.store.submissions.discard_staged(execution.id)
 
     assert outcomes["close_submission"] == ["exists", "exists"]
     assert everything(redis) == before
@@ -29,7 +29,7 @@ async def test_a_closed_submission_is_removed_even_when_that_is_begun_twice(
     redis.set(f"workflow:{AN_ID}:node:a", "PENDING")
     redis.zadd(keys.CONTINUATIONS, {f"submit {AN_ID}": 1, f"discard {AN_ID}": 1})
 
-    await engine.store.executions.discard_staged(AN_ID)
+    await engine.store.submissions.discard_staged(AN_ID)
 
     assert outcomes["close_submission"] == ["closed"]
     assert everything(redis) == {}

@@ -63,20 +63,20 @@ class Bench:
 
 async def submit(bench: Bench) -> None:
     definition, plan = compiled(DIAMOND)
-    submit_workflow = bench.store.executions.submit_workflow
+    submit_workflow = bench.store.submissions.submit_workflow
     await bench.insist(lambda: submit_workflow(definition, plan, execution_id=AN_ID))
 
 
 async def stage(bench: Bench) -> None:
     definition, _ = compiled(CHAIN)
-    stage_some = bench.store.executions._stage
+    stage_some = bench.store.submissions._stage
     await bench.insist(lambda: stage_some(AN_ID, definition, ["a", "b"], None))
 
 
 async def close_submission(bench: Bench) -> None:
     definition, _ = compiled(CHAIN)
-    await bench.near.store.executions._stage(AN_ID, definition, ["a", "b"], None)
-    await bench.insist(lambda: bench.store.executions.discard_staged(AN_ID))
+    await bench.near.store.submissions._stage(AN_ID, definition, ["a", "b"], None)
+    await bench.insist(lambda: bench.store.submissions.discard_staged(AN_ID))
 
 
 async def trigger(bench: Bench) -> None:

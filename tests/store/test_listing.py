@@ -66,7 +66,7 @@ async def test_ten_thousand_are_listed_while_new_ones_arrive_none_twice_none_mis
     while True:
         rows, after = await store.listing.page(ALL, 97, after)
         found += [row.execution_id for row in rows]
-        arrived += [await store.executions.submit_workflow(definition, plan) for _ in range(3)]
+        arrived += [await store.submissions.submit_workflow(definition, plan) for _ in range(3)]
         if after is None:
             break
     assert found == sorted(ids, reverse=True)

@@ -41,14 +41,14 @@ async def test_a_full_server_takes_no_new_workflow(engine, redis, graph):
 async def test_a_server_that_fills_up_during_a_submission_keeps_no_half_of_it(
     engine, redis, monkeypatch
 ):
-    stage = engine.store.executions._stage
+    stage = engine.store.submissions._stage
 
     async def fill_up_behind(*arguments):
         outcome = await stage(*arguments)
         redis.config_set("maxmemory", 1)
         return outcome
 
-    monkeypatch.setattr(engine.store.executions, "_stage", fill_up_behind)
+    monkeypatch.setattr(engine.store.submissions, "_stage", fill_up_behind)
     with configured(redis, maxmemory=0):
         with pytest.raises(StoreFull):
             await engine.submit(fan(1_500))
@@ -56,7 +56,7 @@ async def test_a_server_that_fills_up_during_a_submission_keeps_no_half_of_it(
         assert not redis.exists(keys.status(execution_id))
 
         # Making room has to work without any.
-        await engine.store.executions.discard_staged(execution_id)
+        await engine.store.submissions.discard_staged(execution_id)
 
     assert everything(redis) == {}
 

@@ -9,7 +9,7 @@ AN_ID = "0123456789ab0123456789ab"
 
 
 async def test_nodes_are_staged_while_their_submission_is_open(store, redis, outcomes):
-    stage = store.executions._stage_nodes
+    stage = store.submissions._stage_nodes
     redis.set(keys.definition(AN_ID), "{}")
     redis.zadd(keys.CONTINUATIONS, {f"submit {AN_ID}": 1})
 
@@ -33,7 +33,7 @@ async def test_an_execution_that_exists_stays_as_it_is(engine, redis, outcomes):
     before = everything(redis)
     redis.zadd(keys.CONTINUATIONS, {f"submit {execution.id}": 1})
 
-    await engine.store.executions._stage_nodes(execution.id, ["a", "b", "c"], "PENDING")
+    await engine.store.submissions._stage_nodes(execution.id, ["a", "b", "c"], "PENDING")
 
     assert outcomes["stage_nodes"] == ["exists"]
     assert everything(redis) == before

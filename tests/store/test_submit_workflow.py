@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowd.errors import StoreUnavailable, UnknownExecution
-from flowd.store import executions
+from flowd.store import submissions
 from flowd.store.executions import NODES_PER_CALL_MAX
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import RedisClient
@@ -57,7 +57,7 @@ async def test_a_submitted_execution_is_pending_with_all_its_nodes(engine, redis
 async def test_a_submission_sent_again_after_a_lost_reply_changes_nothing(
     engine, redis, outcomes, monkeypatch
 ):
-    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
+    monkeypatch.setattr(submissions, "new_execution_id", lambda _at_ms: AN_ID)
     execution = await engine.start(DIAMOND)
     before = everything(redis)
 
@@ -102,7 +102,7 @@ async def test_a_large_workflow_is_staged_and_then_exists_at_once(
 async def test_a_submission_that_broke_off_is_unknown_and_is_removed(
     engine, redis, outcomes, monkeypatch
 ):
-    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
+    monkeypatch.setattr(submissions, "new_execution_id", lambda _at_ms: AN_ID)
     interrupt_last_call(monkeypatch, connection_lost)
     with pytest.raises(StoreUnavailable):
         await engine.submit(fan(2_000))
@@ -110,7 +110,7 @@ async def test_a_submission_that_broke_off_is_unknown_and_is_removed(
     with pytest.raises(UnknownExecution):
         await engine.store.executions.execution_status(AN_ID)
 
-    await engine.store.executions.discard_staged(AN_ID)
+    await engine.store.submissions.discard_staged(AN_ID)
 
     assert outcomes == {"stage_nodes": ["staged", "staged"], "close_submission": ["closed"]}
     assert redis.dbsize() == 0
@@ -121,7 +121,7 @@ async def test_a_submission_that_went_through_is_not_discarded(engine, redis, ou
     # As if the reply of the last call had been lost, and its continuation with it.
     redis.zadd(keys.CONTINUATIONS, {f"submit {execution.id}": 1})
 
-    await engine.store.executions.discard_staged(execution.id)
+    await engine.store.submissions.discard_staged(execution.id)
 
     assert outcomes["close_submission"] == ["exists"]
     assert execution.states() == {"PENDING": 1_502}
@@ -134,8 +134,8 @@ async def test_a_submission_too_slow_to_find_what_it_staged_is_refused(
 ):
     """A process that was frozen between two calls came back after its staged nodes had been
     removed, and made an execution exist that lacked them."""
-    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
-    interrupt_last_call(monkeypatch, lambda: engine.store.executions.discard_staged(AN_ID))
+    monkeypatch.setattr(submissions, "new_execution_id", lambda _at_ms: AN_ID)
+    interrupt_last_call(monkeypatch, lambda: engine.store.submissions.discard_staged(AN_ID))
 
     with pytest.raises(StoreUnavailable, match="submit it again"):
         await engine.submit(fan(1_500))
@@ -145,20 +145,20 @@ async def test_a_submission_too_slow_to_find_what_it_staged_is_refused(
 
 
 async def test_a_submission_closed_but_not_yet_removed_is_refused_too(engine, redis, monkeypatch):
-    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
+    monkeypatch.setattr(submissions, "new_execution_id", lambda _at_ms: AN_ID)
 
     async def close_only():
         with monkeypatch.context() as patch:
             patch.setattr(engine.store.executions, "node_ids", lambda _: connection_lost())
             with pytest.raises(StoreUnavailable):
-                await engine.store.executions.discard_staged(AN_ID)
+                await engine.store.submissions.discard_staged(AN_ID)
 
     interrupt_last_call(monkeypatch, close_only)
     with pytest.raises(StoreUnavailable, match="submit it again"):
         await engine.submit(fan(1_500))
     assert redis.zrange(keys.CONTINUATIONS, 0, -1) == [f"discard {AN_ID}"]
 
-    await engine.store.executions.discard_staged(AN_ID)
+    await engine.store.submissions.discard_staged(AN_ID)
 
     assert redis.dbsize() == 0
 
@@ -167,7 +167,7 @@ async def test_a_large_submission_sent_again_leaves_an_execution_that_runs_alone
     engine, redis, outcomes, monkeypatch
 ):
     """Under one Idempotency-Key the second staging once made nodes that ran PENDING again."""
-    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
+    monkeypatch.setattr(submissions, "new_execution_id", lambda _at_ms: AN_ID)
     worker = engine.worker()
     execution, (first,) = await engine.start_and_take(fan(1_500), worker)
     await worker.complete(first)
@@ -186,7 +186,7 @@ async def test_a_large_submission_sent_again_leaves_an_execution_that_runs_alone
 async def test_of_two_large_submissions_at_once_the_slower_changes_nothing(
     engine, redis, monkeypatch
 ):
-    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
+    monkeypatch.setattr(submissions, "new_execution_id", lambda _at_ms: AN_ID)
     run, calls = RedisClient.run, []
 
     async def overtaken(self, script, names, *arguments):
@@ -205,7 +205,7 @@ async def test_of_two_large_submissions_at_once_the_slower_changes_nothing(
 async def test_a_submission_comes_too_early_while_an_older_one_of_its_id_is_removed(
     engine, redis, outcomes, monkeypatch
 ):
-    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
+    monkeypatch.setattr(submissions, "new_execution_id", lambda _at_ms: AN_ID)
     redis.zadd(keys.CONTINUATIONS, {f"discard {AN_ID}": 0})
 
     with pytest.raises(StoreUnavailable, match="submit it again"):
@@ -219,13 +219,13 @@ async def test_a_slow_submission_stages_nothing_once_it_was_removed(
     engine, redis, outcomes, monkeypatch
 ):
     """What it staged behind that nobody would ever have deleted."""
-    monkeypatch.setattr(executions, "new_execution_id", lambda _at_ms: AN_ID)
+    monkeypatch.setattr(submissions, "new_execution_id", lambda _at_ms: AN_ID)
     run, calls = RedisClient.run, []
 
     async def frozen(self, script, names, *arguments):
         calls.append(script.name)
         if calls == ["stage_nodes", "stage_nodes"]:
-            await engine.store.executions.discard_staged(AN_ID)
+            await engine.store.submissions.discard_staged(AN_ID)
         return await run(self, script, names, *arguments)
 
     monkeypatch.setattr(RedisClient, "run", frozen)
@@ -244,11 +244,11 @@ async def test_what_was_deleted_is_not_made_again_by_a_process_that_was_slow(
     definition, plan = compiled(DIAMOND)
     claimed = await store.idempotency.claim("key", b"body", AN_ID)
     named = {"execution_id": AN_ID, "key_digest": claimed.key_digest}
-    await store.executions.submit_workflow(definition, plan, **named)
+    await store.submissions.submit_workflow(definition, plan, **named)
     await store.finished.delete_execution(AN_ID)
 
     with pytest.raises(UnknownExecution):
-        await store.executions.submit_workflow(definition, plan, **named)
+        await store.submissions.submit_workflow(definition, plan, **named)
 
     assert outcomes["submit_workflow"] == ["submitted", "deleted"]
     assert redis.keys("workflow:*") == []
@@ -263,7 +263,7 @@ async def test_an_id_its_key_no_longer_stands_for_is_to_be_asked_for_again(engin
     redis.flushall()
 
     with pytest.raises(StoreUnavailable, match="submit it again"):
-        await engine.store.executions.submit_workflow(
+        await engine.store.submissions.submit_workflow(
             definition, plan, execution_id=AN_ID, key_digest=claimed.key_digest
         )
     assert outcomes["submit_workflow"] == ["closed"]

@@ -94,7 +94,7 @@ async def _submit(
     key_digest: str = "",
 ) -> str:
     """Submit, and trigger where there is a traceparent, if an empty one; the execution's id."""
-    execution_id = await store.executions.submit_workflow(
+    execution_id = await store.submissions.submit_workflow(
         *workflow, execution_id=execution_id, key_digest=key_digest
     )
     if traceparent is not None:

@@ -1,0 +1,213 @@
+"""Executions come into being: whole, or not at all, however many nodes they have."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
+from flowd.store.executions import (
+    DEPENDENTS_PER_CALL_MAX,
+    NODES_PER_CALL_MAX,
+    Executions,
+    begin_execution,
+    now_ms,
+    slices,
+)
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import Argument, Command, RedisClient
+from flowd.workflow.graph import Outline, Plan
+from flowd.workflow.ids import new_execution_id
+from flowd.workflow.states import NodeState
+
+
+class Reuse(NamedTuple):
+    """What a new execution takes over from one that has ended.
+
+    `roots` are the nodes it begins with, at least one; `arrived` says of every join that waits for
+    others too how many of its dependencies are among the reused. `left_out` are FAILED from the
+    beginning: with the error they failed of, or with this output where they never ran.
+    """
+
+    rerun_of: str
+    node_ids: frozenset[str]
+    left_out: Mapping[str, bytes]
+    roots: tuple[str, ...]
+    arrived: Mapping[str, int]
+
+
+def _new_run(
+    plan: Plan | Outline, nodes_to_run: int, reuse: Reuse | None, key_digest: str
+) -> list[Argument]:
+    """The run hash of a new execution, field and value by turns."""
+    roots = plan.roots if reuse is None else reuse.roots
+    # Too many to open in one call are opened slice by slice.
+    is_wide = len(roots) > DEPENDENTS_PER_CALL_MAX
+    run: dict[str, Argument] = {
+        "name": plan.name,
+        "nodes": len(plan.nodes),
+        "plan": plan.digest,
+        "roots": "" if is_wide else ",".join(roots),
+        "remaining": nodes_to_run,
+        "submitted_ms": now_ms(),
+    }
+    if plan.has_callback:
+        run["callback"] = 1
+    if key_digest:
+        run["idempotency"] = key_digest
+    if reuse is not None:
+        run["rerun_of"] = reuse.rerun_of
+        if reuse.left_out:
+            run["failed"] = 1
+        if is_wide:
+            run["rerun_roots"] = ",".join(roots)
+        run.update({f"arrived:{join}": count for join, count in reuse.arrived.items()})
+    return [part for pair in run.items() for part in pair]
+
+
+def _copies(source: str, execution_id: str, node_ids: Sequence[str]) -> list[Command]:
+    return [
+        ("COPY", keys.output(source, one), keys.output(execution_id, one), "REPLACE")
+        for one in node_ids
+    ]
+
+
+class Submissions:
+    """Every method raises StoreUnavailable while Redis does not answer; each may be repeated."""
+
+    def __init__(self, client: RedisClient, executions: Executions) -> None:
+        self._client = client
+        self._executions = executions
+
+    async def submit_workflow(
+        self,
+        definition: bytes,
+        plan: Plan | Outline,
+        *,
+        execution_id: str = "",
+        key_digest: str = "",
+        reuse: Reuse | None = None,
+    ) -> str:
+        """Store a validated definition with its nodes PENDING; the new execution's id.
+
+        Whoever names the `execution_id` may submit twice, and has submitted once; `key_digest` is
+        that of the Idempotency-Key that stands for it. Nodes beyond one call's worth are staged
+        first. The last call makes the execution exist; if it never comes, `discard_staged` removes
+        what was staged. Raises StoreUnavailable when that has happened before the last call came,
+        and UnknownExecution when this one was deleted since, or the one it reuses.
+        """
+        execution_id = execution_id or new_execution_id(now_ms())
+        settled = reuse.node_ids | reuse.left_out.keys() if reuse else ()
+        fresh = [one for one in plan.nodes if one not in settled]
+        staged, rest = fresh[:-NODES_PER_CALL_MAX], fresh[-NODES_PER_CALL_MAX:]
+        is_staged = bool(staged or reuse)
+        outcome = await self._stage(execution_id, definition, staged, reuse) if is_staged else ""
+        if outcome in ("", "staged"):
+            run = _new_run(plan, len(fresh), reuse, key_digest)
+            outcome = await begin_execution(
+                self._client,
+                scripts.SUBMIT_WORKFLOW,
+                (
+                    keys.definition(execution_id),
+                    keys.status(execution_id),
+                    keys.run(execution_id),
+                    keys.CONTINUATIONS,
+                    keys.EXECUTIONS,
+                    *([keys.idempotency(key_digest)] if key_digest else ()),
+                ),
+                execution_id,
+                definition,
+                "1" if is_staged else "0",
+                len(run),
+                *run,
+                *rest,
+            )
+        if outcome == "closed":
+            raise StoreUnavailable("storing the workflow took too long; submit it again")
+        if outcome == "deleted":
+            if is_staged:
+                await self.discard_staged(execution_id)
+            raise UnknownExecution(execution_id)
+        return execution_id
+
+    async def _stage(
+        self, execution_id: str, definition: bytes, staged: Sequence[str], reuse: Reuse | None
+    ) -> str:
+        """`staged`, or what stage_nodes.lua says against it."""
+        await self._client.converse(
+            [
+                ("ZADD", keys.CONTINUATIONS, now_ms(), f"submit {execution_id}"),
+                ("SET", keys.definition(execution_id), definition),
+            ]
+        )
+        for some in slices(staged, NODES_PER_CALL_MAX):
+            outcome = await self._stage_nodes(execution_id, some, NodeState.PENDING)
+            if outcome != "staged":
+                return outcome
+        return await self._stage_reused(execution_id, reuse) if reuse else "staged"
+
+    async def _stage_nodes(
+        self, execution_id: str, node_ids: Sequence[str], state: NodeState
+    ) -> str:
+        outcome: str = await self._client.run(
+            scripts.STAGE_NODES,
+            (keys.status(execution_id), keys.CONTINUATIONS),
+            execution_id,
+            state,
+            *node_ids,
+        )
+        return outcome
+
+    async def _stage_reused(self, execution_id: str, reuse: Reuse) -> str:
+        """Copy what is reused within the server: outputs may be large.
+
+        Raises UnknownExecution when the source was deleted meanwhile. Its status goes first, so as
+        long as that stands nothing of it has gone.
+        """
+        source = reuse.rerun_of
+        copied = (keys.given_input(source), keys.given_input(execution_id))
+        await self._client.execute("COPY", *copied, "REPLACE")
+        lost: list[str] = []
+        for some in slices(list(reuse.node_ids), NODES_PER_CALL_MAX):
+            outcome = await self._stage_nodes(execution_id, some, NodeState.COMPLETED)
+            if outcome != "staged":
+                return outcome
+            counts = await self._client.converse(_copies(source, execution_id, some))
+            lost += [one for one, count in zip(some, counts, strict=True) if not count]
+        for some in slices(list(reuse.left_out), NODES_PER_CALL_MAX):
+            outcome = await self._stage_nodes(execution_id, some, NodeState.FAILED)
+            if outcome != "staged":
+                return outcome
+            never_ran = [
+                ("SET", keys.output(execution_id, one), reuse.left_out[one]) for one in some
+            ]
+            await self._client.converse([*never_ran, *_copies(source, execution_id, some)])
+        try:
+            await self._executions.expect_known(source)
+            if lost:
+                raise CorruptExecution(source, f"the output of node {lost[0]!r} is gone")
+        except (UnknownExecution, CorruptExecution):
+            await self.discard_staged(execution_id)
+            raise
+        return "staged"
+
+    async def discard_staged(self, execution_id: str) -> None:
+        """Remove what a submission that broke off has left; one that went through stays."""
+        outcome = await self._client.run(
+            scripts.CLOSE_SUBMISSION, (keys.status(execution_id), keys.CONTINUATIONS), execution_id
+        )
+        if outcome == "closed":
+            # Without a definition nothing was staged.
+            node_ids: Sequence[str] = ()
+            with contextlib.suppress(UnknownExecution):
+                node_ids = await self._executions.node_ids(execution_id)
+            staged = [
+                key(execution_id, one) for one in node_ids for key in (keys.node, keys.output)
+            ]
+            for some in slices(staged, NODES_PER_CALL_MAX):
+                await self._client.execute("DEL", *some)
+            await self._client.execute(
+                "DEL", keys.given_input(execution_id), keys.definition(execution_id)
+            )
+        await self._executions.drop_continuation(f"discard {execution_id}")

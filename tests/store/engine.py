@@ -101,7 +101,7 @@ class Execution:
         run = redis.hgetall(self.key(":run"))
         times = {"submitted_ms", "triggered_ms"}
         attempts = redis.hgetall(self.key(":attempts"))
-        outputs = {one: redis.get(keys.output(self.id, one)) for one in node_ids}
+        outputs = redis.mget([keys.output(self.id, one) for one in node_ids])
         states = redis.mget([keys.node(self.id, one) for one in node_ids])
         continuations = [one.split(" ") for one in redis.zrange(keys.CONTINUATIONS, 0, -1)]
         state = State(
@@ -112,7 +112,11 @@ class Execution:
                 for name, value in run.items()
                 if name not in {"name", "nodes", "plan", "roots", "failure"} | times
             },
-            outputs={one: orjson.loads(text) for one, text in outputs.items() if text is not None},
+            outputs={
+                one: orjson.loads(text)
+                for one, text in zip(node_ids, outputs, strict=True)
+                if text is not None
+            },
             attempts={one: _attempt(record) for one, record in attempts.items()},
             continuations=[
                 f"{verb} {''.join(node)}".rstrip()
@@ -322,7 +326,11 @@ def as_replica(redis: redis_py.Redis) -> Iterator[None]:
 
 def everything(redis: redis_py.Redis) -> dict[str, bytes | None]:
     """A picture of all keys: two that are equal mean that nothing was written in between."""
-    return {key: redis.dump(key) for key in redis.scan_iter("*")}
+    found = list(redis.scan_iter(count=1_000))
+    with redis.pipeline(transaction=False) as pipe:
+        for key in found:
+            pipe.dump(key)
+        return dict(zip(found, pipe.execute(), strict=True))
 
 
 async def until(is_true: Callable[[], bool]) -> None:

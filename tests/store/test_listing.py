@@ -223,8 +223,10 @@ async def test_no_command_of_a_page_has_more_than_a_thousand_keys(
         return await converse(self, commands, **options)
 
     monkeypatch.setattr(Session, "converse", counting)
-    for number in range(1200):
-        write(redis, 1000 + number)
+    with redis.pipeline(transaction=False) as pipe:
+        for number in range(1200):
+            write(pipe, 1000 + number)
+        pipe.execute()
     store = open_store(settings)
     assert len(await walk(store, ALL, 1000)) == 1200
     assert len(await walk(store, Filters(handler="noop"), 1000)) == 1200

@@ -131,12 +131,10 @@ class Misfortune:
 
 
 def outstanding(redis, executions: list[Execution]) -> set[tuple[str, str]]:
-    return {
-        (execution.id, node_id)
-        for execution in executions
-        for node_id in execution.plan.nodes
-        if redis.get(keys.node(execution.id, node_id)) in ("QUEUED", "RUNNING")
-    }
+    nodes = [(one.id, node_id) for one in executions for node_id in one.plan.nodes]
+    states = redis.mget([keys.node(*node) for node in nodes])
+    found = zip(nodes, states, strict=True)
+    return {node for node, state in found if state in ("QUEUED", "RUNNING")}
 
 
 def in_stream(redis) -> list[tuple[str, str]]:

@@ -36,10 +36,12 @@ async def test_what_is_damaged_or_unknown_is_left_alone(store, redis):
 
 
 async def test_any_number_is_looked_at_in_slices(store, redis):
-    for number in range(2_500):
-        execution_id = f"{number:024x}"
-        redis.zadd(keys.EXECUTIONS, {execution_id: 0})
-        redis.set(keys.status(execution_id), "COMPLETED" if number % 100 else "RUNNING")
+    with redis.pipeline(transaction=False) as pipe:
+        for number in range(2_500):
+            execution_id = f"{number:024x}"
+            pipe.zadd(keys.EXECUTIONS, {execution_id: 0})
+            pipe.set(keys.status(execution_id), "COMPLETED" if number % 100 else "RUNNING")
+        pipe.execute()
     found: list[str] = []
     slices, cursor = 0, "0"
     while slices == 0 or cursor != "0":

@@ -51,11 +51,11 @@ def _on_terminal(
 ) -> str:
     from rich.live import Live
 
-    from flowd.client.errors import Absence, ClientError
+    from flowd.client.errors import ClientError, OutageTolerance
 
     picture = _Picture(client, execution_id)
     patience = _Patience(execution_id, timeout_s)
-    absence, status = Absence(), ""
+    tolerance, status = OutageTolerance(), ""
     with Live(console=console, auto_refresh=False) as live:
         while True:
             try:
@@ -64,20 +64,20 @@ def _on_terminal(
                 live.update(picture.draw(status), refresh=True)
                 if status in ENDED:
                     return status
-                absence.end()
+                tolerance.note_answer()
             except ClientError as error:
-                absence.bear(error)
+                tolerance.check(error)
             patience.wait(status)
 
 
 def _in_lines(client: Client, execution_id: str, timeout_s: float | None) -> str:
-    from flowd.client.errors import Absence, ClientError
+    from flowd.client.errors import ClientError, OutageTolerance
 
     click.echo(execution_id, err=True)
     patience = _Patience(execution_id, timeout_s)
     changes = _Changes(err=True, first="PENDING")
     counts: Any = None
-    absence, status = Absence(), ""
+    tolerance, status = OutageTolerance(), ""
     while True:
         try:
             status = client.status(execution_id)
@@ -88,9 +88,9 @@ def _in_lines(client: Client, execution_id: str, timeout_s: float | None) -> str
             if status in ENDED:
                 click.echo(f"execution {status}", err=True)
                 return status
-            absence.end()
+            tolerance.note_answer()
         except ClientError as error:
-            absence.bear(error)
+            tolerance.check(error)
         patience.wait(status)
 
 

@@ -1,4 +1,4 @@
-"""What a client may meet."""
+"""The errors clients raise, and how long they tolerate an outage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ClientError(Exception):
 
 
 class ConnectionFailed(ClientError):
-    """No flowd answers there. What was asked may have been done or not: ask again."""
+    """flowd does not answer. The request may have been done or not: repeat it."""
 
 
 class ApiError(ClientError):
@@ -28,29 +28,31 @@ class ApiError(ClientError):
         super().__init__(detail)
 
 
-# How long one who waits bears it that a flowd does not answer which has answered before.
+# How long a caller that waits tolerates that a flowd does not answer which has answered before.
 AWAY_S_MAX: Final = 60.0
 _FOR_NOW: Final = frozenset({429, 502, 503, 504})
 
 
 def is_for_now(status: int) -> bool:
-    """Whether the same may be asked again: flowd restarts, or has too much to do."""
+    """Whether the same request may be sent again: flowd restarts, or has too much to do."""
     return status in _FOR_NOW
 
 
-class Absence:
-    """Bears that flowd does not answer for a while. One who has heard nothing yet gives up at once:
-    it may have the wrong address."""
+class OutageTolerance:
+    """Tolerates that flowd does not answer for up to AWAY_S_MAX, once it has answered before.
+
+    A caller that has had no answer yet gives up at once: it may have the wrong address.
+    """
 
     def __init__(self) -> None:
         self._answered_s: float | None = None
 
-    def end(self) -> None:
-        """It has answered."""
+    def note_answer(self) -> None:
+        """Note that flowd has answered just now."""
         self._answered_s = time.monotonic()
 
-    def bear(self, error: ClientError) -> None:
-        """Raises the error where it is none to wait over, or it has been long enough."""
+    def check(self, error: ClientError) -> None:
+        """Raise the error, unless it is temporary and flowd answered less than AWAY_S_MAX ago."""
         passes = not isinstance(error, ApiError) or is_for_now(error.status)
         if self._answered_s is None or not passes:
             raise error
@@ -59,7 +61,7 @@ class Absence:
 
 
 class WorkflowFailed(ClientError):
-    """The execution ended, and not well. `errors` has what its nodes failed with, by node id."""
+    """The execution ended as FAILED or CANCELLED. `errors` has the error of each node, by id."""
 
     def __init__(self, execution_id: str, status: str, errors: Mapping[str, Any]) -> None:
         self.execution_id = execution_id
@@ -70,7 +72,7 @@ class WorkflowFailed(ClientError):
 
 
 class StillRunning(ClientError, TimeoutError):
-    """The time to wait is over, and the execution is not: it runs on."""
+    """The time to wait is over, but the execution has not ended: it runs on."""
 
     def __init__(self, execution_id: str, status: str, timeout_s: float | None) -> None:
         self.execution_id = execution_id

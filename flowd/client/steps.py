@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from flowd.client import calls
 from flowd.client.calls import Call, Json, Workflow
-from flowd.client.errors import Absence, ClientError, StillRunning, WorkflowFailed
+from flowd.client.errors import ClientError, OutageTolerance, StillRunning, WorkflowFailed
 
 T = TypeVar("T")
 FIRST_PAUSE_S: Final = 0.01
@@ -46,13 +46,13 @@ def submit(
 def wait(execution_id: str, timeout_s: float | None) -> Steps[str]:
     end_s = None if timeout_s is None else time.monotonic() + timeout_s
     pause_s = FIRST_PAUSE_S
-    absence, status = Absence(), ""
+    tolerance, status = OutageTolerance(), ""
     while True:
         try:
             status = str((yield calls.look(execution_id))["status"])
-            absence.end()
+            tolerance.note_answer()
         except ClientError as error:
-            absence.bear(error)
+            tolerance.check(error)
         if status in calls.ENDED:
             return status
         left_s = pause_s if end_s is None else end_s - time.monotonic()

@@ -1,4 +1,4 @@
-"""Look at an execution and around it, for those who ask why it does not move."""
+"""Look at an execution and the cluster, to explain why it does not move."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.store import Store
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms
 from flowd.store.nodes import NodeRow
-from flowd.store.standing import Surroundings
+from flowd.store.standing import ClusterState
 from flowd.workflow.graph import Plan
 from flowd.workflow.states import ExecutionState, NodeState
 
@@ -64,7 +64,7 @@ class Observer:
         states = await store.nodes.states(execution_id, list(plan.nodes))
         open_nodes = _open_nodes(states)
         shown = open_nodes[:SHOWN_MAX] if node_id is None else [node_id]
-        around = await store.health.standing.surroundings()
+        cluster_state = await store.health.standing.cluster_state()
         outstanding = [one for one in shown if states[one] in (NodeState.QUEUED, NodeState.RUNNING)]
         queue = await store.health.standing.queue(execution_id, outstanding)
         retrying = [one for one in shown if states[one] is NodeState.RETRYING]
@@ -84,7 +84,7 @@ class Observer:
             max(0, len(open_nodes) - len(shown)) if node_id is None else 0,
             queue,
             retries,
-            await self._cluster(around, holders),
+            await self._cluster(cluster_state, holders),
             store.nodes.default_policy.max_attempts,
             {one: state for one, state in again.items() if state is not states[one]},
             await self._failures(execution_id, status, states, shown),
@@ -92,13 +92,13 @@ class Observer:
             await self._simulated(execution_id, plan, states),
         )
 
-    async def _cluster(self, around: Surroundings, holders: set[str]) -> Cluster:
-        dead = self._dead(around)
-        no_lease = {one: "it has no lease" for one in holders if one not in around.leases}
+    async def _cluster(self, state: ClusterState, holders: set[str]) -> Cluster:
+        dead = self._dead(state)
+        no_lease = {one: "it has no lease" for one in holders if one not in state.leases}
         return Cluster(
-            len(around.leases.keys() - dead.keys()),
-            around.scheduler_ticked_ms is not None,
-            around.is_full,
+            len(state.leases.keys() - dead.keys()),
+            state.scheduler_ticked_ms is not None,
+            state.is_full,
             no_lease | dead,
             await self._store.health.troubles.workers(),
         )
@@ -131,12 +131,12 @@ class Observer:
         except CorruptExecution:
             return None
 
-    def _dead(self, around: Surroundings) -> dict[str, str]:
+    def _dead(self, state: ClusterState) -> dict[str, str]:
         """The consumers that have a lease and do not live, as far as can be told from here."""
         still = f"its heartbeat has stood still for {LEASE_S:.0f} s"
-        dead = dict.fromkeys(self._watch.expired(around.leases, time.monotonic()), still)
+        dead = dict.fromkeys(self._watch.expired(state.leases, time.monotonic()), still)
         here = Owner.of_this_process().machine
-        for consumer, text in around.owners.items():
+        for consumer, text in state.owners.items():
             try:
                 owner = Owner.from_json(text)
                 is_gone = owner.machine == here and owner.is_gone()

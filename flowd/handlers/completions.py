@@ -18,7 +18,7 @@ from flowd.errors import Fail, HandlerFailed, Retry
 from flowd.redaction import REDACTOR
 from flowd.workflow import exact_json
 from flowd.workflow.exact_json import InexactNumber
-from flowd.workflow.retrying import PASSING_STATUSES
+from flowd.workflow.retrying import TRANSIENT_STATUSES
 
 # A model that has said all it had to say. A reason nobody knows may be a beginning only.
 _WHOLE: Final = frozenset(
@@ -102,7 +102,7 @@ def _error(written: Any, said: str) -> HandlerFailed:
     if not re.fullmatch("[45][0-9][0-9]", status):
         return HandlerFailed(f"{said}: {_shown(text)}")
     kinds = frozenset({"status", status, f"{status[0]}xx"})
-    kind = Retry if kinds & PASSING_STATUSES else HandlerFailed
+    kind = Retry if kinds & TRANSIENT_STATUSES else HandlerFailed
     return kind(f"{said} {status}: {_shown(text)}", kinds=kinds)
 
 

@@ -46,7 +46,7 @@ class QueueView:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ClusterState:
     """`leases` is the heartbeat of each consumer, `owners` what it said of itself (JSON)."""
 
     leases: Mapping[str, int]
@@ -63,7 +63,7 @@ class Standing:
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
 
-    async def surroundings(self) -> Surroundings:
+    async def cluster_state(self) -> ClusterState:
         leases, owners, memory, ticked, server_time = await self._client.converse_freely(
             [
                 ("HGETALL", keys.LEASES),
@@ -74,7 +74,7 @@ class Standing:
             ]
         )
         beats = _pairs(leases)
-        return Surroundings(
+        return ClusterState(
             {one: int(beat) for one, beat in beats.items() if _is_number(beat)},
             _pairs(owners),
             _is_full(memory),

@@ -8,7 +8,7 @@ from typing import Final
 from flowd.errors import FlowdError
 from flowd.supervisor.child import Kind
 from flowd.supervisor.crew import Crew
-from flowd.supervisor.post import State
+from flowd.supervisor.process_slot import State
 
 SCHEDULER_STOP_S: Final = 5.0
 SERVER_STOP_S: Final = 20.0
@@ -40,9 +40,9 @@ class Ending:
     def begin(self, now: float, grace_s: float) -> None:
         self.has_begun = True
         self.by = now + grace_s
-        for post in self._crew.posts:
-            if post.state is State.BACKOFF:
-                post.rest()
+        for slot in self._crew.slots:
+            if slot.state is State.BACKOFF:
+                slot.rest()
 
     def hurry(self, now: float) -> bool:
         """Wait for nobody any more; False when that was asked before."""
@@ -50,25 +50,25 @@ class Ending:
             return False
         self.is_quick = True
         self.by = now + QUICK_STOP_S
-        for post in self._crew.posts:
-            if post.child and post.role.kind not in (Kind.SERVER, Kind.RECOVER):
-                post.begin_stop(now)
-                post.child.send(signal.SIGKILL)
-                post.due_at = None
-            elif post.due_at is not None:
-                post.due_at = min(post.due_at, self.by)
+        for slot in self._crew.slots:
+            if slot.child and slot.role.kind not in (Kind.SERVER, Kind.RECOVER):
+                slot.begin_stop(now)
+                slot.child.send(signal.SIGKILL)
+                slot.due_at = None
+            elif slot.due_at is not None:
+                slot.due_at = min(slot.due_at, self.by)
         return True
 
     def go_on(self, now: float) -> None:
         """Ask the first group that still lives to end; the next one waits for it."""
         limits_s = {Kind.SCHEDULER: SCHEDULER_STOP_S, Kind.SERVER: SERVER_STOP_S}
         for kinds in _ORDER:
-            posts = [post for post in self._crew.of(*kinds) if post.child]
-            for post in posts:
-                limit_s = limits_s.get(post.role.kind, max(0.0, self.by - now))
+            slots = [slot for slot in self._crew.of(*kinds) if slot.child]
+            for slot in slots:
+                limit_s = limits_s.get(slot.role.kind, max(0.0, self.by - now))
                 if self.is_quick:
                     limit_s = min(limit_s, QUICK_STOP_S)
-                if post.role.kind is not Kind.RECOVER:
-                    self._crew.ask_to_stop(post, now + limit_s)
-            if posts:
+                if slot.role.kind is not Kind.RECOVER:
+                    self._crew.ask_to_stop(slot, now + limit_s)
+            if slots:
                 return

@@ -12,7 +12,7 @@ from flowd.pulse import Pulse
 from flowd.supervisor.child import Kind, Role
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.ending import Ending
-from flowd.supervisor.post import Post
+from flowd.supervisor.process_slot import ProcessSlot
 
 LIMIT_S: Final = 10.0
 AT_ONCE_MAX: Final = 4
@@ -35,11 +35,11 @@ class Recoveries:
         """Whether somebody still waits."""
         return bool(self._waiting)
 
-    def add(self, post: Post, pid: int, *, was_asked: bool) -> None:
+    def add(self, slot: ProcessSlot, pid: int, *, was_asked: bool) -> None:
         """A worker has died; one killed for taking too long to stop is not to blame."""
-        cause = f"{post.role.name} (pid {pid}) {post.last_exit}"
-        hung_s = post.hung_s or 0.0
-        recover = partial(self._recover, pid, cause, not was_asked, post.suspects, hung_s)
+        cause = f"{slot.role.name} (pid {pid}) {slot.last_exit}"
+        hung_s = slot.hung_s or 0.0
+        recover = partial(self._recover, pid, cause, not was_asked, slot.suspects, hung_s)
         self._waiting.append(recover)
 
     def start(self) -> None:
@@ -49,12 +49,12 @@ class Recoveries:
             self._waiting.clear()
         while self._waiting and len(self._crew.of(Kind.RECOVER)) < AT_ONCE_MAX:
             recover = self._waiting.popleft()
-            post = self._crew.add(Role("recover", Kind.RECOVER, partial(_run_to_the_end, recover)))
-            self._crew.start(post)
-            post.due_at = self._ending.by if self._ending.is_quick else now + LIMIT_S
-            if post.child is None:
+            slot = self._crew.add(Role("recover", Kind.RECOVER, partial(_run_to_the_end, recover)))
+            self._crew.start(slot)
+            slot.due_at = self._ending.by if self._ending.is_quick else now + LIMIT_S
+            if slot.child is None:
                 # It could not be forked; the lease of the dead will run out.
-                self._crew.remove(post)
+                self._crew.remove(slot)
 
 
 def _run_to_the_end(action: Callable[[], None], _pulse: Pulse) -> None:

@@ -8,7 +8,7 @@ from flowd.log import get_logger
 from flowd.supervisor.child import Kind
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.lineup import Lineup
-from flowd.supervisor.post import Post, State
+from flowd.supervisor.process_slot import ProcessSlot, State
 from flowd.supervisor.restart_policy import History, after_death
 from flowd.supervisor.roll import Roll
 
@@ -43,15 +43,15 @@ class Recycling:
         if now < self._retry_at or not self._roll.is_over():
             return
         # The longest in service first, so that each has its turn.
-        for post in sorted(self._crew.staying(Kind.WORKER), key=lambda post: post.started_at):
-            cause = self._cause(post, lineup)
-            if cause and post.state is State.RUNNING and self._may_go(post, now):
+        for slot in sorted(self._crew.staying(Kind.WORKER), key=lambda slot: slot.started_at):
+            cause = self._cause(slot, lineup)
+            if cause and slot.state is State.RUNNING and self._may_go(slot, now):
                 self._retry_at = now + (RETRY_S if self._roll.failure else 0)
-                self._roll.add(post, post.role, cause.reason, is_patient=cause.is_patient)
+                self._roll.add(slot, slot.role, cause.reason, is_patient=cause.is_patient)
                 return
 
-    def _cause(self, post: Post, lineup: Lineup) -> _Cause | None:
-        watch = post.watch
+    def _cause(self, slot: ProcessSlot, lineup: Lineup) -> _Cause | None:
+        watch = slot.watch
         if watch is None:
             return None
         if watch.stalled_s >= STALLED_S:
@@ -79,12 +79,12 @@ class Recycling:
         self.hindrance = hindrance
         return False
 
-    def _may_go(self, post: Post, now: float) -> bool:
+    def _may_go(self, slot: ProcessSlot, now: float) -> bool:
         """Whether it has rested; if so its next rest is longer when it came to its limit soon."""
-        history, rested_at = self._rests.get(post.role.name, (History(was_ever_ready=True), 0.0))
+        history, rested_at = self._rests.get(slot.role.name, (History(was_ever_ready=True), 0.0))
         if now < rested_at:
             return False
-        served_s = now - (post.ready_at or now)
+        served_s = now - (slot.ready_at or now)
         history, pause_s = after_death(history, ready_for_s=served_s, jitter=0.0)
-        self._rests[post.role.name] = history, now + (pause_s or 0.0)
+        self._rests[slot.role.name] = history, now + (pause_s or 0.0)
         return True

@@ -11,7 +11,7 @@ from flowd.errors import FlowdError
 from flowd.log import get_logger
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.lineup import Lineup
-from flowd.supervisor.post import Post
+from flowd.supervisor.process_slot import ProcessSlot
 from flowd.supervisor.staffing import Staffing
 from flowd.supervisor.trial import Trial
 
@@ -65,9 +65,9 @@ class Reload:
             self._take_up(lineup)
         return lineup
 
-    def note_trial_end(self, post: Post) -> None:
+    def note_trial_end(self, slot: ProcessSlot) -> None:
         """The child of a trial has ended."""
-        self._trial.note_end(post)
+        self._trial.note_end(slot)
 
     def _take_up(self, lineup: Lineup) -> None:
         self.is_rolling = True

@@ -1,4 +1,4 @@
-"""Who is to be there while flowd runs: new settings, fresh processes, more workers or fewer."""
+"""Change the processes while flowd runs: new settings, replacements, more workers or fewer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROLLING_KINDS = (Kind.API, Kind.SCHEDULER, Kind.WORKER)
 
 
 class Staffing:
-    """`lineup` is the one that was taken up last. Who is hired waits in the crew to be started."""
+    """`lineup` is the latest one. A process that was added waits in the crew to be started."""
 
     def __init__(self, lineup: Lineup, crew: Crew, roll: Roll) -> None:
         self.lineup = lineup
@@ -25,49 +25,49 @@ class Staffing:
         self._roll = roll
 
     def take_up(self, lineup: Lineup) -> None:
-        """Roll everybody over to it; hire who is missing, dismiss who is too many."""
+        """Replace every process by its successor in it; add missing ones, dismiss extras."""
         self.lineup = lineup
         lineup.set_up()
         roles = {role.name: role for role in lineup.roles}
         kill_at = time.monotonic() + lineup.grace_s
-        posts = self._crew.staying(*ROLLING_KINDS)
-        for post in posts:
-            if post.role.name in roles:
-                self._roll.add(post, roles[post.role.name], "reload")
+        slots = self._crew.staying(*ROLLING_KINDS)
+        for slot in slots:
+            if slot.role.name in roles:
+                self._roll.add(slot, roles[slot.role.name], "reload")
             else:
-                self._crew.dismiss(post, kill_at)
-        names = {post.role.name for post in posts}
+                self._crew.dismiss(slot, kill_at)
+        names = {slot.role.name for slot in slots}
         for role in lineup.roles:
             if role.kind in ROLLING_KINDS and role.name not in names:
-                self._hire(role)
+                self._add(role)
 
     def restart(self, name: str | None) -> None:
         """Roll one child, or all, over to a fresh process with the settings there are."""
-        posts = self._crew.staying(*ROLLING_KINDS)
-        chosen = [post for post in posts if name in (None, post.role.name)]
+        slots = self._crew.staying(*ROLLING_KINDS)
+        chosen = [slot for slot in slots if name in (None, slot.role.name)]
         if not chosen:
-            names = ", ".join(post.role.name for post in posts)
+            names = ", ".join(slot.role.name for slot in slots)
             raise ValueError(f"there is no process {name!r} to restart; there are {names}")
-        for post in chosen:
-            self._roll.add(post, post.role, "restart")
+        for slot in chosen:
+            self._roll.add(slot, slot.role, "restart")
 
     def scale(self, count: int) -> None:
         """Have `count` workers: the highest numbers go, the lowest free ones come."""
         names = self.worker_names()
         leaving = set(names[count:])
         kill_at = time.monotonic() + self.lineup.grace_s
-        for post in self._crew.staying(Kind.WORKER):
-            if post.role.name in leaving:
-                self._crew.dismiss(post, kill_at)
+        for slot in self._crew.staying(Kind.WORKER):
+            if slot.role.name in leaving:
+                self._crew.dismiss(slot, kill_at)
         free = (f"worker-{number}" for number in range(1, WORKERS_MAX + 1))
         for _ in range(count - len(names)):
-            self._hire(self.lineup.worker(next(name for name in free if name not in names)))
+            self._add(self.lineup.worker(next(name for name in free if name not in names)))
         log.info("supervisor.scaled", workers=count)
 
     def worker_names(self) -> list[str]:
         """Each once, also while a successor stands beside the one it follows."""
-        names = {post.role.name for post in self._crew.staying(Kind.WORKER)}
+        names = {slot.role.name for slot in self._crew.staying(Kind.WORKER)}
         return sorted(names, key=lambda name: (len(name), name))
 
-    def _hire(self, role: Role) -> None:
-        self._crew.add(role).is_hired = True
+    def _add(self, role: Role) -> None:
+        self._crew.add(role).is_added = True

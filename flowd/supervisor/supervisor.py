@@ -1,7 +1,7 @@
 """The loop: starts every process of flowd, watches them, replaces the dead, stops them in order.
 
 One thread, no asyncio, no Redis. Signal handlers only wake the loop; every decision is made in
-`_step`, which looks at all posts and at the clock. It may run at any time and any number of times:
+`_step`, which looks at all slots and at the clock. It may run at any time and any number of times:
 it does what is due, and nothing twice.
 
 Start: the embedded server first, then everything else. Stop: the API and the workers together, each
@@ -30,7 +30,7 @@ from flowd.supervisor.crew import Crew
 from flowd.supervisor.ending import SERVER_STOP_S, Ending
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.notify import Notifier
-from flowd.supervisor.post import Post, State
+from flowd.supervisor.process_slot import ProcessSlot, State
 from flowd.supervisor.recoveries import Recover, Recoveries
 from flowd.supervisor.recycling import Recycling
 from flowd.supervisor.reload import Reload
@@ -112,8 +112,8 @@ class Supervisor:
         adopt_orphans()
         with self._signals.catching():
             try:
-                for post in self._crew.of(Kind.SERVER):
-                    self._crew.start(post)
+                for slot in self._crew.of(Kind.SERVER):
+                    self._crew.start(slot)
                 self._hooks.prepare()
                 while not self._is_over():
                     self._step(time.monotonic())
@@ -151,11 +151,11 @@ class Supervisor:
     def _timeout_s(self, now: float) -> float:
         if self._signals or self._is_over():
             return 0.0
-        due = [post.due_at for post in self._crew.posts if post.due_at is not None]
+        due = [slot.due_at for slot in self._crew.slots if slot.due_at is not None]
         if self._crew.stacks_due_at is not None:
             due.append(self._crew.stacks_due_at)
         timeout_s = max(0.0, min([self._look_at, *due]) - now)
-        if any(post.role.is_ready and post.state is State.STARTING for post in self._crew.posts):
+        if any(slot.role.is_ready and slot.state is State.STARTING for slot in self._crew.slots):
             return min(READY_POLL_S, timeout_s)
         return timeout_s
 
@@ -163,17 +163,17 @@ class Supervisor:
         while self._signals:
             if number := self._signals.take():
                 self._obey(number, now)
-        for post in self._crew.of(Kind.SERVER):
-            if post.state is State.STARTING and post.role.is_ready and post.role.is_ready():
-                self._crew.become_ready(post)
+        for slot in self._crew.of(Kind.SERVER):
+            if slot.state is State.STARTING and slot.role.is_ready and slot.role.is_ready():
+                self._crew.become_ready(slot)
         if now >= self._look_at:
             self._look(now)
         self._crew.show_stacks(now)
         # Before the dead are replaced: somebody else may be free for what they held.
         self._recoveries.start()
-        for post in list(self._crew.posts):
-            if post.is_due(now):
-                self._act(post)
+        for slot in list(self._crew.slots):
+            if slot.is_due(now):
+                self._act(slot)
         self._start_waiting()
         if self._ending.has_begun:
             self._ending.go_on(now)
@@ -181,27 +181,27 @@ class Supervisor:
             self._roll.go_on(kill_at=now + self._staffing.lineup.grace_s)
             self._report_readiness(now)
 
-    def _act(self, post: Post) -> None:
-        """The time of the post's state is over."""
-        if post.state is State.BACKOFF:
-            self._crew.start(post)
-        elif post.child:
-            event = "child.slow" if post.state is State.STARTING else "child.killed"
-            log.warning(event, child=post.role.name, pid=post.child.pid)
-            post.show_stacks()
-            post.due_at = None
-            post.child.send(signal.SIGKILL)
+    def _act(self, slot: ProcessSlot) -> None:
+        """The time of the slot's state is over."""
+        if slot.state is State.BACKOFF:
+            self._crew.start(slot)
+        elif slot.child:
+            event = "child.slow" if slot.state is State.STARTING else "child.killed"
+            log.warning(event, child=slot.role.name, pid=slot.child.pid)
+            slot.show_stacks()
+            slot.due_at = None
+            slot.child.send(signal.SIGKILL)
 
     def _start_waiting(self) -> None:
         """Start who has not been started yet, once the server has been ready."""
         if self._ending.has_begun:
             return
-        if all(post.state is State.RUNNING for post in self._crew.of(Kind.SERVER)):
+        if all(slot.state is State.RUNNING for slot in self._crew.of(Kind.SERVER)):
             self._start_up.is_open = True
         if self._start_up.is_open:
-            for post in self._crew.posts:
-                if post.state is State.STOPPED:
-                    self._crew.start(post)
+            for slot in self._crew.slots:
+                if slot.state is State.STOPPED:
+                    self._crew.start(slot)
 
     def _report_readiness(self, now: float) -> None:
         if not self._start_up.is_announced and self._is_serving():
@@ -219,8 +219,8 @@ class Supervisor:
 
     def _is_serving(self) -> bool:
         for kind in (Kind.API, Kind.WORKER):
-            posts = self._crew.of(kind)
-            if posts and not any(post.state is State.RUNNING for post in posts):
+            slots = self._crew.of(kind)
+            if slots and not any(slot.state is State.RUNNING for slot in slots):
                 return False
         return self._start_up.is_open
 
@@ -230,10 +230,10 @@ class Supervisor:
         every_s = self._look_every_s()
         self._look_at = now + every_s
         self._crew.look(now, every_s)
-        for post in self._crew.posts:
-            if post.is_hung(self._staffing.lineup.hung_after_s):
-                self._give_up_hung(post, now)
-        if not any(post.child and post.hung_s for post in self._crew.posts):
+        for slot in self._crew.slots:
+            if slot.is_hung(self._staffing.lineup.hung_after_s):
+                self._give_up_hung(slot, now)
+        if not any(slot.child and slot.hung_s for slot in self._crew.slots):
             self._notifier.watchdog()
         if self._ending.has_begun:
             self._notifier.extend_timeout(EXTENSION_S)
@@ -261,57 +261,57 @@ class Supervisor:
             pauses_s.append(self._notifier.watchdog_every_s)
         return min(pauses_s)
 
-    def _give_up_hung(self, post: Post, now: float) -> None:
+    def _give_up_hung(self, slot: ProcessSlot, now: float) -> None:
         """Its stacks first, then the kill: a stopped process cannot write them."""
-        assert post.child is not None
-        assert post.watch is not None
-        post.hung_s = post.watch.silent_s
-        post.suspects = post.watch.suspects
+        assert slot.child is not None
+        assert slot.watch is not None
+        slot.hung_s = slot.watch.silent_s
+        slot.suspects = slot.watch.suspects
         kill_at = now + DUMP_S
-        post.due_at = kill_at if post.due_at is None else min(post.due_at, kill_at)
+        slot.due_at = kill_at if slot.due_at is None else min(slot.due_at, kill_at)
         log.error(
-            "child.hung", child=post.role.name, pid=post.child.pid, silent_s=round(post.hung_s, 1)
+            "child.hung", child=slot.role.name, pid=slot.child.pid, silent_s=round(slot.hung_s, 1)
         )
-        post.child.send(signal.SIGUSR2)
+        slot.child.send(signal.SIGUSR2)
 
     def _summary(self) -> str:
-        posts = self._crew.staying(Kind.SERVER, *ROLLING_KINDS)
-        running = sum(post.state is State.RUNNING for post in posts)
-        return f"{running} of {len(posts)} processes run"
+        slots = self._crew.staying(Kind.SERVER, *ROLLING_KINDS)
+        running = sum(slot.state is State.RUNNING for slot in slots)
+        return f"{running} of {len(slots)} processes run"
 
     # A child has ended.
 
-    def _on_exit(self, post: Post, pid: int, code: int) -> None:
+    def _on_exit(self, slot: ProcessSlot, pid: int, code: int) -> None:
         """Decide what follows."""
-        was_asked = post.state is State.STOPPING
-        if post.role.kind is Kind.WORKER and post.ready_at is not None and (code or not was_asked):
-            self._recoveries.add(post, pid, was_asked=was_asked)
-        facts = {"child": post.role.name, "pid": pid, "reason": post.last_exit}
-        if post.role.kind is Kind.RECOVER:
-            self._crew.remove(post)
+        was_asked = slot.state is State.STOPPING
+        if slot.role.kind is Kind.WORKER and slot.ready_at is not None and (code or not was_asked):
+            self._recoveries.add(slot, pid, was_asked=was_asked)
+        facts = {"child": slot.role.name, "pid": pid, "reason": slot.last_exit}
+        if slot.role.kind is Kind.RECOVER:
+            self._crew.remove(slot)
             if code:
                 log.warning("child.died", **facts)
         elif self._ending.has_begun:
-            post.rest()
+            slot.rest()
             log.info("child.ended", **facts)
-        elif post.role.kind is Kind.TRIAL:
-            self._crew.remove(post)
-            self._reload.note_trial_end(post)
-        elif self._roll.has_lost(post) or post.is_leaving:
-            self._crew.remove(post)
+        elif slot.role.kind is Kind.TRIAL:
+            self._crew.remove(slot)
+            self._reload.note_trial_end(slot)
+        elif self._roll.has_lost(slot) or slot.is_leaving:
+            self._crew.remove(slot)
             log.info("child.ended", **facts)
         else:
-            self._replace(post, facts)
+            self._replace(slot, facts)
 
-    def _replace(self, post: Post, facts: dict[str, Any]) -> None:
-        pause_s = post.schedule_restart(time.monotonic(), random.random())
+    def _replace(self, slot: ProcessSlot, facts: dict[str, Any]) -> None:
+        pause_s = slot.schedule_restart(time.monotonic(), random.random())
         if pause_s is not None:
             log.warning("child.died", **facts, restart_in_s=round(pause_s, 2))
             return
-        tries = post.history.failed_starts
+        tries = slot.history.failed_starts
         log.error("child.given_up", **facts, tries=tries)
-        if not post.is_hired:
-            self._ending.failure = CrashLoop(post.role.name, tries, post.last_exit or "")
+        if not slot.is_added:
+            self._ending.failure = CrashLoop(slot.role.name, tries, slot.last_exit or "")
             self._stop(time.monotonic())
 
     # Orders: signals from anybody, requests on the control socket.
@@ -391,7 +391,7 @@ class Supervisor:
             "roll_failure": self._roll.failure,
             "hindrance": self._recycling.hindrance,
             "refused": self._reload.refused,
-            "processes": [post.report(now, is_exact=is_exact) for post in self._crew.posts],
+            "processes": [slot.report(now, is_exact=is_exact) for slot in self._crew.slots],
         }
 
     def _state(self) -> State:

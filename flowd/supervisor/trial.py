@@ -18,7 +18,7 @@ from flowd.pulse import Pulse
 from flowd.supervisor.child import Kind, Role
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.lineup import Lineup
-from flowd.supervisor.post import Post
+from flowd.supervisor.process_slot import ProcessSlot
 
 _PROBLEM_BYTES_MAX: Final = 64 * 1024
 
@@ -32,7 +32,7 @@ class Trial:
         self._crew = crew
         self._take_up = take_up
         self._refuse = refuse
-        self._current: tuple[Post, Lineup, mmap.mmap] | None = None
+        self._current: tuple[ProcessSlot, Lineup, mmap.mmap] | None = None
 
     @property
     def is_under_way(self) -> bool:
@@ -44,20 +44,20 @@ class Trial:
         # Shared with the child: its last words, or nothing.
         problem = mmap.mmap(-1, _PROBLEM_BYTES_MAX)
         run = partial(_try, lineup, problem)
-        post = self._crew.add(Role("trial", Kind.TRIAL, run, start_limit_s=IMPORT_LIMIT_S))
-        self._current = post, lineup, problem
+        slot = self._crew.add(Role("trial", Kind.TRIAL, run, start_limit_s=IMPORT_LIMIT_S))
+        self._current = slot, lineup, problem
 
-    def note_end(self, post: Post) -> None:
+    def note_end(self, slot: ProcessSlot) -> None:
         """Its child has ended; that of a trial that was given up does not matter any more."""
-        if self._current is None or self._current[0] is not post:
+        if self._current is None or self._current[0] is not slot:
             return
         _, lineup, problem = self._current
         self._current = None
-        if post.ready_at is not None:
+        if slot.ready_at is not None:
             self._take_up(lineup)
         else:
             text = problem[:].rstrip(b"\0").decode(errors="replace")
-            self._refuse(text or f"the process that tried your handlers {post.last_exit}")
+            self._refuse(text or f"the process that tried your handlers {slot.last_exit}")
 
 
 def _try(lineup: Lineup, problem: mmap.mmap, pulse: Pulse) -> None:

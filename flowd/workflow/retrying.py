@@ -10,7 +10,7 @@ from flowd.backoff import pause_after
 from flowd.errors import Fail, HandlerFailed, Retry, TemplateError
 
 # Statuses of a service that may be another one later; the others of 4xx are ours to mend.
-PASSING_STATUSES: Final = frozenset({"408", "425", "429", "5xx"})
+TRANSIENT_STATUSES: Final = frozenset({"408", "425", "429", "5xx"})
 UNFORESEEN: Final = frozenset({"error"})
 
 
@@ -46,17 +46,17 @@ class RetryPolicy:
             return True
         if self.on:
             return bool(self.on & kinds)
-        return "status" not in kinds or bool(PASSING_STATUSES & kinds)
+        return "status" not in kinds or bool(TRANSIENT_STATUSES & kinds)
 
-    def pause_s(self, error: BaseException, failures: int, luck: float) -> float:
-        """Seconds until the next attempt; `luck` is between 0 and 1.
+    def pause_s(self, error: BaseException, failures: int, jitter_sample: float) -> float:
+        """Seconds until the next attempt; `jitter_sample` is between 0 and 1.
 
         A handler that was told how long to wait is heard: it never runs sooner than that.
         """
         pause_s = pause_after(
             failures, first_s=self.delay_s, longest_s=self.max_delay_s, factor=self.backoff
         )
-        pause_s *= 1 + self.jitter * (2 * luck - 1)
+        pause_s *= 1 + self.jitter * (2 * jitter_sample - 1)
         after_s = error.after_s if isinstance(error, Retry) else None
         return max(pause_s, after_s or 0.0)
 

@@ -339,14 +339,14 @@ async def test_a_node_that_moves_while_it_is_looked_at(settings, monkeypatch):
     async with Engine(settings, workers=0) as engine:
         execution_id = await engine.start(workflow(node("A")))
         key = f"workflow:{execution_id}:node:A"
-        surroundings = engine.store.health.standing.surroundings
+        cluster_state = engine.store.health.standing.cluster_state
         moves = iter(("RUNNING", "QUEUED"))
 
         async def moving():
             await engine.redis("SET", key, next(moves, "QUEUED"))
-            return await surroundings()
+            return await cluster_state()
 
-        monkeypatch.setattr(engine.store.health.standing, "surroundings", moving)
+        monkeypatch.setattr(engine.store.health.standing, "cluster_state", moving)
         assert await codes(engine, execution_id) == {"A": ["moving"]}
         # Standing still again, it is looked at once more.
         moves = iter(("RUNNING", "RUNNING"))

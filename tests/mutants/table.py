@@ -111,8 +111,8 @@ MUTANTS = (
     Mutant(
         "P14",
         "a second TERM kills nobody",
-        "                post.child.send(signal.SIGKILL)\n                post.due_at = None",
-        "                post.due_at = None",
+        "                slot.child.send(signal.SIGKILL)\n                slot.due_at = None",
+        "                slot.due_at = None",
         "test_p14_a_second_sigterm_ends_everything_within_two_seconds",
     ),
     Mutant(

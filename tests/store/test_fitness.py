@@ -158,7 +158,7 @@ async def test_who_may_not_look_at_the_server_is_no_finding() -> None:
         store = open_store(settings)
         snapshot = await store.health.metrics.snapshot()
         assert (snapshot.memory_used, snapshot.memory_max) == (None, None)
-        assert not (await store.health.standing.surroundings()).is_full
+        assert not (await store.health.standing.cluster_state()).is_full
         await store.close()
 
 

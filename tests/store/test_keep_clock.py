@@ -116,4 +116,4 @@ async def test_a_scheduler_that_died_before_the_clock_was_put_back_is_dead(store
     assert await store.health.metrics.ticked_ms() is not None
     redis.set(keys.SCHEDULER, server_ms(redis) + HOUR_MS, keepttl=True)
     assert await store.health.metrics.ticked_ms() is None
-    assert (await store.health.standing.surroundings()).scheduler_ticked_ms is None
+    assert (await store.health.standing.cluster_state()).scheduler_ticked_ms is None

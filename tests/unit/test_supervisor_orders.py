@@ -257,7 +257,7 @@ def test_one_child_is_restarted_alone(boot: Boot) -> None:
     assert [name for name in before if before[name] != after[name]] == ["worker-2"]
     assert status["processes"][-1]["last_exit"] == "was replaced: restart"
     assert ask(daemon.data_dir, "restart", name="nobody") == {
-        "error": "no process 'nobody' can be restarted; "
+        "error": "there is no process 'nobody' to restart; "
         "there are api-1, api-2, scheduler, worker-1, worker-2"
     }
 

@@ -1,4 +1,4 @@
-"""One post of the daemon: a role, the child that fills it now, and what became of earlier ones."""
+"""A process slot: a role, the child that fills it now, and what became of earlier ones."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class State(StrEnum):
 
 
 @dataclass(slots=True)
-class Post:
-    """A place in the crew. Times are monotonic seconds."""
+class ProcessSlot:
+    """The place of one process in the crew. Times are monotonic seconds."""
 
     role: Role
     state: State = State.STOPPED
@@ -43,8 +43,8 @@ class Post:
     # The entries whose handlers may have held it up; empty where nobody knows.
     suspects: tuple[str, ...] = ()
     # It came while flowd ran: where it cannot start, flowd goes on without it.
-    is_hired: bool = False
-    # The post goes with its child: nobody takes the place.
+    is_added: bool = False
+    # The slot goes with its child: nobody takes the place.
     is_leaving: bool = False
     # It was asked to end, and has all the time it needs.
     is_patient: bool = False

@@ -272,7 +272,7 @@ MUTANTS = (
     Mutant(
         "U8 source",
         "a rerun does not look whether its source is still there",
-        "            await self.expect_known(source)\n",
+        "            await self._executions.expect_known(source)\n",
         "            pass\n",
         "test_of_two_operations_each_is_whole[rerun and delete]",
     ),

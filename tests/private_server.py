@@ -16,7 +16,7 @@ from pathlib import Path
 
 from flowd.config import Settings
 from flowd.config.loading import load_settings
-from flowd.supervisor.embedded_server import Answer, find_binary, probe
+from flowd.supervisor.embedded_server import ProbeResult, find_binary, probe
 
 START_TIMEOUT_S = 180.0
 
@@ -51,7 +51,7 @@ class PrivateServer:
             preexec_fn=_end_with_parent,
         )
         deadline = time.monotonic() + START_TIMEOUT_S
-        while probe(self.socket_path) is not Answer.READY:
+        while probe(self.socket_path) is not ProbeResult.READY:
             assert self.process.poll() is None, "the test server ended at once"
             assert time.monotonic() < deadline, "the test server does not answer"
             time.sleep(0.01)

@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from flowd.api.contract.problems import EXCEPTION_HANDLERS, UnforeseenErrors
 from flowd.api.contract.route import Endpoint
 from flowd.api.event_feed import EventFeed
-from flowd.api.http.auth import Gate, Guard
+from flowd.api.http.auth import AuthMiddleware, Guard
 from flowd.api.http.limits import address_of
 from flowd.api.http.server import HttpServer
 from flowd.api.routers import (
@@ -82,7 +82,7 @@ def create_app(
         await store.close()
 
     routes = all_routes()
-    gate = [] if guard is None else [Middleware(Gate, guard=guard, routes=routes)]
+    gate = [] if guard is None else [Middleware(AuthMiddleware, guard=guard, routes=routes)]
     app = Starlette(
         routes=routes,
         middleware=[Middleware(UnforeseenErrors, shows_tracebacks=shows_tracebacks), *gate],

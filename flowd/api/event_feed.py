@@ -18,10 +18,10 @@ from flowd.store.events import (
     BEGINNING,
     END_TYPES,
     Entry,
-    Event,
     Events,
     Page,
     Position,
+    StoredEvent,
     behind,
     execution_ids,
     parse_event,
@@ -60,7 +60,7 @@ class Subscription(Protocol):
 
     def has_waiting(self) -> bool: ...
 
-    async def read(self, patience_s: float) -> list[Event | Gap]:
+    async def read(self, patience_s: float) -> list[StoredEvent | Gap]:
         """What is next, as soon as there is something; empty when nothing came in time."""
         ...
 
@@ -232,10 +232,10 @@ class _Subscription:
         # A replay begins somewhere before the first event: that nothing is kept there is no loss.
         self._is_first_awaited = is_replay
         self._is_live = False
-        self._waiting: list[Event | Gap] = []
+        self._waiting: list[StoredEvent | Gap] = []
         self._news = asyncio.Event()
 
-    async def read(self, patience_s: float) -> list[Event | Gap]:
+    async def read(self, patience_s: float) -> list[StoredEvent | Gap]:
         if not self._is_live:
             await self._catch_up(patience_s)
         if not self._waiting and not self.is_over:
@@ -267,11 +267,11 @@ class _Subscription:
         self._waiting.append(Gap(self._position.event_id, None))
         self._position = BEGINNING
 
-    def offer(self, one: Event | Gap) -> None:
+    def offer(self, one: StoredEvent | Gap) -> None:
         """One more, in order; what was read from the stream already is not taken again."""
         if self.is_over:
             return
-        if isinstance(one, Event):
+        if isinstance(one, StoredEvent):
             if one.position <= self._position:
                 return
             self._position = one.position

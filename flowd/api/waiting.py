@@ -11,7 +11,7 @@ from flowd.api.event_feed import EventFeed, Subscription
 from flowd.backoff import growing_pauses
 from flowd.errors import StoreUnavailable
 from flowd.store import Store
-from flowd.store.events import END_TYPES, Event
+from flowd.store.events import END_TYPES, StoredEvent
 from flowd.workflow.states import ExecutionState
 
 # Without events the status is asked for, at pauses that grow.
@@ -60,7 +60,7 @@ async def _listen_for_end(subscription: Subscription, end_s: float) -> Execution
     """None when it was not heard of in time, or when events are lost."""
     while (left_s := end_s - time.monotonic()) > 0:
         for one in await subscription.read(left_s):
-            if not isinstance(one, Event):
+            if not isinstance(one, StoredEvent):
                 return None
             return ExecutionState(one.type.removeprefix("execution.").upper())
         if subscription.is_over:

@@ -29,7 +29,7 @@ from flowd.log import get_logger
 
 __all__ = ["Context", "Fail", "Retry", "handler"]
 
-Kind = Literal["async", "thread", "inline", "process"]
+HandlerKind = Literal["async", "thread", "inline", "process"]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 MARK = "__flowd_handler__"
@@ -45,7 +45,7 @@ class Mark:
 
     name: str
     function: Callable[..., Any]
-    kind: Kind
+    kind: HandlerKind
 
 
 def handler(
@@ -75,7 +75,7 @@ def handler(
         is_async = _is_async(function)
         if inline and (isolation or is_async or _is_async(underlying(function))):
             raise TypeError(f"handler {name!r}: inline is for sync functions without isolation")
-        kind: Kind = isolation or ("async" if is_async else "inline" if inline else "thread")
+        kind: HandlerKind = isolation or ("async" if is_async else "inline" if inline else "thread")
         try:
             setattr(function, MARK, Mark(name, function, kind))
         except (AttributeError, TypeError):

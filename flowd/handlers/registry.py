@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, get_origin, is_typeddict
 
 from flowd.errors import BadHandlers, UnknownHandler
-from flowd.handlers import MARK, Kind, Mark, handler, underlying
+from flowd.handlers import MARK, HandlerKind, Mark, handler, underlying
 from flowd.handlers.context import HandlerContext, Resources
 from flowd.suggestions import did_you_mean
 
@@ -52,7 +52,7 @@ class Handler:
 
     name: str
     function: HandlerFunction
-    kind: Kind
+    kind: HandlerKind
     model: type[BaseModel] | None = None
     description: str = ""
     place: str = ""

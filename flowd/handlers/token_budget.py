@@ -21,7 +21,7 @@ from flowd.errors import (
     StoreUnavailable,
 )
 from flowd.handlers.context import HandlerContext
-from flowd.store.budgets import Reservation, Usage
+from flowd.store.budgets import Reservation, TokenUsage
 
 _T = TypeVar("_T")
 
@@ -42,7 +42,7 @@ class Cost:
     """What came out of a call; `usage` stays None when nobody said, or said what cannot be."""
 
     def __init__(self) -> None:
-        self.usage: Usage | None = None
+        self.usage: TokenUsage | None = None
 
     def note(self, written: Any) -> None:
         """The `usage` object of an answer."""
@@ -54,7 +54,7 @@ class Cost:
         total = max(said or 0, (prompt or 0) + (answer or 0))
         is_known = said is not None or (prompt is not None and answer is not None)
         if is_known and total > 0:
-            self.usage = Usage(1, prompt or 0, answer or 0, total)
+            self.usage = TokenUsage(1, prompt or 0, answer or 0, total)
 
 
 def _count(written: dict[str, Any], *names: str) -> int | None:
@@ -96,7 +96,7 @@ async def within_budget(context: HandlerContext, request: dict[str, Any]) -> Asy
         raise
     finally:
         spent = cost.usage.total if cost.usage else 0 if is_free else None
-        settle = partial(budgets.settle, *place, spent, cost.usage or Usage(1))
+        settle = partial(budgets.settle, *place, spent, cost.usage or TokenUsage(1))
         await (_insist(settle) if is_patient else settle())
 
 

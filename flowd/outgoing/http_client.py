@@ -50,7 +50,7 @@ def is_success(status_code: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class OutgoingCall:
     """One request and what is made of its answer.
 
     `deadline_s` is for all of it, however slowly the answer drips; `answer_max_bytes` counts after
@@ -98,7 +98,7 @@ class HttpClient:
         if self._fresh is not None:
             await self._fresh.aclose()
 
-    async def send(self, call: Call) -> Answer:
+    async def send(self, call: OutgoingCall) -> Answer:
         """Send one request and read its whole answer.
 
         Raises HandlerFailed when no expected answer came: as Retry where the server is overloaded
@@ -130,7 +130,7 @@ class HttpClient:
             reason, kinds = str(error), error.kinds
         raise HandlerFailed(f"{place}: {reason}", kinds=kinds)
 
-    async def _exchange(self, call: Call, place: str) -> Answer:
+    async def _exchange(self, call: OutgoingCall, place: str) -> Answer:
         request = self._client.build_request(
             call.method, call.url, headers=call.headers, content=call.content
         )
@@ -172,7 +172,7 @@ class HttpClient:
         return await self._fresh.send(request, auth=auth, stream=True)
 
 
-async def _answer(response: httpx2.Response, call: Call, place: str) -> Answer:
+async def _answer(response: httpx2.Response, call: OutgoingCall, place: str) -> Answer:
     if not call.is_expected(response.status_code):
         raise await _refusal(response, call.follow_redirects)
     if response.status_code == PARTIAL_CONTENT and "range" not in call.headers:
@@ -219,7 +219,7 @@ def _add_cookies(request: httpx2.Request, cookies: httpx2.Cookies, own: str) -> 
         request.headers["cookie"] = "; ".join(both)
 
 
-def _drop_headers(following: httpx2.Request, call: Call) -> None:
+def _drop_headers(following: httpx2.Request, call: OutgoingCall) -> None:
     """Any header of a config may be a key; it was meant for the first host and no other."""
     for name in call.headers:
         if name.lower() != "content-type":

@@ -222,7 +222,7 @@ class Deliverer:
         """The status code of the answer. Raises HandlerFailed for none, Fail for a call that is
         not allowed, and what the store raises.
         """
-        from flowd.outgoing.http_client import Call
+        from flowd.outgoing.http_client import OutgoingCall
 
         body = orjson.dumps(
             {
@@ -241,7 +241,7 @@ class Deliverer:
             secret = self._resolve_secret(callback.secret)
             hidden.enter_context(REDACTOR.hiding(secret))
             headers["x-flowd-signature"] = sign(secret, body, int(time.time()))
-        call = Call(
+        call = OutgoingCall(
             "POST",
             callback.url,
             headers,

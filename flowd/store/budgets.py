@@ -10,7 +10,7 @@ from flowd.store.redis.client import RedisClient
 _FIELDS = ("calls", "prompt", "completion", "total", "spent", "reserved")
 
 
-class Usage(NamedTuple):
+class TokenUsage(NamedTuple):
     """Tokens, but for `calls`. `spent` and `reserved` count against a budget."""
 
     calls: int = 0
@@ -43,7 +43,7 @@ class Budgets:
         return Reservation(*found)
 
     async def settle(
-        self, execution_id: str, node_id: str, attempt: int, spent: int | None, usage: Usage
+        self, execution_id: str, node_id: str, attempt: int, spent: int | None, usage: TokenUsage
     ) -> None:
         """Say what the call has cost; None for `spent` counts all that was set aside."""
         await self._client.run(
@@ -57,8 +57,8 @@ class Budgets:
             usage.total,
         )
 
-    async def usage(self, execution_id: str) -> Usage:
+    async def usage(self, execution_id: str) -> TokenUsage:
         found = await self._client.execute(
             "HMGET", keys.run(execution_id), *(f"tokens:{name}" for name in _FIELDS)
         )
-        return Usage(*(int(one or 0) for one in found))
+        return TokenUsage(*(int(one or 0) for one in found))

@@ -73,7 +73,7 @@ def behind(entry_id: str) -> Position:
     return Position(int(ms), int(sequence), _WHOLE)
 
 
-class Event(NamedTuple):
+class StoredEvent(NamedTuple):
     """`node_id` and what follows are None for an event of the execution, or where unknown."""
 
     position: Position
@@ -100,7 +100,7 @@ def execution_ids(entry: Entry) -> Iterator[tuple[int, str]]:
         yield place, text.partition(" ")[0]
 
 
-def parse_event(entry: Entry, end: Position, place: int) -> Event:
+def parse_event(entry: Entry, end: Position, place: int) -> StoredEvent:
     """The event at a place of an entry; `end` is behind that entry."""
     pairs = entry[1]
     position = Position(end.ms, end.sequence, place)
@@ -109,7 +109,7 @@ def parse_event(entry: Entry, end: Position, place: int) -> Event:
     if len(parts) < 6:
         parts = [one or "-" for one in parts] + ["-"] * (6 - len(parts))
     node_id, attempt, queued_ms, waited_ms, ran_ms, worker = parts
-    return Event(
+    return StoredEvent(
         position,
         pairs[2 * place],
         execution_id,

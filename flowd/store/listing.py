@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from flowd.errors import CorruptExecution, CorruptStore, UnknownExecution, WrongType
-from flowd.store.budgets import Usage
+from flowd.store.budgets import TokenUsage
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type, translate
 from flowd.store.redis.text import raw_bytes, readable
@@ -36,7 +36,7 @@ _ROW_FIELDS: Final = (
     "rerun_of",
     "plan",
 )
-_RUN_FIELDS: Final = (*_ROW_FIELDS, "error", *(f"tokens:{one}" for one in Usage._fields))
+_RUN_FIELDS: Final = (*_ROW_FIELDS, "error", *(f"tokens:{one}" for one in TokenUsage._fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Details:
     """What the run hash says of an execution beyond its row: why it failed, what it has spent."""
 
     error: str | None
-    usage: Usage
+    usage: TokenUsage
 
 
 class Listing:
@@ -145,7 +145,7 @@ class Listing:
             raise CorruptExecution(execution_id, f"its status is {status!r}")
         error, *numbers = values[7:]
         return row, Details(
-            error and readable(error), Usage(*(_number(one) or 0 for one in numbers))
+            error and readable(error), TokenUsage(*(_number(one) or 0 for one in numbers))
         )
 
     async def given_input(self, execution_id: str) -> Any:

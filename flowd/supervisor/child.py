@@ -44,7 +44,7 @@ TERMINAL_SIGNALS = (signal.SIGTTIN, signal.SIGTTOU)
 _fork = multiprocessing.get_context("fork")
 
 
-class Kind(StrEnum):
+class RoleKind(StrEnum):
     """What a child is for: decides when it starts, when it stops and what its death means."""
 
     SERVER = "server"
@@ -60,7 +60,7 @@ class Role:
     """One child the supervisor keeps alive. `run` is called in the child with its pulse."""
 
     name: str
-    kind: Kind
+    kind: RoleKind
     run: Callable[[Pulse], None]
     # A role that turns into another program cannot say so: the supervisor asks this instead.
     # It must answer within milliseconds.

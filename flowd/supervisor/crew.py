@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from flowd.log import get_logger
-from flowd.supervisor.child import Child, Kind, Role, describe_exit, end_orphans, reap_orphans
+from flowd.supervisor.child import Child, Role, RoleKind, describe_exit, end_orphans, reap_orphans
 from flowd.supervisor.groups import Groups, groups_below
 from flowd.supervisor.process_slot import ProcessSlot, State
 from flowd.supervisor.stacks import DUMP_S
@@ -31,7 +31,7 @@ class Crew:
         roles: Iterable[Role],
         selector: selectors.BaseSelector,
         *,
-        close_in_child: Callable[[Kind], None],
+        close_in_child: Callable[[RoleKind], None],
         on_end: Callable[[ProcessSlot, int, int], None],
     ) -> None:
         self.slots = [ProcessSlot(role) for role in roles]
@@ -42,10 +42,10 @@ class Crew:
         # When the stacks that were asked for are written.
         self.stacks_due_at: float | None = None
 
-    def of(self, *kinds: Kind) -> list[ProcessSlot]:
+    def of(self, *kinds: RoleKind) -> list[ProcessSlot]:
         return [slot for slot in self.slots if slot.role.kind in kinds]
 
-    def staying(self, *kinds: Kind) -> list[ProcessSlot]:
+    def staying(self, *kinds: RoleKind) -> list[ProcessSlot]:
         return [slot for slot in self.of(*kinds) if not slot.is_leaving]
 
     def is_empty(self) -> bool:
@@ -102,7 +102,7 @@ class Crew:
     def forward(self, number: signal.Signals) -> None:
         """Pass a signal on to every child that is flowd: the server is another program."""
         for slot in self.slots:
-            if slot.child and slot.role.kind is not Kind.SERVER:
+            if slot.child and slot.role.kind is not RoleKind.SERVER:
                 slot.child.send(number)
 
     def dump_stacks(self, now: float) -> None:
@@ -119,9 +119,9 @@ class Crew:
     def end_all(self, server_patience_s: float) -> None:
         """Leave nothing behind: the server may finish, everybody else is killed."""
         for slot in self.slots:
-            if slot.child and slot.role.kind is not Kind.SERVER:
+            if slot.child and slot.role.kind is not RoleKind.SERVER:
                 slot.child.end(patience_s=0.0)
-        for slot in self.of(Kind.SERVER):
+        for slot in self.of(RoleKind.SERVER):
             if slot.child:
                 slot.child.end(patience_s=server_patience_s)
 
@@ -136,13 +136,13 @@ class Crew:
         self._note_groups()
 
     def _note_groups(self) -> None:
-        workers = (slot.child.pid for slot in self.of(Kind.WORKER) if slot.child)
+        workers = (slot.child.pid for slot in self.of(RoleKind.WORKER) if slot.child)
         self._groups.write(group for pid in workers for group in groups_below(pid))
 
     def _pids(self) -> list[int]:
         return [slot.child.pid for slot in self.slots if slot.child]
 
-    def _leave_to_child(self, kind: Kind) -> None:
+    def _leave_to_child(self, kind: RoleKind) -> None:
         for slot in self.slots:
             if slot.child:
                 slot.child.close()
@@ -161,7 +161,7 @@ class Crew:
             self._hear(slot)
         self._selector.unregister(child.pidfd)
         code = child.reap()
-        if slot.role.kind is Kind.WORKER:
+        if slot.role.kind is RoleKind.WORKER:
             end_orphans(self._pids())
         slot.last_exit = describe_exit(code)
         if slot.hung_s is not None:

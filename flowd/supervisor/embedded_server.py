@@ -44,7 +44,7 @@ _LOOK_S = 0.2
 _ORPHAN_WAIT_S = 10.0
 
 
-class Answer(StrEnum):
+class ProbeResult(StrEnum):
     """What is found at an address."""
 
     READY = "ready"
@@ -60,25 +60,25 @@ def probe(
     *,
     speaks_tls: bool = False,
     login: Sequence[str] = (),
-) -> Answer:
+) -> ProbeResult:
     """Connect and PING. A Redis that wants a password counts; with TLS, connecting is enough."""
     if speaks_tls:
         try:
             _connect(address, timeout_s).close()
         except OSError as error:
-            return Answer.STRANGER if isinstance(error, TimeoutError) else Answer.NOTHING
-        return Answer.READY
+            return ProbeResult.STRANGER if isinstance(error, TimeoutError) else ProbeResult.NOTHING
+        return ProbeResult.READY
     try:
         *_, reply = converse(address, [("PING",)], timeout_s=timeout_s, login=login)
     except (TimeoutError, ValueError, ConnectionResetError, BrokenPipeError):
-        return Answer.STRANGER
+        return ProbeResult.STRANGER
     except OSError:
-        return Answer.NOTHING
+        return ProbeResult.NOTHING
     if reply.startswith(b"-LOADING"):
-        return Answer.LOADING
+        return ProbeResult.LOADING
     # Any error in Redis's own form (-NOAUTH, -DENIED, -BUSY ...) is a Redis answering.
     is_redis = reply.startswith(b"+PONG") or (reply[:1] == b"-" and reply[1:3].isupper())
-    return Answer.READY if is_redis else Answer.STRANGER
+    return ProbeResult.READY if is_redis else ProbeResult.STRANGER
 
 
 def converse(
@@ -196,10 +196,10 @@ class EmbeddedServer:
         self._was_asking = None
         login = self._access.login if self._access else ()
         answer = probe(self.socket_path, timeout_s=0.1, login=login)
-        if answer is Answer.LOADING and not self._was_loading:
+        if answer is ProbeResult.LOADING and not self._was_loading:
             self._was_loading = True
             log.info("server.loading", data_dir=str(self._folder))
-        return answer is Answer.READY
+        return answer is ProbeResult.READY
 
     def last_words(self) -> str:
         """The end of what the server wrote since this start: why it would not run."""
@@ -283,7 +283,7 @@ def choose_server(settings: Settings) -> EmbeddedServer | None:
     _end_orphan(redis.data_dir)
     if redis.port != 0:
         answer = probe((redis.host, redis.port))
-        if answer in (Answer.READY, Answer.LOADING):
+        if answer in (ProbeResult.READY, ProbeResult.LOADING):
             if redis.mode == "embedded":
                 raise ServerFailed(
                     f"redis.mode is 'embedded', but a Redis answers at {redis.address} already; "
@@ -292,7 +292,7 @@ def choose_server(settings: Settings) -> EmbeddedServer | None:
             wait_for_external(redis)
             require_fit(settings)
             return None
-        if answer is Answer.STRANGER:
+        if answer is ProbeResult.STRANGER:
             raise StoreUnavailable(
                 f"what listens at {redis.address} does not answer as a Redis does; "
                 "set REDIS_HOST and REDIS_PORT to your Redis, or REDIS_PORT to a free port"
@@ -327,7 +327,7 @@ def join_embedded(settings: Settings) -> Settings:
         socket_path = reachable_path(redis.data_dir / SERVER_SOCKET)
     except OSError:
         return settings
-    is_here = _is_loopback(redis.host) and probe(socket_path) is not Answer.NOTHING
+    is_here = _is_loopback(redis.host) and probe(socket_path) is not ProbeResult.NOTHING
     if not is_here and redis.port != 0:
         return settings
     return settings.with_redis_socket(socket_path, read_password(redis.data_dir))
@@ -342,14 +342,14 @@ def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> 
     speaks_tls = (redis.url or "").startswith("rediss:")
     deadline = time.monotonic() + wait_s
     was_loading = False
-    while (answer := probe(address, speaks_tls=speaks_tls)) is not Answer.READY:
-        if answer is Answer.LOADING:
+    while (answer := probe(address, speaks_tls=speaks_tls)) is not ProbeResult.READY:
+        if answer is ProbeResult.LOADING:
             if not was_loading:
                 log.info("server.loading", address=redis.address)
             was_loading = True
             deadline = time.monotonic() + wait_s
         elif time.monotonic() >= deadline:
-            found = "something else" if answer is Answer.STRANGER else "nothing"
+            found = "something else" if answer is ProbeResult.STRANGER else "nothing"
             raise StoreUnavailable(
                 f"no Redis answers at {redis.address} ({found} listens there); start one, set "
                 "REDIS_HOST and REDIS_PORT to yours, or let `flowd start` run the embedded server"

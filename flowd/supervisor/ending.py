@@ -6,7 +6,7 @@ import signal
 from typing import Final
 
 from flowd.errors import FlowdError
-from flowd.supervisor.child import Kind
+from flowd.supervisor.child import RoleKind
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.process_slot import State
 
@@ -16,10 +16,10 @@ SERVER_STOP_S: Final = 20.0
 QUICK_STOP_S: Final = 0.6
 # What is below stays for what is above: the server is the last to go.
 _ORDER: Final = (
-    (Kind.API, Kind.WORKER, Kind.TRIAL),
-    (Kind.RECOVER,),
-    (Kind.SCHEDULER,),
-    (Kind.SERVER,),
+    (RoleKind.API, RoleKind.WORKER, RoleKind.TRIAL),
+    (RoleKind.RECOVER,),
+    (RoleKind.SCHEDULER,),
+    (RoleKind.SERVER,),
 )
 
 
@@ -51,7 +51,7 @@ class Ending:
         self.is_quick = True
         self.by = now + QUICK_STOP_S
         for slot in self._crew.slots:
-            if slot.child and slot.role.kind not in (Kind.SERVER, Kind.RECOVER):
+            if slot.child and slot.role.kind not in (RoleKind.SERVER, RoleKind.RECOVER):
                 slot.begin_stop(now)
                 slot.child.send(signal.SIGKILL)
                 slot.due_at = None
@@ -61,14 +61,14 @@ class Ending:
 
     def go_on(self, now: float) -> None:
         """Ask the first group that still lives to end; the next one waits for it."""
-        limits_s = {Kind.SCHEDULER: SCHEDULER_STOP_S, Kind.SERVER: SERVER_STOP_S}
+        limits_s = {RoleKind.SCHEDULER: SCHEDULER_STOP_S, RoleKind.SERVER: SERVER_STOP_S}
         for kinds in _ORDER:
             slots = [slot for slot in self._crew.of(*kinds) if slot.child]
             for slot in slots:
                 limit_s = limits_s.get(slot.role.kind, max(0.0, self.by - now))
                 if self.is_quick:
                     limit_s = min(limit_s, QUICK_STOP_S)
-                if slot.role.kind is not Kind.RECOVER:
+                if slot.role.kind is not RoleKind.RECOVER:
                     self._crew.ask_to_stop(slot, now + limit_s)
             if slots:
                 return

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from flowd.log import write_plain
-from flowd.supervisor.child import Child, Kind, Role
+from flowd.supervisor.child import Child, Role, RoleKind
 from flowd.supervisor.restart_policy import History, after_death
 from flowd.supervisor.watch import Watch
 
@@ -111,7 +111,7 @@ class ProcessSlot:
 
     def report(self, now: float, *, is_exact: bool) -> dict[str, Any]:
         """What `flowd status` shows. `is_exact` adds what takes a millisecond to find out."""
-        is_worker = self.role.kind is Kind.WORKER
+        is_worker = self.role.kind is RoleKind.WORKER
         watch = self.watch
         # Nothing was measured before the first look.
         measured = watch if watch and watch.memory_mb else None

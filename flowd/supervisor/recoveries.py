@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from flowd.pulse import Pulse
-from flowd.supervisor.child import Kind, Role
+from flowd.supervisor.child import Role, RoleKind
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.ending import Ending
 from flowd.supervisor.process_slot import ProcessSlot
@@ -47,9 +47,11 @@ class Recoveries:
         if self._ending.is_quick and now > self._ending.by:
             # The next start, or the scheduler of another machine, finds what they held.
             self._waiting.clear()
-        while self._waiting and len(self._crew.of(Kind.RECOVER)) < AT_ONCE_MAX:
+        while self._waiting and len(self._crew.of(RoleKind.RECOVER)) < AT_ONCE_MAX:
             recover = self._waiting.popleft()
-            slot = self._crew.add(Role("recover", Kind.RECOVER, partial(_run_to_the_end, recover)))
+            slot = self._crew.add(
+                Role("recover", RoleKind.RECOVER, partial(_run_to_the_end, recover))
+            )
             self._crew.start(slot)
             slot.due_at = self._ending.by if self._ending.is_quick else now + LIMIT_S
             if slot.child is None:

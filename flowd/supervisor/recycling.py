@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from flowd.log import get_logger
-from flowd.supervisor.child import Kind
+from flowd.supervisor.child import RoleKind
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.process_slot import ProcessSlot, State
@@ -43,7 +43,7 @@ class Recycling:
         if now < self._retry_at or not self._roll.is_over():
             return
         # The longest in service first, so that each has its turn.
-        for slot in sorted(self._crew.staying(Kind.WORKER), key=lambda slot: slot.started_at):
+        for slot in sorted(self._crew.staying(RoleKind.WORKER), key=lambda slot: slot.started_at):
             cause = self._cause(slot, lineup)
             if cause and slot.state is State.RUNNING and self._may_go(slot, now):
                 self._retry_at = now + (RETRY_S if self._roll.failure else 0)

@@ -13,7 +13,7 @@ from flowd.config import Settings
 from flowd.handlers.limits import IMPORT_LIMIT_S
 from flowd.handlers.loading import has_own_handlers
 from flowd.pulse import Pulse
-from flowd.supervisor.child import Kind, Role
+from flowd.supervisor.child import Role, RoleKind
 from flowd.supervisor.embedded_server import EmbeddedServer
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.restart_policy import START_LIMIT_S
@@ -33,11 +33,11 @@ def build_lineup(
     limit_s = START_LIMIT_S + (IMPORT_LIMIT_S if has_own_handlers(settings) else 0)
     api = partial(run_api, settings, listener)
     roles += [
-        _rolling_role(f"api-{number}", Kind.API, api, limit_s)
+        _rolling_role(f"api-{number}", RoleKind.API, api, limit_s)
         for number in range(1, settings.api.processes + 1)
     ]
     run = partial(run_scheduler, settings)
-    scheduler = _rolling_role("scheduler", Kind.SCHEDULER, run, START_LIMIT_S)
+    scheduler = _rolling_role("scheduler", RoleKind.SCHEDULER, run, START_LIMIT_S)
     # It runs no handler, so nothing holds it up.
     roles.append(replace(scheduler, clears_up=True))
     worker = partial(_worker_role, settings, limit_s)
@@ -54,17 +54,17 @@ def build_lineup(
 
 
 def _worker_role(settings: Settings, limit_s: float, name: str) -> Role:
-    return _rolling_role(name, Kind.WORKER, partial(run_worker, settings, name), limit_s)
+    return _rolling_role(name, RoleKind.WORKER, partial(run_worker, settings, name), limit_s)
 
 
-def _rolling_role(name: str, kind: Kind, run: Callable[[Pulse], None], limit_s: float) -> Role:
+def _rolling_role(name: str, kind: RoleKind, run: Callable[[Pulse], None], limit_s: float) -> Role:
     return Role(name, kind, run, start_limit_s=limit_s, has_pulse=True)
 
 
 def _server_role(server: EmbeddedServer) -> Role:
     return Role(
         SERVER_NAME,
-        Kind.SERVER,
+        RoleKind.SERVER,
         server.run,
         is_ready=server.is_ready,
         look_after=server.look_after,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from flowd.log import get_logger
-from flowd.supervisor.child import Kind, Role
+from flowd.supervisor.child import Role, RoleKind
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.roll import Roll
@@ -13,7 +13,7 @@ from flowd.supervisor.roll import Roll
 log = get_logger(__name__)
 
 WORKERS_MAX = 512
-ROLLING_KINDS = (Kind.API, Kind.SCHEDULER, Kind.WORKER)
+ROLLING_KINDS = (RoleKind.API, RoleKind.SCHEDULER, RoleKind.WORKER)
 
 
 class Staffing:
@@ -56,7 +56,7 @@ class Staffing:
         names = self.worker_names()
         leaving = set(names[count:])
         kill_at = time.monotonic() + self.lineup.grace_s
-        for slot in self._crew.staying(Kind.WORKER):
+        for slot in self._crew.staying(RoleKind.WORKER):
             if slot.role.name in leaving:
                 self._crew.dismiss(slot, kill_at)
         free = (f"worker-{number}" for number in range(1, WORKERS_MAX + 1))
@@ -66,7 +66,7 @@ class Staffing:
 
     def worker_names(self) -> list[str]:
         """Each once, also while a successor stands beside the one it follows."""
-        names = {slot.role.name for slot in self._crew.staying(Kind.WORKER)}
+        names = {slot.role.name for slot in self._crew.staying(RoleKind.WORKER)}
         return sorted(names, key=lambda name: (len(name), name))
 
     def _add(self, role: Role) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 from flowd.errors import CrashLoop, FlowdError, ServerFailed
 from flowd.log import get_logger, reopen_log
 from flowd.prctl import adopt_orphans
-from flowd.supervisor.child import Kind
+from flowd.supervisor.child import RoleKind
 from flowd.supervisor.control import ControlServer
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.ending import SERVER_STOP_S, Ending
@@ -112,7 +112,7 @@ class Supervisor:
         adopt_orphans()
         with self._signals.catching():
             try:
-                for slot in self._crew.of(Kind.SERVER):
+                for slot in self._crew.of(RoleKind.SERVER):
                     self._crew.start(slot)
                 self._hooks.prepare()
                 while not self._is_over():
@@ -129,13 +129,13 @@ class Supervisor:
     def _is_over(self) -> bool:
         return self._ending.has_begun and not self._recoveries and self._crew.is_empty()
 
-    def _close_in_child(self, kind: Kind) -> None:
+    def _close_in_child(self, kind: RoleKind) -> None:
         """Give up what belongs to the parent. Runs in the child, on its copy of this object."""
         # Closing the selector leaves the parent's registrations alone; unregistering would not.
         self._selector.close()
         self._control.close_in_child()
         self._signals.close_in_child()
-        if kind is not Kind.API:
+        if kind is not RoleKind.API:
             self._hooks.close_listener()
 
     # The loop: wait for something, then do what is due.
@@ -163,7 +163,7 @@ class Supervisor:
         while self._signals:
             if number := self._signals.take():
                 self._obey(number, now)
-        for slot in self._crew.of(Kind.SERVER):
+        for slot in self._crew.of(RoleKind.SERVER):
             if slot.state is State.STARTING and slot.role.is_ready and slot.role.is_ready():
                 self._crew.become_ready(slot)
         if now >= self._look_at:
@@ -196,7 +196,7 @@ class Supervisor:
         """Start who has not been started yet, once the server has been ready."""
         if self._ending.has_begun:
             return
-        if all(slot.state is State.RUNNING for slot in self._crew.of(Kind.SERVER)):
+        if all(slot.state is State.RUNNING for slot in self._crew.of(RoleKind.SERVER)):
             self._start_up.is_open = True
         if self._start_up.is_open:
             for slot in self._crew.slots:
@@ -218,7 +218,7 @@ class Supervisor:
         self._notifier.ready(self._summary())
 
     def _is_serving(self) -> bool:
-        for kind in (Kind.API, Kind.WORKER):
+        for kind in (RoleKind.API, RoleKind.WORKER):
             slots = self._crew.of(kind)
             if slots and not any(slot.state is State.RUNNING for slot in slots):
                 return False
@@ -275,7 +275,7 @@ class Supervisor:
         slot.child.send(signal.SIGUSR2)
 
     def _summary(self) -> str:
-        slots = self._crew.staying(Kind.SERVER, *ROLLING_KINDS)
+        slots = self._crew.staying(RoleKind.SERVER, *ROLLING_KINDS)
         running = sum(slot.state is State.RUNNING for slot in slots)
         return f"{running} of {len(slots)} processes run"
 
@@ -284,17 +284,21 @@ class Supervisor:
     def _on_exit(self, slot: ProcessSlot, pid: int, code: int) -> None:
         """Decide what follows."""
         was_asked = slot.state is State.STOPPING
-        if slot.role.kind is Kind.WORKER and slot.ready_at is not None and (code or not was_asked):
+        if (
+            slot.role.kind is RoleKind.WORKER
+            and slot.ready_at is not None
+            and (code or not was_asked)
+        ):
             self._recoveries.add(slot, pid, was_asked=was_asked)
         facts = {"child": slot.role.name, "pid": pid, "reason": slot.last_exit}
-        if slot.role.kind is Kind.RECOVER:
+        if slot.role.kind is RoleKind.RECOVER:
             self._crew.remove(slot)
             if code:
                 log.warning("child.died", **facts)
         elif self._ending.has_begun:
             slot.rest()
             log.info("child.ended", **facts)
-        elif slot.role.kind is Kind.TRIAL:
+        elif slot.role.kind is RoleKind.TRIAL:
             self._crew.remove(slot)
             self._reload.note_trial_end(slot)
         elif self._roll.has_lost(slot) or slot.is_leaving:

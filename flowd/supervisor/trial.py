@@ -15,7 +15,7 @@ from typing import Final
 from flowd.errors import FlowdError
 from flowd.handlers.limits import IMPORT_LIMIT_S
 from flowd.pulse import Pulse
-from flowd.supervisor.child import Kind, Role
+from flowd.supervisor.child import Role, RoleKind
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.process_slot import ProcessSlot
@@ -44,7 +44,7 @@ class Trial:
         # Shared with the child: its last words, or nothing.
         problem = mmap.mmap(-1, _PROBLEM_BYTES_MAX)
         run = partial(_try, lineup, problem)
-        slot = self._crew.add(Role("trial", Kind.TRIAL, run, start_limit_s=IMPORT_LIMIT_S))
+        slot = self._crew.add(Role("trial", RoleKind.TRIAL, run, start_limit_s=IMPORT_LIMIT_S))
         self._current = slot, lineup, problem
 
     def note_end(self, slot: ProcessSlot) -> None:

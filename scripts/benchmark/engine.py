@@ -55,7 +55,7 @@ class _Calls:
         return []
 
 
-class Engine:
+class BenchedEngine:
     """A stack that is ready, as one who measures it sees it."""
 
     def __init__(self, stack: Stack) -> None:
@@ -68,7 +68,7 @@ class Engine:
         for script in scripts.ALL:
             self.line.ask("SCRIPT", "LOAD", script.text)
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> BenchedEngine:
         return self
 
     def __exit__(

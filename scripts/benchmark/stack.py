@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from flowd.config import Settings
 from flowd.config.loading import load_settings
 from flowd.supervisor.control import ControlUnavailable, ask
-from flowd.supervisor.embedded_server import Answer, EmbeddedServer, find_binary, probe
+from flowd.supervisor.embedded_server import EmbeddedServer, ProbeResult, find_binary, probe
 from scripts.benchmark.processes import Void, clean_environment, end_with_parent
 
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class Stack:
         EmbeddedServer(redis).prepare()
         command = [find_binary(), str(redis.data_dir / "redis.conf"), "--appendonly", "no"]
         self._server = self._spawn(command)
-        wait_for(lambda: probe(self.socket_path) is Answer.READY, "the server to answer")
+        wait_for(lambda: probe(self.socket_path) is ProbeResult.READY, "the server to answer")
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         with self._log_path.open("ab") as log:

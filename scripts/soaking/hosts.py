@@ -21,7 +21,7 @@ import psutil
 import redis as redis_py
 
 from flowd.supervisor.control import ControlUnavailable, ask
-from flowd.supervisor.embedded_server import Answer, find_binary, probe
+from flowd.supervisor.embedded_server import ProbeResult, find_binary, probe
 from scripts.benchmark.processes import Void, clean_environment, end_with_parent
 from scripts.soaking.handlers import LEDGER
 
@@ -78,7 +78,7 @@ class Server:
             preexec_fn=_end_with_parent,
         )
         deadline = time.monotonic() + START_LIMIT_S
-        while probe(self.socket_path) is not Answer.READY:
+        while probe(self.socket_path) is not ProbeResult.READY:
             if time.monotonic() > deadline:
                 raise Void(f"the Redis server does not answer: {self._folder / 'redis.log'}")
             time.sleep(0.01)

@@ -29,7 +29,7 @@ from flowd.store.tasks import RetryLater
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import new_execution_id
 from scripts.soaking.checker import find_violations
-from tests.store.engine import Engine, Worker, compiled, finish_continuations
+from tests.store.engine import ScriptedEngine, Worker, compiled, finish_continuations
 
 # Two nodes to a call: whatever may take several calls, takes several.
 PER_CALL_MAX = 2
@@ -50,7 +50,7 @@ class Killed(BaseException):
 
 @dataclass
 class Bench:
-    engine: Engine
+    engine: ScriptedEngine
     redis: Any
     api: httpx2.AsyncClient
     worker: Worker
@@ -258,7 +258,7 @@ def interruption(monkeypatch: pytest.MonkeyPatch) -> Interruption:
 
 async def open_bench(store: Store, redis: redis_py.Redis, scene: Operation) -> Bench:
     redis.flushall()
-    engine = Engine(store, redis)
+    engine = ScriptedEngine(store, redis)
     app = create_app(store, {"noop": None})
     api = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://flowd")
     await store.tasks.ensure_group()

@@ -28,7 +28,7 @@ from flowd.workflow.states import ExecutionState
 from scripts.soaking.checker import find_violations
 from tests.model.reference import ENDED, FAILED, Graph, Reference, Ticket
 from tests.private_server import PrivateServer
-from tests.store.engine import STREAM, Engine, Worker, compiled
+from tests.store.engine import STREAM, ScriptedEngine, Worker, compiled
 
 WORKERS = ("w1", "w2", "w3")
 # What is done to an execution, as often as it says more.
@@ -64,7 +64,7 @@ class Machine(RuleBasedStateMachine):
         self.redis.flushall()
         self.store = open_store(server.settings())
         self.plans = Plans(self.store)
-        self.engine = Engine(self.store, self.redis)
+        self.engine = ScriptedEngine(self.store, self.redis)
         self.reference = Reference()
         self.workers: dict[str, Worker] = {}
         self.frozen: set[str] = set()

@@ -19,7 +19,7 @@ from flowd.store.redis import keys
 from scripts.benchmark import runner
 from scripts.benchmark.__main__ import main
 from scripts.benchmark.bench import Bench, Repetition
-from scripts.benchmark.engine import Engine
+from scripts.benchmark.engine import BenchedEngine
 from scripts.benchmark.figures import FIGURES, WORKLOADS, Figure, Reading, Result
 from scripts.benchmark.picture import as_svg
 from scripts.benchmark.processes import Void
@@ -51,7 +51,7 @@ def test_a_workload_yields_each_of_its_figures(
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
 
     with Daemon(command, tmp_path, tmp_path, environ) as bench:
-        code = bench.wait_for_end(BENCH_LIMIT_S)
+        code = bench.process.wait(BENCH_LIMIT_S)
         assert bench.survivors() == []
 
     assert code == 0, bench.stdout + bench.stderr
@@ -101,7 +101,7 @@ def test_a_workload_that_does_not_exist_is_refused() -> None:
 class _Executed:
     """A diamond submitted through the bench, its keys as if a worker had run it once."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: BenchedEngine) -> None:
         self.engine = engine
         self.shape: Shape = diamond()
         (self.execution_id,) = engine.submit(self.shape)
@@ -133,7 +133,7 @@ def executed() -> Iterator[_Executed]:
     server.start()
     try:
         stack = SimpleNamespace(settings=server.settings(), socket_path=server.socket_path)
-        with Engine(stack) as engine:  # type: ignore[arg-type]
+        with BenchedEngine(stack) as engine:  # type: ignore[arg-type]
             yield _Executed(engine)
     finally:
         server.stop()

@@ -24,7 +24,7 @@ import redis as redis_py
 
 from flowd.cli.status_page import status_page
 from flowd.supervisor.control import ask
-from flowd.supervisor.embedded_server import Answer, find_binary, probe
+from flowd.supervisor.embedded_server import ProbeResult, find_binary, probe
 from scripts.soaking.checker import check_processes, find_violations
 from scripts.soaking.handlers import LEDGER
 from scripts.soaking.ledger import CANCELLED, START, Ledger
@@ -149,7 +149,9 @@ def test_r01_every_acknowledged_trigger_survives_the_death_of_the_server(
             wait_until(lambda known=known: len(clients.acknowledged) > known + 20, "some work")
             flowd.kill("redis")
             socket_path = str(flowd.data_dir / "redis.sock")
-            wait_until(lambda path=socket_path: probe(path) is Answer.READY, "the server to answer")
+            wait_until(
+                lambda path=socket_path: probe(path) is ProbeResult.READY, "the server to answer"
+            )
             answered_at = time.monotonic()
             wait_until(
                 lambda at=answered_at: any(call["at"] > at for call in flowd.calls()[-8:]),
@@ -313,7 +315,7 @@ def as_loading(server: PrivateServer) -> Iterator[None]:
     redis.config_set("key-load-delay", 2000)
     loading = threading.Thread(target=redis.execute_command, args=("DEBUG", "RELOAD"))
     loading.start()
-    wait_until(lambda: probe(server.socket_path) is Answer.LOADING, "the server to load")
+    wait_until(lambda: probe(server.socket_path) is ProbeResult.LOADING, "the server to load")
     yield
     loading.join()
     redis.config_set("key-load-delay", 0)
@@ -382,7 +384,7 @@ def server_across(network: Network, folder: Path) -> Iterator[tuple[str, str]]:
     with (folder / "redis.log").open("wb") as log:
         process = subprocess.Popen(network.on(network.home, command), stdout=log, stderr=log)
     try:
-        wait_until(lambda: probe(socket_path) is Answer.READY, "the server to answer")
+        wait_until(lambda: probe(socket_path) is ProbeResult.READY, "the server to answer")
         yield f"redis://{network.address}:6379", socket_path
     finally:
         process.kill()

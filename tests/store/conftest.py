@@ -14,12 +14,12 @@ from flowd.orchestrator.plans import Plans
 from flowd.store import Store
 from flowd.store.redis import scripts
 from flowd.store.redis.client import Session
-from tests.store.engine import Engine
+from tests.store.engine import ScriptedEngine
 
 
 @pytest.fixture
-def engine(store: Store, redis: redis_py.Redis, runner: asyncio.Runner) -> Iterator[Engine]:
-    engine = Engine(store, redis)
+def engine(store: Store, redis: redis_py.Redis, runner: asyncio.Runner) -> Iterator[ScriptedEngine]:
+    engine = ScriptedEngine(store, redis)
     yield engine
     runner.run(engine.close())
 

@@ -249,7 +249,7 @@ class Worker:
         return attempt_record(entry, self.name, started_ms, finished_ms)
 
 
-class Engine:
+class ScriptedEngine:
     """Makes executions and workers on one store, and closes what it has opened."""
 
     def __init__(self, store: Store, redis: redis_py.Redis) -> None:

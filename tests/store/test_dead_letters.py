@@ -9,7 +9,7 @@ from flowd.errors import CorruptStore, UnknownDeadLetter
 from flowd.store import Store
 from flowd.store.dead_letters import RAW_CHARS_MAX, is_letter_id, unpack_texts
 from flowd.store.redis import keys
-from tests.store.engine import CHAIN, STREAM, Engine
+from tests.store.engine import CHAIN, STREAM, ScriptedEngine
 
 
 async def bury(store: Store, redis: redis_py.Redis, *fields: object) -> None:
@@ -19,7 +19,7 @@ async def bury(store: Store, redis: redis_py.Redis, *fields: object) -> None:
 
 
 async def test_a_node_that_was_given_up_is_named_with_its_attempt(
-    store: Store, engine: Engine
+    store: Store, engine: ScriptedEngine
 ) -> None:
     worker = engine.worker("w9")
     execution, (entry,) = await engine.start_and_take(CHAIN, worker)

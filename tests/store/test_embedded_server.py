@@ -20,8 +20,8 @@ from flowd.config import EMBEDDED_USER, RedisSettings, Settings
 from flowd.errors import InvalidSettings, ServerFailed, StoreUnavailable
 from flowd.supervisor.access import PASSWORD_FILE, keep_password, read_password
 from flowd.supervisor.embedded_server import (
-    Answer,
     EmbeddedServer,
+    ProbeResult,
     choose_server,
     converse,
     find_binary,
@@ -101,23 +101,23 @@ def command(server: EmbeddedServer, *words: str) -> bytes:
 @pytest.mark.parametrize(
     ("reply", "answer"),
     [
-        (b"+PONG\r\n", Answer.READY),
-        (b"-NOAUTH Authentication required.\r\n", Answer.READY),
-        (b"-DENIED Redis is running in protected mode\r\n", Answer.READY),
-        (b"-LOADING Redis is loading the dataset in memory\r\n", Answer.LOADING),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Answer.STRANGER),
-        (b"", Answer.STRANGER),
-        (None, Answer.STRANGER),
+        (b"+PONG\r\n", ProbeResult.READY),
+        (b"-NOAUTH Authentication required.\r\n", ProbeResult.READY),
+        (b"-DENIED Redis is running in protected mode\r\n", ProbeResult.READY),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", ProbeResult.LOADING),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", ProbeResult.STRANGER),
+        (b"", ProbeResult.STRANGER),
+        (None, ProbeResult.STRANGER),
     ],
 )
-def test_a_probe_tells_a_redis_from_others(reply: bytes | None, answer: Answer) -> None:
+def test_a_probe_tells_a_redis_from_others(reply: bytes | None, answer: ProbeResult) -> None:
     with answering(reply) as address:
         assert probe(address, timeout_s=0.2) is answer
 
 
 def test_a_probe_finds_nothing_where_nobody_listens(tmp_path: Path) -> None:
-    assert probe(("127.0.0.1", free_port())) is Answer.NOTHING
-    assert probe(str(tmp_path / "redis.sock")) is Answer.NOTHING
+    assert probe(("127.0.0.1", free_port())) is ProbeResult.NOTHING
+    assert probe(str(tmp_path / "redis.sock")) is ProbeResult.NOTHING
 
 
 def test_the_server_runs_as_configured_and_keeps_its_data(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_the_server_runs_as_configured_and_keeps_its_data(tmp_path: Path) -> Non
     redis = redis_settings(tmp_path / "data", port=port, db=20)
     with running(redis) as (server, process):
         wait_until(server.is_ready, "the server")
-        assert probe(("127.0.0.1", port)) is Answer.READY
+        assert probe(("127.0.0.1", port)) is ProbeResult.READY
         for option, value in {
             "appendonly": "yes",
             "appendfsync": "always",

@@ -8,8 +8,8 @@ import pytest
 
 from flowd.store.events import (
     BEGINNING,
-    Event,
     Position,
+    StoredEvent,
     behind,
     execution_ids,
     parse_event,
@@ -63,10 +63,10 @@ def test_an_event_says_what_is_known_and_no_more():
     )
     end = behind("12-0")
     assert [parse_event(entry, end, place) for place in range(4)] == [
-        Event(Position(12, 0, 0), "execution.triggered", AN_ID),
-        Event(Position(12, 0, 1), "node.started", AN_ID, "a", 2, 10, 1, None, "w 1"),
-        Event(Position(12, 0, 2), "node.requeued", AN_ID, "b"),
-        Event(Position(12, 0, 3), "of.tomorrow", ""),
+        StoredEvent(Position(12, 0, 0), "execution.triggered", AN_ID),
+        StoredEvent(Position(12, 0, 1), "node.started", AN_ID, "a", 2, 10, 1, None, "w 1"),
+        StoredEvent(Position(12, 0, 2), "node.requeued", AN_ID, "b"),
+        StoredEvent(Position(12, 0, 3), "of.tomorrow", ""),
     ]
     assert list(execution_ids(entry)) == [(0, AN_ID), (1, AN_ID), (2, AN_ID), (3, "")]
 

@@ -18,7 +18,7 @@ from flowd.errors import StoreUnavailable, UnknownExecution
 from flowd.orchestrator.executor import advance_node, cancel_nodes, fail_downstream
 from flowd.orchestrator.plans import Plans
 from flowd.store import open_store
-from flowd.store.budgets import Usage
+from flowd.store.budgets import TokenUsage
 from flowd.store.callbacks import CallbackState
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Session
@@ -30,7 +30,7 @@ from tests.store.engine import (
     DIAMOND,
     GROUP,
     STREAM,
-    Engine,
+    ScriptedEngine,
     compiled,
     fan,
     finish_continuations,
@@ -47,7 +47,7 @@ WIDE = fan(PER_CALL_MAX + 1)
 class Bench:
     """`near` prepares without faults; what is asked of `far` travels over the faulty line."""
 
-    def __init__(self, near: Engine, far: Engine, redis: Any) -> None:
+    def __init__(self, near: ScriptedEngine, far: ScriptedEngine, redis: Any) -> None:
         self.near, self.far, self.redis = near, far, redis
         self.store = far.store
         far._plans = near._plans
@@ -206,7 +206,7 @@ async def reserve(bench: Bench) -> None:
 async def settle_tokens(bench: Bench) -> None:
     await bench.near.store.budgets.reserve(AN_ID, "a", 1, tokens=60, budget=100)
     settle = bench.store.budgets.settle
-    await bench.insist(lambda: settle(AN_ID, "a", 1, 10, Usage(1, 6, 4, 10)))
+    await bench.insist(lambda: settle(AN_ID, "a", 1, 10, TokenUsage(1, 6, 4, 10)))
 
 
 async def renew(bench: Bench) -> None:
@@ -356,12 +356,12 @@ async def test_r05_a_call_through_any_fault_leaves_what_it_leaves_without(
     for script in scripts.ALL:
         redis.script_load(script.text)
     pattern, call = CALLS[name]
-    await call(Bench(engine, Engine(engine.store, redis), redis))
+    await call(Bench(engine, ScriptedEngine(engine.store, redis), redis))
     expected = picture(redis)
     for fault in FAULTS:
         redis.flushall()
         rule = proxy.add(fault, pattern, seconds=0.01)
-        far = Engine(open_store(settings.with_redis_socket(proxy.path)), redis)
+        far = ScriptedEngine(open_store(settings.with_redis_socket(proxy.path)), redis)
         await call(Bench(engine, far, redis))
         assert rule.done == 1, f"{fault} never happened"
         assert picture(redis) == expected, fault

@@ -16,7 +16,7 @@ from flowd.store.listing import Filters
 from flowd.store.redis import keys
 from flowd.store.redis.client import Session
 from flowd.workflow.states import ExecutionState
-from tests.store.engine import CHAIN, Engine, compiled
+from tests.store.engine import CHAIN, ScriptedEngine, compiled
 
 ALL = Filters()
 _NUMBERS: Iterator[int] = count()
@@ -73,7 +73,7 @@ async def test_ten_thousand_are_listed_while_new_ones_arrive_none_twice_none_mis
     assert (await walk(store))[: len(arrived)] == sorted(arrived, reverse=True)
 
 
-async def test_a_row_says_what_there_is_to_say(store: Store, engine: Engine, redis) -> None:
+async def test_a_row_says_what_there_is_to_say(store: Store, engine: ScriptedEngine, redis) -> None:
     first = await engine.start(CHAIN)
     worker = engine.worker()
     await engine.finish(worker)

@@ -9,14 +9,16 @@ from flowd.store import Store
 from flowd.store.attempt_records import NO_RECORD, AttemptRecord, parse_record
 from flowd.store.nodes import NodeRow, RetryStanding
 from flowd.store.redis import keys
-from tests.store.engine import CHAIN, Engine
+from tests.store.engine import CHAIN, ScriptedEngine
 
 
 async def rows(store: Store, execution_id: str, *node_ids: str) -> list[NodeRow]:
     return await store.nodes.rows(execution_id, await store.nodes.states(execution_id, node_ids))
 
 
-async def test_a_failed_node_has_its_record_and_its_error(store: Store, engine: Engine) -> None:
+async def test_a_failed_node_has_its_record_and_its_error(
+    store: Store, engine: ScriptedEngine
+) -> None:
     worker = engine.worker("w1")
     execution, (entry,) = await engine.start_and_take(CHAIN, worker)
     await worker.fail(entry)
@@ -30,7 +32,7 @@ async def test_a_failed_node_has_its_record_and_its_error(store: Store, engine: 
 
 
 async def test_damage_is_none_and_hides_no_other(
-    store: Store, engine: Engine, redis: redis_py.Redis
+    store: Store, engine: ScriptedEngine, redis: redis_py.Redis
 ) -> None:
     worker = engine.worker()
     execution, entries = await engine.start_and_take(CHAIN, worker)
@@ -52,7 +54,7 @@ async def test_damage_is_none_and_hides_no_other(
 
 
 @pytest.mark.parametrize("output", ["", "{", "[]", '{"error": 1}', "x" * 20_000, None])
-async def test_an_error_that_is_none(store: Store, engine: Engine, redis, output) -> None:
+async def test_an_error_that_is_none(store: Store, engine: ScriptedEngine, redis, output) -> None:
     execution = await engine.submit(CHAIN)
     redis.set(execution.key(":node:a"), "FAILED")
     if output is None:

@@ -16,7 +16,7 @@ from flowd.orchestrator.recovery import ensure_group, recover_orphans, recover_w
 from flowd.scheduler.reconciler import Reconciler
 from flowd.store.redis import keys
 from flowd.store.tasks import Entry
-from tests.store.engine import GROUP, STREAM, Engine, Execution, Graph, Worker
+from tests.store.engine import GROUP, STREAM, Execution, Graph, ScriptedEngine, Worker
 
 EXECUTIONS = 6
 STEPS_MAX = 3_000
@@ -33,7 +33,7 @@ def random_graph(choose: random.Random) -> Graph:
 class Misfortune:
     """Workers that complete, fail, say things twice, are late, or die, as `choose` has it."""
 
-    def __init__(self, engine: Engine, redis, choose: random.Random) -> None:
+    def __init__(self, engine: ScriptedEngine, redis, choose: random.Random) -> None:
         self.engine = engine
         self.redis = redis
         self.choose = choose

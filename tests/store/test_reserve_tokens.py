@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from flowd.store.budgets import Budgets, Usage
+from flowd.store.budgets import Budgets, TokenUsage
 from flowd.store.redis import keys
 
 AN_ID = "0123456789ab0123456789ab"
@@ -24,7 +24,7 @@ async def reserve(store, node_id, tokens, attempt=1, budget=100):
 
 async def test_what_fits_is_set_aside(store):
     assert await reserve(store, "a", 60) == ("reserved", 0, 60)
-    assert await store.budgets.usage(AN_ID) == Usage(reserved=60)
+    assert await store.budgets.usage(AN_ID) == TokenUsage(reserved=60)
 
 
 async def test_a_reservation_said_again_is_the_same(store):
@@ -35,14 +35,14 @@ async def test_a_reservation_said_again_is_the_same(store):
 async def test_what_fits_once_others_have_ended_has_to_wait(store):
     await reserve(store, "a", 60)
     assert await reserve(store, "b", 60) == ("occupied", 0, 60)
-    await store.budgets.settle(AN_ID, "a", 1, 10, Usage(1, 5, 5, 10))
+    await store.budgets.settle(AN_ID, "a", 1, 10, TokenUsage(1, 5, 5, 10))
     assert await reserve(store, "b", 60) == ("reserved", 10, 60)
 
 
 async def test_what_can_never_fit_is_refused(store):
     assert await reserve(store, "a", 101) == ("exhausted", 0, 0)
     await reserve(store, "b", 60)
-    await store.budgets.settle(AN_ID, "b", 1, 50, Usage(1, 25, 25, 50))
+    await store.budgets.settle(AN_ID, "b", 1, 50, TokenUsage(1, 25, 25, 50))
     assert await reserve(store, "a", 51) == ("exhausted", 50, 0)
 
 

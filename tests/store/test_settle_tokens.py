@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from flowd.store.budgets import Usage
+from flowd.store.budgets import TokenUsage
 from flowd.store.redis import keys
 
 AN_ID = "0123456789ab0123456789ab"
-COST = Usage(1, 6, 4, 10)
+COST = TokenUsage(1, 6, 4, 10)
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ async def test_the_cost_takes_the_place_of_the_reservation(store, outcomes):
     await store.budgets.settle(AN_ID, "a", 1, 10, COST)
 
     assert outcomes["settle_tokens"] == ["settled"]
-    assert await store.budgets.usage(AN_ID) == Usage(1, 6, 4, 10, spent=10, reserved=0)
+    assert await store.budgets.usage(AN_ID) == TokenUsage(1, 6, 4, 10, spent=10, reserved=0)
 
 
 async def test_a_call_settled_again_after_a_lost_reply_counts_once(store, outcomes):
@@ -34,15 +34,15 @@ async def test_a_call_settled_again_after_a_lost_reply_counts_once(store, outcom
 
 async def test_a_call_nobody_knows_the_cost_of_has_cost_all_that_was_set_aside(store):
     await store.budgets.reserve(AN_ID, "a", 1, tokens=60, budget=100)
-    await store.budgets.settle(AN_ID, "a", 1, None, Usage(1))
+    await store.budgets.settle(AN_ID, "a", 1, None, TokenUsage(1))
 
-    assert await store.budgets.usage(AN_ID) == Usage(1, spent=60)
+    assert await store.budgets.usage(AN_ID) == TokenUsage(1, spent=60)
 
 
 async def test_the_attempts_of_a_node_add_up(store):
     for attempt in (1, 2):
         await store.budgets.settle(AN_ID, "a", attempt, None, COST)
-    assert await store.budgets.usage(AN_ID) == Usage(2, 12, 8, 20)
+    assert await store.budgets.usage(AN_ID) == TokenUsage(2, 12, 8, 20)
 
 
 async def test_a_call_that_outlives_its_execution_leaves_no_key_behind(store, redis, outcomes):

@@ -23,7 +23,7 @@ from flowd.cli.exit_codes import exit_code_of
 from flowd.errors import CrashLoop, InvalidSettings, Problem
 from flowd.log import set_up_log
 from flowd.pulse import Pulse
-from flowd.supervisor.child import Kind, Role
+from flowd.supervisor.child import Role, RoleKind
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.supervisor import Hooks, Supervisor
 
@@ -169,18 +169,18 @@ BEHAVIOURS = {
 def build_role(folder: Path, text: str) -> Role:
     name, kind, behaviour = text.split(":")
     act = BEHAVIOURS[behaviour]
-    if kind != Kind.SERVER:
+    if kind != RoleKind.SERVER:
         limit_s = {"hang": 0.3, "import_long": 20.0}.get(behaviour)
         return Role(
             name,
-            Kind(kind),
+            RoleKind(kind),
             partial(act, folder),
             start_limit_s=limit_s,
             has_pulse=act in (beat, end_late, import_long),
         )
     # Another program cannot call `ready`; the supervisor has to ask.
     is_ready = (folder / "server_is_up").exists
-    return Role(name, Kind.SERVER, lambda _: act(folder, Pulse()), is_ready, tries_max=1)
+    return Role(name, RoleKind.SERVER, lambda _: act(folder, Pulse()), is_ready, tries_max=1)
 
 
 def record_recovery(folder: Path, pid: int, cause: str, is_blamed: bool, *_how: Any) -> None:

@@ -177,7 +177,7 @@ def test_a_route_that_says_no_scope_takes_an_admin(make: Make, tmp_path: Path) -
     async def bare(_request: Request) -> Response:
         return Response(b"bare")
 
-    gate = auth.Gate(app, Guard(ApiSettings(), tmp_path, None), [Route("/bare", bare)])
+    gate = auth.AuthMiddleware(app, Guard(ApiSettings(), tmp_path, None), [Route("/bare", bare)])
     app.router.routes.append(Route("/bare", bare))
     client = TestClient(gate)
 

@@ -10,7 +10,7 @@ import pytest
 from flowd.errors import Fail, HandlerFailed, Retry
 from flowd.handlers.completions import check_error, json_of, read_completion
 from flowd.handlers.token_budget import Cost, bound_tokens
-from flowd.store.budgets import Usage
+from flowd.store.budgets import TokenUsage
 
 PLACE = "POST http://h/chat/completions"
 
@@ -204,7 +204,7 @@ def test_what_a_call_has_cost_is_known_or_not_but_never_nothing(written: Any, us
     cost = Cost()
     cost.note(written)
 
-    assert cost.usage == (None if usage is None else Usage(*usage))
+    assert cost.usage == (None if usage is None else TokenUsage(*usage))
 
 
 def bound(content: Any, **more: Any) -> int:

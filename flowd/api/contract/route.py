@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 Scope = Literal["public", "read", "trigger", "admin"]
-Answer = Callable[[Request], Awaitable[Response]]
+EndpointFunction = Callable[[Request], Awaitable[Response]]
 Answers = Mapping[int, type[BaseModel] | tuple[type[BaseModel], ...] | str]
 
 
@@ -46,7 +46,7 @@ class Endpoint(Route):
         self,
         method: Literal["GET", "POST", "DELETE"],
         path: str,
-        answer: Answer,
+        answer: EndpointFunction,
         *,
         scope: Scope,
         answers: Answers,

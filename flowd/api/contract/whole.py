@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flowd.api.contract.route import EndpointFunction
 from flowd.api.http.responses import requested_execution_id
 from flowd.api.shared import shared_of
 from flowd.errors import CorruptExecution
 
-Answer = Callable[[Request], Awaitable[Response]]
 
-
-def whole(answer: Answer) -> Answer:
+def whole(answer: EndpointFunction) -> EndpointFunction:
     """Raise UnknownExecution in place of an answer that was put together of several reads while its
     execution was deleted. The status goes first: while it stands, nothing had gone."""
 

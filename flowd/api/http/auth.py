@@ -111,7 +111,7 @@ class _Refusals:
         self._unlogged = 0
 
 
-class Gate:
+class AuthMiddleware:
     """Wraps the routes. Without tokens and limits it costs a request a look at its `Host`."""
 
     def __init__(self, app: ASGIApp, guard: Guard, routes: Sequence[BaseRoute]) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from flowd.api.event_feed import Gap, Subscription
-from flowd.store.events import Event
+from flowd.store.events import StoredEvent
 
 MEDIA_TYPE: Final = "text/event-stream"
 HEARTBEAT_S: Final = 15.0
@@ -27,7 +27,7 @@ ABORT: Final = "flowd.abort"
 ASK_AGAIN: Final = "flowd.ask_again"
 
 
-def format_event(one: Event | Gap) -> bytes:
+def format_event(one: StoredEvent | Gap) -> bytes:
     if isinstance(one, Gap):
         data = orjson.dumps({"after": one.after, "oldest": one.oldest})
         return b"event: gap\ndata: %b\n\n" % data
@@ -61,7 +61,7 @@ class EventStream(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, subscription: Subscription, first: Sequence[Event | Gap] = ()) -> None:
+    def __init__(self, subscription: Subscription, first: Sequence[StoredEvent | Gap] = ()) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         super().__init__(headers=headers)
         del self.headers["content-length"]

@@ -230,11 +230,11 @@ async def _is_made_up(host: str) -> bool:
 
 async def _call(wanted: CallExternalServiceConfig, context: HandlerContext) -> dict[str, Any]:
     from flowd.outgoing.answer import parse_body
-    from flowd.outgoing.http_client import Call, parse_url
+    from flowd.outgoing.http_client import OutgoingCall, parse_url
 
     settings = context.settings.handlers.call_external_service
     answer_max_bytes = int(settings.answer_max_mb * 1024 * 1024)
-    call = Call(
+    call = OutgoingCall(
         wanted.method,
         parse_url(_with_params(wanted), source="config.url"),
         headers=_headers(wanted, await _added_headers(context)),

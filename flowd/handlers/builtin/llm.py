@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from httpx2 import URL
 
     from flowd.outgoing.answer import Answer
-    from flowd.outgoing.http_client import Call, HttpClient
+    from flowd.outgoing.http_client import HttpClient, OutgoingCall
 
 _PATH = "/chat/completions"
 # The servers and models that want the limit as `max_completion_tokens`.
@@ -162,7 +162,7 @@ def _question(wanted: LlmConfig) -> str:
 
 async def _ask(wanted: LlmConfig, context: HandlerContext) -> dict[str, Any]:
     from flowd.outgoing.answer import parse_json
-    from flowd.outgoing.http_client import Call, parse_url, place_of
+    from flowd.outgoing.http_client import OutgoingCall, parse_url, place_of
 
     provider = context.settings.handlers.llm
     url = parse_url(_endpoint(str(provider.base_url)), source="[handlers.llm] base_url")
@@ -173,7 +173,7 @@ async def _ask(wanted: LlmConfig, context: HandlerContext) -> dict[str, Any]:
     headers |= await context.resources.trace_headers(context.execution_id)
     async with within_budget(context, request) as cost:
         deadline_s = wanted.timeout_s or provider.timeout_s
-        call = Call("POST", url, headers, None, deadline_s, only=context.only)
+        call = OutgoingCall("POST", url, headers, None, deadline_s, only=context.only)
         answer = await _send(client, call, request)
         completion = parse_json(answer)
         cost.note(completion.get("usage") if isinstance(completion, dict) else None)
@@ -197,7 +197,7 @@ def _endpoint(base_url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
 
-async def _send(client: HttpClient, call: Call, request: dict[str, Any]) -> Answer:
+async def _send(client: HttpClient, call: OutgoingCall, request: dict[str, Any]) -> Answer:
     """Say the limit in the word that the server wants: newer models of OpenAI refuse `max_tokens`,
     and many other servers pass over `max_completion_tokens`. A refusal costs nothing.
     """

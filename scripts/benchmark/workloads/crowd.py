@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from statistics import median
 
 from scripts.benchmark.bench import Bench, Repetition
-from scripts.benchmark.engine import Engine
+from scripts.benchmark.engine import BenchedEngine
 from scripts.benchmark.figures import Reading
 from scripts.benchmark.floors import DrainFloor
 from scripts.benchmark.shapes import diamond, fan
@@ -36,12 +36,12 @@ def many_diamonds(bench: Bench) -> AbstractContextManager[Repetition]:
 
 @contextmanager
 def _crowd(
-    bench: Bench, figure: str, nodes: int, run_s: Callable[[Engine], float], rounds: int
+    bench: Bench, figure: str, nodes: int, run_s: Callable[[BenchedEngine], float], rounds: int
 ) -> Iterator[Repetition]:
     """`run_s` runs `nodes` nodes; the floors end as many."""
     with ExitStack() as open_ones:
         stacks = open_ones.enter_context(running_stacks(bench.folder, *bench.durabilities))
-        engines = [open_ones.enter_context(Engine(stack)) for stack in stacks]
+        engines = [open_ones.enter_context(BenchedEngine(stack)) for stack in stacks]
         floors = [
             open_ones.enter_context(DrainFloor(stacks[0].socket_path, processes))
             for processes in (2, 1)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from scripts.benchmark.bench import Bench, Repetition
-from scripts.benchmark.engine import Engine
+from scripts.benchmark.engine import BenchedEngine
 from scripts.benchmark.figures import Reading
 from scripts.benchmark.http_line import submit_and_trigger
 from scripts.benchmark.processes import Partner, cpu_of
@@ -29,7 +29,7 @@ def http_load(bench: Bench) -> Iterator[Repetition]:
     }
     with ExitStack() as open_ones:
         (stack,) = open_ones.enter_context(running_stacks(bench.folder, bench.durability))
-        engine = open_ones.enter_context(Engine(stack))
+        engine = open_ones.enter_context(BenchedEngine(stack))
         partner = Partner(lambda: submit_and_trigger)
         open_ones.callback(partner.close)
         for clients, pairs in crowds.values():
@@ -45,7 +45,7 @@ def http_load(bench: Bench) -> Iterator[Repetition]:
 
 
 def _load(
-    engine: Engine, stack: Stack, partner: Partner, shape: Shape, clients: int, pairs: int
+    engine: BenchedEngine, stack: Stack, partner: Partner, shape: Shape, clients: int, pairs: int
 ) -> Reading:
     pids = {role: stack.pids(role) for role in ("api", "worker", "scheduler")}
     pids["server"] = [stack.server_pid()]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from scripts.benchmark.bench import Bench, Repetition
-from scripts.benchmark.engine import Engine
+from scripts.benchmark.engine import BenchedEngine
 from scripts.benchmark.figures import Reading
 from scripts.benchmark.http_line import HttpLine, request
 from scripts.benchmark.percentiles import percentile
@@ -22,7 +22,7 @@ def http_single(bench: Bench) -> Iterator[Repetition]:
     shape = single()
     with ExitStack() as open_ones:
         (stack,) = open_ones.enter_context(running_stacks(bench.folder, bench.durability))
-        engine = open_ones.enter_context(Engine(stack))
+        engine = open_ones.enter_context(BenchedEngine(stack))
         line = open_ones.enter_context(HttpLine(stack.api_address()))
         _times_ms(engine, line, shape, WARM_UPS)
 
@@ -38,7 +38,7 @@ def http_single(bench: Bench) -> Iterator[Repetition]:
 
 
 def _times_ms(
-    engine: Engine, line: HttpLine, shape: Shape, count: int
+    engine: BenchedEngine, line: HttpLine, shape: Shape, count: int
 ) -> tuple[list[float], list[float]]:
     """Of a request that needs no store, and of a workflow, again and again in turn."""
     health = request("GET", "/health")

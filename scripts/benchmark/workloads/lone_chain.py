@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from statistics import median
 
 from scripts.benchmark.bench import Bench, Repetition
-from scripts.benchmark.engine import Engine
+from scripts.benchmark.engine import BenchedEngine
 from scripts.benchmark.figures import Reading
 from scripts.benchmark.floors import HopFloor
 from scripts.benchmark.placement import across_cores
@@ -22,7 +22,7 @@ def lone_chain(bench: Bench) -> Iterator[Repetition]:
     shape = chain(bench.sizes.chain)
     with ExitStack() as open_ones:
         stacks = open_ones.enter_context(running_stacks(bench.folder, *bench.durabilities))
-        engines = [open_ones.enter_context(Engine(stack)) for stack in stacks]
+        engines = [open_ones.enter_context(BenchedEngine(stack)) for stack in stacks]
         floor = open_ones.enter_context(HopFloor(stacks[0].socket_path))
         for engine in engines:
             for _ in range(WARM_UPS):
@@ -53,5 +53,5 @@ def lone_chain(bench: Bench) -> Iterator[Repetition]:
         yield repeat
 
 
-def hop_ms(engine: Engine, shape: Shape) -> float:
+def hop_ms(engine: BenchedEngine, shape: Shape) -> float:
     return engine.run_one(shape) * 1000 / shape.size

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from scripts.benchmark.bench import Bench, Repetition
-from scripts.benchmark.engine import Engine
+from scripts.benchmark.engine import BenchedEngine
 from scripts.benchmark.figures import Reading
 from scripts.benchmark.http_line import HttpLine
 from scripts.benchmark.processes import Void, cpu_of, pss_mib
@@ -31,7 +31,7 @@ def rest(bench: Bench) -> Iterator[Repetition]:
             time.sleep(min(_SETTLE_S, bench.sizes.rest_s))
             cpu = _cpu_percent(stack, bench.sizes.rest_s)
             memory = {f"{name} MiB": pss_mib(pid) for name, pid in stack.processes().items()}
-            with Engine(stack) as engine:
+            with BenchedEngine(stack) as engine:
                 engine.check(single(), [execution_id])
         return {
             "W4 start": Reading(start_s),

@@ -14,7 +14,7 @@ import uvloop
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
 from flowd.store import Store, open_store
 from scripts.benchmark.bench import Bench, Repetition
-from scripts.benchmark.engine import Engine
+from scripts.benchmark.engine import BenchedEngine
 from scripts.benchmark.figures import Reading
 from scripts.benchmark.floors import round_trip_s
 from scripts.benchmark.percentiles import percentile
@@ -40,7 +40,7 @@ def single_node(bench: Bench) -> Iterator[Repetition]:
     shape = single()
     with ExitStack() as open_ones:
         (stack,) = open_ones.enter_context(running_stacks(bench.folder, bench.durability))
-        engine = open_ones.enter_context(Engine(stack))
+        engine = open_ones.enter_context(BenchedEngine(stack))
         runner = open_ones.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
         store = open_store(engine.settings)
         open_ones.callback(lambda: runner.run(store.close()))
@@ -63,7 +63,7 @@ def single_node(bench: Bench) -> Iterator[Repetition]:
         yield repeat
 
 
-async def _run_some(engine: Engine, store: Store, shape: Shape, count: int) -> list[_Times]:
+async def _run_some(engine: BenchedEngine, store: Store, shape: Shape, count: int) -> list[_Times]:
     engine.begin_to_count()
     ids, times = [], []
     for _ in range(count):
@@ -84,7 +84,7 @@ async def _run_some(engine: Engine, store: Store, shape: Shape, count: int) -> l
     return times
 
 
-def _round_trip_across_cores_ms(engine: Engine, stack: Stack) -> float:
+def _round_trip_across_cores_ms(engine: BenchedEngine, stack: Stack) -> float:
     """The dearer kind: left alone, client and server share a core, and meet in a tenth of it.
 
     A workflow cannot do without it, because a third process takes part.

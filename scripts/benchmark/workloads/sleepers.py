@@ -17,7 +17,7 @@ from statistics import median
 
 from flowd.store.redis import keys
 from scripts.benchmark.bench import Bench, Repetition
-from scripts.benchmark.engine import Engine
+from scripts.benchmark.engine import BenchedEngine
 from scripts.benchmark.figures import Reading
 from scripts.benchmark.processes import cpu_of
 from scripts.benchmark.shapes import chain, single
@@ -37,9 +37,9 @@ def sleepers(bench: Bench) -> Iterator[Repetition]:
     shape, sleeper = chain(sizes.chain), single(WAIT)
     with ExitStack() as open_ones:
         (plain_stack,) = open_ones.enter_context(running_stacks(bench.folder, bench.durability))
-        plain = open_ones.enter_context(Engine(plain_stack))
+        plain = open_ones.enter_context(BenchedEngine(plain_stack))
         stack = open_ones.enter_context(_sleeping_stack(bench))
-        engine = open_ones.enter_context(Engine(stack))
+        engine = open_ones.enter_context(BenchedEngine(stack))
         sleeping = engine.submit(sleeper, sizes.sleepers)
         engine.trigger(sleeping)
         wait_for(lambda: _are_running(engine, sleeping), "all to sleep", _ASLEEP_LIMIT_S)
@@ -81,7 +81,7 @@ def _sleeping_stack(bench: Bench) -> Iterator[Stack]:
         yield stack
 
 
-def _are_running(engine: Engine, execution_ids: list[str]) -> bool:
+def _are_running(engine: BenchedEngine, execution_ids: list[str]) -> bool:
     found = engine.line.ask("MGET", *(keys.node(one, "A") for one in execution_ids))
     return all(state == b"RUNNING" for state in found)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from scripts.benchmark.bench import Bench, Repetition
-from scripts.benchmark.engine import Engine
+from scripts.benchmark.engine import BenchedEngine
 from scripts.benchmark.figures import Reading
 from scripts.benchmark.floors import SocketFloor
 from scripts.benchmark.shapes import chain, diamond
@@ -24,7 +24,7 @@ def steady_state(bench: Bench) -> Iterator[Repetition]:
     }
     with ExitStack() as open_ones:
         (stack,) = open_ones.enter_context(running_stacks(bench.folder, bench.durability))
-        engine = open_ones.enter_context(Engine(stack))
+        engine = open_ones.enter_context(BenchedEngine(stack))
         floor = open_ones.enter_context(SocketFloor(stack.socket_path))
         for shape, count in crowds.values():
             engine.run_many(shape, min(count, _WARM_UP))

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from statistics import median
 
 from scripts.benchmark.bench import Bench, Repetition
-from scripts.benchmark.engine import Engine, memory_bytes
+from scripts.benchmark.engine import BenchedEngine, memory_bytes
 from scripts.benchmark.figures import Reading
 from scripts.benchmark.floors import HopFloor
 from scripts.benchmark.line import Line
@@ -29,7 +29,7 @@ def wide_and_long(bench: Bench) -> Iterator[Repetition]:
     narrow, wide, long = fan(sizes.fan), fan(sizes.wide_fan), chain(sizes.long_chain)
     with ExitStack() as open_ones:
         (stack,) = open_ones.enter_context(running_stacks(bench.folder, bench.durability))
-        engine = open_ones.enter_context(Engine(stack))
+        engine = open_ones.enter_context(BenchedEngine(stack))
         floor = open_ones.enter_context(HopFloor(stack.socket_path))
         _log_slow_commands(engine)
         for shape in (narrow, wide):
@@ -51,18 +51,18 @@ def wide_and_long(bench: Bench) -> Iterator[Repetition]:
         yield repeat
 
 
-def _rate(engine: Engine, shape: Shape) -> float:
+def _rate(engine: BenchedEngine, shape: Shape) -> float:
     """Nodes a second. The slow log begins anew with it."""
     engine.line.ask("SLOWLOG", "RESET")
     return shape.size / engine.run_one(shape)
 
 
-def _log_slow_commands(engine: Engine) -> None:
+def _log_slow_commands(engine: BenchedEngine) -> None:
     engine.line.ask("CONFIG", "SET", "slowlog-log-slower-than", _SLOW_US)
     engine.line.ask("CONFIG", "SET", "slowlog-max-len", _SLOW_KEPT)
 
 
-def _longest_script_ms(engine: Engine) -> float:
+def _longest_script_ms(engine: BenchedEngine) -> float:
     """Zero when none took a millisecond."""
     slow = engine.line.ask("SLOWLOG", "GET", _SLOW_KEPT)
     times_us = [one[2] for one in slow if one[3][0].upper() in _SCRIPT_COMMANDS]
@@ -73,7 +73,7 @@ def _bytes_per_node(bench: Bench, shape: Shape) -> Reading:
     """On a server that has held nothing before, in a run of its own: looking costs time."""
     with ExitStack() as open_ones:
         (stack,) = open_ones.enter_context(running_stacks(bench.folder, bench.durability))
-        engine = open_ones.enter_context(Engine(stack))
+        engine = open_ones.enter_context(BenchedEngine(stack))
         empty = memory_bytes(engine.line)
         execution_ids = engine.submit(shape)
         pending = memory_bytes(engine.line) - empty
@@ -92,7 +92,7 @@ def _bytes_per_node(bench: Bench, shape: Shape) -> Reading:
 class _Peak:
     """The most memory the server's data took, as often as one can look."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: BenchedEngine) -> None:
         self._engine = engine
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)

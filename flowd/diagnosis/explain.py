@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from flowd.store.budgets import Holds
 from flowd.store.nodes import NO_REPORT, NodeRow, Report, RetryStanding
 from flowd.store.standing import QueueView
 from flowd.store.troubles import Trouble
@@ -18,6 +19,8 @@ from flowd.workflow.graph import Plan
 from flowd.workflow.states import ExecutionState, NodeState
 
 NAMES_SHOWN_MAX: Final = 10
+# Handlers whose calls count against the budget of their execution.
+METERED: Final = frozenset({"llm"})
 
 _TROUBLES: Final = {
     "stream_missing": "the task stream is gone from Redis",
@@ -98,6 +101,8 @@ class Situation:
     failures: Failures = Failures()
     troubles: Sequence[Trouble] = ()
     simulated: Sequence[str] = ()
+    # None where no node that runs may wait for the budget.
+    budget: Holds | None = None
 
 
 def explain(situation: Situation) -> Explanation:
@@ -269,7 +274,18 @@ def _running(situation: Situation, row: NodeRow) -> list[Reason]:
         return [_no_place(situation), _runs(situation, row)]
     if worker is not None and worker in situation.cluster.lost:
         return [_worker_lost(situation, worker)]
-    return [_runs(situation, row)]
+    return [*_budget(situation, row), _runs(situation, row)]
+
+
+def _budget(situation: Situation, row: NodeRow) -> list[Reason]:
+    holds, limit = situation.budget, situation.plan.budget_tokens
+    is_asking = situation.plan.nodes[row.node_id].handler in METERED
+    if holds is None or limit is None or not is_asking or row.node_id in holds.holders:
+        return []
+    if not holds.held:
+        return []
+    told = f"{holds.held:,} of {limit:,} are held until they end, {holds.spent:,} are spent"
+    return [Reason("waiting_for_budget", f"it waits for the tokens of other calls: {told}")]
 
 
 def _runs(situation: Situation, row: NodeRow) -> Reason:

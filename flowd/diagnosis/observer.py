@@ -6,12 +6,20 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from flowd.diagnosis.explain import Cluster, Explanation, Failures, Situation, explain
+from flowd.diagnosis.explain import (
+    METERED,
+    Cluster,
+    Explanation,
+    Failures,
+    Situation,
+    explain,
+)
 from flowd.errors import CorruptExecution, UnknownNode
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
+from flowd.store.budgets import Holds
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms
 from flowd.store.nodes import NodeRow
 from flowd.store.standing import ClusterState
@@ -90,7 +98,24 @@ class Observer:
             await self._failures(execution_id, status, states, shown),
             tuple(one for one in troubles if one.is_about(execution_id)),
             await self._simulated(execution_id, plan, states),
+            await self._budget(execution_id, plan, states, shown),
         )
+
+    async def _budget(
+        self,
+        execution_id: str,
+        plan: Plan,
+        states: Mapping[str, NodeState | None],
+        shown: Sequence[str],
+    ) -> Holds | None:
+        asking = [
+            one
+            for one in shown
+            if states[one] is NodeState.RUNNING and plan.nodes[one].handler in METERED
+        ]
+        if plan.budget_tokens is None or not asking:
+            return None
+        return await self._store.budgets.holds(execution_id, asking)
 
     async def _cluster(self, state: ClusterState, holders: set[str]) -> Cluster:
         dead = self._dead(state)

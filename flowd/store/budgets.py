@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from flowd.store.redis import keys, scripts
@@ -25,6 +26,14 @@ class Reservation(NamedTuple):
     outcome: str
     spent: int
     reserved: int
+
+
+class Holds(NamedTuple):
+    """Tokens that are spent and set aside, and the nodes whose calls set some aside."""
+
+    spent: int
+    held: int
+    holders: frozenset[str]
 
 
 class Budgets:
@@ -56,6 +65,18 @@ class Budgets:
             usage.completion,
             usage.total,
         )
+
+    async def holds(self, execution_id: str, node_ids: Sequence[str]) -> Holds:
+        """What calls hold of a budget, and which of these nodes do."""
+        spent, held, *own = await self._client.execute(
+            "HMGET",
+            keys.run(execution_id),
+            "tokens:spent",
+            "tokens:reserved",
+            *(f"tokens:reserved:{node_id}" for node_id in node_ids),
+        )
+        holders = (one for one, field in zip(node_ids, own, strict=True) if field is not None)
+        return Holds(int(spent or 0), int(held or 0), frozenset(holders))
 
     async def usage(self, execution_id: str) -> TokenUsage:
         found = await self._client.execute(

@@ -6,8 +6,10 @@ import threading
 from dataclasses import replace
 
 from flowd.config import HandlersSettings, LlmSettings
+from flowd.diagnosis.observer import Observer
 from flowd.errors import StoreUnavailable
 from flowd.handlers.registry import built_in_registry
+from flowd.orchestrator.plans import Plans
 from tests.flow.engine import Engine, node, until, workflow
 from tests.local_services import completion, running_service
 
@@ -132,6 +134,36 @@ async def test_a_wait_for_the_budget_is_no_failure_and_no_attempt(settings):
             records = await engine.store.nodes.records(execution_id, ["A", "B"])
             assert [record.attempt for record in records.values()] == [1, 1]
             assert await engine.states(execution_id) == {"A": "COMPLETED", "B": "COMPLETED"}
+
+
+async def test_what_waits_for_the_budget_is_explained_as_waiting(settings):
+    """It was said to run on its worker, as if its call were under way."""
+    going, first = threading.Event(), threading.Event()
+
+    def model(_request):
+        first.set()
+        going.wait(600)
+        return completion("fine")
+
+    nodes = [node(name, handler="llm", prompt="x", max_tokens=300) for name in "AB"]
+    with running_service(model) as service:
+        own = using(settings, service.url)
+        async with Engine(own, registry=built_in_registry()) as engine, engine.ticking():
+            execution_id = await engine.start(workflow(*nodes, budget={"tokens": 500}))
+            observer = Observer(engine.store, Plans(engine.store))
+
+            async def reasons():
+                found = await observer.explain(execution_id)
+                return sorted([reason.code for reason in one.reasons] for one in found.nodes)
+
+            async def are_running():
+                return await reasons() == [["running"], ["waiting_for_budget", "running"]]
+
+            await until(first.is_set, "the first call")
+            await until(are_running, "one in its call, and one that waits for it")
+            going.set()
+            await engine.end(execution_id)
+            assert await reasons() == []
 
 
 async def test_usage_in_an_unknown_form_counts_with_all_that_was_set_aside(settings):

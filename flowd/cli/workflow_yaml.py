@@ -94,8 +94,11 @@ def yaml_to_json(data: bytes) -> bytes:
         value = yaml.load(data, _CoreLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error)
+        # What stands on a second line is where, in words of the library's own.
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         told = f"this is neither JSON nor YAML: {problem}"
+        if problem == "but found another document":
+            told = "a file holds one workflow, and here a second document begins"
         raise BadYaml(mark.line + 1 if mark else None, told) from None
     return _as_json(value)
 

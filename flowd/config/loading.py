@@ -26,7 +26,7 @@ from flowd.config import (
 )
 from flowd.config.readers import truth
 from flowd.errors import InvalidSettings, Problem
-from flowd.suggestions import did_you_mean
+from flowd.suggestions import did_you_mean, nearest
 
 # Variables with flowd's prefix that are not settings: they belong to the clients, the tests, and
 # whoever keeps secrets there.
@@ -152,7 +152,8 @@ def _from_file(path: Path, folder: Path, problems: list[Problem]) -> Iterator[_G
         return
     # Beside what tomllib calls an error: a number of thousands of digits, brackets without end.
     except (ValueError, RecursionError) as error:
-        problems.append(Problem(str(path), "bad_toml", f"this is not TOML: {error}"))
+        twice = "; write each section once, with all its keys" if "twice" in str(error) else ""
+        problems.append(Problem(str(path), "bad_toml", f"this is not TOML: {error}{twice}"))
         # Enough to find the flowd that was started with this file before it was broken.
         if found := _DATA_DIR.search(text):
             yield _Given("redis.data_dir", found[2], str(path), folder)
@@ -208,7 +209,9 @@ def _from_flowd_variables(
         if name in keys:
             yield _Given(keys[name], value, origin, folder)
         elif name.startswith("FLOWD_") and not _is_foreign(name, value):
-            hint = did_you_mean(name, keys)
+            # Without what all of them begin with: it makes any two look alike.
+            near = nearest(name[6:], [key[6:] for key in keys])
+            hint = f"; did you mean 'FLOWD_{near}'?" if near else ""
             problems.append(Problem(origin, "unknown_variable", f"no setting has this name{hint}"))
 
 

@@ -26,6 +26,8 @@ def _missing(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "secrets.folder", f"this user may not read {str(folder)!r}; let it, or run as another"
     if path is not None and not path.parent.is_dir():
         yield "api.socket", f"there is no folder {str(path.parent)!r} to make the socket in"
+    if settings.log.file is not None and settings.log.file.is_dir():
+        yield "log.file", f"{str(settings.log.file)!r} is a folder; name a file in it"
     is_own = settings.redis.mode != "external" and settings.redis.url is None
     if is_own and server is not None and shutil.which(server) is None:
         hint = "install it, or take the key away for the server that comes with flowd"

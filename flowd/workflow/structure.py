@@ -72,7 +72,9 @@ def _explain_part(
         model.model_validate(value)
     except ValidationError as refused:
         inner = (one for one in refused.errors(include_url=False) if len(one["loc"]) > 1)
-        for error in {one["loc"][0]: one for one in inner}.values():
+        # Of a field that may be of several types, the error of the type its value has.
+        by_type = sorted(inner, key=lambda one: not one["type"].endswith("_type"))
+        for error in {one["loc"][0]: one for one in by_type}.values():
             field = str(error["loc"][0])
             _, message = _translate(field, error["type"], error["msg"], error["input"])
             report.add(join_path(path, field), "invalid_value", message)

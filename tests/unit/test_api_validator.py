@@ -391,3 +391,19 @@ def test_what_a_handler_finds_wrong_in_its_config_is_reported_with_the_rest() ->
         ("dag.nodes[1].config.y", "bad_config"),
         ("dag.nodes[1].dependencies[0]", "unknown_dependency"),
     }
+
+
+@pytest.mark.parametrize(
+    ("secret", "message"),
+    [
+        ("", "string should have at least 1 character"),
+        ("x" * 1025, "string should have at most 1024 characters"),
+    ],
+)
+def test_a_text_is_not_told_to_be_an_object_where_both_will_do(secret: str, message: str) -> None:
+    """An empty secret of a callback was refused as a string: expected an object."""
+    callback = {"url": "http://example.com", "secret": secret}
+    document = {**workflow(node("A")), "callback": callback}
+
+    (problem,) = problems(document)
+    assert (problem.path, problem.message) == ("callback.secret", message)

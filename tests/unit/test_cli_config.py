@@ -165,7 +165,7 @@ def test_an_address_of_all_machines_is_checked_for_tokens() -> None:
 def test_everything_the_settings_name_and_nobody_has_made_is_listed(folder: Path) -> None:
     (folder / "flowd.toml").write_text(
         "[secrets]\nfolder = 'keys'\n[api]\nsocket = 'run/api.sock'\n"
-        "[redis]\nserver = 'no-such-server'\n"
+        "[redis]\nserver = 'no-such-server'\n[log]\nfile = '.'\n"
     )
 
     refused = config("check")
@@ -173,6 +173,7 @@ def test_everything_the_settings_name_and_nobody_has_made_is_listed(folder: Path
     assert refused.exit_code == 78
     told = (f"no folder '{folder}/keys'", f"no folder '{folder}/run'", "no program 'no-such-serv")
     assert [one in refused.output for one in told] == [True] * 3
+    assert f"log.file: '{folder}' is a folder" in refused.output
     # A command that looks at what runs does not need them.
     assert config("show").exit_code == 0
 

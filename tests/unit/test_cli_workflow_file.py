@@ -64,6 +64,7 @@ def test_a_dash_is_stdin(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         ("a: 1\n2: b\n", 2, "a key has to be text"),
         (f"a: {'1' * 5_000}\n", 1, "this number is too long"),
         ("a: *b\n", 1, "undefined alias"),
+        ("a: 1\n---\nb: 1\n", 2, "a file holds one workflow, and here a second document begins"),
     ],
 )
 def test_what_is_wrong_with_yaml_is_said_with_its_line(
@@ -80,8 +81,9 @@ def test_what_is_wrong_with_yaml_is_said_with_its_line(
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(text)
-    with pytest.raises(click.ClickException, match="neither JSON nor YAML"):
+    with pytest.raises(click.ClickException, match="neither JSON nor YAML") as refused:
         read_workflow(str(path))
+    assert "\n" not in refused.value.message
 
 
 def test_a_file_that_names_itself_is_refused(tmp_path: Path) -> None:

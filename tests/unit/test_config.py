@@ -177,6 +177,14 @@ def test_every_problem_is_reported_at_once_with_its_place(load: Load, tmp_path: 
     ]
 
 
+@pytest.mark.parametrize("name", ["FLOWD_NIX", "FLOWD_API__NIX"])
+def test_only_a_variable_that_looks_like_one_is_offered(load: Load, name: str) -> None:
+    """All begin alike, so that for FLOWD_NIX FLOWD_ENVIRONMENT was offered."""
+    (found,) = problems_of(load, "", environ={name: "1"})
+
+    assert found == f"{name}: no setting has this name"
+
+
 @pytest.mark.parametrize(
     ("toml", "message"),
     [
@@ -192,6 +200,7 @@ def test_every_problem_is_reported_at_once_with_its_place(load: Load, tmp_path: 
         ("[handlers.llm]\nmodl = 'x'", "unknown key 'modl' in [handlers.llm]; did you mean"),
         ("port = 1", "flowd.toml:1: unknown key 'port'; it belongs in [api]"),
         ("[api\n", "this is not TOML"),
+        ("[api]\n[redis]\n[api]\nport = 1", "write each section once, with all its keys"),
         ("a = " + "[" * 100_000, "this is not TOML"),
         ("[api]\nport = " + "9" * 5000, "this is not TOML"),
         ("[log]\nfile = '~no-such-user/x'", "log.file must be a path, and after ~ the name of a"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowd.cli.exit_codes import FAILED
+from flowd.cli.numbers import Number
 from flowd.cli.remote import plain, short, show_json
 from flowd.cli.times import span
 
@@ -24,7 +25,7 @@ wait_option = click.option(
     "--wait", is_flag=True, help="Wait until it has ended, and print the outputs."
 )
 timeout_option = click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most this long."
+    "--timeout", type=Number(min=0), metavar="SECONDS", help="Wait at most this long."
 )
 
 

@@ -7,12 +7,14 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from flowd.workflow.exact_json import InexactNumber, exact_float
 
+# No flowd takes a larger body; white space and comments of YAML have room beside it.
+FILE_BYTES_MAX: Final = 64 * 2**20
 # By their marks. The longer first: that of UTF-32 begins as that of UTF-16 does.
 _WIDE = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -28,14 +30,25 @@ def read_workflow(file: str) -> bytes:
     if file == "-" and sys.stdin is None:
         raise click.ClickException("cannot read stdin: it is closed")
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        data = _beginning(file)
     except OSError as error:
         raise click.ClickException(f"cannot read {name}: {error.strerror}") from None
+    if len(data) > FILE_BYTES_MAX:
+        limit = f"{FILE_BYTES_MAX // 2**20} MiB"
+        raise click.ClickException(f"cannot read {name}: it has more than {limit}")
     data = _as_utf8(data, name)
     if file.endswith(".json") or data.lstrip()[:1] in (b"{", b"["):
         # As it is: flowd also sees keys that are written twice, and says where.
         return data
     return _from_yaml(data, file)
+
+
+def _beginning(file: str) -> bytes:
+    """All of it, or so much that it is too much."""
+    if file == "-":
+        return sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
+    with Path(file).open("rb") as source:
+        return source.read(FILE_BYTES_MAX + 1)
 
 
 def _as_utf8(data: bytes, name: str) -> bytes:

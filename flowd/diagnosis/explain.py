@@ -163,6 +163,8 @@ def _ending(situation: Situation, row: NodeRow) -> Reason:
         return Reason("cancelled", "its execution was cancelled before it had ended")
     if failed := _dependencies(situation, row.node_id, NodeState.FAILED):
         return Reason("dependency_failed", row.error or f"not run: {_listed(failed)} failed")
+    if row.error and row.error.startswith("not run:"):
+        return Reason("failed", row.error)
     return Reason("failed", f"it failed{_by(row)}: {row.error or 'nothing says why'}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flowd.diagnosis.observer import Observer
 from flowd.errors import WrongState
 from flowd.orchestrator.executor import (
     cancel_execution,
@@ -189,6 +190,24 @@ async def test_what_is_left_out_makes_an_execution_fail_that_else_went_well(sett
         assert str(await engine.end(second)) == "FAILED"
         assert calls(second) == ["A", "B"]
         assert (await engine.states(second))["U"] == "FAILED"
+
+
+async def test_what_was_cancelled_and_is_left_out_is_explained_as_not_run(settings):
+    """It was said to have failed: not run."""
+    async with Engine(settings) as engine:
+        first = await engine.start(workflow(node("A"), node("C", handler="held")))
+        await started("C")
+        await until(lambda: "A" in calls(first), "the other node")
+        await cancel_execution(engine.store, first)
+        handlers.GATES["C"].set()
+        await until(lambda: settled_states(engine, first), "the cancellation")
+        second = await rerun_execution(engine.store, await plan_rerun(engine.store, first, "A"))
+
+        observer = Observer(engine.store, Plans(engine.store))
+        (explained,) = (await observer.explain(second, "C")).nodes
+        assert [reason.message for reason in explained.reasons] == [
+            "not run: it was CANCELLED, and is not asked for"
+        ]
 
 
 async def settled_states(engine, execution_id):

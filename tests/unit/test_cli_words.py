@@ -33,7 +33,9 @@ def run(*arguments: str) -> Result:
     [
         (["--bogus"], 2, "No such option"),
         (["strat"], 2, "No such command 'strat'"),
-        (["ls", "--limit", "x"], 2, "'x' is not a valid integer"),
+        (["ls", "--limit", "x"], 2, "'x' is not a valid whole number"),
+        (["scale", "x"], 2, "'x' is not a valid whole number"),
+        (["run", "nothing.json", "--timeout", "x"], 2, "'x' is not a valid number"),
         (["dlq", "purge"], 2, "give the id of a dead letter, or --all"),
         (["validate", "nothing.json"], 1, "cannot read nothing.json"),
         (["get", "0" * 24], 69, "is it running?"),

@@ -86,6 +86,12 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path, text: bytes) -> None
     assert "\n" not in refused.value.message
 
 
+def test_a_file_without_end_is_refused() -> None:
+    """All of it was read first, until the memory of the machine was full."""
+    with pytest.raises(click.ClickException, match="/dev/zero: it has more than 64 MiB"):
+        read_workflow("/dev/zero")
+
+
 def test_a_file_that_names_itself_is_refused(tmp_path: Path) -> None:
     with pytest.raises(click.ClickException, match="contains itself"):
         read_workflow(written(tmp_path, "a.yaml", "a: &a [*a]\n"))

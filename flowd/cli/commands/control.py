@@ -10,6 +10,7 @@ import click
 
 from flowd.cli.completing import complete_processes
 from flowd.cli.exit_codes import BAD_SETTINGS, FAILED
+from flowd.cli.numbers import WholeNumber
 from flowd.cli.options import config_option, data_dir_option
 from flowd.cli.running import ask_running, data_dir_of
 
@@ -80,7 +81,7 @@ def restart(
 
 
 @click.command()
-@click.argument("workers", type=click.IntRange(0, 512))
+@click.argument("workers", type=WholeNumber(0, 512))
 @config_option
 @data_dir_option
 @click.pass_context

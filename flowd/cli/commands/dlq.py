@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flowd.cli.numbers import WholeNumber
 from flowd.cli.remote import (
     connected,
     output_option,
@@ -41,7 +42,7 @@ def dlq() -> None:
 @dlq.command("list")
 @server_options
 @output_option
-@click.option("-n", "--limit", type=click.IntRange(1), default=50, show_default=True)
+@click.option("-n", "--limit", type=WholeNumber(1), default=50, show_default=True)
 def show_all(url: str | None, output: str, limit: int) -> None:
     """List the dead letters."""
     with connected(url) as client:

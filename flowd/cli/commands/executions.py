@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowd.cli.exit_codes import FAILED
+from flowd.cli.numbers import WholeNumber
 from flowd.cli.remote import (
     as_commands,
     connected,
@@ -58,7 +59,7 @@ REPORTS_SHOWN_MAX: Final = 3
     metavar="TIME",
     help="Submitted before this time.",
 )
-@click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True)
+@click.option("-n", "--limit", type=WholeNumber(1), default=20, show_default=True)
 def ls(
     url: str | None,
     output: str,

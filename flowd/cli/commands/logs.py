@@ -16,6 +16,7 @@ import click
 
 from flowd.cli.completing import complete_processes
 from flowd.cli.exit_codes import FAILED
+from flowd.cli.numbers import WholeNumber
 from flowd.cli.options import config_option, running_settings_of
 from flowd.owned_folder import follow_own_links
 
@@ -28,7 +29,7 @@ _POLL_S: Final = 0.2
 @click.option(
     "-n",
     "--lines",
-    type=click.IntRange(0),
+    type=WholeNumber(0),
     default=100,
     show_default=True,
     help="How many lines.",

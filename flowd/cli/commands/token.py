@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from flowd.cli.numbers import Number
 from flowd.cli.options import config_option, data_dir_option, running_settings_of
 from flowd.tokens import SCOPES, TOKENS_MAX, Token, change_tokens, new_token, read_tokens
 
@@ -31,7 +32,7 @@ def token() -> None:
 @data_dir_option
 @click.option("--name", required=True, help="Who uses the token; the log names it.")
 @click.option("--scope", required=True, type=click.Choice(SCOPES), help="What the token allows.")
-@click.option("--expires-days", type=click.FloatRange(min=0, min_open=True, max=36500))
+@click.option("--expires-days", type=Number(min=0, min_open=True, max=36500))
 def create(
     config: Path | None, data_dir: str | None, name: str, scope: str, expires_days: float | None
 ) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from flowd.cli.numbers import Number
 from flowd.cli.options import config_option, data_dir_option
 from flowd.cli.running import ask_running, data_dir_of
 from flowd.cli.status_page import status_page
@@ -23,7 +24,7 @@ from flowd.cli.status_page import status_page
 @data_dir_option
 @click.option(
     "--interval",
-    type=click.FloatRange(0.1, 60),
+    type=Number(0.1, 60),
     default=1.0,
     show_default=True,
     help="Seconds between two updates.",

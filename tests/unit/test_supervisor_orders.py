@@ -487,7 +487,7 @@ def test_a_quick_stop_waits_for_nobody(boot: Boot) -> None:
 
     ask(daemon.data_dir, "stop", quick=True)
 
-    assert daemon.wait_for_end(GRACE_S / 2) == 0
+    assert daemon.process.wait(GRACE_S / 2) == 0
 
 
 def test_the_status_says_what_each_child_uses(boot: Boot) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from flowd.supervisor.control import ControlUnavailable, ask
+from flowd.supervisor.asking import ControlUnavailable, ask
 
 T = TypeVar("T")
 

@@ -69,7 +69,7 @@ def _executions(ctx: click.Context) -> Iterator[CompletionItem]:
 
 def _processes(ctx: click.Context) -> Iterator[CompletionItem]:
     from flowd.cli.running import data_dir_of
-    from flowd.supervisor.control import ControlUnavailable, ask
+    from flowd.supervisor.asking import ControlUnavailable, ask
 
     folder = data_dir_of(ctx.params.get("config"), ctx.params.get("data_dir"))
     try:

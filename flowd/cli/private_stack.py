@@ -17,8 +17,8 @@ from typing import Any
 from flowd.config import Settings
 from flowd.config.loading import load_settings
 from flowd.prctl import end_with_parent
+from flowd.supervisor.asking import ControlUnavailable, ask
 from flowd.supervisor.child import describe_exit
-from flowd.supervisor.control import ControlUnavailable, ask
 
 _POLL_S = 0.02
 _STOP_LIMIT_S = 15.0

@@ -53,7 +53,7 @@ def find_api(has_token: bool) -> str:
     found is sent a token, and so comes from somebody who may have it. Ends the program where a
     port is not known.
     """
-    from flowd.supervisor.control import ControlUnavailable, ask
+    from flowd.supervisor.asking import ControlUnavailable, ask
 
     config = config_of_running(Path(named) if (named := os.environ.get("FLOWD_CONFIG")) else None)
     if has_token:
@@ -100,7 +100,7 @@ def ask_running(
     **arguments: Any,
 ) -> dict[str, Any]:
     """The answer of its supervisor. Ends the program where there is none, or a refusal."""
-    from flowd.supervisor.control import ControlUnavailable, ask
+    from flowd.supervisor.asking import ControlUnavailable, ask
     from flowd.supervisor.lock import is_held
 
     folder = data_dir_of(config, data_dir)

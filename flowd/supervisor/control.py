@@ -21,33 +21,13 @@ from flowd.errors import FlowdError
 from flowd.log import get_logger
 from flowd.owned_folder import only_for_owner
 from flowd.socket_path import reachable_path
+from flowd.supervisor.asking import SOCKET_FILE
 
 log = get_logger(__name__)
 
-SOCKET_FILE = "control.sock"
 _LINE_BYTES_MAX = 4096
 _CLIENTS_MAX = 32
 _WAITING_MAX = 128
-
-
-class ControlUnavailable(Exception):
-    """Nobody answers on the control socket."""
-
-
-def ask(data_dir: Path, command: str, timeout_s: float = 5.0, **arguments: Any) -> dict[str, Any]:
-    """One request to the flowd of this data directory; raises ControlUnavailable."""
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(timeout_s)
-            connection.connect(reachable_path(data_dir / SOCKET_FILE))
-            connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
-            with connection.makefile("rb") as reader:
-                answer = json.loads(reader.readline())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ControlUnavailable(f"no flowd answers in {data_dir}: {error}") from error
-    if not isinstance(answer, dict):
-        raise ControlUnavailable(f"what answers in {data_dir} is not flowd")
-    return answer
 
 
 class ControlServer:

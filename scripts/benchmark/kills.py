@@ -24,7 +24,7 @@ from flowd.client import Client
 from flowd.handlers import registry
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.registry import handler
-from flowd.supervisor.control import ControlUnavailable, ask
+from flowd.supervisor.asking import ControlUnavailable, ask
 
 WORKERS = 4
 LOADERS = 2

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from flowd.config import Settings
 from flowd.config.loading import load_settings
-from flowd.supervisor.control import ControlUnavailable, ask
+from flowd.supervisor.asking import ControlUnavailable, ask
 from flowd.supervisor.embedded_server import EmbeddedServer, ProbeResult, find_binary, probe
 from scripts.benchmark.processes import Void, clean_environment, end_with_parent
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import psutil
 import redis as redis_py
 
-from flowd.supervisor.control import ControlUnavailable, ask
+from flowd.supervisor.asking import ControlUnavailable, ask
 from flowd.supervisor.embedded_server import ProbeResult, find_binary, probe
 from scripts.benchmark.processes import Void, clean_environment, end_with_parent
 from scripts.soaking.handlers import LEDGER

@@ -10,7 +10,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from flowd.supervisor.control import SOCKET_FILE, ControlServer
+from flowd.supervisor.asking import SOCKET_FILE
+from flowd.supervisor.control import ControlServer
 from tests.daemon import PATIENCE_S
 from tests.flow.api_server import api_server
 

@@ -23,7 +23,7 @@ import pytest
 import redis as redis_py
 
 from flowd.cli.status_page import status_page
-from flowd.supervisor.control import ask
+from flowd.supervisor.asking import ask
 from flowd.supervisor.embedded_server import ProbeResult, find_binary, probe
 from scripts.soaking.checker import check_processes, find_violations
 from scripts.soaking.handlers import LEDGER

@@ -21,7 +21,7 @@ from flowd.cli.status_page import status_page
 from flowd.cli.times import clock, span
 from flowd.client import ApiError, ConnectionFailed
 from flowd.client.calls import base_url
-from flowd.supervisor.control import ControlUnavailable
+from flowd.supervisor.asking import ControlUnavailable
 from tests.daemon import PATIENCE_S
 
 A, B, C = "0a" * 12, "0b" + "0" * 22, "0b" + "1" * 22
@@ -268,7 +268,7 @@ def test_who_may_not_ask_is_not_told_that_flowd_does_not_run(
     def ask(folder: Path, _command: str, **_: object) -> None:
         raise ControlUnavailable(str(folder)) from PermissionError()
 
-    monkeypatch.setattr("flowd.supervisor.control.ask", ask)
+    monkeypatch.setattr("flowd.supervisor.asking.ask", ask)
     ended = CliRunner().invoke(main, ["status", "--data-dir", str(tmp_path)])
 
     assert ended.exit_code == 4

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from flowd import Client
 from flowd.cli.running import data_dir_of, find_api
-from flowd.supervisor.control import ControlUnavailable
+from flowd.supervisor.asking import ControlUnavailable
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> dict[Path, str]:
             raise ControlUnavailable(f"{data_dir}")
         return {"api": found[data_dir]}
 
-    monkeypatch.setattr("flowd.supervisor.control.ask", ask)
+    monkeypatch.setattr("flowd.supervisor.asking.ask", ask)
     return found
 
 

@@ -97,7 +97,7 @@ def test_a_shell_is_offered_ids_files_and_processes(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("FLOWD_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("flowd.client.Client", Executions)
     status = {"processes": [{"name": "worker-1", "state": "RUNNING"}]}
-    monkeypatch.setattr("flowd.supervisor.control.ask", lambda *_, **__: status)
+    monkeypatch.setattr("flowd.supervisor.asking.ask", lambda *_, **__: status)
 
     for command in ("get", "watch", "cancel", "rerun", "events", "rm", "diff"):
         assert offered([command]) == [("plain", "@latest"), ("plain", "0b1"), ("plain", "0a1")]

@@ -18,7 +18,7 @@ from flowd.config import RedisSettings
 from flowd.errors import InvalidSettings
 from flowd.log_output import LogFile
 from flowd.owned_folder import OwnedFolder
-from flowd.supervisor.control import SOCKET_FILE
+from flowd.supervisor.asking import SOCKET_FILE
 from flowd.supervisor.embedded_server import EmbeddedServer
 from flowd.supervisor.lock import PID_FILE, DataDirLock, is_held
 from flowd.tokens import TOKENS_FILE, change_tokens, new_token, read_tokens

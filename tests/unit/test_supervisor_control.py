@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from flowd.supervisor.control import SOCKET_FILE, ControlServer, ControlUnavailable, ask
+from flowd.supervisor.asking import SOCKET_FILE, ControlUnavailable, ask
+from flowd.supervisor.control import ControlServer
 
 
 class Loop:

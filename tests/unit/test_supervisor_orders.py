@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flowd.supervisor.control import ask
+from flowd.supervisor.asking import ask
 from tests.daemon import Daemon, is_all_running, wait_until
 from tests.unit.stub_daemon import GRACE_S
 

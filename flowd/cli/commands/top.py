@@ -47,7 +47,7 @@ def _show_until_gone(folder: Path, page: str, interval: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from flowd.supervisor.control import ControlUnavailable, ask
+    from flowd.supervisor.asking import ControlUnavailable, ask
 
     def shown(page: str) -> Text:
         return Text(page, no_wrap=True, overflow="ellipsis")

@@ -231,7 +231,7 @@ class ShutdownSettings:
 class SupervisorSettings:
     hung_after_s: float = _setting(
         10.0,
-        read.seconds(0, 3600),
+        read.seconds_or_never(0.5, 3600),
         "seconds the event loop of a process may hang before the process is killed; 0 is for ever",
     )
 

@@ -59,6 +59,18 @@ def seconds(least: float, most: float) -> Callable[[Any], float]:
     return number(least, most, "seconds")
 
 
+def seconds_or_never(least: float, most: float) -> Callable[[Any], float]:
+    """Where 0 is never, what is next to 0 is no time for anything."""
+
+    def read(value: Any) -> float:
+        found = seconds(0, most)(value)
+        if 0 < found < least:
+            raise ValueError(f"0, or a number of seconds from {least:g} to {most:g}")
+        return found
+
+    return read
+
+
 def one_of(*words: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if value in words:

@@ -191,6 +191,11 @@ def test_only_a_variable_that_looks_like_one_is_offered(load: Load, name: str) -
         ("api = 3", "flowd.toml:1: api is a section; write [api] above its keys"),
         ("[workers]\ncount = true", "workers.count must be a whole number from 0 to 512"),
         ("[workers]\ncount = 1.5", "workers.count must be a whole number from 0 to 512"),
+        # Every process was killed as soon as it had started, without end.
+        (
+            "[supervisor]\nhung_after_s = 0.001",
+            "supervisor.hung_after_s must be 0, or a number of seconds from 0.5 to 3600, 0.001 is",
+        ),
         ("[shutdown]\ngrace_s = -1", "shutdown.grace_s must be a number of seconds"),
         ("[scheduler]\ninterval_s = nan", "scheduler.interval_s must be a number of seconds"),
         ("debug = 'maybe'", "debug must be true or false, 'maybe' is not"),

@@ -65,6 +65,8 @@ class Cluster:
     is_store_full: bool
     lost: Mapping[str, str]
     stalled: Sequence[Trouble] = ()
+    # None where no node that runs may wait for the budget.
+    budget: Holds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,6 @@ class Situation:
     failures: Failures = Failures()
     troubles: Sequence[Trouble] = ()
     simulated: Sequence[str] = ()
-    # None where no node that runs may wait for the budget.
-    budget: Holds | None = None
 
 
 def explain(situation: Situation) -> Explanation:
@@ -280,7 +280,7 @@ def _running(situation: Situation, row: NodeRow) -> list[Reason]:
 
 
 def _budget(situation: Situation, row: NodeRow) -> list[Reason]:
-    holds, limit = situation.budget, situation.plan.budget_tokens
+    holds, limit = situation.cluster.budget, situation.plan.budget_tokens
     is_asking = situation.plan.nodes[row.node_id].handler in METERED
     if holds is None or limit is None or not is_asking or row.node_id in holds.holders:
         return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from flowd.diagnosis.explain import (
@@ -92,13 +93,15 @@ class Observer:
             max(0, len(open_nodes) - len(shown)) if node_id is None else 0,
             queue,
             retries,
-            await self._cluster(cluster_state, holders),
+            replace(
+                await self._cluster(cluster_state, holders),
+                budget=await self._budget(execution_id, plan, states, shown),
+            ),
             store.nodes.default_policy.max_attempts,
             {one: state for one, state in again.items() if state is not states[one]},
             await self._failures(execution_id, status, states, shown),
             tuple(one for one in troubles if one.is_about(execution_id)),
             await self._simulated(execution_id, plan, states),
-            await self._budget(execution_id, plan, states, shown),
         )
 
     async def _budget(

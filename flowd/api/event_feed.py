@@ -243,8 +243,8 @@ class _Subscription:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience_s):
                     await self._news.wait()
-        found, self._waiting = self._waiting, []
-        return found
+        items, self._waiting = self._waiting, []
+        return items
 
     def close(self) -> None:
         """No more is wanted. Safe to call twice."""
@@ -267,20 +267,20 @@ class _Subscription:
         self._waiting.append(Gap(self._position.event_id, None))
         self._position = BEGINNING
 
-    def offer(self, one: StoredEvent | Gap) -> None:
+    def offer(self, item: StoredEvent | Gap) -> None:
         """One more, in order; what was read from the stream already is not taken again."""
         if self.is_over:
             return
-        if isinstance(one, StoredEvent):
-            if one.position <= self._position:
+        if isinstance(item, StoredEvent):
+            if item.position <= self._position:
                 return
-            self._position = one.position
-            is_end = self.execution_id is not None and one.type in END_TYPES
-            if not self._types or one.type in self._types:
-                self._waiting.append(one)
+            self._position = item.position
+            is_end = self.execution_id is not None and item.type in END_TYPES
+            if not self._types or item.type in self._types:
+                self._waiting.append(item)
         else:
             is_end = False
-            self._waiting.append(one)
+            self._waiting.append(item)
         if self._is_live and len(self._waiting) > WAITING_MAX:
             self._waiting.clear()
             self.expel()

@@ -26,7 +26,7 @@ async def processes(control_socket: Path | None) -> list[dict[str, Any]]:
                 answer = orjson.loads(await reader.readline())
             finally:
                 writer.close()
-        found: list[dict[str, Any]] = answer["processes"]
+        rows: list[dict[str, Any]] = answer["processes"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return found
+    return rows

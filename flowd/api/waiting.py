@@ -59,10 +59,10 @@ class Waiting:
 async def _listen_for_end(subscription: Subscription, end_s: float) -> ExecutionState | None:
     """None when it was not heard of in time, or when events are lost."""
     while (left_s := end_s - time.monotonic()) > 0:
-        for one in await subscription.read(left_s):
-            if not isinstance(one, StoredEvent):
+        for item in await subscription.read(left_s):
+            if not isinstance(item, StoredEvent):
                 return None
-            return ExecutionState(one.type.removeprefix("execution.").upper())
+            return ExecutionState(item.type.removeprefix("execution.").upper())
         if subscription.is_over:
             return None
     return None

@@ -28,10 +28,10 @@ def _offering(find: Callable[[click.Context], Iterator[CompletionItem]]) -> Comp
     ) -> list[CompletionItem]:
         try:
             with _soon():
-                found = list(find(ctx))
+                items = list(find(ctx))
         except (OSError, ValueError, FlowdError, click.ClickException, click.exceptions.Exit):
-            found = []
-        return [one for one in found if one.value.startswith(incomplete)]
+            items = []
+        return [one for one in items if one.value.startswith(incomplete)]
 
     return complete
 
@@ -76,8 +76,8 @@ def _processes(ctx: click.Context) -> Iterator[CompletionItem]:
         answer: dict[str, Any] = ask(folder, "status", timeout_s=_ANSWER_S)
     except ControlUnavailable:
         return
-    for one in answer["processes"]:
-        yield CompletionItem(one["name"], help=one["state"])
+    for process in answer["processes"]:
+        yield CompletionItem(process["name"], help=process["state"])
 
 
 complete_executions = _offering(_executions)

@@ -101,8 +101,8 @@ class _Commands(click.Group):
             near = nearest(args[0], _COMMANDS)
             if near is None:
                 raise
-            told = f"{error.message} Did you mean {near!r}?"
-            raise click.UsageError(told, ctx) from error
+            message = f"{error.message} Did you mean {near!r}?"
+            raise click.UsageError(message, ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         for title, commands in _GROUPS.items():

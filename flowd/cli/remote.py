@@ -96,14 +96,14 @@ def connected(url: str | None) -> Iterator[Client]:
 
 
 def _say_refusal(error: ApiError) -> None:
-    if not any(one.get("path") for one in error.errors):
+    if not any(problem.get("path") for problem in error.errors):
         hint = "; give it in FLOWD_TOKEN" if error.status == 401 else ""
         click.echo(f"flowd: {plain(as_commands(error.detail))}{hint}", err=True)
         return
     click.echo(f"flowd: refused ({error.code}):", err=True)
-    for one in error.errors:
-        place = f"{one['path']}: " if one.get("path") else ""
-        click.echo(plain(f"  {place}{as_commands(one['message'])}"), err=True)
+    for problem in error.errors:
+        place = f"{problem['path']}: " if problem.get("path") else ""
+        click.echo(plain(f"  {place}{as_commands(problem['message'])}"), err=True)
 
 
 # What a message of the API tells its clients to call, and the command that does it.
@@ -126,12 +126,12 @@ def find_id(client: Client, text: str) -> str:
     """The whole id for `@latest` or for the beginning of exactly one id."""
     if _WHOLE_ID.fullmatch(text):
         return text
-    found = list(islice(_ids_that_begin(client, text), 2))
-    if not found:
+    ids = list(islice(_ids_that_begin(client, text), 2))
+    if not ids:
         raise click.ClickException(f"no execution has an id that begins with {text!r}")
-    if len(found) > 1:
-        raise click.ClickException(f"{text!r} begins more than one id: {', '.join(found)} …")
-    return found[0]
+    if len(ids) > 1:
+        raise click.ClickException(f"{text!r} begins more than one id: {', '.join(ids)} …")
+    return ids[0]
 
 
 def _ids_that_begin(client: Client, text: str) -> Iterator[str]:
@@ -149,7 +149,7 @@ def _ids_that_begin(client: Client, text: str) -> Iterator[str]:
 
 def plain(text: str) -> str:
     """In one line, with nothing a terminal would obey: names and errors come from anywhere."""
-    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def show_block(title: str, text: str) -> None:
@@ -171,7 +171,7 @@ def show_json(value: Any) -> None:
     is_ascii = not encoding.lower().startswith("utf")
     lines = json.dumps(value, indent=2, ensure_ascii=is_ascii).split("\n")
     click.echo(
-        "\n".join(_OBEYED.sub(lambda found: json.dumps(found[0])[1:-1], one) for one in lines)
+        "\n".join(_OBEYED.sub(lambda match: json.dumps(match[0])[1:-1], one) for one in lines)
     )
 
 
@@ -182,14 +182,16 @@ def confirmed(question: str) -> bool:
     return click.confirm(question, err=True)
 
 
-def show_done(answer: Mapping[str, Any], output: str, told: str, key: str = "execution_id") -> None:
+def show_done(
+    answer: Mapping[str, Any], output: str, message: str, key: str = "execution_id"
+) -> None:
     """What a command has done: for people on stderr, else as JSON or the id it was done to."""
     if output == "json":
         show_json(answer)
     elif output == "id":
         click.echo(answer[key])
     else:
-        click.echo(told, err=True)
+        click.echo(message, err=True)
 
 
 def show_rows(

@@ -9,11 +9,11 @@ from flowd.cli.remote import show_json, show_table
 _FATES = {"runs": "runs", "reused": "is reused", "left_out": "stays failed"}
 
 
-def show_preview(found: dict[str, Any], output: str) -> None:
+def show_preview(answer: dict[str, Any], output: str) -> None:
     if output == "json":
-        show_json(found)
+        show_json(answer)
         return
     rows = [
-        (one["node_id"], fate, one["why"]) for name, fate in _FATES.items() for one in found[name]
+        (one["node_id"], fate, one["why"]) for name, fate in _FATES.items() for one in answer[name]
     ]
     show_table(("NODE", "", "WHY"), rows)

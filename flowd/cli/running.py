@@ -88,8 +88,8 @@ def _check_owner(config: Path | None) -> None:
     trusted = {0, os.geteuid(), int(os.environ.get("SUDO_UID") or 0)}
     for path in (config or Path(DEFAULT_FILE), DEFAULT_DATA_DIR):
         if os.access(path, os.F_OK) and path.stat().st_uid not in trusted:
-            told = f"{path} belongs to another user, and a token is not sent where it says"
-            raise click.UsageError(f"{told}; name the flowd with --url")
+            message = f"{path} belongs to another user, and a token is not sent where it says"
+            raise click.UsageError(f"{message}; name the flowd with --url")
 
 
 def ask_running(
@@ -108,8 +108,8 @@ def ask_running(
         answer = ask(folder, command, **arguments)
     except ControlUnavailable as error:
         if isinstance(error.__cause__, PermissionError):
-            told = f"flowd: only root and the user of flowd may ask whether it runs in {folder}"
-            click.echo(told, err=True)
+            message = f"flowd: only root and the user of flowd may ask whether it runs in {folder}"
+            click.echo(message, err=True)
             ctx.exit(UNKNOWN_STATE)
         if is_held(folder):
             click.echo(f"flowd runs in {folder}, but does not answer; its log says why", err=True)

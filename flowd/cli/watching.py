@@ -104,8 +104,8 @@ class _Changes:
 
     def show(self, name: str, state: str, error: str | None = None) -> None:
         if self._shown.get(name, self._first) != state:
-            told = f": {plain(error)}" if error else ""
-            click.echo(f"{name} {state}{told}", err=self._err)
+            reason = f": {plain(error)}" if error else ""
+            click.echo(f"{name} {state}{reason}", err=self._err)
         self._shown[name] = state
 
 
@@ -123,8 +123,8 @@ class _Patience:
         if self._timeout_s is not None:
             left_s = self._began_s + self._timeout_s - time.monotonic()
             if left_s <= 0:
-                told = f"execution {self._execution_id} is {status} after {self._timeout_s:g} s"
-                raise TimeoutError(told)
+                message = f"execution {self._execution_id} is {status} after {self._timeout_s:g} s"
+                raise TimeoutError(message)
         time.sleep(min(LOOK_EVERY_S, left_s))
 
 
@@ -145,11 +145,11 @@ class _Picture:
         summary = self._client.get(self._id)
         counts: Counter[str] = Counter(summary["counts"])
         done, total = sum(counts[state] for state in ENDED), sum(counts.values())
-        told = "  ".join(f"{state} {counts[state]}" for state in _ORDER if counts[state])
+        counted = "  ".join(f"{state} {counts[state]}" for state in _ORDER if counts[state])
         head = Text.assemble(
             f"{plain(str(summary['name']))} {self._id} ",
             (status, STYLES.get(status, "")),
-            f"  {told}",
+            f"  {counted}",
         )
         # A bar does not end its line; padded, it has one of its own.
         bar = Padding(ProgressBar(total=max(total, 1), completed=done, width=60), 0)

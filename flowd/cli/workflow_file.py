@@ -60,8 +60,8 @@ def _as_utf8(data: bytes, name: str) -> bytes:
     try:
         return data.decode(encoding).encode()
     except UnicodeDecodeError:
-        told = f"cannot read {name}: it begins as {encoding.upper()} does, and is none"
-        raise click.ClickException(told) from None
+        message = f"cannot read {name}: it begins as {encoding.upper()} does, and is none"
+        raise click.ClickException(message) from None
 
 
 def _from_yaml(data: bytes, file: str) -> bytes:
@@ -76,20 +76,20 @@ def _from_yaml(data: bytes, file: str) -> bytes:
 
 def read_input(pairs: Iterable[str]) -> dict[str, Any] | None:
     """`x=1` and `name=Ada` as `{"x": 1, "name": "Ada"}`: a value is JSON where it can be."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, written = pair.partition("=")
         if not equals or not name:
             raise click.UsageError(f"--input {pair!r}: write name=value")
-        if name in found:
+        if name in values:
             raise click.UsageError(f"--input {pair!r}: {name!r} is given more than once")
         try:
-            found[name] = json.loads(written, parse_constant=_no_json, parse_float=exact_float)
+            values[name] = json.loads(written, parse_constant=_no_json, parse_float=exact_float)
         except InexactNumber as error:
             raise click.UsageError(f"--input {pair!r}: {error}; write it as a string") from None
         except (ValueError, RecursionError):
-            found[name] = written
-    return found or None
+            values[name] = written
+    return values or None
 
 
 def _no_json(text: str) -> Any:

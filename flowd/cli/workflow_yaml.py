@@ -72,11 +72,13 @@ class _CoreLoader(_Loader):  # type: ignore[misc]
         written = self.construct_scalar(node)
         value = float(self.construct_yaml_float(node))
         if not math.isfinite(value):
-            told = f"{written} is no number that JSON has; write a finite one, or put it in quotes"
-            raise BadYaml(node.start_mark.line + 1, told)
+            message = (
+                f"{written} is no number that JSON has; write a finite one, or put it in quotes"
+            )
+            raise BadYaml(node.start_mark.line + 1, message)
         if _DECIMAL.fullmatch(written) and not fits_float(written):
-            told = f"{written} has more digits than 64 bits hold; put it in quotes"
-            raise BadYaml(node.start_mark.line + 1, told)
+            message = f"{written} has more digits than 64 bits hold; put it in quotes"
+            raise BadYaml(node.start_mark.line + 1, message)
         return value
 
 
@@ -96,10 +98,10 @@ def yaml_to_json(data: bytes) -> bytes:
         mark = getattr(error, "problem_mark", None)
         # What stands on a second line is where, in words of the library's own.
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        told = f"this is neither JSON nor YAML: {problem}"
+        message = f"this is neither JSON nor YAML: {problem}"
         if problem == "but found another document":
-            told = "a file holds one workflow, and here a second document begins"
-        raise BadYaml(mark.line + 1 if mark else None, told) from None
+            message = "a file holds one workflow, and here a second document begins"
+        raise BadYaml(mark.line + 1 if mark else None, message) from None
     return _as_json(value)
 
 

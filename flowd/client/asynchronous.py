@@ -190,29 +190,29 @@ class AsyncClient:
 
     async def list(self, *, count_max: int | None = None, **filters: Any) -> AsyncIterator[Json]:
         """Executions, the newest first. Filters are those of `GET /workflows`."""
-        async for one in self._pages(calls.listing, "workflows", count_max, filters):
-            yield one
+        async for row in self._pages(calls.listing, "workflows", count_max, filters):
+            yield row
 
     async def nodes(
         self, execution_id: str, *, count_max: int | None = None, **filters: Any
     ) -> AsyncIterator[Json]:
         """Its nodes in the order of the definition."""
         page = partial(calls.look, execution_id, "/nodes")
-        async for one in self._pages(page, "nodes", count_max, filters):
-            yield one
+        async for row in self._pages(page, "nodes", count_max, filters):
+            yield row
 
     async def dead_letters(self, *, count_max: int | None = None) -> AsyncIterator[Json]:
         """Tasks no worker could run, the newest first."""
-        async for one in self._pages(calls.dead_letters, "dead_letters", count_max, {}):
-            yield one
+        async for row in self._pages(calls.dead_letters, "dead_letters", count_max, {}):
+            yield row
 
     async def _pages(
         self, page: Any, key: str, count_max: int | None, filters: Mapping[str, Any]
     ) -> AsyncIterator[Json]:
         pages = Pages(page, key, count_max, filters)
         while (call := pages.next_call()) is not None:
-            for one in pages.take(await self._send(call)):
-                yield one
+            for row in pages.take(await self._send(call)):
+                yield row
 
     async def events(
         self, execution_id: str | None = None, last_event_id: str | None = None

@@ -171,20 +171,20 @@ def parse(status: int, body: bytes) -> Any:
         document = None
     if 200 <= status < 300:
         return document
-    told = document if isinstance(document, dict) else {}
+    problem = document if isinstance(document, dict) else {}
     raise ApiError(
         status,
-        str(told.get("code", "unknown")),
-        str(told.get("detail", f"answered {status}")),
-        told.get("errors", ()),
+        str(problem.get("code", "unknown")),
+        str(problem.get("detail", f"answered {status}")),
+        problem.get("errors", ()),
     )
 
 
 def node_errors(results: Mapping[str, Any]) -> Json:
     """What nodes failed with; those that did not run because of another one come last."""
-    found = {
+    errors = {
         node_id: output["error"]
         for node_id, output in results.items()
         if isinstance(output, dict) and output.keys() == {"error"}
     }
-    return dict(sorted(found.items(), key=lambda pair: str(pair[1]).startswith("not run: ")))
+    return dict(sorted(errors.items(), key=lambda pair: str(pair[1]).startswith("not run: ")))

@@ -126,16 +126,16 @@ def _gather(
             if name.startswith(SECRET_VARIABLE_PREFIX)
         ),
     }
-    for one in given:
-        _read_into(values, one, problems)
-    return values, {one.key: one.origin for one in given}
+    for source in given:
+        _read_into(values, source, problems)
+    return values, {source.key: source.origin for source in given}
 
 
 def list_settings(settings: Settings) -> Iterator[tuple[str, Any]]:
     """Every key with its value, fit to be shown: a secret that is set is SECRET."""
-    for key, one in setting_fields().items():
+    for key, setting in setting_fields().items():
         value = attrgetter(key)(settings)
-        yield key, SECRET if one.metadata["is_secret"] and value is not None else value
+        yield key, SECRET if setting.metadata["is_secret"] and value is not None else value
 
 
 def _from_file(path: Path, folder: Path, problems: list[Problem]) -> Iterator[_Given]:
@@ -155,8 +155,8 @@ def _from_file(path: Path, folder: Path, problems: list[Problem]) -> Iterator[_G
         twice = "; write each section once, with all its keys" if "twice" in str(error) else ""
         problems.append(Problem(str(path), "bad_toml", f"this is not TOML: {error}{twice}"))
         # Enough to find the flowd that was started with this file before it was broken.
-        if found := _DATA_DIR.search(text):
-            yield _Given("redis.data_dir", found[2], str(path), folder)
+        if match := _DATA_DIR.search(text):
+            yield _Given("redis.data_dir", match[2], str(path), folder)
         return
     lines = _lines_of_keys(text)
     for key, value in _flatten(tables):
@@ -182,8 +182,8 @@ def _from_documented_variables(variables: Mapping[str, _Variable]) -> Iterator[_
 
 
 def _documented(variables: Mapping[str, _Variable]) -> Iterator[_Given]:
-    for key, one in setting_fields().items():
-        value, origin, folder = variables.get(one.metadata["variable"], ("", "", Path()))
+    for key, setting in setting_fields().items():
+        value, origin, folder = variables.get(setting.metadata["variable"], ("", "", Path()))
         # Empty is how compose files and shells say "not set".
         if value:
             yield _Given(key, value, origin, folder)
@@ -242,12 +242,12 @@ def _read_into(values: dict[str, Any], given: _Given, problems: list[Problem]) -
 
 def _build(section: Callable[..., Any], values: Mapping[str, Any], prefix: str = "") -> Any:
     arguments: dict[str, Any] = {}
-    for one in fields(section):  # type: ignore[arg-type]
-        key = prefix + one.name
-        if one.default_factory is not MISSING:
-            arguments[one.name] = _build(one.default_factory, values, key + ".")
+    for setting in fields(section):  # type: ignore[arg-type]
+        key = prefix + setting.name
+        if setting.default_factory is not MISSING:
+            arguments[setting.name] = _build(setting.default_factory, values, key + ".")
         elif key in values:
-            arguments[one.name] = values[key]
+            arguments[setting.name] = values[key]
     return section(**arguments)
 
 
@@ -258,11 +258,11 @@ def setting_fields() -> dict[str, Field[Any]]:
 
 
 def _walk(section: Callable[..., Any], prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
-    for one in fields(section):  # type: ignore[arg-type]
-        if one.default_factory is not MISSING:
-            yield from _walk(one.default_factory, f"{prefix}{one.name}.")
-        elif one.metadata:
-            yield prefix + one.name, one
+    for setting in fields(section):  # type: ignore[arg-type]
+        if setting.default_factory is not MISSING:
+            yield from _walk(setting.default_factory, f"{prefix}{setting.name}.")
+        elif setting.metadata:
+            yield prefix + setting.name, setting
 
 
 @cache

@@ -127,16 +127,16 @@ def url(*schemes: str) -> Callable[[Any], str | None]:
     def read(value: Any) -> str | None:
         if value == "":
             return None
-        wanted = "a URL that starts with " + " or ".join(f"{scheme}://" for scheme in schemes)
+        expected = "a URL that starts with " + " or ".join(f"{scheme}://" for scheme in schemes)
         try:
             parts = urlsplit(text(value))
             if parts.scheme in schemes:
-                wanted = "a URL with a host, and with a port from 1 to 65535 where it names one"
+                expected = "a URL with a host, and with a port from 1 to 65535 where it names one"
             if parts.scheme in schemes and (parts.hostname or parts.path) and parts.port != 0:
                 return str(value)
         except ValueError:
             pass
-        raise ValueError(wanted)
+        raise ValueError(expected)
 
     return read
 
@@ -164,8 +164,8 @@ def redis_url(value: Any) -> str | None:
         )
     db = parts.path.strip("/") if parts.scheme != "unix" else ""
     try:
-        for one in (db or "0", *query.get("db", ())):
-            _DB(one)
+        for number in (db or "0", *query.get("db", ())):
+            _DB(number)
     except ValueError:
         raise ValueError("a URL with the number of a db behind its host, such as /0, and") from None
     return read

@@ -178,9 +178,9 @@ async def _look_at_stream(store: Store) -> StreamView:
 async def _look_at_keys(store: Store, snapshot: Snapshot) -> None:
     cursor = "0"
     while True:
-        cursor, found = await store.health.inspection.key_slice(cursor)
-        snapshot.with_keys |= found.execution_ids
-        snapshot.node_states.update(found.node_states)
+        cursor, key_names = await store.health.inspection.key_slice(cursor)
+        snapshot.with_keys |= key_names.execution_ids
+        snapshot.node_states.update(key_names.node_states)
         if cursor == "0":
             return
 
@@ -194,16 +194,16 @@ async def _look_at_executions(store: Store, snapshot: Snapshot) -> None:
     }
     for part in _portions(sorted(named)):
         sizes = await store.health.inspection.definition_sizes(part)
-        for some in portions(dict(zip(part, sizes, strict=True)), DEFINITION_BYTES_MAX):
-            await _look_at_portion(store, plans, some, snapshot)
+        for portion in portions(dict(zip(part, sizes, strict=True)), DEFINITION_BYTES_MAX):
+            await _look_at_portion(store, plans, portion, snapshot)
 
 
 async def _look_at_portion(
-    store: Store, plans: Plans, some: Sequence[str], snapshot: Snapshot
+    store: Store, plans: Plans, portion: Sequence[str], snapshot: Snapshot
 ) -> None:
-    pairs = await store.executions.statuses_and_definitions(some)
+    pairs = await store.executions.statuses_and_definitions(portion)
     live: dict[str, Sequence[str]] = {}
-    for execution_id, (status, definition) in zip(some, pairs, strict=True):
+    for execution_id, (status, definition) in zip(portion, pairs, strict=True):
         snapshot.statuses[execution_id] = status
         try:
             if status is not None and definition is None:
@@ -337,9 +337,9 @@ def _holder_mismatches(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _overdue(snapshot: Snapshot) -> Iterator[str]:
-    for one in snapshot.begun:
-        if one.age_ms >= OVERDUE_MS:
-            yield f"execution {one.execution_id}: `{one.what}` was begun and never carried on"
+    for work in snapshot.begun:
+        if work.age_ms >= OVERDUE_MS:
+            yield f"execution {work.execution_id}: `{work.what}` was begun and never carried on"
     for what, reason in snapshot.failing_continuations:
         yield f"`{what}` was begun and cannot be carried on: {reason}"
 
@@ -352,24 +352,42 @@ def _failing_duties(snapshot: Snapshot) -> Iterator[str]:
 _Counted = Callable[[Snapshot], int]
 _BrokenBy = Callable[[Snapshot], Iterable[str]]
 _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
-    ("every execution is listed, and nothing else", lambda one: len(one.known), _not_listed),
-    ("active are those that run or pause", lambda one: len(one.active), _not_active),
-    ("ended are those that count as ended", lambda one: len(one.finished), _not_finished),
-    ("what is stored can be read", lambda one: len(one.statuses), _unreadable),
+    (
+        "every execution is listed, and nothing else",
+        lambda snapshot: len(snapshot.known),
+        _not_listed,
+    ),
+    ("active are those that run or pause", lambda snapshot: len(snapshot.active), _not_active),
+    ("ended are those that count as ended", lambda snapshot: len(snapshot.finished), _not_finished),
+    ("what is stored can be read", lambda snapshot: len(snapshot.statuses), _unreadable),
     (
         "a QUEUED or RUNNING node has exactly one entry in the stream",
-        lambda one: len(one.stream.entries),
+        lambda snapshot: len(snapshot.stream.entries),
         _entry_mismatches,
     ),
-    ("a RETRYING node has a date", lambda one: len(one.retries), _retry_mismatches),
-    ("an execution that ended has no open node", lambda one: len(one.node_states), _open_nodes),
-    ("no key without an execution", lambda one: len(one.with_keys), _ownerless),
+    ("a RETRYING node has a date", lambda snapshot: len(snapshot.retries), _retry_mismatches),
+    (
+        "an execution that ended has no open node",
+        lambda snapshot: len(snapshot.node_states),
+        _open_nodes,
+    ),
+    ("no key without an execution", lambda snapshot: len(snapshot.with_keys), _ownerless),
     (
         "every entry can be read",
-        lambda one: len(one.stream.entries) + len(one.stream.garbage),
-        lambda one: (f"entry {entry_id}: {why}" for entry_id, why in one.stream.garbage.items()),
+        lambda snapshot: len(snapshot.stream.entries) + len(snapshot.stream.garbage),
+        lambda snapshot: (
+            f"entry {entry_id}: {why}" for entry_id, why in snapshot.stream.garbage.items()
+        ),
     ),
-    ("whoever holds work has a lease", lambda one: len(one.stream.leases), _holder_mismatches),
-    ("what was begun is carried on", lambda one: len(one.begun), _overdue),
-    ("no duty of a scheduler fails", lambda one: len(one.failing_duties), _failing_duties),
+    (
+        "whoever holds work has a lease",
+        lambda snapshot: len(snapshot.stream.leases),
+        _holder_mismatches,
+    ),
+    ("what was begun is carried on", lambda snapshot: len(snapshot.begun), _overdue),
+    (
+        "no duty of a scheduler fails",
+        lambda snapshot: len(snapshot.failing_duties),
+        _failing_duties,
+    ),
 )

@@ -286,8 +286,8 @@ def _budget(situation: Situation, row: NodeRow) -> list[Reason]:
         return []
     if not holds.held:
         return []
-    told = f"{holds.held:,} of {limit:,} are held until they end, {holds.spent:,} are spent"
-    return [Reason("waiting_for_budget", f"it waits for the tokens of other calls: {told}")]
+    holding = f"{holds.held:,} of {limit:,} are held until they end, {holds.spent:,} are spent"
+    return [Reason("waiting_for_budget", f"it waits for the tokens of other calls: {holding}")]
 
 
 def _runs(situation: Situation, row: NodeRow) -> Reason:
@@ -379,19 +379,19 @@ def _counts(situation: Situation) -> str:
 
 
 def _obstacles(situation: Situation) -> str:
-    found = ""
+    text = ""
     states = set(situation.states.values())
     if situation.cluster.workers_alive == 0 and NodeState.QUEUED in states:
-        found += " No worker is alive."
+        text += " No worker is alive."
     if situation.queue.trouble:
         trouble = _TROUBLES[situation.queue.trouble]
-        found += f" {_sentence(trouble)}"
-    found += "".join(f" {_sentence(_trouble_text(one))}" for one in situation.troubles)
+        text += f" {_sentence(trouble)}"
+    text += "".join(f" {_sentence(_trouble_text(one))}" for one in situation.troubles)
     if NodeState.QUEUED in states:
-        found += "".join(f" {_sentence(_stall_text(one))}" for one in situation.cluster.stalled)
+        text += "".join(f" {_sentence(_stall_text(one))}" for one in situation.cluster.stalled)
     if not situation.cluster.has_scheduler:
-        found += " No scheduler is alive."
-    return found
+        text += " No scheduler is alive."
+    return text
 
 
 def _sentence(text: str) -> str:

@@ -196,15 +196,15 @@ class Observer:
         """A node that has failed by itself."""
         nodes = self._store.nodes
         failed = [one for one, state in states.items() if state is NodeState.FAILED]
-        some = failed[:NODES_PER_CALL_MAX]
-        records = await nodes.records(execution_id, some)
+        portion = failed[:NODES_PER_CALL_MAX]
+        records = await nodes.records(execution_id, portion)
         # Nodes that could not run because of others have no attempt.
-        ran = [one for one in some if records[one] is not None][:1]
+        ran = [one for one in portion if records[one] is not None][:1]
         rows = await nodes.rows(execution_id, {one: states[one] for one in ran})
         return rows[0] if rows else None
 
 
 def _open_nodes(states: Mapping[str, NodeState | None]) -> Sequence[str]:
     """The nodes that are not done, those first that say most."""
-    found = [one for one, state in states.items() if state is None or not state.is_terminal]
-    return sorted(found, key=lambda one: _URGENCY[states[one]])
+    open_nodes = [one for one, state in states.items() if state is None or not state.is_terminal]
+    return sorted(open_nodes, key=lambda one: _URGENCY[states[one]])

@@ -161,10 +161,10 @@ class _Expression:
         self._effort = effort
 
     def visit(self, node: Any, value: Any) -> Any:
-        found = self._original.visit(node, value)
-        if isinstance(found, str):
-            self._effort.spend_chars(len(found))
-        return found
+        result = self._original.visit(node, value)
+        if isinstance(result, str):
+            self._effort.spend_chars(len(result))
+        return result
 
 
 def _has_order(value: Any) -> bool:

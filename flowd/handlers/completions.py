@@ -113,8 +113,8 @@ def _text_of(content: Any) -> str | None:
     if not isinstance(content, list):
         return None
     texts = [one if isinstance(one, str) else _part_text(one) for one in content]
-    found = [one for one in texts if one is not None]
-    return "".join(found) if found else None
+    parts = [one for one in texts if one is not None]
+    return "".join(parts) if parts else None
 
 
 def _part_text(part: Any) -> str | None:
@@ -125,8 +125,8 @@ def _part_text(part: Any) -> str | None:
 
 def _refusal_of(content: Any) -> str | None:
     parts = content if isinstance(content, list) else []
-    found = [one.get("refusal") for one in parts if isinstance(one, dict)]
-    return next((one for one in found if one), None)
+    refusals = [one.get("refusal") for one in parts if isinstance(one, dict)]
+    return next((one for one in refusals if one), None)
 
 
 def json_of(text: str) -> Any:
@@ -144,9 +144,9 @@ def json_of(text: str) -> Any:
     # A template may have taken the tag that opens it.
     rest = text.rpartition(_THINKING_ENDS)[2]
     for candidates in ([rest], _FENCED.findall(rest), _documents(rest)):
-        found = list(_parsed(candidates))
-        if found:
-            return _only_one(found, text)
+        documents = list(_parsed(candidates))
+        if documents:
+            return _only_one(documents, text)
     raise HandlerFailed(f"the model's answer is not JSON ({reason}): {_shown(text)}")
 
 
@@ -161,13 +161,13 @@ def _parsed(candidates: Iterable[str]) -> Iterator[Any]:
             continue
 
 
-def _only_one(found: list[Any], text: str) -> Any:
+def _only_one(documents: list[Any], text: str) -> Any:
     # A list is often a footnote.
-    found = [one for one in found if isinstance(one, dict)] or found
-    if any(one != found[0] for one in found):
-        message = f"the model's answer holds {len(found)} JSON documents"
+    documents = [one for one in documents if isinstance(one, dict)] or documents
+    if any(one != documents[0] for one in documents):
+        message = f"the model's answer holds {len(documents)} JSON documents"
         raise HandlerFailed(f"{message}: {_shown(text)}")
-    return found[0]
+    return documents[0]
 
 
 def _documents(text: str) -> Iterator[str]:

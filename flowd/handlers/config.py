@@ -87,15 +87,15 @@ def _holds_template(value: Any) -> bool:
     """True where a template or a secret will put something else."""
     pending = [value]
     while pending:
-        one = pending.pop()
-        if isinstance(one, str) and OPENING in one:
+        item = pending.pop()
+        if isinstance(item, str) and OPENING in item:
             return True
-        if isinstance(one, dict):
-            if SECRET_KEY in one:
+        if isinstance(item, dict):
+            if SECRET_KEY in item:
                 return True
-            pending.extend(one.values())
-        elif isinstance(one, list):
-            pending.extend(one)
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
     return False
 
 
@@ -169,8 +169,8 @@ def _model_at(model: type[BaseModel], steps: list[Any]) -> type[BaseModel] | Non
     for step in steps:
         if current is not None and isinstance(step, str):
             fields = current.model_fields.items()
-            wanted = [field for name, field in fields if (field.alias or name) == step]
-            models = list(_models_in(wanted[0].annotation)) if wanted else []
+            matching = [field for name, field in fields if (field.alias or name) == step]
+            models = list(_models_in(matching[0].annotation)) if matching else []
             current = models[0] if len(models) == 1 else None
     return current
 

@@ -20,10 +20,10 @@ def config_checks(registry: Registry, settings: Settings) -> Mapping[str, Config
     return {name: _check_of(registry.load(name), settings) for name in registry.names()}
 
 
-def _check_of(one: Handler, settings: Settings) -> ConfigCheck | None:
-    if one.name == "shell" and not settings.handlers.shell.enabled:
+def _check_of(handler: Handler, settings: Settings) -> ConfigCheck | None:
+    if handler.name == "shell" and not settings.handlers.shell.enabled:
         return _refuse_shell
-    return None if one.model is None else partial(_check, one)
+    return None if handler.model is None else partial(_check, handler)
 
 
 def _refuse_shell(_config: dict[str, Any], path: str) -> list[Problem]:
@@ -32,6 +32,6 @@ def _refuse_shell(_config: dict[str, Any], path: str) -> list[Problem]:
     return [Problem(f"{path}.handler", "handler_off", SHELL_IS_OFF)]
 
 
-def _check(one: Handler, config: dict[str, Any], path: str) -> list[Problem]:
-    assert one.model is not None
-    return find_config_problems(one.model, config, f"{path}.config")
+def _check(handler: Handler, config: dict[str, Any], path: str) -> list[Problem]:
+    assert handler.model is not None
+    return find_config_problems(handler.model, config, f"{path}.config")

@@ -98,8 +98,8 @@ def _serve(
         gc.disable()
         is_prepared = False
         while os.getppid() == owner:
-            told, fds, _, _ = socket.recv_fds(orders, 1, 1)
-            if not told:
+            order, fds, _, _ = socket.recv_fds(orders, 1, 1)
+            if not order:
                 break
             if not is_prepared:
                 prepare()

@@ -59,14 +59,14 @@ def _count_places(value: Any, slow: frozenset[str]) -> int:
     """How many values there are in it; more than there may be when a slow keyword is met."""
     count, pending = 0, [value]
     while pending and count <= _LOOKS_MAX:
-        one = pending.pop()
+        place = pending.pop()
         count += 1
-        if isinstance(one, dict):
-            if not slow.isdisjoint(one):
+        if isinstance(place, dict):
+            if not slow.isdisjoint(place):
                 return _LOOKS_MAX + 1
-            pending += one.values()
-        elif isinstance(one, list):
-            pending += one
+            pending += place.values()
+        elif isinstance(place, list):
+            pending += place
     return count
 
 

@@ -31,15 +31,15 @@ def open_registry(settings: Settings) -> Registry:
     marks: dict[str, Mark] = {}
     built_in = built_in_registry().names()
     for module, source in _modules(settings):
-        found = list(marks_of(module))
-        if not found:
+        module_marks = list(marks_of(module))
+        if not module_marks:
             # A folder without an __init__.py has no file.
             place = getattr(module, "__file__", None) or "a folder that holds no __init__.py"
             raise BadHandlers(
                 f"{source} holds no handler (it was read from {place}); "
                 'mark its functions with @handler("name")'
             )
-        for mark in found:
+        for mark in module_marks:
             _refuse_second(mark, marks.get(mark.name), built_in)
             marks[mark.name] = mark
     return built_in_registry([bind(mark) for mark in marks.values()])
@@ -59,10 +59,10 @@ def _modules(settings: Settings) -> Iterator[tuple[ModuleType, str]]:
     for name in settings.handlers.modules:
         source = f"the module {name!r} of [handlers] modules"
         yield _import(name, source), source
-    for one in _entry_points():
-        package = f" of {one.dist.name}" if one.dist else ""
-        source = f"the entry point {one.name!r}{package} in {ENTRY_POINT_GROUP}"
-        yield _import(one.module, source), source
+    for entry_point in _entry_points():
+        package = f" of {entry_point.dist.name}" if entry_point.dist else ""
+        source = f"the entry point {entry_point.name!r}{package} in {ENTRY_POINT_GROUP}"
+        yield _import(entry_point.module, source), source
 
 
 def _entry_points() -> list[EntryPoint]:

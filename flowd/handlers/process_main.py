@@ -43,14 +43,14 @@ def main() -> None:
     # What a call has started and left behind becomes this process's child, and is ended by it.
     adopt_orphans()
     settings: Settings = pickle.loads(receive_frame(orders) or b"")
-    one = settings.log
+    log = settings.log
     set_up_log(
-        level=one.level,
+        level=log.level,
         process="isolated",
-        file=one.file,
-        max_mb=one.max_mb,
-        max_age_days=one.max_age_days,
-        keep=one.keep,
+        file=log.file,
+        max_mb=log.max_mb,
+        max_age_days=log.max_age_days,
+        keep=log.keep,
     )
     # Learned once here, so that no call has to.
     Secrets(settings)
@@ -194,14 +194,14 @@ def _call(handler: Handler, config: dict[str, Any], context: Any) -> Any:
 
 def _error(error: BaseException) -> bytes:
     failure = as_failure(error)
-    told = {
+    record = {
         "code": failure.code,
         "text": str(failure),
         "after_s": getattr(failure, "after_s", None),
         "kinds": list(failure.kinds),
         "report": failure.report.decode(),
     }
-    return orjson.dumps({"error": told})
+    return orjson.dumps({"error": record})
 
 
 class _IsolatedContext(HandlerContext):

@@ -75,10 +75,10 @@ class Registry:
 
     def load(self, name: str) -> Handler:
         """The handler of this name. Raises UnknownHandler, or what importing its module raises."""
-        found = self._loaded.get(name)
-        if found is None:
-            found = self._loaded[name] = self._import(name)
-        return found
+        loaded = self._loaded.get(name)
+        if loaded is None:
+            loaded = self._loaded[name] = self._import(name)
+        return loaded
 
     def _import(self, name: str) -> Handler:
         place = self._modules.get(name) or _INNER_MODULES.get(name)

@@ -116,16 +116,16 @@ async def _reserve(
     """Wait for other calls to end. As long as they do, the node's time begins anew."""
     seen: Reservation | None = None
     for pause_s in growing_pauses():
-        found = await _insist(reserve)
-        if found.outcome == "reserved":
+        reservation = await _insist(reserve)
+        if reservation.outcome == "reserved":
             return
-        if found.outcome == "gone":
+        if reservation.outcome == "gone":
             raise Fail("its execution was deleted")
-        if found.outcome != "occupied":
-            raise Fail(f"the budget is exhausted: {found.spent:,} {state}")
-        if seen is not None and seen != found:
+        if reservation.outcome != "occupied":
+            raise Fail(f"the budget is exhausted: {reservation.spent:,} {state}")
+        if seen is not None and seen != reservation:
             context.heartbeat()
-        seen = found
+        seen = reservation
         await asyncio.sleep(pause_s)
 
 

@@ -32,8 +32,8 @@ def traceback_text(error: BaseException) -> str:
         whole = traceback.TracebackException.from_exception(error, lookup_lines=False)
         if not whole.stack:
             return ""
-        for one in _chain(whole):
-            one.stack = _shortened(one.stack)
+        for link in _chain(whole):
+            link.stack = _shortened(link.stack)
         return _middle_cut("".join(whole.format()).rstrip())
     except Exception:  # noqa: BLE001 - somebody else's exception, whose parts may be anything
         return ""
@@ -44,10 +44,10 @@ def _chain(whole: traceback.TracebackException) -> Iterator[traceback.TracebackE
     for _ in range(_CHAIN_MAX):
         if not pending:
             return
-        one = pending.pop()
-        yield one
-        pending += [each for each in (one.__cause__, one.__context__) if each is not None]
-        pending += getattr(one, "exceptions", None) or []
+        link = pending.pop()
+        yield link
+        pending += [each for each in (link.__cause__, link.__context__) if each is not None]
+        pending += getattr(link, "exceptions", None) or []
 
 
 def _shortened(stack: traceback.StackSummary) -> traceback.StackSummary:

@@ -156,8 +156,8 @@ def _encodings_of(answer: Answer) -> Iterator[tuple[bytes, str]]:
 def _is_charset(name: str) -> bool:
     """False for what is unknown, and for codecs that are none, such as hex."""
     try:
-        found = codecs.lookup(name)
+        codec = codecs.lookup(name)
     except (LookupError, ValueError):
         return False
-    is_text = getattr(found, "_is_text_encoding", True)
-    return is_text and found.name.replace("_", "-") not in _NO_CHARSETS
+    is_text = getattr(codec, "_is_text_encoding", True)
+    return is_text and codec.name.replace("_", "-") not in _NO_CHARSETS

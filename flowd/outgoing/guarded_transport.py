@@ -38,8 +38,8 @@ class Gate:
         loop = asyncio.get_running_loop()
         # The system's resolver also reads decimal, hex and octal forms: what it makes of them is
         # what counts, and what is checked.
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(one[4][0]) for one in infos))
         self.check(host, port, addresses)
         return addresses
 

@@ -235,7 +235,7 @@ def parse_url(text: str, *, source: str) -> httpx2.URL:
     authority = _AUTHORITY.match(text)
     start = authority.end() if authority else 0
     rest = _STRAY_PERCENT.sub("%25", text[start:])
-    rest = _CONTROL_CHARACTER.sub(lambda found: f"%{ord(found[0]):02X}", rest)
+    rest = _CONTROL_CHARACTER.sub(lambda match: f"%{ord(match[0]):02X}", rest)
     try:
         url = httpx2.URL(text[:start] + rest)
     except (httpx2.InvalidURL, UnicodeError) as error:

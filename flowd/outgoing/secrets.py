@@ -55,10 +55,10 @@ class Secrets:
         Short ones could be innocent text, and a file of many lines a certificate: they are hidden
         from their first use on.
         """
-        found = [*values, *self._variables.values()]
+        candidates = [*values, *self._variables.values()]
         for folder in self._folders:
-            found += _one_line_files(folder)
-        for value in found:
+            candidates += _one_line_files(folder)
+        for value in candidates:
             if len(value) >= LEARNED_CHARS_MIN and len(value.splitlines()) == 1:
                 REDACTOR.learn(value)
 

@@ -119,17 +119,17 @@ def _title(tag: str) -> str:
 
 
 def _by_tag(document: Mapping[str, Any]) -> dict[str, list[tuple[str, str, Mapping[str, Any]]]]:
-    found: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
+    by_tag: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            found.setdefault(operation["tags"][0], []).append((method.upper(), path, operation))
-    return found
+            by_tag.setdefault(operation["tags"][0], []).append((method.upper(), path, operation))
+    return by_tag
 
 
 def _operation(
     document: Mapping[str, Any], url: str, method: str, path: str, operation: Mapping[str, Any]
 ) -> Iterator[str]:
-    scopes = [scope for one in operation["security"] for scope in one["bearer"]]
+    scopes = [scope for requirement in operation["security"] for scope in requirement["bearer"]]
     yield f'<details><summary><span class="method {method.lower()}">{method}</span>'
     yield f"<code>{escape(path)}</code>"
     yield f'<span class="scope">{escape(scopes[0]) if scopes else "public"}</span>'
@@ -141,11 +141,12 @@ def _operation(
     yield f"<pre>{escape(_command(url, method, path, operation))}</pre>"
     if parameters := operation.get("parameters"):
         yield "<h3>Parameters</h3><table>"
-        for one in parameters:
-            where = "" if one["in"] == "query" else f" ({one['in']})"
-            yield f"<tr><th><code>{escape(one['name'])}</code>{escape(where)}</th>"
-            yield f'<td class="type"><code>{_type(one["schema"])}</code></td>'
-            yield f"<td>{_text(one.get('description', ''))}{_default(one['schema'])}</td></tr>"
+        for parameter in parameters:
+            where = "" if parameter["in"] == "query" else f" ({parameter['in']})"
+            yield f"<tr><th><code>{escape(parameter['name'])}</code>{escape(where)}</th>"
+            yield f'<td class="type"><code>{_type(parameter["schema"])}</code></td>'
+            meaning = _text(parameter.get("description", ""))
+            yield f"<td>{meaning}{_default(parameter['schema'])}</td></tr>"
         yield "</table>"
     if body := operation.get("requestBody"):
         schema = body["content"]["application/json"]["schema"]
@@ -167,11 +168,12 @@ def _schema(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield "<table>"
         required = schema.get("required", ())
-        for field, one in schema["properties"].items():
+        for field, property_schema in schema["properties"].items():
             left_out = "" if field in required else " may be left out"
             yield f"<tr><th><code>{escape(field)}</code></th>"
-            yield f'<td class="type"><code>{_type(one)}</code></td>'
-            yield f"<td>{_text(one.get('description', ''))}{left_out}{_default(one)}</td></tr>"
+            yield f'<td class="type"><code>{_type(property_schema)}</code></td>'
+            meaning = _text(property_schema.get("description", ""))
+            yield f"<td>{meaning}{left_out}{_default(property_schema)}</td></tr>"
         yield "</table>"
     yield "</div></details>"
 

@@ -185,7 +185,7 @@ def test_it_ends_when_its_data_directory_is_taken_away(run_flowd: Run) -> None:
     shutil.rmtree(flowd.data_dir)
 
     assert flowd.wait_for_end() == 69
-    assert f"flowd: the data directory {flowd.data_dir} was taken away" in flowd.stderr
+    assert f"flowd: the data directory {flowd.data_dir} was deleted or moved" in flowd.stderr
     assert flowd.survivors() == []
 
 

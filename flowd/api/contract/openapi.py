@@ -130,21 +130,21 @@ def problem_codes(endpoint: Endpoint) -> set[str]:
 
 
 def _all_schemas(endpoints: Sequence[Endpoint]) -> tuple[_Schemas, dict[str, Any]]:
-    wanted: dict[_Key, None] = {}
+    models: dict[_Key, None] = {}
     for endpoint in endpoints:
         described = endpoint.description
         for answer in described.answers.values():
             for model in _models(answer):
-                wanted[model, "serialization"] = None
+                models[model, "serialization"] = None
         for taken in (described.body, described.query):
             if taken is not None:
-                wanted[taken, "validation"] = None
-    wanted[ProblemDocument, "serialization"] = None
-    references, found = models_json_schema(
-        list(wanted), by_alias=True, ref_template="#/components/schemas/{model}"
+                models[taken, "validation"] = None
+    models[ProblemDocument, "serialization"] = None
+    references, definitions = models_json_schema(
+        list(models), by_alias=True, ref_template="#/components/schemas/{model}"
     )
-    schemas = {key: references[key] for key in wanted}
-    return schemas, _without_titles(found.get("$defs", {}))
+    schemas = {key: references[key] for key in models}
+    return schemas, _without_titles(definitions.get("$defs", {}))
 
 
 def _models(
@@ -203,7 +203,7 @@ def _rest_of_docstring(endpoint: Endpoint) -> str:
 def _parameters(
     endpoint: Endpoint, schemas: _Schemas, definitions: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    found = [
+    parameters = [
         {"name": name, "in": "path", "required": True, "schema": _PATH_PARAMETERS[name]}
         for name in re.findall(r"\{(\w+)", endpoint.path)
     ]
@@ -211,12 +211,12 @@ def _parameters(
         model = definitions[_name(schemas[query, "validation"])]
         required = model.get("required", ())
         for name, schema in model["properties"].items():
-            found.append(_query_parameter(name, schema, is_required=name in required))
+            parameters.append(_query_parameter(name, schema, is_required=name in required))
     for name, text in endpoint.description.headers.items():
-        found.append(
+        parameters.append(
             {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
         )
-    return found
+    return parameters
 
 
 def _query_parameter(name: str, schema: dict[str, Any], *, is_required: bool) -> dict[str, Any]:
@@ -252,16 +252,16 @@ def _responses(
     endpoint: Endpoint, schemas: _Schemas, shared: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """By status; those that are problems go to `shared`, most endpoints have the same ones."""
-    found: dict[str, Any] = {str(status): one for status, one in _answers(endpoint, schemas)}
+    responses: dict[str, Any] = {str(status): one for status, one in _answers(endpoint, schemas)}
     for status, codes in _problems(endpoint):
         name = "-".join([str(status), *codes])
         shared.setdefault(name, _problem(status, codes, schemas))
-        found[str(status)] = {"$ref": f"#/components/responses/{name}"}
-    return dict(sorted(found.items()))
+        responses[str(status)] = {"$ref": f"#/components/responses/{name}"}
+    return dict(sorted(responses.items()))
 
 
 def _answers(endpoint: Endpoint, schemas: _Schemas) -> list[tuple[int, dict[str, Any]]]:
-    found = []
+    answers = []
     for status, answer in endpoint.description.answers.items():
         response: dict[str, Any] = {"description": _ANSWER_TEXTS.get(status, "the answer")}
         if one_of := [schemas[model, "serialization"] for model in _models(answer)]:
@@ -269,8 +269,8 @@ def _answers(endpoint: Endpoint, schemas: _Schemas) -> list[tuple[int, dict[str,
             response["content"] = {"application/json": {"schema": schema}}
         elif isinstance(answer, str) and answer:
             response["content"] = {answer.partition(";")[0]: {}}
-        found.append((status, response))
-    return found
+        answers.append((status, response))
+    return answers
 
 
 _ANSWER_TEXTS = {202: "time ran out before the end", 204: "there is nothing more to come"}

@@ -41,7 +41,7 @@ def read_query(request: Request, model: type[_M]) -> _M:
         else:
             values[name] = written[0]
     try:
-        found = model.model_validate(values)
+        query = model.model_validate(values)
     except ValidationError as refused:
         for error in refused.errors(include_url=False):
             path = ".".join(("query", *map(str, error["loc"])))
@@ -50,7 +50,7 @@ def read_query(request: Request, model: type[_M]) -> _M:
         raise InvalidRequest(problems.problems()) from None
     if listed := problems.problems():
         raise InvalidRequest(listed)
-    return found
+    return query
 
 
 def _unknown(name: str, known: list[str]) -> Problem:

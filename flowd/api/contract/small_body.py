@@ -35,7 +35,7 @@ async def read_small_body(request: Request, model: type[_M]) -> tuple[_M, bytes]
     except InvalidWorkflow as error:
         raise InvalidRequest(error.problems) from None
     try:
-        found = model.model_validate(document)
+        parsed = model.model_validate(document)
     except ValidationError as refused:
         problems = [
             _problem(model, error["loc"], error["type"], error["msg"])
@@ -44,7 +44,7 @@ async def read_small_body(request: Request, model: type[_M]) -> tuple[_M, bytes]
         raise InvalidRequest([*problems, *hidden]) from None
     if hidden:
         raise InvalidRequest(hidden)
-    return found, body
+    return parsed, body
 
 
 async def _parse(body: bytes) -> tuple[Any, list[Problem]]:

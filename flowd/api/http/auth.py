@@ -71,8 +71,8 @@ class _Tokens:
 
     def _look(self) -> None:
         try:
-            found = os.stat(self._path)  # noqa: PTH116 - a Path costs as much again
-            seen: object = (found.st_mtime_ns, found.st_ino, found.st_size)
+            status = os.stat(self._path)  # noqa: PTH116 - a Path costs as much again
+            seen: object = (status.st_mtime_ns, status.st_ino, status.st_size)
         except FileNotFoundError:
             seen = "missing"
         except OSError as error:

@@ -27,28 +27,28 @@ ABORT: Final = "flowd.abort"
 ASK_AGAIN: Final = "flowd.ask_again"
 
 
-def format_event(one: StoredEvent | Gap) -> bytes:
-    if isinstance(one, Gap):
-        data = orjson.dumps({"after": one.after, "oldest": one.oldest})
+def format_event(item: StoredEvent | Gap) -> bytes:
+    if isinstance(item, Gap):
+        data = orjson.dumps({"after": item.after, "oldest": item.oldest})
         return b"event: gap\ndata: %b\n\n" % data
     facts = {
-        "execution_id": one.execution_id,
-        "node_id": one.node_id,
-        "attempt": one.attempt,
-        "queued_ms": one.queued_ms,
-        "waited_ms": one.waited_ms,
-        "ran_ms": one.ran_ms,
-        "worker": one.worker,
-        "at_ms": one.at_ms,
-        "name": one.name,
-        "error": one.error,
+        "execution_id": item.execution_id,
+        "node_id": item.node_id,
+        "attempt": item.attempt,
+        "queued_ms": item.queued_ms,
+        "waited_ms": item.waited_ms,
+        "ran_ms": item.ran_ms,
+        "worker": item.worker,
+        "at_ms": item.at_ms,
+        "name": item.name,
+        "error": item.error,
     }
     try:
         data = orjson.dumps({name: value for name, value in facts.items() if value is not None})
     except orjson.JSONEncodeError:
         # Somebody else wrote into the stream what is no text.
         return b""
-    head = (one.position.event_id.encode(), _one_line(one.type))
+    head = (item.position.event_id.encode(), _one_line(item.type))
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (*head, data)
 
 
@@ -103,8 +103,8 @@ class EventStream(Response):
             if self._subscription.is_over and not self._subscription.has_waiting():
                 break
             left_s = quiet_since + HEARTBEAT_S - time.monotonic()
-            found = await self._subscription.read(max(0.001, left_s))
-            body = b"".join(map(format_event, found))
+            items = await self._subscription.read(max(0.001, left_s))
+            body = b"".join(map(format_event, items))
             if not body and not self._subscription.is_over:
                 is_due = time.monotonic() - quiet_since >= HEARTBEAT_S - 0.01
                 body = b": heartbeat\n\n" if is_due else b""

@@ -30,11 +30,11 @@ def is_local(address: str | None) -> bool:
     if address is None:
         return True
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback
 
 
 class Hosts:
@@ -81,10 +81,10 @@ def is_cross_site(headers: Iterable[tuple[bytes, bytes]], host: bytes) -> bool:
 
     As Go's http.CrossOriginProtection decides.
     """
-    found = dict(headers)
-    if site := found.get(b"sec-fetch-site"):
+    values = dict(headers)
+    if site := values.get(b"sec-fetch-site"):
         return site not in (b"same-origin", b"none")
-    origin = found.get(b"origin")
+    origin = values.get(b"origin")
     return origin is not None and origin.partition(b"://")[2] != host
 
 

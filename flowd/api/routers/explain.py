@@ -63,12 +63,12 @@ async def explain_node(request: Request) -> Response:
 
 async def _explain(request: Request, node_id: str | None) -> Response:
     observer = shared_of(request.app).observer
-    found = await observer.explain(requested_execution_id(request), node_id)
+    explanation = await observer.explain(requested_execution_id(request), node_id)
     return json_response(
         WorkflowExplanation(
-            execution_id=found.execution_id,
-            status=found.status,
-            summary=found.summary,
+            execution_id=explanation.execution_id,
+            status=explanation.status,
+            summary=explanation.summary,
             nodes=[
                 NodeExplanation(
                     node_id=node.node_id,
@@ -78,10 +78,10 @@ async def _explain(request: Request, node_id: str | None) -> Response:
                     ],
                     traceback=node.traceback,
                 )
-                for node in found.nodes
+                for node in explanation.nodes
             ],
-            more=found.more,
-            traceback=found.traceback,
+            more=explanation.more,
+            traceback=explanation.traceback,
         )
     )
 

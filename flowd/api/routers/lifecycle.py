@@ -62,12 +62,12 @@ async def _status(request: Request, execution_id: str) -> Response:
 async def rerun(request: Request) -> Response:
     """Run an ended execution again, as a new one that reuses outputs."""
     store = shared_of(request.app).store
-    wanted, _ = await read_small_body(request, RerunBody)
-    planned = await plan_rerun(store, requested_execution_id(request), wanted.start)
+    body, _ = await read_small_body(request, RerunBody)
+    planned = await plan_rerun(store, requested_execution_id(request), body.start)
     execution_id = None
-    if not wanted.preview:
+    if not body.preview:
         execution_id = await rerun_execution(store, planned)
-        if wanted.trigger:
+        if body.trigger:
             traceparent = requested_traceparent(request)
             await executor.trigger_workflow(store, execution_id, traceparent=traceparent)
     return json_response(

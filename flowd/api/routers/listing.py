@@ -151,10 +151,10 @@ async def list_workflows(request: Request) -> Response:
     store = shared_of(request.app).store
     after = read_cursor(query.cursor, is_execution_id)
     page = await store.listing.page(filters, query.limit, after)
-    wanted = query.fields or _ROW_FIELDS
+    field_names = query.fields or _ROW_FIELDS
     return json_response(
         WorkflowPage.model_construct(
-            workflows=[{name: getattr(row, name) for name in wanted} for row in page.rows],
+            workflows=[{name: getattr(row, name) for name in field_names} for row in page.rows],
             next_cursor=write_cursor(page.next_id),
         )
     )

@@ -130,15 +130,15 @@ async def _page(
     store: Store, execution_id: str, node_ids: list[str], query: NodesQuery
 ) -> tuple[dict[str, NodeState | None], str | None]:
     """The first of these nodes that pass, and the last of them if there may be more."""
-    wanted, found = set(query.state), dict[str, NodeState | None]()
-    for some in slices(node_ids, NODES_PER_CALL_MAX if wanted else query.limit + 1):
-        states = await store.nodes.states(execution_id, some)
-        passing = {one: state for one, state in states.items() if not wanted or state in wanted}
-        room = query.limit - len(found)
-        found.update(islice(passing.items(), room))
+    accepted, rows = set(query.state), dict[str, NodeState | None]()
+    for portion in slices(node_ids, NODES_PER_CALL_MAX if accepted else query.limit + 1):
+        states = await store.nodes.states(execution_id, portion)
+        passing = {one: state for one, state in states.items() if not accepted or state in accepted}
+        room = query.limit - len(rows)
+        rows.update(islice(passing.items(), room))
         if len(passing) > room:
-            return found, list(found)[-1]
-    return found, None
+            return rows, list(rows)[-1]
+    return rows, None
 
 
 @whole

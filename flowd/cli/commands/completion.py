@@ -11,6 +11,6 @@ from click.shell_completion import get_completion_class
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
     """Print the completion script of a shell: `source <(flowd completion bash)`."""
-    found = get_completion_class(shell)
-    assert found is not None
-    click.echo(found(ctx.find_root().command, {}, "flowd", "_FLOWD_COMPLETE").source())
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None
+    click.echo(completion_class(ctx.find_root().command, {}, "flowd", "_FLOWD_COMPLETE").source())

@@ -91,11 +91,11 @@ def show(config: Path | None, origin: bool, output: str, **flags: Any) -> None:
     """Show every setting with its value. Secrets are not shown."""
     settings, origins = _load(config, flags)
     if output == "json":
-        found = {
+        shown = {
             key: {"value": value, "origin": origins.get(key, _DEFAULT)}
             for key, value in list_settings(settings)
         }
-        click.echo(json.dumps(found, default=str))
+        click.echo(json.dumps(shown, default=str))
         return
     rows = [_COLUMNS, *_rows(settings, origins)]
     click.echo(_table(rows if origin else [(key, value) for key, _, value in rows]))

@@ -35,7 +35,7 @@ def diff(url: str | None, output: str, first: str, second: str) -> None:
         summaries = [client.get(one) for one in ids]
         outputs = [client.results(one) for one in ids]
         nodes = [{node["node_id"]: node for node in client.nodes(one)} for one in ids]
-    found = {
+    report = {
         "definition": list(differences(definitions[0], definitions[1])),
         "input": list(differences(summaries[0]["input"] or {}, summaries[1]["input"] or {})),
         "outputs": list(differences(outputs[0], outputs[1])),
@@ -47,52 +47,52 @@ def diff(url: str | None, output: str, first: str, second: str) -> None:
         ],
     }
     if output == "json":
-        show_json(found)
+        show_json(report)
     else:
-        _show(found, summaries)
-    sys.exit(FAILED if found["definition"] or found["input"] or found["outputs"] else 0)
+        _show(report, summaries)
+    sys.exit(FAILED if report["definition"] or report["input"] or report["outputs"] else 0)
 
 
-def differences(one: Any, other: Any, path: str = "") -> Iterator[dict[str, Any]]:
+def differences(first: Any, second: Any, path: str = "") -> Iterator[dict[str, Any]]:
     """Each place where two values differ, with what is there in both."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in [*one, *(key for key in other if key not in one)]:
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in [*first, *(key for key in second if key not in first)]:
             place = f"{path}.{key}" if path else str(key)
-            yield from differences(one.get(key, _MISSING), other.get(key, _MISSING), place)
-    elif isinstance(one, list) and isinstance(other, list):
-        for at in range(max(len(one), len(other))):
-            a, b = (items[at] if at < len(items) else _MISSING for items in (one, other))
+            yield from differences(first.get(key, _MISSING), second.get(key, _MISSING), place)
+    elif isinstance(first, list) and isinstance(second, list):
+        for at in range(max(len(first), len(second))):
+            a, b = (items[at] if at < len(items) else _MISSING for items in (first, second))
             yield from differences(a, b, f"{path}[{at}]")
-    elif one != other or isinstance(one, bool) != isinstance(other, bool):
-        yield {"path": path, "a": one, "b": other}
+    elif first != second or isinstance(first, bool) != isinstance(second, bool):
+        yield {"path": path, "a": first, "b": second}
 
 
 def first_difference(
-    definitions: Sequence[Mapping[str, Any]], one: Mapping[str, Any], other: Mapping[str, Any]
+    definitions: Sequence[Mapping[str, Any]], first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> str | None:
     """The first node, in an order in which they run, whose output differs or is not there."""
     orders = [run_order(definition["dag"]["nodes"]) for definition in definitions]
     for node_id in dict.fromkeys(chain(*orders)):
-        if one.get(node_id, _MISSING) != other.get(node_id, _MISSING):
+        if first.get(node_id, _MISSING) != second.get(node_id, _MISSING):
             return node_id
     return None
 
 
-def _show(found: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> None:
-    for side, one in zip("ab", summaries, strict=True):
-        name, took = plain(str(one["name"])), span(one["duration_ms"])
-        click.echo(f"{side}: {one['execution_id']} {name} {one['status']} {took}")
+def _show(report: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> None:
+    for side, summary in zip("ab", summaries, strict=True):
+        name, took = plain(str(summary["name"])), span(summary["duration_ms"])
+        click.echo(f"{side}: {summary['execution_id']} {name} {summary['status']} {took}")
     for part in ("definition", "input", "outputs"):
-        rows = found[part]
+        rows = report[part]
         click.echo(f"\n{part}: {_counted(len(rows))}")
         for row in rows:
             click.echo(
                 f"  {plain(row['path'])}\n    a {_shown(row['a'])}\n    b {_shown(row['b'])}"
             )
-    if found["first_difference"]:
-        click.echo(f"\nthe first node that differs: {found['first_difference']}")
+    if report["first_difference"]:
+        click.echo(f"\nthe first node that differs: {report['first_difference']}")
     click.echo("\ntimes:")
-    for row in found["times"]:
+    for row in report["times"]:
         click.echo(f"  {row['node_id']}: a {span(row['ms'][0])}, b {span(row['ms'][1])}")
 
 

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def _preview(client: Client, letter: str) -> dict[str, Any]:
-    found = client.dead_letter(letter)
-    if found["execution_id"] is None or found["node_id"] is None:
+    details = client.dead_letter(letter)
+    if details["execution_id"] is None or details["node_id"] is None:
         raise click.ClickException(
             f"dead letter {letter!r} names no node to run again; `flowd dlq show` shows it"
         )
-    return client.rerun(found["execution_id"], found["node_id"], preview=True)
+    return client.rerun(details["execution_id"], details["node_id"], preview=True)
 
 
 @click.group()
@@ -67,11 +67,11 @@ def show_all(url: str | None, output: str, limit: int) -> None:
 def show(url: str | None, output: str, letter: str) -> None:
     """Show one dead letter with all its details."""
     with connected(url) as client:
-        found = client.dead_letter(letter)
+        details = client.dead_letter(letter)
     if output == "id":
-        click.echo(found["dead_letter_id"])
+        click.echo(details["dead_letter_id"])
     else:
-        show_json(found)
+        show_json(details)
 
 
 @dlq.command()
@@ -88,11 +88,11 @@ def redrive(url: str | None, output: str, letter: str, preview: bool) -> None:
         if preview:
             show_preview(_preview(client, letter), output)
             return
-        found = client.redrive(letter)
+        answer = client.redrive(letter)
     if output == "json":
-        show_json(found)
+        show_json(answer)
     else:
-        click.echo(found["execution_id"])
+        click.echo(answer["execution_id"])
 
 
 @dlq.command()
@@ -105,6 +105,6 @@ def purge(url: str | None, output: str, letter: str | None, is_all: bool) -> Non
     if (letter is None) != is_all:
         raise click.UsageError("give the id of a dead letter, or --all")
     with connected(url) as client:
-        found = client.purge(letter or "")
-    count = found.get("deleted", 1)
-    show_done(found, output, f"forgot {count:,} dead letter{'s' * (count != 1)}")
+        answer = client.purge(letter or "")
+    count = answer.get("deleted", 1)
+    show_done(answer, output, f"forgot {count:,} dead letter{'s' * (count != 1)}")

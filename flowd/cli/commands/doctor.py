@@ -35,12 +35,12 @@ def doctor(config: Path | None, data_dir: str | None, output: str) -> None:
     from flowd.supervisor.embedded_server import join_embedded
 
     settings = join_embedded(running_settings_of(config, redis__data_dir=data_dir))
-    found = asyncio.run(_examine(settings))
+    examination = asyncio.run(_examine(settings))
     if output == "json":
-        show_json({"is_sound": found.is_sound, **asdict(found)})
+        show_json({"is_sound": examination.is_sound, **asdict(examination)})
     else:
-        _show(found)
-    sys.exit(0 if found.is_sound else FAILED)
+        _show(examination)
+    sys.exit(0 if examination.is_sound else FAILED)
 
 
 async def _examine(settings: Settings) -> Examination:
@@ -54,26 +54,26 @@ async def _examine(settings: Settings) -> Examination:
         await store.close()
 
 
-def _show(found: Examination) -> None:
+def _show(examination: Examination) -> None:
     rows = [
         ("FAILED" if check.violations else "ok", check.rule, f"{check.counted:,}")
-        for check in found.checks
+        for check in examination.checks
     ]
-    if found.queue is not None:
-        queue = found.queue
+    if examination.queue is not None:
+        queue = examination.queue
         waiting = f"{queue.waiting:,}, the oldest entry for {span(queue.oldest_age_ms)}"
         rows += [
             ("-", "nodes that wait for a worker", waiting if queue.entries else "0"),
             ("-", "nodes that a worker holds", f"{queue.in_flight:,}"),
-            ("-", "workers", f"{found.workers:,}"),
-            ("-", "dead letters, see `flowd dlq list`", f"{found.dead_letters:,}"),
+            ("-", "workers", f"{examination.workers:,}"),
+            ("-", "dead letters, see `flowd dlq list`", f"{examination.dead_letters:,}"),
         ]
     show_table(("RESULT", "WHAT", "COUNT"), rows)
-    for risk in found.risks:
+    for risk in examination.risks:
         click.echo(plain(f"WARNING this Redis may lose work: {risk}"))
-    for check in found.checks:
-        for one in check.violations[:VIOLATIONS_SHOWN_MAX]:
-            click.echo(plain(f"FAILED {one}"))
+    for check in examination.checks:
+        for violation in check.violations[:VIOLATIONS_SHOWN_MAX]:
+            click.echo(plain(f"FAILED {violation}"))
         if len(check.violations) > VIOLATIONS_SHOWN_MAX:
             hidden = len(check.violations) - VIOLATIONS_SHOWN_MAX
             click.echo(f"FAILED … and {hidden:,} more where {check.rule}")

@@ -155,9 +155,9 @@ def get(url: str | None, output: str, execution: str) -> None:
 def _reports(client: Client, execution_id: str, nodes: list[Any]) -> dict[str, dict[str, Any]]:
     """What the first nodes that failed by themselves left beside their errors."""
     failed = [one["node_id"] for one in nodes if one["state"] == "FAILED" and one["attempt"]]
-    found = {one: client.node(execution_id, one) for one in failed[:REPORTS_SHOWN_MAX]}
+    details = {one: client.node(execution_id, one) for one in failed[:REPORTS_SHOWN_MAX]}
     reports = {
-        one: {name: node[name] for name in ("traceback", "output")} for one, node in found.items()
+        one: {name: node[name] for name in ("traceback", "output")} for one, node in details.items()
     }
     return {one: report for one, report in reports.items() if any(report.values())}
 
@@ -191,11 +191,11 @@ def definition(url: str | None, output: str, execution: str) -> None:
     """Print the workflow of an execution as it was submitted; `flowd submit` accepts it."""
     with connected(url) as client:
         execution_id = find_id(client, execution)
-        found = client.definition(execution_id)
+        workflow = client.definition(execution_id)
     if output == "id":
         click.echo(execution_id)
     else:
-        show_json(found)
+        show_json(workflow)
 
 
 @click.command()
@@ -224,18 +224,18 @@ def results(url: str | None, output: str, execution: str, node: str | None) -> N
     with connected(url) as client:
         execution_id = find_id(client, execution)
         if node is None:
-            found = client.results(execution_id)
+            outputs = client.results(execution_id)
         else:
-            one = client.node(execution_id, node)
-            value = {"error": one["error"]} if one["state"] == "FAILED" else one["output"]
+            row = client.node(execution_id, node)
+            value = {"error": row["error"]} if row["state"] == "FAILED" else row["output"]
             if value is None:
-                raise click.ClickException(f"node {node!r} is {one['state']} and has no output")
-            found = {node: value}
+                raise click.ClickException(f"node {node!r} is {row['state']} and has no output")
+            outputs = {node: value}
     if output == "id":
-        for name in found:
+        for name in outputs:
             click.echo(name)
     else:
-        show_json(found if node is None else found[node])
+        show_json(outputs if node is None else outputs[node])
 
 
 @click.command()
@@ -246,19 +246,19 @@ def results(url: str | None, output: str, execution: str, node: str | None) -> N
 def explain(url: str | None, output: str, execution: str, node: str | None) -> None:
     """Explain why an execution, or one of its nodes, does not run."""
     with connected(url) as client:
-        found = client.explain(find_id(client, execution), node)
+        explanation = client.explain(find_id(client, execution), node)
     if output == "json":
-        show_json(found)
+        show_json(explanation)
         return
-    click.echo(f"{found['execution_id']} is {found['status']}")
-    click.echo(plain(as_commands(found["summary"])))
-    for one in found["nodes"]:
-        for reason in one["reasons"]:
+    click.echo(f"{explanation['execution_id']} is {explanation['status']}")
+    click.echo(plain(as_commands(explanation["summary"])))
+    for row in explanation["nodes"]:
+        for reason in row["reasons"]:
             message = as_commands(reason["message"])
-            click.echo(plain(f"  {one['node_id']} {one['state']}: {message}"))
-        if one["traceback"]:
-            show_block("", one["traceback"])
-    if found["traceback"]:
-        show_block("", found["traceback"])
-    if found["more"]:
-        click.echo(f"  … and {found['more']:,} more nodes")
+            click.echo(plain(f"  {row['node_id']} {row['state']}: {message}"))
+        if row["traceback"]:
+            show_block("", row["traceback"])
+    if explanation["traceback"]:
+        show_block("", explanation["traceback"])
+    if explanation["more"]:
+        click.echo(f"  … and {explanation['more']:,} more nodes")

@@ -31,11 +31,11 @@ def handlers(name: str | None, config: Path | None, output: str) -> None:
         near = nearest(name, names)
         hint = f"; did you mean {near!r}?" if near else "; `flowd handlers` lists them"
         raise click.ClickException(f"there is no handler {name!r}{hint}")
-    found = [registry.load(one) for one in ([name] if name else names)]
+    shown = [registry.load(one) for one in ([name] if name else names)]
     if output == "json":
-        click.echo(json.dumps([_record(one) for one in found], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([_record(entry) for entry in shown], indent=2, ensure_ascii=False))
     else:
-        click.echo("\n\n".join(_page(one) for one in found))
+        click.echo("\n\n".join(_page(entry) for entry in shown))
 
 
 def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
@@ -49,24 +49,24 @@ def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return model.model_json_schema(schema_generator=Lenient)
 
 
-def _record(one: Handler) -> dict[str, Any]:
+def _record(entry: Handler) -> dict[str, Any]:
     return {
-        "name": one.name,
-        "runs": one.kind,
-        "description": one.description,
-        "defined": one.place,
+        "name": entry.name,
+        "runs": entry.kind,
+        "description": entry.description,
+        "defined": entry.place,
         # None: it takes any config.
-        "config": one.model and _schema_of(one.model),
+        "config": entry.model and _schema_of(entry.model),
     }
 
 
-def _page(one: Handler) -> str:
-    lines = [click.style(one.name, bold=True)]
-    lines += [f"  {line}".rstrip() for line in one.description.splitlines()]
-    lines.append(f"  defined by {one.place}")
-    if one.model is None:
+def _page(entry: Handler) -> str:
+    lines = [click.style(entry.name, bold=True)]
+    lines += [f"  {line}".rstrip() for line in entry.description.splitlines()]
+    lines.append(f"  defined by {entry.place}")
+    if entry.model is None:
         return "\n".join([*lines, "  takes any config"])
-    schema = _schema_of(one.model)
+    schema = _schema_of(entry.model)
     required = schema.get("required", ())
     keys = [
         (name, _type_of(value), _note(name in required, value))

@@ -50,12 +50,12 @@ def resume(url: str | None, output: str, execution: str) -> None:
     _hold(url, output, execution, "resume", "resumed {}")
 
 
-def _hold(url: str | None, output: str, execution: str, verb: str, told: str) -> None:
+def _hold(url: str | None, output: str, execution: str, verb: str, message: str) -> None:
     with connected(url) as client:
         execution_id = find_id(client, execution)
         methodcaller(verb, execution_id)(client)
         answer = {"execution_id": execution_id, "status": client.status(execution_id)}
-    show_done(answer, output, told.format(execution_id))
+    show_done(answer, output, message.format(execution_id))
 
 
 @click.command()
@@ -110,16 +110,16 @@ def rerun(
         raise click.UsageError("--preview runs nothing to wait for; leave out --preview or --wait")
     check_timeout(timeout, waits=wait)
     with connected(url) as client:
-        found = client.rerun(find_id(client, execution), start, preview=preview)
+        answer = client.rerun(find_id(client, execution), start, preview=preview)
         if wait:
-            wait_and_show(client, found["execution_id"], timeout, output)
+            wait_and_show(client, answer["execution_id"], timeout, output)
     if preview:
-        show_preview(found, output)
+        show_preview(answer, output)
         return
     if output == "json":
-        show_json(found)
+        show_json(answer)
         return
-    click.echo(found["execution_id"])
-    runs, reused = len(found["runs"]), len(found["reused"])
-    left_out = f", {count:,} left failed" if (count := len(found["left_out"])) else ""
+    click.echo(answer["execution_id"])
+    runs, reused = len(answer["runs"]), len(answer["reused"])
+    left_out = f", {count:,} left failed" if (count := len(answer["left_out"])) else ""
     click.echo(f"{runs:,} to run, {reused:,} reused{left_out}", err=True)

@@ -67,29 +67,29 @@ def logs(
             err=True,
         )
         ctx.exit(FAILED)
-    wanted = _Wanted(name, execution, node)
+    line_filter = _LineFilter(name, execution, node)
     writer = _Writer(output or ("text" if sys.stdout and sys.stdout.isatty() else "json"))
     try:
-        found, place = _last_lines(path, lines, wanted)
+        last_lines, place = _last_lines(path, lines, line_filter)
     except FileNotFoundError:
         click.echo(f"flowd: there is no {path} yet; flowd creates it when it starts", err=True)
         ctx.exit(FAILED)
     except OSError as error:
         click.echo(f"flowd: cannot read {path}: {error.strerror}", err=True)
         ctx.exit(FAILED)
-    if name is not None and name not in wanted.processes:
-        known = ", ".join(sorted(wanted.processes)) or "none yet"
+    if name is not None and name not in line_filter.processes:
+        known = ", ".join(sorted(line_filter.processes)) or "none yet"
         click.echo(f"flowd: there is no process {name!r} in {path}; there are: {known}", err=True)
         ctx.exit(FAILED)
     with suppress(KeyboardInterrupt, BrokenPipeError):
-        for line in found:
+        for line in last_lines:
             writer.write(line)
         for line in _new_lines(path, place) if follow else ():
-            if wanted.has(line):
+            if line_filter.has(line):
                 writer.write(line)
 
 
-class _Wanted:
+class _LineFilter:
     """Which lines are asked for; notes the processes of all it was shown."""
 
     def __init__(self, process: str | None, execution: str | None, node: str | None) -> None:
@@ -147,21 +147,24 @@ def _record(line: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _last_lines(path: Path, count: int, wanted: _Wanted) -> tuple[list[bytes], int]:
+def _last_lines(path: Path, count: int, line_filter: _LineFilter) -> tuple[list[bytes], int]:
     """The last of them, also of the old files while these are too few; where the file ends."""
     with _open(path) as file:
-        found = list(deque(filter(wanted.has, file), maxlen=count))
+        last_lines = list(deque(filter(line_filter.has, file), maxlen=count))
         place = file.tell()
     number = 1
-    while len(found) < count:
+    while len(last_lines) < count:
         try:
             file = _open(path.with_name(f"{path.name}.{number}"))
         except OSError:
             break
         with file:
-            found = [*deque(filter(wanted.has, file), maxlen=count - len(found)), *found]
+            last_lines = [
+                *deque(filter(line_filter.has, file), maxlen=count - len(last_lines)),
+                *last_lines,
+            ]
         number += 1
-    return found, place
+    return last_lines, place
 
 
 def _open(path: Path) -> BinaryIO:

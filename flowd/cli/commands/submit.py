@@ -124,10 +124,10 @@ def trigger(
         if wait:
             wait_and_show(client, execution_id, timeout, output)
         status = client.status(execution_id)
-    told = f"started {execution_id}; `flowd watch {execution_id}` follows it"
+    message = f"started {execution_id}; `flowd watch {execution_id}` follows it"
     if before != "PENDING":
-        told = f"{execution_id} was started before, and is {status}"
-    show_done({"execution_id": execution_id, "status": status}, output, told)
+        message = f"{execution_id} was started before, and is {status}"
+    show_done({"execution_id": execution_id, "status": status}, output, message)
 
 
 @click.command()

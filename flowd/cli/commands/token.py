@@ -100,13 +100,13 @@ def _data_dir(config: Path | None, data_dir: str | None) -> Path:
     return running_settings_of(config, redis__data_dir=data_dir).redis.data_dir
 
 
-def _record(one: Token) -> dict[str, object]:
+def _record(token: Token) -> dict[str, object]:
     return {
-        "id": one.id,
-        "name": one.name,
-        "scope": one.scope,
-        "created_ms": one.created_ms,
-        "expires_ms": one.expires_ms,
+        "id": token.id,
+        "name": token.name,
+        "scope": token.scope,
+        "created_ms": token.created_ms,
+        "expires_ms": token.expires_ms,
     }
 
 
@@ -114,8 +114,8 @@ def _day(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
-def _end(one: Token) -> str:
-    if one.expires_ms is None:
+def _end(token: Token) -> str:
+    if token.expires_ms is None:
         return "never"
-    has_expired = one.has_expired(time.time_ns() // 1_000_000)
-    return f"{_day(one.expires_ms)} (over)" if has_expired else _day(one.expires_ms)
+    has_expired = token.has_expired(time.time_ns() // 1_000_000)
+    return f"{_day(token.expires_ms)} (over)" if has_expired else _day(token.expires_ms)

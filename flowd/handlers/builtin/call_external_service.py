@@ -171,12 +171,12 @@ class CallExternalServiceConfig(NodeConfig):
 
 @handler("call_external_service")
 async def call_external_service(
-    wanted: CallExternalServiceConfig, context: HandlerContext
+    config: CallExternalServiceConfig, context: HandlerContext
 ) -> dict[str, Any]:
     """Calls a URL and returns what it answered."""
-    if await _is_simulated(wanted.url, context):
-        return {"data": f"Simulated call to {wanted.url}"}
-    return await _call(wanted, context)
+    if await _is_simulated(config.url, context):
+        return {"data": f"Simulated call to {config.url}"}
+    return await _call(config, context)
 
 
 async def _is_simulated(url: str, context: HandlerContext) -> bool:
@@ -228,21 +228,21 @@ async def _is_made_up(host: str) -> bool:
     return False
 
 
-async def _call(wanted: CallExternalServiceConfig, context: HandlerContext) -> dict[str, Any]:
+async def _call(config: CallExternalServiceConfig, context: HandlerContext) -> dict[str, Any]:
     from flowd.outgoing.answer import parse_body
     from flowd.outgoing.http_client import OutgoingCall, parse_url
 
     settings = context.settings.handlers.call_external_service
     answer_max_bytes = int(settings.answer_max_mb * 1024 * 1024)
     call = OutgoingCall(
-        wanted.method,
-        parse_url(_with_params(wanted), source="config.url"),
-        headers=_headers(wanted, await _added_headers(context)),
-        content=_content(wanted),
-        deadline_s=wanted.timeout_s or settings.timeout_s,
-        answer_max_bytes=min(wanted.answer_max_bytes or answer_max_bytes, answer_max_bytes),
-        is_expected=wanted.is_expected,
-        follow_redirects=wanted.follow_redirects,
+        config.method,
+        parse_url(_with_params(config), source="config.url"),
+        headers=_headers(config, await _added_headers(context)),
+        content=_content(config),
+        deadline_s=config.timeout_s or settings.timeout_s,
+        answer_max_bytes=min(config.answer_max_bytes or answer_max_bytes, answer_max_bytes),
+        is_expected=config.is_expected,
+        follow_redirects=config.follow_redirects,
         only=context.only,
     )
     client = context.resources.http("[handlers.call_external_service] allow", settings.allow)
@@ -250,12 +250,12 @@ async def _call(wanted: CallExternalServiceConfig, context: HandlerContext) -> d
     return {"data": parse_body(answer), "status_code": answer.status_code}
 
 
-def _with_params(wanted: CallExternalServiceConfig) -> str:
+def _with_params(config: CallExternalServiceConfig) -> str:
     """The url with `params` behind the query it has."""
-    if not wanted.params:
-        return wanted.url
-    bare, mark, fragment = wanted.url.partition("#")
-    query = urlencode(list(_pairs(wanted.params)), quote_via=quote)
+    if not config.params:
+        return config.url
+    bare, mark, fragment = config.url.partition("#")
+    query = urlencode(list(_pairs(config.params)), quote_via=quote)
     joint = "&" if "?" in bare else "?"
     return f"{bare}{joint}{query}{mark}{fragment}"
 
@@ -263,8 +263,8 @@ def _with_params(wanted: CallExternalServiceConfig) -> str:
 def _pairs(fields: Fields) -> Iterator[tuple[str, str]]:
     """A list stands for a name given several times; true and false are written as in JSON."""
     for name, value in fields.items():
-        for one in value if isinstance(value, list) else [value]:
-            yield name, str(one).lower() if isinstance(one, bool) else str(one)
+        for item in value if isinstance(value, list) else [value]:
+            yield name, str(item).lower() if isinstance(item, bool) else str(item)
 
 
 async def _added_headers(context: HandlerContext) -> dict[str, str]:
@@ -272,22 +272,22 @@ async def _added_headers(context: HandlerContext) -> dict[str, str]:
     return {"idempotency-key": context.idempotency_key, **trace}
 
 
-def _headers(wanted: CallExternalServiceConfig, added: dict[str, str]) -> dict[str, str]:
+def _headers(config: CallExternalServiceConfig, added: dict[str, str]) -> dict[str, str]:
     """What the config says stands over what flowd adds, whatever the case of the names."""
     headers = dict(added)
-    if wanted.has_json:
+    if config.has_json:
         headers["content-type"] = "application/json"
-    if wanted.form is not None:
+    if config.form is not None:
         headers["content-type"] = "application/x-www-form-urlencoded"
-    if wanted.auth is not None:
-        headers["authorization"] = wanted.auth.header
-    headers.update((name.lower(), value) for name, value in wanted.headers.items())
+    if config.auth is not None:
+        headers["authorization"] = config.auth.header
+    headers.update((name.lower(), value) for name, value in config.headers.items())
     return headers
 
 
-def _content(wanted: CallExternalServiceConfig) -> bytes | None:
-    if wanted.has_json:
-        return orjson.dumps(wanted.json_value)
-    if wanted.form is not None:
-        return urlencode(list(_pairs(wanted.form))).encode()
-    return None if wanted.body is None else wanted.body.encode()
+def _content(config: CallExternalServiceConfig) -> bytes | None:
+    if config.has_json:
+        return orjson.dumps(config.json_value)
+    if config.form is not None:
+        return urlencode(list(_pairs(config.form))).encode()
+    return None if config.body is None else config.body.encode()

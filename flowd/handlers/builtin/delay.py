@@ -18,9 +18,9 @@ class DelayConfig(NodeConfig):
 
 
 @handler("delay")
-async def delay(wanted: DelayConfig, context: HandlerContext) -> dict[str, Any]:
+async def delay(config: DelayConfig, context: HandlerContext) -> dict[str, Any]:
     """Waits for some seconds."""
     # A node's time-out is for what may hang, and a wait does not: its time begins when it is over.
-    context.heartbeat_at = time.monotonic() + wanted.seconds
-    await asyncio.sleep(wanted.seconds)
-    return {"status": "ok", "seconds": wanted.seconds}
+    context.heartbeat_at = time.monotonic() + config.seconds
+    await asyncio.sleep(config.seconds)
+    return {"status": "ok", "seconds": config.seconds}

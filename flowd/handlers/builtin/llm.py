@@ -145,42 +145,42 @@ class LlmConfig(NodeConfig):
 
 
 @handler("llm")
-async def llm(wanted: LlmConfig, context: HandlerContext) -> dict[str, Any]:
+async def llm(config: LlmConfig, context: HandlerContext) -> dict[str, Any]:
     """Asks a language model behind an OpenAI-compatible server."""
-    if schema := _schema(wanted):
+    if schema := _schema(config):
         await _check(schema, context)
     if context.settings.handlers.llm.base_url:
-        return await _ask(wanted, context)
-    return {"answer": f"Simulated response for: {_question(wanted)}"}
+        return await _ask(config, context)
+    return {"answer": f"Simulated response for: {_question(config)}"}
 
 
-def _question(wanted: LlmConfig) -> str:
-    if wanted.messages is None:
-        return wanted.prompt or ""
-    return str(wanted.messages[-1].get("content") or "")
+def _question(config: LlmConfig) -> str:
+    if config.messages is None:
+        return config.prompt or ""
+    return str(config.messages[-1].get("content") or "")
 
 
-async def _ask(wanted: LlmConfig, context: HandlerContext) -> dict[str, Any]:
+async def _ask(config: LlmConfig, context: HandlerContext) -> dict[str, Any]:
     from flowd.outgoing.answer import parse_json
     from flowd.outgoing.http_client import OutgoingCall, parse_url, place_of
 
     provider = context.settings.handlers.llm
     url = parse_url(_endpoint(str(provider.base_url)), source="[handlers.llm] base_url")
-    request = _request(wanted, wanted.model or provider.model)
+    request = _request(config, config.model or provider.model)
     # The operator named this server, so it may be anywhere.
     client = context.resources.http("[handlers.llm] base_url", (place_of(url),))
     headers = _headers(url, provider.api_key, context.idempotency_key)
     headers |= await context.resources.trace_headers(context.execution_id)
     async with within_budget(context, request) as cost:
-        deadline_s = wanted.timeout_s or provider.timeout_s
+        deadline_s = config.timeout_s or provider.timeout_s
         call = OutgoingCall("POST", url, headers, None, deadline_s, only=context.only)
         answer = await _send(client, call, request)
         completion = parse_json(answer)
         cost.note(completion.get("usage") if isinstance(completion, dict) else None)
         check_error(completion, answer.place)
     text, finish_reason = read_completion(completion, answer.place)
-    parsed = _parse_answer(text, wanted)
-    if schema := _schema(wanted):
+    parsed = _parse_answer(text, config)
+    if schema := _schema(config):
         await _check(schema, context, value=parsed)
     return {
         "answer": parsed,
@@ -223,27 +223,31 @@ def _rename_limit(request: dict[str, Any]) -> None:
         request["max_completion_tokens"] = request.pop("max_tokens")
 
 
-def _request(wanted: LlmConfig, model: str | None) -> dict[str, Any]:
+def _request(config: LlmConfig, model: str | None) -> dict[str, Any]:
     """Only what was asked for: servers differ in what they make of a null."""
-    messages = wanted.messages or [{"role": "user", "content": wanted.prompt}]
-    if wanted.system is not None:
-        messages = [{"role": "system", "content": wanted.system}, *messages]
+    messages = config.messages or [{"role": "user", "content": config.prompt}]
+    if config.system is not None:
+        messages = [{"role": "system", "content": config.system}, *messages]
     request = {
         "model": model or None,
         "messages": messages,
-        **{name: getattr(wanted, name) for name in _PASSED},
-        "response_format": _response_format(wanted.response_format),
+        **{name: getattr(config, name) for name in _PASSED},
+        "response_format": _response_format(config.response_format),
     }
-    return {key: value for key, value in request.items() if value is not None} | wanted.extra
+    return {key: value for key, value in request.items() if value is not None} | config.extra
 
 
-def _response_format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
-    return None if wanted is None else wanted.model_dump(by_alias=True, exclude_unset=True)
+def _response_format(response_format: ResponseFormat | None) -> dict[str, Any] | None:
+    return (
+        None
+        if response_format is None
+        else response_format.model_dump(by_alias=True, exclude_unset=True)
+    )
 
 
-def _parse_answer(text: str, wanted: LlmConfig) -> Any:
+def _parse_answer(text: str, config: LlmConfig) -> Any:
     """The text itself, or the JSON that was asked for. Raises HandlerFailed when it is not that."""
-    response_format = wanted.response_format
+    response_format = config.response_format
     if response_format is None or response_format.type == "text":
         return text
     answer = json_of(text)
@@ -253,8 +257,8 @@ def _parse_answer(text: str, wanted: LlmConfig) -> Any:
     return answer
 
 
-def _schema(wanted: LlmConfig) -> dict[str, Any] | None:
-    response_format = wanted.response_format
+def _schema(config: LlmConfig) -> dict[str, Any] | None:
+    response_format = config.response_format
     if response_format is None or response_format.json_schema is None:
         return None
     return response_format.json_schema.json_schema
@@ -266,16 +270,16 @@ async def _check(schema: dict[str, Any], context: HandlerContext, **value: Any) 
 
     config = {"schema": schema, **value}
     if is_quick(schema, value.get("value")):
-        found = check_answer(config)
+        verdict = check_answer(config)
     else:
         isolated = context.resources.isolated(context.settings)
         await isolated.ready()
-        found = await isolated.call(ANSWER_CHECK, config, context)
-    if found["flaw"]:
+        verdict = await isolated.call(ANSWER_CHECK, config, context)
+    if verdict["flaw"]:
         place = "config.response_format.json_schema.schema"
-        raise Fail(f"{place}: this is not a valid JSON Schema: {found['flaw']}")
-    if found["misfit"]:
-        raise HandlerFailed(f"the model's answer does not fit the schema: {found['misfit']}")
+        raise Fail(f"{place}: this is not a valid JSON Schema: {verdict['flaw']}")
+    if verdict["misfit"]:
+        raise HandlerFailed(f"the model's answer does not fit the schema: {verdict['misfit']}")
 
 
 def _headers(url: URL, api_key: str | None, idempotency_key: str) -> dict[str, str]:

@@ -60,13 +60,13 @@ class ShellConfig(NodeConfig):
 
 
 @handler("shell")
-async def shell(wanted: ShellConfig, context: HandlerContext) -> dict[str, Any]:
+async def shell(config: ShellConfig, context: HandlerContext) -> dict[str, Any]:
     """Runs a program and returns its exit code and what it wrote."""
     settings = context.settings.handlers.shell
     if not settings.enabled:
         raise Fail(SHELL_IS_OFF)
-    process = await _start(wanted)
-    timeout_s = wanted.timeout_s or settings.timeout_s
+    process = await _start(config)
+    timeout_s = config.timeout_s or settings.timeout_s
     output_max = int(settings.output_max_mb * 1024 * 1024)
     written = _Written(bytearray(), bytearray())
     try:
@@ -75,10 +75,10 @@ async def shell(wanted: ShellConfig, context: HandlerContext) -> dict[str, Any]:
                 _read(process.stdout, "stdout", written.stdout, output_max),
                 _read(process.stderr, "stderr", written.stderr, output_max),
                 _end(process),
-                _feed(process.stdin, wanted.stdin),
+                _feed(process.stdin, config.stdin),
             )
     except TimeoutError:
-        text = f"{wanted.command[0]!r} did not end within {timeout_s:g} s and was killed"
+        text = f"{config.command[0]!r} did not end within {timeout_s:g} s and was killed"
         raise _failure(text, None, written, kinds=frozenset({"timeout"})) from None
     except HandlerFailed as error:
         raise _failure(str(error), None, written) from None
@@ -89,8 +89,8 @@ async def shell(wanted: ShellConfig, context: HandlerContext) -> dict[str, Any]:
         process._transport.close()  # type: ignore[attr-defined]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), _REAP_LIMIT_S)
-    if code not in wanted.expected_exit_codes:
-        raise _failure(_refusal(wanted.command[0], code, written), code, written)
+    if code not in config.expected_exit_codes:
+        raise _failure(_refusal(config.command[0], code, written), code, written)
     return {"exit_code": code, "stdout": _text(written.stdout), "stderr": _text(written.stderr)}
 
 
@@ -117,22 +117,22 @@ def _end_of(output: bytearray) -> str:
     return text if len(text) <= _KEPT_CHARS_MAX else f"…{text[-_KEPT_CHARS_MAX:]}"
 
 
-async def _start(wanted: ShellConfig) -> asyncio.subprocess.Process:
+async def _start(config: ShellConfig) -> asyncio.subprocess.Process:
     environ = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     pipe = asyncio.subprocess.PIPE
     try:
         return await asyncio.create_subprocess_exec(
-            *wanted.command,
-            stdin=asyncio.subprocess.DEVNULL if wanted.stdin is None else pipe,
+            *config.command,
+            stdin=asyncio.subprocess.DEVNULL if config.stdin is None else pipe,
             stdout=pipe,
             stderr=pipe,
-            cwd=wanted.cwd,
-            env=environ | wanted.env,
+            cwd=config.cwd,
+            env=environ | config.env,
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
-        raise HandlerFailed(f"{wanted.command[0]!r} cannot be started: {reason}") from None
+        raise HandlerFailed(f"{config.command[0]!r} cannot be started: {reason}") from None
 
 
 async def _read(

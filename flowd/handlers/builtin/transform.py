@@ -40,10 +40,10 @@ class TransformConfig(NodeConfig):
 
 # In a thread: an expression over megabytes takes its time.
 @handler("transform")
-def transform(wanted: TransformConfig, _context: HandlerContext) -> dict[str, Any]:
+def transform(config: TransformConfig, _context: HandlerContext) -> dict[str, Any]:
     """Reshapes JSON by a JMESPath expression."""
     try:
-        return {"result": search(wanted.expression, wanted.input, OUTPUT_BYTES_MAX)}
+        return {"result": search(config.expression, config.input, OUTPUT_BYTES_MAX)}
     except JMESPathError as error:
         raise Fail(f"config.expression cannot be applied: {_line(error)}") from None
 

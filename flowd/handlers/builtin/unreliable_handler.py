@@ -21,16 +21,16 @@ class UnreliableHandlerConfig(NodeConfig):
 
 
 @handler("unreliable_handler", inline=True)
-def unreliable_handler(wanted: UnreliableHandlerConfig, context: HandlerContext) -> dict[str, Any]:
+def unreliable_handler(config: UnreliableHandlerConfig, context: HandlerContext) -> dict[str, Any]:
     """Fails on purpose, as often as its config says."""
-    if context.attempt <= wanted.fail_first_attempts:
+    if context.attempt <= config.fail_first_attempts:
         raise HandlerFailed(
             f"attempt {context.attempt} failed on purpose: "
-            f"config.fail_first_attempts is {wanted.fail_first_attempts}"
+            f"config.fail_first_attempts is {config.fail_first_attempts}"
         )
-    if random.random() < wanted.failure_rate:
+    if random.random() < config.failure_rate:
         raise HandlerFailed(
             f"attempt {context.attempt} failed on purpose: "
-            f"config.failure_rate is {wanted.failure_rate:g}"
+            f"config.failure_rate is {config.failure_rate:g}"
         )
     return {"status": "ok", "attempt": context.attempt}

@@ -45,6 +45,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
+        """Close the connections; the client cannot be used afterwards."""
         await self._http.aclose()
 
     async def _send(self, call: Call) -> Any:
@@ -96,7 +97,7 @@ class AsyncClient:
         )
 
     async def validate(self, workflow: Workflow) -> int:
-        """How many nodes it has. Raises ApiError with all that is wrong with it."""
+        """Check a workflow; the number of its nodes. Raises ApiError with all that is wrong."""
         return int((await self._send(calls.validate(workflow)))["nodes"])
 
     async def trigger(
@@ -105,14 +106,15 @@ class AsyncClient:
         input: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> None:
-        """Start an execution. Harmless when it was started before."""
+        """Start an execution. Starting it again changes nothing."""
         await self._send(calls.trigger(execution_id, input, idempotency_key))
 
     async def status(self, execution_id: str) -> str:
+        """The state of an execution, such as RUNNING."""
         return str((await self._send(calls.look(execution_id)))["status"])
 
     async def results(self, execution_id: str) -> Json:
-        """The outputs there are, by node id."""
+        """The outputs of all nodes that have ended, by node id."""
         return dict((await self._send(calls.look(execution_id, "/results")))["results"])
 
     async def run(
@@ -121,7 +123,7 @@ class AsyncClient:
         input: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> Json:
-        """Submit, start and wait; the outputs by node id.
+        """Submit, start and wait for the end; the outputs by node id.
 
         Raises WorkflowFailed unless it is COMPLETED, and StillRunning, a TimeoutError, after
         `timeout_s`: it runs on.
@@ -129,37 +131,43 @@ class AsyncClient:
         return await self._take(steps.run(workflow, input, timeout_s))
 
     async def wait(self, execution_id: str, timeout_s: float | None = None) -> str:
-        """The state it ends in. Raises StillRunning when it has not ended by then."""
+        """Wait for the end; the final state. Raises StillRunning after `timeout_s`."""
         return await self._take(steps.wait(execution_id, timeout_s))
 
     async def get(self, execution_id: str) -> Json:
-        """Its summary: times, nodes by state, tokens used, input and error."""
+        """The summary of an execution: times, nodes by state, tokens used, input and error."""
         return dict(await self._send(calls.look(execution_id, "/summary")))
 
     async def definition(self, execution_id: str) -> Json:
+        """The workflow of an execution, as it was submitted."""
         return dict(await self._send(calls.look(execution_id, "/definition")))
 
     async def timeline(self, execution_id: str) -> Json:
+        """When each node was queued, started and ended, in Unix ms."""
         return dict(await self._send(calls.look(execution_id, "/timeline")))
 
     async def callback(self, execution_id: str) -> Json:
-        """How far the news of its end has come. Raises ApiError where it has no callback."""
+        """The delivery of its callback. Raises ApiError if it has none."""
         return dict(await self._send(calls.look(execution_id, "/callback")))
 
     async def node(self, execution_id: str, node_id: str) -> Json:
+        """One node: config, output, attempts, error and its traceback."""
         return dict(await self._send(calls.look_at_node(execution_id, node_id)))
 
     async def explain(self, execution_id: str, node_id: str | None = None) -> Json:
-        """Why it, or one of its nodes, does not run."""
+        """Explain why an execution, or one of its nodes, does not run."""
         return dict(await self._send(calls.explain(execution_id, node_id)))
 
     async def cancel(self, execution_id: str) -> None:
+        """Cancel an execution; running nodes are told to stop."""
         await self._send(calls.hold(execution_id, "cancel"))
 
     async def pause(self, execution_id: str) -> None:
+        """Pause an execution; running nodes finish."""
         await self._send(calls.hold(execution_id, "pause"))
 
     async def resume(self, execution_id: str) -> None:
+        """Resume a paused execution."""
         await self._send(calls.hold(execution_id, "resume"))
 
     async def rerun(
@@ -170,14 +178,16 @@ class AsyncClient:
         preview: bool = False,
         trigger: bool = True,
     ) -> Json:
-        """Run it again from a node on, or what failed; which nodes run and which are reused."""
+        """Run an ended execution again, from a node on or what failed; which nodes run."""
         call = calls.rerun(execution_id, start, preview=preview, is_triggered=trigger)
         return dict(await self._send(call))
 
     async def delete(self, execution_id: str) -> None:
+        """Delete an execution that does not run, with its outputs and events."""
         await self._send(calls.delete(execution_id))
 
     async def dead_letter(self, letter_id: str) -> Json:
+        """One dead letter, with all fields of its entry."""
         return dict(await self._send(calls.dead_letters(letter_id)))
 
     async def redrive(self, letter_id: str) -> Json:
@@ -185,24 +195,24 @@ class AsyncClient:
         return dict(await self._send(calls.dead_letters(letter_id, method="POST", verb="/redrive")))
 
     async def purge(self, letter_id: str = "") -> Json:
-        """Forget one dead letter, or all; the answer says how many."""
+        """Delete one dead letter, or all; the answer says how many."""
         return dict(await self._send(calls.dead_letters(letter_id, method="DELETE")))
 
     async def list(self, *, count_max: int | None = None, **filters: Any) -> AsyncIterator[Json]:
-        """Executions, the newest first. Filters are those of `GET /workflows`."""
+        """Iterate over executions, the newest first. Filters are those of `GET /workflows`."""
         async for row in self._pages(calls.listing, "workflows", count_max, filters):
             yield row
 
     async def nodes(
         self, execution_id: str, *, count_max: int | None = None, **filters: Any
     ) -> AsyncIterator[Json]:
-        """Its nodes in the order of the definition."""
+        """Iterate over the nodes of an execution, in the order of the definition."""
         page = partial(calls.look, execution_id, "/nodes")
         async for row in self._pages(page, "nodes", count_max, filters):
             yield row
 
     async def dead_letters(self, *, count_max: int | None = None) -> AsyncIterator[Json]:
-        """Tasks no worker could run, the newest first."""
+        """Iterate over the dead letters, the newest first."""
         async for row in self._pages(calls.dead_letters, "dead_letters", count_max, {}):
             yield row
 
@@ -217,7 +227,7 @@ class AsyncClient:
     async def events(
         self, execution_id: str | None = None, last_event_id: str | None = None
     ) -> AsyncIterator[Event]:
-        """What happens, each event once, also when the connection breaks in between.
+        """Iterate over events, each once, even if the connection breaks in between.
 
         Of one execution all that is kept, to its end; of all executions from now on, for ever.
         """

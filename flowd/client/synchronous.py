@@ -1,4 +1,4 @@
-"""The client that blocks."""
+"""The blocking client."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Close the connections; the client cannot be used afterwards."""
         self._http.close()
 
     def _send(self, call: Call) -> Any:
@@ -84,7 +85,7 @@ class Client:
         )
 
     def validate(self, workflow: Workflow) -> int:
-        """How many nodes it has. Raises ApiError with all that is wrong with it."""
+        """Check a workflow; the number of its nodes. Raises ApiError with all that is wrong."""
         return int((self._send(calls.validate(workflow)))["nodes"])
 
     def trigger(
@@ -93,14 +94,15 @@ class Client:
         input: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> None:
-        """Start an execution. Harmless when it was started before."""
+        """Start an execution. Starting it again changes nothing."""
         self._send(calls.trigger(execution_id, input, idempotency_key))
 
     def status(self, execution_id: str) -> str:
+        """The state of an execution, such as RUNNING."""
         return str((self._send(calls.look(execution_id)))["status"])
 
     def results(self, execution_id: str) -> Json:
-        """The outputs there are, by node id."""
+        """The outputs of all nodes that have ended, by node id."""
         return dict((self._send(calls.look(execution_id, "/results")))["results"])
 
     def run(
@@ -109,7 +111,7 @@ class Client:
         input: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> Json:
-        """Submit, start and wait; the outputs by node id.
+        """Submit, start and wait for the end; the outputs by node id.
 
         Raises WorkflowFailed unless it is COMPLETED, and StillRunning, a TimeoutError, after
         `timeout_s`: it runs on.
@@ -117,37 +119,43 @@ class Client:
         return self._take(steps.run(workflow, input, timeout_s))
 
     def wait(self, execution_id: str, timeout_s: float | None = None) -> str:
-        """The state it ends in. Raises StillRunning when it has not ended by then."""
+        """Wait for the end; the final state. Raises StillRunning after `timeout_s`."""
         return self._take(steps.wait(execution_id, timeout_s))
 
     def get(self, execution_id: str) -> Json:
-        """Its summary: times, nodes by state, tokens used, input and error."""
+        """The summary of an execution: times, nodes by state, tokens used, input and error."""
         return dict(self._send(calls.look(execution_id, "/summary")))
 
     def definition(self, execution_id: str) -> Json:
+        """The workflow of an execution, as it was submitted."""
         return dict(self._send(calls.look(execution_id, "/definition")))
 
     def timeline(self, execution_id: str) -> Json:
+        """When each node was queued, started and ended, in Unix ms."""
         return dict(self._send(calls.look(execution_id, "/timeline")))
 
     def callback(self, execution_id: str) -> Json:
-        """How far the news of its end has come. Raises ApiError where it has no callback."""
+        """The delivery of its callback. Raises ApiError if it has none."""
         return dict(self._send(calls.look(execution_id, "/callback")))
 
     def node(self, execution_id: str, node_id: str) -> Json:
+        """One node: config, output, attempts, error and its traceback."""
         return dict(self._send(calls.look_at_node(execution_id, node_id)))
 
     def explain(self, execution_id: str, node_id: str | None = None) -> Json:
-        """Why it, or one of its nodes, does not run."""
+        """Explain why an execution, or one of its nodes, does not run."""
         return dict(self._send(calls.explain(execution_id, node_id)))
 
     def cancel(self, execution_id: str) -> None:
+        """Cancel an execution; running nodes are told to stop."""
         self._send(calls.hold(execution_id, "cancel"))
 
     def pause(self, execution_id: str) -> None:
+        """Pause an execution; running nodes finish."""
         self._send(calls.hold(execution_id, "pause"))
 
     def resume(self, execution_id: str) -> None:
+        """Resume a paused execution."""
         self._send(calls.hold(execution_id, "resume"))
 
     def rerun(
@@ -158,14 +166,16 @@ class Client:
         preview: bool = False,
         trigger: bool = True,
     ) -> Json:
-        """Run it again from a node on, or what failed; which nodes run and which are reused."""
+        """Run an ended execution again, from a node on or what failed; which nodes run."""
         call = calls.rerun(execution_id, start, preview=preview, is_triggered=trigger)
         return dict(self._send(call))
 
     def delete(self, execution_id: str) -> None:
+        """Delete an execution that does not run, with its outputs and events."""
         self._send(calls.delete(execution_id))
 
     def dead_letter(self, letter_id: str) -> Json:
+        """One dead letter, with all fields of its entry."""
         return dict(self._send(calls.dead_letters(letter_id)))
 
     def redrive(self, letter_id: str) -> Json:
@@ -173,22 +183,22 @@ class Client:
         return dict(self._send(calls.dead_letters(letter_id, method="POST", verb="/redrive")))
 
     def purge(self, letter_id: str = "") -> Json:
-        """Forget one dead letter, or all; the answer says how many."""
+        """Delete one dead letter, or all; the answer says how many."""
         return dict(self._send(calls.dead_letters(letter_id, method="DELETE")))
 
     def list(self, *, count_max: int | None = None, **filters: Any) -> Iterator[Json]:
-        """Executions, the newest first. Filters are those of `GET /workflows`."""
+        """Iterate over executions, the newest first. Filters are those of `GET /workflows`."""
         yield from self._pages(calls.listing, "workflows", count_max, filters)
 
     def nodes(
         self, execution_id: str, *, count_max: int | None = None, **filters: Any
     ) -> Iterator[Json]:
-        """Its nodes in the order of the definition."""
+        """Iterate over the nodes of an execution, in the order of the definition."""
         page = partial(calls.look, execution_id, "/nodes")
         yield from self._pages(page, "nodes", count_max, filters)
 
     def dead_letters(self, *, count_max: int | None = None) -> Iterator[Json]:
-        """Tasks no worker could run, the newest first."""
+        """Iterate over the dead letters, the newest first."""
         yield from self._pages(calls.dead_letters, "dead_letters", count_max, {})
 
     def _pages(
@@ -201,7 +211,7 @@ class Client:
     def events(
         self, execution_id: str | None = None, last_event_id: str | None = None
     ) -> Iterator[Event]:
-        """What happens, each event once, also when the connection breaks in between.
+        """Iterate over events, each once, even if the connection breaks in between.
 
         Of one execution all that is kept, to its end; of all executions from now on, for ever.
         """

@@ -1,4 +1,4 @@
-"""Is what the settings name there: folders and programs somebody else has to provide."""
+"""Check that the folders and programs that settings name exist."""
 
 from __future__ import annotations
 

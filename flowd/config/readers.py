@@ -1,4 +1,4 @@
-"""Readers turn a value of the file, or the text of a variable, into the type of a setting.
+"""Turn a value of the file, or the text of a variable, into the type of a setting.
 
 What they raise (ValueError) says what would be right; the caller says where and what was wrong.
 """

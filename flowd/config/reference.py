@@ -1,4 +1,4 @@
-"""Every setting written down as a settings file, with its meaning and its default."""
+"""Write every setting into a settings file, with its meaning and its default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look at what is stored: why something does not run, and whether everything adds up.
+"""Explain why something does not run, and check that what is stored is consistent.
 
 `explain` gives reasons for one execution or node, `doctor` compares all keys with what must hold,
 `observer` reads many at once, `readiness` says whether this flowd can work. All of it only reads,

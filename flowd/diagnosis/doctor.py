@@ -1,4 +1,4 @@
-"""Does everything in Redis add up? Looks, and changes nothing.
+"""Check that everything in Redis is consistent, and change nothing.
 
 What is under way while it is looked at is no finding: only what stands through every look is one.
 """

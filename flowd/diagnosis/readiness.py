@@ -1,4 +1,4 @@
-"""Is this installation ready to work: what is asked, and what may not be missing."""
+"""Check whether this installation is ready to work: what is checked, and what is required."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handlers: what one is written with, how they are found, and the ones that come with flowd.
+"""Handlers: how they are written, found and called, and the ones that come with flowd.
 
     from flowd.handlers import Context, Fail, Retry, handler
 

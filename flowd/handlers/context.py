@@ -1,4 +1,4 @@
-"""What a handler is given to work with."""
+"""What a call of a handler can use: connections, processes, settings, limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bounds of handlers that several modules hold to."""
+"""Limits of handlers that several modules share."""
 
 from __future__ import annotations
 

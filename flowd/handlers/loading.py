@@ -1,4 +1,4 @@
-"""The handlers of the user: in the modules of `[handlers] modules`, and in installed packages.
+"""Load the user's handlers: from `[handlers] modules`, and from installed packages.
 
 A package offers its handlers by an entry point of the group `flowd.handlers` that names a module.
 """

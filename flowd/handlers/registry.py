@@ -1,4 +1,4 @@
-"""Which handlers there are, and what a handler is given.
+"""Know every handler by name, and how it is called.
 
 Naming the built-in handlers imports none of them: a worker pays for a handler's libraries when the
 first node needs it.

@@ -1,4 +1,4 @@
-"""What a service answered, as JSON or text: exact, or a HandlerFailed that says why not."""
+"""Decode what a service answered, as JSON or text: exactly, or raise HandlerFailed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a browser is sent: pages that load nothing from elsewhere.
+"""Pages for browsers, which load nothing from elsewhere.
 
 `reference_page` shows the OpenAPI document, `manual_page` a page of the manual. Functions from data
 to HTML: they read nothing and know no other room.

@@ -1,4 +1,4 @@
-"""A page of the manual as HTML, beside the others. It has no scripts and loads nothing."""
+"""Render a page of the manual as HTML. It has no scripts and loads nothing."""
 
 from __future__ import annotations
 

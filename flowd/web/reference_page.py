@@ -1,4 +1,4 @@
-"""The page at `/docs`: the OpenAPI document for people. It has no scripts and loads nothing."""
+"""Render the page at `/docs`: the OpenAPI document for people, without any script."""
 
 from __future__ import annotations
 

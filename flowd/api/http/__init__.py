@@ -1,4 +1,4 @@
-"""HTTP as such: the server, who may call, how much, bodies, answers and event streams.
+"""Speak HTTP: the server, authorization, limits, bodies, responses and event streams.
 
 Nothing here knows what a workflow is. The server is uvicorn with bounds of flowd's own: on heads,
 bodies and connections. The gate looks at host, origin, token, scope and rate before a route does.

@@ -1,4 +1,4 @@
-"""Wait, and do nothing: between two looks at something slow, or to go easy on a service."""
+"""Wait and do nothing: between two polls of something slow, or to spare a service."""
 
 from __future__ import annotations
 

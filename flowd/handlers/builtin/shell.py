@@ -1,4 +1,4 @@
-"""Run a program of this machine. Off, until the operator turns it on.
+"""Run a program on this machine. Off until the operator turns it on.
 
 The program is started without a shell, in a process group of its own, and with little of flowd's
 environment: that may hold keys. Whatever is left of the group at the end is killed.

@@ -1,4 +1,4 @@
-"""Fail on purpose, by a rate or in the first attempts, to see how a workflow bears it."""
+"""Fail on purpose, by a rate or in the first attempts, to test how a workflow copes."""
 
 from __future__ import annotations
 

@@ -65,6 +65,7 @@ def test_a_group_without_a_command_shows_its_help() -> None:
             "GET /workflows/0a/nodes lists them, GET /workflows/0a/nodes/<node_id> has",
             "`flowd get 0a` lists them, `flowd results 0a NODE` has",
         ),
+        ("no such letter; GET /dead-letters lists", "no such letter; `flowd dlq list` lists"),
         ("nothing to call", "nothing to call"),
     ],
 )  # fmt: skip

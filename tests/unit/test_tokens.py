@@ -104,7 +104,7 @@ def test_a_token_is_revoked_by_name_or_id(tmp_path: Path) -> None:
     assert run(tmp_path, "revoke", one.name).exit_code == 0
     assert kept(tmp_path) == ["b"]
     last = run(tmp_path, "revoke", two.id)
-    assert "every request is refused" in last.stderr
+    assert "every request is rejected" in last.stderr
     # Not None: that would open the door again.
     assert read_tokens(tmp_path / ".flowd") == ()
 

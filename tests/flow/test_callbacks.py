@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 
+from flowd.errors import HandlerFailed
 from flowd.outgoing.secrets import Secrets
 from flowd.redaction import REDACTOR
 from flowd.scheduler import webhooks as callbacks
@@ -204,6 +205,33 @@ def test_a_receiver_that_never_answered_is_tried_by_one_call_at_a_time():
     one.is_silent = False
     receivers.settle("y")
     assert receivers.at("a:1", "z") is not one
+
+
+@pytest.mark.usefixtures("hurry")
+async def test_a_receiver_that_was_silent_and_answers_is_called_by_several_at_once_again(
+    store, redis, monkeypatch
+):
+    """One that was away for a moment was told one by one until its scheduler ended."""
+    calls, gate = [], asyncio.Event()
+
+    async def call(_deliverer, execution_id, _callback, _hidden):
+        calls.append(execution_id)
+        if len(calls) == 1:
+            raise HandlerFailed("no complete answer")
+        if execution_id != first:
+            await gate.wait()
+        return 200
+
+    monkeypatch.setattr(Deliverer, "_call", call)
+    async with delivering(store):
+        first = ended(redis, "http://127.0.0.1:1")
+        await settled(store, first, CallbackState.DELIVERED)
+        assert calls == [first, first]
+        more = [ended(redis, "http://127.0.0.1:1") for _ in range(PER_RECEIVER_MAX)]
+        await until(lambda: len(calls) == 2 + PER_RECEIVER_MAX, "as many calls as are allowed")
+        gate.set()
+        for execution_id in more:
+            await settled(store, execution_id, CallbackState.DELIVERED)
 
 
 @pytest.mark.parametrize("has_length", [True, False])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from flowd.diagnosis.observer import Observer
@@ -167,6 +169,30 @@ async def test_a_rerun_from_a_node_runs_no_other_that_failed(settings):
         results = await engine.results(second)
         assert results["U"] == {"error": "RuntimeError: leave me"}
         assert results["V"] == {"error": "not run: it depends on 'U', which failed"}
+
+
+async def test_a_rerun_from_a_node_runs_all_above_it_that_it_cannot_do_without(settings):
+    nodes = [
+        node("A", handler="fail"),
+        node("B", ["A"]),
+        node("C", ["B"]),
+        node("D", ["C", "done"]),
+        node("done"),
+        node("beside", ["A"]),
+    ]
+    async with Engine(settings) as engine:
+        first = await engine.run(workflow(*nodes))
+
+        planned = await plan_rerun(engine.store, first, "D")
+
+        needed = dict.fromkeys("ABC", f"was FAILED, and {'D'!r} needs its output")
+        assert planned.runs == {
+            **needed,
+            "D": "asked for",
+            "beside": "downstream of 'A', which runs",
+        }
+        assert list(planned.reused) == ["done"]
+        assert planned.left_out == {}
 
 
 async def test_what_is_left_out_makes_an_execution_fail_that_else_went_well(settings):
@@ -369,3 +395,28 @@ async def test_an_inline_node_that_comes_back_into_a_paused_execution_waits(sett
 
         await until(is_held, "the node that waits")
         assert calls(execution_id) == []
+
+
+async def test_an_inline_node_that_comes_back_is_no_newer_than_the_pause_to_a_busy_worker(settings):
+    """It takes the entry with what it commits, and is told then how old what is halted may be."""
+    one_slot = replace(settings, workers=replace(settings.workers, concurrency=1))
+    async with Engine(one_slot, workers=0) as engine:
+        execution_id = await engine.start(workflow(node("A")))
+        await engine.store.tasks.enroll_worker("dead", b"{}")
+        session = engine.store.tasks.open_session("dead")
+        await session.complete_and_claim((), (), (), 1)
+        await session.close()
+        await engine.add_worker()
+        other = await engine.start(workflow(node("H", handler="held")))
+        await started("H")
+        await pause_execution(engine.store, execution_id)
+        await recover_worker(engine.store, Plans(engine.store), "dead", "killed", is_blamed=False)
+        handlers.GATES["H"].set()
+        await engine.end(other)
+
+        async def is_over():
+            return await engine.redis("XLEN", "workflow:tasks") == 0
+
+        await until(is_over, "the end of the entry")
+        assert calls(execution_id) == []
+        assert await engine.states(execution_id) == {"A": "PENDING"}

@@ -9,11 +9,14 @@ import time
 import orjson
 import pytest
 
+from flowd.errors import Fail
 from flowd.handlers.registry import Handler, Registry
+from flowd.orchestrator.executor import cancel_execution
 from flowd.redaction import MASK, Redactor
 from flowd.workers import slots
-from flowd.workers.large_inputs import BYTES_HELD_MAX
-from tests.flow.engine import Engine, node, workflow
+from flowd.workers.large_inputs import BYTES_HELD_MAX, SMALL_BYTES_MAX
+from tests.daemon import PATIENCE_S
+from tests.flow.engine import Engine, node, until, workflow
 
 
 @pytest.mark.parametrize("kind", ["async", "thread", "inline"])
@@ -85,3 +88,42 @@ async def test_a_worker_holds_large_inputs_only_up_to_its_bound(settings):
     # Quotes and a key are beside the text.
     assert most == 2
     assert begun.index("small") < 4
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
+async def test_however_a_node_ends_others_may_have_the_large_inputs_it_held(
+    settings, monkeypatch, end
+):
+    """A worker from which some were cancelled never started such a node again."""
+    monkeypatch.setattr("flowd.workers.large_inputs.BYTES_HELD_MAX", 3 * SMALL_BYTES_MAX)
+    monkeypatch.setattr("flowd.workers.slots.CLAIM_AGAIN_S", 0.05)
+    started, gate = asyncio.Event(), asyncio.Event()
+
+    async def make(_config, _context):
+        return {"text": "x" * 2 * SMALL_BYTES_MAX}
+
+    async def read(_config, _context):
+        started.set()
+        await gate.wait()
+        if end == "failed":
+            raise Fail("as it was told")
+        return {}
+
+    handlers = [Handler("make", make, "async"), Handler("read", read, "async")]
+    nodes = [node("a", handler="make"), node("b", ["a"], handler="read", text="{{ a.text }}")]
+    async with Engine(settings, workers=1, registry=Registry({}, handlers)) as engine:
+        first = await engine.start(workflow(*nodes))
+        await started.wait()
+        if end == "cancelled":
+            await cancel_execution(engine.store, first)
+
+            async def is_let_go():
+                return await engine.redis("XLEN", "workflow:tasks") == 0
+
+            await until(is_let_go, "the end of the node that was cancelled")
+        gate.set()
+        assert str(await engine.end(first)) == end.upper()
+
+        async with asyncio.timeout(PATIENCE_S):
+            second = await engine.run(workflow(*nodes))
+        assert (await engine.states(second))["a"] == "COMPLETED"

@@ -31,6 +31,22 @@ async def test_it_comes_back_as_its_next_attempt(engine, store):
     assert execution.state().queued == ["a#2"]
 
 
+async def test_a_pause_makes_nobody_forget_how_many_workers_died_with_a_node(engine, store):
+    """Paused and resumed again and again, what kills its workers would never be given up."""
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    for _ in range(2):
+        await store.tasks.requeue_entry(a.entry_id, "w1", is_death=True)
+        a = await worker.take_one()
+    await store.lifecycle.pause_execution(execution.id)
+    await store.lifecycle.park_node(a)
+    assert execution.state().parked == {"a": "2"}
+
+    await store.lifecycle.resume_execution(execution.id)
+
+    assert execution.state().queued == ["a#4 after 2 deaths"]
+
+
 async def test_a_node_is_left_alone_when_the_pause_is_over(engine, store, redis):
     worker = engine.worker()
     _, (a,) = await engine.start_and_take(CHAIN, worker)

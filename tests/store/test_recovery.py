@@ -322,6 +322,22 @@ def test_a_process_killed_while_draining_blames_no_node(engine, runner, settings
     assert execution.state().queued == ["a#2"]
 
 
+async def test_what_a_gone_process_held_is_left_to_its_supervisor_for_one_tick(
+    engine, store, redis
+):
+    """It alone knows how the process died, and which of its nodes had no part in that."""
+    await store.tasks.enroll_worker("gone", DEAD_OWNER.to_json())
+    execution, _ = await engine.start_and_take({"a": [], "b": []}, engine.worker("gone"))
+    scheduler = Scheduler(store)
+
+    assert await scheduler.tick(0.0)
+    assert execution.state().held == {"gone": ["a#1", "b#1"]}
+    assert await scheduler.tick(1.0)
+
+    assert execution.state().queued == ["a#2 after 1 deaths", "b#2 after 1 deaths"]
+    assert redis.hgetall(keys.WORKERS) == {}
+
+
 async def test_the_scheduler_requeues_what_a_silent_worker_holds(engine, redis):
     silent, alive = engine.worker("silent"), engine.worker("alive")
     for worker in (silent, alive):
@@ -446,7 +462,8 @@ async def test_a_node_that_held_up_its_worker_beyond_its_time_has_timed_out(engi
 
 
 async def test_what_timed_out_so_is_tried_again_where_its_retries_say_so(engine, store, plans):
-    store.nodes.default_policy = replace(store.nodes.default_policy, max_attempts=2, delay_s=60)
+    policy = replace(store.nodes.default_policy, max_attempts=2, delay_s=60)
+    store.nodes.default_policy = replace(policy, on=frozenset({"timeout"}))
 
     state = await hold_up(engine, store, plans, store.nodes.default_timeout_s + 1)
 

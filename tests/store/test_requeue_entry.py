@@ -6,6 +6,7 @@ import pytest
 
 from flowd.store.tasks import DEATHS_MAX, Entry, Garbage
 from tests.store.engine import CHAIN, GROUP, STREAM, State, everything
+from tests.store.test_retry_node import later, retry
 
 AN_ID = "0123456789ab0123456789ab"
 
@@ -156,6 +157,20 @@ async def test_a_requeue_without_a_death_keeps_the_count(engine):
         deaths.append(entry.deaths)
 
     assert deaths == [0, 1, 1, 2, 2]
+
+
+async def test_a_death_gives_no_failed_attempt_back(engine, store):
+    """Else a node whose worker dies now and then is tried for ever."""
+    worker = engine.worker()
+    _, (entry,) = await engine.start_and_take(CHAIN, worker)
+    await retry(worker, later(entry, failures=2, pause_ms=0))
+    await store.retries.dispatch()
+    entry = await worker.take_one()
+
+    for is_death in (True, False):
+        assert await requeue(engine, entry, is_death=is_death) == "requeued"
+        entry = await worker.take_one()
+        assert entry.failures == 2
 
 
 async def test_the_last_death_after_a_recorded_start_is_poison(engine, redis):

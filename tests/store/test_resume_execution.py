@@ -108,6 +108,21 @@ async def test_a_pause_that_came_later_ends_a_resumption(engine, store):
     assert (execution.state().status, execution.state().continuations) == ("PAUSED", [])
 
 
+async def test_whoever_carries_a_resumption_on_does_not_undo_a_pause_that_came_later(
+    engine, store, plans
+):
+    worker = engine.worker()
+    execution = await paused_fan(engine, worker, 900)
+    await resume_slice(store, execution)
+    await store.lifecycle.pause_execution(execution.id)
+    kept = execution.state().parked
+
+    await finish_continuations(store, plans)
+
+    state = execution.state()
+    assert (state.status, state.parked, state.continuations) == ("PAUSED", kept, [])
+
+
 async def test_an_execution_that_runs_is_left_as_it_is(engine, store, redis):
     execution = await engine.start(CHAIN)
     before = everything(redis)

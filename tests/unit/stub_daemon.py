@@ -28,6 +28,8 @@ from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.supervisor import Hooks, Supervisor
 
 GRACE_S = 10.0
+# The entry whose handler makes the loop of `beat` stand still.
+SUSPECT = "7-1"
 
 
 def serve(_folder: Path, pulse: Pulse) -> None:
@@ -105,6 +107,7 @@ def beat(folder: Path, pulse: Pulse) -> None:
 
     def look() -> None:
         if (folder / "freeze").exists():
+            pulse.enter(SUSPECT)
             (folder / "frozen").write_text(str(os.getpid()))
             time.sleep(1000)
         if done := take_number(folder / "done"):
@@ -183,9 +186,11 @@ def build_role(folder: Path, text: str) -> Role:
     return Role(name, RoleKind.SERVER, lambda _: act(folder, Pulse()), is_ready, tries_max=1)
 
 
-def record_recovery(folder: Path, pid: int, cause: str, is_blamed: bool, *_how: Any) -> None:
+def record_recovery(
+    folder: Path, pid: int, cause: str, is_blamed: bool, suspects: Sequence[str], _hung_s: float
+) -> None:
     with (folder / "recovered").open("a") as file:
-        file.write(json.dumps([pid, cause, is_blamed]) + "\n")
+        file.write(json.dumps([pid, cause, is_blamed, *suspects]) + "\n")
 
 
 def newcomer(folder: Path) -> str:

@@ -16,10 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from flowd.api.app import create_app
 from flowd.api.http import auth
 from flowd.api.http.auth import Guard
+from flowd.api.http.event_stream import ASK_AGAIN
 from flowd.api.http.limits import RateLimit
 from flowd.config import ApiSettings
 from flowd.config.loading import load_settings
@@ -147,6 +149,34 @@ def test_what_is_no_good_token_is_refused_and_told_so(make: Make, tmp_path: Path
         503,
         "store_unavailable",
     )
+
+
+@pytest.mark.parametrize("end", ["expired", "revoked"])
+def test_an_answer_that_goes_on_does_so_no_longer_than_its_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    text = token(tmp_path, "read", lifetime_ms=60_000)
+    later_s = 0.0
+
+    async def follow(scope: Scope, receive: Receive, send: Send) -> None:
+        answers.append(scope[ASK_AGAIN](scope))
+        if end == "revoked":
+            change_tokens(tmp_path, lambda _: ())
+        nonlocal later_s
+        later_s = 61.0
+        answers.append(scope[ASK_AGAIN](scope))
+        await Response()(scope, receive, send)
+
+    answers: list[bool] = []
+    clock = SimpleNamespace(
+        monotonic=lambda: time.monotonic() + later_s,
+        time_ns=lambda: time.time_ns() + (int(later_s * 1e9) if end == "expired" else 0),
+    )
+    monkeypatch.setattr(auth, "time", clock)
+    gate = auth.AuthMiddleware(follow, Guard(ApiSettings(), tmp_path, "127.0.0.1"), [])
+
+    assert TestClient(gate, base_url=LOOPBACK).get("/events", headers=bearer(text)).is_success
+    assert answers == [True, False]
 
 
 def test_public_paths_ask_nobody_and_unknown_ones_everybody(make: Make, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.daemon import PATIENCE_S, Daemon, wait_until
+from tests.unit.stub_daemon import SUSPECT
 
 # Whoever waits for the grace period to end has waited in vain.
 ENDLESS_S = 2 * PATIENCE_S
@@ -342,7 +343,7 @@ def test_p10_a_child_whose_loop_stands_still_shows_its_stacks_and_is_replaced(bo
     assert re.fullmatch(r"was hung for \d s and was killed by SIGKILL", back["last_exit"])
     assert re.search(r'stub_daemon.py", line \d+ in look', daemon.stderr)
     assert wait_for_recoveries(daemon, 1) == [
-        [pid, f"worker-1 (pid {pid}) {back['last_exit']}", True]
+        [pid, f"worker-1 (pid {pid}) {back['last_exit']}", True, SUSPECT]
     ]
     (hung,) = daemon.events("child.hung")
     assert hung["child"] == "worker-1"
@@ -358,6 +359,35 @@ def test_p06_a_stopped_child_is_hung_too_and_cannot_put_off_its_end(boot: Boot) 
 
     assert daemon.wait_for_post("worker-1", is_back(restarts=1))["pid"] != pid
     assert len(daemon.events("child.hung")) == 1
+
+
+def test_each_child_of_a_post_that_hangs_is_found_and_none_for_the_one_before(boot: Boot) -> None:
+    """Where the first was remembered, the second could hang for ever, and what killed the third
+    was looked for among the suspects of the others: nobody was to blame."""
+    daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=2)
+    daemon.wait_until_running()
+    frozen = daemon.folder / "frozen"
+
+    def recovered(pid: int) -> list[Any]:
+        cause = f"worker-1 (pid {pid}) "
+        daemon.wait_for_post(
+            "worker-1", lambda one: one["state"] == "RUNNING" and one["pid"] != pid
+        )
+        (found,) = wait_until(
+            lambda: [one for one in recoveries(daemon) if one[0] == pid], f"the recovery of {pid}"
+        )
+        return [found[1].removeprefix(cause), *found[2:]]
+
+    for _ in range(2):
+        (daemon.folder / "freeze").touch()
+        pid = int(wait_until(lambda: frozen.exists() and frozen.read_text(), "the loop to stop"))
+        (daemon.folder / "freeze").unlink()
+        frozen.unlink()
+        reason, *blamed = recovered(pid)
+        assert re.fullmatch(r"was hung for \d s and was killed by SIGKILL", reason)
+        assert blamed == [True, SUSPECT]
+    pid = daemon.kill("worker-1")
+    assert recovered(pid) == ["was killed by SIGKILL", True]
 
 
 def test_a_child_that_is_long_in_coming_is_not_hung(boot: Boot) -> None:

@@ -216,6 +216,18 @@ class Fail(HandlerFailed):
         super().__init__(reason or "the handler failed for good", kinds=frozenset(kinds))
 
 
+class SkipNode(HandlerFailed):
+    """It was decided that a node does not run; the text is the reason. No failure, no attempt."""
+
+    code = "skip_node"
+
+
+class DependencyFailed(Fail):
+    """A node that looks at how its dependencies ended cannot run; it is no failure of its own."""
+
+    code = "dependency_failed"
+
+
 class NotSent(HandlerFailed):
     """There was no connection, so a service has seen nothing of the call."""
 

@@ -242,6 +242,13 @@ STYLES: Mapping[str, str] = {
     "RETRYING": "magenta",
     "PAUSED": "blue",
     "COMPLETED": "green",
+    "SKIPPED": "dim",
     "FAILED": "red",
     "CANCELLED": "dim",
 }
+
+
+def why(node: Mapping[str, Any]) -> str | None:
+    """The error of a node that failed, or why one does not run."""
+    reason: str | None = node["error"] or node.get("skipped_because")
+    return reason

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowd.cli.node_tree import parents_of
-from flowd.cli.remote import STYLES, plain
+from flowd.cli.remote import STYLES, plain, why
 from flowd.cli.times import span
 from flowd.workflow.states import ExecutionState, NodeState
 
@@ -31,7 +31,10 @@ LOOK_EVERY_S: Final = 0.2
 # Of more nodes than this, those that run and failed are shown: nobody reads more while they change.
 SHOWN_MAX: Final = 20
 ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
-_ORDER: Final = ("FAILED", "RUNNING", "RETRYING", "QUEUED", "PENDING", "CANCELLED", "COMPLETED")
+_ORDER: Final = (
+    *("FAILED", "RUNNING", "RETRYING", "QUEUED", "PENDING"),
+    *("CANCELLED", "SKIPPED", "COMPLETED"),
+)
 
 Node = Mapping[str, Any]
 
@@ -84,7 +87,7 @@ def _in_lines(client: Client, execution_id: str, timeout_s: float | None) -> str
             before, counts = counts, client.get(execution_id)["counts"]
             if counts != before or status in ENDED:
                 for node in client.nodes(execution_id):
-                    changes.show(node["node_id"], str(node["state"]), node["error"])
+                    changes.show(node["node_id"], str(node["state"]), why(node))
             if status in ENDED:
                 click.echo(f"execution {status}", err=True)
                 return status
@@ -188,12 +191,12 @@ def _label(node: Node, others: Sequence[str] = ()) -> Text:
     state = str(node["state"])
     also = f" (also after {', '.join(others)})" if others else ""
     took = f" {span(node['duration_ms'])}" if node["duration_ms"] is not None else ""
-    error = f" {plain(node['error'])}" if node["error"] else ""
+    told = f" {plain(why(node) or '')}" if why(node) else ""
     return Text.assemble(
         f"{node['node_id']} ",
         (state, STYLES.get(state, "")),
         f" {node['handler']}{took}{also}",
-        (error, "red"),
+        (told, "red" if node["error"] else "dim"),
     )
 
 

@@ -15,9 +15,9 @@ from flowd.errors import CorruptExecution
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.portions import DEFINITION_BYTES_MAX, portions
 from flowd.store import Store
+from flowd.store.entries import Entry, entry_order
 from flowd.store.inspection import Begun, Group, NodeKey
 from flowd.store.metrics import Queue
-from flowd.store.tasks import Entry, entry_order
 from flowd.store.troubles import Trouble
 from flowd.workflow.states import ExecutionState, NodeState
 

@@ -159,9 +159,11 @@ def _corrupt(situation: Situation, node_id: str) -> Reason:
 def _ending(situation: Situation, row: NodeRow) -> Reason:
     if row.state is NodeState.COMPLETED:
         return Reason("completed", f"it is completed{_by(row)}")
+    if row.state is NodeState.SKIPPED:
+        return Reason("skipped", f"it was skipped: {row.reason or 'nothing says why'}")
     if row.state is NodeState.CANCELLED:
         return Reason("cancelled", "its execution was cancelled before it had ended")
-    if failed := _dependencies(situation, row.node_id, NodeState.FAILED):
+    if failed := _failed_with(situation, row.node_id):
         return Reason("dependency_failed", row.error or f"not run: {_listed(failed)} failed")
     if row.error and row.error.startswith("not run:"):
         return Reason("failed", row.error)
@@ -194,11 +196,11 @@ def _pending(situation: Situation, row: NodeRow) -> list[Reason]:
     states = situation.states
     reasons: list[Reason] = []
     dependencies = situation.plan.nodes[row.node_id].dependencies
-    if failed := _dependencies(situation, row.node_id, NodeState.FAILED):
+    if failed := _failed_with(situation, row.node_id):
         reasons.append(
             Reason("dependency_failed", f"{_listed(failed)} failed; it is failed with it")
         )
-    elif waits := [one for one in dependencies if states.get(one) is not NodeState.COMPLETED]:
+    elif waits := [one for one in dependencies if not _has_ended(states.get(one))]:
         named = [f"{one} ({states.get(one) or 'damaged'})" for one in waits]
         reasons.append(Reason("waiting_for", f"waits for {_listed(named)}"))
     elif situation.status is not ExecutionState.PAUSED:
@@ -335,6 +337,20 @@ _EXPLAIN: Final = {
     NodeState.RUNNING: _running,
     NodeState.RETRYING: _retrying,
 }
+
+
+def _has_ended(state: NodeState | None) -> bool:
+    return state is not None and state.is_terminal
+
+
+def _failed_with(situation: Situation, node_id: str) -> list[str]:
+    """The failed dependencies a node is failed with; none where it looks at them itself."""
+    nodes = situation.plan.nodes
+    return [
+        one
+        for one in _dependencies(situation, node_id, NodeState.FAILED)
+        if not nodes[one].allow_failure and node_id not in dict(nodes[one].looks)
+    ]
 
 
 def _dependencies(situation: Situation, node_id: str, state: NodeState) -> list[str]:

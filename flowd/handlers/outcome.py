@@ -8,7 +8,15 @@ from typing import Final
 
 import orjson
 
-from flowd.errors import Fail, FlowdError, HandlerFailed, Retry, TemplateError
+from flowd.errors import (
+    DependencyFailed,
+    Fail,
+    FlowdError,
+    HandlerFailed,
+    Retry,
+    SkipNode,
+    TemplateError,
+)
 from flowd.handlers.traceback_text import TRACEBACK_CHARS_MAX, traceback_text
 from flowd.log import describe_error
 from flowd.redaction import REDACTOR
@@ -49,6 +57,8 @@ def _of_same_kind(error: BaseException, text: str) -> HandlerFailed:
     kinds = kinds_of(error)
     if isinstance(error, Retry):
         return Retry(text, after_s=error.after_s, kinds=kinds)
+    if isinstance(error, SkipNode | DependencyFailed):
+        return type(error)(text)
     if isinstance(error, Fail | TemplateError):
         return Fail(text, kinds=kinds)
     return HandlerFailed(text, kinds=frozenset(kinds))

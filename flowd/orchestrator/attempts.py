@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
-from flowd.errors import HandlerFailed
+from flowd.errors import DependencyFailed, HandlerFailed, SkipNode
 from flowd.orchestrator.executor import node_failure
-from flowd.store.tasks import Entry, Failure, RetryLater
+from flowd.store.endings import Ending, RetryLater, Skip
+from flowd.store.entries import Entry
 from flowd.workflow.graph import Plan
 from flowd.workflow.retrying import RetryPolicy
 
@@ -18,10 +19,15 @@ def fail_attempt(
     *,
     record: str,
     default_policy: RetryPolicy,
-) -> Failure | RetryLater:
+) -> Ending:
     """What to commit; the text of the error is as users are to read it."""
     text = str(error)
-    policy = default_policy.overridden_by(plan.nodes[entry.node_id].retry)
+    node = plan.nodes[entry.node_id]
+    if isinstance(error, SkipNode) and node.choice is not None:
+        return Skip(entry, node, record, text.encode())
+    if isinstance(error, DependencyFailed):
+        return node_failure(plan, entry, record=record, error=text, is_own=False)
+    policy = default_policy.overridden_by(node.retry)
     failures = entry.failures + 1
     if policy.max_attempts > 1:
         text = f"attempt {failures} of {policy.max_attempts}: {text}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
 
 import orjson
 
@@ -10,10 +11,21 @@ from flowd.errors import WrongState
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
-from flowd.store.tasks import Entry, Failure
+from flowd.store.dependents import (
+    DEPENDENTS_PER_CALL_MAX,
+    LOOKS_LEFT,
+    Arrives,
+    downstream_arguments,
+    looks_argument,
+)
+from flowd.store.endings import AllowedFailure, Ending, Failure, RetryLater
+from flowd.store.entries import Entry
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
+from flowd.workflow.states import NodeState
+
+# What is done beside the one call that ends a node; each may be begun anew by anyone.
+Step = Callable[[Store, Plan, str, str], Awaitable[None]]
 
 log = get_logger(__name__)
 
@@ -47,10 +59,30 @@ async def trigger_workflow(
 
 
 async def advance_node(store: Store, plan: Plan, execution_id: str, node_id: str) -> None:
-    """Open the many dependents of a completed node, slice by slice; may be begun anew by anyone."""
+    """Open the many dependents of a node that has ended, slice by slice; may be begun anew."""
     dependents = _dependents(plan, node_id)
     if node_id == ROOTS and (roots := await store.executions.rerun_roots(execution_id)):
         dependents = [(root, 0) for root in roots]
+    arrives: Arrives = "completed"
+    if plan.has_choices and node_id != ROOTS:
+        states = await store.nodes.states(execution_id, [node_id])
+        arrives = "skipped" if states[node_id] is NodeState.SKIPPED else "completed"
+    await _open_slices(store, plan, execution_id, node_id, dependents, arrives)
+
+
+async def tell_failure(store: Store, plan: Plan, execution_id: str, node_id: str) -> None:
+    """Tell the many dependents that look at a failure of this node; may be begun anew by anyone."""
+    await _open_slices(store, plan, execution_id, node_id, plan.nodes[node_id].looks, "failed")
+
+
+async def _open_slices(
+    store: Store,
+    plan: Plan,
+    execution_id: str,
+    node_id: str,
+    dependents: Sequence[tuple[str, int]],
+    arrives: Arrives,
+) -> None:
     offset = 0
     while offset < len(dependents):
         offset = await store.executions.advance_node(
@@ -60,6 +92,7 @@ async def advance_node(store: Store, plan: Plan, execution_id: str, node_id: str
             offset=offset,
             total=len(dependents),
             dependents=dependents[offset : offset + DEPENDENTS_PER_CALL_MAX],
+            arrives=arrives,
         )
 
 
@@ -78,23 +111,32 @@ def node_failure(
     error: str,
     dead_letter: str = "",
     report: bytes = b"",
-) -> Failure:
-    """A node's failure with all it takes along: every node that cannot run without it."""
+    is_own: bool = True,
+) -> Failure | AllowedFailure:
+    """A node's failure with all it takes along: every node that cannot run without it. One that is
+    allowed takes nothing along, and covers what `is_own` only.
+    """
+    node, output = plan.nodes[entry.node_id], error_output(error)
+    if node.allow_failure and is_own:
+        return AllowedFailure(entry, node, record, output, report)
     return Failure(
         entry,
         record,
-        error_output(error),
+        output,
         _downstream_output(entry.node_id),
-        plan.downstream(entry.node_id),
+        downstream_arguments(plan, entry.node_id),
         dead_letter,
         report,
+        looks_argument(plan, entry.node_id),
     )
 
 
 async def fail_downstream(store: Store, plan: Plan, execution_id: str, node_id: str) -> None:
     """Fail the many nodes downstream of a failed one, slice by slice; may be begun anew."""
+    output = _downstream_output(node_id)
+    node_ids = downstream_arguments(plan, node_id)
     outcome = await store.executions.fail_downstream(
-        execution_id, node_id, _downstream_output(node_id), plan.downstream(node_id)
+        execution_id, node_id, plan.digest, output, node_ids
     )
     if outcome == "finished":
         await log_failed_execution(store, plan, execution_id)
@@ -106,6 +148,44 @@ async def log_failed_execution(
     """Write the line of an execution that has just ended as FAILED, with its first failure."""
     error = await store.executions.failure(execution_id)
     log.error("execution.failed", execution_id=execution_id, name=plan.name, error=error)
+
+
+async def log_completed_execution(
+    _store: Store, plan: Plan, execution_id: str, _node_id: str = ""
+) -> None:
+    """Write the line of an execution that has just ended as COMPLETED."""
+    log.info("execution.completed", execution_id=execution_id, name=plan.name)
+
+
+def steps_left(ending: Ending, outcome: str) -> list[tuple[Step, str]]:
+    """What is left to do when an ending has been committed with this outcome, each with the node it
+    is about: what was too much for that call, and the line of an execution that has ended.
+    """
+    node_id = ending.entry.node_id
+    if isinstance(ending, RetryLater):
+        return []
+    if not isinstance(ending, Failure):
+        if outcome in _ENDED_BY_ADVANCE:
+            return [(_ENDED_BY_ADVANCE[outcome], node_id)]
+        width = len(ending.node.opens) + len(ending.node.joins)
+        return [(advance_node, node_id)] if width > DEPENDENTS_PER_CALL_MAX else []
+    if outcome == "finished":
+        return [(log_failed_execution, node_id)]
+    steps: list[tuple[Step, str]] = []
+    if len(ending.downstream) > DEPENDENTS_PER_CALL_MAX:
+        steps.append((fail_downstream, node_id))
+    failed = (node_id + ending.looks, *ending.downstream)
+    steps += [
+        (tell_failure, one.removesuffix(LOOKS_LEFT)) for one in failed if one.endswith(LOOKS_LEFT)
+    ]
+    return steps
+
+
+# How an execution ends with a node that advances its dependents.
+_ENDED_BY_ADVANCE: Final[Mapping[str, Step]] = {
+    "finished": log_completed_execution,
+    "failed": log_failed_execution,
+}
 
 
 async def pause_execution(store: Store, execution_id: str) -> None:

@@ -18,14 +18,18 @@ from flowd.orchestrator.executor import (
     advance_node,
     cancel_nodes,
     fail_downstream,
-    log_failed_execution,
     node_failure,
+    steps_left,
+    tell_failure,
 )
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store, open_store
+from flowd.store.endings import Ending, RetryLater
+from flowd.store.entries import Entry, Garbage, entry_order
 from flowd.store.executions import Continuation
-from flowd.store.tasks import DEATHS_MAX, Entry, Garbage, RetryLater, entry_order
+from flowd.store.tasks import DEATHS_MAX
+from flowd.workflow.graph import Plan
 
 log = get_logger(__name__)
 
@@ -167,15 +171,10 @@ async def _fail_poison(store: Store, plans: Plans, entry: Entry, consumer: str, 
         await store.executions.fail_execution(entry.execution_id, str(unreadable))
         return
     record = f"{entry.attempt} {entry.queued_ms} - - {consumer}"
-    failure = node_failure(plan, entry, record=record, error=error, dead_letter=error)
-    outcome = await store.tasks.fail_node(failure)
-    if outcome not in ("failed", "finished"):
+    ending = node_failure(plan, entry, record=record, error=error, dead_letter=error)
+    if not await _end_attempt(store, plan, ending):
         # Somebody else was quicker, and may have given the node another try.
         return
-    if outcome == "failed":
-        await fail_downstream(store, plan, entry.execution_id, entry.node_id)
-    else:
-        await log_failed_execution(store, plan, entry.execution_id)
     log.error(
         "node.poisoned",
         execution_id=entry.execution_id,
@@ -211,16 +210,9 @@ async def _fail_overdue(
         record=f"{entry.attempt} {entry.queued_ms} - - {consumer}",
         default_policy=store.nodes.default_policy,
     )
-    if isinstance(ending, RetryLater):
-        event, outcome = "node.retrying", await store.tasks.retry_node(ending)
-    else:
-        event, outcome = "node.failed", await store.tasks.fail_node(ending)
-    if outcome == "failed":
-        await fail_downstream(store, plan, entry.execution_id, entry.node_id)
-    elif outcome == "finished":
-        await log_failed_execution(store, plan, entry.execution_id)
-    if outcome not in ("retrying", "failed", "finished"):
+    if not await _end_attempt(store, plan, ending):
         return False
+    event = "node.retrying" if isinstance(ending, RetryLater) else "node.failed"
     log.warning(
         event,
         execution_id=entry.execution_id,
@@ -228,6 +220,16 @@ async def _fail_overdue(
         attempt=entry.attempt,
         error=text,
     )
+    return True
+
+
+async def _end_attempt(store: Store, plan: Plan, ending: Ending) -> bool:
+    """Commit an ending and all that follows from it; False when the attempt was not there."""
+    outcome = await store.tasks.end_attempt(ending)
+    if outcome not in ("retrying", "completed", "failed", "finished"):
+        return False
+    for step, node_id in steps_left(ending, outcome):
+        await step(store, plan, ending.entry.execution_id, node_id)
     return True
 
 
@@ -291,7 +293,5 @@ async def _finish(store: Store, plans: Plans, one: Continuation) -> None:
         return
     if one.node_id != ROOTS and one.node_id not in plan.nodes:
         raise CorruptExecution(one.execution_id, f"it has no node {one.node_id!r}")
-    if one.verb == "fail":
-        await fail_downstream(store, plan, one.execution_id, one.node_id)
-    else:
-        await advance_node(store, plan, one.execution_id, one.node_id)
+    step = {"fail": fail_downstream, "look": tell_failure}.get(one.verb, advance_node)
+    await step(store, plan, one.execution_id, one.node_id)

@@ -14,16 +14,19 @@ from flowd.workflow.templating import INPUT, OPENING, CompiledConfig
 
 # A template may put the same output in many times; beyond this nothing is rendered for a reader.
 RENDERED_BYTES_MAX: Final = 4 * 1024 * 1024
+# Where nodes choose, a template finds the error of one that failed, and nothing of a skipped one.
+_READABLE: Final = (NodeState.COMPLETED, NodeState.SKIPPED, NodeState.FAILED)
 
 
 async def rendered_config(
     store: Store, plan: Plan, execution_id: str, config: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """None while a node it reads is not COMPLETED, when it cannot be rendered, or is too large."""
+    """None while a node it reads has not ended, when it cannot be rendered, or is too large."""
     compiled = CompiledConfig(config)
     wanted = [one for one in compiled.inputs if one in plan.nodes]
     states = await store.nodes.states(execution_id, wanted)
-    if any(state is not NodeState.COMPLETED for state in states.values()):
+    readable = _READABLE if plan.has_choices else _READABLE[:1]
+    if not all(state in readable for state in states.values()):
         return None
     outputs: dict[str, Any] = {}
     size = sum(await store.nodes.output_sizes(execution_id, wanted))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from flowd.errors import UnknownNode, WrongState
@@ -11,11 +12,43 @@ from flowd.orchestrator.executor import error_output
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
 from flowd.store.submissions import Reuse
+from flowd.workflow.choices import FAILED as FAILED_ARRIVAL
+from flowd.workflow.choices import SKIPPED
 from flowd.workflow.graph import Plan, PlannedNode
 from flowd.workflow.states import ExecutionState, NodeState
 
 # What `start` may be besides a node's id; no id holds a space, but `failed` could be one.
 FAILED: Final = "failed"
+
+
+class Standing(StrEnum):
+    """What is left of a node of an execution that has ended."""
+
+    COMPLETED = "completed"
+    SKIPPED = "skipped"
+    # It failed by itself, and may.
+    ALLOWED = "allowed"
+    FAILED = "failed"
+    OPEN = "open"
+
+    @property
+    def is_settled(self) -> bool:
+        """Its dependents can run with what it has left."""
+        return self not in (Standing.FAILED, Standing.OPEN)
+
+
+_ARRIVES: Final[Mapping[Standing, int]] = {
+    Standing.COMPLETED: 1,
+    Standing.ALLOWED: 1,
+    Standing.SKIPPED: SKIPPED,
+    Standing.FAILED: FAILED_ARRIVAL,
+    Standing.OPEN: FAILED_ARRIVAL,
+}
+_REUSED_BECAUSE: Final[Mapping[Standing, str]] = {
+    Standing.COMPLETED: "completed, and nothing it depends on runs again",
+    Standing.SKIPPED: "skipped, and nothing it depends on runs again",
+    Standing.ALLOWED: "failed, as it may, and nothing it depends on runs again",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +60,72 @@ class RerunPlan:
 
     execution_id: str
     plan: Plan
+    standings: Mapping[str, Standing]
     reused: Mapping[str, str]
     runs: Mapping[str, str]
     left_out: Mapping[str, str]
 
 
 async def plan_rerun(store: Store, execution_id: str, start: str) -> RerunPlan:
-    """What a rerun would do. `start` is the node to begin with, or `failed` for all that has no
-    output. Raises UnknownExecution, UnknownNode, and WrongState unless the execution has ended.
+    """What a rerun would do. `start` is the node to begin with, or `failed` for all that failed and
+    what is downstream. Raises UnknownExecution, UnknownNode, and WrongState unless it has ended.
     """
     status = await store.executions.execution_status(execution_id)
     if not status.is_terminal:
         raise WrongState(execution_id, status, "rerun")
     plan = await Plans(store).load(execution_id, "")
     states = await store.executions.node_states(execution_id)
+    standings = standings_of(plan, states)
     if start in plan.nodes:
-        runs = _runs_from(plan, states, start)
+        runs = _runs_from(plan, standings, states, start)
     elif start == FAILED:
-        runs = {one: f"was {states[one]}" for one in plan.nodes if not _is_done(states, one)}
+        unsettled = [one for one in plan.nodes if not standings[one].is_settled]
+        runs = _with_downstream(plan, {one: f"was {states[one]}" for one in unsettled})
     else:
         raise UnknownNode(execution_id, start)
-    return _sort_out(execution_id, plan, states, runs)
+    return _sort_out(execution_id, plan, states, standings, runs)
 
 
-def _runs_from(plan: Plan, states: Mapping[str, NodeState], start: str) -> dict[str, str]:
+def standings_of(plan: Plan, states: Mapping[str, NodeState]) -> dict[str, Standing]:
+    """A failure that is allowed covers the node's own, not one it was failed with."""
+    failed = {one for one, state in states.items() if state is NodeState.FAILED}
+    spread = [one for one in failed if not plan.nodes[one].allow_failure]
+    real = set(spread)
+    while spread:
+        above = spread.pop()
+        new = [
+            one
+            for one in plan.dependents(above)
+            if one in failed and one not in real and not _follows_failures(plan.nodes[one])
+        ]
+        real.update(new)
+        spread += new
+    by_state = {
+        NodeState.COMPLETED: Standing.COMPLETED,
+        NodeState.SKIPPED: Standing.SKIPPED,
+        NodeState.FAILED: Standing.ALLOWED,
+    }
+    return {
+        one: Standing.FAILED if one in real else by_state.get(state, Standing.OPEN)
+        for one, state in states.items()
+    }
+
+
+def _with_downstream(plan: Plan, runs: dict[str, str]) -> dict[str, str]:
+    """Whatever has a node upstream that runs again decides again, too."""
+    pending = list(runs)
+    while pending:
+        above = pending.pop()
+        for one in plan.dependents(above):
+            if one not in runs:
+                runs[one] = f"downstream of {above!r}, which runs"
+                pending.append(one)
+    return runs
+
+
+def _runs_from(
+    plan: Plan, standings: Mapping[str, Standing], states: Mapping[str, NodeState], start: str
+) -> dict[str, str]:
     """The node, what it cannot do without, and all that can run behind those.
 
     A node behind them that also waits for one that is left out could not run, and is left out too.
@@ -58,44 +133,60 @@ def _runs_from(plan: Plan, states: Mapping[str, NodeState], start: str) -> dict[
     runs = {start: "asked for"}
     upstream = [start]
     while upstream:
-        for one in plan.nodes[upstream.pop()].dependencies:
-            if one not in runs and not _is_done(states, one):
+        reader = plan.nodes[upstream.pop()]
+        for one in reader.dependencies:
+            if one not in runs and not _bears(reader, standings[one]):
                 runs[one] = f"was {states[one]}, and {start!r} needs its output"
                 upstream.append(one)
     behind = list(runs)
     while behind:
         above = behind.pop()
         for one in plan.dependents(above):
-            needed = plan.nodes[one].dependencies
-            if one not in runs and all(each in runs or _is_done(states, each) for each in needed):
+            node = plan.nodes[one]
+            needed = [each for each in node.dependencies if each not in runs]
+            if one not in runs and all(_bears(node, standings[each]) for each in needed):
                 runs[one] = f"downstream of {above!r}, which runs"
                 behind.append(one)
     return runs
 
 
-def _is_done(states: Mapping[str, NodeState], node_id: str) -> bool:
-    return states[node_id] is NodeState.COMPLETED
+def _bears(node: PlannedNode, standing: Standing) -> bool:
+    """Whether a node can run, or decide that it does not, with a dependency that stands so."""
+    return standing.is_settled or (standing is Standing.FAILED and _follows_failures(node))
+
+
+def _follows_failures(node: PlannedNode) -> bool:
+    return node.choice is not None and node.choice.after != "completed"
 
 
 def _sort_out(
-    execution_id: str, plan: Plan, states: Mapping[str, NodeState], runs: Mapping[str, str]
+    execution_id: str,
+    plan: Plan,
+    states: Mapping[str, NodeState],
+    standings: Mapping[str, Standing],
+    runs: Mapping[str, str],
 ) -> RerunPlan:
     reused: dict[str, str] = {}
     left_out: dict[str, str] = {}
-    for node_id in plan.nodes:
-        if node_id not in runs and _is_done(states, node_id):
-            reused[node_id] = "completed, and nothing it depends on runs again"
-        elif node_id not in runs:
-            left_out[node_id] = _why_left_out(plan.nodes[node_id], states, runs)
+    for node_id, node in plan.nodes.items():
+        if node_id in runs:
+            continue
+        if standings[node_id].is_settled:
+            reused[node_id] = _REUSED_BECAUSE[standings[node_id]]
+        else:
+            left_out[node_id] = _why_left_out(node, states, standings, runs)
     in_order = {node_id: runs[node_id] for node_id in plan.nodes if node_id in runs}
-    return RerunPlan(execution_id, plan, reused, in_order, left_out)
+    return RerunPlan(execution_id, plan, standings, reused, in_order, left_out)
 
 
 def _why_left_out(
-    node: PlannedNode, states: Mapping[str, NodeState], runs: Mapping[str, str]
+    node: PlannedNode,
+    states: Mapping[str, NodeState],
+    standings: Mapping[str, Standing],
+    runs: Mapping[str, str],
 ) -> str:
     for one in node.dependencies:
-        if one not in runs and not _is_done(states, one):
+        if one not in runs and not standings[one].is_settled:
             return f"needs the output of {one!r}, which is not asked for"
     return f"was {states[node.id]}, and is not asked for"
 
@@ -111,18 +202,31 @@ async def rerun_execution(
     if not wanted.runs:
         hint = ", and so is each of its nodes; name the node to begin with"
         raise WrongState(wanted.execution_id, ExecutionState.COMPLETED, "rerun", hint)
-    plan = wanted.plan
-    open_nodes = [plan.nodes[node_id] for node_id in wanted.runs]
-    reuse = Reuse(
-        wanted.execution_id,
-        frozenset(wanted.reused),
-        {one: _left_out_output(why) for one, why in wanted.left_out.items()},
-        tuple(node.id for node in open_nodes if not _waits_for(node, wanted)),
-        {node.id: _arrived(node, wanted) for node in open_nodes if _is_half_open(node, wanted)},
-    )
     definition = await store.executions.definition(wanted.execution_id)
     return await store.submissions.submit_workflow(
-        definition, plan, execution_id=execution_id, key_digest=key_digest, reuse=reuse
+        definition,
+        wanted.plan,
+        execution_id=execution_id,
+        key_digest=key_digest,
+        reuse=await _reuse(store, wanted),
+    )
+
+
+async def _reuse(store: Store, wanted: RerunPlan) -> Reuse:
+    kept: dict[Standing, list[str]] = {standing: [] for standing in Standing}
+    for node_id in wanted.reused:
+        kept[wanted.standings[node_id]].append(node_id)
+    reasons = await store.nodes.skip_reasons(wanted.execution_id, kept[Standing.SKIPPED])
+    open_nodes = [wanted.plan.nodes[node_id] for node_id in wanted.runs]
+    arrived = {node.id: _arrived(node, wanted) for node in open_nodes}
+    return Reuse(
+        wanted.execution_id,
+        frozenset(kept[Standing.COMPLETED]),
+        {one: _left_out_output(why) for one, why in wanted.left_out.items()},
+        tuple(node.id for node in open_nodes if not _waits_for(node, wanted)),
+        {node.id: arrived[node.id] for node in open_nodes if _looks_at(node, arrived[node.id])},
+        {one: reasons.get(one, "") for one in kept[Standing.SKIPPED]},
+        frozenset(kept[Standing.ALLOWED]),
     )
 
 
@@ -135,8 +239,11 @@ def _waits_for(node: PlannedNode, wanted: RerunPlan) -> bool:
 
 
 def _arrived(node: PlannedNode, wanted: RerunPlan) -> int:
-    return sum(one in wanted.reused for one in node.dependencies)
+    """The number that stands for what has arrived from nodes that do not run again."""
+    settled = (one for one in node.dependencies if one not in wanted.runs)
+    return sum(_ARRIVES[wanted.standings[one]] for one in settled)
 
 
-def _is_half_open(node: PlannedNode, wanted: RerunPlan) -> bool:
-    return 0 < _arrived(node, wanted) < len(node.dependencies)
+def _looks_at(node: PlannedNode, arrived: int) -> bool:
+    """Whether the scripts or the claimer will read that number."""
+    return arrived > 0 and (node.choice is not None or arrived < len(node.dependencies))

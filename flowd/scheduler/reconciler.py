@@ -18,8 +18,8 @@ from flowd.orchestrator.portions import DEFINITION_BYTES_MAX, portions
 from flowd.orchestrator.recovery import recover_unheld
 from flowd.scheduler.duty import Duty
 from flowd.store import Store
+from flowd.store.entries import Entry, entry_order
 from flowd.store.executions import parse_states
-from flowd.store.tasks import Entry, entry_order
 from flowd.workflow.states import ExecutionState, NodeState
 
 log = get_logger(__name__)

@@ -28,6 +28,7 @@ EventType = Literal[
     "execution.resumed",
     "node.started",
     "node.completed",
+    "node.skipped",
     "node.failed",
     "node.retrying",
     "node.requeued",

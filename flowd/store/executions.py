@@ -9,24 +9,24 @@ from typing import Any, Final, NamedTuple, TypeVar
 from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, WrongType
 from flowd.store.definitions import node_ids_of, reading_definition
+from flowd.store.dependents import Arrives
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import Argument, Command, RedisClient, is_wrong_type
+from flowd.store.redis.client import Argument, RedisClient
 from flowd.store.redis.scripts import Script
-from flowd.store.redis.text import raw_bytes, readable
+from flowd.store.redis.text import readable
 from flowd.workflow.states import ExecutionState, NodeState
 
 T = TypeVar("T")
 
 # A thousand small writes hold the server for about a millisecond.
 NODES_PER_CALL_MAX: Final = 1000
-# Dependents opened within the call that completes their node; more than these go by advance_node.
-DEPENDENTS_PER_CALL_MAX: Final = 1000
 
 
 class Continuation(NamedTuple):
     """Work begun in one call and left for the next.
 
-    `submit`, `discard`, `resume`, `cancel`, `delete`: an execution; `advance`, `fail`: a node.
+    `submit`, `discard`, `resume`, `cancel`, `delete`: an execution; `advance`, `look`, `fail`: a
+    node.
     `member` is how it stands in its key.
     """
 
@@ -66,11 +66,6 @@ def parse_states(execution_id: str, found: Mapping[str, str | None]) -> dict[str
         return {node_id: NodeState(state or "") for node_id, state in found.items()}
     except ValueError as error:
         raise CorruptExecution(execution_id, str(error)) from None
-
-
-def _is_longer(text: str, bytes_max: int) -> bool:
-    # A character has at most four bytes.
-    return len(text) * 4 > bytes_max and len(raw_bytes(text)) > bytes_max
 
 
 class Executions:
@@ -125,8 +120,9 @@ class Executions:
         offset: int,
         total: int,
         dependents: Sequence[tuple[str, int]],
+        arrives: Arrives = "completed",
     ) -> int:
-        """Open a slice of a completed node's dependents (id, number of its dependencies).
+        """Open a slice of the dependents (id, number of its dependencies) of a node that has ended.
 
         An empty node id stands for the execution itself, whose dependents are the roots. Returns
         the offset the next slice begins at, `total` when none is left. Raises CorruptExecution.
@@ -145,6 +141,7 @@ class Executions:
                 plan_digest,
                 offset,
                 total,
+                arrives,
                 *(part for dependent in dependents for part in dependent),
             )
         except WrongType as error:
@@ -157,19 +154,28 @@ class Executions:
         return str(roots).split(",") if roots else []
 
     async def fail_downstream(
-        self, execution_id: str, node_id: str, output: bytes, node_ids: Sequence[str]
+        self,
+        execution_id: str,
+        node_id: str,
+        plan_digest: str,
+        output: bytes,
+        node_ids: Sequence[str],
     ) -> str:
-        """Fail every node downstream of a failed one, in slices; the last outcome."""
+        """Fail every node downstream of a failed one, in slices; the last outcome.
+
+        Each is given as `downstream_arguments` has it.
+        """
         outcome = "failed"
         for at in range(0, len(node_ids), NODES_PER_CALL_MAX):
             outcome = await self._client.run(
                 scripts.FAIL_DOWNSTREAM,
-                (keys.ACTIVE, keys.CONTINUATIONS),
+                (keys.ACTIVE, keys.CONTINUATIONS, self._stream),
                 execution_id,
                 node_id,
                 now_ms(),
                 "1" if at + NODES_PER_CALL_MAX >= len(node_ids) else "0",
                 output,
+                plan_digest,
                 *node_ids[at : at + NODES_PER_CALL_MAX],
             )
         return outcome
@@ -259,36 +265,6 @@ class Executions:
             for (execution_id, node_id), value in zip(some, values, strict=True):
                 found[execution_id][node_id] = value
         return found
-
-    async def values(self, wanted: Sequence[str]) -> list[str | None]:
-        """What stands under these keys of strings; None where there is none."""
-        found: list[str | None] = []
-        for some in slices(wanted, NODES_PER_CALL_MAX):
-            found += await self._client.execute("MGET", *some)
-        return found
-
-    async def small_values(
-        self, short: Sequence[str], wanted: Sequence[str], bytes_max: int
-    ) -> tuple[dict[str, str | None], dict[str, int]]:
-        """What stands under these keys of strings, in one write.
-
-        Of a value with more than `bytes_max` the beginning, and its size in the second answer;
-        those that are known to be `short` are not looked at that closely.
-        """
-        commands: list[Command] = [("GETRANGE", key, 0, bytes_max) for key in wanted]
-        if short:
-            commands.append(("MGET", *short))
-        replies = await self._client.converse_freely(commands)
-        found: dict[str, str | None] = {}
-        if short and not is_wrong_type(texts := replies.pop()):
-            found.update(zip(short, texts, strict=True))
-        for key, text in zip(wanted, replies, strict=True):
-            found[key] = None if is_wrong_type(text) else text or None
-        large = [key for key in wanted if _is_longer(found[key] or "", bytes_max)]
-        if not large:
-            return found, {}
-        sizes = await self._client.converse([("STRLEN", key) for key in large])
-        return found, dict(zip(large, sizes, strict=True))
 
     async def active_slice(self, cursor: str, count: int) -> tuple[str, list[str]]:
         """Some of the executions that run, and the cursor for more; `0` begins and ends."""

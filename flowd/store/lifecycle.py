@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from flowd.config import Settings
 from flowd.errors import CorruptExecution, UnknownExecution, WrongType
+from flowd.store.entries import Entry
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import RedisClient
-from flowd.store.tasks import Entry
 
 
 class Lifecycle:

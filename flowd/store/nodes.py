@@ -30,12 +30,15 @@ _LOOKED_INTO_BYTES_MAX: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """`state` is None where its key is gone or holds none; `error` is set on FAILED nodes only."""
+    """`state` is None where its key is gone or holds none; `error` is set on FAILED nodes only, and
+    `reason`, why it does not run, on SKIPPED ones.
+    """
 
     node_id: str
     state: NodeState | None
     record: AttemptRecord
     error: str | None = None
+    reason: str | None = None
 
 
 class Report(NamedTuple):
@@ -103,10 +106,22 @@ class Nodes:
         records = await self.records(execution_id, list(states))
         failed = [one for one, state in states.items() if state is NodeState.FAILED]
         errors = await self.errors(execution_id, failed)
+        skipped = [one for one, state in states.items() if state is NodeState.SKIPPED]
+        reasons = await self.skip_reasons(execution_id, skipped)
         return [
-            NodeRow(one, state, records[one] or NO_RECORD, errors.get(one))
+            NodeRow(one, state, records[one] or NO_RECORD, errors.get(one), reasons.get(one))
             for one, state in states.items()
         ]
+
+    async def skip_reasons(self, execution_id: str, node_ids: Sequence[str]) -> dict[str, str]:
+        """Why SKIPPED nodes do not run, by node id."""
+        found: dict[str, str] = {}
+        for some in slices(node_ids, NODES_PER_CALL_MAX):
+            texts = await self._fields(keys.run(execution_id), [f"skipped:{one}" for one in some])
+            found.update(
+                (one, readable(text)) for one, text in zip(some, texts, strict=True) if text
+            )
+        return found
 
     async def output_sizes(self, execution_id: str, node_ids: Sequence[str]) -> list[int]:
         """Bytes of each output; 0 where there is none."""

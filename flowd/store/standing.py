@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from flowd.config import Settings
 from flowd.errors import MissingGroup, WrongType
+from flowd.store.entries import Entry, Garbage, entry_order, parse_entry
 from flowd.store.metrics import parse_tick
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type, parse_info, translate
-from flowd.store.tasks import Entry, Garbage, entry_order, parse_entry
 
 # How far into the stream one look goes.
 ENTRIES_MAX: Final = 10_000

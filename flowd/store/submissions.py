@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
+from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.executions import (
-    DEPENDENTS_PER_CALL_MAX,
     NODES_PER_CALL_MAX,
     Executions,
     begin_execution,
@@ -26,7 +27,8 @@ class Reuse(NamedTuple):
     """What a new execution takes over from one that has ended.
 
     `roots` are the nodes it begins with, at least one; `arrived` says of every join that waits for
-    others too how many of its dependencies are among the reused. `left_out` are FAILED from the
+    others too what has arrived at it from nodes that do not run again. `skipped` are SKIPPED again,
+    for the same reason; `allowed` are FAILED again, as they may be. `left_out` are FAILED from the
     beginning: with the error they failed of, or with this output where they never ran.
     """
 
@@ -35,6 +37,12 @@ class Reuse(NamedTuple):
     left_out: Mapping[str, bytes]
     roots: tuple[str, ...]
     arrived: Mapping[str, int]
+    skipped: Mapping[str, str] = MappingProxyType({})
+    allowed: frozenset[str] = frozenset()
+
+    def settled(self) -> set[str]:
+        """The nodes that do not run again."""
+        return {*self.node_ids, *self.left_out, *self.skipped, *self.allowed}
 
 
 def _new_run(
@@ -63,6 +71,7 @@ def _new_run(
         if is_wide:
             run["rerun_roots"] = ",".join(roots)
         run.update({f"arrived:{join}": count for join, count in reuse.arrived.items()})
+        run.update({f"skipped:{one}": reason for one, reason in reuse.skipped.items()})
     return [part for pair in run.items() for part in pair]
 
 
@@ -98,7 +107,7 @@ class Submissions:
         and UnknownExecution when this one was deleted since, or the one it reuses.
         """
         execution_id = execution_id or new_execution_id(now_ms())
-        settled = reuse.node_ids | reuse.left_out.keys() if reuse else ()
+        settled = reuse.settled() if reuse else ()
         fresh = [one for one in plan.nodes if one not in settled]
         staged, rest = fresh[:-NODES_PER_CALL_MAX], fresh[-NODES_PER_CALL_MAX:]
         is_staged = bool(staged or reuse)
@@ -169,12 +178,18 @@ class Submissions:
         copied = (keys.given_input(source), keys.given_input(execution_id))
         await self._client.execute("COPY", *copied, "REPLACE")
         lost: list[str] = []
-        for some in slices(list(reuse.node_ids), NODES_PER_CALL_MAX):
-            outcome = await self._stage_nodes(execution_id, some, NodeState.COMPLETED)
+        with_output = {NodeState.COMPLETED: reuse.node_ids, NodeState.FAILED: reuse.allowed}
+        for state, node_ids in with_output.items():
+            for some in slices(list(node_ids), NODES_PER_CALL_MAX):
+                outcome = await self._stage_nodes(execution_id, some, state)
+                if outcome != "staged":
+                    return outcome
+                counts = await self._client.converse(_copies(source, execution_id, some))
+                lost += [one for one, count in zip(some, counts, strict=True) if not count]
+        for some in slices(list(reuse.skipped), NODES_PER_CALL_MAX):
+            outcome = await self._stage_nodes(execution_id, some, NodeState.SKIPPED)
             if outcome != "staged":
                 return outcome
-            counts = await self._client.converse(_copies(source, execution_id, some))
-            lost += [one for one, count in zip(some, counts, strict=True) if not count]
         for some in slices(list(reuse.left_out), NODES_PER_CALL_MAX):
             outcome = await self._stage_nodes(execution_id, some, NodeState.FAILED)
             if outcome != "staged":

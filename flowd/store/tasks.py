@@ -8,19 +8,18 @@ the fence, and the group's list of pending entries is the table of who runs what
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-import orjson
-
 from flowd.config import Settings
 from flowd.errors import MissingGroup, MissingScript, StoreFull
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
+from flowd.store.endings import Advance, Commits, Ending, Failure, RetryLater
+from flowd.store.entries import Entry, Garbage, parse_entry
+from flowd.store.executions import now_ms
+from flowd.store.facts import Facts
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient, script_call, translate
-from flowd.workflow.graph import PlannedNode
-from flowd.workflow.ids import is_execution_id
 
 # A node that was there at this many deaths of its worker, which prove nothing as others were there
 # too, runs in a process of its own: if that dies as well, the node is given up.
@@ -30,85 +29,6 @@ DEATHS_MAX: Final = 10
 # XPENDING and XRANGE pages: a hundred rows hold the server for well under a millisecond.
 PAGE: Final = 100
 BLOCK_MS: Final = 5_000
-# One call commits no more nodes than this, and none further once it has so many arguments or bytes:
-# each dependent is one or two, and 5,000 hold the server for some 15 ms.
-COMMIT_MAX: Final = 256
-ARGUMENTS_MAX: Final = 4_000
-BYTES_MAX: Final = 16 * 1024 * 1024
-EVENT_ERROR_CHARS_MAX: Final = 300
-_NO_ADVANCE: Final = ("0", "0", "0")
-
-
-class Entry(NamedTuple):
-    """One attempt of one node, as it stands in the stream.
-
-    `deaths` counts the workers lost with it, `failures` the attempts that failed; neither counts
-    what was taken away from a worker that did nothing wrong, as `attempt` does.
-    """
-
-    entry_id: str
-    execution_id: str
-    node_id: str
-    attempt: int
-    plan_digest: str
-    deaths: int
-    failures: int = 0
-
-    @property
-    def queued_ms(self) -> int:
-        return int(self.entry_id.partition("-")[0])
-
-
-class Garbage(NamedTuple):
-    """An entry flowd did not write, or somebody has damaged."""
-
-    entry_id: str
-    reason: str
-
-
-class Completion(NamedTuple):
-    """A node that ended well: its output as JSON, and the plan that says what it opens."""
-
-    entry: Entry
-    node: PlannedNode
-    record: str
-    output: bytes
-
-
-class Failure(NamedTuple):
-    """A node that failed: its output (the error), and that of the nodes that now cannot run.
-
-    With a reason in `dead_letter` it also goes to the dead letters, for a person to look at.
-    `report` (JSON, or empty) is kept beside the error: a traceback, or what a program wrote.
-    """
-
-    entry: Entry
-    record: str
-    output: bytes
-    downstream_output: bytes
-    downstream: tuple[str, ...]
-    dead_letter: str = ""
-    report: bytes = b""
-
-    @property
-    def error(self) -> str:
-        return str(orjson.loads(self.output)["error"])
-
-    @property
-    def traceback(self) -> str | None:
-        """None where the node failed on purpose."""
-        return orjson.loads(self.report).get("traceback") if self.report else None
-
-
-class RetryLater(NamedTuple):
-    """A node whose attempt failed and that gets another one, after a pause."""
-
-    entry: Entry
-    record: str
-    pause_ms: int
-    failures: int
-    error: str
-    report: bytes = b""
 
 
 class Claim(NamedTuple):
@@ -134,38 +54,6 @@ class Exchange:
     halted_ms: int | None = None
 
 
-def attempt_record(entry: Entry, consumer: str, started_ms: int, finished_ms: int | None) -> str:
-    """`attempt queued_ms waited_ms ran_ms consumer`; `-` while it runs.
-
-    Under 65 bytes for usual names: Redis keeps a small hash of short values in half the space.
-    """
-    queued_ms = entry.queued_ms
-    ran_ms = "-" if finished_ms is None else finished_ms - started_ms
-    return f"{entry.attempt} {queued_ms} {max(0, started_ms - queued_ms)} {ran_ms} {consumer}"
-
-
-def entry_order(entry_id: str) -> tuple[int, int]:
-    """What sorts entry ids as the stream does."""
-    ms, _, sequence = entry_id.partition("-")
-    return int(ms), int(sequence)
-
-
-def parse_entry(entry_id: str, fields: Sequence[str] | None) -> Entry | Garbage | None:
-    """None for an entry that is pending but was deleted from the stream."""
-    if fields is None:
-        return None
-    named = dict(zip(fields[::2], fields[1::2], strict=False))
-    execution_id, node_id = named.get("execution_id", ""), named.get("node_id", "")
-    if not is_execution_id(execution_id) or not node_id:
-        return Garbage(entry_id, "it names no execution_id and node_id")
-    try:
-        attempt = int(named.get("attempt", "1"))
-        deaths, failures = int(named.get("deaths", "0")), int(named.get("failures", "0"))
-    except ValueError:
-        return Garbage(entry_id, "its attempt, deaths or failures is not a number")
-    return Entry(entry_id, execution_id, node_id, attempt, named.get("plan", ""), deaths, failures)
-
-
 class TaskSession:
     """The conversation one worker has with the stream, under one consumer name."""
 
@@ -176,11 +64,11 @@ class TaskSession:
         self._session = client.new_session()
         # A blocked connection answers nothing else, so the doorbell has its own.
         self._doorbell = client.new_session()
-        self._keys = (self._stream, keys.ACTIVE, keys.CONTINUATIONS, keys.DEAD_LETTERS)
+        self._commits = Commits(self._stream, self._group)
 
     async def complete_and_claim(
         self,
-        completions: Sequence[Completion],
+        completions: Sequence[Advance],
         failures: Sequence[Failure | RetryLater],
         claims: Sequence[Claim],
         read_max: int,
@@ -191,13 +79,12 @@ class TaskSession:
         first, and every hop of a lone chain would change the process. Safe to send again after a
         lost reply: what was committed the first time is `stale` the second.
 
-        Of the completions and of the failures the first are sent, as many as one call bears; the
-        outcomes say how many those were.
+        Of the completions, which are all that advances dependents, and of the failures the first
+        are sent, as many as one call bears; the outcomes say how many those were.
         """
-        commands: list[Command] = []
-        if completions:
-            commands.append(self._completion_call(completions))
-        commands += self._failure_calls(failures)
+        calls, places = self._commits.advance_calls(completions)
+        calls += self._commits.calls(failures)
+        commands = [script_call(*call) for call in calls]
         if claims:
             commands.append(self._claim_call(claims))
         if read_max > 0:
@@ -211,8 +98,8 @@ class TaskSession:
         if claims:
             exchange.claimed = _outcomes(replies.pop())
         if completions:
-            *exchange.completed, exchange.halted_ms = _outcomes(replies.pop(0))
-        exchange.failed = [_outcomes(reply) for reply in replies]
+            _take_outcomes(exchange, replies[: len(places)], places)
+        exchange.failed = [_outcomes(reply) for reply in replies[len(places) :]]
         return exchange
 
     async def _converse(self, commands: Sequence[Command]) -> list[Any]:
@@ -247,44 +134,6 @@ class TaskSession:
             exchange.is_group_missing = True
         else:
             exchange.entries = _entries(reply)
-
-    def _completion_call(self, completions: Sequence[Completion]) -> Command:
-        entry_ids: list[Argument] = []
-        ended: list[Argument] = []
-        size = 0
-        for entry, node, record, output in completions[:COMMIT_MAX]:
-            entry_ids.append(entry.entry_id)
-            ended += (
-                entry.execution_id,
-                entry.node_id,
-                entry.plan_digest,
-                record,
-                output,
-            )
-            ended += _advance_arguments(node)
-            size += len(output)
-            if size > BYTES_MAX or len(ended) > ARGUMENTS_MAX:
-                break
-        arguments = [self._group, now_ms(), len(entry_ids), *entry_ids, *ended]
-        return script_call(scripts.COMPLETE_NODES, self._keys[:3], arguments)
-
-    def _failure_calls(self, failures: Sequence[Failure | RetryLater]) -> list[Command]:
-        calls: list[Command] = []
-        arguments = 0
-        for failure in failures:
-            calls.append(_CALLS[type(failure)](self, failure))
-            arguments += len(calls[-1])
-            if arguments > ARGUMENTS_MAX:
-                break
-        return calls
-
-    def _failure_call(self, failure: Failure) -> Command:
-        arguments = _failure_arguments(self._group, failure)
-        return script_call(scripts.FAIL_NODE, self._keys, arguments)
-
-    def _retry_call(self, retry: RetryLater) -> Command:
-        arguments = _retry_arguments(self._group, retry)
-        return script_call(scripts.RETRY_NODE, (self._stream, keys.RETRIES, keys.BELL), arguments)
 
     def _claim_call(self, claims: Sequence[Claim]) -> Command:
         arguments: list[Argument] = [self._group, self.consumer]
@@ -329,56 +178,15 @@ class TaskSession:
         await self._session.close()
 
 
-# How each ending that is no completion is committed.
-_CALLS: Final[Mapping[type[Any], Callable[[TaskSession, Any], Command]]] = {
-    Failure: TaskSession._failure_call,
-    RetryLater: TaskSession._retry_call,
-}
-
-
-def _advance_arguments(node: PlannedNode) -> Sequence[Argument]:
-    """What complete_nodes is told of a node's dependents."""
-    opens, joins = node.opens, node.joins
-    if not joins:
-        if not opens:
-            return _NO_ADVANCE
-        if len(opens) <= DEPENDENTS_PER_CALL_MAX:
-            return (len(opens), "0", "0", *opens)
-    total = len(opens) + len(joins)
-    if total > DEPENDENTS_PER_CALL_MAX:
-        return ("0", "0", total)
-    return (len(opens), len(joins), "0", *opens, *(part for join in joins for part in join))
-
-
-def _retry_arguments(group: str, retry: RetryLater) -> list[Argument]:
-    entry, record, pause_ms, failures, error, report = retry
-    ids: list[Argument] = [entry.entry_id, entry.execution_id, entry.node_id]
-    return [group, pause_ms, *ids, record, failures, error, report, _brief(error)]
-
-
-def _brief(error: str) -> str:
-    """What the stream of events bears of an error: it is kept in memory for some time."""
-    return error if len(error) <= EVENT_ERROR_CHARS_MAX else f"{error[:EVENT_ERROR_CHARS_MAX]}…"
-
-
-def _failure_arguments(group: str, failure: Failure) -> list[Argument]:
-    entry = failure.entry
-    inline = failure.downstream[:DEPENDENTS_PER_CALL_MAX]
-    return [
-        group,
-        now_ms(),
-        entry.entry_id,
-        entry.execution_id,
-        entry.node_id,
-        failure.record,
-        failure.output,
-        failure.downstream_output,
-        failure.dead_letter,
-        failure.report,
-        _brief(failure.error),
-        len(failure.downstream) - len(inline),
-        *inline,
-    ]
+def _take_outcomes(
+    exchange: Exchange, replies: Sequence[Any], places: Sequence[Sequence[int]]
+) -> None:
+    """Put the outcomes of each kind where their endings stand."""
+    exchange.completed = [""] * sum(map(len, places))
+    for reply, at in zip(replies, places, strict=True):
+        *outcomes, exchange.halted_ms = _outcomes(reply)
+        for place, outcome in zip(at, outcomes, strict=True):
+            exchange.completed[place] = outcome
 
 
 def _outcomes(reply: Any) -> Any:
@@ -402,7 +210,8 @@ class Tasks:
         self._settings = settings
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
-        self._keys = (self._stream, keys.ACTIVE, keys.CONTINUATIONS, keys.DEAD_LETTERS)
+        self._commits = Commits(self._stream, self._group)
+        self.facts = Facts(client)
 
     def open_session(self, consumer: str) -> TaskSession:
         return TaskSession(self._client, self._settings, consumer)
@@ -516,23 +325,14 @@ class Tasks:
         )
         return outcome, parse_entry(entry_id, rest[0] if rest else None)
 
-    async def fail_node(self, failure: Failure) -> str:
-        """Fail a node outside of any worker; the outcome word of fail_node.lua."""
-        outcome: str = await self._client.run(
-            scripts.FAIL_NODE,
-            self._keys,
-            *_failure_arguments(self._group, failure),
-        )
-        return outcome
-
-    async def retry_node(self, retry: RetryLater) -> str:
-        """End an attempt outside of any worker; the outcome word of retry_node.lua."""
-        outcome: str = await self._client.run(
-            scripts.RETRY_NODE,
-            (self._stream, keys.RETRIES, keys.BELL),
-            *_retry_arguments(self._group, retry),
-        )
-        return outcome
+    async def end_attempt(self, ending: Ending) -> str:
+        """Commit an ending outside of any worker; the outcome word of its script."""
+        if isinstance(ending, Failure | RetryLater):
+            call = self._commits.call(ending)
+        else:
+            ((call,), _) = self._commits.advance_calls([ending])
+        reply = await self._client.run(call.script, call.names, *call.arguments)
+        return str(reply[0] if isinstance(reply, list) else reply)
 
     async def bury_entry(self, entry_id: str, reason: str) -> None:
         """Move an entry that nobody can run to the dead letters, with its raw fields."""

@@ -8,19 +8,22 @@ from typing import Any, Final
 
 import orjson
 
-from flowd.errors import CorruptExecution, Fail, TemplateError, UnknownExecution
+from flowd.errors import CorruptExecution, Fail, HandlerFailed, TemplateError, UnknownExecution
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.outcome import error_text
 from flowd.handlers.registry import Handler, Registry
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
-from flowd.store.redis import keys
-from flowd.store.tasks import DEATHS_BEFORE_APART, Completion, Entry, Garbage
+from flowd.store.endings import Completion
+from flowd.store.entries import Entry, Garbage
+from flowd.store.facts import Fact
+from flowd.store.tasks import DEATHS_BEFORE_APART
+from flowd.workers.decision import decide, facts_of_choice, input_fact
 from flowd.workers.large_inputs import SMALL_BYTES_MAX, LargeInputs
 from flowd.workers.node_run import PreparedNode
 from flowd.workflow.states import ExecutionState
-from flowd.workflow.templating import INPUT
+from flowd.workflow.templating import INPUT, NO_CONFIG
 
 log = get_logger(__name__)
 
@@ -41,7 +44,7 @@ class Intake:
         self._policy = store.nodes.default_policy
         self._held: set[str] = set()
         self._arrived: list[Entry | Garbage] = []
-        self._outputs: dict[str, bytes] = {}
+        self._outputs: dict[Fact, bytes] = {}
         self._large = LargeInputs()
         # Entries queued up to then may be of executions that were paused or cancelled; None is any.
         self._halted_ms: int | None = None
@@ -72,7 +75,8 @@ class Intake:
             if len(self._outputs) >= _OUTPUTS_KEPT_MAX:
                 self._outputs.pop(next(iter(self._outputs)))
             entry = completion.entry
-            self._outputs[keys.output(entry.execution_id, entry.node_id)] = completion.output
+            fact = Fact("output", entry.execution_id, entry.node_id)
+            self._outputs[fact] = completion.output
 
     async def prepare(self) -> list[PreparedNode]:
         """Everything that has arrived and can run. Entries that cannot are taken out of the stream.
@@ -97,26 +101,28 @@ class Intake:
             return await self._take_while_there_is_room(planned, fetched, large)
         # What came in while the store was asked stays for the next time.
         del self._arrived[: len(planned)]
-        return [_with_inputs(one, fetched) if one.node.config.inputs else one for one in planned]
+        return [_made_ready(one, fetched) for one in planned]
 
     async def _take_while_there_is_room(
-        self, planned: Sequence[PreparedNode], fetched: dict[str, _Value], large: Mapping[str, int]
+        self,
+        planned: Sequence[PreparedNode],
+        fetched: dict[Fact, _Value],
+        large: Mapping[Fact, int],
     ) -> list[PreparedNode]:
         """All but those whose large inputs have to wait for those of others, in their order."""
         taken: list[PreparedNode] = []
         has_room = True
         for one in planned:
-            names = {_input_key(one, name) for name in one.node.config.inputs} & large.keys()
-            if not names:
-                taken.append(_with_inputs(one, fetched))
+            read = sorted(_facts_of(one) & large.keys())
+            if not read:
+                taken.append(_made_ready(one, fetched))
                 continue
-            size = sum(large[name] for name in names)
+            size = sum(large[fact] for fact in read)
             has_room = has_room and self._large.admit(one.entry.entry_id, size)
             if has_room:
-                texts = await self._store.executions.values(sorted(names))
-                own = {**fetched, **dict(zip(sorted(names), texts, strict=True))}
+                own = {**fetched, **await self._store.tasks.facts.read_whole(read)}
                 # Parsing takes as long as reading: others go on meanwhile.
-                taken.append(await asyncio.to_thread(_with_inputs, one, own))
+                taken.append(await asyncio.to_thread(_made_ready, one, own))
         entry_ids = {one.entry.entry_id for one in taken}
         self._arrived = [one for one in self._arrived if one.entry_id not in entry_ids]
         return taken
@@ -154,28 +160,28 @@ class Intake:
 
     async def _fetch(
         self, planned: Sequence[PreparedNode]
-    ) -> tuple[dict[str, _Value], Mapping[str, int]]:
-        """What these nodes need to know, by key, from memory or in one call: the outputs and the
-        input that their templates read, and whether their executions may start nodes.
+    ) -> tuple[dict[Fact, _Value], Mapping[Fact, int]]:
+        """What these nodes need to know, from memory or in one call: the outputs and the input that
+        their templates read, whether their executions may start nodes, and for nodes that choose
+        what they decide by.
 
         And the sizes of the values that are too large to be read all at once.
         """
-        wanted: dict[str, None] = {}
-        statuses: dict[str, None] = {}
+        wanted: dict[Fact, None] = {}
         for one in planned:
             for name in one.node.config.inputs:
-                wanted[_input_key(one, name)] = None
+                wanted[input_fact(one, name)] = None
             if one.handler.kind != "inline" or self._may_have_to_wait(one.entry):
-                statuses[keys.status(one.entry.execution_id)] = None
-        found: dict[str, _Value] = {
-            key: self._outputs[key] for key in wanted if key in self._outputs
+                wanted[Fact("status", one.entry.execution_id)] = None
+            if one.node.choice is not None:
+                wanted |= dict.fromkeys(facts_of_choice(one))
+        found: dict[Fact, _Value] = {
+            fact: self._outputs[fact] for fact in wanted if fact in self._outputs
         }
-        missing = [key for key in wanted if key not in found]
-        if not (missing or statuses):
+        missing = [fact for fact in wanted if fact not in found]
+        if not missing:
             return found, {}
-        values, large = await self._store.executions.small_values(
-            list(statuses), missing, SMALL_BYTES_MAX
-        )
+        values, large = await self._store.tasks.facts.find(missing, SMALL_BYTES_MAX)
         found.update(values)
         return found, large
 
@@ -194,7 +200,7 @@ class Intake:
         going_on = []
         for one in planned:
             entry = one.entry
-            if keys.status(entry.execution_id) not in halted:
+            if entry.execution_id not in halted:
                 going_on.append(one)
                 continue
             if await self._store.lifecycle.park_node(entry) == "moved":
@@ -209,47 +215,61 @@ class Intake:
         try:
             return self._registry.load(name)
         except Exception as error:  # noqa: BLE001 - importing a handler's module may do anything
-            return _refusing(name, f"handler {name!r} cannot be loaded: {error_text(error)}")
+            reason = f"handler {name!r} cannot be loaded: {error_text(error)}"
+            return _refusing(name, Fail(reason))
 
 
-def _halted(fetched: Mapping[str, _Value]) -> set[str]:
-    """The status keys among these whose executions start no node now."""
+def _facts_of(prepared: PreparedNode) -> set[Fact]:
+    """What the node's templates and its condition read."""
+    read = {input_fact(prepared, name) for name in prepared.node.config.inputs}
+    if prepared.node.choice is not None:
+        read |= set(facts_of_choice(prepared))
+    return read
+
+
+def _halted(fetched: Mapping[Fact, _Value]) -> set[str]:
+    """The executions among these that start no node now."""
     return {
-        key
-        for key, value in fetched.items()
-        if key.endswith(":status") and value != ExecutionState.RUNNING
+        fact.execution_id
+        for fact, value in fetched.items()
+        if fact.kind == "status" and value != ExecutionState.RUNNING
     }
 
 
-def _input_key(prepared: PreparedNode, name: str) -> str:
-    """Where a template finds what it reads: the output of a node, or the input of the execution."""
-    execution_id = prepared.entry.execution_id
-    if name == INPUT and name not in prepared.plan.nodes:
-        return keys.given_input(execution_id)
-    return keys.output(execution_id, name)
-
-
-def _with_inputs(prepared: PreparedNode, fetched: Mapping[str, _Value]) -> PreparedNode:
-    """The node with what its templates read; one whose inputs cannot be read is to fail."""
+def _made_ready(prepared: PreparedNode, fetched: Mapping[Fact, _Value]) -> PreparedNode:
+    """The node with what its templates read; one that is not to run ends by a stand-in for its
+    handler, which raises why.
+    """
+    node = prepared.node
     try:
+        if node.choice is not None:
+            decide(prepared, node.choice, fetched)
+        if not node.config.inputs:
+            return prepared
         inputs, sizes = _read_inputs(prepared, fetched)
-        prepared.node.config.check_size(inputs, sizes)
+        node.config.check_size(inputs, sizes)
         return prepared._replace(inputs=inputs)
-    except (Fail, TemplateError) as error:
-        return prepared._replace(handler=_refusing(prepared.node.handler, str(error)))
+    except (HandlerFailed, TemplateError) as error:
+        reason = error if isinstance(error, HandlerFailed) else Fail(str(error))
+        # Its config is not looked at: it could be one that cannot be rendered.
+        bare = node._replace(config=NO_CONFIG)
+        return prepared._replace(node=bare, handler=_refusing(node.handler, reason))
 
 
 def _read_inputs(
-    prepared: PreparedNode, fetched: Mapping[str, _Value]
+    prepared: PreparedNode, fetched: Mapping[Fact, _Value]
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """By the name a template has for it, and how long each is as JSON. Raises Fail."""
     plan = prepared.plan
     inputs: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     for name in prepared.node.config.inputs:
-        text = fetched[_input_key(prepared, name)]
+        text = fetched[input_fact(prepared, name)]
         sizes[name] = len(text or "")
         if name in plan.nodes:
+            if text is None and plan.has_choices:
+                # It was skipped; the template has a default, or says that it is missing.
+                continue
             inputs[name] = _json_object(text, f"the output of {name!r}")
         elif name == INPUT:
             given = {} if text is None else _json_object(text, "the input of the execution")
@@ -274,10 +294,10 @@ def _in_a_process(_config: dict[str, object], _context: HandlerContext) -> None:
     """Stands for a function that the process of the call loads."""
 
 
-def _refusing(name: str, error: str) -> Handler:
-    """A stand-in that fails its node with this error: a failed node takes the way of all others."""
+def _refusing(name: str, reason: HandlerFailed) -> Handler:
+    """A stand-in that ends its node by raising this: it takes the way of all others."""
 
     def refuse(_config: dict[str, object], _context: HandlerContext) -> dict[str, object]:
-        raise Fail(error)
+        raise reason
 
     return Handler(name, refuse, "inline")

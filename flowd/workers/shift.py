@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -33,22 +33,25 @@ from flowd.errors import (
 from flowd.handlers.context import Resources
 from flowd.handlers.registry import Registry
 from flowd.log import get_logger
-from flowd.orchestrator.executor import advance_node, fail_downstream, log_failed_execution
+from flowd.orchestrator.executor import Step, log_failed_execution, steps_left
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
 from flowd.store import Store
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
-from flowd.store.tasks import (
-    Claim,
+from flowd.store.endings import (
+    Advance,
+    AllowedFailure,
     Completion,
-    Entry,
-    Exchange,
+    Ending,
     Failure,
     RetryLater,
+    Skip,
+    error_of,
+    traceback_of,
 )
+from flowd.store.entries import Entry
+from flowd.store.tasks import Claim, Exchange
 from flowd.workers.intake import Intake
-from flowd.workers.node_run import Ending
 from flowd.workers.slots import Slots
 from flowd.workers.tally import Tally
 from flowd.workflow.graph import Plan
@@ -63,7 +66,6 @@ DAMAGE_MET_MAX: Final = 3
 EXECUTION_ENDS: Final = ("finished", "failed")
 
 T = TypeVar("T")
-_SideStep = Callable[[Store, Plan, str, str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Shift:
         self._limit: asyncio.Timeout | None = None
         self._asked_at_s = time.monotonic()
         self._is_claim_due = False
-        self._completions: list[Completion] = []
+        self._completions: list[Advance] = []
         self._failures: list[Failure | RetryLater] = []
         self._read_window = 1
         self._is_hungry = True
@@ -260,27 +262,21 @@ class Shift:
         self._intake.receive(exchange.entries)
 
     def _settle_completions(self, outcomes: Sequence[str]) -> None:
-        completions = _take_first(self._completions, len(outcomes))
-        for completion, outcome in zip(completions, outcomes, strict=True):
-            entry, node = completion.entry, completion.node
-            self._intake.release(entry.entry_id)
-            if outcome in ("completed", *EXECUTION_ENDS):
-                self._tally.note_record(node.handler, NodeState.COMPLETED, completion.record)
-            if outcome == "completed":
-                if node.opens or node.joins:
-                    self._intake.keep_output(completion)
-                    if len(node.opens) + len(node.joins) > DEPENDENTS_PER_CALL_MAX:
-                        self._carry_on(advance_node, entry)
-            elif outcome in EXECUTION_ENDS:
-                self._note_end(entry, has_failed=outcome == "failed")
+        """Of completions, and of whatever else advances dependents."""
+        endings = _take_first(self._completions, len(outcomes))
+        for ending, outcome in zip(endings, outcomes, strict=True):
+            self._intake.release(ending.entry.entry_id)
+            if outcome not in ("completed", *EXECUTION_ENDS):
+                self._settle_oddity(ending.entry, outcome)
             else:
-                self._settle_oddity(entry, outcome)
+                _SETTLE[type(ending)](self, ending, outcome)
         if log.is_debug():
-            for completion in completions:
-                _log_ending(log.debug, "node.completed", completion)
+            for ending in endings:
+                if isinstance(ending, Completion):
+                    _log_ending(log.debug, "node.completed", ending)
 
     def _settle_others(self, outcomes: Sequence[str]) -> None:
-        """What ends one by one: how is said by the type of the ending."""
+        """What ends one by one."""
         endings = _take_first(self._failures, len(outcomes))
         for ending, outcome in zip(endings, outcomes, strict=True):
             self._intake.release(ending.entry.entry_id)
@@ -289,19 +285,37 @@ class Shift:
             else:
                 self._settle_oddity(ending.entry, outcome)
 
+    # How each ending that was committed is settled: said by its type, see _SETTLE.
+
+    def _settle_completion(self, completion: Completion, outcome: str) -> None:
+        node = completion.node
+        self._tally.note_record(node.handler, NodeState.COMPLETED, completion.record)
+        if outcome != "completed":
+            self._note_end(completion.entry, has_failed=outcome == "failed")
+        elif node.opens or node.joins:
+            self._intake.keep_output(completion)
+            self._carry_on_after(completion, outcome)
+
+    def _settle_skip(self, skip: Skip, outcome: str) -> None:
+        self._tally.note_record(skip.node.handler, NodeState.SKIPPED, skip.record)
+        _log_ending(log.info, "node.skipped", skip, reason=skip.reason.decode())
+        self._carry_on_after(skip, outcome)
+
+    def _settle_allowed_failure(self, failure: AllowedFailure, outcome: str) -> None:
+        self._tally.note_record(failure.node.handler, NodeState.FAILED, failure.record)
+        _log_failure(failure)
+        self._carry_on_after(failure, outcome)
+
     def _settle_retry(self, retry: RetryLater, _outcome: str) -> None:
         self._note_failure(retry, NodeState.RETRYING)
         _log_ending(log.info, "node.retrying", retry, error=retry.error)
 
     def _settle_failure(self, failure: Failure, outcome: str) -> None:
-        if len(failure.downstream) > DEPENDENTS_PER_CALL_MAX:
-            self._carry_on(fail_downstream, failure.entry)
         self._note_failure(failure, NodeState.FAILED)
         _log_failure(failure)
         if failure.dead_letter:
             _log_poison(failure)
-        if outcome == "finished":
-            self._note_end(failure.entry, has_failed=True)
+        self._carry_on_after(failure, outcome)
 
     def _note_failure(self, failure: Failure | RetryLater, state: NodeState) -> None:
         entry = failure.entry
@@ -341,23 +355,27 @@ class Shift:
             outcome=outcome,
         )
 
-    def _carry_on(self, step: _SideStep, entry: Entry) -> None:
+    def _carry_on_after(self, ending: Ending, outcome: str) -> None:
+        for step, node_id in steps_left(ending, outcome):
+            self._carry_on(step, ending.entry._replace(node_id=node_id))
+
+    def _carry_on(self, step: Step, entry: Entry) -> None:
         """Do beside the loop what is too much for one call; the scheduler ends what breaks off."""
         task = asyncio.create_task(self._side_step(step, entry))
         self._side_tasks.add(task)
         task.add_done_callback(self._side_tasks.discard)
 
-    async def _side_step(self, step: _SideStep, entry: Entry) -> None:
+    async def _side_step(self, step: Step, entry: Entry) -> None:
         with contextlib.suppress(StoreError, UnknownExecution, CorruptExecution):
             plan = await self._plans.load(entry.execution_id, entry.plan_digest)
             await step(self._store, plan, entry.execution_id, entry.node_id)
 
     def _end(self, ending: Ending) -> None:
         """Put an ending where the next call finds it."""
-        if isinstance(ending, Completion):
-            self._completions.append(ending)
-        else:
+        if isinstance(ending, Failure | RetryLater):
             self._failures.append(ending)
+        else:
+            self._completions.append(ending)
         self._wake.set()
 
     def _make_claims_due(self) -> None:
@@ -422,6 +440,9 @@ class Shift:
 
 # A new way to end is a line here, one in the calls of the store, and its script.
 _SETTLE: Final[Mapping[type[Any], Callable[[Shift, Any, str], None]]] = {
+    Completion: Shift._settle_completion,
+    Skip: Shift._settle_skip,
+    AllowedFailure: Shift._settle_allowed_failure,
     Failure: Shift._settle_failure,
     RetryLater: Shift._settle_retry,
 }
@@ -457,11 +478,11 @@ async def _fail_corrupt(store: Store, _plan: Plan, execution_id: str, node_id: s
         log.error("execution.corrupt", execution_id=execution_id, reason=reason)
 
 
-def _log_failure(failure: Failure) -> None:
+def _log_failure(failure: Failure | AllowedFailure) -> None:
     """An exception nobody meant is a defect that a person must look at."""
-    trace = failure.traceback
+    trace = traceback_of(failure.report)
     write = log.error if trace else log.warning
-    _log_ending(write, "node.failed", failure, error=failure.error, traceback=trace)
+    _log_ending(write, "node.failed", failure, error=error_of(failure.output), traceback=trace)
 
 
 def _log_ending(write: Callable[..., None], event: str, ending: Ending, **facts: Any) -> None:

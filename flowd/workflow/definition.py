@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, FailFast, Field
@@ -14,6 +14,7 @@ NAME_CHARS_MAX = 256
 ATTEMPTS_MAX = 1000
 # A day: whoever waits longer for a node wants a schedule.
 SECONDS_MAX = 86_400.0
+CONDITION_CHARS_MAX = 4_000
 # What a retry may be limited to: a failure's kind, a status, or a class of them.
 FAILURE_KIND_PATTERN = r"^(error|timeout|connection|status|[1-5]\d\d|[1-5]xx)$"
 
@@ -39,6 +40,8 @@ class RetryDefinition(_Definition):
 
 
 class NodeDefinition(_Definition):
+    """`after` and `when` say when it runs at all; None is after its dependencies have completed."""
+
     id: NodeId
     handler: str
     # Lists stop at their first bad item: a body of a million bad items must not cost a million
@@ -47,6 +50,9 @@ class NodeDefinition(_Definition):
     config: dict[str, Any] = {}
     retry: RetryDefinition | None = None
     timeout_s: Annotated[float, Field(gt=0, le=SECONDS_MAX, allow_inf_nan=False)] | None = None
+    after: Literal["completed", "failed", "ended"] | None = None
+    when: Annotated[str, Field(min_length=1, max_length=CONDITION_CHARS_MAX)] | None = None
+    allow_failure: bool = False
 
 
 class DagDefinition(_Definition):
@@ -99,6 +105,10 @@ def _node_document(node: NodeDefinition) -> dict[str, Any]:
     }
     if node.retry is not None:
         document["retry"] = node.retry.model_dump(exclude_none=True)
-    if node.timeout_s is not None:
-        document["timeout_s"] = node.timeout_s
+    for name in ("timeout_s", "after", "when"):
+        value = getattr(node, name)
+        if value is not None:
+            document[name] = value
+    if node.allow_failure:
+        document["allow_failure"] = True
     return document

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from flowd.workflow.choices import Choice
 from flowd.workflow.templating import CompiledConfig
 
 
@@ -18,7 +19,8 @@ class PlannedNode(NamedTuple):
 
     `opens` are the dependents that wait for this node alone. `joins` are those that wait for
     others too, each with the number of all its dependencies. `retry` and `timeout_s` are None where
-    the node leaves them to the settings.
+    the node leaves them to the settings. `choice` is None for a node that runs whenever it is
+    opened; `looks` are the dependents, with their numbers, that look at a failure of this node.
     """
 
     id: str
@@ -29,6 +31,9 @@ class PlannedNode(NamedTuple):
     joins: tuple[tuple[str, int], ...]
     retry: Mapping[str, Any] | None = None
     timeout_s: float | None = None
+    choice: Choice | None = None
+    allow_failure: bool = False
+    looks: tuple[tuple[str, int], ...] = ()
 
 
 class Outline(NamedTuple):
@@ -52,14 +57,17 @@ class Plan:
     default_input: Mapping[str, Any] = field(default_factory=dict)
     budget_tokens: int | None = None
     has_callback: bool = False
+    has_choices: bool = False
 
     @property
     def outline(self) -> Outline:
         return Outline(self.digest, tuple(self.nodes), self.roots, self.name, self.has_callback)
 
     def downstream(self, node_id: str) -> tuple[str, ...]:
-        """Every transitive dependent, the nearest first, each once."""
-        seen = {node_id}
+        """Every transitive dependent that cannot run without this node, the nearest first, each
+        once: it ends at nodes that look at how their dependencies ended.
+        """
+        seen = {node_id, *(one for one, _ in self.nodes[node_id].looks)}
         queue = deque(self.dependents(node_id))
         found: list[str] = []
         while queue:
@@ -68,6 +76,7 @@ class Plan:
                 continue
             seen.add(dependent)
             found.append(dependent)
+            seen.update(one for one, _ in self.nodes[dependent].looks)
             queue.extend(self.dependents(dependent))
         return tuple(found)
 
@@ -96,18 +105,24 @@ def compile_plan(definition: bytes) -> Plan:
     for node in written:
         _check_form(node)
         _register(node["id"], node["dependencies"], opens, joins)
+    written_after = {node["id"] for node in written if "after" in node}
+    choices = _choices(written, opens, joins)
     nodes = {}
     for node in written:
         node_id = node["id"]
+        single, joined = tuple(opens.get(node_id, ())), tuple(joins.get(node_id, ()))
         nodes[node_id] = PlannedNode(
             node_id,
             node["handler"],
             CompiledConfig(node["config"]),
             tuple(node["dependencies"]),
-            tuple(opens.get(node_id, ())),
-            tuple(joins.get(node_id, ())),
+            single,
+            joined,
             node.get("retry"),
             node.get("timeout_s"),
+            choices.get(node_id),
+            node.get("allow_failure", False),
+            _looks(written_after, single, joined) if written_after else (),
         )
     return Plan(
         plan_digest(definition),
@@ -117,6 +132,7 @@ def compile_plan(definition: bytes) -> Plan:
         _object(document.get("input")),
         _object(document.get("budget")).get("tokens"),
         "callback" in document,
+        bool(choices) or any(node.allow_failure for node in nodes.values()),
     )
 
 
@@ -128,6 +144,8 @@ def _check_form(node: dict[str, Any]) -> None:
         and isinstance(node["config"], dict)
         and (retry is None or isinstance(retry, dict))
         and (timeout_s is None or isinstance(timeout_s, float | int))
+        and isinstance(node.get("when", ""), str)
+        and node.get("after", "ended") in ("completed", "failed", "ended")
     )
     if not has_form:
         raise TypeError("a node has not the form of one")
@@ -152,3 +170,36 @@ def _register(
     waiting = (node_id, len(dependencies))
     for dependency in dependencies:
         joins.setdefault(dependency, []).append(waiting)
+
+
+def _looks(
+    written_after: set[str], opens: tuple[str, ...], joins: tuple[tuple[str, int], ...]
+) -> tuple[tuple[str, int], ...]:
+    """Dependents that are not failed along with a node, since they say after what they run."""
+    dependents = (*((one, 1) for one in opens), *joins)
+    return tuple(one for one in dependents if one[0] in written_after)
+
+
+def _choices(
+    written: list[dict[str, Any]],
+    opens: Mapping[str, list[str]],
+    joins: Mapping[str, list[tuple[str, int]]],
+) -> dict[str, Choice]:
+    """The nodes that have to look before they run: those that say so, and all below one that may be
+    skipped. Most workflows have none, and their nodes look at nothing.
+    """
+    pending = [node["id"] for node in written if "when" in node or "after" in node]
+    chosen = set(pending)
+    while pending:
+        above = pending.pop()
+        dependents = (*opens.get(above, ()), *(one for one, _ in joins.get(above, ())))
+        new = [one for one in dependents if one not in chosen]
+        chosen.update(new)
+        pending += new
+    return {
+        node["id"]: Choice(
+            node.get("after") or "completed", node.get("when"), len(node["dependencies"])
+        )
+        for node in written
+        if node["id"] in chosen
+    }

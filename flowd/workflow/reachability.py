@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -122,6 +123,83 @@ class _Tarjan(Generic[Node]):
             component.append(self._open.pop())
         self._is_open.difference_update(component)
         self._components.append(component)
+
+
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """What is known of a node before anything runs.
+
+    `can_be_skipped`, `may_fail` (and its dependents run all the same), `follows_failures`: it runs
+    although dependencies have failed.
+    """
+
+    can_be_skipped: bool = False
+    may_fail: bool = False
+    follows_failures: bool = False
+
+
+def find_skippable(
+    dependencies: Mapping[Node, Sequence[Node]], chosen: Collection[Node], ended: Collection[Node]
+) -> set[Node]:
+    """The nodes that may be skipped: the `chosen`, and those all of whose dependencies may be, but
+    for nodes that run once these have `ended`. For graphs without cycles.
+    """
+    skippable = set(chosen)
+    for component in strong_components(dependencies):
+        for node in component:
+            known = dependencies[node]
+            if known and node not in ended and all(one in skippable for one in known):
+                skippable.add(node)
+    return skippable
+
+
+def find_unsure(
+    dependencies: Mapping[Node, Sequence[Node]],
+    certainty: Mapping[Node, Certainty],
+    references: Mapping[Node, Collection[Node]],
+) -> set[tuple[Node, Node]]:
+    """The pairs (node, referenced) where the referenced one need not have completed when the node
+    runs. For graphs without cycles; nodes that `certainty` leaves out are plain ones.
+
+    What is surely there for a node: what is for each dependency that cannot be skipped, and what
+    is for every one of them, since one of them has completed.
+    """
+    components = strong_components(dependencies)
+    targets = iter(dict.fromkeys(target for found in references.values() for target in found))
+    unsure: set[tuple[Node, Node]] = set()
+    while chunk := list(islice(targets, TARGETS_PER_PASS)):
+        bit = {target: 1 << index for index, target in enumerate(chunk)}
+        sure: dict[Node, int] = {}
+        for node in (one for component in components for one in component):
+            sure[node] = _sure_of(dependencies[node], certainty, certainty.get(node), sure, bit)
+            unsure |= {
+                (node, target)
+                for target in references.get(node, ())
+                if target in bit and not sure[node] & bit[target]
+            }
+    return unsure
+
+
+def _sure_of(
+    dependencies: Sequence[Node],
+    certainty: Mapping[Node, Certainty],
+    own: Certainty | None,
+    sure: Mapping[Node, int],
+    bit: Mapping[Node, int],
+) -> int:
+    if not dependencies or (own and own.follows_failures):
+        return 0
+    of_any, of_all = 0, -1
+    for one in dependencies:
+        known = certainty.get(one, _PLAIN)
+        there = sure.get(one, 0) | (0 if known.may_fail else bit.get(one, 0))
+        of_all &= there
+        if not known.can_be_skipped:
+            of_any |= there
+    return of_any | of_all
+
+
+_PLAIN = Certainty()
 
 
 def find_not_upstream(

@@ -25,6 +25,7 @@ class NodeState(StrEnum):
     RUNNING = "RUNNING"
     RETRYING = "RETRYING"
     COMPLETED = "COMPLETED"
+    SKIPPED = "SKIPPED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
@@ -49,10 +50,13 @@ EXECUTION_TRANSITIONS: Mapping[ExecutionState, frozenset[ExecutionState]] = {
 # one that was queued when its execution was paused back to PENDING.
 NODE_TRANSITIONS: Mapping[NodeState, frozenset[NodeState]] = {
     _N.PENDING: frozenset({_N.QUEUED, _N.FAILED, _N.CANCELLED}),
-    _N.QUEUED: frozenset({_N.RUNNING, _N.PENDING, _N.RETRYING, _N.FAILED, _N.CANCELLED}),
+    _N.QUEUED: frozenset(
+        {_N.RUNNING, _N.PENDING, _N.RETRYING, _N.SKIPPED, _N.FAILED, _N.CANCELLED}
+    ),
     _N.RUNNING: frozenset({_N.COMPLETED, _N.FAILED, _N.QUEUED, _N.RETRYING, _N.CANCELLED}),
     _N.RETRYING: frozenset({_N.QUEUED, _N.FAILED, _N.CANCELLED}),
     _N.COMPLETED: frozenset(),
+    _N.SKIPPED: frozenset(),
     _N.FAILED: frozenset(),
     _N.CANCELLED: frozenset(),
 }

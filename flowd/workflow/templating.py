@@ -120,7 +120,7 @@ def parse_text(text: str) -> list[str | Template]:
 def _parse_template(text: str, position: int) -> tuple[Template, int]:
     """Read one template from behind its `{{` to behind its `}}`."""
     if literal := _LITERAL_TEXT.match(text, position):
-        value = _unquote(literal[1], literal.start(1))
+        value = unquote(literal[1], literal.start(1))
         return Template(None, fallback=value, fallback_filters=()), _close(text, literal.end())
     found = _NODE_ID.match(text, position)
     if not found:
@@ -141,7 +141,9 @@ def _parse_template(text: str, position: int) -> tuple[Template, int]:
             filters.append(FILTERS[name[1]])
         else:
             known = ", ".join(("default", *FILTERS))
-            raise MalformedTemplate(f"unknown filter {_shown(name[1])}; there is {known}", position)
+            raise MalformedTemplate(
+                f"unknown filter {abridge(name[1])}; there is {known}", position
+            )
     position = _close(text, position)
     if default is None:
         return Template(found[1], steps, tuple(filters)), position
@@ -157,7 +159,7 @@ def _parse_steps(text: str, position: int) -> tuple[tuple[str | int, ...], int]:
         if index is not None:
             steps.append(int(index))
         else:
-            steps.append(key if quoted is None else _unquote(quoted, position))
+            steps.append(key if quoted is None else unquote(quoted, position))
         position = step.end()
     return tuple(steps), position
 
@@ -170,16 +172,16 @@ def _parse_argument(text: str, position: int) -> tuple[Any, int]:
         )
     written = argument[1]
     if written[0] in "\"'":
-        return _unquote(written, position), argument.end()
+        return unquote(written, position), argument.end()
     try:
         return exact_json.loads(written.encode()), argument.end()
     except InexactNumber as error:
         raise MalformedTemplate(f"{error}; write it as a string", position) from None
     except ValueError:
-        raise MalformedTemplate(f"{_shown(written)} is not a JSON number", position) from None
+        raise MalformedTemplate(f"{abridge(written)} is not a JSON number", position) from None
 
 
-def _unquote(written: str, position: int) -> str:
+def unquote(written: str, position: int) -> str:
     """The string between its quotes, with JSON's escapes and `\\'`."""
     body = written[1:-1]
     if "\\" not in body:
@@ -189,7 +191,7 @@ def _unquote(written: str, position: int) -> str:
     try:
         return str(orjson.loads(f'"{body}"'))
     except orjson.JSONDecodeError:
-        raise MalformedTemplate(f"bad escape in the string {_shown(written)}", position) from None
+        raise MalformedTemplate(f"bad escape in the string {abridge(written)}", position) from None
 
 
 def _close(text: str, position: int) -> int:
@@ -203,13 +205,13 @@ def _close(text: str, position: int) -> int:
             'unterminated template; close it, or write {{ "{{" }} for two braces', len(text)
         )
     raise MalformedTemplate(
-        f"cannot read {_shown(text[position : min(end, position + TEXT_SHOWN_MAX + 1)].strip())}; "
+        f"cannot read {abridge(text[position : min(end, position + TEXT_SHOWN_MAX + 1)].strip())}; "
         'a template is node.key or node.items[0], with filters node.key | default("none")',
         end + 2,
     )
 
 
-def _shown(text: str) -> str:
+def abridge(text: str) -> str:
     """Quote a text that may be of any length."""
     return repr(text if len(text) <= TEXT_SHOWN_MAX else text[:TEXT_SHOWN_MAX] + "…")
 
@@ -292,6 +294,9 @@ def _templates_in(config: dict[str, Any]) -> Iterator[Template]:
             pending += value
 
 
+NO_CONFIG = CompiledConfig({})
+
+
 def _refusing(reason: str) -> Render:
     def refuse(_outputs: Outputs) -> Any:
         raise TemplateError(reason)
@@ -361,7 +366,7 @@ def _compile_piece(piece: str | Template) -> Render:
         return lambda _outputs: piece.fallback
     if not piece.filters and piece.fallback_filters is None:
         node_id, steps = piece.node_id, piece.steps
-        return lambda outputs: _look_up(outputs, node_id, steps)
+        return lambda outputs: look_up(outputs, node_id, steps)
     return lambda outputs: _fill_in(piece, outputs)
 
 
@@ -369,7 +374,7 @@ def _fill_in(template: Template, outputs: Outputs) -> Any:
     assert template.node_id is not None
     filters = template.filters
     try:
-        value = _look_up(outputs, template.node_id, template.steps)
+        value = look_up(outputs, template.node_id, template.steps)
     except TemplateError:
         if template.fallback_filters is None:
             raise
@@ -382,7 +387,7 @@ def _fill_in(template: Template, outputs: Outputs) -> Any:
     return value
 
 
-def _look_up(outputs: Outputs, node_id: str, steps: tuple[str | int, ...]) -> Any:
+def look_up(outputs: Outputs, node_id: str, steps: tuple[str | int, ...]) -> Any:
     if node_id not in outputs:
         raise TemplateError(f"node {node_id!r} has no output")
     value = outputs[node_id]
@@ -400,8 +405,8 @@ def _look_up(outputs: Outputs, node_id: str, steps: tuple[str | int, ...]) -> An
 
 def _explain_miss(value: Any, step: str | int, node_id: str, steps: tuple[str | int, ...]) -> str:
     """Why a step found nothing: names keys and types, never values, which may be secret."""
-    place = _shown(node_id + "".join(format_step(taken) for taken in steps))
-    wanted = _shown(format_step(step).removeprefix("."))
+    place = abridge(node_id + "".join(format_step(taken) for taken in steps))
+    wanted = abridge(format_step(step).removeprefix("."))
     if isinstance(value, dict) and isinstance(step, str):
         return f"{place} has no key {wanted}; {_list_keys(value)}"
     if isinstance(value, list) and isinstance(step, int):
@@ -414,7 +419,7 @@ def _explain_miss(value: Any, step: str | int, node_id: str, steps: tuple[str | 
 def _list_keys(value: dict[str, Any]) -> str:
     if not value:
         return "it is empty"
-    shown = ", ".join(_shown(key) for key in list(value)[:KEYS_SHOWN_MAX])
+    shown = ", ".join(abridge(key) for key in list(value)[:KEYS_SHOWN_MAX])
     hidden = len(value) - KEYS_SHOWN_MAX
     return f"its keys are {shown}" + (f" and {hidden} more" if hidden > 0 else "")
 
@@ -444,10 +449,11 @@ def format_step(step: str | int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A template in a config, by the path of its value, that reads the output of a node."""
+    """What reads the output of a node, by the path of its value; `is_guarded` with a default."""
 
     path: str
     node_id: str
+    is_guarded: bool = False
 
 
 def find_templates(config: dict[str, Any], path: str) -> Iterator[Reference | Problem]:
@@ -467,7 +473,7 @@ def find_templates(config: dict[str, Any], path: str) -> Iterator[Reference | Pr
                     yield Problem(
                         place,
                         "template_in_key",
-                        f"template in the key name {_shown(key)}; templates work in values only",
+                        f"template in the key name {abridge(key)}; templates work in values only",
                     )
             pending += reversed([(place + format_step(key), child) for key, child in value.items()])
         elif isinstance(value, list):
@@ -481,8 +487,8 @@ def _find_in_text(text: str, path: str) -> Iterator[Reference | Problem]:
             template, position = _parse_template(text, start + len(OPENING))
         except MalformedTemplate as error:
             position = error.position
-            shown = _shown(text[start : start + TEXT_SHOWN_MAX + 1])
+            shown = abridge(text[start : start + TEXT_SHOWN_MAX + 1])
             yield Problem(path, "malformed_template", f"{error} (at {shown})")
         else:
             if template.node_id is not None:
-                yield Reference(path, template.node_id)
+                yield Reference(path, template.node_id, template.fallback_filters is not None)

@@ -7,20 +7,20 @@ check is linear or nearly so, and none recurses: a body may hold any nonsense, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from flowd.errors import InvalidWorkflow, Problem
 from flowd.workflow.definition import WorkflowDefinition
-from flowd.workflow.reachability import find_cycles, find_not_upstream
+from flowd.workflow.reachability import find_cycles
+from flowd.workflow.references import ReadingNode, check_references
 from flowd.workflow.report import Report, quote, shorten
 from flowd.workflow.secret_places import SECRET_KEY, find_secret_problems
 from flowd.workflow.strict_json import parse_json
 from flowd.workflow.structure import explain_structure
 from flowd.workflow.suggestions import Suggestions
-from flowd.workflow.templating import INPUT, OPENING, Reference, find_templates
+from flowd.workflow.templating import OPENING
 
 # Cycles are named by their path; one of 10,000 nodes is shown by its beginning and its end.
 CYCLE_NODES_SHOWN_MAX = 10
@@ -70,37 +70,38 @@ def _refuse_too_many_nodes(document: Any) -> None:
         raise InvalidWorkflow([Problem("dag.nodes", "too_many_nodes", message)])
 
 
-@dataclass(slots=True)
-class _Node:
-    """What could be read of a node; `id` and `handler` are None where they are no strings."""
-
-    path: str
-    id: str | None
-    handler: str | None
-    dependencies: Sequence[Any]
-    config: dict[str, Any]
-
-
-def _nodes_of(workflow: WorkflowDefinition) -> list[_Node]:
+def _nodes_of(workflow: WorkflowDefinition) -> list[ReadingNode]:
     return [
-        _Node(f"dag.nodes[{index}]", node.id, node.handler, node.dependencies, node.config)
+        ReadingNode(
+            f"dag.nodes[{index}]",
+            node.id,
+            node.handler,
+            node.dependencies,
+            node.config,
+            node.when,
+            node.after,
+            node.allow_failure,
+        )
         for index, node in enumerate(workflow.dag.nodes)
     ]
 
 
-def _read_nodes(document: Any) -> list[_Node]:
+def _read_nodes(document: Any) -> list[ReadingNode]:
     """The nodes of a document that is wrong somewhere, with what is usable of each."""
     nodes = []
     for index, value in enumerate(_written_nodes(document)):
         fields = _typed(value, dict, {})
         node_id, handler = fields.get("id"), fields.get("handler")
         nodes.append(
-            _Node(
+            ReadingNode(
                 f"dag.nodes[{index}]",
                 node_id if isinstance(node_id, str) else None,
                 handler if isinstance(handler, str) else None,
                 _typed(fields.get("dependencies"), list, []),
                 _typed(fields.get("config"), dict, {}),
+                _typed(fields.get("when"), str, None),
+                _typed(fields.get("after"), str, None),
+                fields.get("allow_failure") is True,
             )
         )
     return nodes
@@ -118,7 +119,7 @@ def _typed(value: Any, wanted: type[Item], otherwise: Item) -> Item:
 class _Graph:
     """The nodes by their position, and the checks that need to see all of them."""
 
-    def __init__(self, nodes: list[_Node], report: Report) -> None:
+    def __init__(self, nodes: list[ReadingNode], report: Report) -> None:
         self._nodes = nodes
         self._report = report
         self._index_of: dict[str, int] = {}
@@ -145,10 +146,10 @@ class _Graph:
                 self._check_config(node, handlers)
                 if has_secrets:
                     self._report.extend(find_secret_problems(node.config, f"{node.path}.config"))
-        if has_templates:
-            self._check_templates(suggest_node)
+        if has_templates or any(node.when is not None for node in self._nodes):
+            check_references(self._nodes, self._index_of, self._dependencies, self._report)
 
-    def _known_dependencies(self, node: _Node) -> list[int]:
+    def _known_dependencies(self, node: ReadingNode) -> list[int]:
         index_of = self._index_of
         known = (index_of.get(one) for one in node.dependencies if isinstance(one, str))
         return [index for index in known if index is not None]
@@ -180,7 +181,7 @@ class _Graph:
             ids[half:-half] = [f"… {hidden:,} more …"]
         return " -> ".join(ids)
 
-    def _check_id(self, index: int, node: _Node) -> None:
+    def _check_id(self, index: int, node: ReadingNode) -> None:
         if node.id is not None and (first := self._index_of[node.id]) != index:
             self._report.add(
                 f"{node.path}.id",
@@ -188,7 +189,9 @@ class _Graph:
                 f"duplicate node id {quote(node.id)}; dag.nodes[{first}] has it already",
             )
 
-    def _check_handler(self, node: _Node, handlers: Handlers, suggestions: Suggestions) -> None:
+    def _check_handler(
+        self, node: ReadingNode, handlers: Handlers, suggestions: Suggestions
+    ) -> None:
         if node.handler is None or node.handler in handlers:
             return
         hint = suggestions.hint(node.handler)
@@ -197,7 +200,7 @@ class _Graph:
         message = f"unknown handler {quote(node.handler)}{hint}"
         self._report.add(f"{node.path}.handler", "unknown_handler", message)
 
-    def _check_dependencies(self, node: _Node, suggestions: Suggestions) -> None:
+    def _check_dependencies(self, node: ReadingNode, suggestions: Suggestions) -> None:
         seen: set[str] = set()
         for position, dependency in enumerate(node.dependencies):
             if not isinstance(dependency, str):
@@ -215,12 +218,12 @@ class _Graph:
                 self._report.add(path, "unknown_dependency", message)
             seen.add(dependency)
 
-    def _check_config(self, node: _Node, handlers: Handlers) -> None:
+    def _check_config(self, node: ReadingNode, handlers: Handlers) -> None:
         check = handlers.get(node.handler) if node.handler is not None else None
         if check is not None:
             self._report.extend(check(node.config, node.path))
 
-    def _is_shallow(self, node: _Node) -> bool:
+    def _is_shallow(self, node: ReadingNode) -> bool:
         pending: list[Any] = [node.config]
         for _ in range(CONFIG_LEVELS_MAX):
             pending = [child for value in pending for child in _containers(value)]
@@ -229,37 +232,6 @@ class _Graph:
         message = f"config is nested deeper than {CONFIG_LEVELS_MAX} levels"
         self._report.add(f"{node.path}.config", "too_deep", message)
         return False
-
-    def _check_templates(self, suggestions: Suggestions) -> None:
-        references: dict[int, dict[int, str]] = {}
-        for index, node in enumerate(self._nodes):
-            for found in find_templates(node.config, f"{node.path}.config"):
-                if isinstance(found, Problem):
-                    self._report.extend([found])
-                elif found.node_id in self._index_of:
-                    target = self._index_of[found.node_id]
-                    references.setdefault(index, {}).setdefault(target, found.path)
-                elif found.node_id != INPUT:
-                    self._report_unknown_reference(found, suggestions)
-        missed = find_not_upstream(self._dependencies, references)
-        for index, target in sorted(missed):
-            self._report_not_upstream(index, target, references[index][target])
-
-    def _report_unknown_reference(self, found: Reference, suggestions: Suggestions) -> None:
-        hint = suggestions.hint(found.node_id)
-        message = f"template reads the unknown node {quote(found.node_id)}{hint}"
-        self._report.add(found.path, "unknown_reference", message)
-
-    def _report_not_upstream(self, index: int, target: int, path: str) -> None:
-        reader, read = quote(self._nodes[index].id), quote(self._nodes[target].id)
-        if index == target:
-            message = f"template in node {reader} reads the output of {read}, its own"
-        else:
-            message = (
-                f"template reads node {read}, which is not upstream of {reader}; "
-                f"add {read} to the dependencies of {reader}"
-            )
-        self._report.add(path, "not_upstream", message)
 
 
 def _containers(value: Any) -> Iterator[Any]:

@@ -10,6 +10,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import redis as redis_py
@@ -33,7 +34,7 @@ _OUTSTANDING = (NodeState.QUEUED, NodeState.RUNNING)
 NodeKey = tuple[str, str]
 
 
-@dataclass(slots=True)
+@dataclass
 class Execution:
     """One execution, as its keys have it. `nodes` is a state per node, None where it has none."""
 
@@ -53,10 +54,43 @@ class Execution:
     def dependencies(self) -> dict[str, Sequence[str]]:
         return {one["id"]: one.get("dependencies", ()) for one in self._nodes()}
 
+    @cached_property
+    def written(self) -> dict[str, Mapping[str, Any]]:
+        return {one["id"]: one for one in self._nodes()}
+
     def retries_max(self, node_id: str) -> int:
         """Attempts the node may fail and have another one."""
-        (one,) = (one for one in self._nodes() if one["id"] == node_id)
-        return int((one.get("retry") or {}).get("max_attempts", 1)) - 1
+        return int((self.written[node_id].get("retry") or {}).get("max_attempts", 1)) - 1
+
+    def arrives(self, node_id: str) -> str | None:
+        """How a node has ended, as its dependents hear it; None while it has not."""
+        state = self.nodes.get(node_id)
+        if state == NodeState.FAILED and self._may_fail(node_id):
+            return NodeState.COMPLETED
+        return state if state in _ENDED_NODE else None
+
+    def _may_fail(self, node_id: str) -> bool:
+        """That a failure is allowed covers the node's own, not one it was failed with."""
+        written = self.written[node_id]
+        follows = written.get("after") in ("failed", "ended")
+        return bool(written.get("allow_failure")) and (
+            follows or all(self.arrives(one) != NodeState.FAILED for one in self.above(node_id))
+        )
+
+    def above(self, node_id: str) -> Sequence[str]:
+        return self.written[node_id].get("dependencies", ())
+
+    def can_begin(self, node_id: str) -> bool:
+        """Whether it may be in front of the workers: what it looks at has ended."""
+        arrived = [self.arrives(one) for one in self.above(node_id)]
+        looks = "after" in self.written[node_id]
+        return None not in arrived and (looks or NodeState.FAILED not in arrived)
+
+    def arrived(self, node_id: str) -> tuple[int, int, int]:
+        """How many dependencies have ended, were skipped, and have failed."""
+        arrived = [self.arrives(one) for one in self.above(node_id)]
+        ended = len(arrived) - arrived.count(None)
+        return ended, arrived.count(NodeState.SKIPPED), arrived.count(NodeState.FAILED)
 
     def _nodes(self) -> Sequence[Mapping[str, Any]]:
         return self.definition["dag"]["nodes"] if self.definition else ()
@@ -161,7 +195,7 @@ def _check_nodes(execution: Execution) -> Iterator[str]:
         open_nodes = [one for one, state in states.items() if state not in _ENDED_NODE]
         if open_nodes:
             yield f"{named}: it is {execution.status} and {open_nodes[0]} {states[open_nodes[0]]}"
-    is_failed = NodeState.FAILED in states.values()
+    is_failed = any(execution.arrives(one) == NodeState.FAILED for one in states)
     if execution.status == ExecutionState.COMPLETED and is_failed:
         yield f"{named}: it is COMPLETED and has a FAILED node"
     if execution.status == ExecutionState.FAILED and not is_failed and "error" not in execution.run:
@@ -179,22 +213,36 @@ def _check_node(execution: Execution, node_id: str, state: str | None) -> Iterat
         yield f"{named}: its state is {state!r}"
         return
     above = execution.dependencies[node_id]
-    not_done = [one for one in above if execution.nodes.get(one) != NodeState.COMPLETED]
+    can_begin = execution.can_begin(node_id)
     is_begun = state not in (NodeState.PENDING, NodeState.CANCELLED, NodeState.FAILED)
-    if not_done and is_begun:
-        yield f"{named}: it is {state} before its dependency {not_done[0]}"
-    is_ready = above and not not_done and state == NodeState.PENDING
-    if is_ready and execution.status == ExecutionState.RUNNING:
-        yield f"{named}: it is PENDING behind its dependencies, all COMPLETED"
+    if is_begun and not can_begin:
+        yield f"{named}: it is {state} before its dependencies {', '.join(above)} let it"
+    if above and can_begin and (state, execution.status) == (NodeState.PENDING, "RUNNING"):
+        yield f"{named}: it is PENDING behind its dependencies, all of which have ended"
+    yield from _check_choice(execution, node_id, state)
     # A rerun leaves out what failed before and was not asked for.
     if state == NodeState.FAILED and node_id not in execution.attempts and not execution.is_rerun:
         causes = [one for one in above if execution.nodes.get(one) == NodeState.FAILED]
         if not causes and "error" not in execution.run:
             yield f"{named}: it is FAILED, never ran, and no dependency of it FAILED"
-    if state in (NodeState.COMPLETED, NodeState.FAILED) and execution.outputs[node_id] is None:
-        yield f"{named}: it is {state} without an output"
+    has_output = execution.outputs[node_id] is not None
+    if has_output != (state in (NodeState.COMPLETED, NodeState.FAILED)):
+        yield f"{named}: it is {state} {'with' if has_output else 'without'} an output"
     if state == NodeState.COMPLETED and not execution.is_rerun:
         yield from _check_record(execution, node_id)
+
+
+def _check_choice(execution: Execution, node_id: str, state: str | None) -> Iterator[str]:
+    """SKIPPED has one reason and took no attempt of a handler; what has arrived adds up."""
+    named, run = f"{execution.id} {node_id}", execution.run
+    if (state == NodeState.SKIPPED) != (f"skipped:{node_id}" in run):
+        yield f"{named}: it is {state}, and the reason of a skip {run.get(f'skipped:{node_id}')!r}"
+    counted = run.get(f"arrived:{node_id}")
+    if counted is None or execution.status not in (*_LIVE, ExecutionState.COMPLETED):
+        return
+    ended, skipped, failed = execution.arrived(node_id)
+    if int(counted) not in (ended + skipped * 2**17 + failed * 2**34,):
+        yield f"{named}: {ended} ended, {skipped} skipped, {failed} failed, and it counts {counted}"
 
 
 def _check_record(execution: Execution, node_id: str) -> Iterator[str]:
@@ -351,7 +399,13 @@ def _check_ledger(
 
 
 def _check_order(execution: Execution, note: Note, ended: Collection[NodeKey]) -> Iterator[str]:
+    looks = "after" in execution.written[note.node_id]
     for one in execution.dependencies.get(note.node_id, ()):
+        # These end without a call that ends well.
+        state = execution.nodes.get(one)
+        may_fail = looks or execution.arrives(one) == NodeState.COMPLETED
+        if state == NodeState.SKIPPED or (state == NodeState.FAILED and may_fail):
+            continue
         if (execution.id, one) not in ended:
             yield f"{' '.join(note.node)}: it was started before its dependency {one} had ended"
 

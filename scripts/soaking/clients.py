@@ -24,7 +24,15 @@ class Clients:
     are the nodes that reruns among them did not run, each with the state it had from the beginning.
     """
 
-    def __init__(self, hosts: Sequence[Host], seed: int, *, count: int, active_max: int) -> None:
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        seed: int,
+        *,
+        count: int,
+        active_max: int,
+        may_choose: bool = True,
+    ) -> None:
         self.acknowledged: dict[str, dict[str, Any]] = {}
         self.settled: dict[str, dict[str, str]] = {}
         self.cancelled: set[str] = set()
@@ -34,6 +42,7 @@ class Clients:
         self.refused = 0
         self.unanswered = 0
         self._hosts = hosts
+        self._may_choose = may_choose
         self._active_max = active_max
         self._active = 0
         self._poison = 0
@@ -103,7 +112,9 @@ class Clients:
             if self._active >= self._active_max:
                 time.sleep(_PAUSE_S)
                 continue
-            body = random_workflow(chance, is_poisoned=self._take_poison())
+            body = random_workflow(
+                chance, is_poisoned=self._take_poison(), may_choose=self._may_choose
+            )
             key = f"{chance.getrandbits(64):x}"
             status, answer = self.insist("POST", "/workflow", body, Idempotency_Key=key)
             if status != 200:

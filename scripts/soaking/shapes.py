@@ -11,6 +11,8 @@ from typing import Any
 from flowd.workflow.states import ExecutionState, NodeState
 
 NODES_MAX = 40
+# Of the workflows, those with nodes that choose.
+CHOOSING_SHARE = 0.25
 # How often a node is of this kind, of all of them together.
 _KINDS = {
     "quick": 70,
@@ -26,7 +28,9 @@ Node = dict[str, Any]
 Definition = Mapping[str, Any]
 
 
-def random_workflow(chance: random.Random, *, is_poisoned: bool = False) -> bytes:
+def random_workflow(
+    chance: random.Random, *, is_poisoned: bool = False, may_choose: bool = True
+) -> bytes:
     """A definition as it is submitted; with `is_poisoned` one node kills its workers."""
     graph = chance.choice((_chain, _diamond, _fan, _tangle))(chance)
     kinds = chance.choices(list(_KINDS), list(_KINDS.values()), k=len(graph))
@@ -36,7 +40,26 @@ def random_workflow(chance: random.Random, *, is_poisoned: bool = False) -> byte
         _node(f"N{number}", [f"N{one}" for one in above], kind, chance)
         for number, (above, kind) in enumerate(zip(graph, kinds, strict=True))
     ]
+    if may_choose and chance.random() < CHOOSING_SHARE:
+        nodes += _choosing(nodes[-1]["id"])
     return json.dumps({"name": "soak", "dag": {"nodes": nodes}}).encode()
+
+
+def _choosing(above: str) -> list[Node]:
+    """Behind a node: a skipped arm, a branch for its failure, and a failure that is allowed."""
+    return [
+        _quick("Arm", above, when="false"),
+        _quick("Below", "Arm"),
+        _quick("Mended", above, after="failed"),
+        _quick("May", handler="ledger_hopeless", allow_failure=True),
+        _quick("Other", above, when="true"),
+        _quick("Joined", "Below", "May", "Other"),
+        _quick("Last", "Joined", "Mended", after="ended"),
+    ]
+
+
+def _quick(node_id: str, *above: str, **fields: Any) -> Node:
+    return {"id": node_id, "handler": "ledger_quick", "dependencies": list(above), **fields}
 
 
 def _chain(chance: random.Random) -> list[list[int]]:
@@ -95,16 +118,39 @@ def expected_states(
     """The state each node has to end in. `given_up` failed though they need not have; `settled`
     were in their state from the beginning."""
     states: dict[str, str] = {}
+    arrives: dict[str, str] = {}
     for node in definition["dag"]["nodes"]:
-        if node["id"] in settled:
-            states[node["id"]] = settled[node["id"]]
-            continue
-        above = [states[one] for one in node["dependencies"]]
-        fails = is_doomed(node) or node["id"] in given_up or NodeState.FAILED in above
-        states[node["id"]] = NodeState.FAILED if fails else NodeState.COMPLETED
+        node_id = node["id"]
+        above = [arrives[one] for one in node["dependencies"]]
+        decided = _decided(node, above)
+        fails = is_doomed(node) or node_id in given_up
+        own = NodeState.FAILED if fails else NodeState.COMPLETED
+        states[node_id] = settled.get(node_id, decided or own)
+        is_allowed = node.get("allow_failure") and decided is None
+        arrives[node_id] = (
+            NodeState.COMPLETED
+            if is_allowed and states[node_id] == NodeState.FAILED
+            else states[node_id]
+        )
     return states
 
 
-def expected_status(states: Mapping[str, str]) -> str:
-    is_failed = NodeState.FAILED in states.values()
+def _decided(node: Mapping[str, Any], above: Sequence[str]) -> str | None:
+    """What becomes of a node without a call of its handler; None where there is one."""
+    after = node.get("after", "completed")
+    if above and after == "failed" and NodeState.FAILED not in above:
+        return NodeState.SKIPPED
+    if after == "completed":
+        if NodeState.FAILED in above:
+            return NodeState.FAILED
+        if above and set(above) == {NodeState.SKIPPED}:
+            return NodeState.SKIPPED
+    return NodeState.SKIPPED if node.get("when") == "false" else None
+
+
+def expected_status(definition: Definition, states: Mapping[str, str]) -> str:
+    may_fail = {one["id"] for one in definition["dag"]["nodes"] if one.get("allow_failure")}
+    is_failed = any(
+        state == NodeState.FAILED and one not in may_fail for one, state in states.items()
+    )
     return ExecutionState.FAILED if is_failed else ExecutionState.COMPLETED

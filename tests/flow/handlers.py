@@ -23,6 +23,8 @@ ERRORS: dict[str, Any] = {
 # Nodes of `spin` whose thread has come to its end.
 SPUN: list[str] = []
 GATES: dict[str, asyncio.Event] = {}
+# Nodes of `fated` that fail.
+FATED: set[str] = set()
 
 
 def _note(context: HandlerContext) -> None:
@@ -178,3 +180,11 @@ async def return_list(_config: dict[str, Any], context: HandlerContext) -> Any:
 async def return_much(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     _note(context)
     return {"text": "x" * config["bytes"]}
+
+
+@handler("fated", inline=True)
+def fated(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    _note(context)
+    if context.node_id in FATED:
+        raise RuntimeError("as it was fated to")
+    return config

@@ -14,7 +14,8 @@ from flowd.config import Settings
 from flowd.errors import StoreUnavailable
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
 from flowd.scheduler.retention import DAY_MS, forget_finished
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
+from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
+from flowd.store.executions import now_ms
 from flowd.store.redis import scripts
 from flowd.store.redis.client import Session
 from flowd.workflow.ids import new_execution_id

@@ -22,10 +22,10 @@ from flowd.orchestrator.executor import submit_workflow
 from flowd.orchestrator.plans import Plans
 from flowd.scheduler.retention import DAY_MS, forget_finished
 from flowd.store import Store
+from flowd.store.endings import RetryLater
 from flowd.store.executions import now_ms
 from flowd.store.redis import keys
 from flowd.store.redis.client import Session
-from flowd.store.tasks import RetryLater
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import new_execution_id
 from scripts.soaking.checker import find_violations
@@ -251,7 +251,10 @@ class Interruption:
 def interruption(monkeypatch: pytest.MonkeyPatch) -> Interruption:
     for name in ("executions", "lifecycle", "finished"):
         monkeypatch.setattr(f"flowd.store.{name}.NODES_PER_CALL_MAX", PER_CALL_MAX)
-    for name in ("store.executions", "store.tasks", "orchestrator.executor"):
+    for name in (
+        *("store.submissions", "store.endings", "store.dependents"),
+        "orchestrator.executor",
+    ):
         monkeypatch.setattr(f"flowd.{name}.DEPENDENTS_PER_CALL_MAX", PER_CALL_MAX)
     return Interruption(monkeypatch)
 

@@ -173,7 +173,7 @@ async def test_the_definition_is_the_one_that_was_submitted_without_its_secret(s
         ids = [await submit_workflow(api.engine.store, one) for one in (plain, secret, named)]
         shown = [await api.request(f"/workflows/{one}/definition") for one in ids]
         assert [one["dag"] for one in shown] == [
-            {"nodes": [node.model_dump(exclude_none=True) for node in one.dag.nodes]}
+            {"nodes": [node.model_dump(exclude_unset=True) for node in one.dag.nodes]}
             for one in (plain, secret, named)
         ]
         assert shown[1]["callback"] == {"url": "http://x/", "secret": "***"}
@@ -265,6 +265,7 @@ async def test_a_node_shows_its_config_as_written_and_as_rendered(settings, monk
             "finished_ms": queued_ms + waited_ms + ran_ms,
             "duration_ms": ran_ms,
             "error": None,
+            "skipped_because": None,
             "dependencies": ["A"],
             "dependents": ["C"],
             "config": {"text": "{{ A.x.deep[1] }} of {{ input.n }}", "key": {"$secret": "name"}},

@@ -11,7 +11,8 @@ import pytest
 from flowd.handlers.context import Resources
 from flowd.handlers.registry import Handler
 from flowd.pulse import Pulse, Vitals
-from flowd.store.tasks import Completion, Entry
+from flowd.store.endings import Completion
+from flowd.store.entries import Entry
 from flowd.workers.node_run import PreparedNode
 from flowd.workers.slots import Slots
 from flowd.workflow.graph import compile_plan

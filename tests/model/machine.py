@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import redis as redis_py
@@ -20,13 +20,23 @@ from flowd.orchestrator.recovery import ensure_group, recover_entry, recover_wor
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.scheduler.retention import DAY_MS, forget_finished
 from flowd.store import open_store
+from flowd.store.endings import Advance, RetryLater
+from flowd.store.entries import Entry, entry_order
 from flowd.store.executions import now_ms
 from flowd.store.redis import keys
-from flowd.store.tasks import Completion, Entry, RetryLater, entry_order
 from flowd.workflow.ids import new_execution_id
 from flowd.workflow.states import ExecutionState
 from scripts.soaking.checker import find_violations
-from tests.model.reference import ENDED, FAILED, Graph, Reference, Ticket
+from tests.model.reference import (
+    ENDED,
+    FAILED,
+    Graph,
+    Reference,
+    ReferenceExecution,
+    Ticket,
+    above,
+    written,
+)
 from tests.private_server import PrivateServer
 from tests.store.engine import STREAM, ScriptedEngine, Worker, compiled
 
@@ -37,6 +47,12 @@ ORDERS = (
     *("delete", "rerun", "resubmit", "expire"),
 )
 NODES_MAX = 40
+# What is written of a node that chooses.
+CHOICES: tuple[dict[str, Any], ...] = (
+    *({}, {}, {}, {"when": "true"}, {"when": "false"}, {"allow_failure": True}),
+    *({"after": after} for after in ("completed", "failed", "ended")),
+    {"after": "failed", "allow_failure": True},
+)
 
 T = TypeVar("T")
 
@@ -45,12 +61,15 @@ T = TypeVar("T")
 def graphs(draw: st.DrawFn) -> Graph:
     """Mostly small; each node depends on some before it."""
     count = draw(st.one_of(st.integers(1, 6), st.integers(2, 6), st.integers(1, NODES_MAX)))
-    graph: dict[str, list[str]] = {}
+    chooses = draw(st.booleans())
+    graph: dict[str, Any] = {}
     for number in range(count):
         least = draw(st.integers(0, 1)) if number else 0
         choice = st.sets(st.integers(0, number - 1), min_size=least, max_size=3)
         chosen = draw(choice) if number else set()
-        graph[f"n{number}"] = [f"n{one}" for one in sorted(chosen)]
+        above = [f"n{one}" for one in sorted(chosen)]
+        said = draw(st.sampled_from(CHOICES)) if chooses else {}
+        graph[f"n{number}"] = {"dependencies": above, **said} if said else above
     return graph
 
 
@@ -214,7 +233,7 @@ class Machine(RuleBasedStateMachine):
     def rerun(self, execution_id: str, data: st.DataObject) -> None:
         graph = self.reference.executions[execution_id].graph
         start = data.draw(st.sampled_from([FAILED, *graph]))
-        if self.is_full:
+        if self.is_full or self._has_open_allowed(self.reference.executions[execution_id]):
             return
         new_id = new_execution_id(now_ms())
         expected = self.reference.rerun(execution_id, start, new_id)
@@ -228,6 +247,13 @@ class Machine(RuleBasedStateMachine):
         states = self.reference.executions[new_id].nodes
         assert set(planned.runs) == {one for one, state in states.items() if state == "PENDING"}
         self.trigger(new_id)
+
+    def _has_open_allowed(self, execution: ReferenceExecution) -> bool:
+        """What never ran and is left out is FAILED, and says nothing of whether it may."""
+        return any(
+            written(execution.graph, one).get("allow_failure") and state not in ENDED[:3]
+            for one, state in execution.nodes.items()
+        )
 
     # What workers do.
 
@@ -293,18 +319,48 @@ class Machine(RuleBasedStateMachine):
 
     def _complete(self, slot: str, chosen: Sequence[tuple[str, Entry, Ticket]]) -> None:
         worker = self.workers[slot]
-        said: list[Completion] = [worker.completion(entry) for _, entry, _ in chosen]
+        said: list[Advance] = [worker.completion(entry) for _, entry, _ in chosen]
         expected = [self.reference.complete(ticket) for _, _, ticket in chosen]
         assert self.run(worker.exchange(said)).completed == expected
+
+    @precondition(lambda self: any(map(self._may_be_skipped, self._in_reach())))
+    @rule(data=st.data(), is_reply_lost=st.booleans())
+    def skip(self, data: st.DataObject, is_reply_lost: bool) -> None:
+        """One that is skipped, and one that is completed in the same call."""
+        reach = [one for one in self._in_reach() if self._may_be_skipped(one)][-12:]
+        slot, entry, ticket = data.draw(st.sampled_from(reach))
+        others = [
+            one
+            for one in self._in_reach()
+            if one[0] == slot and one[2] is not ticket and one[2].is_open
+        ]
+        worker = self.workers[slot]
+        for _ in range(1 + is_reply_lost):
+            said: list[Advance] = [worker.skipping(entry)]
+            expected = [self.reference.skip(ticket)]
+            for _, other, its_ticket in others[:1]:
+                said.append(worker.completion(other))
+                expected.append(self.reference.complete(its_ticket))
+            assert self.run(worker.exchange(said)).completed == expected
+
+    def _may_be_skipped(self, one: tuple[str, Entry, Ticket]) -> bool:
+        plan = self.engine._plans[one[1].plan_digest]
+        return plan.nodes[one[1].node_id].choice is not None
+
+    def _fail(self, slot: str, entry: Entry) -> str:
+        if not self.engine._plans[entry.plan_digest].nodes[entry.node_id].allow_failure:
+            return self.run(self.workers[slot].fail(entry))
+        (outcome,) = self.run(self.workers[slot].allow(entry))
+        return outcome
 
     @precondition(lambda self: self._in_reach())
     @rule(data=st.data(), is_reply_lost=st.booleans())
     def fail(self, data: st.DataObject, is_reply_lost: bool) -> None:
         ((slot, entry, ticket),) = self._some_delivered(data)
         expected = self.reference.fail(ticket)
-        assert self.run(self.workers[slot].fail(entry)) == expected
+        assert self._fail(slot, entry) == expected
         if is_reply_lost:
-            assert self.run(self.workers[slot].fail(entry)) == "stale"
+            assert self._fail(slot, entry) == "stale"
 
     @precondition(lambda self: self._in_reach())
     @rule(data=st.data(), is_reply_lost=st.booleans())
@@ -506,6 +562,21 @@ class Machine(RuleBasedStateMachine):
         ]
         live = [one[:2] for one in entries if self._is_live(one[0])]
         assert sorted(live) == sorted(outstanding)
+
+    @invariant()
+    def what_has_arrived_adds_up(self) -> None:
+        for execution in self.reference.executions.values():
+            if not execution.is_live:
+                continue
+            run = self.redis.hgetall(f"workflow:{execution.id}:run")
+            for one in execution.graph:
+                arrived = {execution.arrives(other) for other in above(execution.graph, one)}
+                looks = "after" in written(execution.graph, one)
+                counted = run.get(f"arrived:{one}")
+                if looks or "FAILED" not in arrived:
+                    number = execution.arrivals(one)
+                    is_told = len(above(execution.graph, one)) > 1 or number > 1
+                    assert counted == str(number) or (not counted and not (is_told and number))
 
     def _is_live(self, execution_id: str) -> bool:
         execution = self.reference.executions.get(execution_id)

@@ -8,14 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 # Begins a rerun with whatever has no output.
 FAILED = "failed"
 DEATHS_MAX = 10
 DEATHS_BEFORE_APART = 2
-ENDED = ("COMPLETED", "FAILED", "CANCELLED")
+ENDED = ("COMPLETED", "SKIPPED", "FAILED", "CANCELLED")
 
-Graph = Mapping[str, Sequence[str]]
+# Node id -> ids of its dependencies, or what is written of it.
+Graph = Mapping[str, Sequence[str] | Mapping[str, Any]]
+
+
+def above(graph: Graph, node_id: str) -> Sequence[str]:
+    said = graph[node_id]
+    return said.get("dependencies", ()) if isinstance(said, Mapping) else said
+
+
+def written(graph: Graph, node_id: str) -> Mapping[str, Any]:
+    said = graph[node_id]
+    return said if isinstance(said, Mapping) else {}
 
 
 @dataclass(slots=True, eq=False)
@@ -45,26 +57,41 @@ class ReferenceExecution:
     failures: dict[str, int] = field(default_factory=dict)
     parked: dict[str, int] = field(default_factory=dict)
     commits: dict[str, int] = field(default_factory=dict)
+    # FAILED by themselves, as they may.
+    allowed: set[str] = field(default_factory=set)
 
     @property
     def is_live(self) -> bool:
         return self.status in ("RUNNING", "PAUSED")
 
     def is_ready(self, node_id: str) -> bool:
-        return self.nodes[node_id] == "PENDING" and all(
-            self.nodes[one] == "COMPLETED" for one in self.graph[node_id]
+        """Every dependency has ended, and a failure lets it run."""
+        arrived = [self.arrives(one) for one in above(self.graph, node_id)]
+        looks = "after" in written(self.graph, node_id)
+        return (
+            self.nodes[node_id] == "PENDING"
+            and set(arrived) <= {"COMPLETED", "SKIPPED", "FAILED"}
+            and (looks or "FAILED" not in arrived)
         )
 
-    def upstream(self, node_id: str) -> set[str]:
-        return {one for one in self.graph if node_id in self.downstream(one)}
+    def arrives(self, node_id: str) -> str:
+        return "COMPLETED" if node_id in self.allowed else self.nodes[node_id]
+
+    def arrivals(self, node_id: str) -> int:
+        """One number for all that have arrived."""
+        worth = {"COMPLETED": 1, "SKIPPED": 1 + 2**17, "FAILED": 1 + 2**34}
+        return sum(worth.get(self.arrives(one), 0) for one in above(self.graph, node_id))
 
     def downstream(self, node_id: str) -> set[str]:
+        """What fails along: it ends at nodes that say after what they run."""
         found: set[str] = set()
         while True:
             more = {
                 one
-                for one, dependencies in self.graph.items()
-                if one not in found and (found | {node_id}) & set(dependencies)
+                for one in self.graph
+                if one not in found
+                and "after" not in written(self.graph, one)
+                and (found | {node_id}) & set(above(self.graph, one))
             }
             if not more:
                 return found
@@ -154,9 +181,16 @@ class Reference:
     def complete(self, ticket: Ticket) -> str:
         if refused := self._close(ticket):
             return refused
-        execution = self._commit(ticket, "COMPLETED")
-        for node_id, dependencies in execution.graph.items():
-            if ticket.node_id in dependencies and execution.is_ready(node_id):
+        return self._advance(self._commit(ticket, "COMPLETED"), ticket.node_id)
+
+    def skip(self, ticket: Ticket) -> str:
+        if refused := self._close(ticket):
+            return refused
+        return self._advance(self._commit(ticket, "SKIPPED"), ticket.node_id)
+
+    def _advance(self, execution: ReferenceExecution, *ended: str) -> str:
+        for node_id in execution.graph:
+            if set(ended) & set(above(execution.graph, node_id)) and execution.is_ready(node_id):
                 self._open(execution, node_id)
         if not self._finish(execution):
             return "completed"
@@ -166,10 +200,15 @@ class Reference:
         if refused := self._close(ticket):
             return refused
         execution = self._commit(ticket, "FAILED")
+        if written(execution.graph, ticket.node_id).get("allow_failure"):
+            execution.allowed.add(ticket.node_id)
+            return self._advance(execution, ticket.node_id)
+        failed = [ticket.node_id]
         for node_id in execution.downstream(ticket.node_id):
             if execution.nodes[node_id] == "PENDING":
                 execution.nodes[node_id] = "FAILED"
-        return self._finish(execution) or "failed"
+                failed.append(node_id)
+        return "failed" if self._advance(execution, *failed) == "completed" else "finished"
 
     def _commit(self, ticket: Ticket, state: str) -> ReferenceExecution:
         execution = self.executions[ticket.execution_id]
@@ -182,7 +221,8 @@ class Reference:
         states = set(execution.nodes.values())
         if not states <= set(ENDED):
             return ""
-        execution.status = "FAILED" if "FAILED" in states else "COMPLETED"
+        arrived = {execution.arrives(one) for one in execution.nodes}
+        execution.status = "FAILED" if "FAILED" in arrived else "COMPLETED"
         return "finished"
 
     def retry(self, ticket: Ticket) -> str:
@@ -285,38 +325,60 @@ class Reference:
 
     def rerun(self, execution_id: str, start: str, new_id: str) -> str:
         """`made`, or why not. A node runs that is asked for, that a running one needs, or whose
-        dependencies all run or have an output, one of them running; nothing else does."""
+        dependencies all run or have ended so that it can, one of them running; nothing else does.
+        What failed takes with it whatever is downstream."""
         source = self.executions[execution_id]
         if source.status not in ENDED:
             return source.status
-        done = {one for one, state in source.nodes.items() if state == "COMPLETED"}
-        runs = set(source.graph) - done
-        if start != FAILED:
-            runs = {start} | self._missing_above(source, start, done)
+        if start == FAILED:
+            runs = {one for one in source.graph if not self._is_settled(source, one)}
             while more := {
                 one
-                for one, above in source.graph.items()
-                if one not in runs and set(above) & runs and set(above) <= runs | done
+                for one in source.graph
+                if one not in runs and set(above(source.graph, one)) & runs
+            }:
+                runs |= more
+        else:
+            runs = {start} | self._missing_above(source, start)
+            while more := {
+                one
+                for one in source.graph
+                if one not in runs
+                and set(above(source.graph, one)) & runs
+                and not self._lacks(source, one) - runs
             }:
                 runs |= more
         if not runs:
             return "nothing"
         self.submit(new_id, source.graph)
-        self.executions[new_id].nodes = {
-            one: "PENDING" if one in runs else "COMPLETED" if one in done else "FAILED"
-            for one in source.graph
-        }
+        made = self.executions[new_id]
+        for one in source.graph:
+            if one not in runs:
+                is_settled = self._is_settled(source, one)
+                made.nodes[one] = source.nodes[one] if is_settled else "FAILED"
+        made.allowed = source.allowed - runs
         return "made"
 
-    def _missing_above(self, source: ReferenceExecution, start: str, done: set[str]) -> set[str]:
+    def _is_settled(self, source: ReferenceExecution, node_id: str) -> bool:
+        return source.arrives(node_id) in ("COMPLETED", "SKIPPED")
+
+    def _lacks(self, source: ReferenceExecution, node_id: str) -> set[str]:
+        """The dependencies with which it could not run."""
+        follows = written(source.graph, node_id).get("after") in ("failed", "ended")
+        return {
+            one
+            for one in above(source.graph, node_id)
+            if not self._is_settled(source, one) and not (follows and source.nodes[one] == "FAILED")
+        }
+
+    def _missing_above(self, source: ReferenceExecution, start: str) -> set[str]:
         """What it needs and has no output; what those need that have one does not matter."""
         missing: set[str] = set()
         waiting = [start]
         while waiting:
-            for one in source.graph[waiting.pop()]:
-                if one not in done | missing:
-                    missing.add(one)
-                    waiting.append(one)
+            new = self._lacks(source, waiting.pop()) - missing
+            missing |= new
+            waiting += new
         return missing
 
     def forget_everything(self) -> None:

@@ -28,7 +28,7 @@ MUTATIONS = [
     ("no fence", "complete_nodes", r"if is_stale\[nth\] then", "if false then"),
     ("no fence at a failure", "fail_node", *NO_FENCE),
     ("no fence at a retry", "retry_node", *NO_FENCE),
-    ("acknowledged first, committed never", "complete_nodes", r"write\(node, 'COMPLETED'\)", ""),
+    ("acknowledged first, committed never", "complete_nodes", r"write\(node, state\)", ""),
     ("renewed without a look at the owner", "renew_lease", r"== 0 then", "== 2 then"),
     (
         "claimed without a look at the owner",
@@ -42,8 +42,8 @@ MUTATIONS = [
     (
         "a join opens at its first dependency",
         "complete_nodes",
-        r"if arrived == tonumber\(needed\[join\]\)",
-        "if arrived == 1",
+        r"elseif arrived % ARRIVALS == tonumber\(needed\[join\]\)",
+        "elseif arrived % ARRIVALS == 1",
     ),
     ("a pause is not heeded", "complete_nodes", r"if status == 'PAUSED' then", "if false then"),
     (
@@ -55,14 +55,26 @@ MUTATIONS = [
     (
         "a failure stops at its neighbours",
         "fail_node",
-        r"fail_pending\(execution_id, 11,",
-        "0 * fail_pending(execution_id, 12,",
+        r"1 \+ fail_pending\(stream, continuations, execution_id, 15,",
+        "1 + 0 * fail_pending(stream, continuations, execution_id, 16,",
     ),
     (
         "an ended execution stays active",
         "complete_nodes",
         r"redis\.pcall\('SREM', active, execution_id\)",
         "",
+    ),
+    (
+        "a skip arrives as if completed",
+        "skip_nodes",
+        r"'node\.skipped', SKIPPED,",
+        "'node.skipped', 1,",
+    ),
+    (
+        "a failure opens what looks at it before all have ended",
+        "fail_node",
+        r"arrived % ARRIVALS == tonumber\(needed\)",
+        "arrived % ARRIVALS == 1",
     ),
     ("failures are forgotten", "dispatch_retries", r"known\[2\] or '0'", "'0'"),
 ]

@@ -329,7 +329,7 @@ MUTANTS = (
     Mutant(
         "U8 left",
         "a rerun from a node runs all that had failed",
-        " and all(each in runs or _is_done(states, each) for each in needed):",
+        " and all(_bears(node, standings[each]) for each in needed):",
         ":",
         "test_a_rerun_from_a_node_runs_no_other_that_failed",
     ),

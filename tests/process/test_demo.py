@@ -17,16 +17,18 @@ import pytest
 
 from tests.daemon import PATIENCE_S
 
-FLOWD = "from flowd.cli.main import main; main(['demo'], prog_name='flowd')"
+FLOWD = (
+    "import sys; from flowd.cli.main import main; main(['demo', *sys.argv[1:]], prog_name='flowd')"
+)
 # Settings of the user that would break the private stack if they reached it.
 FOREIGN_SETTINGS = {"REDIS_PORT": "1", "FLOWD_WORKERS__COUNT": "0", "FLOWD_REDIS__MODE": "external"}
 
 
 @contextmanager
-def running_demo(folder: Path, prelude: str = "") -> Iterator[subprocess.Popen[str]]:
+def running_demo(folder: Path, prelude: str = "", *options: str) -> Iterator[subprocess.Popen[str]]:
     """The demo with `folder` as its place for temporary files, after `prelude` in its process."""
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{prelude}\n{FLOWD}"],
+        [sys.executable, "-c", f"{prelude}\n{FLOWD}", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -40,8 +42,8 @@ def running_demo(folder: Path, prelude: str = "") -> Iterator[subprocess.Popen[s
         process.communicate()
 
 
-def run_demo(folder: Path, prelude: str = "") -> tuple[int, str, str]:
-    with running_demo(folder, prelude) as process:
+def run_demo(folder: Path, prelude: str = "", *options: str) -> tuple[int, str, str]:
+    with running_demo(folder, prelude, *options) as process:
         output, errors = process.communicate(timeout=PATIENCE_S)
         return process.returncode, output, errors
 
@@ -80,6 +82,16 @@ def test_the_three_samples_complete_with_their_results(tmp_path: Path) -> None:
             )
         assert f"{sample} COMPLETED" in lines
     assert '  A {"data": "Simulated call to http://service-a"}' in lines
+    assert_nothing_is_left(tmp_path)
+
+
+def test_with_all_the_sample_whose_nodes_choose_runs_too(tmp_path: Path) -> None:
+    code, output, errors = run_demo(tmp_path, "", "--all")
+
+    assert code == 0, errors
+    lines = output.splitlines()
+    assert {"linear COMPLETED", "choose COMPLETED", "choose discount SKIPPED"} <= set(lines)
+    assert "choose advert FAILED" in lines
     assert_nothing_is_left(tmp_path)
 
 

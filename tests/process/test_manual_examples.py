@@ -25,6 +25,7 @@ from tests.manual import MANUAL, ROOT, SECTIONS, blocks
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
 
 WORKFLOWS = "test_every_workflow_that_is_shown_is_a_valid_one"
+CHOOSING = "test_the_workflow_the_manual_shows_chooses_as_it_is_told"
 HANDLERS = "test_the_page_works_when_it_is_followed"
 EXAMPLES = "test_the_examples_run_as_they_stand"
 SNIPPETS = "test_what_is_shown_of_settings_and_handlers_is_taken"
@@ -44,6 +45,7 @@ RUN_BY = {
     ("A tour of five minutes", "bash"): [TOUR] * 4,
     ("A tour of five minutes", "json"): [TOUR] * 4,
     ("Workflows", "json"): [WORKFLOWS],
+    ("Choosing, and failing well", "json"): [CHOOSING],
     ("Attempts and time-outs", "json"): [WORKFLOWS],
     ("Secrets", "json"): [WORKFLOWS],
     ("llm", "toml"): [SNIPPETS],

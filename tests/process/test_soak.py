@@ -9,7 +9,7 @@ from scripts.soaking.faults import Fault
 from scripts.soaking.ledger import CANCELLED, END, START, Note
 from scripts.soaking.recovery import recoveries, silences
 from scripts.soaking.report import as_text
-from scripts.soaking.shapes import expected_states, expected_status
+from scripts.soaking.shapes import _choosing, expected_states, expected_status
 from scripts.soaking.soak import Outcome
 
 
@@ -87,8 +87,32 @@ def test_what_has_to_become_of_a_shape():
         "D": "FAILED",
         "E": "COMPLETED",
     }
-    assert expected_status(states) == "FAILED"
+    assert expected_status(definition, states) == "FAILED"
     assert expected_states(definition, ["B"])["E"] == "FAILED"
     # A rerun from C that leaves B out.
     settled = {"A": "COMPLETED", "B": "FAILED", "D": "FAILED", "E": "FAILED"}
     assert expected_states(definition, settled=settled) == {**settled, "C": "FAILED"}
+
+
+def test_what_has_to_become_of_nodes_that_choose():
+    nodes = _choosing("N0")
+    for handler, mended, joined in (
+        ("ledger_quick", "SKIPPED", "COMPLETED"),
+        ("ledger_hopeless", "COMPLETED", "FAILED"),
+    ):
+        definition = {
+            "dag": {"nodes": [{"id": "N0", "handler": handler, "dependencies": []}, *nodes]}
+        }
+        states = expected_states(definition)
+        fails = handler == "ledger_hopeless"
+        assert states == {
+            "N0": "FAILED" if fails else "COMPLETED",
+            "Arm": "FAILED" if fails else "SKIPPED",
+            "Below": "FAILED" if fails else "SKIPPED",
+            "Mended": mended,
+            "May": "FAILED",
+            "Other": joined,
+            "Joined": joined,
+            "Last": "COMPLETED",
+        }
+        assert expected_status(definition, states) == ("FAILED" if fails else "COMPLETED")

@@ -17,25 +17,18 @@ from flowd.orchestrator.executor import node_failure
 from flowd.orchestrator.plans import Plans
 from flowd.scheduler.continuations import SUBMISSION_OVERDUE_S, FinishContinuations
 from flowd.store import Store
+from flowd.store.endings import COMMIT_MAX, Advance, AllowedFailure, Completion, Failure, Skip
+from flowd.store.entries import Entry, attempt_record, parse_entry
 from flowd.store.redis import keys
-from flowd.store.tasks import (
-    COMMIT_MAX,
-    Claim,
-    Completion,
-    Entry,
-    Exchange,
-    Failure,
-    attempt_record,
-    parse_entry,
-)
+from flowd.store.tasks import Claim, Exchange
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
 
 WAIT_MAX_S = 180.0
 STREAM, GROUP = "workflow:tasks", "workflow_group"
 
-# Node id -> ids of its dependencies.
-Graph = Mapping[str, Sequence[str]]
+# Node id -> ids of its dependencies, or what is written of it.
+Graph = Mapping[str, Sequence[str] | Mapping[str, Any]]
 CHAIN: Graph = {"a": [], "b": ["a"], "c": ["b"]}
 DIAMOND: Graph = {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}
 
@@ -202,7 +195,7 @@ class Worker:
 
     async def exchange(
         self,
-        completions: Sequence[Completion] = (),
+        completions: Sequence[Advance] = (),
         failures: Sequence[Failure] = (),
         claims: Sequence[Claim] = (),
         *,
@@ -227,6 +220,13 @@ class Worker:
         (outcome,) = (await self.exchange(failures=[self.failure(entry)])).failed
         return outcome
 
+    async def skip(self, *entries: Entry) -> list[str]:
+        return (await self.exchange([self.skipping(entry) for entry in entries])).completed
+
+    async def allow(self, *entries: Entry) -> list[str]:
+        """Say that these have failed, of nodes that may."""
+        return (await self.exchange([self.allowed(entry) for entry in entries])).completed
+
     async def claim(self, *entries: Entry) -> list[str]:
         return (await self.exchange(claims=[self.start(entry) for entry in entries])).claimed
 
@@ -238,7 +238,20 @@ class Worker:
     def failure(self, entry: Entry, dead_letter: str = "") -> Failure:
         plan = self._plans[entry.plan_digest]
         record = self._record(entry, ran_ms=7)
-        return node_failure(plan, entry, record=record, error="boom", dead_letter=dead_letter)
+        failure = node_failure(plan, entry, record=record, error="boom", dead_letter=dead_letter)
+        assert isinstance(failure, Failure)
+        return failure
+
+    def skipping(self, entry: Entry) -> Skip:
+        node = self._plans[entry.plan_digest].nodes[entry.node_id]
+        return Skip(entry, node, self._record(entry, ran_ms=0), f"{entry.node_id} is not".encode())
+
+    def allowed(self, entry: Entry) -> AllowedFailure:
+        plan = self._plans[entry.plan_digest]
+        record = self._record(entry, ran_ms=7)
+        failure = node_failure(plan, entry, record=record, error="boom", report=b'{"stderr": "x"}')
+        assert isinstance(failure, AllowedFailure)
+        return failure
 
     def start(self, entry: Entry) -> Claim:
         return Claim(entry, self._record(entry, ran_ms=None))
@@ -292,12 +305,15 @@ class ScriptedEngine:
 def compiled(graph: Graph) -> tuple[bytes, Plan]:
     """A stored definition of this graph, and its plan."""
     nodes = [
-        {"id": node_id, "handler": "noop", "dependencies": list(dependencies)}
-        for node_id, dependencies in graph.items()
+        {"id": node_id, "handler": "noop", **_written(said)} for node_id, said in graph.items()
     ]
     workflow = WorkflowDefinition.model_validate({"name": "test", "dag": {"nodes": nodes}})
     definition = workflow.to_json()
     return definition, compile_plan(definition)
+
+
+def _written(said: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
+    return said if isinstance(said, Mapping) else {"dependencies": list(said)}
 
 
 @contextmanager

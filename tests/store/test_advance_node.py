@@ -7,7 +7,7 @@ import pytest
 from flowd.errors import CorruptExecution, StoreUnavailable
 from flowd.orchestrator.executor import advance_node
 from flowd.scheduler.continuations import OVERDUE_S, FinishContinuations
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.redis import keys
 from tests.store.engine import Execution, everything, fan, finish_continuations
 

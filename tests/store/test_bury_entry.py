@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from flowd.store.entries import Garbage
 from flowd.store.redis import keys
-from flowd.store.tasks import Garbage
 from tests.store.engine import CHAIN, GROUP, STREAM, everything
 
 

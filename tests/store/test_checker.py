@@ -107,7 +107,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "node not ended": (set_to(":node:B", "PENDING"), "it is COMPLETED and B PENDING"),
     "never opened": (
         both(set_to(":status", "RUNNING"), set_to(":node:B", "PENDING")),
-        "it is PENDING behind its dependencies, all COMPLETED",
+        "it is PENDING behind its dependencies, all of which have ended",
     ),
     "no entry": (
         both(set_to(":status", "RUNNING"), set_to(":node:B", "QUEUED")),
@@ -117,7 +117,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "stranger": (lambda redis, _: append_entry(redis, "0" * 24), "1 entries of no execution"),
     "no lease": (hold_without_lease, "nobody: it holds 1 entries without a lease"),
     "pending is gone": (hold_what_is_gone, "which is no entry any more"),
-    "before its dependency": (set_to(":node:A", "FAILED"), "it is COMPLETED before its dependency"),
+    "before its dependency": (
+        set_to(":node:A", "FAILED"),
+        "it is COMPLETED before its dependencies A let it",
+    ),
     "failed in a completed": (set_to(":node:B", "FAILED"), "it is COMPLETED and has a FAILED node"),
     "failed without a cause": (set_to(":status", "FAILED"), "it is FAILED and no node of it is"),
     "never ran": (

@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from tests.store.engine import CHAIN, DIAMOND, STREAM, State, everything, fan, outputs_of
 
 
@@ -360,3 +360,13 @@ async def test_outputs_and_ids_may_hold_any_bytes(engine, redis):
     assert (await worker.exchange([completion])).completed == ["finished"]
 
     assert redis.get(execution.key(":node:a-1_B:output")).encode() == output
+
+
+async def test_a_completion_that_ends_an_execution_with_a_failure_says_that_it_has_failed(engine):
+    worker = engine.worker()
+    execution, (a, b) = await engine.start_and_take({"a": [], "b": []}, worker)
+    await worker.fail(a)
+
+    assert await worker.complete(b) == ["failed"]
+
+    assert execution.state().status == "FAILED"

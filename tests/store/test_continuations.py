@@ -11,7 +11,7 @@ from flowd.diagnosis.observer import Observer
 from flowd.errors import StoreError
 from flowd.scheduler import continuations
 from flowd.scheduler.continuations import OVERDUE_S, SLICES_MAX, FinishContinuations
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.redis import keys
 from tests.store.engine import fan
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from flowd.store.tasks import BLOCK_MS, COMMIT_MAX, Entry, Exchange, Garbage
+from flowd.store.endings import COMMIT_MAX
+from flowd.store.entries import Entry, Garbage
+from flowd.store.tasks import BLOCK_MS, Exchange
 from tests.store.engine import CHAIN, DIAMOND, GROUP, STREAM, State, outputs_of, until_blocked
 
 
@@ -270,7 +272,7 @@ async def test_so_many_wide_failures_at_once_do_not_hold_the_server_for_long(eng
 
 async def test_large_outputs_do_not_travel_all_at_once(engine, monkeypatch):
     """Redis ends a connection that sends it a gigabyte at once, and slow lines time out before."""
-    monkeypatch.setattr("flowd.store.tasks.BYTES_MAX", 1_000)
+    monkeypatch.setattr("flowd.store.endings.BYTES_MAX", 1_000)
     worker = engine.worker()
     execution, entries = await engine.start_and_take({"a": [], "b": [], "c": []}, worker)
     outputs = [worker.completion(entry)._replace(output=b'"%600d"' % 1) for entry in entries]

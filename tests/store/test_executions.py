@@ -8,7 +8,7 @@ import pytest
 
 from flowd.errors import CorruptExecution, UnknownExecution
 from flowd.store.executions import NODES_PER_CALL_MAX
-from flowd.store.redis import keys
+from flowd.store.facts import Fact
 from flowd.workflow.states import ExecutionState, NodeState
 from tests.store.engine import CHAIN, fan, outputs_of, results_of
 
@@ -115,11 +115,11 @@ async def test_outputs_are_fetched_across_executions_in_the_order_asked_for(engi
     redis.delete(other.key(":node:a:output"))
     redis.lpush(other.key(":node:a:output"), "a list")
 
-    found = await engine.store.executions.values(
-        [
-            keys.output(*pair)
-            for pair in ((one.id, "b"), (one.id, "a"), (other.id, "a"), (AN_ID, "a"))
-        ]
-    )
+    wanted = [
+        Fact("output", *pair)
+        for pair in ((one.id, "b"), (one.id, "a"), (other.id, "a"), (AN_ID, "a"))
+    ]
+    found, large = await engine.store.tasks.facts.find(wanted, 1_000)
 
-    assert found == [None, '{"node":"a"}', None, None]
+    assert large == {}
+    assert [found[fact] for fact in wanted] == [None, '{"node":"a"}', None, None]

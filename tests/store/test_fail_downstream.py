@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flowd.orchestrator.executor import fail_downstream
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, NODES_PER_CALL_MAX
+from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
+from flowd.store.executions import NODES_PER_CALL_MAX
 from tests.store.engine import Execution, everything, failed_by, fan, finish_continuations
 
 FAILED_AT_ONCE = 1 + DEPENDENTS_PER_CALL_MAX
@@ -61,10 +62,11 @@ async def test_the_execution_goes_on_while_an_independent_branch_runs(engine, ou
 async def test_a_slice_may_be_sent_twice(engine, redis, wide):
     some = list(wide.plan.nodes)[1 : NODES_PER_CALL_MAX + 1]
     fail_some = engine.store.executions.fail_downstream
-    assert await fail_some(wide.id, "first", output_of("first"), some) == "failed"
+    said = (wide.id, "first", wide.plan.digest, output_of("first"), some)
+    assert await fail_some(*said) == "failed"
     before = everything(redis)
 
-    assert await fail_some(wide.id, "first", output_of("first"), some) == "failed"
+    assert await fail_some(*said) == "failed"
 
     assert everything(redis) == before
 

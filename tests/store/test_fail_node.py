@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flowd.orchestrator.executor import node_failure
+from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.events import BEGINNING, behind, execution_ids, parse_event
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
 from flowd.store.nodes import NO_REPORT, Report
 from flowd.store.redis import keys
 from flowd.store.tasks import RetryLater
@@ -248,8 +248,8 @@ async def test_a_node_may_be_failed_outside_of_any_worker(engine):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)
 
-    assert await engine.store.tasks.fail_node(worker.failure(a)) == "finished"
-    assert await engine.store.tasks.fail_node(worker.failure(a)) == "stale"
+    assert await engine.store.tasks.end_attempt(worker.failure(a)) == "finished"
+    assert await engine.store.tasks.end_attempt(worker.failure(a)) == "stale"
 
     assert execution.state().status == "FAILED"
 

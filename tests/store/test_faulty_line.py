@@ -96,6 +96,19 @@ async def complete(bench: Bench) -> None:
     await bench.insist(lambda: worker.complete(a))
 
 
+async def skip(bench: Bench) -> None:
+    _, (a,) = await bench.near.start_and_take(DIAMOND, bench.near.worker())
+    worker = bench.far.worker()
+    await bench.insist(lambda: worker.skip(a))
+
+
+async def allow(bench: Bench) -> None:
+    graph = {**DIAMOND, "a": {"allow_failure": True}}
+    _, (a,) = await bench.near.start_and_take(graph, bench.near.worker())
+    worker = bench.far.worker()
+    await bench.insist(lambda: worker.allow(a))
+
+
 async def fail(bench: Bench) -> None:
     _, (a,) = await bench.near.start_and_take(DIAMOND, bench.near.worker())
     worker = bench.far.worker()
@@ -297,6 +310,8 @@ SCRIPT_CALLS = {
     scripts.TRIGGER_WORKFLOW: trigger,
     scripts.CLAIM_NODES: claim,
     scripts.COMPLETE_NODES: complete,
+    scripts.SKIP_NODES: skip,
+    scripts.ALLOW_FAILURES: allow,
     scripts.FAIL_NODE: fail,
     scripts.FAIL_DOWNSTREAM: fail_many,
     scripts.ADVANCE_NODE: advance_many,
@@ -351,7 +366,7 @@ async def test_r05_a_call_through_any_fault_leaves_what_it_leaves_without(
 ):
     for method in (Session.execute, Session.converse):
         monkeypatch.setitem(method.__kwdefaults__, "timeout_s", 0.3)
-    for name_of in ("orchestrator.executor", "store.tasks"):
+    for name_of in ("orchestrator.executor", "store.endings", "store.dependents"):
         monkeypatch.setattr(f"flowd.{name_of}.DEPENDENTS_PER_CALL_MAX", PER_CALL_MAX)
     for script in scripts.ALL:
         redis.script_load(script.text)

@@ -8,25 +8,35 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group, recover_orphans, recover_worker
 from flowd.scheduler.reconciler import Reconciler
+from flowd.store.entries import Entry
 from flowd.store.redis import keys
-from flowd.store.tasks import Entry
+from flowd.workflow.graph import PlannedNode
 from tests.store.engine import GROUP, STREAM, Execution, Graph, ScriptedEngine, Worker
 
 EXECUTIONS = 6
 STEPS_MAX = 3_000
+# What is written of a node that chooses; mostly nothing.
+CHOICES: tuple[dict[str, Any], ...] = (
+    *({}, {}, {"when": "true"}, {"allow_failure": True}),
+    *({"after": after} for after in ("completed", "failed", "ended")),
+)
 
 
 def random_graph(choose: random.Random) -> Graph:
-    graph: dict[str, list[str]] = {}
+    graph: dict[str, dict[str, Any]] = {}
+    chooses = choose.random() < 0.5
     for number in range(choose.randint(1, 14)):
         count = choose.randint(0, min(4, number))
-        graph[f"n{number}"] = [f"n{one}" for one in choose.sample(range(number), count)]
+        above = [f"n{one}" for one in choose.sample(range(number), count)]
+        written = choose.choice(CHOICES) if chooses else {}
+        graph[f"n{number}"] = {"dependencies": above, **written}
     return graph
 
 
@@ -48,6 +58,7 @@ class Misfortune:
 
     async def step(self) -> None:
         acts = [self.take] * 4 + [self.complete] * 6 + [self.fail, self.claim, self.die]
+        acts += [self.skip] * 2
         acts += [self.repeat, self.be_late, self.flush_scripts, self.lose_group, self.lose_entry]
         await self.choose.choice(acts)(self.choose.choice(self.workers))
 
@@ -69,7 +80,25 @@ class Misfortune:
     async def fail(self, worker: Worker) -> None:
         entries = self.some_of(worker)[:1]
         if entries and self.choose.random() < 0.5:
-            self.note(worker, entries, [await worker.fail(entries[0])], "failed")
+            verb = "allowed" if self.may_fail(entries[0]) else "failed"
+            self.note(worker, entries, [await self.say_failed(worker, entries[0])], verb)
+
+    def node_of(self, entry: Entry) -> PlannedNode:
+        return self.engine._plans[entry.plan_digest].nodes[entry.node_id]
+
+    def may_fail(self, entry: Entry) -> bool:
+        return self.node_of(entry).allow_failure
+
+    async def say_failed(self, worker: Worker, entry: Entry) -> str:
+        if not self.may_fail(entry):
+            return await worker.fail(entry)
+        (outcome,) = await worker.allow(entry)
+        return outcome
+
+    async def skip(self, worker: Worker) -> None:
+        entries = [one for one in self.some_of(worker) if self.node_of(one).choice is not None]
+        if entries:
+            self.note(worker, entries, await worker.skip(*entries), "skipped")
 
     def note(self, worker, entries, outcomes, verb="completed") -> None:
         for entry, outcome in zip(entries, outcomes, strict=True):
@@ -96,7 +125,7 @@ class Misfortune:
     async def be_late(self, worker: Worker) -> None:
         if self.late:
             entry = self.choose.choice(self.late)
-            assert await worker.fail(entry) == "stale"
+            assert await self.say_failed(worker, entry) == "stale"
             assert await worker.complete(entry) == ["stale"]
 
     async def die(self, worker: Worker) -> None:
@@ -137,6 +166,9 @@ def outstanding(redis, executions: list[Execution]) -> set[tuple[str, str]]:
     return {node for node, state in found if state in ("QUEUED", "RUNNING")}
 
 
+STATES = {"completed": "COMPLETED", "skipped": "SKIPPED"}
+
+
 def in_stream(redis) -> list[tuple[str, str]]:
     return [(fields["execution_id"], fields["node_id"]) for _, fields in redis.xrange(STREAM)]
 
@@ -144,14 +176,22 @@ def in_stream(redis) -> list[tuple[str, str]]:
 def expected_states(execution: Execution, graph: Graph, commits) -> dict[str, str]:
     """What must have become of each node, from what the nodes themselves came to."""
     states: dict[str, str] = {}
-    for node_id, dependencies in graph.items():
-        if any(states[one] == "FAILED" for one in dependencies):
+    allowed: set[str] = set()
+    for node_id, written in graph.items():
+        failed = [
+            one for one in written["dependencies"] if states[one] == "FAILED" and one not in allowed
+        ]
+        if failed and "after" not in written:
             assert (execution.id, node_id) not in commits
             states[node_id] = "FAILED"
-        else:
-            (verb,) = commits[execution.id, node_id]
-            states[node_id] = "COMPLETED" if verb == "completed" else "FAILED"
-    return states
+            continue
+        # Who is given up and may fail is no dead letter.
+        (verb,) = commits.get((execution.id, node_id), ["allowed"])
+        states[node_id] = STATES.get(verb, "FAILED")
+        if verb == "allowed":
+            assert written.get("allow_failure")
+            allowed.add(node_id)
+    return {one: "ALLOWED" if one in allowed else state for one, state in states.items()}
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -175,10 +215,12 @@ async def test_every_execution_comes_to_its_end(engine, redis, seed):
             fate.commits.setdefault(node, []).append("failed")
         state = execution.state()
         expected = expected_states(execution, graph, fate.commits)
-        assert state.nodes == expected
+        assert state.nodes == {
+            one: "FAILED" if end == "ALLOWED" else end for one, end in expected.items()
+        }
         assert state.status == ("FAILED" if "FAILED" in expected.values() else "COMPLETED")
         assert state.counters["remaining"] == "0"
-        assert set(state.outputs) == set(graph)
+        assert set(state.outputs) == {one for one, end in expected.items() if end != "SKIPPED"}
         assert state.continuations == []
     for attempts in fate.attempts.values():
         assert all(one < other for one, other in pairwise(attempts))

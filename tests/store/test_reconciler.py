@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowd.scheduler.reconciler import EXECUTIONS_PER_SLICE, Reconciler
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.redis import keys
 from tests.store.engine import (
     CHAIN,

@@ -12,7 +12,7 @@ from flowd.orchestrator.leases import LEASE_S
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.recovery import recover_worker, release_dead_worker
 from flowd.scheduler.scheduler import Scheduler
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.redis import keys
 from flowd.store.tasks import DEATHS_MAX
 from tests.store.engine import (
@@ -225,14 +225,14 @@ async def test_who_is_too_late_to_give_a_node_up_harms_nothing(engine, plans, mo
     worker = engine.worker("w1")
     (entry,) = await worker.take()
     await worker.claim(entry)
-    fail_node = engine.store.tasks.fail_node
+    end_attempt = engine.store.tasks.end_attempt
 
-    async def fail_node_late(failure):
+    async def end_attempt_late(failure):
         await engine.store.tasks.requeue_entry(entry.entry_id, "w1")
-        return await fail_node(failure)
+        return await end_attempt(failure)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.store.tasks, "fail_node", fail_node_late)
+        patch.setattr(engine.store.tasks, "end_attempt", end_attempt_late)
         assert await recover(engine, plans) == 0
 
     state = execution.state()

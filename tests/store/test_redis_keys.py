@@ -8,7 +8,8 @@ import re
 from flowd.orchestrator.executor import advance_node, fail_downstream
 from flowd.orchestrator.recovery import recover_worker
 from flowd.scheduler.reconciler import Reconciler
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX, now_ms
+from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
+from flowd.store.executions import now_ms
 from flowd.store.redis import keys
 from flowd.workflow.ids import is_execution_id, new_execution_id
 from tests.store.engine import CHAIN, DIAMOND, GROUP, STREAM, fan

@@ -6,7 +6,7 @@ import pytest
 
 from flowd.errors import StoreFull, StoreReadOnly
 from flowd.orchestrator.executor import advance_node, fail_downstream
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.redis import keys
 from tests.store.engine import (
     CHAIN,
@@ -156,6 +156,7 @@ async def test_a_replica_refuses_every_write_and_answers_every_read(engine, redi
             lambda: executions.trigger_workflow(pending.id),
             lambda: executions.fail_execution(execution.id, "x"),
             lambda: worker.complete(a),
+            lambda: worker.skip(a),
             lambda: worker.fail(a),
             lambda: worker.claim(a),
             lambda: worker.take(),

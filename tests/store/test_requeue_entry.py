@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flowd.store.tasks import DEATHS_MAX, Entry, Garbage
+from flowd.store.entries import Entry, Garbage
+from flowd.store.tasks import DEATHS_MAX
 from tests.store.engine import CHAIN, GROUP, STREAM, State, everything
 from tests.store.test_retry_node import later, retry
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from flowd.store.endings import RetryLater
 from flowd.store.redis import keys
-from flowd.store.tasks import RetryLater
 from tests.store.engine import CHAIN, DIAMOND, State, everything
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from flowd.errors import CorruptExecution, UnknownExecution
 from flowd.orchestrator.executor import trigger_workflow
-from flowd.store.executions import DEPENDENTS_PER_CALL_MAX
+from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.redis import keys
 from tests.store.engine import DIAMOND, GROUP, STREAM, State, everything
 

@@ -21,9 +21,13 @@ def test_the_stored_form_has_every_field_of_every_node_in_one_order() -> None:
 
 
 def test_the_stored_form_says_what_the_model_says() -> None:
-    nodes = [{"id": "A", "handler": "h", "dependencies": ["B"], "config": {"ü": [1.5, None]}}]
+    nodes = [
+        {"id": "A", "handler": "h", "dependencies": ["B"], "config": {"ü": [1.5, None]}},
+        {"id": "B", "handler": "h", "dependencies": [], "config": {}, "timeout_s": 1.5}
+        | {"after": "ended", "when": "true", "allow_failure": True},
+    ]
     workflow = WorkflowDefinition.model_validate({"name": "é", "dag": {"nodes": nodes}})
-    assert orjson.loads(workflow.to_json()) == workflow.model_dump(exclude_none=True)
+    assert orjson.loads(workflow.to_json()) == workflow.model_dump(exclude_unset=True)
 
 
 @pytest.mark.parametrize("node_id", ["A", "_a", "0", "a-b_c", "x" * 128])

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from flowd.cli.samples import NAMES, load_samples
+from flowd.cli.samples import MORE, NAMES, load_samples
 from flowd.config import Settings
 
 SHAPES: dict[str, dict[str, list[str]]] = {
@@ -19,7 +19,7 @@ SHAPES: dict[str, dict[str, list[str]]] = {
 
 
 def sample(name: str) -> dict[str, Any]:
-    definition: dict[str, Any] = json.loads(load_samples()[name])
+    definition: dict[str, Any] = json.loads(load_samples((name,))[name])
     return definition
 
 
@@ -43,7 +43,7 @@ def test_linear_is_the_documented_one() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *MORE])
 def test_a_sample_calls_simulated_hosts_only(name: str) -> None:
     urls = [
         node["config"]["url"]

@@ -34,10 +34,10 @@ def test_every_state_can_be_reached_from_pending(
     assert reached == set(states)
 
 
-def test_exactly_completed_failed_and_cancelled_are_terminal() -> None:
+def test_what_is_completed_skipped_failed_or_cancelled_has_ended_and_nothing_else() -> None:
     terminal = {"COMPLETED", "FAILED", "CANCELLED"}
     assert {state for state in ExecutionState if state.is_terminal} == terminal
-    assert {state for state in NodeState if state.is_terminal} == terminal
+    assert {state for state in NodeState if state.is_terminal} == {*terminal, "SKIPPED"}
 
 
 def test_states_are_the_plain_words_that_redis_shows() -> None:

@@ -87,6 +87,8 @@ KINDS: Mapping[str, Kind] = {
     "took_too_much": _DEFECT,
     "handler_failed": _DEFECT,
     "retry": _DEFECT,
+    "skip_node": _DEFECT,
+    "dependency_failed": _DEFECT,
     "not_sent": _DEFECT,
     "fail": _DEFECT,
     "bad_handlers": _DEFECT,

@@ -47,6 +47,7 @@ class Node(_Body):
     finished_ms: int | None
     duration_ms: int | None
     error: str | None
+    skipped_because: str | None
 
 
 class NodePage(_Body):
@@ -239,6 +240,7 @@ def _fields(row: NodeRow, node: PlannedNode) -> dict[str, Any]:
         "finished_ms": record.finished_ms,
         "duration_ms": record.ran_ms,
         "error": row.error,
+        "skipped_because": row.reason,
     }
 
 

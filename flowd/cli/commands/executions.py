@@ -24,6 +24,7 @@ from flowd.cli.remote import (
     show_json,
     show_rows,
     show_table,
+    why,
 )
 from flowd.cli.times import clock, read_moment, took
 
@@ -142,7 +143,7 @@ def get(url: str | None, output: str, execution: str) -> None:
             str(node["attempt"] or "-"),
             node["worker"] or "-",
             took(node["duration_ms"], node["started_ms"], runs=node["state"] == "RUNNING"),
-            node["error"] or "",
+            why(node) or "",
         )
         for node in nodes
     ]

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 --- @use announce
---- @use failure_text
+--- @use arrive_failed
 --- @use end_entry
 --- @use fail_pending
 --- @use finish_execution
@@ -15,7 +15,8 @@
 --       7 output (JSON) of the node  8 output (JSON) of the nodes downstream
 --       9 reason to keep it as a dead letter, or empty  10 report (JSON) of the node, or empty
 --       11 its error, cut for an event  12 number of nodes downstream left to fail_downstream
---       13… ids of those failed here
+--       13 plan digest  14 dependents of the node that look at what arrives, as arrive_failed takes
+--       them  15… the nodes failed here, as fail_pending takes them
 -- RETURNS 'failed', 'finished', 'stale', 'ended' or 'corrupt', as complete_nodes
 local stream, active, continuations = KEYS[1], KEYS[2], KEYS[3]
 local now_ms, execution_id, node_id = ARGV[2], ARGV[4], ARGV[5]
@@ -37,7 +38,13 @@ keep_report(run, node_id, ARGV[10])
 redis.pcall('HSETNX', run, 'failure', node_id .. ': ' .. ARGV[11])
 -- Others may wait for it, and would wait for ever.
 spend_reserved(run, node_id)
-local failed = 1 + fail_pending(execution_id, 13, ARGV[8])
+if ARGV[14] == ' *' then
+  redis.pcall('ZADD', continuations, now_ms, 'look ' .. execution_id .. ' ' .. node_id)
+elseif ARGV[14] ~= '' then
+  arrive_failed(stream, execution_id, ARGV[14], ARGV[13], status)
+end
+local failed =
+  1 + fail_pending(stream, continuations, execution_id, 15, ARGV[8], ARGV[13], status, now_ms)
 if ARGV[9] ~= '' then
   redis.pcall('XADD', KEYS[4], 'MAXLEN', '~', 10000, '*', 'reason', ARGV[9], 'entry_id', ARGV[3],
     'execution_id', execution_id, 'node_id', node_id, 'attempt', ARGV[6])

@@ -1,0 +1,202 @@
+"""How an attempt ends: what a worker may say of a node it holds, and the script that commits it.
+
+An ending is one class here, one Lua file and one test. Those that advance dependents travel in
+batches, a call for each kind; the others have a call each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import orjson
+
+from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX, advance_arguments
+from flowd.store.entries import Entry
+from flowd.store.executions import now_ms
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import Argument
+from flowd.store.redis.scripts import Script
+from flowd.workflow.graph import PlannedNode
+
+# One call commits no more nodes than this, and none further once it has so many arguments or bytes:
+# each dependent is one or two, and 5,000 hold the server for some 15 ms.
+COMMIT_MAX: Final = 256
+ARGUMENTS_MAX: Final = 4_000
+BYTES_MAX: Final = 16 * 1024 * 1024
+EVENT_ERROR_CHARS_MAX: Final = 300
+
+
+class Completion(NamedTuple):
+    """A node that ended well: its output as JSON, and the plan that says what it opens."""
+
+    entry: Entry
+    node: PlannedNode
+    record: str
+    output: bytes
+
+
+class Skip(NamedTuple):
+    """A node that does not run, and why, as text in UTF-8."""
+
+    entry: Entry
+    node: PlannedNode
+    record: str
+    reason: bytes
+
+
+class AllowedFailure(NamedTuple):
+    """A node that failed and may: its dependents take its output, the error, as that of a completed
+    one. `report` as of a Failure.
+    """
+
+    entry: Entry
+    node: PlannedNode
+    record: str
+    output: bytes
+    report: bytes = b""
+
+
+class Failure(NamedTuple):
+    """A node that failed: its output (the error), and that of the nodes that now cannot run.
+
+    Those are `downstream`, each with the dependents that look at how it ended; `looks` are the
+    node's own. With a reason in `dead_letter` it also goes to the dead letters, for a person to
+    look at. `report` (JSON, or empty) is kept beside the error: a traceback, or what a program
+    wrote.
+    """
+
+    entry: Entry
+    record: str
+    output: bytes
+    downstream_output: bytes
+    downstream: tuple[str, ...]
+    dead_letter: str = ""
+    report: bytes = b""
+    looks: str = ""
+
+
+class RetryLater(NamedTuple):
+    """A node whose attempt failed and that gets another one, after a pause."""
+
+    entry: Entry
+    record: str
+    pause_ms: int
+    failures: int
+    error: str
+    report: bytes = b""
+
+
+Advance = Completion | Skip | AllowedFailure
+Ending = Advance | Failure | RetryLater
+
+_ADVANCED_BY: Final[Mapping[type[Advance], Callable[[], Script]]] = {
+    Completion: lambda: scripts.COMPLETE_NODES,
+    Skip: lambda: scripts.SKIP_NODES,
+    AllowedFailure: lambda: scripts.ALLOW_FAILURES,
+}
+
+
+class ScriptCall(NamedTuple):
+    script: Script
+    names: tuple[str, ...]
+    arguments: Sequence[Argument]
+
+
+class Commits:
+    """The calls that commit endings, for one stream and its group."""
+
+    def __init__(self, stream: str, group: str) -> None:
+        self._group = group
+        self._keys = (stream, keys.ACTIVE, keys.CONTINUATIONS, keys.DEAD_LETTERS)
+
+    def advance_calls(self, endings: Sequence[Advance]) -> tuple[list[ScriptCall], list[list[int]]]:
+        """A call for each kind among the first of these, as many as one transaction bears, and the
+        positions of those each of them commits.
+        """
+        ended: dict[type[Advance], list[Argument]] = {}
+        places: dict[type[Advance], list[int]] = {}
+        size = arguments = 0
+        for place, ending in enumerate(endings[:COMMIT_MAX]):
+            entry, node, record, text = ending[:4]
+            kind = type(ending)
+            said = ended.setdefault(kind, [])
+            places.setdefault(kind, []).append(place)
+            before = len(said)
+            said += (entry.execution_id, entry.node_id, entry.plan_digest, record, text)
+            opened = advance_arguments(node)
+            if isinstance(ending, AllowedFailure):
+                said += (*opened[:3], ending.report, _brief(error_of(text)), *opened[3:])
+            else:
+                said += opened
+            size += len(text)
+            arguments += len(said) - before
+            if size > BYTES_MAX or arguments > ARGUMENTS_MAX:
+                break
+        now = now_ms()
+        calls = []
+        for kind, said in ended.items():
+            ids = [endings[place].entry.entry_id for place in places[kind]]
+            whole = [self._group, now, len(ids), *ids, *said]
+            calls.append(ScriptCall(_ADVANCED_BY[kind](), self._keys[:3], whole))
+        return calls, list(places.values())
+
+    def calls(self, endings: Sequence[Failure | RetryLater]) -> list[ScriptCall]:
+        """A call for each of the first of these, as many as one transaction bears."""
+        calls: list[ScriptCall] = []
+        arguments = 0
+        for ending in endings:
+            calls.append(self.call(ending))
+            arguments += len(calls[-1].arguments)
+            if arguments > ARGUMENTS_MAX:
+                break
+        return calls
+
+    def call(self, ending: Failure | RetryLater) -> ScriptCall:
+        if isinstance(ending, RetryLater):
+            names = (self._keys[0], keys.RETRIES, keys.BELL)
+            return ScriptCall(scripts.RETRY_NODE, names, _retry_arguments(self._group, ending))
+        return ScriptCall(scripts.FAIL_NODE, self._keys, _failure_arguments(self._group, ending))
+
+
+def _retry_arguments(group: str, retry: RetryLater) -> list[Argument]:
+    entry, record, pause_ms, failures, error, report = retry
+    ids: list[Argument] = [entry.entry_id, entry.execution_id, entry.node_id]
+    return [group, pause_ms, *ids, record, failures, error, report, _brief(error)]
+
+
+def error_of(output: bytes) -> str:
+    """What the output of a failed node says."""
+    return str(orjson.loads(output)["error"])
+
+
+def traceback_of(report: bytes) -> str | None:
+    """None where the node failed on purpose."""
+    return orjson.loads(report).get("traceback") if report else None
+
+
+def _brief(error: str) -> str:
+    """What the stream of events bears of an error: it is kept in memory for some time."""
+    return error if len(error) <= EVENT_ERROR_CHARS_MAX else f"{error[:EVENT_ERROR_CHARS_MAX]}…"
+
+
+def _failure_arguments(group: str, failure: Failure) -> list[Argument]:
+    entry = failure.entry
+    inline = failure.downstream[:DEPENDENTS_PER_CALL_MAX]
+    return [
+        group,
+        now_ms(),
+        entry.entry_id,
+        entry.execution_id,
+        entry.node_id,
+        failure.record,
+        failure.output,
+        failure.downstream_output,
+        failure.dead_letter,
+        failure.report,
+        _brief(error_of(failure.output)),
+        len(failure.downstream) - len(inline),
+        entry.plan_digest,
+        failure.looks,
+        *inline,
+    ]

@@ -1,0 +1,96 @@
+"""What a worker asks about the nodes it is to run, many of them in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from flowd.store.executions import NODES_PER_CALL_MAX, slices
+from flowd.store.redis import keys
+from flowd.store.redis.client import Command, RedisClient, is_wrong_type
+from flowd.store.redis.text import raw_bytes
+
+
+class Fact(NamedTuple):
+    """One thing to know: the `status` or the `input` of an execution, or of a node its `state`, its
+    `output`, or the number of what has `arrived` at it.
+    """
+
+    kind: Literal["status", "input", "state", "output", "arrived"]
+    execution_id: str
+    node_id: str = ""
+
+
+_KEY_OF: Final[Mapping[str, Callable[[Fact], str]]] = {
+    "status": lambda fact: keys.status(fact.execution_id),
+    "input": lambda fact: keys.given_input(fact.execution_id),
+    "state": lambda fact: keys.node(fact.execution_id, fact.node_id),
+    "output": lambda fact: keys.output(fact.execution_id, fact.node_id),
+}
+# What is of any size; the other strings are words.
+_UNBOUNDED: Final = frozenset({"input", "output"})
+
+
+class Facts:
+    """Raises StoreUnavailable while Redis does not answer."""
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+
+    async def find(
+        self, wanted: Sequence[Fact], bytes_max: int
+    ) -> tuple[dict[Fact, str | None], dict[Fact, int]]:
+        """What is stored of each, in one write; None where there is nothing of the right type.
+
+        Of an input or output with more than `bytes_max` the beginning, and its size in the second
+        answer.
+        """
+        texts = [fact for fact in wanted if fact.kind in _UNBOUNDED]
+        counters = [fact for fact in wanted if fact.kind == "arrived"]
+        words = [fact for fact in wanted if fact.kind not in _UNBOUNDED and fact.kind != "arrived"]
+        commands: list[Command] = [("GETRANGE", _key(fact), 0, bytes_max) for fact in texts]
+        if words:
+            commands.append(("MGET", *map(_key, words)))
+        commands += map(_read_counter, counters)
+        replies = iter(await self._client.converse_freely(commands))
+        found: dict[Fact, str | None] = {fact: _text(next(replies)) or None for fact in texts}
+        if words:
+            found.update(_values(words, next(replies)))
+        for fact in counters:
+            found.update(_values([fact], next(replies)))
+        large = [fact for fact in texts if _is_longer(found[fact] or "", bytes_max)]
+        if not large:
+            return found, {}
+        sizes = await self._client.converse([("STRLEN", _key(fact)) for fact in large])
+        return found, dict(zip(large, sizes, strict=True))
+
+    async def read_whole(self, wanted: Sequence[Fact]) -> dict[Fact, str | None]:
+        """All of these inputs and outputs; None where there is none."""
+        found: dict[Fact, str | None] = {}
+        for some in slices(wanted, NODES_PER_CALL_MAX):
+            texts = await self._client.execute("MGET", *map(_key, some))
+            found.update(zip(some, texts, strict=True))
+        return found
+
+
+def _key(fact: Fact) -> str:
+    return _KEY_OF[fact.kind](fact)
+
+
+def _read_counter(fact: Fact) -> Command:
+    return ("HMGET", keys.run(fact.execution_id), f"arrived:{fact.node_id}")
+
+
+def _text(reply: Any) -> str | None:
+    return None if is_wrong_type(reply) else reply
+
+
+def _values(facts: Sequence[Fact], reply: Any) -> dict[Fact, str | None]:
+    if is_wrong_type(reply):
+        return dict.fromkeys(facts)
+    return dict(zip(facts, reply, strict=True))
+
+
+def _is_longer(text: str, bytes_max: int) -> bool:
+    # A character has at most four bytes.
+    return len(text) * 4 > bytes_max and len(raw_bytes(text)) > bytes_max

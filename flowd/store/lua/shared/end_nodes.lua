@@ -1,0 +1,166 @@
+--- @use announce
+--- @use append_entry
+--- @use arrivals
+--- @use failure_text
+--- @use finish_execution
+--- @use is_live
+--- @use is_outstanding
+--- @use keep_report
+--- @use park_node
+--- @use spend_reserved
+-- Commits a batch of nodes that have all ended in this state, advances their dependents, and returns an
+-- outcome for each: the body of complete_nodes, skip_nodes and allow_failures, which say what KEYS and
+-- ARGV hold; `width` is the number of arguments of a node without those of its dependents. A dependent
+-- that counts arrivals counts `arrival` for each; where that is not 1, it is told its single dependents
+-- too, since they have to know how it came to that.
+local function end_nodes(state, event, arrival, width)
+  local call, pcall = redis.call, redis.pcall
+  local stream, active, continuations = KEYS[1], KEYS[2], KEYS[3]
+  local group, now_ms, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+  -- The fence, see shared/end_entry.lua. One command ends all entries; only when it ended fewer is it
+  -- worth asking which: those that are no longer in the stream.
+  local is_stale = {}
+  if call('XACK', stream, group, unpack(ARGV, 4, 3 + count)) ~= count then
+    for nth = 1, count do
+      local entry_id = ARGV[3 + nth]
+      is_stale[nth] = is_stale[entry_id] or #call('XRANGE', stream, entry_id, entry_id) == 0
+      is_stale[entry_id] = true
+    end
+  end
+  call('XDEL', stream, unpack(ARGV, 4, 3 + count))
+
+  local starts, keys = {}, {}
+  local at = 4 + count
+  for nth = 1, count do
+    local prefix = 'workflow:' .. ARGV[at]
+    starts[nth] = at
+    keys[2 * nth - 1] = prefix .. ':status'
+    keys[2 * nth] = prefix .. ':node:' .. ARGV[at + 1]
+    at = at + width + ARGV[at + 5] + 2 * ARGV[at + 6]
+  end
+  keys[2 * count + 1] = 'flowd:halted'
+  local states = call('MGET', unpack(keys))
+
+  -- What is to be written by one MSET: key, value, key, value …
+  local writes, size = {}, 0
+  local function write(key, value)
+    writes[size + 1], writes[size + 2] = key, value
+    size = size + 2
+    if size == 4000 then
+      call('MSET', unpack(writes, 1, size))
+      size = 0
+    end
+  end
+
+  local function open_node(execution_id, node_id, plan, status)
+    if status == 'PAUSED' then
+      return park_node(execution_id, node_id, 0)
+    end
+    append_entry(stream, execution_id, node_id, plan)
+    write('workflow:' .. execution_id .. ':node:' .. node_id, 'QUEUED')
+  end
+
+  local happened = {}
+  local function note(what, text)
+    happened[#happened + 1] = what
+    happened[#happened + 1] = text
+  end
+
+  -- Commits nodes that stand next to each other in the batch and belong to one execution: whatever
+  -- changes its counters is added up first.
+  local function commit(nths)
+    local execution_id, plan = ARGV[starts[nths[1]]], ARGV[starts[nths[1]] + 2]
+    local prefix, status = 'workflow:' .. execution_id, states[2 * nths[1] - 1]
+    local run, outcome, records = prefix .. ':run', 'completed', {}
+    local arrivals, needed
+    for at_record, nth in ipairs(nths) do
+      local at, node = starts[nth], keys[2 * nth]
+      write(node, state)
+      if state == 'SKIPPED' then
+        pcall('HSET', run, 'skipped:' .. ARGV[at + 1], ARGV[at + 4])
+      else
+        write(node .. ':output', ARGV[at + 4])
+      end
+      records[2 * at_record - 1], records[2 * at_record] = ARGV[at + 1], ARGV[at + 3]
+      local text = execution_id .. ' ' .. ARGV[at + 1] .. ' ' .. ARGV[at + 3]
+      if state == 'FAILED' then
+        keep_report(run, ARGV[at + 1], ARGV[at + 8])
+        -- Others may wait for it, and would wait for ever.
+        spend_reserved(run, ARGV[at + 1])
+        text = text .. failure_text(run, ARGV[at + 9])
+      end
+      note(event, text)
+      local joins_at = at + width + ARGV[at + 5]
+      for open_at = at + width, joins_at - 1 do
+        if arrival ~= 1 then
+          pcall('HINCRBY', run, 'arrived:' .. ARGV[open_at], arrival)
+        end
+        open_node(execution_id, ARGV[open_at], plan, status)
+      end
+      if ARGV[at + 6] ~= '0' then
+        arrivals, needed = arrivals or {}, needed or {}
+        for join_at = joins_at, joins_at + 2 * ARGV[at + 6] - 1, 2 do
+          local join = ARGV[join_at]
+          arrivals[join] = (arrivals[join] or 0) + arrival
+          needed[join] = ARGV[join_at + 1]
+        end
+      end
+      if ARGV[at + 7] ~= '0' then
+        pcall('ZADD', continuations, now_ms, 'advance ' .. execution_id .. ' ' .. ARGV[at + 1])
+      end
+    end
+    pcall('HSET', prefix .. ':attempts', unpack(records))
+    for join, count_here in pairs(arrivals or {}) do
+      local arrived = pcall('HINCRBY', run, 'arrived:' .. join, count_here)
+      if type(arrived) ~= 'number' then
+        outcome = 'corrupt'
+      elseif arrived % ARRIVALS == tonumber(needed[join]) then
+        open_node(execution_id, join, plan, status)
+      end
+    end
+    local remaining = pcall('HINCRBY', run, 'remaining', -#nths)
+    if remaining == 0 then
+      local event, text = finish_execution(active, execution_id, now_ms)
+      note(event, text)
+      return event == 'execution.failed' and 'failed' or 'finished'
+    elseif type(remaining) ~= 'number' or remaining < 0 then
+      return 'corrupt'
+    end
+    return outcome
+  end
+
+  local outcomes, is_done, together = {}, {}, {}
+  local function settle()
+    local outcome = commit(together)
+    for _, nth in ipairs(together) do
+      outcomes[nth] = (outcome == 'finished' or outcome == 'failed') and 'completed' or outcome
+    end
+    outcomes[together[#together]] = outcome
+    together = {}
+  end
+  for nth = 1, count do
+    local status, state, node = states[2 * nth - 1], states[2 * nth], keys[2 * nth]
+    if is_stale[nth] then
+      outcomes[nth] = 'stale'
+    elseif not is_live(status) or not is_outstanding(state) or is_done[node] then
+      -- The node says so itself when somebody has put it into the stream a second time.
+      outcomes[nth] = 'ended'
+    else
+      is_done[node] = true
+      if together[1] and ARGV[starts[together[1]]] ~= ARGV[starts[nth]] then
+        settle()
+      end
+      together[#together + 1] = nth
+    end
+  end
+  if together[1] then
+    settle()
+  end
+  if size > 0 then
+    call('MSET', unpack(writes, 1, size))
+  end
+  announce(happened)
+  outcomes[count + 1] = tonumber(states[2 * count + 1] or 0) or 0
+  return outcomes
+end

@@ -1,0 +1,10 @@
+#!lua flags=allow-oom
+--- @use arrivals
+--- @use end_nodes
+-- Ends a batch of nodes that do not run: a condition was false, or nothing they follow has run.
+--
+-- KEYS  1 stream  2 active (set)  3 continuations (zset)
+-- ARGV  as complete_nodes, with the reason in place of each output
+-- RETURNS for each node 'completed', 'finished', 'failed', 'stale', 'ended' or 'corrupt', as
+--         complete_nodes
+return end_nodes('SKIPPED', 'node.skipped', SKIPPED, 8)

@@ -1,0 +1,83 @@
+"""Decide whether a node that chooses runs: by what has arrived at it, and by its condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from flowd.store.facts import Fact
+from flowd.workers.node_run import PreparedNode
+from flowd.workflow.choices import Choice
+from flowd.workflow.conditions import Read
+from flowd.workflow.references import EXECUTION, STATE
+from flowd.workflow.templating import INPUT
+
+Fetched = Mapping[Fact, str | bytes | None]
+
+
+def input_fact(prepared: PreparedNode, name: str) -> Fact:
+    """Where a template finds what it reads: the output of a node, or the input of the execution."""
+    execution_id = prepared.entry.execution_id
+    if name == INPUT and name not in prepared.plan.nodes:
+        return Fact("input", execution_id)
+    return Fact("output", execution_id, name)
+
+
+def facts_of_choice(prepared: PreparedNode) -> Iterator[Fact]:
+    """What `decide` will look for."""
+    entry, choice = prepared.entry, prepared.node.choice
+    yield Fact("arrived", entry.execution_id, entry.node_id)
+    for read in choice.reads if choice else ():
+        if fact := _fact_of(prepared, read):
+            yield fact
+
+
+def decide(prepared: PreparedNode, choice: Choice, fetched: Fetched) -> None:
+    """Raises SkipNode, DependencyFailed or Fail for a node that does not run."""
+    entry = prepared.entry
+    arrived = str(fetched.get(Fact("arrived", entry.execution_id, entry.node_id)) or "0")
+    # What a hand has written there is told by whoever adds to it.
+    choice.check_arrivals(int(arrived) if arrived.isdecimal() else 0)
+    if choice.reads:
+        choice.check_condition(_scope(prepared, choice, fetched))
+    else:
+        choice.check_condition({})
+
+
+def _fact_of(prepared: PreparedNode, read: Read) -> Fact | None:
+    """None for what the plan and the entry say already."""
+    if read.name in prepared.plan.nodes or read.name == INPUT:
+        return input_fact(prepared, read.name)
+    if read.name == STATE and isinstance(read.step, str):
+        return Fact("state", prepared.entry.execution_id, read.step)
+    return None
+
+
+def _scope(prepared: PreparedNode, choice: Choice, fetched: Fetched) -> dict[str, Any]:
+    """A value for each name the condition reads; a node of such a name wins over the others."""
+    plan = prepared.plan
+    scope: dict[str, Any] = {
+        EXECUTION: {"id": prepared.entry.execution_id, "name": plan.name},
+        STATE: {},
+    }
+    for read in choice.reads:
+        fact = _fact_of(prepared, read)
+        value = fetched.get(fact) if fact else None
+        if fact and fact.kind == "state":
+            scope[STATE][read.step] = value
+        elif fact and fact.kind == "input":
+            scope[INPUT] = {**plan.default_input, **_object(value)}
+        elif value is not None:
+            scope[read.name] = _object(value)
+    return scope
+
+
+def _object(text: str | bytes | None) -> dict[str, Any]:
+    """Empty for what is no JSON object: a condition then says which key it misses."""
+    try:
+        value = orjson.loads(text or "")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,162 @@
+"""Check what nodes read of others: that it exists, is upstream, and is surely there by then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flowd.errors import Problem, TemplateError
+from flowd.workflow.conditions import Condition
+from flowd.workflow.reachability import (
+    Certainty,
+    find_not_upstream,
+    find_skippable,
+    find_unsure,
+)
+from flowd.workflow.report import Report, quote
+from flowd.workflow.suggestions import Suggestions
+from flowd.workflow.templating import INPUT, Reference, find_templates
+
+# What a condition may read besides nodes: `state.B`, `execution.name`.
+STATE: Final = "state"
+EXECUTION: Final = "execution"
+EXECUTION_KEYS: Final = ("id", "name")
+
+
+@dataclass(slots=True)
+class ReadingNode:
+    """What could be read of a node; `id` and `handler` are None where they are no strings."""
+
+    path: str
+    id: str | None
+    handler: str | None
+    dependencies: Sequence[Any]
+    config: dict[str, Any]
+    when: str | None = None
+    after: str | None = None
+    allow_failure: bool = False
+
+    @property
+    def can_be_skipped(self) -> bool:
+        return self.when is not None or self.after == "failed"
+
+
+def check_references(
+    nodes: Sequence[ReadingNode],
+    index_of: Mapping[str, int],
+    dependencies: Mapping[int, list[int]],
+    report: Report,
+) -> None:
+    """`index_of` is the position of each node by id, `dependencies` those by position."""
+    _References(nodes, index_of, dependencies, report).check()
+
+
+class _References:
+    def __init__(
+        self,
+        nodes: Sequence[ReadingNode],
+        index_of: Mapping[str, int],
+        dependencies: Mapping[int, list[int]],
+        report: Report,
+    ) -> None:
+        self._nodes = nodes
+        self._index_of = index_of
+        self._dependencies = dependencies
+        self._report = report
+        self._suggestions = Suggestions(index_of)
+        # By reader and read node, the first place that reads it; and the first without a default.
+        self._places: dict[int, dict[int, str]] = {}
+        self._unguarded: dict[int, dict[int, str]] = {}
+
+    def check(self) -> None:
+        for index, node in enumerate(self._nodes):
+            for found in self._found_in(node):
+                if isinstance(found, Problem):
+                    self._report.extend([found])
+                elif found.node_id in self._index_of:
+                    self._note(index, found)
+                elif found.node_id != INPUT:
+                    self._report_unknown(found)
+        missed = find_not_upstream(self._dependencies, self._places)
+        for index, target in sorted(missed):
+            self._report_not_upstream(index, target, self._places[index][target])
+        if not missed:
+            self._check_certainty()
+
+    def _found_in(self, node: ReadingNode) -> Iterator[Reference | Problem]:
+        yield from find_templates(node.config, f"{node.path}.config")
+        if node.when is not None:
+            yield from self._found_in_condition(node.when, f"{node.path}.when")
+
+    def _found_in_condition(self, text: str, path: str) -> Iterator[Reference | Problem]:
+        try:
+            condition = Condition(text)
+        except TemplateError as error:
+            yield Problem(path, "malformed_condition", str(error))
+            return
+        for name, step, is_guarded in condition.reads:
+            if name in self._index_of or name not in (STATE, EXECUTION):
+                yield Reference(path, name, is_guarded)
+            elif name == STATE and isinstance(step, str):
+                # A state is there whatever became of the node.
+                yield Reference(path, step, is_guarded=True)
+            elif step not in EXECUTION_KEYS:
+                known = "state.NODE" if name == STATE else " and ".join(EXECUTION_KEYS)
+                message = f"cannot read {quote(f'{name}.{step}')}; there is {known}"
+                yield Problem(path, "unknown_reference", message)
+
+    def _note(self, index: int, found: Reference) -> None:
+        target = self._index_of[found.node_id]
+        self._places.setdefault(index, {}).setdefault(target, found.path)
+        if not found.is_guarded:
+            self._unguarded.setdefault(index, {}).setdefault(target, found.path)
+
+    def _report_unknown(self, found: Reference) -> None:
+        hint = self._suggestions.hint(found.node_id)
+        message = f"template reads the unknown node {quote(found.node_id)}{hint}"
+        if found.path.endswith(".when"):
+            message = message.replace("template", "condition", 1)
+        self._report.add(found.path, "unknown_reference", message)
+
+    def _report_not_upstream(self, index: int, target: int, path: str) -> None:
+        reader, read = quote(self._nodes[index].id), quote(self._nodes[target].id)
+        what = "condition" if path.endswith(".when") else "template"
+        if index == target:
+            message = f"{what} in node {reader} reads the output of {read}, its own"
+        else:
+            message = (
+                f"{what} reads node {read}, which is not upstream of {reader}; "
+                f"add {read} to the dependencies of {reader}"
+            )
+        self._report.add(path, "not_upstream", message)
+
+    def _check_certainty(self) -> None:
+        """Whether what is read without a default is surely there: most workflows choose nothing."""
+        chosen = [index for index, node in enumerate(self._nodes) if node.can_be_skipped]
+        ended = [index for index, node in enumerate(self._nodes) if node.after == "ended"]
+        may_fail = [index for index, node in enumerate(self._nodes) if node.allow_failure]
+        if not (chosen or ended or may_fail):
+            return
+        skippable = find_skippable(self._dependencies, chosen, ended)
+        certainty = {
+            index: Certainty(
+                index in skippable, node.allow_failure, node.after in ("failed", "ended")
+            )
+            for index, node in enumerate(self._nodes)
+        }
+        for index, target in sorted(find_unsure(self._dependencies, certainty, self._unguarded)):
+            self._report_unsure(index, target)
+
+    def _report_unsure(self, index: int, target: int) -> None:
+        path, read = self._unguarded[index][target], self._nodes[target].id or ""
+        example = f"{read}.key | default(null)"
+        if path.endswith(".when"):
+            example = f"`{example}` or `{read}.key is defined`"
+        else:
+            example = f"{{{{ {example} }}}}"
+        message = (
+            f"node {quote(read)} may be skipped or fail before this is read; say what to take "
+            f"then: {example}"
+        )
+        self._report.add(path, "may_be_missing", message)

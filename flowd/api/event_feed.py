@@ -158,7 +158,7 @@ class EventFeed:
                     await asyncio.sleep(pause_s)
                     continue
                 if pause_s:
-                    log.warning("redis.found")
+                    log.warning("redis.reconnected")
                 pause_s = 0.0
                 for entry in entries:
                     self._hand_on(entry)

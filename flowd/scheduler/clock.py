@@ -39,4 +39,4 @@ class KeepClock(Duty):
         clock_ms, put_back_ms = await self._store.retries.keep_clock(reached_ms, CLOCK_JUMP_MS)
         self._last = _Reading(clock_ms, time.monotonic())
         if put_back_ms > CLOCK_JUMP_MS:
-            log.warning("clock.put_back", by_s=round(put_back_ms / 1000))
+            log.warning("redis.clock_moved_back", by_s=round(put_back_ms / 1000))

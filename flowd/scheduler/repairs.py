@@ -60,7 +60,7 @@ class SetDamageAside(Duty):
 
     async def run(self, _now_s: float) -> None:
         for key in await self._store.tasks.set_aside():
-            log.error("key.set_aside", key=key)
+            log.error("key.quarantined", key=key)
             self._readmit.distrust()
 
 

@@ -152,7 +152,7 @@ class Scheduler:
         if self._away:
             self._away.discard(lane)
             if not self._away:
-                log.warning("redis.found")
+                log.warning("redis.reconnected")
         return True
 
     async def _wait(self) -> None:

@@ -154,7 +154,7 @@ class Commits:
 
     def call(self, ending: Failure | RetryLater) -> ScriptCall:
         if isinstance(ending, RetryLater):
-            names = (self._keys[0], keys.RETRIES, keys.BELL)
+            names = (self._keys[0], keys.RETRIES, keys.RETRIES_WAKEUP)
             return ScriptCall(scripts.RETRY_NODE, names, _retry_arguments(self._group, ending))
         return ScriptCall(scripts.FAIL_NODE, self._keys, _failure_arguments(self._group, ending))
 

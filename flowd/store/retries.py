@@ -71,7 +71,9 @@ class Retries:
         """Sleep, but no longer than until a node is to run earlier than all that waited before."""
         # Zero would mean for ever.
         patience_s = max(0.001, round(timeout_s, 3))
-        await self._bell.execute("BLPOP", keys.BELL, str(patience_s), timeout_s=patience_s + 5)
+        await self._bell.execute(
+            "BLPOP", keys.RETRIES_WAKEUP, str(patience_s), timeout_s=patience_s + 5
+        )
 
     async def close(self) -> None:
         await self._bell.close()

@@ -68,7 +68,7 @@ class Crew:
         try:
             child = Child(slot.role, self._groups, partial(self._leave_to_child, slot.role.kind))
         except OSError as error:
-            log.error("child.unforked", child=slot.role.name, error=str(error))
+            log.error("child.fork_failed", child=slot.role.name, error=str(error))
             slot.state, slot.due_at = State.BACKOFF, time.monotonic() + FORK_RETRY_S
             return
         slot.fill(child, time.monotonic())

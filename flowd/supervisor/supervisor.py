@@ -411,7 +411,7 @@ class Supervisor:
 
     def _stop_quickly(self, now: float) -> None:
         if self._ending.hurry(now):
-            log.warning("supervisor.hurried")
+            log.warning("supervisor.stop_forced")
 
 
 def _worker_count(value: object) -> int:

@@ -348,7 +348,7 @@ class Shift:
         if outcome == "stale":
             self._on_stale()
         log.warning(
-            "node.refused",
+            "node.commit_rejected",
             execution_id=entry.execution_id,
             node_id=entry.node_id,
             attempt=entry.attempt,
@@ -428,7 +428,7 @@ class Shift:
             try:
                 await ensure_group(self._store, self._plans, was_there=True)
                 self._intake.receive(await self._session.own_entries())
-                log.warning("redis.found")
+                log.warning("redis.reconnected")
                 self._is_redis_away = False
                 self._make_claims_due()
                 return

@@ -122,7 +122,7 @@ class Worker:
                 is_lost = True
             else:
                 if is_lost:
-                    log.warning("redis.found")
+                    log.warning("redis.reconnected")
                 log.info("worker.enrolled", consumer=consumer)
                 return True
             with contextlib.suppress(TimeoutError):

@@ -40,7 +40,7 @@ async def test_r09_a_shared_key_of_another_type_is_set_aside_and_all_go_on(
         async def aside() -> list[str]:
             return redis.keys(f"flowd:damaged:*:{key}")
 
-        if key == keys.BELL:
+        if key == keys.RETRIES_WAKEUP:
             # Who rings it makes it anew.
             await until(aside, "the damage aside")
         handlers.GATES["A"].set()
@@ -52,7 +52,7 @@ async def test_r09_a_shared_key_of_another_type_is_set_aside_and_all_go_on(
         assert redis.type(key) in (SHARED[key], "none")
         await until(lambda: find_violations(redis, [caught]) == [], "everything in its place")
         assert not any(task.done() for task in engine._tasks), "a worker ended"
-        await until(lambda: "key.set_aside" in "".join(capfd.readouterr()), "the log to say so")
+        await until(lambda: "key.quarantined" in "".join(capfd.readouterr()), "the log to say so")
 
 
 async def start(engine: Engine) -> str:

@@ -106,7 +106,7 @@ def test_p06_what_a_worker_commits_after_its_lease_was_given_away_is_refused(
 
 
 def refused(flowd: FaultyFlowd) -> list[dict[str, Any]]:
-    return [line for line in flowd.events("node.refused") if line["outcome"] == "stale"]
+    return [line for line in flowd.events("node.commit_rejected") if line["outcome"] == "stale"]
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_a_worker_that_redis_refuses_says_so_and_waits(
     assert "memory limit" in worker.events("redis.lost")[0]["reason"]
     client.config_set("maxmemory", 0)
     wait_for_line(worker, "runs and uses the Redis")
-    assert len(worker.events("redis.lost")) == len(worker.events("redis.found")) == 1
+    assert len(worker.events("redis.lost")) == len(worker.events("redis.reconnected")) == 1
 
 
 def test_without_workers_ready_nodes_wait_in_the_stream_for_one(run_flowd: Run) -> None:

@@ -64,6 +64,6 @@ async def test_only_a_retry_that_is_due_before_all_others_rings_the_bell(engine,
     b, c = await worker.take()
 
     await retry(worker, later(b, pause_ms=20_000))
-    assert redis.lrange(keys.BELL, 0, -1) == [f"{execution.id} b"]
+    assert redis.lrange(keys.RETRIES_WAKEUP, 0, -1) == [f"{execution.id} b"]
     await retry(worker, later(c, pause_ms=30_000))
-    assert redis.lrange(keys.BELL, 0, -1) == [f"{execution.id} b"]
+    assert redis.lrange(keys.RETRIES_WAKEUP, 0, -1) == [f"{execution.id} b"]

@@ -478,7 +478,7 @@ def test_stop_ends_it_and_a_second_request_does_not_hurry(boot: Boot) -> None:
 
     assert daemon.wait_for_end() == 0
     assert time.monotonic() - asked_at > 0.9
-    assert daemon.events("supervisor.hurried") == []
+    assert daemon.events("supervisor.stop_forced") == []
 
 
 def test_a_quick_stop_waits_for_nobody(boot: Boot) -> None:

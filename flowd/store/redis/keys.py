@@ -17,7 +17,7 @@ EXECUTIONS: Final = "flowd:executions"  # zset: all execution ids, with score 0:
 FINISHED: Final = "flowd:finished"  # zset: ids of executions that have ended, by when, ms
 RETRIES: Final = "flowd:retries"  # zset: `execution_id node_id` that waits, by when it is due, ms
 HALTED: Final = "flowd:halted"  # string: entries queued up to here, ms, may be of who is to wait
-BELL: Final = "flowd:bell"  # list: rung when the first of the retries has changed
+RETRIES_WAKEUP: Final = "flowd:retries:wakeup"  # list: the first of the retries has changed
 LEASES: Final = "flowd:leases"  # hash: consumer -> heartbeat sequence
 WORKERS: Final = "flowd:workers"  # hash: consumer -> owner (JSON)
 EVENTS: Final = "flowd:events"  # stream, capped: what has happened, as pairs of type and text
@@ -70,7 +70,7 @@ def shared_types(stream: str) -> dict[str, str]:
         EXECUTIONS: "zset",
         FINISHED: "zset",
         RETRIES: "zset",
-        BELL: "list",
+        RETRIES_WAKEUP: "list",
         LEASES: "hash",
         WORKERS: "hash",
         EVENTS: "stream",

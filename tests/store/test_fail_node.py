@@ -6,10 +6,10 @@ import pytest
 
 from flowd.orchestrator.executor import node_failure
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
+from flowd.store.endings import RetryLater
 from flowd.store.events import BEGINNING, behind, execution_ids, parse_event
 from flowd.store.nodes import NO_REPORT, Report
 from flowd.store.redis import keys
-from flowd.store.tasks import RetryLater
 from tests.store.engine import (
     CHAIN,
     DIAMOND,

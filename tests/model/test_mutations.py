@@ -80,6 +80,16 @@ MUTATIONS = [
 ]
 
 
+def test_every_mutation_changes_its_script():
+    """One that does not is skipped by nobody, and found by those alone who run all of them."""
+    texts = {one.name: one.text for one in scripts.ALL}
+    assert [
+        name
+        for name, script, pattern, _ in MUTATIONS
+        if not re.search(pattern, texts[script], flags=re.DOTALL)
+    ] == []
+
+
 # What is found within a second or two runs each time; the others with `-m thorough`.
 SLOW = (
     "failures are forgotten",

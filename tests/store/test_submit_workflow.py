@@ -9,7 +9,7 @@ from flowd.store import submissions
 from flowd.store.executions import NODES_PER_CALL_MAX
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import RedisClient
-from tests.store.engine import DIAMOND, State, compiled, everything, fan
+from tests.store.engine import DIAMOND, State, compiled, everything, fan, finish_continuations
 
 AN_ID = "0123456789ab0123456789ab"
 
@@ -144,7 +144,9 @@ async def test_a_submission_too_slow_to_find_what_it_staged_is_refused(
     assert redis.dbsize() == 0
 
 
-async def test_a_submission_closed_but_not_yet_removed_is_refused_too(engine, redis, monkeypatch):
+async def test_a_submission_closed_but_not_yet_removed_is_refused_and_its_removal_carried_on(
+    engine, redis, plans, monkeypatch
+):
     monkeypatch.setattr(submissions, "new_execution_id", lambda _at_ms: AN_ID)
 
     async def close_only():
@@ -158,7 +160,7 @@ async def test_a_submission_closed_but_not_yet_removed_is_refused_too(engine, re
         await engine.submit(fan(1_500))
     assert redis.zrange(keys.CONTINUATIONS, 0, -1) == [f"discard {AN_ID}"]
 
-    await engine.store.submissions.discard_staged(AN_ID)
+    await finish_continuations(engine.store, plans)
 
     assert redis.dbsize() == 0
 

@@ -17,6 +17,10 @@ _UNANSWERED = (OSError, http.client.HTTPException)
 _PAUSE_S = 0.05
 
 
+class NoHost(Exception):
+    """Every host is of the other version, which does not know what was to be asked."""
+
+
 class Clients:
     """From `start` to `stop` they keep about `active_max` executions going.
 
@@ -91,12 +95,14 @@ class Clients:
         of_this_version: bool = False,
         **headers: str,
     ) -> tuple[int, Any]:
-        """The answer, after asking as often as it takes, now here and now there."""
+        """The answer, after asking as often as it takes, now here and now there. Raises NoHost
+        while no host is of this version, which the last fault may leave so.
+        """
         while True:
-            host = random.choice(self._hosts)
-            if of_this_version and not host.is_of_this_version:
-                time.sleep(_PAUSE_S)
-                continue
+            hosts = [one for one in self._hosts if one.is_of_this_version or not of_this_version]
+            if not hosts:
+                raise NoHost
+            host = random.choice(hosts)
             try:
                 status, answer = host.request(method, path, body, **headers)
             except _UNANSWERED:

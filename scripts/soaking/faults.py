@@ -16,13 +16,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import redis as redis_py
 
-from scripts.soaking.clients import Clients
+from scripts.soaking.clients import Clients, NoHost
 from scripts.soaking.hosts import HUNG_AFTER_S, WORKERS, Host, Server
 
 Victim = int | str | None
@@ -141,7 +141,8 @@ class Hand:
         before = self.counts()[kind]
         try:
             while self.counts()[kind] == before and not self._is_over.is_set():
-                KINDS[kind](self)
+                with suppress(NoHost):
+                    KINDS[kind](self)
                 self.sleep(_AGAIN_AFTER_S)
         except BaseException as error:  # noqa: BLE001 - told at the end, whatever it is
             self.errors.append(error)

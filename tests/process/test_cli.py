@@ -149,7 +149,7 @@ def test_validate_says_what_is_wrong_and_where(shell: Shell) -> None:
 
 def test_submit_and_what_comes_of_it(shell: Shell) -> None:
     execution_id = shell.pipe("submit", "good.json").strip()
-    assert f"`flowd trigger {execution_id}` starts it" in shell.stderr
+    assert f"start it with `flowd trigger {execution_id}`" in shell.stderr
     assert shell.json("get", execution_id)["status"] == "PENDING"
     assert "trigger" in shell.pipe("explain", execution_id).lower()
     assert f"`flowd trigger {execution_id}`" in shell.pipe("explain", execution_id)

@@ -212,10 +212,13 @@ def test_i04_a_body_without_end_that_nobody_asked_for_is_cut(
 def test_i04_heads_that_do_not_come_are_closed_and_others_are_served_meanwhile(
     flowd: Flowd, figure: Callable[[str], None]
 ) -> None:
-    slow = [connect(flowd) for _ in range(5)]
+    # Cut where one more letter leaves it a head: in the path, in a name, in a value.
+    head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+    beginnings = [head[:length] for length in (5, 8, 23, 40, len(head))]
+    slow = [connect(flowd) for _ in beginnings]
     begun = time.monotonic()
-    for number, client in enumerate(slow):
-        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: "[: 5 + 9 * number])
+    for client, beginning in zip(slow, beginnings, strict=True):
+        client.sendall(beginning)
 
     ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     assert b'{"status":"ok"}' in send(flowd, ask)

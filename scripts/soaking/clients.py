@@ -95,14 +95,18 @@ class Clients:
         of_this_version: bool = False,
         **headers: str,
     ) -> tuple[int, Any]:
-        """The answer, after asking as often as it takes, now here and now there. Raises NoHost
-        while no host is of this version, which the last fault may leave so.
+        """The answer, after asking as often as it takes, now here and now there.
+
+        Raises NoHost where nobody is of this version, which the last fault may leave so, and nobody
+        was asked yet. Afterwards another version will do: an answer that is lost may have been yes.
         """
+        was_asked = False
         while True:
             hosts = [one for one in self._hosts if one.is_of_this_version or not of_this_version]
-            if not hosts:
+            if not hosts and not was_asked:
                 raise NoHost
-            host = random.choice(hosts)
+            host = random.choice(hosts or self._hosts)
+            was_asked = True
             try:
                 status, answer = host.request(method, path, body, **headers)
             except _UNANSWERED:

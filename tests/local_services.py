@@ -39,6 +39,9 @@ def json_reply(value: Any, status: int = 200) -> Reply:
 class Service(ThreadingHTTPServer):
     """Answers with what `answer` makes of a request, and remembers every request."""
 
+    # A hundred calls may come at once; the system resets what a queue of five cannot hold.
+    request_queue_size = 256
+
     daemon_threads = True
 
     def __init__(self, answer: Callable[[Request], Reply]) -> None:

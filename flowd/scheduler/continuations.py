@@ -43,6 +43,11 @@ class _Case:
         return now_s >= max(self.seen_s + overdue_s, self.retry_at_s)
 
 
+def new_slice() -> asyncio.Timeout:
+    """What one has at a stretch."""
+    return asyncio.timeout(SLICE_S)
+
+
 class FinishContinuations(Duty):
     """One that fails or does not end is set aside, named, and tried again behind all the others."""
 
@@ -68,7 +73,7 @@ class FinishContinuations(Duty):
 
     async def _carry_on(self, one: Continuation, case: _Case, now_s: float) -> None:
         try:
-            async with asyncio.timeout(SLICE_S) as limit:
+            async with new_slice() as limit:
                 await finish_continuation(self._store, self._plans, one)
         except REDIS_AWAY:
             raise

@@ -77,25 +77,29 @@ async def test_one_that_does_not_end_goes_behind_the_others_and_is_set_aside(
     engine, store, duty, monkeypatch
 ):
     bad, good = await two_wide(engine)
-    monkeypatch.setattr(continuations, "SLICE_S", 0.3)
     monkeypatch.setattr(continuations, "BUDGET_S", 0.0)
     advance = store.executions.advance_node
+    slices = []
     tries = []
+
+    def new_slice():
+        slices.append(asyncio.timeout(None))
+        return slices[-1]
 
     async def advancing(execution_id, *arguments, **named):
         if execution_id == bad.id:
             tries.append(1)
+            slices[-1].reschedule(0)
             await asyncio.Event().wait()
         return await advance(execution_id, *arguments, **named)
 
+    monkeypatch.setattr(continuations, "new_slice", new_slice)
     monkeypatch.setattr(store.executions, "advance_node", advancing)
     await duty.run(0.0)
     await duty.run(OVERDUE_S)
     assert (len(tries), good.states().get("QUEUED")) == (1, None)
-    monkeypatch.setattr(continuations, "SLICE_S", 5.0)
     await duty.run(OVERDUE_S)
     assert (len(tries), good.states()["QUEUED"]) == (1, WIDTH)
-    monkeypatch.setattr(continuations, "SLICE_S", 0.3)
     for _ in range(SLICES_MAX + 2):
         await duty.run(OVERDUE_S)
 

@@ -118,7 +118,7 @@ def node_failure(
     """
     node, output = plan.nodes[entry.node_id], error_output(error)
     if node.allow_failure and is_own:
-        return AllowedFailure(entry, node, record, output, report)
+        return AllowedFailure(entry, node, record, output, report, dead_letter)
     return Failure(
         entry,
         record,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -75,7 +75,7 @@ async def plan_rerun(store: Store, execution_id: str, start: str) -> RerunPlan:
         raise WrongState(execution_id, status, "rerun")
     plan = await Plans(store).load(execution_id, "")
     states = await store.executions.node_states(execution_id)
-    standings = standings_of(plan, states)
+    standings = standings_of(states, await _allowed(store, execution_id, plan, states))
     if start in plan.nodes:
         runs = _runs_from(plan, standings, states, start)
     elif start == FAILED:
@@ -86,27 +86,23 @@ async def plan_rerun(store: Store, execution_id: str, start: str) -> RerunPlan:
     return _sort_out(execution_id, plan, states, standings, runs)
 
 
-def standings_of(plan: Plan, states: Mapping[str, NodeState]) -> dict[str, Standing]:
-    """A failure that is allowed covers the node's own, not one it was failed with."""
-    failed = {one for one, state in states.items() if state is NodeState.FAILED}
-    spread = [one for one in failed if not plan.nodes[one].allow_failure]
-    real = set(spread)
-    while spread:
-        above = spread.pop()
-        new = [
-            one
-            for one in plan.dependents(above)
-            if one in failed and one not in real and not _follows_failures(plan.nodes[one])
-        ]
-        real.update(new)
-        spread += new
+async def _allowed(
+    store: Store, execution_id: str, plan: Plan, states: Mapping[str, NodeState]
+) -> Collection[str]:
+    may_fail = [one.id for one in plan.nodes.values() if one.allow_failure]
+    failed = [one for one in may_fail if states[one] is NodeState.FAILED]
+    return await store.nodes.allowed_failures(execution_id, failed)
+
+
+def standings_of(states: Mapping[str, NodeState], allowed: Collection[str]) -> dict[str, Standing]:
+    """`allowed` are those of the FAILED that failed by themselves, and may."""
     by_state = {
         NodeState.COMPLETED: Standing.COMPLETED,
         NodeState.SKIPPED: Standing.SKIPPED,
-        NodeState.FAILED: Standing.ALLOWED,
+        NodeState.FAILED: Standing.FAILED,
     }
     return {
-        one: Standing.FAILED if one in real else by_state.get(state, Standing.OPEN)
+        one: Standing.ALLOWED if one in allowed else by_state.get(state, Standing.OPEN)
         for one, state in states.items()
     }
 

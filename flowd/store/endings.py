@@ -47,7 +47,7 @@ class Skip(NamedTuple):
 
 class AllowedFailure(NamedTuple):
     """A node that failed and may: its dependents take its output, the error, as that of a completed
-    one. `report` as of a Failure.
+    one. `report` and `dead_letter` as of a Failure.
     """
 
     entry: Entry
@@ -55,6 +55,7 @@ class AllowedFailure(NamedTuple):
     record: str
     output: bytes
     report: bytes = b""
+    dead_letter: str = ""
 
 
 class Failure(NamedTuple):
@@ -126,7 +127,8 @@ class Commits:
             said += (entry.execution_id, entry.node_id, entry.plan_digest, record, text)
             opened = advance_arguments(node)
             if isinstance(ending, AllowedFailure):
-                said += (*opened[:3], ending.report, _brief(error_of(text)), *opened[3:])
+                brief = _brief(error_of(text))
+                said += (*opened[:3], ending.report, brief, ending.dead_letter, *opened[3:])
             else:
                 said += opened
             size += len(text)
@@ -138,7 +140,8 @@ class Commits:
         for kind, said in ended.items():
             ids = [endings[place].entry.entry_id for place in places[kind]]
             whole = [self._group, now, len(ids), *ids, *said]
-            calls.append(ScriptCall(_ADVANCED_BY[kind](), self._keys[:3], whole))
+            names = self._keys if kind is AllowedFailure else self._keys[:3]
+            calls.append(ScriptCall(_ADVANCED_BY[kind](), names, whole))
         return calls, list(places.values())
 
     def calls(self, endings: Sequence[Failure | RetryLater]) -> list[ScriptCall]:

@@ -123,6 +123,14 @@ class Nodes:
             )
         return found
 
+    async def allowed_failures(self, execution_id: str, node_ids: Sequence[str]) -> set[str]:
+        """Of FAILED nodes those that failed by themselves, and may."""
+        found: set[str] = set()
+        for some in slices(node_ids, NODES_PER_CALL_MAX):
+            marks = await self._fields(keys.run(execution_id), [f"allowed:{one}" for one in some])
+            found.update(one for one, mark in zip(some, marks, strict=True) if mark)
+        return found
+
     async def output_sizes(self, execution_id: str, node_ids: Sequence[str]) -> list[int]:
         """Bytes of each output; 0 where there is none."""
         replies: list[Any] = []

@@ -72,6 +72,7 @@ def _new_run(
             run["rerun_roots"] = ",".join(roots)
         run.update({f"arrived:{join}": count for join, count in reuse.arrived.items()})
         run.update({f"skipped:{one}": reason for one, reason in reuse.skipped.items()})
+        run.update({f"allowed:{one}": 1 for one in reuse.allowed})
     return [part for pair in run.items() for part in pair]
 
 

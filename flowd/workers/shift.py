@@ -304,6 +304,8 @@ class Shift:
     def _settle_allowed_failure(self, failure: AllowedFailure, outcome: str) -> None:
         self._tally.note_record(failure.node.handler, NodeState.FAILED, failure.record)
         _log_failure(failure)
+        if failure.dead_letter:
+            _log_poison(failure)
         self._carry_on_after(failure, outcome)
 
     def _settle_retry(self, retry: RetryLater, _outcome: str) -> None:
@@ -461,7 +463,7 @@ def _count_ended(exchange: Exchange) -> int:
     )
 
 
-def _log_poison(failure: Failure) -> None:
+def _log_poison(failure: Failure | AllowedFailure) -> None:
     entry = failure.entry
     log.error(
         "node.poisoned",

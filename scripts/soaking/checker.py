@@ -65,12 +65,14 @@ class Execution:
     def arrives(self, node_id: str) -> str | None:
         """How a node has ended, as its dependents hear it; None while it has not."""
         state = self.nodes.get(node_id)
-        if state == NodeState.FAILED and self._may_fail(node_id):
+        if state == NodeState.FAILED and f"allowed:{node_id}" in self.run:
             return NodeState.COMPLETED
         return state if state in _ENDED_NODE else None
 
-    def _may_fail(self, node_id: str) -> bool:
+    def failed_as_it_may(self, node_id: str) -> bool:
         """That a failure is allowed covers the node's own, not one it was failed with."""
+        if self.nodes.get(node_id) != NodeState.FAILED:
+            return False
         written = self.written[node_id]
         follows = written.get("after") in ("failed", "ended")
         return bool(written.get("allow_failure")) and (
@@ -237,6 +239,11 @@ def _check_choice(execution: Execution, node_id: str, state: str | None) -> Iter
     named, run = f"{execution.id} {node_id}", execution.run
     if (state == NodeState.SKIPPED) != (f"skipped:{node_id}" in run):
         yield f"{named}: it is {state}, and the reason of a skip {run.get(f'skipped:{node_id}')!r}"
+    is_allowed = f"allowed:{node_id}" in run
+    # A rerun fails what it leaves out, whatever that may.
+    if is_allowed != execution.failed_as_it_may(node_id) and (is_allowed or not execution.is_rerun):
+        marked = "marked" if is_allowed else "not marked"
+        yield f"{named}: it is {state} and {marked} as a failure that is allowed"
     counted = run.get(f"arrived:{node_id}")
     if counted is None or execution.status not in (*_LIVE, ExecutionState.COMPLETED):
         return

@@ -142,6 +142,41 @@ async def test_an_allowed_failure_is_completed_to_its_dependents_and_its_own_onl
         assert (status, set(states.values())) == (FAILED, {FAILED})
 
 
+async def test_what_a_rerun_left_out_is_no_allowed_failure_to_the_next_one(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.run(
+            workflow(
+                choosing("X", fails=True),
+                choosing("may", "X", allow_failure=True),
+                choosing("other"),
+                choosing("J", "may", "other", after="ended"),
+            )
+        )
+        planned = await plan_rerun(engine.store, execution_id, "other")
+        assert set(planned.left_out) == {"X", "may"}
+        second = await rerun_execution(engine.store, planned)
+        await trigger_workflow(engine.store, second)
+        assert str(await engine.end(second)) == FAILED
+
+        again = await plan_rerun(engine.store, second, "failed")
+
+        assert set(again.runs) == {"X", "may", "J"}
+        assert set(again.reused) == {"other"}
+
+
+async def test_an_allowed_failure_stays_one_through_reruns_of_reruns(settings):
+    async with Engine(settings) as engine:
+        nodes = [choosing("may", fails=True, allow_failure=True), choosing("bad", fails=True)]
+        execution_id = await engine.run(workflow(*nodes, choosing("below", "may")))
+        for _ in range(2):
+            planned = await plan_rerun(engine.store, execution_id, "failed")
+            assert set(planned.runs) == {"bad"}
+            assert planned.reused["may"].startswith("failed, as it may")
+            execution_id = await rerun_execution(engine.store, planned)
+            await trigger_workflow(engine.store, execution_id)
+            await engine.end(execution_id)
+
+
 async def test_a_node_after_completed_ones_fails_once_all_have_ended(settings):
     async with Engine(settings) as engine:
         execution_id = await engine.run(

@@ -32,7 +32,6 @@ from tests.model.reference import (
     FAILED,
     Graph,
     Reference,
-    ReferenceExecution,
     Ticket,
     above,
     written,
@@ -233,7 +232,7 @@ class Machine(RuleBasedStateMachine):
     def rerun(self, execution_id: str, data: st.DataObject) -> None:
         graph = self.reference.executions[execution_id].graph
         start = data.draw(st.sampled_from([FAILED, *graph]))
-        if self.is_full or self._has_open_allowed(self.reference.executions[execution_id]):
+        if self.is_full:
             return
         new_id = new_execution_id(now_ms())
         expected = self.reference.rerun(execution_id, start, new_id)
@@ -247,13 +246,6 @@ class Machine(RuleBasedStateMachine):
         states = self.reference.executions[new_id].nodes
         assert set(planned.runs) == {one for one, state in states.items() if state == "PENDING"}
         self.trigger(new_id)
-
-    def _has_open_allowed(self, execution: ReferenceExecution) -> bool:
-        """What never ran and is left out is FAILED, and says nothing of whether it may."""
-        return any(
-            written(execution.graph, one).get("allow_failure") and state not in ENDED[:3]
-            for one, state in execution.nodes.items()
-        )
 
     # What workers do.
 

@@ -21,7 +21,7 @@ async def test_an_allowed_failure_opens_what_waits_for_it_and_fails_nobody(engin
     assert execution.state() == State(
         status="RUNNING",
         nodes={"a": "FAILED", "b": "QUEUED"},
-        counters={"remaining": "1", "report:a": REPORT},
+        counters={"remaining": "1", "report:a": REPORT, "allowed:a": "1"},
         outputs={"a": {"error": "boom"}},
         attempts={"a": "#1 ended on w1"},
         queued=["b#1"],
@@ -111,3 +111,17 @@ async def test_its_event_is_that_of_any_failure_with_the_error(engine, redis):
     assert text.startswith(f"{execution.id} a 1 ")
     assert '"error":"boom"' in text
     assert any("execution.completed" in fields for fields in happened)
+
+
+async def test_one_that_was_given_up_goes_to_the_dead_letters_as_well(engine, redis):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(MAY, worker)
+
+    given_up = worker.allowed(a)._replace(dead_letter="3 workers died with it")
+    assert (await worker.exchange([given_up])).completed == ["completed"]
+
+    ((_, letter),) = redis.xrange(keys.DEAD_LETTERS)
+    assert letter["reason"] == "3 workers died with it"
+    assert letter["entry_id"] == a.entry_id
+    assert execution.state().dead_letters == ["a"]
+    assert execution.state().nodes == {"a": "FAILED", "b": "QUEUED"}

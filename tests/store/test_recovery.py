@@ -242,6 +242,20 @@ async def test_who_is_too_late_to_give_a_node_up_harms_nothing(engine, plans, mo
     assert execution.state().status == "COMPLETED"
 
 
+async def test_a_poisoned_node_that_may_fail_is_a_dead_letter_and_an_allowed_failure(engine, plans):
+    execution = await engine.start({"a": {"allow_failure": True}, "b": ["a"]})
+    await die_with(engine, plans, DEATHS_MAX - 1)
+    await engine.worker("last").claim(*await engine.worker("last").take())
+    await recover(engine, plans, "last")
+
+    state = execution.state()
+    assert state.nodes == {"a": "FAILED", "b": "QUEUED"}
+    assert state.dead_letters == ["a"]
+    assert state.counters["allowed:a"] == "1"
+    await engine.finish(engine.worker("survivor"))
+    assert execution.state().status == "COMPLETED"
+
+
 @pytest.mark.parametrize(
     "damage",
     [

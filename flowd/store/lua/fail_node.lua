@@ -6,6 +6,7 @@
 --- @use finish_execution
 --- @use is_live
 --- @use is_outstanding
+--- @use keep_dead_letter
 --- @use keep_report
 --- @use spend_reserved
 -- Fails a node and everything that waits for it.
@@ -45,10 +46,7 @@ elseif ARGV[14] ~= '' then
 end
 local failed =
   1 + fail_pending(stream, continuations, execution_id, 15, ARGV[8], ARGV[13], status, now_ms)
-if ARGV[9] ~= '' then
-  redis.pcall('XADD', KEYS[4], 'MAXLEN', '~', 10000, '*', 'reason', ARGV[9], 'entry_id', ARGV[3],
-    'execution_id', execution_id, 'node_id', node_id, 'attempt', ARGV[6])
-end
+keep_dead_letter(KEYS[4], ARGV[9], ARGV[3], execution_id, node_id, ARGV[6])
 if ARGV[12] ~= '0' then
   redis.pcall('ZADD', continuations, now_ms, 'fail ' .. execution_id .. ' ' .. node_id)
 end

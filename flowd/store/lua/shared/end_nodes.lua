@@ -5,6 +5,7 @@
 --- @use finish_execution
 --- @use is_live
 --- @use is_outstanding
+--- @use keep_dead_letter
 --- @use keep_report
 --- @use park_node
 --- @use spend_reserved
@@ -85,7 +86,10 @@ local function end_nodes(state, event, arrival, width)
       records[2 * at_record - 1], records[2 * at_record] = ARGV[at + 1], ARGV[at + 3]
       local text = execution_id .. ' ' .. ARGV[at + 1] .. ' ' .. ARGV[at + 3]
       if state == 'FAILED' then
+        -- Said of this execution only: a rerun that leaves the node out makes it FAILED, too.
+        pcall('HSET', run, 'allowed:' .. ARGV[at + 1], '1')
         keep_report(run, ARGV[at + 1], ARGV[at + 8])
+        keep_dead_letter(KEYS[4], ARGV[at + 10], ARGV[3 + nth], execution_id, ARGV[at + 1], ARGV[at + 3])
         -- Others may wait for it, and would wait for ever.
         spend_reserved(run, ARGV[at + 1])
         text = text .. failure_text(run, ARGV[at + 9])

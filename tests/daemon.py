@@ -6,16 +6,14 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import psutil
 
-from flowd.supervisor.asking import ControlUnavailable, ask
+from flowd.cli.private_flowd import PrivateFlowd, is_all_running
 
 T = TypeVar("T")
 
@@ -34,45 +32,27 @@ def wait_until(find: Callable[[], T], what: str) -> T:
     return found
 
 
-class Daemon:
+class Daemon(PrivateFlowd):
     """`arguments` run in `folder`; what they write is in the files `stdout` and `stderr` there."""
+
+    output_file, errors_file = "stdout", "stderr"
 
     def __init__(
         self, arguments: Sequence[str], folder: Path, data_dir: Path, environ: Mapping[str, str]
     ) -> None:
-        self.folder = folder
-        self.data_dir = data_dir
+        super().__init__(folder, arguments, data_dir=data_dir, environ=environ)
         # Of the supervisor beside those it has for each child, when all of them ran first.
         self._descriptors: int | None = None
-        with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
-            self.process = subprocess.Popen(
-                arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=folder,
-                env=dict(environ),
-                start_new_session=True,
-            )
+        self.start()
 
     def __enter__(self) -> Daemon:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for one in self.survivors():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one.pid, signal.SIGKILL)
         self.process.wait(PATIENCE_S)
-
-    def status(self) -> dict[str, Any] | None:
-        with contextlib.suppress(ControlUnavailable):
-            return ask(self.data_dir, "status")
-        return None
 
     def wait_for_status(self, is_right: Callable[[dict[str, Any]], bool], what: str) -> Any:
         def find() -> dict[str, Any] | None:
@@ -139,9 +119,6 @@ class Daemon:
         os.kill(pid, number)
         return pid
 
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
     def wait_for_end(self) -> int:
         return self.process.wait(PATIENCE_S)
 
@@ -175,12 +152,6 @@ def ended_with(test: str, running: Sequence[Daemon]) -> Iterator[None]:
         for daemon in running:
             with daemon:
                 pass
-
-
-def is_all_running(status: dict[str, Any]) -> bool:
-    return status["state"] == "RUNNING" and all(
-        one["state"] == "RUNNING" for one in status["processes"]
-    )
 
 
 def is_gone(pid: int) -> bool:

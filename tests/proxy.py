@@ -20,7 +20,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self, get_args
 
 Fault = Literal["lose_request", "lose_reply", "cut", "half_open", "black_hole", "trickle", "delay"]
@@ -125,12 +124,7 @@ class Proxy:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         async def close() -> None:
             self._server.close()
             for line in list(self._lines):

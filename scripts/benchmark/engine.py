@@ -10,7 +10,6 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 from flowd.config import Settings
@@ -71,14 +70,9 @@ class BenchedEngine:
     def __enter__(self) -> BenchedEngine:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._watch.__exit__(kind, error, trace)
-        self.line.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._watch.close()
+        self.line.close()
 
     @property
     def settings(self) -> Settings:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import hiredis
@@ -69,17 +68,12 @@ class Floor:
 
     def close(self) -> None:
         self._clear()
-        self._line.__exit__(None, None, None)
+        self._line.close()
 
     def __enter__(self) -> Any:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -7,7 +7,6 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import orjson
@@ -60,12 +59,7 @@ class HttpLine:
     def __enter__(self) -> HttpLine:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def ask(self, sent: bytes) -> bytes:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import os
 import re
 import signal
 import time
@@ -13,8 +11,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-PR_SET_PDEATHSIG = 1
-_CLEAN_VARIABLES = ("ENVIRONMENT", "DEBUG", "PYTHONPATH")
+from flowd.prctl import end_with_parent
+
 _PATIENCE_S = 60.0
 _fork = multiprocessing.get_context("fork")
 
@@ -57,20 +55,6 @@ def _core_ticks() -> tuple[int, int]:
     return ticks[3] + ticks[4], sum(ticks)
 
 
-def clean_environment() -> dict[str, str]:
-    """The environment without anybody's settings of flowd."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("FLOWD_", "REDIS_", "WORKER_")) and name not in _CLEAN_VARIABLES
-    }
-
-
-def end_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
-    """Called in a child: a bench that is killed leaves nothing running."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-
-
 class Partner:
     """A forked process that works when it is told to.
 
@@ -110,7 +94,7 @@ class Partner:
 
 
 def _serve(pipe: Connection, prepare: Callable[[], Callable[..., Any]]) -> None:
-    end_with_parent(signal.SIGKILL)
+    end_with_parent()
     # Ctrl-C reaches everybody at the terminal; the bench ends its processes itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     work: Callable[..., Any] | None = None

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from flowd.cli.private_flowd import FlowdFailed
 from scripts.benchmark.bench import Bench, Workload
 from scripts.benchmark.figures import FIGURES, Result
 from scripts.benchmark.processes import Void, busy_percent
@@ -44,7 +45,7 @@ def _run_workload(bench: Bench, name: str, workload: Workload, repetitions: int)
                     results[figure].readings.append(reading)
                 print(".", end="", file=sys.stderr, flush=True)
     except Exception as error:  # noqa: BLE001 - the other workloads are still worth measuring
-        if not isinstance(error, Void):
+        if not isinstance(error, (Void, FlowdFailed)):
             traceback.print_exc()
         for result in results.values():
             result.void = str(error) or repr(error)

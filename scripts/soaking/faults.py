@@ -192,7 +192,7 @@ def _take_down(kind: str, least_s: float, most_s: float) -> Callable[[Hand], Non
             if not is_mine or not (pids := host.pids("worker")):
                 return
             with hand.noted(kind, host.name, *pids):
-                host.kill()
+                host.kill_supervisor()
                 # Not cut short: what is measured is how the others do without it.
                 time.sleep(hand.chance.uniform(least_s, most_s))
                 host.start()

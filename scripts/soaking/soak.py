@@ -90,7 +90,7 @@ def soak(seed: int, minutes: float, kinds: Sequence[str]) -> Outcome:
         ]
         for host in hosts:
             host.start()
-            open_things.callback(host.kill)
+            open_things.callback(host.kill_supervisor)
         for host in hosts:
             host.wait_until_ready()
         # Workers of the other version run a node that chooses as if it did not.
@@ -132,7 +132,7 @@ def _heal(hosts: Sequence[Host], server: Server) -> Iterator[str]:
         for host in hosts:
             while not host.is_ready():
                 if host.has_ended:
-                    yield f"the supervisor of {host.name} has ended; its log is {host.log_path}"
+                    yield f"the supervisor of {host.name} has ended; its log is in {host.folder}"
                     break
                 if time.monotonic() > deadline:
                     yield f"{host.name} is not ready, {HEAL_LIMIT_S:g} s after the last fault"

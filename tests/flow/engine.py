@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Any, Self
 
 from flowd.config import Settings
@@ -79,12 +78,7 @@ class Engine:
             await self.add_worker()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for gate in handlers.GATES.values():
             gate.set()
         for worker in self.workers:

@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 
+from flowd.cli.private_flowd import clean_environment
 from flowd.config import EMBEDDED_USER
 from flowd.config.loading import load_settings
 from flowd.supervisor.access import read_password
@@ -79,10 +80,7 @@ class Flowd(Daemon):
 
 
 def clean_environ() -> dict[str, str]:
-    foreign = ("FLOWD_", "REDIS_", "WORKER_")
-    environ = {name: text for name, text in os.environ.items() if not name.startswith(foreign)}
-    environ.pop("ENVIRONMENT", None)
-    environ.pop("DEBUG", None)
+    environ = clean_environment()
     if server := os.environ.get("FLOWD_TEST_REDIS_SERVER"):
         environ["FLOWD_REDIS__SERVER"] = server
     return environ

@@ -103,7 +103,7 @@ def test_a_node_that_fails_is_named_with_its_reason(tmp_path: Path) -> None:
     assert code == 1
     assert "only FAILED" in output.splitlines()
     assert "demo failed: node A of only ended FAILED: attempt 1 failed on purpose" in errors
-    assert "the last lines of the stack's log:" in errors
+    assert "the last lines of its log:" in errors
     assert_nothing_is_left(tmp_path)
 
 
@@ -120,14 +120,14 @@ def test_a_sample_that_does_not_end_is_given_up(tmp_path: Path) -> None:
 
 def test_a_stack_that_does_not_start_is_explained_by_its_log(tmp_path: Path) -> None:
     prelude = (
-        "import flowd.cli.private_stack as stack;"
-        "stack._CONFIG = stack._CONFIG.replace('[redis]', '[redis]\\nserver = \"/bin/false\"')"
+        "import flowd.cli.commands.demo as demo;"
+        "demo._CONFIG = demo._CONFIG.replace('[redis]', '[redis]\\nserver = \"/bin/false\"')"
     )
 
     code, _, errors = run_demo(tmp_path, prelude)
 
     assert code == 1
-    assert "demo failed: the stack ended with exit code 69 before it was ready" in errors
+    assert "demo failed: flowd ended with exit code 69 before it was ready" in errors
     assert "the embedded Redis server did not start" in errors
     assert_nothing_is_left(tmp_path)
 

@@ -181,7 +181,6 @@ def test_r02_what_redis_forgets_is_made_anew_and_nobody_dies_of_it(
     before = restarts(flowd)
 
     def restart_empty(_: redis_py.Redis) -> None:
-        assert own_server.process is not None
         own_server.process.kill()
         own_server.process.wait()
         own_server.start()
@@ -285,7 +284,6 @@ def as_replica(server: PrivateServer) -> Iterator[None]:
 
 
 def as_frozen(server: PrivateServer) -> Iterator[None]:
-    assert server.process is not None
     server.process.send_signal(signal.SIGSTOP)
     yield
     server.process.send_signal(signal.SIGCONT)

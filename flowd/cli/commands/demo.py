@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from flowd.cli.exit_codes import FAILED
-from flowd.cli.private_stack import PrivateStack, StackFailed
+from flowd.cli.private_flowd import FlowdFailed, PrivateFlowd, TemporaryFlowd
 from flowd.cli.samples import MORE, NAMES, load_samples
 from flowd.cli.watching import Sample, sample_view
 from flowd.client import Client, ClientError
@@ -27,6 +27,26 @@ from flowd.workflow.states import ExecutionState, NodeState
 START_S = 30.0
 DEADLINE_S = 30.0
 _POLL_S = 0.01
+# What the samples call is written out: the demo must show the same whatever the defaults become.
+_CONFIG = """\
+[api]
+host = "127.0.0.1"
+port = 0
+
+[redis]
+mode = "embedded"
+port = 0
+data_dir = "data"
+
+[workers]
+count = 2
+
+[shutdown]
+grace_s = 2
+
+[handlers.call_external_service]
+simulated_hosts = ["service-a", "service-b", "service-c", "service-d", "consumer"]
+"""
 
 
 class DemoFailed(Exception):
@@ -46,41 +66,34 @@ def demo(has_more: bool) -> None:
         # Under nohup it outlives its terminal.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
-    stack = PrivateStack()
     try:
-        with stack:
+        with TemporaryFlowd(_CONFIG) as flowd:
+            flowd.start()
             try:
-                _run(stack, load_samples((*NAMES, *MORE)) if has_more else load_samples())
-            except (ClientError, DemoFailed, StackFailed, FlowdError, OSError) as error:
-                _report(error, stack.log_tail())
-                sys.exit(FAILED)
+                _run(flowd, load_samples((*NAMES, *MORE)) if has_more else load_samples())
+            except (ClientError, DemoFailed, FlowdError, OSError) as error:
+                raise FlowdFailed(f"{error}{flowd.log_tail()}") from error
     except KeyboardInterrupt:
         sys.exit(130)
-    except StackFailed as error:
-        _report(error, "")
+    except FlowdFailed as error:
+        click.echo(f"demo failed: {error}", err=True)
         sys.exit(FAILED)
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
-    # Leaves through every `finally`: the stack is stopped on the way.
+    # Leaves through every `finally`: flowd is stopped on the way.
     sys.exit(128 + number)
 
 
-def _report(error: Exception, log_tail: str) -> None:
-    click.echo(f"demo failed: {error}", err=True)
-    if log_tail:
-        click.echo(f"the last lines of the stack's log:\n{log_tail}", err=True)
-
-
-def _run(stack: PrivateStack, definitions: Mapping[str, bytes]) -> None:
+def _run(flowd: PrivateFlowd, definitions: Mapping[str, bytes]) -> None:
     click.echo("starting a private flowd ...", err=True)
     with (
-        Client(stack.wait_until_ready(time.monotonic() + START_S)) as client,
+        Client(str(flowd.wait_until_ready(START_S)["api"])) as client,
         asyncio.Runner() as runner,
     ):
         click.echo(f"its API listens on {client.url}", err=True)
         samples = [Sample(name, client.submit(text)) for name, text in definitions.items()]
-        store = open_store(locate_redis(stack.settings))
+        store = open_store(locate_redis(flowd.settings))
         try:
             _watch(client, samples, runner, store)
         finally:

@@ -59,8 +59,7 @@ def _connect(stack: Stack, port: int) -> HttpLine:
         with contextlib.suppress(ConnectionRefusedError):
             return HttpLine(("127.0.0.1", port))
         time.sleep(_KNOCK_EVERY_S)
-    stack.status()
-    raise Void(f"nobody listened within {START_LIMIT_S:g} s")
+    raise Void(f"nobody listened within {START_LIMIT_S:g} s{stack.log_tail()}")
 
 
 def _cpu_percent(stack: Stack, rest_s: float) -> dict[str, float]:

@@ -1,0 +1,53 @@
+"""A bare Redis server on a unix socket, for what the soak and the tests do to one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from flowd.prctl import end_with_parent
+from flowd.supervisor.embedded_server import ProbeResult, find_binary, probe
+
+START_LIMIT_S = 180.0
+
+
+class RedisServer:
+    """The embedded server's binary, or the one FLOWD_TEST_REDIS_SERVER names; ends with us."""
+
+    process: subprocess.Popen[bytes]
+
+    def __init__(self, folder: Path, **options: str) -> None:
+        """`options` as in redis.conf, with `_` for `-`."""
+        self.folder = folder
+        self.socket_path = str(folder / "redis.sock")
+        self._options = {
+            "port": "0",
+            "unixsocket": self.socket_path,
+            "dir": str(folder),
+            "save": "",
+            "appendonly": "no",
+            "hash-max-listpack-value": "128",
+            "logfile": str(folder / "redis.log"),
+        } | {name.replace("_", "-"): value for name, value in options.items()}
+
+    def start(self) -> None:
+        binary = find_binary(os.environ.get("FLOWD_TEST_REDIS_SERVER"))
+        options = [part for name, value in self._options.items() for part in (f"--{name}", value)]
+        self.process = subprocess.Popen(
+            [binary, *options], stdin=subprocess.DEVNULL, preexec_fn=end_with_parent
+        )
+        deadline = time.monotonic() + START_LIMIT_S
+        while probe(self.socket_path) is not ProbeResult.READY:
+            assert self.process.poll() is None, "the Redis server ended at once"
+            assert time.monotonic() < deadline, f"no answer; its log is {self.folder / 'redis.log'}"
+            time.sleep(0.01)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()

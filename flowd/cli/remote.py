@@ -58,7 +58,15 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
 output_option = click.option(
     "-o", "--output", type=click.Choice(["table", "json", "id"]), default="table"
 )
+table_or_json_option = click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table"
+)
 execution_argument = click.argument("execution", metavar="ID", shell_complete=complete_executions)
+
+
+def of_an_execution(command: Callable[..., None]) -> Callable[..., None]:
+    """Of one execution, over HTTP; the command is given `url`, `output` and `execution`."""
+    return server_options(output_option(execution_argument(command)))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -243,23 +243,25 @@ def _not_listed(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _not_active(snapshot: Snapshot) -> Iterator[str]:
-    for execution_id in sorted(snapshot.active):
-        status = snapshot.statuses.get(execution_id)
-        if status not in _LIVE:
-            yield f"execution {execution_id} is active and {_said(status)}"
-    for execution_id, status in snapshot.statuses.items():
-        if status in _LIVE and execution_id not in snapshot.active:
-            yield f"execution {execution_id} is {status} and not active"
+    yield from _not_in(snapshot, snapshot.active, _LIVE, "is active", "not active")
 
 
 def _not_finished(snapshot: Snapshot) -> Iterator[str]:
-    for execution_id in sorted(snapshot.finished):
+    members = snapshot.finished
+    yield from _not_in(snapshot, members, _ENDED, "counts as ended", "does not count as ended")
+
+
+def _not_in(
+    snapshot: Snapshot, members: Set[str], states: Set[str], is_in: str, is_not_in: str
+) -> Iterator[str]:
+    """Where a set that is to hold the executions of these states holds others, or not all."""
+    for execution_id in sorted(members):
         status = snapshot.statuses.get(execution_id)
-        if status not in _ENDED:
-            yield f"execution {execution_id} counts as ended and {_said(status)}"
+        if status not in states:
+            yield f"execution {execution_id} {is_in} and {_said(status)}"
     for execution_id, status in snapshot.statuses.items():
-        if status in _ENDED and execution_id not in snapshot.finished:
-            yield f"execution {execution_id} is {status} and does not count as ended"
+        if status in states and execution_id not in members:
+            yield f"execution {execution_id} is {status} and {is_not_in}"
 
 
 def _said(status: str | None) -> str:

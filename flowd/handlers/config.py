@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from flowd.errors import Fail, Problem
 from flowd.suggestions import nearest
+from flowd.workflow.refusals import message_of
 from flowd.workflow.secret_places import SECRET_KEY
 from flowd.workflow.templating import OPENING
 
@@ -128,7 +129,7 @@ def _problem(
         return Problem(path, "missing_config", f"this key is required{hint}")
     if details["type"] == "extra_forbidden":
         return Problem(path, "unknown_config", f"unknown key; {_known(model, steps)}")
-    return Problem(path, "bad_config", _message(details))
+    return Problem(path, "bad_config", message_of(details))
 
 
 def _sentence(model: type[BaseModel], config: dict[str, Any], details: ErrorDetails) -> str:
@@ -139,12 +140,7 @@ def _sentence(model: type[BaseModel], config: dict[str, Any], details: ErrorDeta
         return f"{path} is missing: {description}" if description else f"{path} is missing"
     if details["type"] == "extra_forbidden":
         return f"{path} is not known to this handler; {_known(model, steps)}"
-    return f"{path}: {_message(details)}"
-
-
-def _message(details: ErrorDetails) -> str:
-    message = details["msg"].removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
+    return f"{path}: {message_of(details)}"
 
 
 def _keys(model: type[BaseModel] | None) -> dict[str, str]:

@@ -25,6 +25,7 @@ from flowd.orchestrator.executor import (
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store, open_store
+from flowd.store.attempt_records import lost_record
 from flowd.store.endings import Ending, RetryLater
 from flowd.store.entries import Entry, Garbage, entry_order
 from flowd.store.executions import Continuation
@@ -170,7 +171,7 @@ async def _fail_poison(store: Store, plans: Plans, entry: Entry, consumer: str, 
     except (UnknownExecution, CorruptExecution) as unreadable:
         await store.executions.fail_execution(entry.execution_id, str(unreadable))
         return
-    record = f"{entry.attempt} {entry.queued_ms} - - {consumer}"
+    record = lost_record(entry, consumer)
     ending = node_failure(plan, entry, record=record, error=error, dead_letter=error)
     if not await _end_attempt(store, plan, ending):
         # Somebody else was quicker, and may have given the node another try.
@@ -207,7 +208,7 @@ async def _fail_overdue(
         plan,
         entry,
         HandlerFailed(text, kinds=frozenset({"timeout"})),
-        record=f"{entry.attempt} {entry.queued_ms} - - {consumer}",
+        record=lost_record(entry, consumer),
         default_policy=store.nodes.default_policy,
     )
     if not await _end_attempt(store, plan, ending):

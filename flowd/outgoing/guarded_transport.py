@@ -95,7 +95,7 @@ class _DirectTransport(httpx2.AsyncHTTPTransport):
             max_connections=limits.max_connections,
             max_keepalive_connections=limits.max_keepalive_connections,
             keepalive_expiry=limits.keepalive_expiry,
-            network_backend=_GuardedBackend(gate),
+            network_backend=_Backend(gate),
         )
 
 
@@ -161,28 +161,10 @@ class _Stream(httpcore2.AsyncNetworkStream):
 
 
 class _Backend(httpcore2.AsyncNetworkBackend):
-    def __init__(self) -> None:
+    """Connects to what the gate lets through, of the addresses a name has; without one, to all."""
+
+    def __init__(self, gate: Gate | None = None) -> None:
         self._backend = httpcore2.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[_SocketOption] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        return _Stream(
-            await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
-        )
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
-class _GuardedBackend(_Backend):
-    def __init__(self, gate: Gate) -> None:
-        super().__init__()
         self._gate = gate
 
     async def connect_tcp(
@@ -194,24 +176,30 @@ class _GuardedBackend(_Backend):
         socket_options: Iterable[_SocketOption] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         deadline = None if timeout is None else time.monotonic() + timeout
-        addresses = await self._resolve(host, port, timeout)
+        addresses = await self._resolve(self._gate, host, port, timeout) if self._gate else [host]
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             # Each address gets its share of what is left: one that swallows packets leaves time
             # for the next.
             share_s = None if deadline is None else max(0.01, (deadline - time.monotonic()) / left)
             try:
-                return await super().connect_tcp(
-                    address, port, share_s, local_address, socket_options
+                return _Stream(
+                    await self._backend.connect_tcp(
+                        address, port, share_s, local_address, socket_options
+                    )
                 )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 if left == 1:
                     raise
         raise httpcore2.ConnectError(f"{host} has no address")
 
-    async def _resolve(self, host: str, port: int, timeout: float | None) -> list[str]:
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    @staticmethod
+    async def _resolve(gate: Gate, host: str, port: int, timeout: float | None) -> list[str]:
         try:
             async with asyncio.timeout(timeout):
-                return await self._gate.resolve(host, port)
+                return await gate.resolve(host, port)
         except TimeoutError as error:
             raise httpcore2.ConnectTimeout(str(error)) from error
         except (OSError, UnicodeError) as error:

@@ -1,9 +1,13 @@
-"""What is kept of a node's newest attempt: `attempt queued_ms waited_ms ran_ms consumer`."""
+"""What is kept of a node's newest attempt: `attempt queued_ms waited_ms ran_ms consumer`.
+
+Written and read here alone; `-` is what is not known.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flowd.store.entries import Entry
 from flowd.store.redis.text import readable
 
 
@@ -33,6 +37,27 @@ class AttemptRecord:
 NO_RECORD = AttemptRecord(None, None, None, None, None)
 
 
+def attempt_record(entry: Entry, consumer: str, started_ms: int, finished_ms: int | None) -> str:
+    """Of an attempt that has started.
+
+    Under 65 bytes for usual names: Redis keeps a small hash of short values in half the space.
+    """
+    queued_ms = entry.queued_ms
+    ran_ms = "-" if finished_ms is None else finished_ms - started_ms
+    return f"{entry.attempt} {queued_ms} {max(0, started_ms - queued_ms)} {ran_ms} {consumer}"
+
+
+def lost_record(entry: Entry, consumer: str) -> str:
+    """Of an attempt whose times its worker took along."""
+    return f"{entry.attempt} {entry.queued_ms} - - {consumer}"
+
+
+def waited_and_ran_ms(record: str) -> tuple[int, int]:
+    """Of an attempt that its worker saw to the end."""
+    _, _, waited_ms, ran_ms, _ = record.split(" ", 4)
+    return int(waited_ms), int(ran_ms)
+
+
 def parse_record(text: str | None) -> AttemptRecord | None:
     """None when there is none, or what stands there is no record."""
     if not text:
@@ -42,13 +67,7 @@ def parse_record(text: str | None) -> AttemptRecord | None:
         return None
     queued_ms, waited_ms, ran_ms = (_number(one) for one in times[:3])
     worker = None if times[3] == "-" else readable(times[3])
-    return AttemptRecord(
-        _number(attempt),
-        queued_ms,
-        waited_ms,
-        ran_ms,
-        worker,
-    )
+    return AttemptRecord(_number(attempt), queued_ms, waited_ms, ran_ms, worker)
 
 
 def _number(text: str) -> int | None:

@@ -35,16 +35,6 @@ class Garbage(NamedTuple):
     reason: str
 
 
-def attempt_record(entry: Entry, consumer: str, started_ms: int, finished_ms: int | None) -> str:
-    """`attempt queued_ms waited_ms ran_ms consumer`; `-` while it runs.
-
-    Under 65 bytes for usual names: Redis keeps a small hash of short values in half the space.
-    """
-    queued_ms = entry.queued_ms
-    ran_ms = "-" if finished_ms is None else finished_ms - started_ms
-    return f"{entry.attempt} {queued_ms} {max(0, started_ms - queued_ms)} {ran_ms} {consumer}"
-
-
 def entry_order(entry_id: str) -> tuple[int, int]:
     """What sorts entry ids as the stream does."""
     ms, _, sequence = entry_id.partition("-")

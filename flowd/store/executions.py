@@ -36,6 +36,12 @@ class Continuation(NamedTuple):
     member: str
 
 
+def parse_continuation(member: str) -> Continuation:
+    """Whatever stands there; what is missing is empty."""
+    verb, execution_id, node_id = [*member.split(" ", 2), "", ""][:3]
+    return Continuation(verb, execution_id, node_id, member)
+
+
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -199,11 +205,7 @@ class Executions:
     async def continuations(self, count_max: int) -> list[Continuation]:
         """What was left for a later call and is still to do, the oldest first."""
         members = await self._client.execute("ZRANGE", keys.CONTINUATIONS, 0, count_max - 1)
-        found = []
-        for member in members:
-            verb, execution_id, node_id = [*member.split(" ", 2), "", ""][:3]
-            found.append(Continuation(verb, execution_id, node_id, member))
-        return found
+        return [parse_continuation(member) for member in members]
 
     async def drop_continuation(self, member: str) -> None:
         await self._client.execute("ZREM", keys.CONTINUATIONS, member)

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
 from flowd.errors import MissingGroup
-from flowd.store.executions import age_ms
+from flowd.store.executions import age_ms, parse_continuation
 from flowd.store.redis import keys
 from flowd.store.redis.client import RedisClient, is_wrong_type, translate
 
@@ -130,7 +130,7 @@ class Inspection:
         flat = await self._client.execute("ZRANGE", keys.CONTINUATIONS, 0, -1, "WITHSCORES")
         found = []
         for member, began_ms in zip(flat[::2], flat[1::2], strict=True):
-            verb, execution_id, node_id = [*member.split(" ", 2), "", ""][:3]
+            verb, execution_id, node_id, _ = parse_continuation(member)
             found.append(Begun(f"{verb} {node_id}".rstrip(), execution_id, age_ms(began_ms)))
         return found
 

@@ -10,8 +10,9 @@ from flowd.handlers.outcome import OUTPUT_BYTES_MAX, as_failure
 from flowd.handlers.registry import Handler
 from flowd.orchestrator.attempts import fail_attempt
 from flowd.orchestrator.executor import node_failure
+from flowd.store.attempt_records import attempt_record
 from flowd.store.endings import Completion, Ending
-from flowd.store.entries import Entry, attempt_record
+from flowd.store.entries import Entry
 from flowd.store.executions import now_ms
 from flowd.store.tasks import DEATHS_BEFORE_APART
 from flowd.workflow import exact_json

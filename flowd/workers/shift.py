@@ -38,6 +38,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
 from flowd.store import Store
+from flowd.store.attempt_records import waited_and_ran_ms
 from flowd.store.endings import (
     Advance,
     AllowedFailure,
@@ -482,19 +483,18 @@ async def _fail_corrupt(store: Store, _plan: Plan, execution_id: str, node_id: s
 
 def _log_failure(failure: Failure | AllowedFailure) -> None:
     """An exception nobody meant is a defect that a person must look at."""
-    trace = traceback_of(failure.report)
-    write = log.error if trace else log.warning
+    write = log.error if (trace := traceback_of(failure.report)) else log.warning
     _log_ending(write, "node.failed", failure, error=error_of(failure.output), traceback=trace)
 
 
 def _log_ending(write: Callable[..., None], event: str, ending: Ending, **facts: Any) -> None:
-    _, _, waited_ms, ran_ms, _ = ending.record.split(" ", 4)
+    waited_ms, ran_ms = waited_and_ran_ms(ending.record)
     write(
         event,
         execution_id=ending.entry.execution_id,
         node_id=ending.entry.node_id,
         attempt=ending.entry.attempt,
-        waited_ms=int(waited_ms),
-        duration_ms=int(ran_ms),
+        waited_ms=waited_ms,
+        duration_ms=ran_ms,
         **facts,
     )

@@ -16,8 +16,8 @@ from flowd.handlers.outcome import as_failure
 from flowd.outgoing.secrets import Secrets
 from flowd.pulse import Pulse
 from flowd.redaction import REDACTOR
+from flowd.store.attempt_records import attempt_record
 from flowd.store.endings import Ending
-from flowd.store.entries import attempt_record
 from flowd.store.executions import now_ms
 from flowd.store.tasks import DEATHS_BEFORE_APART, Claim
 from flowd.workers.node_run import PreparedNode, complete_node, fail_node, output_text

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from flowd.errors import StoreError, StoreFull
+from flowd.store.attempt_records import waited_and_ran_ms
 from flowd.store.metrics import BUCKETS, Metrics
 
 _LAST: Final = BUCKETS - 1
@@ -48,8 +49,7 @@ class Tally:
 
     def note_record(self, handler: str, state: str, record: str) -> None:
         """As `note`, from the attempt record of what ended."""
-        _, _, waited_ms, ran_ms, _ = record.split(" ", 4)
-        self.note(handler, state, int(waited_ms), int(ran_ms))
+        self.note(handler, state, *waited_and_ran_ms(record))
 
     async def flush(self, metrics: Metrics) -> bool:
         """Add to the shared counts; False when Redis is at its memory limit.

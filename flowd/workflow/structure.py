@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from flowd.workflow.definition import (
     BudgetDefinition,
@@ -15,6 +16,7 @@ from flowd.workflow.definition import (
     RetryDefinition,
     WorkflowDefinition,
 )
+from flowd.workflow.refusals import message_of
 from flowd.workflow.report import Report, quote
 from flowd.workflow.strict_json import join_path
 from flowd.workflow.suggestions import Suggestions
@@ -76,7 +78,7 @@ def _explain_part(
         by_type = sorted(inner, key=lambda one: not one["type"].endswith("_type"))
         for error in {one["loc"][0]: one for one in by_type}.values():
             field = str(error["loc"][0])
-            _, message = _translate(field, error["type"], error["msg"], error["input"])
+            _, message = _translate(field, error)
             report.add(join_path(path, field), "invalid_value", message)
 
 
@@ -98,7 +100,7 @@ def _explain_object(report: Report, model: type[BaseModel], value: Any, path: st
         for error in refused.errors(include_url=False):
             if len(error["loc"]) == 1:
                 field = str(error["loc"][0])
-                code, message = _translate(field, error["type"], error["msg"], error["input"])
+                code, message = _translate(field, error)
                 report.add(join_path(path, field), code, message)
     return True
 
@@ -112,8 +114,9 @@ def _stand_in(field: str, value: Any) -> Any:
     return stand_in if value and isinstance(value, type(stand_in)) else value
 
 
-def _translate(field: str, kind: str, text: str, value: Any) -> tuple[str, str]:
+def _translate(field: str, error: ErrorDetails) -> tuple[str, str]:
     """The code and the message for an error of pydantic's."""
+    kind, value = error["type"], error["input"]
     expected = {
         "string_type": "a string",
         "list_type": "an array",
@@ -130,4 +133,4 @@ def _translate(field: str, kind: str, text: str, value: Any) -> tuple[str, str]:
         return "invalid_value", f"expected {_PATTERNS[field]}, not {quote(value)}"
     if kind == "too_short" and field == "nodes":
         return "empty_dag", "a workflow needs at least one node"
-    return "invalid_value", text[:1].lower() + text[1:]
+    return "invalid_value", message_of(error)

@@ -17,8 +17,9 @@ from flowd.orchestrator.executor import node_failure
 from flowd.orchestrator.plans import Plans
 from flowd.scheduler.continuations import SUBMISSION_OVERDUE_S, FinishContinuations
 from flowd.store import Store
+from flowd.store.attempt_records import attempt_record
 from flowd.store.endings import COMMIT_MAX, Advance, AllowedFailure, Completion, Failure, Skip
-from flowd.store.entries import Entry, attempt_record, parse_entry
+from flowd.store.entries import Entry, parse_entry
 from flowd.store.redis import keys
 from flowd.store.tasks import Claim, Exchange
 from flowd.workflow.definition import WorkflowDefinition

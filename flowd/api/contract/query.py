@@ -9,8 +9,8 @@ from pydantic.fields import FieldInfo
 from starlette.requests import Request
 
 from flowd.errors import InvalidRequest, Problem
+from flowd.workflow.refusals import hint_among, message_of, names_of
 from flowd.workflow.report import Report
-from flowd.workflow.suggestions import Suggestions
 
 PARAMETERS_MAX: Final = 100
 
@@ -33,7 +33,8 @@ def read_query(request: Request, model: type[_M]) -> _M:
     for name in request.query_params:
         written = request.query_params.getlist(name)
         if name not in fields:
-            problems.extend([_unknown(name, list(fields))])
+            message = f"unknown parameter{hint_among(name, names_of(model))}"
+            problems.add(f"query.{name[:64]}", "unknown_parameter", message)
         elif _is_list(fields[name]):
             values[name] = [one for text in written for one in text.split(",")]
         elif len(written) > 1:
@@ -45,17 +46,11 @@ def read_query(request: Request, model: type[_M]) -> _M:
     except ValidationError as refused:
         for error in refused.errors(include_url=False):
             path = ".".join(("query", *map(str, error["loc"])))
-            text = error["msg"].removeprefix("Value error, ")
-            problems.add(path, "invalid_value", text[:1].lower() + text[1:])
+            problems.add(path, "invalid_value", message_of(error))
         raise InvalidRequest(problems.problems()) from None
     if listed := problems.problems():
         raise InvalidRequest(listed)
     return query
-
-
-def _unknown(name: str, known: list[str]) -> Problem:
-    hint = Suggestions(known).hint(name) or (f"; there is {', '.join(known)}" if known else "")
-    return Problem(f"query.{name[:64]}", "unknown_parameter", f"unknown parameter{hint}")
 
 
 def _is_list(field: FieldInfo) -> bool:

@@ -6,13 +6,14 @@ import asyncio
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
 from flowd.api.http.body import read_body
 from flowd.api.shared import shared_of
 from flowd.errors import InvalidRequest, InvalidWorkflow, Problem
+from flowd.workflow.refusals import hint_among, message_of, names_of
 from flowd.workflow.strict_json import join_path, parse_json
-from flowd.workflow.suggestions import Suggestions
 
 # Parsed within a few milliseconds, whatever it is.
 SMALL_BYTES_MAX: Final = 16 * 1024
@@ -37,10 +38,7 @@ async def read_small_body(request: Request, model: type[_M]) -> tuple[_M, bytes]
     try:
         parsed = model.model_validate(document)
     except ValidationError as refused:
-        problems = [
-            _problem(model, error["loc"], error["type"], error["msg"])
-            for error in refused.errors(include_url=False)
-        ]
+        problems = [_problem(model, error) for error in refused.errors(include_url=False)]
         raise InvalidRequest([*problems, *hidden]) from None
     if hidden:
         raise InvalidRequest(hidden)
@@ -56,17 +54,15 @@ async def _parse(body: bytes) -> tuple[Any, list[Problem]]:
     return document, hidden
 
 
-def _problem(model: type[SmallBody], loc: tuple[int | str, ...], kind: str, text: str) -> Problem:
-    path = ""
+def _problem(model: type[SmallBody], error: ErrorDetails) -> Problem:
+    path, loc, kind = "", error["loc"], error["type"]
     for step in loc:
         path = join_path(path, step) if isinstance(step, str) else f"{path}[{step}]"
     if kind == "extra_forbidden":
-        known = [field.alias or name for name, field in model.model_fields.items()]
-        hint = Suggestions(known).hint(str(loc[-1])) or f"; there is {', '.join(known)}"
+        hint = hint_among(str(loc[-1]), names_of(model))
         return Problem(path, "unknown_field", f"unknown field{hint}")
     if kind == "missing":
         return Problem(path, "missing_field", "this field is required")
     if kind == "model_type":
         return Problem(path, "wrong_type", "expected an object")
-    text = text.removeprefix("Value error, ")
-    return Problem(path, "invalid_value", text[:1].lower() + text[1:])
+    return Problem(path, "invalid_value", message_of(error))

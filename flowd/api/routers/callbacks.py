@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -13,6 +14,8 @@ from flowd.api.contract.schemas import CallbackDelivery
 from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.api.shared import shared_of
 from flowd.errors import NoCallback
+from flowd.store import Store
+from flowd.store.definitions import reading_definition
 
 
 async def show_callback(request: Request) -> Response:
@@ -20,22 +23,27 @@ async def show_callback(request: Request) -> Response:
     execution_id = requested_execution_id(request)
     store = shared_of(request.app).store
     await store.executions.execution_status(execution_id)
-    definition: dict[str, Any] = orjson.loads(await store.executions.definition(execution_id))
-    if not (callback := definition.get("callback")):
+    callback = (await read_definition(store, execution_id)).get("callback")
+    if not callback:
         raise NoCallback(execution_id)
+    return json_response(await read_delivery(store, execution_id, callback))
+
+
+async def read_delivery(store: Store, execution_id: str, callback: Any) -> CallbackDelivery:
+    """How the callback of this definition goes."""
+    url = str(callback.get("url")) if isinstance(callback, dict) else ""
     delivery = await store.callbacks.delivery(execution_id)
-    return json_response(
-        CallbackDelivery(
-            execution_id=execution_id,
-            url=callback["url"],
-            state=delivery.state,
-            attempts=delivery.attempts,
-            next_ms=delivery.next_ms,
-            last_status=delivery.last_status,
-            last_error=delivery.last_error,
-            delivered_ms=delivery.delivered_ms,
-        )
-    )
+    return CallbackDelivery(execution_id=execution_id, url=url, **asdict(delivery))
+
+
+async def read_definition(store: Store, execution_id: str) -> dict[str, Any]:
+    """The stored definition. Raises UnknownExecution, or CorruptExecution when it is none."""
+    written = await store.executions.definition(execution_id)
+    with reading_definition(execution_id):
+        definition = orjson.loads(written)
+        if not isinstance(definition, dict):
+            raise TypeError("it is no object")
+    return definition
 
 
 ROUTES = [

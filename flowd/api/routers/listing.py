@@ -18,10 +18,10 @@ from flowd.api.contract.route import Endpoint
 from flowd.api.contract.schemas import CallbackDelivery
 from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
+from flowd.api.routers.callbacks import read_definition, read_delivery
 from flowd.api.shared import shared_of
 from flowd.orchestrator.rendering import effective_input
 from flowd.store import Store
-from flowd.store.definitions import reading_definition
 from flowd.store.listing import Details, ExecutionRow, Filters
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan
@@ -195,18 +195,8 @@ def _budget(plan: Plan, details: Details) -> Budget | None:
 
 
 async def _callback(store: Store, row: ExecutionRow) -> CallbackDelivery:
-    callback = (await _definition(store, row.execution_id)).get("callback")
-    delivery = await store.callbacks.delivery(row.execution_id)
-    return CallbackDelivery(
-        execution_id=row.execution_id,
-        url=str(callback.get("url")) if isinstance(callback, dict) else "",
-        state=delivery.state,
-        attempts=delivery.attempts,
-        next_ms=delivery.next_ms,
-        last_status=delivery.last_status,
-        last_error=delivery.last_error,
-        delivered_ms=delivery.delivered_ms,
-    )
+    callback = (await read_definition(store, row.execution_id)).get("callback")
+    return await read_delivery(store, row.execution_id, callback)
 
 
 async def show_definition(request: Request) -> Response:
@@ -218,21 +208,11 @@ async def show_definition(request: Request) -> Response:
     if not plan.has_callback:
         written = await store.executions.definition(execution_id)
         return Response(written, media_type="application/json")
-    definition = await _definition(store, execution_id)
+    definition = await read_definition(store, execution_id)
     callback = definition.get("callback")
     if isinstance(callback, dict) and isinstance(callback.get("secret"), str):
         definition["callback"] = {**callback, "secret": HIDDEN}
     return Response(orjson.dumps(definition), media_type="application/json")
-
-
-async def _definition(store: Store, execution_id: str) -> dict[str, Any]:
-    """The stored definition. Raises UnknownExecution, or CorruptExecution when it is none."""
-    written = await store.executions.definition(execution_id)
-    with reading_definition(execution_id):
-        definition = orjson.loads(written)
-        if not isinstance(definition, dict):
-            raise TypeError("it is no object")
-    return definition
 
 
 _PROBLEMS = ("unknown_execution", "corrupt_execution", "store_unavailable")

@@ -12,7 +12,15 @@ import click
 from flowd.cli.completing import complete_executions
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.node_tree import run_order
-from flowd.cli.remote import connected, find_id, plain, server_options, short, show_json
+from flowd.cli.remote import (
+    connected,
+    find_id,
+    plain,
+    server_options,
+    short,
+    show_json,
+    table_or_json_option,
+)
 from flowd.cli.times import span
 
 _MISSING = "(missing)"
@@ -21,7 +29,7 @@ _SHOWN_CHARS_MAX = 200
 
 @click.command()
 @server_options
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@table_or_json_option
 @click.argument("first", metavar="A", shell_complete=complete_executions)
 @click.argument("second", metavar="B", shell_complete=complete_executions)
 def diff(url: str | None, output: str, first: str, second: str) -> None:

@@ -14,6 +14,7 @@ from flowd.cli.remote import (
     show_done,
     show_json,
     show_rows,
+    table_or_json_option,
 )
 from flowd.cli.rerun_preview import show_preview
 from flowd.cli.times import clock
@@ -97,7 +98,7 @@ def redrive(url: str | None, output: str, letter: str, preview: bool) -> None:
 
 @dlq.command()
 @server_options
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@table_or_json_option
 @click.argument("letter", metavar="[ID]", required=False)
 @click.option("--all", "is_all", is_flag=True, help="Delete all of them.")
 def purge(url: str | None, output: str, letter: str | None, is_all: bool) -> None:

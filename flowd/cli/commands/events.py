@@ -7,7 +7,7 @@ import json
 import click
 
 from flowd.cli.completing import complete_executions
-from flowd.cli.remote import connected, find_id, plain, server_options
+from flowd.cli.remote import connected, find_id, plain, server_options, table_or_json_option
 from flowd.cli.times import clock
 
 
@@ -15,7 +15,7 @@ from flowd.cli.times import clock
 @server_options
 @click.argument("execution", metavar="[ID]", required=False, shell_complete=complete_executions)
 @click.option("-f", "--follow", is_flag=True, help="Of all executions, from now on, until Ctrl-C.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@table_or_json_option
 def events(url: str | None, execution: str | None, follow: bool, output: str) -> None:
     """Print the events of an execution, or of all.
 

@@ -15,6 +15,7 @@ from flowd.cli.remote import (
     connected,
     execution_argument,
     find_id,
+    of_an_execution,
     output_option,
     plain,
     server_options,
@@ -24,6 +25,7 @@ from flowd.cli.remote import (
     show_json,
     show_rows,
     show_table,
+    table_or_json_option,
     why,
 )
 from flowd.cli.times import clock, read_moment, took
@@ -114,9 +116,7 @@ def _time_of(row: Mapping[str, Any]) -> str:
 
 
 @click.command()
-@server_options
-@output_option
-@execution_argument
+@of_an_execution
 def get(url: str | None, output: str, execution: str) -> None:
     """Show one execution and its nodes. ID may be the beginning of an id, or `@latest`."""
     with connected(url) as client:
@@ -185,9 +185,7 @@ def _show_head(summary: Mapping[str, Any]) -> None:
 
 
 @click.command()
-@server_options
-@output_option
-@execution_argument
+@of_an_execution
 def definition(url: str | None, output: str, execution: str) -> None:
     """Print the workflow of an execution as it was submitted; `flowd submit` accepts it."""
     with connected(url) as client:
@@ -200,9 +198,7 @@ def definition(url: str | None, output: str, execution: str) -> None:
 
 
 @click.command()
-@server_options
-@output_option
-@execution_argument
+@of_an_execution
 def watch(url: str | None, output: str, execution: str) -> None:
     """Follow an execution until it ends. Exits with 0 if it completed, otherwise with 1."""
     from flowd.cli.watching import watch_execution
@@ -216,9 +212,7 @@ def watch(url: str | None, output: str, execution: str) -> None:
 
 
 @click.command()
-@server_options
-@output_option
-@execution_argument
+@of_an_execution
 @click.argument("node", required=False)
 def results(url: str | None, output: str, execution: str, node: str | None) -> None:
     """Print the outputs of an execution, or of one node, as JSON; with `-o id` only node ids."""
@@ -241,7 +235,7 @@ def results(url: str | None, output: str, execution: str, node: str | None) -> N
 
 @click.command()
 @server_options
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@table_or_json_option
 @execution_argument
 @click.argument("node", required=False)
 def explain(url: str | None, output: str, execution: str, node: str | None) -> None:

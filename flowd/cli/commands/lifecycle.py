@@ -12,56 +12,41 @@ from flowd.cli.outcome import check_timeout, timeout_option, wait_and_show, wait
 from flowd.cli.remote import (
     confirmed,
     connected,
-    execution_argument,
     find_id,
-    output_option,
+    of_an_execution,
     plain,
-    server_options,
     show_done,
     show_json,
 )
 from flowd.cli.rerun_preview import show_preview
 
 
-@click.command()
-@server_options
-@output_option
-@execution_argument
-def cancel(url: str | None, output: str, execution: str) -> None:
-    """Cancel an execution; running nodes are told to stop."""
-    _hold(url, output, execution, "cancel", "cancelled {}")
+def _hold(verb: str, text: str, message: str) -> click.Command:
+    """A command that is one call of an execution, and says the state it is in after it."""
+
+    @click.command(verb, help=text)
+    @of_an_execution
+    def hold(url: str | None, output: str, execution: str) -> None:
+        with connected(url) as client:
+            execution_id = find_id(client, execution)
+            methodcaller(verb, execution_id)(client)
+            answer = {"execution_id": execution_id, "status": client.status(execution_id)}
+        show_done(answer, output, message.format(execution_id))
+
+    return hold
+
+
+cancel = _hold("cancel", "Cancel an execution; running nodes are told to stop.", "cancelled {}")
+pause = _hold(
+    "pause",
+    "Pause an execution; running nodes finish.",
+    "paused {0}; `flowd resume {0}` lets it go on",
+)
+resume = _hold("resume", "Resume a paused execution.", "resumed {}")
 
 
 @click.command()
-@server_options
-@output_option
-@execution_argument
-def pause(url: str | None, output: str, execution: str) -> None:
-    """Pause an execution; running nodes finish."""
-    _hold(url, output, execution, "pause", "paused {0}; `flowd resume {0}` lets it go on")
-
-
-@click.command()
-@server_options
-@output_option
-@execution_argument
-def resume(url: str | None, output: str, execution: str) -> None:
-    """Resume a paused execution."""
-    _hold(url, output, execution, "resume", "resumed {}")
-
-
-def _hold(url: str | None, output: str, execution: str, verb: str, message: str) -> None:
-    with connected(url) as client:
-        execution_id = find_id(client, execution)
-        methodcaller(verb, execution_id)(client)
-        answer = {"execution_id": execution_id, "status": client.status(execution_id)}
-    show_done(answer, output, message.format(execution_id))
-
-
-@click.command()
-@server_options
-@output_option
-@execution_argument
+@of_an_execution
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 def rm(url: str | None, output: str, execution: str, yes: bool) -> None:
     """Delete an execution, with its outputs and events.
@@ -81,9 +66,7 @@ def rm(url: str | None, output: str, execution: str, yes: bool) -> None:
 
 
 @click.command()
-@server_options
-@output_option
-@execution_argument
+@of_an_execution
 @click.option(
     "--from",
     "start",

@@ -14,12 +14,13 @@ from flowd.cli.outcome import (
 )
 from flowd.cli.remote import (
     connected,
-    execution_argument,
     find_id,
+    of_an_execution,
     output_option,
     server_options,
     show_done,
     show_json,
+    table_or_json_option,
 )
 from flowd.cli.workflow_file import read_input, read_workflow
 
@@ -35,7 +36,7 @@ input_option = click.option(
 
 @click.command()
 @server_options
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@table_or_json_option
 @file_argument
 def validate(url: str | None, output: str, file: str) -> None:
     """Check a workflow, and list everything that is wrong with it.
@@ -100,9 +101,7 @@ def submit(
 
 
 @click.command()
-@server_options
-@output_option
-@execution_argument
+@of_an_execution
 @input_option
 @wait_option
 @timeout_option

@@ -17,7 +17,7 @@ def test_every_fault_has_its_row() -> None:
     wanted = [f"P{number}" for number in range(1, 18)]
     wanted += [f"R{number}" for number in range(1, 11)]
     wanted += [f"I{number}" for number in range(1, 10)]
-    wanted += ["U1", "U2", "U3", "U4", "U5", "U7", "U8"]
+    wanted += ["U1", "U2", "U3", "U4", "U5", "U7", "U8", "U9", "U10"]
     assert [fault for fault, _, _ in ROWS] == wanted
 
 

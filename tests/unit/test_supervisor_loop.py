@@ -361,7 +361,7 @@ def test_p06_a_stopped_child_is_hung_too_and_cannot_put_off_its_end(boot: Boot) 
     assert len(daemon.events("child.hung")) == 1
 
 
-def test_each_child_of_a_post_that_hangs_is_found_and_none_for_the_one_before(boot: Boot) -> None:
+def test_each_child_of_a_slot_that_hangs_is_found_and_none_for_the_one_before(boot: Boot) -> None:
     """Where the first was remembered, the second could hang for ever, and what killed the third
     was looked for among the suspects of the others: nobody was to blame."""
     daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=2)

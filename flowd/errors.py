@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
+
+# Ten years, with leap days.
+WAIT_S_MAX: Final = 3_653 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +208,36 @@ def _seconds(value: object) -> float:
     if not is_number or not math.isfinite(value):  # type: ignore[arg-type]
         raise ValueError(f"after_s is {value!r}; it must be a number of seconds")
     return value  # type: ignore[return-value]
+
+
+class Wait(HandlerFailed):
+    """A handler asks to be called again, `after_s` seconds from now: no failure, no outcome yet.
+
+    The node is WAITING until then, and holds neither a worker nor a slot. Raises ValueError for
+    what is no number of seconds, or more than ten years.
+    """
+
+    code = "wait"
+    after_s: float | None = None
+
+    def __init__(self, *, after_s: float) -> None:
+        self.after_s = max(0.0, _seconds(after_s))
+        if after_s > WAIT_S_MAX:
+            raise ValueError(f"after_s is {after_s!r}; the longest wait is ten years")
+        super().__init__(f"the handler waits for {after_s:g} s")
+
+
+class WaitFor(Wait):
+    """A handler of flowd's own waits for what will be decided; begun anew it waits for the same.
+
+    `waker`, `due_ms` and `text` are as of the ending.
+    """
+
+    code = "wait_for"
+
+    def __init__(self, waker: str, due_ms: int | None = None, text: str = "") -> None:
+        self.waker, self.due_ms, self.text = waker, due_ms, text
+        HandlerFailed.__init__(self, f"the handler waits: {waker}")
 
 
 class Fail(HandlerFailed):

@@ -248,6 +248,7 @@ STYLES: Mapping[str, str] = {
     "QUEUED": "cyan",
     "RUNNING": "yellow",
     "RETRYING": "magenta",
+    "WAITING": "blue",
     "PAUSED": "blue",
     "COMPLETED": "green",
     "SKIPPED": "dim",

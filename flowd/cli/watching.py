@@ -32,7 +32,7 @@ LOOK_EVERY_S: Final = 0.2
 SHOWN_MAX: Final = 20
 ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 _ORDER: Final = (
-    *("FAILED", "RUNNING", "RETRYING", "QUEUED", "PENDING"),
+    *("FAILED", "RUNNING", "RETRYING", "WAITING", "QUEUED", "PENDING"),
     *("CANCELLED", "SKIPPED", "COMPLETED"),
 )
 
@@ -178,7 +178,7 @@ class _Picture:
         from rich.text import Text
 
         rows: list[Node] = []
-        for state in ("FAILED", "RUNNING", "RETRYING", "QUEUED"):
+        for state in ("FAILED", "RUNNING", "RETRYING", "WAITING", "QUEUED"):
             left = SHOWN_MAX - len(rows)
             rows += self._client.nodes(self._id, state=state, count_max=left)
         more = Text(f"… and {total - len(rows):,} more nodes", style="dim")

@@ -19,6 +19,7 @@ from flowd.store.entries import Entry, entry_order
 from flowd.store.inspection import Begun, Group, NodeKey
 from flowd.store.metrics import Queue
 from flowd.store.troubles import Trouble
+from flowd.store.waits import WaitRecord
 from flowd.workflow.states import ExecutionState, NodeState
 
 LOOKS: Final = 3
@@ -30,6 +31,7 @@ _LIVE: Final = frozenset({ExecutionState.RUNNING, ExecutionState.PAUSED})
 _ENDED: Final = frozenset(one for one in ExecutionState if one.is_terminal)
 _NODE_ENDED: Final = frozenset(one for one in NodeState if one.is_terminal)
 _IN_STREAM: Final = frozenset({NodeState.QUEUED, NodeState.RUNNING})
+_WITH_DATE: Final = frozenset({NodeState.RETRYING, NodeState.WAITING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ class Snapshot:
     """Everything that one look has seen.
 
     `statuses` has every execution that anything names, None for those that do not exist;
-    `node_states` every node of those that are live, and what there is of the others.
+    `node_states` every node of those that are live, and what there is of the others; `waits` what
+    the WAITING among them wait for, `retries` whatever has a date.
     """
 
     stream: StreamView
@@ -91,6 +94,7 @@ class Snapshot:
     node_states: dict[NodeKey, str | None] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     retries: set[NodeKey] = field(default_factory=set)
+    waits: dict[NodeKey, WaitRecord | None] = field(default_factory=dict)
     begun: list[Begun] = field(default_factory=list)
     failing_duties: list[Trouble] = field(default_factory=list)
     failing_continuations: list[Trouble] = field(default_factory=list)
@@ -216,6 +220,19 @@ async def _look_at_portion(
     for execution_id, states in (await store.executions.states_of_nodes(live)).items():
         for node_id, state in states.items():
             snapshot.node_states[execution_id, node_id] = state
+        waiting = [one for one, state in states.items() if state == NodeState.WAITING]
+        waits = await _waits_of(store, snapshot, execution_id, waiting)
+        snapshot.waits.update(((execution_id, one), wait) for one, wait in waits.items())
+
+
+async def _waits_of(
+    store: Store, snapshot: Snapshot, execution_id: str, waiting: Sequence[str]
+) -> dict[str, WaitRecord | None]:
+    try:
+        return await store.tasks.waits.records(execution_id, waiting)
+    except CorruptExecution as error:
+        snapshot.unreadable.append(str(error))
+        return {}
 
 
 def _portions(execution_ids: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -292,20 +309,25 @@ def _entry_mismatches(snapshot: Snapshot) -> Iterator[str]:
             yield f"an entry of node {node_id} of {whose}"
 
 
-def _retry_mismatches(snapshot: Snapshot) -> Iterator[str]:
+def _date_mismatches(snapshot: Snapshot) -> Iterator[str]:
     for (execution_id, node_id), state in snapshot.node_states.items():
         is_live = snapshot.statuses.get(execution_id) in _LIVE
-        if (
-            is_live
-            and state == NodeState.RETRYING
-            and (execution_id, node_id) not in snapshot.retries
-        ):
+        has_date = (execution_id, node_id) in snapshot.retries
+        if is_live and state == NodeState.RETRYING and not has_date:
             yield f"execution {execution_id}: node {node_id} is RETRYING and waits for nothing"
     for execution_id, node_id in sorted(snapshot.retries):
         state = snapshot.node_states.get((execution_id, node_id))
         is_live = snapshot.statuses.get(execution_id) in _LIVE
-        if not is_live or state != NodeState.RETRYING:
-            yield f"execution {execution_id}: node {node_id} waits for a retry and {_said(state)}"
+        if not is_live or state not in _WITH_DATE:
+            yield f"execution {execution_id}: node {node_id} waits for a date and {_said(state)}"
+
+
+def _wait_mismatches(snapshot: Snapshot) -> Iterator[str]:
+    for (execution_id, node_id), wait in sorted(snapshot.waits.items()):
+        if wait is None:
+            yield f"execution {execution_id}: node {node_id} is WAITING and nothing says for what"
+        elif wait.due_ms is not None and (execution_id, node_id) not in snapshot.retries:
+            yield f"execution {execution_id}: node {node_id} is WAITING and no date wakes it"
 
 
 def _open_nodes(snapshot: Snapshot) -> Iterator[str]:
@@ -367,7 +389,8 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
         lambda snapshot: len(snapshot.stream.entries),
         _entry_mismatches,
     ),
-    ("a RETRYING node has a date", lambda snapshot: len(snapshot.retries), _retry_mismatches),
+    ("a RETRYING node has a date", lambda snapshot: len(snapshot.retries), _date_mismatches),
+    ("a WAITING node has a waker", lambda snapshot: len(snapshot.waits), _wait_mismatches),
     (
         "an execution that ended has no open node",
         lambda snapshot: len(snapshot.node_states),

@@ -331,11 +331,33 @@ def _due(situation: Situation, retry: RetryStanding) -> str:
     return f"the next was due {_span(-left_ms)} ago"
 
 
+def _waiting(situation: Situation, row: NodeRow) -> list[Reason]:
+    wait = row.wait
+    if wait is None:
+        return [Reason("waiting", "nothing says what it waits for" + _HEALED)]
+    left = None if wait.until_ms is None else wait.until_ms - situation.now_ms
+    code, what = _WAITS_FOR.get(wait.waker, (wait.waker, f"it waits for {wait.waker}"))
+    if left is not None:
+        what += f", for another {_span(left)}" if left >= 0 else f"; it was due {_span(-left)} ago"
+    reasons = [Reason(code, what + (f": {wait.text}" if wait.text else ""))]
+    if left is not None and left < 0 and not situation.cluster.has_scheduler:
+        reasons.append(Reason("no_scheduler", "no scheduler is alive to wake what is due"))
+    return reasons + _paused(situation)
+
+
+# By what wakes a node, the code of the reason and what is said.
+_WAITS_FOR: Final = {
+    "date": ("waiting_until", "it waits and holds no slot"),
+    "moment": ("waiting_until", "it waits for a moment and holds no slot"),
+    "signal": ("signal", "it waits for a signal"),
+}
+
 _EXPLAIN: Final = {
     NodeState.PENDING: _pending,
     NodeState.QUEUED: _queued,
     NodeState.RUNNING: _running,
     NodeState.RETRYING: _retrying,
+    NodeState.WAITING: _waiting,
 }
 
 

@@ -40,7 +40,8 @@ _URGENCY: Final[Mapping[NodeState | None, int]] = {
     NodeState.RUNNING: 1,
     NodeState.RETRYING: 2,
     NodeState.QUEUED: 3,
-    NodeState.PENDING: 4,
+    NodeState.WAITING: 4,
+    NodeState.PENDING: 5,
 }
 
 

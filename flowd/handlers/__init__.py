@@ -1,6 +1,6 @@
 """Handlers: how they are written, found and called, and the ones that come with flowd.
 
-    from flowd.handlers import Context, Fail, Retry, handler
+    from flowd.handlers import Context, Fail, Retry, Wait, handler
 
     @handler("greet")
     async def greet(config: dict, context: Context) -> dict:
@@ -24,10 +24,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from flowd.errors import Fail, Retry
+from flowd.errors import Fail, Retry, Wait
 from flowd.log import get_logger
 
-__all__ = ["Context", "Fail", "Retry", "handler"]
+__all__ = ["Context", "Fail", "Retry", "Wait", "handler"]
 
 HandlerKind = Literal["async", "thread", "inline", "process"]
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -139,7 +139,8 @@ class ContextLogger:
 
 @dataclass(slots=True)
 class Context:
-    """The node a handler is called for. `attempt` counts from 1.
+    """The node a handler is called for. `attempt` counts from 1, and so does `call`: a node that
+    has waited is called again, and the attempts of one call are one piece of work.
 
     `cancelled` becomes true when nobody waits for the result any more: a sync function that works
     for long looks at it now and then, an async one gets a CancelledError where it waits.
@@ -148,13 +149,15 @@ class Context:
     execution_id: str
     node_id: str
     attempt: int
+    call: int = field(default=1, kw_only=True)
     cancelled: bool = field(default=False, init=False)
     heartbeat_at: float | None = field(default=None, init=False)
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt of a node, so that a service can tell a repetition."""
-        return f"{self.execution_id}:{self.node_id}"
+        """The same for every attempt of one call, so that a service can tell a repetition."""
+        key = f"{self.execution_id}:{self.node_id}"
+        return key if self.call == 1 else f"{key}:{self.call}"
 
     @property
     def logger(self) -> ContextLogger:

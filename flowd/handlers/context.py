@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flowd.outgoing.http_client import HttpClient
     from flowd.store.budgets import Budgets
     from flowd.store.executions import Executions
+    from flowd.store.waits import Decision
 
 
 class Resources:
@@ -84,3 +85,5 @@ class HandlerContext(Context):
     only: tuple[Destination, ...] | None = None
     # What the execution may spend; None is no limit.
     budget_tokens: int | None = None
+    # What ended the wait of the node, where it has waited.
+    decision: Decision | None = None

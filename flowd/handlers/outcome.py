@@ -16,6 +16,8 @@ from flowd.errors import (
     Retry,
     SkipNode,
     TemplateError,
+    Wait,
+    WaitFor,
 )
 from flowd.handlers.traceback_text import TRACEBACK_CHARS_MAX, traceback_text
 from flowd.log import describe_error
@@ -55,6 +57,10 @@ def _report(error: BaseException) -> bytes:
 
 def _of_same_kind(error: BaseException, text: str) -> HandlerFailed:
     kinds = kinds_of(error)
+    if isinstance(error, WaitFor):
+        return WaitFor(error.waker, error.due_ms, error.text)
+    if isinstance(error, Wait):
+        return Wait(after_s=error.after_s or 0.0)
     if isinstance(error, Retry):
         return Retry(text, after_s=error.after_s, kinds=kinds)
     if isinstance(error, SkipNode | DependencyFailed):

@@ -20,7 +20,7 @@ from typing import Any, Final
 import orjson
 
 from flowd.config import Settings
-from flowd.errors import Fail
+from flowd.errors import Fail, WaitFor
 from flowd.handlers.context import HandlerContext, Resources
 from flowd.handlers.frames import framed, receive_frame
 from flowd.handlers.loading import open_registry
@@ -194,12 +194,16 @@ def _call(handler: Handler, config: dict[str, Any], context: Any) -> Any:
 
 def _error(error: BaseException) -> bytes:
     failure = as_failure(error)
+    waits_for = None
+    if isinstance(failure, WaitFor):
+        waits_for = (failure.waker, failure.due_ms, failure.text)
     record = {
         "code": failure.code,
         "text": str(failure),
         "after_s": getattr(failure, "after_s", None),
         "kinds": list(failure.kinds),
         "report": failure.report.decode(),
+        "waits_for": waits_for,
     }
     return orjson.dumps({"error": record})
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import orjson
 
 from flowd.config import Settings
-from flowd.errors import Fail, HandlerFailed, ProcessDied, Retry
+from flowd.errors import Fail, HandlerFailed, ProcessDied, Retry, Wait, WaitFor
 from flowd.handlers import Context
 from flowd.handlers.frames import framed, read_frame
 from flowd.handlers.limits import IMPORT_LIMIT_S
@@ -65,6 +65,7 @@ class IsolatedCalls:
             "execution_id": context.execution_id,
             "node_id": context.node_id,
             "attempt": context.attempt,
+            "call": context.call,
         }
         request = {"name": name, "config": config, "context": facts, "secrets": REDACTOR.secrets}
         try:
@@ -205,10 +206,19 @@ async def _follow(reader: asyncio.StreamReader, context: Context, await_end: Any
 
 
 def _error(
-    code: str, text: str, after_s: float | None, kinds: list[str], report: str
+    code: str,
+    text: str,
+    after_s: float | None,
+    kinds: list[str],
+    report: str,
+    waits_for: tuple[str, int | None, str] | None,
 ) -> HandlerFailed:
     failure: HandlerFailed
-    if code == "retry":
+    if waits_for is not None:
+        failure = WaitFor(*waits_for)
+    elif code == "wait":
+        failure = Wait(after_s=after_s or 0.0)
+    elif code == "retry":
         failure = Retry(text, after_s=after_s, kinds=frozenset(kinds))
     else:
         failure = (Fail if code == "fail" else HandlerFailed)(text, kinds=frozenset(kinds))

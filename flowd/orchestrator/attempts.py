@@ -1,11 +1,12 @@
-"""What becomes of a node whose attempt failed: another attempt later, or its failure."""
+"""What becomes of a node whose attempt has no output: a wait, another attempt, or its failure."""
 
 from __future__ import annotations
 
 import random
 
-from flowd.errors import DependencyFailed, HandlerFailed, SkipNode
+from flowd.errors import DependencyFailed, HandlerFailed, SkipNode, Wait, WaitFor
 from flowd.orchestrator.executor import node_failure
+from flowd.store import endings
 from flowd.store.endings import Ending, RetryLater, Skip
 from flowd.store.entries import Entry
 from flowd.workflow.graph import Plan
@@ -25,6 +26,11 @@ def fail_attempt(
     node = plan.nodes[entry.node_id]
     if isinstance(error, SkipNode) and node.choice is not None:
         return Skip(entry, node, record, text.encode())
+    if isinstance(error, WaitFor):
+        return endings.Wait(entry, record, error.waker, 1, error.due_ms, error.text)
+    if isinstance(error, Wait):
+        due_ms = round(1000 * (error.after_s or 0.0))
+        return endings.Wait(entry, record, "date", entry.waits + 1, due_ms)
     if isinstance(error, DependencyFailed):
         return node_failure(plan, entry, record=record, error=text, is_own=False)
     policy = default_policy.overridden_by(node.retry)

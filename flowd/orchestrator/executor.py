@@ -18,7 +18,7 @@ from flowd.store.dependents import (
     downstream_arguments,
     looks_argument,
 )
-from flowd.store.endings import AllowedFailure, Ending, Failure, RetryLater
+from flowd.store.endings import AllowedFailure, Ending, Failure, RetryLater, Wait
 from flowd.store.entries import Entry
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
@@ -162,7 +162,7 @@ def steps_left(ending: Ending, outcome: str) -> list[tuple[Step, str]]:
     is about: what was too much for that call, and the line of an execution that has ended.
     """
     node_id = ending.entry.node_id
-    if isinstance(ending, RetryLater):
+    if isinstance(ending, RetryLater | Wait):
         return []
     if not isinstance(ending, Failure):
         if outcome in _ENDED_BY_ADVANCE:

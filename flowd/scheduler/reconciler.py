@@ -17,6 +17,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.portions import DEFINITION_BYTES_MAX, portions
 from flowd.orchestrator.recovery import recover_unheld
 from flowd.scheduler.duty import Duty
+from flowd.scheduler.wakers import has_waker
 from flowd.store import Store
 from flowd.store.entries import Entry, entry_order
 from flowd.store.executions import parse_states
@@ -32,8 +33,10 @@ EXECUTIONS_PER_SLICE: Final = 100
 NODES_MAX: Final = 5_000
 # Far more than are ever open at once; read in one call so that none is missed between two.
 _CONTINUATIONS_MAX: Final = 10_000
-# Each of these nodes has one entry, in the stream or among the retries.
-_OUTSTANDING: Final = frozenset({NodeState.QUEUED, NodeState.RUNNING, NodeState.RETRYING})
+# Each of these nodes has one entry, in the stream or among the dates, or who comes without one.
+_OUTSTANDING: Final = frozenset(
+    {NodeState.QUEUED, NodeState.RUNNING, NodeState.RETRYING, NodeState.WAITING}
+)
 _LIVE: Final = frozenset({ExecutionState.RUNNING, ExecutionState.PAUSED})
 
 _NodeKey = tuple[str, str]
@@ -143,14 +146,10 @@ class Reconciler(Duty):
             after = page[-1][0]
             yield
         await recover_unheld(self._store, self._plans, delivered)
-        cursor = "0"
-        while True:
-            cursor, waiting = await self._store.retries.waiting_slice(cursor)
+        async for waiting in self._store.retries.waiting_pages():
             for execution_id, node_id in waiting:
                 this.entries[execution_id].add(node_id)
             yield
-            if cursor == "0":
-                return
 
     async def _restore_node(self, node_key: _NodeKey, state: NodeState, record: str | None) -> None:
         execution_id, node_id = node_key
@@ -218,6 +217,12 @@ class Reconciler(Duty):
         outstanding: Sequence[str],
     ) -> None:
         lost = [one for one in outstanding if not this.has_entry(execution_id, one)]
+        waiting = [one for one in lost if states[one] is NodeState.WAITING]
+        if waiting:
+            waits = await self._store.tasks.waits.records(execution_id, waiting)
+            decisions = await self._store.tasks.waits.decisions(execution_id, waiting)
+            proven = {one for one in waiting if has_waker(waits[one], decisions[one])}
+            lost = [one for one in lost if one not in proven]
         if lost:
             records = await self._store.executions.attempts(execution_id, lost)
             for node_id, record in zip(lost, records, strict=True):

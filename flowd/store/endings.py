@@ -88,8 +88,25 @@ class RetryLater(NamedTuple):
     report: bytes = b""
 
 
+class Wait(NamedTuple):
+    """A node that waits for something outside of any worker: its wait of this number, from 1.
+
+    `waker` is a `date`, due in so many ms, a `moment`, due at this Unix time in ms, or the kind of
+    what will be decided; of that `due_ms` is how many ms it waits at most. `text` is for whoever
+    looks.
+    """
+
+    entry: Entry
+    record: str
+    waker: str
+    number: int
+    due_ms: int | None = None
+    text: str = ""
+
+
 Advance = Completion | Skip | AllowedFailure
-Ending = Advance | Failure | RetryLater
+Single = Failure | RetryLater | Wait
+Ending = Advance | Single
 
 _ADVANCED_BY: Final[Mapping[type[Advance], Callable[[], Script]]] = {
     Completion: lambda: scripts.COMPLETE_NODES,
@@ -144,7 +161,7 @@ class Commits:
             calls.append(ScriptCall(_ADVANCED_BY[kind](), names, whole))
         return calls, list(places.values())
 
-    def calls(self, endings: Sequence[Failure | RetryLater]) -> list[ScriptCall]:
+    def calls(self, endings: Sequence[Single]) -> list[ScriptCall]:
         """A call for each of the first of these, as many as one transaction bears."""
         calls: list[ScriptCall] = []
         arguments = 0
@@ -155,7 +172,11 @@ class Commits:
                 break
         return calls
 
-    def call(self, ending: Failure | RetryLater) -> ScriptCall:
+    def call(self, ending: Single) -> ScriptCall:
+        if isinstance(ending, Wait):
+            dates = (keys.RETRIES, keys.ALARMS, keys.RETRIES_WAKEUP)
+            arguments = _wait_arguments(self._group, ending)
+            return ScriptCall(scripts.WAIT_NODE, (self._keys[0], *dates), arguments)
         if isinstance(ending, RetryLater):
             names = (self._keys[0], keys.RETRIES, keys.RETRIES_WAKEUP)
             return ScriptCall(scripts.RETRY_NODE, names, _retry_arguments(self._group, ending))
@@ -166,6 +187,12 @@ def _retry_arguments(group: str, retry: RetryLater) -> list[Argument]:
     entry, record, pause_ms, failures, error, report = retry
     ids: list[Argument] = [entry.entry_id, entry.execution_id, entry.node_id]
     return [group, pause_ms, *ids, record, failures, error, report, _brief(error)]
+
+
+def _wait_arguments(group: str, wait: Wait) -> list[Argument]:
+    entry, record, waker, number, due_ms, text = wait
+    ids: list[Argument] = [entry.entry_id, entry.execution_id, entry.node_id]
+    return [group, *ids, record, number, waker, "" if due_ms is None else due_ms, text]
 
 
 def error_of(output: bytes) -> str:

@@ -12,7 +12,8 @@ class Entry(NamedTuple):
     """One attempt of one node, as it stands in the stream.
 
     `deaths` counts the workers lost with it, `failures` the attempts that failed; neither counts
-    what was taken away from a worker that did nothing wrong, as `attempt` does.
+    what was taken away from a worker that did nothing wrong, as `attempt` does. `waits` is how
+    often the node has waited.
     """
 
     entry_id: str
@@ -22,6 +23,7 @@ class Entry(NamedTuple):
     plan_digest: str
     deaths: int
     failures: int = 0
+    waits: int = 0
 
     @property
     def queued_ms(self) -> int:
@@ -52,6 +54,8 @@ def parse_entry(entry_id: str, fields: Sequence[str] | None) -> Entry | Garbage 
     try:
         attempt = int(named.get("attempt", "1"))
         deaths, failures = int(named.get("deaths", "0")), int(named.get("failures", "0"))
+        waits = int(named.get("waits", "0"))
     except ValueError:
-        return Garbage(entry_id, "its attempt, deaths or failures is not a number")
-    return Entry(entry_id, execution_id, node_id, attempt, named.get("plan", ""), deaths, failures)
+        return Garbage(entry_id, "its attempt, deaths, failures or waits is not a number")
+    plan = named.get("plan", "")
+    return Entry(entry_id, execution_id, node_id, attempt, plan, deaths, failures, waits)

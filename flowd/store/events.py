@@ -32,6 +32,8 @@ EventType = Literal[
     "node.failed",
     "node.retrying",
     "node.requeued",
+    "node.waiting",
+    "node.woken",
 ]
 END_TYPES: Final = frozenset({"execution.completed", "execution.failed", "execution.cancelled"})
 

@@ -317,6 +317,8 @@ class Executions:
                 keys.node(execution_id, node_id),
                 keys.attempts(execution_id),
                 keys.RETRIES,
+                keys.ALARMS,
+                keys.waits(execution_id),
             ),
             execution_id,
             node_id,

@@ -13,10 +13,10 @@ from flowd.store.redis.text import raw_bytes
 
 class Fact(NamedTuple):
     """One thing to know: the `status` or the `input` of an execution, or of a node its `state`, its
-    `output`, or the number of what has `arrived` at it.
+    `output`, the number of what has `arrived` at it, or the `decision` that ended its newest wait.
     """
 
-    kind: Literal["status", "input", "state", "output", "arrived"]
+    kind: Literal["status", "input", "state", "output", "arrived", "decision"]
     execution_id: str
     node_id: str = ""
 
@@ -26,6 +26,11 @@ _KEY_OF: Final[Mapping[str, Callable[[Fact], str]]] = {
     "input": lambda fact: keys.given_input(fact.execution_id),
     "state": lambda fact: keys.node(fact.execution_id, fact.node_id),
     "output": lambda fact: keys.output(fact.execution_id, fact.node_id),
+}
+# What stands in a field of a hash.
+_FIELD_OF: Final[Mapping[str, Callable[[Fact], tuple[str, str]]]] = {
+    "arrived": lambda fact: (keys.run(fact.execution_id), f"arrived:{fact.node_id}"),
+    "decision": lambda fact: (keys.decisions(fact.execution_id), fact.node_id),
 }
 # What is of any size; the other strings are words.
 _UNBOUNDED: Final = frozenset({"input", "output"})
@@ -46,17 +51,17 @@ class Facts:
         answer.
         """
         texts = [fact for fact in wanted if fact.kind in _UNBOUNDED]
-        counters = [fact for fact in wanted if fact.kind == "arrived"]
-        words = [fact for fact in wanted if fact.kind not in _UNBOUNDED and fact.kind != "arrived"]
+        fields = [fact for fact in wanted if fact.kind in _FIELD_OF]
+        words = [fact for fact in wanted if fact.kind not in _UNBOUNDED | _FIELD_OF.keys()]
         commands: list[Command] = [("GETRANGE", _key(fact), 0, bytes_max) for fact in texts]
         if words:
             commands.append(("MGET", *map(_key, words)))
-        commands += map(_read_counter, counters)
+        commands += (("HMGET", *_FIELD_OF[fact.kind](fact)) for fact in fields)
         replies = iter(await self._client.converse_freely(commands))
         found: dict[Fact, str | None] = {fact: _text(next(replies)) or None for fact in texts}
         if words:
             found.update(_values(words, next(replies)))
-        for fact in counters:
+        for fact in fields:
             found.update(_values([fact], next(replies)))
         large = [fact for fact in texts if _is_longer(found[fact] or "", bytes_max)]
         if not large:
@@ -75,10 +80,6 @@ class Facts:
 
 def _key(fact: Fact) -> str:
     return _KEY_OF[fact.kind](fact)
-
-
-def _read_counter(fact: Fact) -> Command:
-    return ("HMGET", keys.run(fact.execution_id), f"arrived:{fact.node_id}")
 
 
 def _text(reply: Any) -> str | None:

@@ -79,8 +79,9 @@ class FinishedExecutions:
         ]
         for some_nodes in slices(nodes, NODES_PER_CALL_MAX):
             # It may have been deleted before its cancellation had come this far.
-            waiting = (f"{execution_id} {node_id}" for execution_id, node_id in some_nodes)
-            await self._client.execute("ZREM", keys.RETRIES, *waiting)
+            waiting = [f"{execution_id} {node_id}" for execution_id, node_id in some_nodes]
+            dates: list[Command] = [("ZREM", key, *waiting) for key in (keys.RETRIES, keys.ALARMS)]
+            await self._client.converse(dates)
         gone = [key for node in nodes for key in (keys.node(*node), keys.output(*node))]
         for execution_id in execution_ids:
             gone += (
@@ -88,6 +89,8 @@ class FinishedExecutions:
                 keys.attempts(execution_id),
                 keys.given_input(execution_id),
                 keys.parked(execution_id),
+                keys.waits(execution_id),
+                keys.decisions(execution_id),
                 keys.callback(execution_id),
             )
         for some in slices(gone, NODES_PER_CALL_MAX):

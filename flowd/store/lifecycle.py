@@ -106,7 +106,7 @@ class Lifecycle:
         for at, some in enumerate(parts, 1):
             await self._client.run(
                 scripts.CANCEL_NODES,
-                (keys.RETRIES, keys.CONTINUATIONS),
+                (keys.RETRIES, keys.CONTINUATIONS, keys.ALARMS),
                 execution_id,
                 "1" if at == len(parts) else "0",
                 *some,

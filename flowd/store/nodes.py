@@ -18,6 +18,7 @@ from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.redis import keys
 from flowd.store.redis.client import RedisClient, is_wrong_type
 from flowd.store.redis.text import count_of, raw_bytes, readable
+from flowd.store.waits import WaitRecord, parse_wait
 from flowd.workflow.retrying import RetryPolicy
 from flowd.workflow.states import NodeState
 
@@ -31,7 +32,7 @@ _LOOKED_INTO_BYTES_MAX: Final = 256 * 1024
 @dataclass(frozen=True, slots=True)
 class NodeRow:
     """`state` is None where its key is gone or holds none; `error` is set on FAILED nodes only, and
-    `reason`, why it does not run, on SKIPPED ones.
+    `reason`, why it does not run, on SKIPPED ones, `wait` on WAITING ones.
     """
 
     node_id: str
@@ -39,6 +40,17 @@ class NodeRow:
     record: AttemptRecord
     error: str | None = None
     reason: str | None = None
+    wait: WaitStanding | None = None
+
+
+class WaitStanding(NamedTuple):
+    """What wakes a node, since when it waits and until when at most (Unix ms); `text` is for
+    whoever looks."""
+
+    waker: str
+    since_ms: int
+    until_ms: int | None
+    text: str
 
 
 class Report(NamedTuple):
@@ -108,10 +120,35 @@ class Nodes:
         errors = await self.errors(execution_id, failed)
         skipped = [one for one, state in states.items() if state is NodeState.SKIPPED]
         reasons = await self.skip_reasons(execution_id, skipped)
+        waiting = [one for one, state in states.items() if state is NodeState.WAITING]
+        waits = await self.waits(execution_id, waiting)
         return [
-            NodeRow(one, state, records[one] or NO_RECORD, errors.get(one), reasons.get(one))
+            NodeRow(
+                one,
+                state,
+                records[one] or NO_RECORD,
+                errors.get(one),
+                reasons.get(one),
+                waits.get(one),
+            )
             for one, state in states.items()
         ]
+
+    async def waits(self, execution_id: str, node_ids: Sequence[str]) -> dict[str, WaitStanding]:
+        """Of those nodes that wait for something outside of any worker."""
+        found: dict[str, WaitStanding] = {}
+        for some in slices(node_ids, NODES_PER_CALL_MAX):
+            ahead_ms = await self._ahead_ms()
+            texts = await self._fields(keys.waits(execution_id), some)
+            for one, wait in zip(some, map(parse_wait, texts), strict=True):
+                if wait is not None:
+                    found[one] = _standing_of(wait, ahead_ms)
+        return found
+
+    async def _ahead_ms(self) -> int:
+        """By how much the clock that never goes back is ahead of the server's."""
+        (ahead,) = await self._client.converse_freely([("HGET", keys.CLOCK, "ahead_ms")])
+        return 0 if is_wrong_type(ahead) else count_of(ahead)
 
     async def skip_reasons(self, execution_id: str, node_ids: Sequence[str]) -> dict[str, str]:
         """Why SKIPPED nodes do not run, by node id."""
@@ -195,6 +232,13 @@ class Nodes:
         except WrongType:
             return [None] * len(fields)
         return values
+
+
+def _standing_of(wait: WaitRecord, ahead_ms: int) -> WaitStanding:
+    until_ms = wait.due_ms
+    if until_ms is not None and wait.waker != "moment":
+        until_ms -= ahead_ms
+    return WaitStanding(wait.waker, wait.since_ms - ahead_ms, until_ms, readable(wait.text))
 
 
 def _state(text: str | None) -> NodeState | None:

@@ -1,7 +1,8 @@
-"""Nodes that wait for their next attempt."""
+"""Nodes that wait for a date: that of their next attempt, or the end of a wait."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
 from flowd.config import Settings
@@ -32,7 +33,9 @@ class Retries:
         """Put those whose time has come in front of the workers, 10,000 at most."""
         for _ in range(CALLS_MAX):
             moved, left_ms = await self._client.run(
-                scripts.DISPATCH_RETRIES, (keys.RETRIES, self._stream), RETRIES_PER_CALL_MAX
+                scripts.DISPATCH_RETRIES,
+                (keys.RETRIES, self._stream, keys.ALARMS),
+                RETRIES_PER_CALL_MAX,
             )
             if moved < RETRIES_PER_CALL_MAX:
                 break
@@ -50,22 +53,20 @@ class Retries:
         return clock_ms, put_back_ms
 
     async def waiting(self) -> list[tuple[str, str]]:
-        """All that wait, as execution id and node id; one that comes or goes meanwhile may lack."""
-        found: list[tuple[str, str]] = []
-        cursor = "0"
-        while True:
-            cursor, some = await self.waiting_slice(cursor)
-            found += some
-            if cursor == "0":
-                return found
+        """All that have a date, as execution id and node id; one that comes or goes meanwhile may
+        lack."""
+        return [one async for page in self.waiting_pages() for one in page]
 
-    async def waiting_slice(self, cursor: str) -> tuple[str, list[tuple[str, str]]]:
-        """Some of those that wait, and the cursor for more; `0` begins and ends."""
-        next_cursor, flat = await self._client.execute(
-            "ZSCAN", keys.RETRIES, cursor, "COUNT", RETRIES_PER_SCAN
-        )
-        pairs = (member.partition(" ") for member in flat[::2])
-        return next_cursor, [(execution_id, node_id) for execution_id, _, node_id in pairs]
+    async def waiting_pages(self) -> AsyncIterator[list[tuple[str, str]]]:
+        """The same, some at a time: what waits for its next attempt, for a date, for a moment."""
+        for key in (keys.RETRIES, keys.ALARMS):
+            cursor = ""
+            while cursor != "0":
+                cursor, flat = await self._client.execute(
+                    "ZSCAN", key, cursor or "0", "COUNT", RETRIES_PER_SCAN
+                )
+                pairs = (member.partition(" ") for member in flat[::2])
+                yield [(execution_id, node_id) for execution_id, _, node_id in pairs]
 
     async def wait_for_change(self, timeout_s: float) -> None:
         """Sleep, but no longer than until a node is to run earlier than all that waited before."""

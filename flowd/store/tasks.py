@@ -14,12 +14,13 @@ from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
 from flowd.errors import MissingGroup, MissingScript, StoreFull
-from flowd.store.endings import Advance, Commits, Ending, Failure, RetryLater
+from flowd.store.endings import Advance, Commits, Ending, Single
 from flowd.store.entries import Entry, Garbage, parse_entry
 from flowd.store.executions import now_ms
 from flowd.store.facts import Facts
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient, script_call, translate
+from flowd.store.waits import Waits
 
 # A node that was there at this many deaths of its worker, which prove nothing as others were there
 # too, runs in a process of its own: if that dies as well, the node is given up.
@@ -69,7 +70,7 @@ class TaskSession:
     async def complete_and_claim(
         self,
         completions: Sequence[Advance],
-        failures: Sequence[Failure | RetryLater],
+        failures: Sequence[Single],
         claims: Sequence[Claim],
         read_max: int,
     ) -> Exchange:
@@ -212,6 +213,7 @@ class Tasks:
         self._group = settings.tasks.group
         self._commits = Commits(self._stream, self._group)
         self.facts = Facts(client)
+        self.waits = Waits(client, self._stream)
 
     def open_session(self, consumer: str) -> TaskSession:
         return TaskSession(self._client, self._settings, consumer)
@@ -327,7 +329,7 @@ class Tasks:
 
     async def end_attempt(self, ending: Ending) -> str:
         """Commit an ending outside of any worker; the outcome word of its script."""
-        if isinstance(ending, Failure | RetryLater):
+        if isinstance(ending, Single):
             call = self._commits.call(ending)
         else:
             ((call,), _) = self._commits.advance_calls([ending])

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from flowd.store.facts import Fact
+from flowd.store.waits import Decision, parse_decision
 from flowd.workers.node_run import PreparedNode
 from flowd.workflow.choices import Choice
 from flowd.workflow.conditions import Read
@@ -44,6 +45,18 @@ def decide(prepared: PreparedNode, choice: Choice, fetched: Fetched) -> None:
         choice.check_condition(_scope(prepared, choice, fetched))
     else:
         choice.check_condition({})
+
+
+def decision_fact(prepared: PreparedNode) -> Fact:
+    """Where it says what has ended the wait of a node."""
+    return Fact("decision", prepared.entry.execution_id, prepared.entry.node_id)
+
+
+def decision_in(prepared: PreparedNode, fetched: Fetched) -> Decision | None:
+    """What has ended the newest wait of a node; None for one that was begun anew instead."""
+    text = fetched.get(decision_fact(prepared))
+    decision = parse_decision(str(text)) if text else None
+    return decision if decision and decision.number >= prepared.entry.waits else None
 
 
 def _fact_of(prepared: PreparedNode, read: Read) -> Fact | None:

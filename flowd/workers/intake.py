@@ -19,7 +19,13 @@ from flowd.store.endings import Completion
 from flowd.store.entries import Entry, Garbage
 from flowd.store.facts import Fact
 from flowd.store.tasks import DEATHS_BEFORE_APART
-from flowd.workers.decision import decide, facts_of_choice, input_fact
+from flowd.workers.decision import (
+    decide,
+    decision_fact,
+    decision_in,
+    facts_of_choice,
+    input_fact,
+)
 from flowd.workers.large_inputs import SMALL_BYTES_MAX, LargeInputs
 from flowd.workers.node_run import PreparedNode
 from flowd.workflow.states import ExecutionState
@@ -175,6 +181,8 @@ class Intake:
                 wanted[Fact("status", one.entry.execution_id)] = None
             if one.node.choice is not None:
                 wanted |= dict.fromkeys(facts_of_choice(one))
+            if one.entry.waits:
+                wanted[decision_fact(one)] = None
         found: dict[Fact, _Value] = {
             fact: self._outputs[fact] for fact in wanted if fact in self._outputs
         }
@@ -241,6 +249,8 @@ def _made_ready(prepared: PreparedNode, fetched: Mapping[Fact, _Value]) -> Prepa
     handler, which raises why.
     """
     node = prepared.node
+    if prepared.entry.waits:
+        prepared = prepared._replace(decision=decision_in(prepared, fetched))
     try:
         if node.choice is not None:
             decide(prepared, node.choice, fetched)

@@ -15,6 +15,7 @@ from flowd.store.endings import Completion, Ending
 from flowd.store.entries import Entry
 from flowd.store.executions import now_ms
 from flowd.store.tasks import DEATHS_BEFORE_APART
+from flowd.store.waits import Decision
 from flowd.workflow import exact_json
 from flowd.workflow.graph import Plan, PlannedNode
 from flowd.workflow.retrying import RetryPolicy
@@ -23,7 +24,8 @@ from flowd.workflow.retrying import RetryPolicy
 class PreparedNode(NamedTuple):
     """An entry with everything its handler call needs.
 
-    `inputs` is upstream output by node id; `policy` what a node has that says nothing of retries.
+    `inputs` is upstream output by node id; `policy` what a node has that says nothing of retries;
+    `decision` what ended its wait, where it has waited.
     """
 
     entry: Entry
@@ -32,6 +34,7 @@ class PreparedNode(NamedTuple):
     handler: Handler
     inputs: Mapping[str, Any]
     policy: RetryPolicy
+    decision: Decision | None = None
 
 
 def output_text(prepared: PreparedNode, output: object) -> bytes:

@@ -38,7 +38,6 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
 from flowd.store import Store
-from flowd.store.attempt_records import waited_and_ran_ms
 from flowd.store.endings import (
     Advance,
     AllowedFailure,
@@ -46,12 +45,13 @@ from flowd.store.endings import (
     Ending,
     Failure,
     RetryLater,
+    Single,
     Skip,
-    error_of,
-    traceback_of,
+    Wait,
 )
 from flowd.store.entries import Entry
 from flowd.store.tasks import Claim, Exchange
+from flowd.workers.ending_log import log_ending, log_failure, log_poison
 from flowd.workers.intake import Intake
 from flowd.workers.slots import Slots
 from flowd.workers.tally import Tally
@@ -117,7 +117,7 @@ class Shift:
         self._asked_at_s = time.monotonic()
         self._is_claim_due = False
         self._completions: list[Advance] = []
-        self._failures: list[Failure | RetryLater] = []
+        self._failures: list[Single] = []
         self._read_window = 1
         self._is_hungry = True
         self._doorbell: asyncio.Task[None] | None = None
@@ -274,14 +274,14 @@ class Shift:
         if log.is_debug():
             for ending in endings:
                 if isinstance(ending, Completion):
-                    _log_ending(log.debug, "node.completed", ending)
+                    log_ending(log.debug, "node.completed", ending)
 
     def _settle_others(self, outcomes: Sequence[str]) -> None:
         """What ends one by one."""
         endings = _take_first(self._failures, len(outcomes))
         for ending, outcome in zip(endings, outcomes, strict=True):
             self._intake.release(ending.entry.entry_id)
-            if outcome in ("failed", "finished", "retrying"):
+            if outcome in ("failed", "finished", "retrying", "waiting", "woken"):
                 _SETTLE[type(ending)](self, ending, outcome)
             else:
                 self._settle_oddity(ending.entry, outcome)
@@ -299,28 +299,32 @@ class Shift:
 
     def _settle_skip(self, skip: Skip, outcome: str) -> None:
         self._tally.note_record(skip.node.handler, NodeState.SKIPPED, skip.record)
-        _log_ending(log.info, "node.skipped", skip, reason=skip.reason.decode())
+        log_ending(log.info, "node.skipped", skip, reason=skip.reason.decode())
         self._carry_on_after(skip, outcome)
 
     def _settle_allowed_failure(self, failure: AllowedFailure, outcome: str) -> None:
         self._tally.note_record(failure.node.handler, NodeState.FAILED, failure.record)
-        _log_failure(failure)
+        log_failure(failure)
         if failure.dead_letter:
-            _log_poison(failure)
+            log_poison(failure)
         self._carry_on_after(failure, outcome)
 
     def _settle_retry(self, retry: RetryLater, _outcome: str) -> None:
         self._note_failure(retry, NodeState.RETRYING)
-        _log_ending(log.info, "node.retrying", retry, error=retry.error)
+        log_ending(log.info, "node.retrying", retry, error=retry.error)
+
+    def _settle_wait(self, wait: Wait, _outcome: str) -> None:
+        self._note_failure(wait, NodeState.WAITING)
+        log_ending(log.debug, "node.waiting", wait, waits_for=wait.waker)
 
     def _settle_failure(self, failure: Failure, outcome: str) -> None:
         self._note_failure(failure, NodeState.FAILED)
-        _log_failure(failure)
+        log_failure(failure)
         if failure.dead_letter:
-            _log_poison(failure)
+            log_poison(failure)
         self._carry_on_after(failure, outcome)
 
-    def _note_failure(self, failure: Failure | RetryLater, state: NodeState) -> None:
+    def _note_failure(self, failure: Single, state: NodeState) -> None:
         entry = failure.entry
         plan = self._plans.cached(entry.plan_digest)
         handler = plan.nodes[entry.node_id].handler if plan else ""
@@ -375,7 +379,7 @@ class Shift:
 
     def _end(self, ending: Ending) -> None:
         """Put an ending where the next call finds it."""
-        if isinstance(ending, Failure | RetryLater):
+        if isinstance(ending, Single):
             self._failures.append(ending)
         else:
             self._completions.append(ending)
@@ -448,6 +452,7 @@ _SETTLE: Final[Mapping[type[Any], Callable[[Shift, Any, str], None]]] = {
     AllowedFailure: Shift._settle_allowed_failure,
     Failure: Shift._settle_failure,
     RetryLater: Shift._settle_retry,
+    Wait: Shift._settle_wait,
 }
 
 
@@ -464,37 +469,7 @@ def _count_ended(exchange: Exchange) -> int:
     )
 
 
-def _log_poison(failure: Failure | AllowedFailure) -> None:
-    entry = failure.entry
-    log.error(
-        "node.poisoned",
-        execution_id=entry.execution_id,
-        node_id=entry.node_id,
-        attempt=entry.attempt,
-        cause=failure.dead_letter,
-    )
-
-
 async def _fail_corrupt(store: Store, _plan: Plan, execution_id: str, node_id: str) -> None:
     reason = f"its counters were damaged; seen when node {node_id!r} ended"
     if await store.executions.fail_execution(execution_id, reason):
         log.error("execution.corrupt", execution_id=execution_id, reason=reason)
-
-
-def _log_failure(failure: Failure | AllowedFailure) -> None:
-    """An exception nobody meant is a defect that a person must look at."""
-    write = log.error if (trace := traceback_of(failure.report)) else log.warning
-    _log_ending(write, "node.failed", failure, error=error_of(failure.output), traceback=trace)
-
-
-def _log_ending(write: Callable[..., None], event: str, ending: Ending, **facts: Any) -> None:
-    waited_ms, ran_ms = waited_and_ran_ms(ending.record)
-    write(
-        event,
-        execution_id=ending.entry.execution_id,
-        node_id=ending.entry.node_id,
-        attempt=ending.entry.attempt,
-        waited_ms=waited_ms,
-        duration_ms=ran_ms,
-        **facts,
-    )

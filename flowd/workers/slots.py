@@ -185,7 +185,11 @@ class Slots:
         self._begin_time(run)
         config = self._config(prepared, run.context)
         context = run.context
-        facts = {"only": context.only, "budget_tokens": context.budget_tokens}
+        facts = {
+            "only": context.only,
+            "budget_tokens": context.budget_tokens,
+            "decision": context.decision,
+        }
         return await isolated.call(prepared.handler.name, config, context, **facts)
 
     def _call_in_thread(self, run: _Run, config: dict[str, Any]) -> Any:
@@ -215,6 +219,8 @@ class Slots:
             self._settings,
             self._resources,
             budget_tokens=prepared.plan.budget_tokens,
+            decision=prepared.decision,
+            call=entry.waits + 1,
         )
 
     # Time-outs. A heartbeat begins the time anew.

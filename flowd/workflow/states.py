@@ -24,6 +24,7 @@ class NodeState(StrEnum):
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
     RETRYING = "RETRYING"
+    WAITING = "WAITING"
     COMPLETED = "COMPLETED"
     SKIPPED = "SKIPPED"
     FAILED = "FAILED"
@@ -51,10 +52,13 @@ EXECUTION_TRANSITIONS: Mapping[ExecutionState, frozenset[ExecutionState]] = {
 NODE_TRANSITIONS: Mapping[NodeState, frozenset[NodeState]] = {
     _N.PENDING: frozenset({_N.QUEUED, _N.FAILED, _N.CANCELLED}),
     _N.QUEUED: frozenset(
-        {_N.RUNNING, _N.PENDING, _N.RETRYING, _N.SKIPPED, _N.FAILED, _N.CANCELLED}
+        {_N.RUNNING, _N.PENDING, _N.RETRYING, _N.WAITING, _N.SKIPPED, _N.FAILED, _N.CANCELLED}
     ),
-    _N.RUNNING: frozenset({_N.COMPLETED, _N.FAILED, _N.QUEUED, _N.RETRYING, _N.CANCELLED}),
+    _N.RUNNING: frozenset(
+        {_N.COMPLETED, _N.FAILED, _N.QUEUED, _N.RETRYING, _N.WAITING, _N.CANCELLED}
+    ),
     _N.RETRYING: frozenset({_N.QUEUED, _N.FAILED, _N.CANCELLED}),
+    _N.WAITING: frozenset({_N.QUEUED, _N.PENDING, _N.CANCELLED}),
     _N.COMPLETED: frozenset(),
     _N.SKIPPED: frozenset(),
     _N.FAILED: frozenset(),

@@ -72,6 +72,7 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         handlers.CALLS.clear()
+        handlers.KEYS.clear()
         handlers.SPUN.clear()
         handlers.GATES.clear()
         for _ in range(self._count):

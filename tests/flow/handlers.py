@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any
 
-from flowd.errors import Fail, HandlerFailed
+from flowd.errors import Fail, HandlerFailed, Wait
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.registry import handler
 
@@ -20,6 +20,8 @@ ERRORS: dict[str, Any] = {
     "connection": ConnectionResetError,
     "503": lambda text: HandlerFailed(text, kinds=frozenset({"status", "503", "5xx"})),
 }
+# The Idempotency-Keys of the calls that poll, in order.
+KEYS: list[str] = []
 # Nodes of `spin` whose thread has come to its end.
 SPUN: list[str] = []
 GATES: dict[str, asyncio.Event] = {}
@@ -79,6 +81,38 @@ async def fail_first(config: dict[str, Any], context: HandlerContext) -> dict[st
     if calls <= config["times"]:
         raise ERRORS.get(config.get("error", ""), RuntimeError)("not yet")
     return {"calls": calls}
+
+
+@handler("poll", inline=True)
+def poll(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    """Waits as often as `waits` says, then ends well with the keys of its calls."""
+    _note(context)
+    KEYS.append(context.idempotency_key)
+    if context.call <= config["waits"]:
+        raise Wait(after_s=config.get("after_s", 0))
+    return {"call": context.call}
+
+
+@handler("poll_in_thread")
+def poll_in_thread(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    return poll(config, context)
+
+
+@handler("poll_async")
+async def poll_async(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    return poll(config, context)
+
+
+@handler("poll_and_fail", inline=True)
+def poll_and_fail(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    """Fails at the first attempt of each call, and waits at the second."""
+    _note(context)
+    KEYS.append(context.idempotency_key)
+    if KEYS.count(context.idempotency_key) == 1:
+        raise HandlerFailed("once more")
+    if context.call <= config["waits"]:
+        raise Wait(after_s=0)
+    return {"call": context.call}
 
 
 @handler("spin")

@@ -177,7 +177,19 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "retry of a completed": (
         lambda redis, one: redis.zadd(keys.RETRIES, {f"{one} A": 1}),
-        "node A waits for a retry and is COMPLETED",
+        "node A waits for a date and is COMPLETED",
+    ),
+    "wait forgotten": (
+        both(set_to(":status", "RUNNING"), set_to(":node:B", "WAITING")),
+        "node B is WAITING and nothing says for what",
+    ),
+    "wait without its date": (
+        both(
+            set_to(":status", "RUNNING"),
+            set_to(":node:B", "WAITING"),
+            lambda redis, one: redis.hset(f"workflow:{one}:waits", "B", "1 date 1 2 "),
+        ),
+        "node B is WAITING and no date wakes it",
     ),
     "open node": (set_to(":node:B", "PENDING"), "is COMPLETED and its node B PENDING"),
     "no execution": (

@@ -137,7 +137,10 @@ def told(lines, event):
 
 
 async def test_a_failure_and_the_end_of_an_execution_are_lines_that_say_why(own, lines):
-    async with Engine(own, workers=1, registry=open_registry(own)) as engine:
+    async with (
+        Engine(own, workers=1, registry=open_registry(own)) as engine,
+        engine.ticking(),
+    ):
         failing = workflow(
             node("A", handler="r_thread"), node("B", ["A"]), node("C", handler="delay", seconds=0.1)
         )

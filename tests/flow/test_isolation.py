@@ -20,7 +20,7 @@ HANDLERS = """
 import asyncio, os, signal, subprocess, sys, time
 from pathlib import Path
 from pydantic import BaseModel
-from flowd.handlers import Context, Fail, Retry, handler
+from flowd.handlers import Context, Fail, Retry, Wait, handler
 
 class Greeting(BaseModel):
     name: str
@@ -83,6 +83,12 @@ def raise_(config: dict, context: Context) -> dict:
     if context.attempt == 1:
         raise Retry("once more", after_s=0)
     raise Fail("never again")
+
+@handler("poll_apart", isolation="process")
+def poll(config: dict, context: Context) -> dict:
+    if context.call < 3:
+        raise Wait(after_s=0)
+    return {"key": context.idempotency_key.partition(":")[2]}
 
 @handler("beat_apart", isolation="process")
 def beat(config: dict, context: Context) -> dict:
@@ -212,6 +218,13 @@ async def test_what_a_handler_raises_means_the_same_as_elsewhere(apart):
         )
         results = await engine.results(execution_id)
         assert results["A"] == {"error": "attempt 2 of 5: never again"}
+
+
+async def test_a_wait_is_heard_across_processes(apart):
+    async with engine_of(apart) as engine, engine.ticking():
+        execution_id = await engine.run(workflow(node("A", handler="poll_apart")))
+
+        assert await engine.results(execution_id) == {"A": {"key": "A:3"}}
 
 
 async def test_a_heartbeat_is_heard_across_processes(apart):

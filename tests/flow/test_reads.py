@@ -266,6 +266,7 @@ async def test_a_node_shows_its_config_as_written_and_as_rendered(settings, monk
             "duration_ms": ran_ms,
             "error": None,
             "skipped_because": None,
+            "waiting": None,
             "dependencies": ["A"],
             "dependents": ["C"],
             "config": {"text": "{{ A.x.deep[1] }} of {{ input.n }}", "key": {"$secret": "name"}},

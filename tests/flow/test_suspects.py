@@ -141,7 +141,8 @@ async def test_built_in_handlers_work_apart_as_they_do_in_a_worker(own):
         )
         await lose_workers(engine)
         await engine.add_worker()
-        await engine.end(execution_id)
+        async with engine.ticking():
+            await engine.end(execution_id)
 
         results = await engine.results(execution_id)
         assert results["noop"] == {"status": "ok"}

@@ -58,9 +58,9 @@ async def test_a_time_out_is_a_failure_that_is_tried_again(settings):
 
 async def test_a_delay_may_be_longer_than_a_time_out(settings):
     """It reported in once a second: with a time-out of a second or less every delay failed."""
-    async with Engine(settings, registry=built_in_registry()) as engine:
+    async with Engine(settings, registry=built_in_registry()) as engine, engine.ticking():
         execution_id = await engine.run(
-            workflow(brief(0.5, node("A", handler="delay", seconds=1.2)))
+            workflow(brief(0.05, node("A", handler="delay", seconds=0.1)))
         )
 
         assert await engine.states(execution_id) == {"A": "COMPLETED"}

@@ -113,7 +113,7 @@ def test_a_sample_that_does_not_end_is_given_up(tmp_path: Path) -> None:
     code, output, errors = run_demo(tmp_path, prelude)
 
     assert code == 1
-    assert "only A RUNNING" in output.splitlines()
+    assert "only A WAITING" in output.splitlines()
     assert "demo failed: not all executions had ended after 6 s" in errors
     assert_nothing_is_left(tmp_path)
 

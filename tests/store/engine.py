@@ -18,7 +18,16 @@ from flowd.orchestrator.plans import Plans
 from flowd.scheduler.continuations import SUBMISSION_OVERDUE_S, FinishContinuations
 from flowd.store import Store
 from flowd.store.attempt_records import attempt_record
-from flowd.store.endings import COMMIT_MAX, Advance, AllowedFailure, Completion, Failure, Skip
+from flowd.store.endings import (
+    COMMIT_MAX,
+    Advance,
+    AllowedFailure,
+    Completion,
+    Failure,
+    Single,
+    Skip,
+    Wait,
+)
 from flowd.store.entries import Entry, parse_entry
 from flowd.store.redis import keys
 from flowd.store.tasks import Claim, Exchange
@@ -26,6 +35,7 @@ from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
 
 WAIT_MAX_S = 180.0
+HOUR_MS = 3_600_000
 STREAM, GROUP = "workflow:tasks", "workflow_group"
 
 # Node id -> ids of its dependencies, or what is written of it.
@@ -45,8 +55,9 @@ class State:
     """All that Redis holds of one execution; what a test leaves out has to be empty.
 
     `is_active` need not be said where it follows from the contract: active means RUNNING or PAUSED.
-    `waiting` are the nodes that wait for a further attempt. Entries
-    read `b#2` for attempt 2 of b, attempts `#2 ended on w1`.
+    `waiting` are the nodes that wait for a further attempt, or for a date, `alarms` those that wait
+    for a moment. Entries read `b#2` for attempt 2 of b, attempts `#2 ended on w1`, waits `1 date`
+    and decisions `1 date ` for the first wait of a node.
     """
 
     status: str | None
@@ -60,6 +71,9 @@ class State:
     continuations: list[str] = field(default_factory=list)
     dead_letters: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
+    waits: dict[str, str] = field(default_factory=dict)
+    decisions: dict[str, str] = field(default_factory=dict)
     parked: dict[str, str] = field(default_factory=dict)
     is_active: bool | None = None
 
@@ -117,11 +131,16 @@ class Execution:
                 for verb, execution_id, *node in continuations
                 if execution_id == self.id
             ],
-            waiting=[
-                member.partition(" ")[2]
-                for member in redis.zrange(keys.RETRIES, 0, -1)
-                if member.startswith(self.id)
-            ],
+            waiting=self._dated(keys.RETRIES),
+            alarms=self._dated(keys.ALARMS),
+            waits={
+                one: " ".join([*text.split(" ")[:2], *text.split(" ", 4)[4:]]).rstrip()
+                for one, text in redis.hgetall(self.key(":waits")).items()
+            },
+            decisions={
+                one: " ".join([*text.split(" ")[:2], text.split(" ", 3)[3]])
+                for one, text in redis.hgetall(self.key(":decisions")).items()
+            },
             parked=redis.hgetall(self.key(":parked")),
             dead_letters=[
                 fields["node_id"]
@@ -132,6 +151,10 @@ class Execution:
         )
         self._place_entries(state)
         return state
+
+    def _dated(self, key: str) -> list[str]:
+        members = self._redis.zrange(key, 0, -1)
+        return [one.partition(" ")[2] for one in members if one.startswith(self.id)]
 
     def _place_entries(self, state: State) -> None:
         last_delivered, holders = _group_view(self._redis)
@@ -145,6 +168,9 @@ class Execution:
                 state.orphaned.append(_label(entry))
             else:
                 state.queued.append(_label(entry))
+
+    def state_of(self, node_id: str) -> str | None:
+        return self._redis.get(keys.node(self.id, node_id))
 
     def states(self) -> dict[str, int]:
         """How many nodes are in each state: what there is to say of a thousand of them."""
@@ -197,7 +223,7 @@ class Worker:
     async def exchange(
         self,
         completions: Sequence[Advance] = (),
-        failures: Sequence[Failure] = (),
+        failures: Sequence[Single] = (),
         claims: Sequence[Claim] = (),
         *,
         read_max: int = 0,
@@ -227,6 +253,13 @@ class Worker:
     async def allow(self, *entries: Entry) -> list[str]:
         """Say that these have failed, of nodes that may."""
         return (await self.exchange([self.allowed(entry) for entry in entries])).completed
+
+    async def wait(self, entry: Entry, waker: str = "date", **said: Any) -> str:
+        """Say that this waits: an hour, or for who is named."""
+        said = {"due_ms": HOUR_MS, **said} if waker == "date" else said
+        wait = Wait(entry, self._record(entry, ran_ms=7), waker, said.pop("number", 1), **said)
+        (outcome,) = (await self.exchange(failures=[wait])).failed
+        return outcome
 
     async def claim(self, *entries: Entry) -> list[str]:
         return (await self.exchange(claims=[self.start(entry) for entry in entries])).claimed

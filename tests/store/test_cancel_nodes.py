@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowd.orchestrator.executor import cancel_execution
 from flowd.store.redis import keys
-from tests.store.engine import CHAIN, DIAMOND, State, fan, finish_continuations, outputs_of
+from tests.store.engine import CHAIN, DIAMOND, HOUR_MS, State, fan, finish_continuations, outputs_of
 from tests.store.test_retry_node import later, retry
 
 
@@ -57,3 +57,18 @@ async def test_nodes_of_an_execution_that_runs_are_not_touched(engine, store):
     await store.lifecycle.cancel_nodes(execution.id, list(execution.plan.nodes))
 
     assert execution.states() == {"QUEUED": 1, "PENDING": 2}
+
+
+async def test_what_waits_is_cancelled_with_its_record_and_its_date(engine, store):
+    worker = engine.worker()
+    graph = {"a": [], "b": [], "c": []}
+    execution, (a, b, c) = await engine.start_and_take(graph, worker)
+    await worker.wait(a)
+    await worker.wait(b, "moment", due_ms=4_102_444_800_000)
+    await worker.wait(c, "signal", due_ms=HOUR_MS)
+
+    await cancel_execution(store, execution.id)
+
+    state = execution.state()
+    assert set(state.nodes.values()) == {"CANCELLED"}
+    assert (state.waits, state.waiting, state.alarms) == ({}, [], [])

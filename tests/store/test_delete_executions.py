@@ -96,3 +96,19 @@ async def test_a_deletion_whose_process_died_is_carried_on(engine, store, redis,
 
     assert redis.keys("workflow:0*") == []
     assert redis.zcard(keys.CONTINUATIONS) == 0
+
+
+async def test_one_that_has_waited_leaves_nothing(engine, store, redis):
+    worker = engine.worker()
+    execution, entries = await engine.start_and_take({"a": [], "b": [], "c": []}, worker)
+    await worker.wait(entries[0], "signal")
+    await worker.wait(entries[1])
+    await worker.wait(entries[2], "moment", due_ms=4_102_444_800_000)
+    await store.tasks.waits.wake(execution.id, "a", "signal")
+    # Deleted before its cancellation had come to its nodes.
+    await store.lifecycle.cancel_execution(execution.id)
+
+    assert await store.finished.delete_execution(execution.id) == "deleted"
+
+    assert redis.keys("workflow:0*") == []
+    assert redis.zcard(keys.RETRIES) == redis.zcard(keys.ALARMS) == 0

@@ -6,7 +6,7 @@ import asyncio
 
 from flowd.store.redis import keys
 from tests.daemon import PATIENCE_S
-from tests.store.engine import CHAIN, State, everything, fan, until_blocked
+from tests.store.engine import CHAIN, HOUR_MS, State, everything, fan, until_blocked
 from tests.store.test_retry_node import later, retry
 
 
@@ -101,3 +101,84 @@ async def test_nothing_due_writes_nothing(store, redis):
     before = everything(redis)
     assert (await store.retries.dispatch()).next_in_s is None
     assert everything(redis) == before
+
+
+async def test_a_wait_that_is_over_is_decided_by_its_date(engine, store):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await worker.wait(a, due_ms=0)
+
+    assert (await store.retries.dispatch()).next_in_s is None
+
+    assert execution.state() == State(
+        status="RUNNING",
+        nodes={"a": "QUEUED", "b": "PENDING", "c": "PENDING"},
+        counters={"remaining": "3", "waits:a": "1"},
+        attempts={"a": "#2 queued"},
+        queued=["a#2"],
+        decisions={"a": "1 date "},
+    )
+
+
+async def test_the_next_date_is_said_whoever_waits_for_it(engine, store, redis):
+    worker = engine.worker()
+    _, (a, b) = await engine.start_and_take({"a": [], "b": []}, worker)
+    await worker.wait(a)
+    await worker.wait(b, "moment", due_ms=1000 * redis.time()[0] + 61_000)
+
+    assert 59 < (await store.retries.dispatch()).next_in_s <= 61
+
+
+async def test_a_clock_put_back_prolongs_no_wait_and_moves_no_moment(engine, store, redis):
+    worker = engine.worker()
+    execution, (a, b) = await engine.start_and_take({"a": [], "b": []}, worker)
+    # As it looks when the clock was put back: it once was an hour ahead of what it says now.
+    redis.hset(keys.CLOCK, "last_ms", 1000 * redis.time()[0] + HOUR_MS)
+    now_ms = 1000 * redis.time()[0]
+    redis.hset(keys.CLOCK, "ahead_ms", 0)
+    await worker.wait(a, due_ms=HOUR_MS - 5_000)
+    await worker.wait(b, "moment", due_ms=now_ms + HOUR_MS - 5_000)
+
+    await store.retries.keep_clock(0, 2_000)
+    await store.retries.dispatch()
+
+    assert execution.state().nodes == {"a": "QUEUED", "b": "WAITING"}
+
+
+async def test_a_clock_put_forward_ends_waits_early(engine, store, redis):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take({"a": []}, worker)
+    await worker.wait(a)
+    redis.hset(keys.CLOCK, "ahead_ms", HOUR_MS + 1)
+
+    await store.retries.dispatch()
+
+    assert execution.state().nodes == {"a": "QUEUED"}
+
+
+async def test_a_wait_that_ends_while_paused_is_kept_until_that_does(engine, store):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await worker.wait(a, due_ms=0)
+    await store.lifecycle.pause_execution(execution.id)
+
+    await store.retries.dispatch()
+
+    state = execution.state()
+    assert (state.nodes["a"], state.waiting, state.parked) == ("PENDING", [], {"a": "0"})
+    assert state.decisions == {"a": "1 date "}
+    await store.lifecycle.resume_execution(execution.id)
+    assert execution.state().queued == ["a#2"]
+
+
+async def test_the_date_of_a_wait_whose_decisions_are_damaged_stops_no_other(engine, store, redis):
+    worker = engine.worker()
+    damaged, (a,) = await engine.start_and_take(CHAIN, worker)
+    await worker.wait(a, due_ms=0)
+    redis.set(damaged.key(":decisions"), "x")
+    sound, (b,) = await engine.start_and_take(CHAIN, worker)
+    await worker.wait(b, due_ms=0)
+
+    await store.retries.dispatch()
+
+    assert (damaged.state_of("a"), sound.state_of("a")) == ("WAITING", "QUEUED")

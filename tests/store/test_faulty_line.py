@@ -144,6 +144,19 @@ async def dispatch(bench: Bench) -> None:
     await bench.insist(bench.store.retries.dispatch)
 
 
+async def wait(bench: Bench) -> None:
+    _, (a,) = await bench.near.start_and_take(CHAIN, bench.near.worker())
+    worker = bench.far.worker()
+    await bench.insist(lambda: worker.wait(a))
+
+
+async def wake(bench: Bench) -> None:
+    worker = bench.near.worker()
+    execution, (a,) = await bench.near.start_and_take(CHAIN, worker)
+    await worker.wait(a, "signal")
+    await bench.insist(lambda: bench.store.tasks.waits.wake(execution.id, "a", "signal"))
+
+
 async def pause(bench: Bench) -> None:
     execution = await bench.near.start(CHAIN)
     await bench.insist(lambda: bench.store.lifecycle.pause_execution(execution.id))
@@ -316,6 +329,8 @@ SCRIPT_CALLS = {
     scripts.FAIL_DOWNSTREAM: fail_many,
     scripts.ADVANCE_NODE: advance_many,
     scripts.RETRY_NODE: retry,
+    scripts.WAIT_NODE: wait,
+    scripts.WAKE_NODE: wake,
     scripts.DISPATCH_RETRIES: dispatch,
     scripts.PAUSE_EXECUTION: pause,
     scripts.PARK_NODE: park,

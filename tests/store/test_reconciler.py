@@ -319,3 +319,53 @@ async def test_a_round_finds_what_a_destroyed_group_had_handed_out(engine, redis
     await run_rounds(reconciler)
 
     assert execution.state().queued == ["a#2"]
+
+
+@pytest.mark.parametrize("waker", ["date", "moment", "signal"])
+async def test_a_node_that_waits_with_a_waker_is_left_alone(engine, redis, reconciler, waker):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take({"a": []}, worker)
+    dated = {} if waker == "signal" else {"due_ms": 4_102_444_800_000}
+    await worker.wait(a, waker, **dated)
+    before = everything(redis)
+
+    assert await run_rounds(reconciler, 3)
+
+    assert everything(redis) == before
+    assert execution.state().nodes == {"a": "WAITING"}
+
+
+@pytest.mark.parametrize("waker", ["date", "moment", "signal"])
+async def test_the_lost_date_of_a_wait_is_found_again(engine, redis, reconciler, waker):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take({"a": []}, worker)
+    await worker.wait(a, waker, due_ms=4_102_444_800_000)
+    before = everything(redis)
+    redis.delete(keys.RETRIES, keys.ALARMS)
+
+    await run_rounds(reconciler, 2)
+
+    assert everything(redis) == before
+    assert execution.state().nodes == {"a": "WAITING"}
+
+
+async def test_a_wait_that_nothing_would_end_is_begun_anew(engine, redis, reconciler):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take({"a": []}, worker)
+    await worker.wait(a, "signal")
+    redis.delete(execution.key(":waits"))
+
+    await run_rounds(reconciler, 2)
+
+    assert execution.state().queued == ["a#2"]
+
+
+async def test_an_execution_whose_waits_are_damaged_fails_visibly(engine, redis, reconciler):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take({"a": []}, worker)
+    await worker.wait(a, "signal")
+    redis.set(execution.key(":waits"), "x")
+
+    await run_rounds(reconciler, 2)
+
+    assert redis.get(execution.key(":status")) == "FAILED"

@@ -7,8 +7,10 @@ import pytest
 from flowd.errors import CorruptExecution
 from flowd.store.redis import keys
 from flowd.workflow.states import NodeState
-from tests.store.engine import CHAIN, STREAM, State, everything
+from tests.store.engine import CHAIN, HOUR_MS, STREAM, State, everything
 from tests.store.test_retry_node import later, retry
+
+DATES = (keys.RETRIES, keys.ALARMS)
 
 
 async def restore(engine, execution, state, record):
@@ -145,3 +147,44 @@ async def test_a_retrying_node_that_is_kept_by_a_pause_is_left_alone(engine, red
 
     assert not await restore(engine, execution, "RETRYING", record)
     assert (execution.state().waiting, execution.state().parked) == ([], {"a": "0"})
+
+
+@pytest.mark.parametrize("waker", ["date", "moment", "signal"])
+async def test_a_waiting_node_that_lost_its_date_gets_the_same_again(engine, redis, waker):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await worker.wait(a, waker, due_ms=HOUR_MS)
+    dates = {name: redis.zrange(name, 0, -1, withscores=True) for name in DATES}
+    redis.delete(*DATES)
+
+    assert await restore(engine, execution, "WAITING", redis.hget(execution.key(":attempts"), "a"))
+
+    assert {name: redis.zrange(name, 0, -1, withscores=True) for name in DATES} == dates
+    assert execution.state().nodes["a"] == "WAITING"
+
+
+@pytest.mark.parametrize("record", [None, "nonsense"])
+async def test_a_waiting_node_that_nothing_would_wake_begins_anew(engine, redis, record):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await worker.wait(a, "signal")
+    redis.hdel(execution.key(":waits"), "a")
+    if record:
+        redis.hset(execution.key(":waits"), "a", record)
+
+    assert await restore(engine, execution, "WAITING", redis.hget(execution.key(":attempts"), "a"))
+
+    state = execution.state()
+    assert (state.nodes["a"], state.waits, state.queued) == ("QUEUED", {}, ["a#2"])
+
+
+async def test_a_waiting_node_that_is_decided_is_put_back(engine, redis):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await worker.wait(a, "signal", due_ms=HOUR_MS)
+    redis.hset(execution.key(":decisions"), "a", "1 signal 1 {}")
+
+    assert await restore(engine, execution, "WAITING", redis.hget(execution.key(":attempts"), "a"))
+
+    state = execution.state()
+    assert (state.waiting, state.waits, state.queued) == ([], {}, ["a#2"])

@@ -40,7 +40,7 @@ def test_the_built_in_handlers_are_the_documented_ones() -> None:
         ("call_external_service", "async"),
         ("llm", "async"),
         ("unreliable_handler", "inline"),
-        ("delay", "async"),
+        ("delay", "inline"),
         ("transform", "thread"),
         ("shell", "async"),
     ],

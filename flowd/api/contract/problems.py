@@ -88,6 +88,8 @@ KINDS: Mapping[str, Kind] = {
     "handler_failed": _DEFECT,
     "retry": _DEFECT,
     "skip_node": _DEFECT,
+    "wait": _DEFECT,
+    "wait_for": _DEFECT,
     "dependency_failed": _DEFECT,
     "not_sent": _DEFECT,
     "fail": _DEFECT,

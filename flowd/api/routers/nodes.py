@@ -21,7 +21,7 @@ from flowd.orchestrator.rendering import rendered_config
 from flowd.store import Store
 from flowd.store.attempt_records import AttemptRecord
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
-from flowd.store.nodes import NO_REPORT, NodeRow
+from flowd.store.nodes import NO_REPORT, NodeRow, WaitStanding
 from flowd.workflow.graph import Plan, PlannedNode
 from flowd.workflow.states import ExecutionState, NodeState
 
@@ -32,6 +32,16 @@ TIMELINE_MAX = 20_000
 
 class _Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeWait(_Body):
+    """What wakes a node: a `date`, a `moment`, a `signal`; `until_ms` is when it is woken at last,
+    null for never, `text` what is said to whoever looks."""
+
+    waits_for: str
+    since_ms: int
+    until_ms: int | None
+    text: str
 
 
 class Node(_Body):
@@ -48,6 +58,7 @@ class Node(_Body):
     duration_ms: int | None
     error: str | None
     skipped_because: str | None
+    waiting: NodeWait | None
 
 
 class NodePage(_Body):
@@ -241,7 +252,16 @@ def _fields(row: NodeRow, node: PlannedNode) -> dict[str, Any]:
         "duration_ms": record.ran_ms,
         "error": row.error,
         "skipped_because": row.reason,
+        "waiting": _waiting(row.wait),
     }
+
+
+def _waiting(wait: WaitStanding | None) -> NodeWait | None:
+    if wait is None:
+        return None
+    return NodeWait(
+        waits_for=wait.waker, since_ms=wait.since_ms, until_ms=wait.until_ms, text=wait.text
+    )
 
 
 _PROBLEMS = ("unknown_execution", "corrupt_execution", "store_unavailable")

@@ -1,16 +1,19 @@
 #!lua flags=allow-oom
+--- @use announce
 --- @use park_node
 --- @use reopen_node
+--- @use server_ms
 --- @use steady_ms
--- Puts nodes whose next attempt is due in front of the workers.
+--- @use wake_node
+-- Puts nodes in front of the workers whose next attempt is due, or whose wait is over.
 --
--- KEYS  1 retries (zset)  2 stream
--- ARGV  1 the most to move
+-- KEYS  1 retries (zset), by the clock that never goes back  2 stream  3 alarms (zset), by the server's
+-- ARGV  1 the most to move of each
 -- RETURNS how many were due, and how many ms are left until the next one, or an empty text when there
 --         is none
-local now_ms = steady_ms()
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, ARGV[1])
-for _, member in ipairs(due) do
+local happened, moved, left_ms = {}, 0, nil
+
+local function dispatch(member)
   local execution_id, node_id = string.match(member, '^(%x+) (.+)$')
   local prefix = 'workflow:' .. (execution_id or '')
   local status, state =
@@ -19,8 +22,28 @@ for _, member in ipairs(due) do
     reopen_node(KEYS[2], execution_id, node_id, 0, 1)
   elseif state == 'RETRYING' and status == 'PAUSED' then
     park_node(execution_id, node_id, 0)
+  elseif state == 'WAITING' then
+    wake_node(KEYS[2], execution_id, node_id, 'date', '', happened)
   end
-  redis.call('ZREM', KEYS[1], member)
 end
-local next_ms = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
-return { #due, next_ms and math.max(0, math.ceil(next_ms - now_ms)) or '' }
+
+local function dispatch_due(dates, now_ms)
+  local next_ms = redis.call('ZRANGE', dates, 0, 0, 'WITHSCORES')[2]
+  if next_ms and tonumber(next_ms) <= now_ms then
+    local due = redis.call('ZRANGEBYSCORE', dates, '-inf', now_ms, 'LIMIT', 0, ARGV[1])
+    for _, member in ipairs(due) do
+      dispatch(member)
+      redis.call('ZREM', dates, member)
+    end
+    moved = math.max(moved, #due)
+    next_ms = redis.call('ZRANGE', dates, 0, 0, 'WITHSCORES')[2]
+  end
+  if next_ms then
+    left_ms = math.min(left_ms or math.huge, math.max(0, math.ceil(next_ms - now_ms)))
+  end
+end
+
+dispatch_due(KEYS[1], steady_ms())
+dispatch_due(KEYS[3], server_ms())
+announce(happened)
+return { moved, left_ms or '' }

@@ -35,9 +35,10 @@ for at = 1, #found[2], 2 do
 end
 local execution_id, node_id = fields.execution_id or '', fields.node_id or ''
 local attempt, deaths = fields.attempt or '1', fields.deaths or '0'
-local failures = fields.failures or '0'
+local failures, waits = fields.failures or '0', fields.waits
 if #execution_id ~= 24 or string.find(execution_id, '[^0-9a-f]') or node_id == ''
-    or not is_count(attempt) or not is_count(deaths) or not is_count(failures) then
+    or not is_count(attempt) or not is_count(deaths) or not is_count(failures)
+    or waits and not is_count(waits) then
   return { 'garbage', found[2] }
 end
 local prefix = 'workflow:' .. execution_id
@@ -58,7 +59,7 @@ redis.call('XDEL', stream, entry_id)
 if ended then
   return { 'ended', found[2] }
 end
-local record =
-  requeue_node(stream, execution_id, node_id, attempt + 1, fields.plan or '', deaths, failures)
+local record = requeue_node(stream, execution_id, node_id, attempt + 1, fields.plan or '', deaths,
+  failures, waits)
 announce({ 'node.requeued', execution_id .. ' ' .. node_id .. ' ' .. record })
 return { 'requeued', found[2] }

@@ -1,12 +1,16 @@
 #!lua flags=allow-oom
+--- @use decision_of
+--- @use end_wait
 --- @use is_live
 --- @use reopen_node
 --- @use steady_ms
--- Gives a new entry to a node that is QUEUED or RUNNING but has none, and a new date to one that is
--- RETRYING without one. The caller has seen twice that there is none; that state and attempt are
--- still the same proves that none came since.
+-- Gives a new entry to a node that is QUEUED or RUNNING but has none, a new date to one that is
+-- RETRYING without one, and its own date again to one that is WAITING; one that nothing would wake
+-- begins its wait anew. The caller has seen twice that there is none; that state and attempt are still
+-- the same proves that none came since.
 --
 -- KEYS  1 stream  2 status (string)  3 node (string)  4 attempts (hash)  5 retries (zset)
+--       6 alarms (zset)  7 waits (hash)
 -- ARGV  1 execution id  2 node id  3 state the caller saw  4 attempt record the caller saw, or empty
 -- RETURNS 'restored', or 'moved' when the node has moved on
 local status, state = unpack(redis.call('MGET', KEYS[2], KEYS[3]))
@@ -20,6 +24,18 @@ if redis.pcall('HEXISTS', 'workflow:' .. ARGV[1] .. ':parked', ARGV[2]) == 1 the
 end
 if state == 'RETRYING' then
   redis.call('ZADD', KEYS[5], 'NX', steady_ms(), ARGV[1] .. ' ' .. ARGV[2])
+elseif state == 'WAITING' then
+  local record = redis.pcall('HGET', KEYS[7], ARGV[2])
+  local number, waker, due_ms
+  if type(record) == 'string' then
+    number, waker, due_ms = string.match(record, '^(%d+) (%l+) %d+ (%d+)')
+  end
+  if due_ms and not decision_of(ARGV[1], ARGV[2], number) then
+    local dates = waker == 'moment' and KEYS[6] or KEYS[5]
+    redis.call('ZADD', dates, 'NX', due_ms, ARGV[1] .. ' ' .. ARGV[2])
+  else
+    end_wait(KEYS[1], ARGV[1], ARGV[2], status)
+  end
 else
   reopen_node(KEYS[1], ARGV[1], ARGV[2], 0, 1)
 end

@@ -17,7 +17,8 @@ EXECUTIONS: Final = "flowd:executions"  # zset: all execution ids, with score 0:
 FINISHED: Final = "flowd:finished"  # zset: ids of executions that have ended, by when, ms
 RETRIES: Final = "flowd:retries"  # zset: `execution_id node_id` that waits, by when it is due, ms
 HALTED: Final = "flowd:halted"  # string: entries queued up to here, ms, may be of who is to wait
-RETRIES_WAKEUP: Final = "flowd:retries:wakeup"  # list: the first of the retries has changed
+ALARMS: Final = "flowd:alarms"  # zset: `execution_id node_id` that waits until then, Unix ms
+RETRIES_WAKEUP: Final = "flowd:retries:wakeup"  # list: the first of the dates has changed
 LEASES: Final = "flowd:leases"  # hash: consumer -> heartbeat sequence
 WORKERS: Final = "flowd:workers"  # hash: consumer -> owner (JSON)
 EVENTS: Final = "flowd:events"  # stream, capped: what has happened, as pairs of type and text
@@ -70,6 +71,7 @@ def shared_types(stream: str) -> dict[str, str]:
         EXECUTIONS: "zset",
         FINISHED: "zset",
         RETRIES: "zset",
+        ALARMS: "zset",
         RETRIES_WAKEUP: "list",
         LEASES: "hash",
         WORKERS: "hash",
@@ -92,6 +94,16 @@ def parked(execution_id: str) -> str:
     return f"workflow:{execution_id}:parked"
 
 
+def waits(execution_id: str) -> str:
+    """Hash: the nodes that are WAITING -> `number waker since_ms due_ms text`."""
+    return f"workflow:{execution_id}:waits"
+
+
+def decisions(execution_id: str) -> str:
+    """Hash: node -> `number kind at_ms payload`: what ended its newest wait, or will."""
+    return f"workflow:{execution_id}:decisions"
+
+
 def run(execution_id: str) -> str:
     """Hash: what the engine counts while the execution runs.
 
@@ -99,10 +111,10 @@ def run(execution_id: str) -> str:
     submitted with), rerun_of, rerun_roots, submitted_ms,
     triggered_ms, traceparent (of the trigger), finished_ms, `arrived:<join>`, `opened:<node>`
     (progress of a wide fan-out), `failures:<node>` and `error:<node>` (of attempts that were
-    retried), failure (the node that failed first, and why), `report:<node>` (JSON: the `traceback`
-    of its newest failure, or as `output` what a program wrote), `tokens:…` (what language models
-    have cost: calls, prompt, completion, total, spent, reserved, `reserved:<node>`,
-    `settled:<node>`), error (why the whole execution failed).
+    retried), `waits:<node>` (how often it has waited), failure (the node that failed first, and
+    why), `report:<node>` (JSON: the `traceback` of its newest failure, or as `output` what a
+    program wrote), `tokens:…` (what language models have cost: calls, prompt, completion, total,
+    spent, reserved, `reserved:<node>`, `settled:<node>`), error (why the whole execution failed).
     """
     return f"workflow:{execution_id}:run"
 

@@ -5,7 +5,8 @@ local function reopen_node(stream, execution_id, node_id, deaths, unrecorded)
   local prefix = 'workflow:' .. execution_id
   local last = redis.pcall('HGET', prefix .. ':attempts', node_id)
   local attempt = type(last) == 'string' and tonumber(string.match(last, '^%d+')) or unrecorded
-  local known = redis.pcall('HMGET', prefix .. ':run', 'plan', 'failures:' .. node_id)
-  local plan, failures = known[1] or '', known[2] or '0'
-  return requeue_node(stream, execution_id, node_id, attempt + 1, plan, deaths, failures)
+  local known =
+    redis.pcall('HMGET', prefix .. ':run', 'plan', 'failures:' .. node_id, 'waits:' .. node_id)
+  local plan, failures, waits = known[1] or '', known[2] or '0', known[3]
+  return requeue_node(stream, execution_id, node_id, attempt + 1, plan, deaths, failures, waits)
 end

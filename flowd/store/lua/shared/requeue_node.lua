@@ -1,7 +1,9 @@
--- Puts a node in front of the workers again, as its next attempt; its record of that attempt.
-local function requeue_node(stream, execution_id, node_id, attempt, plan, deaths, failures)
+-- Puts a node in front of the workers again, as its next attempt; its record of that attempt. `waits` is
+-- how often it has waited, nil or false where it never has.
+local function requeue_node(stream, execution_id, node_id, attempt, plan, deaths, failures, waits)
+  local waited = waits and { 'waits', waits } or {}
   local entry_id = redis.call('XADD', stream, '*', 'execution_id', execution_id, 'node_id', node_id,
-    'attempt', attempt, 'plan', plan, 'deaths', deaths, 'failures', failures)
+    'attempt', attempt, 'plan', plan, 'deaths', deaths, 'failures', failures, unpack(waited))
   local prefix = 'workflow:' .. execution_id
   local record = attempt .. ' ' .. string.match(entry_id, '%d+') .. ' - - -'
   redis.call('SET', prefix .. ':node:' .. node_id, 'QUEUED')

@@ -1,0 +1,181 @@
+"""Nodes that wait: they hold no worker and no slot, and wake once, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flowd.config import WorkersSettings
+from flowd.handlers.registry import built_in_registry
+from flowd.orchestrator.executor import cancel_execution, pause_execution, resume_execution
+from flowd.orchestrator.rerun import plan_rerun, rerun_execution
+from flowd.store.redis import keys
+from tests.flow import handlers
+from tests.flow.engine import Engine, calls, node, until, workflow
+
+HOUR_S = 3600
+
+
+def delayed(node_id="A", dependencies=(), **config):
+    return node(node_id, dependencies, "delay", **config)
+
+
+def engine_of(settings, **options):
+    return Engine(settings, registry=built_in_registry(), **options)
+
+
+async def waiting(engine, execution_id, node_id="A"):
+    async def is_waiting():
+        return (await engine.states(execution_id))[node_id] == "WAITING"
+
+    await until(is_waiting, f"{node_id} to wait")
+
+
+async def make_due(engine, execution_id, node_id="A"):
+    """As if its time had come."""
+    await engine.redis("ZADD", keys.RETRIES, "XX", 1, f"{execution_id} {node_id}")
+
+
+async def test_a_delay_is_over_after_its_time_and_its_dependents_go_on(settings):
+    async with engine_of(settings) as engine, engine.ticking():
+        execution_id = await engine.run(workflow(delayed(seconds=0.05), node("B", ["A"], "noop")))
+
+        assert await engine.results(execution_id) == {
+            "A": {"status": "ok", "seconds": 0.05},
+            "B": {"status": "ok"},
+        }
+
+
+async def test_a_delay_until_a_moment_is_over_then(settings):
+    moment = (datetime.now(UTC) + timedelta(seconds=0.3)).isoformat()
+    async with engine_of(settings) as engine, engine.ticking():
+        execution_id = await engine.run(workflow(delayed(until=moment)))
+
+        assert datetime.now(UTC) >= datetime.fromisoformat(moment)
+        assert await engine.results(execution_id) == {"A": {"status": "ok", "until": moment}}
+
+
+async def test_a_hundred_delays_hold_no_slot(settings):
+    one_slot = replace(settings, workers=WorkersSettings(concurrency=1))
+    async with engine_of(one_slot, workers=1) as engine:
+        nodes = [delayed(f"D{at}", seconds=HOUR_S) for at in range(100)]
+        waits = await engine.start(workflow(*nodes))
+        await waiting(engine, waits, "D99")
+
+        execution_id = await engine.run(workflow(node("A", handler="noop")))
+
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+        assert set((await engine.states(waits)).values()) == {"WAITING"}
+        assert await engine.redis("XLEN", "workflow:tasks") == 0
+
+
+async def test_a_delay_outlives_every_worker_and_does_not_begin_anew(settings):
+    async with engine_of(settings, workers=1) as engine:
+        execution_id = await engine.start(workflow(delayed(seconds=HOUR_S)))
+        await waiting(engine, execution_id)
+        due = await engine.redis("ZSCORE", keys.RETRIES, f"{execution_id} A")
+        await engine.stop_worker(engine.workers[0])
+        await engine.add_worker()
+        await engine.tick()
+
+        assert await engine.redis("ZSCORE", keys.RETRIES, f"{execution_id} A") == due
+        await make_due(engine, execution_id)
+        await engine.tick()
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+
+
+async def test_a_delay_that_ends_in_a_pause_goes_on_at_the_resumption(settings):
+    async with engine_of(settings) as engine:
+        execution_id = await engine.start(workflow(delayed(seconds=HOUR_S)))
+        await waiting(engine, execution_id)
+        await pause_execution(engine.store, execution_id)
+        await make_due(engine, execution_id)
+        await engine.tick()
+        assert await engine.states(execution_id) == {"A": "PENDING"}
+
+        await resume_execution(engine.store, execution_id)
+
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+
+
+async def test_a_cancelled_execution_has_nobody_that_waits(settings):
+    async with engine_of(settings) as engine:
+        execution_id = await engine.start(workflow(delayed(seconds=HOUR_S), delayed("B", ["A"])))
+        await waiting(engine, execution_id)
+
+        await cancel_execution(engine.store, execution_id)
+
+        assert await engine.states(execution_id) == {"A": "CANCELLED", "B": "CANCELLED"}
+        assert await engine.redis("ZCARD", keys.RETRIES) == 0
+        await engine.tick()
+        assert await engine.states(execution_id) == {"A": "CANCELLED", "B": "CANCELLED"}
+
+
+async def test_a_rerun_reuses_a_delay_that_was_over(settings):
+    async with engine_of(settings) as engine, engine.ticking():
+        failing = {**node("B", ["A"], "unreliable_handler", failure_rate=1.0)}
+        execution_id = await engine.run(workflow(delayed(seconds=0.01), failing))
+        plan = await plan_rerun(engine.store, execution_id, "failed")
+
+        rerun = await rerun_execution(engine.store, plan)
+
+        assert (await engine.states(rerun))["A"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("kind", ["poll", "poll_in_thread", "poll_async"])
+async def test_an_own_handler_that_waits_is_called_again_with_another_key(settings, kind):
+    async with Engine(settings) as engine, engine.ticking():
+        execution_id = await engine.run(workflow(node("A", handler=kind, waits=2)))
+
+        assert await engine.results(execution_id) == {"A": {"call": 3}}
+        assert [f"{execution_id}:A{n}" for n in ("", ":2", ":3")] == handlers.KEYS
+
+
+async def test_attempts_of_one_call_share_its_key_and_failures_begin_anew(settings):
+    retry = {"max_attempts": 2, "delay_s": 0, "jitter": 0}
+    async with Engine(settings) as engine, engine.ticking():
+        polling = {**node("A", handler="poll_and_fail", waits=2), "retry": retry}
+        execution_id = await engine.run(workflow(polling))
+
+        assert await engine.results(execution_id) == {"A": {"call": 3}}
+        ends = ("", "", ":2", ":2", ":3", ":3")
+        assert [f"{execution_id}:A{n}" for n in ends] == handlers.KEYS
+
+
+async def test_the_key_of_a_node_that_never_waited_is_what_it_was(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.run(workflow(node("A", handler="poll", waits=0)))
+
+        assert [f"{execution_id}:A"] == handlers.KEYS
+
+
+async def test_a_workflow_that_waits_for_nothing_leaves_no_trace_of_waiting(settings):
+    async with Engine(settings) as engine, engine.ticking():
+        flaky = node("A", handler="fail_first", times=1)
+        flaky["retry"] = {"max_attempts": 2, "delay_s": 0}
+        execution_id = await engine.run(workflow(flaky, node("B", ["A"])))
+
+        names = await engine.redis("KEYS", "*")
+        assert not [one for one in names if "wait" in one or "decision" in one or "alarm" in one]
+        run = await engine.redis("HKEYS", keys.run(execution_id))
+        assert not [one for one in run if "wait" in one]
+
+
+async def test_a_node_that_is_woken_while_its_worker_dies_is_called_once_more(settings):
+    async with Engine(settings, workers=1) as engine, engine.ticking():
+        execution_id = await engine.start(
+            workflow(node("A", handler="poll", waits=1, after_s=HOUR_S))
+        )
+        await waiting(engine, execution_id)
+        await engine.stop_worker(engine.workers[0])
+        await make_due(engine, execution_id)
+
+        async def is_queued():
+            return (await engine.states(execution_id))["A"] == "QUEUED"
+
+        await until(is_queued, "the wake")
+        await engine.add_worker()
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+        assert calls(execution_id) == ["A", "A"]

@@ -20,6 +20,8 @@ from tests.private_server import PrivateServer
 
 # A test that hangs is a failure with a traceback, not a suite that never ends.
 ASYNC_TEST_TIMEOUT_S = 900.0
+# What one run of a duty may take before it leaves the rest to the next.
+DUTY_S_MAX = 180.0
 # No example is judged by the clock, and an ordinary run tries the same ones every time.
 REPEATABLE = hypothesis.settings(
     deadline=None,
@@ -83,8 +85,13 @@ def running_server() -> Iterator[PrivateServer]:
 
 
 @pytest.fixture
-def server(running_server: PrivateServer) -> PrivateServer:
-    """The one server of this process, empty at the beginning of every test."""
+def server(running_server: PrivateServer, monkeypatch: pytest.MonkeyPatch) -> PrivateServer:
+    """The one server of this process, empty at the beginning of every test.
+
+    A duty that is run once in this process comes to its end, however slow the machine is.
+    """
+    for duty in ("continuations", "reconciler", "repairs", "retention"):
+        monkeypatch.setattr(f"flowd.scheduler.{duty}.BUDGET_S", DUTY_S_MAX)
     with redis_py.Redis(unix_socket_path=running_server.socket_path) as client:
         client.flushall()
     return running_server

@@ -14,7 +14,14 @@ from flowd.orchestrator.plans import Plans
 from flowd.store import Store
 from flowd.store.redis import scripts
 from flowd.store.redis.client import Session
+from tests.conftest import DUTY_S_MAX
 from tests.store.engine import ScriptedEngine
+
+
+@pytest.fixture(autouse=True)
+def patient_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a tick has begun has ended when the tick has."""
+    monkeypatch.setattr("flowd.scheduler.lane.PATIENCE_S", DUTY_S_MAX)
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ EVENTS: dict[str, str] = {
     "folder.lost": "the data directory was taken away while flowd ran; flowd stops",
     "server.loading": "Redis reads its data; nothing can run before it is done",
     "redis.chosen": "flowd uses a Redis that is not its own",
+    "redis.awaited": "no Redis answers there yet; the start waits for one",
     "redis.risky": "that one may lose work; the reason says by what",
     "access.changed": "the port of flowd's own Redis asks for a password from now on, or no longer",
     "access.unchanged": "it should, and the server did not take it; tried again every second",

@@ -19,11 +19,11 @@ class RedisServer:
 
     process: subprocess.Popen[bytes]
 
-    def __init__(self, folder: Path, **options: str) -> None:
+    def __init__(self, folder: Path, **options: str | tuple[str, ...]) -> None:
         """`options` as in redis.conf, with `_` for `-`."""
         self.folder = folder
         self.socket_path = str(folder / "redis.sock")
-        self._options = {
+        self._options: dict[str, str | tuple[str, ...]] = {
             "port": "0",
             "unixsocket": self.socket_path,
             "dir": str(folder),
@@ -35,7 +35,9 @@ class RedisServer:
 
     def start(self) -> None:
         binary = find_binary(os.environ.get("FLOWD_TEST_REDIS_SERVER"))
-        options = [part for name, value in self._options.items() for part in (f"--{name}", value)]
+        options = []
+        for name, value in self._options.items():
+            options += [f"--{name}", *([value] if isinstance(value, str) else value)]
         self.process = subprocess.Popen(
             [binary, *options], stdin=subprocess.DEVNULL, preexec_fn=end_with_parent
         )

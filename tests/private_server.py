@@ -17,7 +17,7 @@ from scripts.redis_server import RedisServer
 class PrivateServer(RedisServer):
     """In a folder of its own, and ready to be asked for faults."""
 
-    def __init__(self, **options: str) -> None:
+    def __init__(self, **options: str | tuple[str, ...]) -> None:
         """`options` as in redis.conf, with `_` for `-`."""
         super().__init__(
             Path(tempfile.mkdtemp(prefix="flowd-test-")),

@@ -184,6 +184,9 @@ def show_json(value: Any) -> None:
     )
 
 
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+
+
 def confirmed(question: str) -> bool:
     """Asks a person. Where there is none, it is not to be done without --yes."""
     if sys.stdin is None or not sys.stdin.isatty():

@@ -184,8 +184,8 @@ class WorkersSettings:
 class TasksSettings:
     stream: str = _setting(
         "workflow:tasks",
-        read.text,
-        "key of the stream of nodes to run",
+        read.stream,
+        "key of the stream of nodes to run; none that flowd keeps for something else",
         variable="WORKER_STREAM",
     )
     group: str = _setting(
@@ -373,9 +373,10 @@ class HandlersSettings:
 class Settings:
     environment: str = _setting(
         "development",
-        read.text,
-        "`development` or `production`. In `development`, a 500 has the traceback of its defect, "
-        "and calls to unresolvable hosts without a dot are simulated; in `production`, which "
+        read.one_of("development", PRODUCTION),
+        "`development` or `production`; another word in `ENVIRONMENT` counts as `production`, "
+        "with a warning. In `development`, a 500 has the traceback of its defect, and calls to "
+        "unresolvable hosts without a dot are simulated; in `production`, which "
         "`scripts/install` writes, flowd's own Redis always asks for a [password](redis-keys.md)",
         variable="ENVIRONMENT",
     )

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 from flowd.config import (
     DEFAULT_DATA_DIR,
     DEFAULT_FILE,
+    PRODUCTION,
     SECRET,
     SECRET_VARIABLE_PREFIX,
     Settings,
 )
-from flowd.config.readers import truth
 from flowd.errors import InvalidSettings, Problem
 from flowd.suggestions import did_you_mean, nearest
 
@@ -178,7 +178,12 @@ def ignored_variables(folder: Path, environ: Mapping[str, str] = os.environ) -> 
 
 
 def _from_documented_variables(variables: Mapping[str, _Variable]) -> Iterator[_Given]:
-    return (one for one in _documented(variables) if not _why_not_meant(one.key, one.value))
+    for one in _documented(variables):
+        if not _why_not_meant(one.key, one.value):
+            yield one
+        elif one.key == "environment":
+            # Whoever has another word there is hardly developing.
+            yield one._replace(value=PRODUCTION)
 
 
 def _documented(variables: Mapping[str, _Variable]) -> Iterator[_Given]:
@@ -193,11 +198,12 @@ def _why_not_meant(key: str, value: str) -> str:
     """These names are common: other programs, and a cluster, write what is no setting of flowd."""
     if key.endswith("port") and _SERVICE_ADDRESS.match(value):
         return f"Kubernetes writes it for a Service; FLOWD_{key.upper().replace('.', '__')} is ours"
-    if key == "debug":
+    if key in ("debug", "environment"):
         try:
-            truth(value)
+            setting_fields()[key].metadata["read"](value)
         except ValueError as error:
-            return f"debug is {error}"
+            assumed = f", and here it is taken to be '{PRODUCTION}'" if key == "environment" else ""
+            return f"{key} is {error}{assumed}"
     return ""
 
 

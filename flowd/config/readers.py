@@ -80,6 +80,17 @@ def one_of(*words: str) -> Callable[[Any], str]:
     return read
 
 
+# As the store spells its keys, which is no room of the settings'; a test compares the two.
+_OWN_KEYS = re.compile(r"flowd:.*|workflows:active|workflow:[0-9a-f]{24}(:.*)?")
+
+
+def stream(value: Any) -> str:
+    name = text(value)
+    if _OWN_KEYS.fullmatch(name):
+        raise ValueError("a key that flowd does not keep for something else")
+    return name
+
+
 def texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]

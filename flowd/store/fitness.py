@@ -89,14 +89,14 @@ def judge(replies: Sequence[Any]) -> Fitness:
     for reply in replies:
         if isinstance(reply, AuthenticationError):
             raise translate(reply) from reply
-    _, hello, info, config, refused = replies
+    _, hello, info, config, rights = replies
     greeting = _pairs(hello)
     facts = {} if isinstance(info, Exception) else parse_info(info)
     save = _pairs(config).get("save")
     number = facts.get("valkey_version") or facts.get("redis_version") or greeting.get("version")
     name = "Valkey" if "valkey_version" in facts else "Redis"
     server = f"{name} {number}" if number else name
-    return Fitness(server, tuple(_defects(greeting | facts, refused)), tuple(_risks(facts, save)))
+    return Fitness(server, tuple(_defects(greeting | facts, rights)), tuple(_risks(facts, save)))
 
 
 def _pairs(reply: Any) -> dict[str, str]:
@@ -105,7 +105,7 @@ def _pairs(reply: Any) -> dict[str, str]:
     return {str(name): str(value) for name, value in zip(reply[::2], reply[1::2], strict=False)}
 
 
-def _defects(facts: Mapping[str, str], refused: Any) -> Iterator[str]:
+def _defects(facts: Mapping[str, str], rights: Any) -> Iterator[str]:
     number = facts.get("redis_version") or facts.get("version", "")
     if (major := re.match(r"\d+", number)) and int(major[0]) < VERSION_MIN:
         yield f"it is version {number}; flowd needs {VERSION_MIN} or newer, or Valkey"
@@ -116,16 +116,30 @@ def _defects(facts: Mapping[str, str], refused: Any) -> Iterator[str]:
         )
     elif facts.get("role") in ("replica", "slave") and facts.get("slave_read_only") != "0":
         yield "it is a read-only replica; use its primary"
-    elif missing := _missing_rights(refused):
+    elif unknown := _unknown_commands(rights):
+        yield (
+            f"it has no command {unknown} under this name; take its rename-command out of the "
+            "configuration of this Redis"
+        )
+    elif missing := _missing_rights(rights):
         yield f"its user may not run {missing}; give it `~* +@all -@admin -@dangerous`"
 
 
-def _missing_rights(refused: Any) -> str:
+def _unknown_commands(rights: Any) -> str:
+    if isinstance(rights, Exception):
+        return "EVAL" if "unknown command" in str(rights).lower() else ""
+    return _listed(list(dict.fromkeys(rights[1])))
+
+
+def _missing_rights(rights: Any) -> str:
     """What its user lacks, for people; empty where nobody can say."""
-    if isinstance(refused, Exception):
-        return "EVAL" if isinstance(refused, NoPermissionError) else ""
+    if isinstance(rights, Exception):
+        return "EVAL" if isinstance(rights, NoPermissionError) else ""
     # Once for each command, with the key it was refused for.
-    names = list({one.split()[0]: " ".join(one.split()[:2]) for one in refused}.values())
+    return _listed(list({one.split()[0]: " ".join(one.split()[:2]) for one in rights[0]}.values()))
+
+
+def _listed(names: list[str]) -> str:
     shown = ", ".join(names[:_NAMES_SHOWN_MAX])
     hidden = len(names) - _NAMES_SHOWN_MAX
     return f"{shown} and {hidden} more" if hidden > 0 else shown

@@ -341,7 +341,7 @@ def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> 
     address = address_of(redis)
     speaks_tls = (redis.url or "").startswith("rediss:")
     deadline = time.monotonic() + wait_s
-    was_loading = False
+    was_loading = was_away = False
     while (answer := probe(address, speaks_tls=speaks_tls)) is not ProbeResult.READY:
         if answer is ProbeResult.LOADING:
             if not was_loading:
@@ -354,6 +354,9 @@ def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> 
                 f"no Redis answers at {redis.address} ({found} listens there); start one, set "
                 "REDIS_HOST and REDIS_PORT to yours, or let `flowd start` run the embedded server"
             )
+        elif not was_away:
+            log.warning("redis.awaited", address=redis.address, wait_s=wait_s)
+            was_away = True
         time.sleep(0.1)
 
 

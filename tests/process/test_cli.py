@@ -303,7 +303,7 @@ def test_dead_letters(shell: Shell, flowd: FaultyFlowd) -> None:
     again = shell.terminal("dlq", "redrive", letter["dead_letter_id"]).strip()
     assert flowd.wait_for_execution(again) in ("COMPLETED", "FAILED")
     shell.pipe("dlq", "purge", code=2)
-    assert shell.json("dlq", "purge", "--all")["deleted"] >= 0
+    assert shell.json("dlq", "purge", "--all", "--yes")["deleted"] >= 0
     shell.pipe("dlq", "redrive", letter["dead_letter_id"], code=1)
     assert shell.json("dlq", "list") == []
 
@@ -464,7 +464,7 @@ ANYWHERE = [
     ("rerun @latest --from A", r"[0-9a-f]{24}"),
     ("rm @latest --yes", ""),
     ("dlq list", "REASON"),
-    ("dlq purge --all", ""),
+    ("dlq purge --all --yes", ""),
     ("completion bash", "_FLOWD_COMPLETE"),
 ]
 # These speak to the daemon, in whose folder they run.

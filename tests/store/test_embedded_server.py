@@ -238,6 +238,19 @@ def test_a_redis_elsewhere_that_does_not_answer_is_given_up(url: str) -> None:
         wait_for_external(redis, wait_s=0.1)
 
 
+def test_a_redis_that_is_away_is_said_to_be_once_before_it_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("time.sleep", lambda _s: said.append(capfd.readouterr().err))
+
+    with pytest.raises(StoreUnavailable):
+        wait_for_external(RedisSettings(host="127.0.0.1", port=free_port()), wait_s=0.1)
+
+    assert "redis.awaited" in said[0]
+    assert "redis.awaited" not in "".join(said[1:])
+
+
 def test_a_redis_that_loads_its_data_is_waited_for() -> None:
     loading = b"-LOADING Redis is loading the dataset in memory\r\n"
     replies = [loading, loading, loading, b"+PONG\r\n"]

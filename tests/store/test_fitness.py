@@ -26,7 +26,7 @@ NO_AOF = "it writes no append-only file: "
 
 
 @contextmanager
-def running(**options: str) -> Iterator[PrivateServer]:
+def running(**options: str | tuple[str, ...]) -> Iterator[PrivateServer]:
     server = PrivateServer(**options)
     try:
         server.start()
@@ -67,6 +67,20 @@ async def test_a_server_that_keeps_everything_has_no_fault() -> None:
 
     assert (found.defects, found.risks) == ((), ())
     assert re.fullmatch(r"(Redis|Valkey) \d+\.\d+\.\d+", found.server)
+
+
+async def test_commands_that_were_renamed_are_named() -> None:
+    with running(**SAFE, rename_command=("XACK", "X1")) as server:
+        found = await found_everywhere(settings := as_external(server))
+
+        (defect,) = found.defects
+        assert defect == (
+            "it has no command XACK under this name; take its rename-command out of the "
+            "configuration of this Redis"
+        )
+        refuse(settings, "cannot be used: it has no command XACK")
+    with running(**SAFE, rename_command=("EVAL", "E1")) as server:
+        refuse(as_external(server), "cannot be used: it has no command EVAL under")
 
 
 @pytest.mark.parametrize(

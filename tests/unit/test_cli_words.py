@@ -37,6 +37,7 @@ def run(*arguments: str) -> Result:
         (["scale", "x"], 2, "'x' is not a valid whole number"),
         (["run", "nothing.json", "--timeout", "x"], 2, "'x' is not a valid number"),
         (["dlq", "purge"], 2, "give the id of a dead letter, or --all"),
+        (["dlq", "purge", "--all"], 2, "nobody is here to ask; --yes does it without"),
         (["validate", "nothing.json"], 1, "cannot read nothing.json"),
         (["get", "0" * 24], 69, "is it running?"),
         (["config", "check", "--config", "nothing.toml"], 78, "the settings cannot be used"),

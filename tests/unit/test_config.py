@@ -12,6 +12,8 @@ import pytest
 from flowd.config import Settings
 from flowd.config.loading import ignored_variables, load_settings
 from flowd.errors import InvalidSettings
+from flowd.store.redis import keys
+from flowd.workflow.ids import new_execution_id
 
 Load = Callable[..., Settings]
 
@@ -323,6 +325,55 @@ def test_what_is_not_meant_for_flowd_is_a_warning_and_leaves_the_default(
     assert ignored_variables(tmp_path, {"DEBUG": "0", "REDIS_PORT": ""}) == []
     assert "redis.port must be" in problems_of(load, environ={"REDIS_PORT": "tcp"})[0]
     assert "debug must be" in problems_of(load, environ={"FLOWD_DEBUG": "release"})[0]
+
+
+def test_an_environment_flowd_does_not_know_is_refused_where_it_was_meant_for_it(
+    load: Load,
+) -> None:
+    told = "environment must be 'development' or 'production', 'prod' is not"
+
+    (problem,) = problems_of(load, environ={"FLOWD_ENVIRONMENT": "prod"})
+    assert problem == f"FLOWD_ENVIRONMENT: {told}"
+    (problem,) = problems_of(load, 'environment = "prod"')
+    assert problem.endswith(f"flowd.toml:1: {told}")
+
+
+def test_another_word_in_the_variable_all_programs_share_counts_as_production_with_a_warning(
+    load: Load, tmp_path: Path
+) -> None:
+    environ = {"ENVIRONMENT": "staging"}
+
+    assert load('environment = "development"', environ=environ).environment == "production"
+    (warning,) = ignored_variables(tmp_path, environ)
+    assert warning == (
+        "ENVIRONMENT: 'staging' is not taken: environment is 'development' or 'production', and "
+        "here it is taken to be 'production'"
+    )
+    assert ignored_variables(tmp_path, {"ENVIRONMENT": "production"}) == []
+
+
+OWN_KEYS = {*keys.shared_types("own"), keys.HALTED, keys.SCHEDULER} - {"own"}
+
+
+def test_the_stream_may_have_a_name_of_its_own(load: Load) -> None:
+    assert load(environ={"WORKER_STREAM": "workflow:mine"}).tasks.stream == "workflow:mine"
+
+
+@pytest.mark.parametrize("name", sorted(OWN_KEYS))
+def test_the_stream_is_no_key_that_flowd_keeps_for_something_else(load: Load, name: str) -> None:
+    (problem,) = problems_of(load, f'[tasks]\nstream = "{name}"')
+
+    told = f"tasks.stream must be a key that flowd does not keep for something else, {name!r}"
+    assert told in problem
+
+
+@pytest.mark.parametrize("of_an_execution", [keys.definition, keys.run, keys.attempts, keys.status])
+def test_the_stream_is_no_key_of_an_execution(
+    load: Load, of_an_execution: Callable[[str], str]
+) -> None:
+    environ = {"WORKER_STREAM": of_an_execution(new_execution_id(0))}
+
+    assert "tasks.stream must be a key" in problems_of(load, environ=environ)[0]
 
 
 @pytest.mark.parametrize(

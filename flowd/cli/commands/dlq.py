@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from flowd.cli.exit_codes import FAILED
 from flowd.cli.numbers import WholeNumber
 from flowd.cli.remote import (
+    confirmed,
     connected,
     output_option,
     server_options,
@@ -15,6 +18,7 @@ from flowd.cli.remote import (
     show_json,
     show_rows,
     table_or_json_option,
+    yes_option,
 )
 from flowd.cli.rerun_preview import show_preview
 from flowd.cli.times import clock
@@ -101,11 +105,15 @@ def redrive(url: str | None, output: str, letter: str, preview: bool) -> None:
 @table_or_json_option
 @click.argument("letter", metavar="[ID]", required=False)
 @click.option("--all", "is_all", is_flag=True, help="Delete all of them.")
-def purge(url: str | None, output: str, letter: str | None, is_all: bool) -> None:
+@yes_option
+def purge(url: str | None, output: str, letter: str | None, is_all: bool, yes: bool) -> None:
     """Delete a dead letter, or all."""
     if (letter is None) != is_all:
         raise click.UsageError("give the id of a dead letter, or --all")
     with connected(url) as client:
+        if is_all and not yes and not confirmed("delete all dead letters?"):
+            click.echo("nothing was deleted", err=True)
+            sys.exit(FAILED)
         answer = client.purge(letter or "")
     count = answer.get("deleted", 1)
     show_done(answer, output, f"forgot {count:,} dead letter{'s' * (count != 1)}")

@@ -17,6 +17,7 @@ from flowd.cli.remote import (
     plain,
     show_done,
     show_json,
+    yes_option,
 )
 from flowd.cli.rerun_preview import show_preview
 
@@ -47,7 +48,7 @@ resume = _hold("resume", "Resume a paused execution.", "resumed {}")
 
 @click.command()
 @of_an_execution
-@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+@yes_option
 def rm(url: str | None, output: str, execution: str, yes: bool) -> None:
     """Delete an execution, with its outputs and events.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -13,6 +13,7 @@ from flowd.workers.node_run import PreparedNode
 from flowd.workflow.choices import Choice
 from flowd.workflow.conditions import Read
 from flowd.workflow.references import EXECUTION, STATE
+from flowd.workflow.repeating import Repeat
 from flowd.workflow.templating import INPUT
 
 Fetched = Mapping[Fact, str | bytes | None]
@@ -30,7 +31,16 @@ def facts_of_choice(prepared: PreparedNode) -> Iterator[Fact]:
     """What `decide` will look for."""
     entry, choice = prepared.entry, prepared.node.choice
     yield Fact("arrived", entry.execution_id, entry.node_id)
-    for read in choice.reads if choice else ():
+    yield from _facts_of(prepared, choice.reads if choice else ())
+
+
+def facts_of_repeat(prepared: PreparedNode, repeat: Repeat) -> Iterator[Fact]:
+    """What the condition of a repeat looks up besides the output."""
+    return _facts_of(prepared, repeat.reads)
+
+
+def _facts_of(prepared: PreparedNode, reads: Sequence[Read]) -> Iterator[Fact]:
+    for read in reads:
         if fact := _fact_of(prepared, read):
             yield fact
 
@@ -42,7 +52,7 @@ def decide(prepared: PreparedNode, choice: Choice, fetched: Fetched) -> None:
     # What a hand has written there is told by whoever adds to it.
     choice.check_arrivals(int(arrived) if arrived.isdecimal() else 0)
     if choice.reads:
-        choice.check_condition(_scope(prepared, choice, fetched))
+        choice.check_condition(scope_of(prepared, choice.reads, fetched))
     else:
         choice.check_condition({})
 
@@ -68,14 +78,14 @@ def _fact_of(prepared: PreparedNode, read: Read) -> Fact | None:
     return None
 
 
-def _scope(prepared: PreparedNode, choice: Choice, fetched: Fetched) -> dict[str, Any]:
+def scope_of(prepared: PreparedNode, reads: Sequence[Read], fetched: Fetched) -> dict[str, Any]:
     """A value for each name the condition reads; a node of such a name wins over the others."""
     plan = prepared.plan
     scope: dict[str, Any] = {
         EXECUTION: {"id": prepared.entry.execution_id, "name": plan.name},
         STATE: {},
     }
-    for read in choice.reads:
+    for read in reads:
         fact = _fact_of(prepared, read)
         value = fetched.get(fact) if fact else None
         if fact and fact.kind == "state":

@@ -24,7 +24,9 @@ from flowd.workers.decision import (
     decision_fact,
     decision_in,
     facts_of_choice,
+    facts_of_repeat,
     input_fact,
+    scope_of,
 )
 from flowd.workers.large_inputs import SMALL_BYTES_MAX, LargeInputs
 from flowd.workers.node_run import PreparedNode
@@ -181,6 +183,8 @@ class Intake:
                 wanted[Fact("status", one.entry.execution_id)] = None
             if one.node.choice is not None:
                 wanted |= dict.fromkeys(facts_of_choice(one))
+            if one.node.repeat is not None:
+                wanted |= dict.fromkeys(facts_of_repeat(one, one.node.repeat))
             if one.entry.waits:
                 wanted[decision_fact(one)] = None
         found: dict[Fact, _Value] = {
@@ -232,6 +236,8 @@ def _facts_of(prepared: PreparedNode) -> set[Fact]:
     read = {input_fact(prepared, name) for name in prepared.node.config.inputs}
     if prepared.node.choice is not None:
         read |= set(facts_of_choice(prepared))
+    if prepared.node.repeat is not None:
+        read |= set(facts_of_repeat(prepared, prepared.node.repeat))
     return read
 
 
@@ -251,6 +257,8 @@ def _made_ready(prepared: PreparedNode, fetched: Mapping[Fact, _Value]) -> Prepa
     node = prepared.node
     if prepared.entry.waits:
         prepared = prepared._replace(decision=decision_in(prepared, fetched))
+    if node.repeat is not None:
+        prepared = prepared._replace(scope=scope_of(prepared, node.repeat.reads, fetched))
     try:
         if node.choice is not None:
             decide(prepared, node.choice, fetched)

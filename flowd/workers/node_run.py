@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import orjson
 
 from flowd.errors import Fail, ProcessDied
 from flowd.handlers.outcome import OUTPUT_BYTES_MAX, as_failure
 from flowd.handlers.registry import Handler
 from flowd.orchestrator.attempts import fail_attempt
 from flowd.orchestrator.executor import node_failure
+from flowd.store import endings
 from flowd.store.attempt_records import attempt_record
 from flowd.store.endings import Completion, Ending
 from flowd.store.entries import Entry
@@ -18,6 +22,7 @@ from flowd.store.tasks import DEATHS_BEFORE_APART
 from flowd.store.waits import Decision
 from flowd.workflow import exact_json
 from flowd.workflow.graph import Plan, PlannedNode
+from flowd.workflow.repeating import OUTPUT, Repeat
 from flowd.workflow.retrying import RetryPolicy
 
 
@@ -25,7 +30,7 @@ class PreparedNode(NamedTuple):
     """An entry with everything its handler call needs.
 
     `inputs` is upstream output by node id; `policy` what a node has that says nothing of retries;
-    `decision` what ended its wait, where it has waited.
+    `decision` what ended its wait, where it has waited; `scope` what its `repeat` looks up.
     """
 
     entry: Entry
@@ -35,6 +40,7 @@ class PreparedNode(NamedTuple):
     inputs: Mapping[str, Any]
     policy: RetryPolicy
     decision: Decision | None = None
+    scope: Mapping[str, Any] = MappingProxyType({})
 
 
 def output_text(prepared: PreparedNode, output: object) -> bytes:
@@ -50,13 +56,28 @@ def output_text(prepared: PreparedNode, output: object) -> bytes:
     return text
 
 
-def complete_node(
-    prepared: PreparedNode, consumer: str, started_ms: int, text: bytes
-) -> Completion:
-    """What to commit for an output that was redacted. Raises Fail when it is too large now."""
+def complete_node(prepared: PreparedNode, consumer: str, started_ms: int, text: bytes) -> Ending:
+    """What to commit for an output that was redacted. Raises Fail when it is too large now, or not
+    what the node is repeated for."""
     _check_size(text)
     record = attempt_record(prepared.entry, consumer, started_ms, now_ms())
+    if prepared.node.repeat is not None:
+        wait = _repetition(prepared, prepared.node.repeat, record, text)
+        if wait is not None:
+            return wait
     return Completion(prepared.entry, prepared.node, record, text)
+
+
+def _repetition(
+    prepared: PreparedNode, repeat: Repeat, record: str, text: bytes
+) -> endings.Wait | None:
+    """The pause before the next call; None after the last."""
+    entry, call = prepared.entry, prepared.entry.waits + 1
+    scope = {OUTPUT: orjson.loads(text), **prepared.scope}
+    if repeat.is_done(call, scope, text.decode("utf-8", "replace")):
+        return None
+    due_ms = round(1000 * repeat.pause_s(call))
+    return endings.Wait(entry, record, "date", call, due_ms, repeat.progress(call))
 
 
 def _check_size(text: bytes) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from flowd.errors import WAIT_S_MAX
+
 # No colon, because ids are parts of key names; no dot, because templates separate keys by it.
 NODE_ID_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$"
 NAME_CHARS_MAX = 256
@@ -18,6 +20,9 @@ CONDITION_CHARS_MAX = 4_000
 # What a retry may be limited to: a failure's kind, a status, or a class of them.
 FAILURE_KIND_PATTERN = r"^(error|timeout|connection|status|[1-5]\d\d|[1-5]xx)$"
 
+REPEATS_MAX = 100_000
+
+Condition = Annotated[str, Field(min_length=1, max_length=CONDITION_CHARS_MAX)]
 FailureKind = Annotated[str, Field(pattern=FAILURE_KIND_PATTERN)]
 NodeId = Annotated[str, Field(pattern=NODE_ID_PATTERN)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARS_MAX)]
@@ -39,6 +44,16 @@ class RetryDefinition(_Definition):
     on: Annotated[list[FailureKind], Field(min_length=1, max_length=100)] | None = None
 
 
+class RepeatDefinition(_Definition):
+    """Until what a node that ended well is called again, how often, and after which pauses."""
+
+    until: Condition
+    delay_s: Annotated[float, Field(ge=0, le=WAIT_S_MAX, allow_inf_nan=False)] | None = None
+    backoff: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] | None = None
+    max_delay_s: Annotated[float, Field(ge=0, le=WAIT_S_MAX, allow_inf_nan=False)] | None = None
+    max_times: Annotated[int, Field(ge=1, le=REPEATS_MAX)] | None = None
+
+
 class NodeDefinition(_Definition):
     """`after` and `when` say when it runs at all; None is after its dependencies have completed."""
 
@@ -51,8 +66,9 @@ class NodeDefinition(_Definition):
     retry: RetryDefinition | None = None
     timeout_s: Annotated[float, Field(gt=0, le=SECONDS_MAX, allow_inf_nan=False)] | None = None
     after: Literal["completed", "failed", "ended"] | None = None
-    when: Annotated[str, Field(min_length=1, max_length=CONDITION_CHARS_MAX)] | None = None
+    when: Condition | None = None
     allow_failure: bool = False
+    repeat: RepeatDefinition | None = None
 
 
 class DagDefinition(_Definition):
@@ -103,8 +119,10 @@ def _node_document(node: NodeDefinition) -> dict[str, Any]:
         "dependencies": node.dependencies,
         "config": node.config,
     }
-    if node.retry is not None:
-        document["retry"] = node.retry.model_dump(exclude_none=True)
+    for name in ("retry", "repeat"):
+        part: BaseModel | None = getattr(node, name)
+        if part is not None:
+            document[name] = part.model_dump(exclude_none=True)
     for name in ("timeout_s", "after", "when"):
         value = getattr(node, name)
         if value is not None:

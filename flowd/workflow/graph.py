@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from flowd.workflow.choices import Choice
+from flowd.workflow.repeating import Repeat
 from flowd.workflow.templating import CompiledConfig
 
 
@@ -20,7 +21,8 @@ class PlannedNode(NamedTuple):
     `opens` are the dependents that wait for this node alone. `joins` are those that wait for
     others too, each with the number of all its dependencies. `retry` and `timeout_s` are None where
     the node leaves them to the settings. `choice` is None for a node that runs whenever it is
-    opened; `looks` are the dependents, with their numbers, that look at a failure of this node.
+    opened; `looks` are the dependents, with their numbers, that look at a failure of this node;
+    `repeat` is None for a node of which one call is enough.
     """
 
     id: str
@@ -34,6 +36,7 @@ class PlannedNode(NamedTuple):
     choice: Choice | None = None
     allow_failure: bool = False
     looks: tuple[tuple[str, int], ...] = ()
+    repeat: Repeat | None = None
 
 
 class Outline(NamedTuple):
@@ -123,6 +126,7 @@ def compile_plan(definition: bytes) -> Plan:
             choices.get(node_id),
             node.get("allow_failure", False),
             _looks(written_after, single, joined) if written_after else (),
+            Repeat(node["repeat"]) if "repeat" in node else None,
         )
     return Plan(
         plan_digest(definition),
@@ -145,6 +149,7 @@ def _check_form(node: dict[str, Any]) -> None:
         and (retry is None or isinstance(retry, dict))
         and (timeout_s is None or isinstance(timeout_s, float | int))
         and isinstance(node.get("when", ""), str)
+        and isinstance(node.get("repeat", {"until": ""})["until"], str)
         and node.get("after", "ended") in ("completed", "failed", "ended")
     )
     if not has_form:

@@ -14,6 +14,7 @@ from flowd.workflow.reachability import (
     find_skippable,
     find_unsure,
 )
+from flowd.workflow.repeating import OUTPUT
 from flowd.workflow.report import Report, quote
 from flowd.workflow.suggestions import Suggestions
 from flowd.workflow.templating import INPUT, Reference, find_templates
@@ -36,6 +37,7 @@ class ReadingNode:
     when: str | None = None
     after: str | None = None
     allow_failure: bool = False
+    until: str | None = None
 
     @property
     def can_be_skipped(self) -> bool:
@@ -88,6 +90,12 @@ class _References:
         yield from find_templates(node.config, f"{node.path}.config")
         if node.when is not None:
             yield from self._found_in_condition(node.when, f"{node.path}.when")
+        if node.until is not None:
+            path = f"{node.path}.repeat.until"
+            for found in self._found_in_condition(node.until, path):
+                is_output = isinstance(found, Reference) and found.node_id == OUTPUT
+                if not is_output or OUTPUT in self._index_of:
+                    yield found
 
     def _found_in_condition(self, text: str, path: str) -> Iterator[Reference | Problem]:
         try:
@@ -115,13 +123,13 @@ class _References:
     def _report_unknown(self, found: Reference) -> None:
         hint = self._suggestions.hint(found.node_id)
         message = f"template reads the unknown node {quote(found.node_id)}{hint}"
-        if found.path.endswith(".when"):
+        if _is_condition(found.path):
             message = message.replace("template", "condition", 1)
         self._report.add(found.path, "unknown_reference", message)
 
     def _report_not_upstream(self, index: int, target: int, path: str) -> None:
         reader, read = quote(self._nodes[index].id), quote(self._nodes[target].id)
-        what = "condition" if path.endswith(".when") else "template"
+        what = "condition" if _is_condition(path) else "template"
         if index == target:
             message = f"{what} in node {reader} reads the output of {read}, its own"
         else:
@@ -151,7 +159,7 @@ class _References:
     def _report_unsure(self, index: int, target: int) -> None:
         path, read = self._unguarded[index][target], self._nodes[target].id or ""
         example = f"{read}.key | default(null)"
-        if path.endswith(".when"):
+        if _is_condition(path):
             example = f"`{example}` or `{read}.key is defined`"
         else:
             example = f"{{{{ {example} }}}}"
@@ -160,3 +168,7 @@ class _References:
             f"then: {example}"
         )
         self._report.add(path, "may_be_missing", message)
+
+
+def _is_condition(path: str) -> bool:
+    return path.endswith((".when", ".until"))

@@ -13,6 +13,7 @@ from flowd.workflow.definition import (
     CallbackDefinition,
     DagDefinition,
     NodeDefinition,
+    RepeatDefinition,
     RetryDefinition,
     WorkflowDefinition,
 )
@@ -51,6 +52,7 @@ def explain_structure(report: Report, document: Any) -> None:
         if _explain_object(report, NodeDefinition, node, path):
             _explain_dependencies(report, node.get("dependencies"), path)
             _explain_part(report, RetryDefinition, node, "retry", path)
+            _explain_part(report, RepeatDefinition, node, "repeat", path)
 
 
 def _explain_dependencies(report: Report, dependencies: Any, path: str) -> None:

@@ -15,6 +15,7 @@ from flowd.errors import InvalidWorkflow, Problem
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.reachability import find_cycles
 from flowd.workflow.references import ReadingNode, check_references
+from flowd.workflow.repeating import WAITING_HANDLERS
 from flowd.workflow.report import Report, quote, shorten
 from flowd.workflow.secret_places import SECRET_KEY, find_secret_problems
 from flowd.workflow.strict_json import parse_json
@@ -81,6 +82,7 @@ def _nodes_of(workflow: WorkflowDefinition) -> list[ReadingNode]:
             node.when,
             node.after,
             node.allow_failure,
+            node.repeat.until if node.repeat else None,
         )
         for index, node in enumerate(workflow.dag.nodes)
     ]
@@ -102,6 +104,7 @@ def _read_nodes(document: Any) -> list[ReadingNode]:
                 _typed(fields.get("when"), str, None),
                 _typed(fields.get("after"), str, None),
                 fields.get("allow_failure") is True,
+                _typed(_typed(fields.get("repeat"), dict, {}).get("until"), str, None),
             )
         )
     return nodes
@@ -142,11 +145,12 @@ class _Graph:
             self._check_id(index, node)
             self._check_handler(node, handlers, suggest_handler)
             self._check_dependencies(node, suggest_node)
+            self._check_repeat(node)
             if self._is_shallow(node):
                 self._check_config(node, handlers)
                 if has_secrets:
                     self._report.extend(find_secret_problems(node.config, f"{node.path}.config"))
-        if has_templates or any(node.when is not None for node in self._nodes):
+        if has_templates or any(node.when or node.until for node in self._nodes):
             check_references(self._nodes, self._index_of, self._dependencies, self._report)
 
     def _known_dependencies(self, node: ReadingNode) -> list[int]:
@@ -217,6 +221,11 @@ class _Graph:
                 message = f"unknown node {quote(dependency)}{suggestions.hint(dependency)}"
                 self._report.add(path, "unknown_dependency", message)
             seen.add(dependency)
+
+    def _check_repeat(self, node: ReadingNode) -> None:
+        if node.until is not None and node.handler in WAITING_HANDLERS:
+            message = f"{node.handler} waits by itself and is not repeated; remove this"
+            self._report.add(f"{node.path}.repeat", "not_repeatable", message)
 
     def _check_config(self, node: ReadingNode, handlers: Handlers) -> None:
         check = handlers.get(node.handler) if node.handler is not None else None

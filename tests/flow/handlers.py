@@ -93,6 +93,14 @@ def poll(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     return {"call": context.call}
 
 
+@handler("done_after", inline=True)
+def done_after(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    """Is done after it was called so many `times`."""
+    _note(context)
+    KEYS.append(context.idempotency_key)
+    return {"done": context.call > config["times"], "calls": context.call}
+
+
 @handler("poll_in_thread")
 def poll_in_thread(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     return poll(config, context)

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from flowd.cli.samples import MORE, load_samples
+from flowd.cli.samples import load_samples
 from flowd.handlers.registry import built_in_registry
 from flowd.orchestrator.executor import cancel_execution, trigger_workflow
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
@@ -277,7 +277,7 @@ async def test_the_workflow_the_manual_shows_chooses_as_it_is_told(settings):
 
 
 async def test_the_sample_that_chooses_ends_without_a_network(settings):
-    (text,) = load_samples(MORE).values()
+    (text,) = load_samples(("choose",)).values()
     async with Engine(settings, registry=built_in_registry()) as engine:
         execution_id = await engine.run(WorkflowDefinition.model_validate_json(text))
         assert await engine.states(execution_id) == {

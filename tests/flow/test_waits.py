@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from flowd.cli.samples import load_samples
 from flowd.config import WorkersSettings
 from flowd.handlers.registry import built_in_registry
-from flowd.orchestrator.executor import cancel_execution, pause_execution, resume_execution
+from flowd.orchestrator.executor import (
+    cancel_execution,
+    pause_execution,
+    resume_execution,
+    trigger_workflow,
+)
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.store.redis import keys
+from flowd.workflow.definition import WorkflowDefinition
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
+from tests.manual import blocks
 
 HOUR_S = 3600
 
@@ -179,3 +188,125 @@ async def test_a_node_that_is_woken_while_its_worker_dies_is_called_once_more(se
         await engine.add_worker()
         assert str(await engine.end(execution_id)) == "COMPLETED"
         assert calls(execution_id) == ["A", "A"]
+
+
+def repeated(until="output.done", times=2, **written):
+    pausing = {"until": until, "delay_s": 0, **written}
+    return {**node("A", handler="done_after", times=times), "repeat": pausing}
+
+
+async def test_a_node_is_called_until_its_output_says_that_it_is_done(settings):
+    async with Engine(settings) as engine, engine.ticking():
+        execution_id = await engine.run(workflow(repeated(), node("B", ["A"], x="{{ A.calls }}")))
+
+        assert await engine.results(execution_id) == {
+            "A": {"done": True, "calls": 3},
+            "B": {"x": 3},
+        }
+        assert [f"{execution_id}:A{n}" for n in ("", ":2", ":3")] == handlers.KEYS
+
+
+async def test_one_that_is_done_at_once_never_waits(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.run(workflow(repeated(times=0)))
+
+        assert await engine.results(execution_id) == {"A": {"done": True, "calls": 1}}
+        assert await engine.redis("EXISTS", keys.decisions(execution_id)) == 0
+
+
+async def test_between_two_calls_it_waits_and_says_how_often_it_was_called(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.start(workflow(repeated(delay_s=HOUR_S, max_delay_s=HOUR_S)))
+        await waiting(engine, execution_id)
+
+        (row,) = await engine.store.nodes.rows(
+            execution_id, await engine.store.nodes.states(execution_id, ["A"])
+        )
+        assert row.wait.text == "called 1 of 100 times, until output.done"
+        assert HOUR_S - 60 < (row.wait.until_ms - row.wait.since_ms) / 1000 < HOUR_S + 60
+        # What is between two calls is no output yet.
+        assert await engine.redis("EXISTS", keys.output(execution_id, "A")) == 0
+
+
+async def test_one_that_is_never_done_fails_after_its_last_call_and_without_a_retry(settings):
+    retry = {"max_attempts": 5, "delay_s": 0}
+    async with Engine(settings) as engine, engine.ticking():
+        node_a = {**repeated(times=99, max_times=3), "retry": retry}
+        execution_id = await engine.run(workflow(node_a, node("B", ["A"])))
+
+        assert await engine.states(execution_id) == {"A": "FAILED", "B": "FAILED"}
+        assert calls(execution_id) == ["A", "A", "A"]
+        error = (await engine.results(execution_id))["A"]["error"]
+        assert error == (
+            "attempt 1 of 5: repeat: output.done was not true after 3 calls; "
+            'the last output: {"done":false,"calls":3}'
+        )
+
+
+async def test_a_condition_that_cannot_be_decided_fails_the_node_at_once(settings):
+    async with Engine(settings) as engine, engine.ticking():
+        execution_id = await engine.run(workflow(repeated("output.left == 0")))
+
+        assert calls(execution_id) == ["A"]
+        error = (await engine.results(execution_id))["A"]["error"]
+        assert error.startswith("repeat: 'output' has no key 'left'")
+
+
+async def test_a_repeat_reads_what_is_upstream_and_the_input(settings):
+    until = "output.calls == input.n or first.stop"
+    async with Engine(settings) as engine, engine.ticking():
+        polling = {**repeated(until), "dependencies": ["first"]}
+        execution_id = await engine.run(workflow(node("first", stop=False), polling), b'{"n": 2}')
+
+        assert (await engine.results(execution_id))["A"]["calls"] == 2
+
+
+async def test_a_failed_call_of_a_repeat_has_all_its_attempts_again(settings):
+    retry = {"max_attempts": 2, "delay_s": 0, "jitter": 0}
+    async with Engine(settings) as engine, engine.ticking():
+        polling = {**node("A", handler="poll_and_fail", waits=0), "retry": retry}
+        polling["repeat"] = {"until": "output.call == 3", "delay_s": 0}
+        execution_id = await engine.run(workflow(polling))
+
+        assert await engine.results(execution_id) == {"A": {"call": 3}}
+        assert len(handlers.KEYS) == 6
+
+
+async def test_an_allowed_failure_covers_a_repeat_that_is_never_done(settings):
+    async with Engine(settings) as engine, engine.ticking():
+        polling = {**repeated(times=99, max_times=1), "allow_failure": True}
+        execution_id = await engine.run(workflow(polling, node("B", ["A"])))
+
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+        assert await engine.states(execution_id) == {"A": "FAILED", "B": "COMPLETED"}
+
+
+async def test_a_rerun_repeats_from_the_first_call(settings):
+    async with Engine(settings) as engine, engine.ticking():
+        execution_id = await engine.run(workflow(repeated(times=99, max_times=2)))
+        rerun = await rerun_execution(
+            engine.store, await plan_rerun(engine.store, execution_id, "failed")
+        )
+        handlers.KEYS.clear()
+        await trigger_workflow(engine.store, rerun)
+        await engine.end(rerun)
+
+        assert [f"{rerun}:A", f"{rerun}:A:2"] == handlers.KEYS
+
+
+async def test_the_sample_that_waits_ends_without_a_network(settings):
+    (text,) = load_samples(("wait",)).values()
+    async with engine_of(settings) as engine, engine.ticking():
+        execution_id = await engine.run(WorkflowDefinition.model_validate_json(text))
+
+        assert str(await engine.end(execution_id)) == "COMPLETED"
+        assert (await engine.results(execution_id))["poll"] == {"status": "ok", "attempt": 3}
+
+
+async def test_what_the_manual_says_of_waiting_runs(settings):
+    shown = [json.loads(one) for one in blocks("Waiting", "json")]
+    assert [one["name"] for one in shown] == ["later", "polling"]
+    async with engine_of(settings) as engine, engine.ticking():
+        for one in shown:
+            execution_id = await engine.run(WorkflowDefinition.model_validate(one))
+            assert str(await engine.end(execution_id)) == "COMPLETED"

@@ -85,13 +85,13 @@ def test_the_three_samples_complete_with_their_results(tmp_path: Path) -> None:
     assert_nothing_is_left(tmp_path)
 
 
-def test_with_all_the_sample_whose_nodes_choose_runs_too(tmp_path: Path) -> None:
+def test_with_all_the_samples_that_choose_and_wait_run_too(tmp_path: Path) -> None:
     code, output, errors = run_demo(tmp_path, "", "--all")
 
     assert code == 0, errors
     lines = output.splitlines()
     assert {"linear COMPLETED", "choose COMPLETED", "choose discount SKIPPED"} <= set(lines)
-    assert "choose advert FAILED" in lines
+    assert {"choose advert FAILED", "wait pause WAITING", "wait COMPLETED"} <= set(lines)
     assert_nothing_is_left(tmp_path)
 
 

@@ -54,7 +54,9 @@ class DemoFailed(Exception):
 
 
 @click.command()
-@click.option("--all", "has_more", is_flag=True, help="Also run the sample whose nodes choose.")
+@click.option(
+    "--all", "has_more", is_flag=True, help="Also run the samples that choose and that wait."
+)
 def demo(has_more: bool) -> None:
     """Run the sample workflows on a private flowd.
 

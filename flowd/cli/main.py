@@ -52,6 +52,7 @@ _GROUPS = {
         "definition": "Print the workflow of an execution as it was submitted",
         "watch": "Follow an execution until it ends",
         "results": "Print the outputs of an execution, or of one node",
+        "items": "List the items of a node with `map`",
         "explain": "Explain why an execution, or one of its nodes, does not run",
         "events": "Print the events of an execution, or of all",
         "diff": "Compare two executions",

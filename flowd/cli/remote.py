@@ -261,6 +261,9 @@ STYLES: Mapping[str, str] = {
 
 
 def why(node: Mapping[str, Any]) -> str | None:
-    """The error of a node that failed, or why one does not run."""
+    """The error of a node that failed, why one does not run, or how far its items are."""
     reason: str | None = node["error"] or node.get("skipped_because")
+    if reason is None and node.get("items"):
+        counts = node["items"].items()
+        reason = "items: " + ", ".join(f"{count:,} {state}" for state, count in counts)
     return reason

@@ -8,7 +8,7 @@ from flowd.cli.shipped import find_shipped
 
 NAMES = ("linear", "fanout", "race")
 # Beyond those of the tour.
-MORE = ("choose", "wait")
+MORE = ("choose", "map", "wait")
 
 
 def load_samples(names: Sequence[str] = NAMES) -> dict[str, bytes]:

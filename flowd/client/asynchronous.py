@@ -205,6 +205,14 @@ class AsyncClient:
         async for row in self._pages(page, "nodes", count_max, filters):
             yield row
 
+    async def items(
+        self, execution_id: str, node_id: str, *, count_max: int | None = None, **filters: Any
+    ) -> AsyncIterator[Json]:
+        """Iterate over the items of a node with `map`, in the order of its list."""
+        page = partial(calls.items_page, execution_id, node_id)
+        async for row in self._pages(page, "items", count_max, filters):
+            yield row
+
     async def dead_letters(self, *, count_max: int | None = None) -> AsyncIterator[Json]:
         """Iterate over the dead letters, the newest first."""
         async for row in self._pages(calls.dead_letters, "dead_letters", count_max, {}):

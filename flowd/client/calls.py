@@ -126,6 +126,10 @@ def look_at_node(execution_id: str, node_id: str) -> Call:
     return look(execution_id, f"/nodes/{_id(node_id)}")
 
 
+def items_page(execution_id: str, node_id: str, **params: Any) -> Call:
+    return look(execution_id, f"/nodes/{_id(node_id)}/items", **params)
+
+
 def explain(execution_id: str, node_id: str | None = None) -> Call:
     return look(execution_id, "/explain" if node_id is None else f"/explain/{_id(node_id)}")
 

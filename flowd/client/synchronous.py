@@ -191,6 +191,13 @@ class Client:
         page = partial(calls.look, execution_id, "/nodes")
         yield from self._pages(page, "nodes", count_max, filters)
 
+    def items(
+        self, execution_id: str, node_id: str, *, count_max: int | None = None, **filters: Any
+    ) -> Iterator[Json]:
+        """Iterate over the items of a node with `map`, in the order of its list."""
+        page = partial(calls.items_page, execution_id, node_id)
+        yield from self._pages(page, "items", count_max, filters)
+
     def dead_letters(self, *, count_max: int | None = None) -> Iterator[Json]:
         """Iterate over the dead letters, the newest first."""
         yield from self._pages(calls.dead_letters, "dead_letters", count_max, {})

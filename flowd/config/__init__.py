@@ -221,6 +221,15 @@ class DefaultsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MapSettings:
+    items_max: int = _setting(
+        10_000,
+        read.whole(1, 100_000),
+        "most items of one [map](workflows.md#mapping-a-list)",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ShutdownSettings:
     grace_s: float = _setting(
         30.0, read.seconds(0, 3600), "seconds that running nodes get to finish when flowd stops"
@@ -370,7 +379,9 @@ class HandlersSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Mode:
+    """Whether flowd is tried out or depended on."""
+
     environment: str = _setting(
         "development",
         read.one_of("development", PRODUCTION),
@@ -386,12 +397,22 @@ class Settings:
         "`false` hides the tracebacks in development too; an unknown word in `DEBUG` is a warning",
         variable="DEBUG",
     )
+
+    @property
+    def shows_tracebacks(self) -> bool:
+        """Whether who made a request may see the traceback of a defect it has met."""
+        return self.debug and self.environment == "development"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings(Mode):
     api: ApiSettings = field(default_factory=ApiSettings)
     redis: RedisSettings = field(default_factory=RedisSettings)
     workers: WorkersSettings = field(default_factory=WorkersSettings)
     tasks: TasksSettings = field(default_factory=TasksSettings)
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
     defaults: DefaultsSettings = field(default_factory=DefaultsSettings)
+    map: MapSettings = field(default_factory=MapSettings)
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
     supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
@@ -399,11 +420,6 @@ class Settings:
     secrets: SecretsSettings = field(default_factory=SecretsSettings)
     log: LogSettings = field(default_factory=LogSettings)
     handlers: HandlersSettings = field(default_factory=HandlersSettings)
-
-    @property
-    def shows_tracebacks(self) -> bool:
-        """Whether who made a request may see the traceback of a defect it has met."""
-        return self.debug and self.environment == "development"
 
     def with_redis_socket(self, socket_path: str, password: str | None = None) -> Settings:
         """A copy whose store connects to this unix socket, whatever host and url say.

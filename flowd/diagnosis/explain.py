@@ -15,7 +15,7 @@ from flowd.store.budgets import Holds
 from flowd.store.nodes import NO_REPORT, NodeRow, Report, RetryStanding
 from flowd.store.standing import QueueView
 from flowd.store.troubles import Trouble
-from flowd.workflow.graph import Plan
+from flowd.workflow.graph import Plan, split_item
 from flowd.workflow.states import ExecutionState, NodeState
 
 NAMES_SHOWN_MAX: Final = 10
@@ -84,8 +84,8 @@ class Situation:
     """What was read of an execution and around it.
 
     `states` has all nodes, `rows` those that are asked about, `moved` those of them that have gone
-    on meanwhile, `simulated` those that have called nobody. `troubles` are what was begun of it and
-    cannot be carried on.
+    on meanwhile, `simulated` those that have called nobody. `troubles` are what was begun of it
+    and cannot be carried on.
     """
 
     execution_id: str
@@ -172,7 +172,7 @@ def _ending(situation: Situation, row: NodeRow) -> Reason:
 
 def _simulated(situation: Situation, row: NodeRow) -> Iterator[Reason]:
     if row.node_id in situation.simulated:
-        handler = situation.plan.nodes[row.node_id].handler
+        handler = situation.plan.node(row.node_id).handler
         yield Reason("simulated", f"its answer is simulated: {handler} has called nobody")
 
 
@@ -195,7 +195,10 @@ def _store_full() -> Reason:
 def _pending(situation: Situation, row: NodeRow) -> list[Reason]:
     states = situation.states
     reasons: list[Reason] = []
-    dependencies = situation.plan.nodes[row.node_id].dependencies
+    node = situation.plan.node(row.node_id)
+    if node.is_item:
+        return _paused(situation) or [_window_full(situation, row)]
+    dependencies = node.dependencies
     if failed := _failed_with(situation, row.node_id):
         reasons.append(
             Reason("dependency_failed", f"{_listed(failed)} failed; it is failed with it")
@@ -209,6 +212,18 @@ def _pending(situation: Situation, row: NodeRow) -> list[Reason]:
         )
     reasons += [Reason("set_aside", _trouble_text(one)) for one in situation.troubles]
     return reasons + _paused(situation)
+
+
+def _window_full(situation: Situation, row: NodeRow) -> Reason:
+    above, _ = split_item(row.node_id)
+    said = situation.plan.nodes[above].map
+    places = said.concurrency if said else 0
+    waiting = (row.items or {}).get(NodeState.PENDING, 0)
+    return Reason(
+        "window_full",
+        f"it waits for a place: at most {places:,} items of {above!r} are under way at a time, "
+        f"and {waiting:,} wait for one",
+    )
 
 
 def _trouble_text(trouble: Trouble) -> str:
@@ -283,7 +298,7 @@ def _running(situation: Situation, row: NodeRow) -> list[Reason]:
 
 def _budget(situation: Situation, row: NodeRow) -> list[Reason]:
     holds, limit = situation.cluster.budget, situation.plan.budget_tokens
-    is_asking = situation.plan.nodes[row.node_id].handler in METERED
+    is_asking = situation.plan.node(row.node_id).handler in METERED
     if holds is None or limit is None or not is_asking or row.node_id in holds.holders:
         return []
     if not holds.held:
@@ -310,7 +325,7 @@ def _retrying(situation: Situation, row: NodeRow) -> list[Reason]:
     retry = situation.retries.get(row.node_id)
     if retry is None:
         return [Reason("retrying", "it waits for its next attempt"), *_paused(situation)]
-    own = situation.plan.nodes[row.node_id].retry or {}
+    own = situation.plan.node(row.node_id).retry or {}
     attempts = own.get("max_attempts", situation.default_attempts)
     error = (retry.error or "").removeprefix(f"attempt {retry.failures} of {attempts}: ")
     failed = f"attempt {retry.failures} of {attempts} failed" if retry.failures else "not yet"
@@ -339,6 +354,8 @@ def _waiting(situation: Situation, row: NodeRow) -> list[Reason]:
     code, what = _WAITS_FOR.get(wait.waker, (wait.waker, f"it waits for {wait.waker}"))
     if left is not None:
         what += f", for another {_span(left)}" if left >= 0 else f"; it was due {_span(-left)} ago"
+    if row.items:
+        what += ": " + ", ".join(f"{count:,} {state}" for state, count in row.items.items())
     reasons = [Reason(code, what + (f": {wait.text}" if wait.text else ""))]
     if left is not None and left < 0 and not situation.cluster.has_scheduler:
         reasons.append(Reason("no_scheduler", "no scheduler is alive to wake what is due"))
@@ -350,6 +367,7 @@ _WAITS_FOR: Final = {
     "date": ("waiting_until", "it waits and holds no slot"),
     "moment": ("waiting_until", "it waits for a moment and holds no slot"),
     "signal": ("signal", "it waits for a signal"),
+    "items": ("items", "it waits for its items"),
 }
 
 _EXPLAIN: Final = {
@@ -377,7 +395,7 @@ def _failed_with(situation: Situation, node_id: str) -> list[str]:
 
 def _dependencies(situation: Situation, node_id: str, state: NodeState) -> list[str]:
     """The dependencies of a node that are in this state."""
-    dependencies = situation.plan.nodes[node_id].dependencies
+    dependencies = situation.plan.node(node_id).dependencies
     return [one for one in dependencies if situation.states.get(one) is state]
 
 

@@ -16,6 +16,7 @@ from flowd.diagnosis.explain import (
     explain,
 )
 from flowd.errors import CorruptExecution, UnknownNode
+from flowd.orchestrator.items import find_item
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
@@ -24,7 +25,7 @@ from flowd.store.budgets import Holds
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms
 from flowd.store.nodes import NodeRow
 from flowd.store.standing import ClusterState
-from flowd.workflow.graph import Plan
+from flowd.workflow.graph import Plan, split_item
 from flowd.workflow.states import ExecutionState, NodeState
 
 SHOWN_MAX: Final = 100
@@ -69,9 +70,13 @@ class Observer:
         store = self._store
         status = await self._status(execution_id)
         plan = await self._plans.load(execution_id, "")
-        if node_id is not None and node_id not in plan.nodes:
-            raise UnknownNode(execution_id, node_id)
         states = await store.nodes.states(execution_id, list(plan.nodes))
+        if node_id is not None and node_id not in plan.nodes:
+            is_item = plan.find(node_id) is not None
+            item = await find_item(store, execution_id, node_id) if is_item else None
+            if item is None:
+                raise UnknownNode(execution_id, node_id)
+            states |= item.states
         open_nodes = _open_nodes(states)
         shown = open_nodes[:SHOWN_MAX] if node_id is None else [node_id]
         cluster_state = await store.health.standing.cluster_state()
@@ -80,6 +85,7 @@ class Observer:
         retrying = [one for one in shown if states[one] is NodeState.RETRYING]
         retries = await store.nodes.retries(execution_id, retrying)
         rows = await store.nodes.rows(execution_id, {one: states[one] for one in shown})
+        rows = [await self._counted(execution_id, plan, row) for row in rows]
         holders = {place.holder for place in queue.places.values() if place.holder}
         holders |= {row.record.worker for row in rows if row.record.worker}
         again = await store.nodes.states(execution_id, shown)
@@ -99,11 +105,22 @@ class Observer:
                 budget=await self._budget(execution_id, plan, states, shown),
             ),
             store.nodes.default_policy.max_attempts,
-            {one: state for one, state in again.items() if state is not states[one]},
+            {
+                one: state
+                for one, state in again.items()
+                if state is not states[one] and (state is not None or one in plan.nodes)
+            },
             await self._failures(execution_id, status, states, shown),
             tuple(one for one in troubles if one.is_about(execution_id)),
             await self._simulated(execution_id, plan, states),
         )
+
+    async def _counted(self, execution_id: str, plan: Plan, row: NodeRow) -> NodeRow:
+        """With the items of its map, where it is of one."""
+        above, _ = split_item(row.node_id)
+        if above not in plan.maps:
+            return row
+        return replace(row, items=await self._store.nodes.maps.counts(execution_id, above))
 
     async def _budget(
         self,
@@ -115,7 +132,7 @@ class Observer:
         asking = [
             one
             for one in shown
-            if states[one] is NodeState.RUNNING and plan.nodes[one].handler in METERED
+            if states[one] is NodeState.RUNNING and plan.node(one).handler in METERED
         ]
         if plan.budget_tokens is None or not asking:
             return None
@@ -140,7 +157,7 @@ class Observer:
         called = [
             one
             for one, state in states.items()
-            if state is NodeState.COMPLETED and plan.nodes[one].handler in _REAL_ANSWER
+            if state is NodeState.COMPLETED and plan.node(one).handler in _REAL_ANSWER
         ][:NODES_PER_CALL_MAX]
         sizes = await nodes.output_sizes(execution_id, called)
         short = [
@@ -150,7 +167,7 @@ class Observer:
         return [
             one
             for one, output in outputs.items()
-            if isinstance(output, dict) and _REAL_ANSWER[plan.nodes[one].handler] not in output
+            if isinstance(output, dict) and _REAL_ANSWER[plan.node(one).handler] not in output
         ]
 
     async def _status(self, execution_id: str) -> ExecutionState | None:

@@ -16,19 +16,25 @@ if TYPE_CHECKING:
     from flowd.outgoing.http_client import HttpClient
     from flowd.store.budgets import Budgets
     from flowd.store.executions import Executions
+    from flowd.store.maps import Maps
     from flowd.store.waits import Decision
 
 
 class Resources:
     """What the handlers of one worker process share; opened at first use, closed at drain."""
 
-    __slots__ = ("_executions", "_http", "_isolated", "budgets")
+    __slots__ = ("_executions", "_http", "_isolated", "budgets", "maps")
 
     def __init__(
-        self, budgets: Budgets | None = None, executions: Executions | None = None
+        self,
+        budgets: Budgets | None = None,
+        executions: Executions | None = None,
+        maps: Maps | None = None,
     ) -> None:
         # None where nobody counts what a call costs.
         self.budgets = budgets
+        # None where no node with `map` runs.
+        self.maps = maps
         self._executions = executions
         self._isolated: IsolatedCalls | None = None
         self._http: dict[tuple[str, tuple[str, ...]], HttpClient] = {}

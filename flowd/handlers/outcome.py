@@ -30,6 +30,10 @@ ERROR_CHARS_MAX: Final = 2_000
 _CHARS_READ_MAX: Final = 1 << 20
 
 
+class JsonText(bytes):
+    """An output that is JSON already, of a handler of flowd's own."""
+
+
 def as_failure(error: BaseException) -> HandlerFailed:
     """Whatever a handler raised as an error that a future, JSON and Redis can carry.
 

@@ -19,6 +19,7 @@ from flowd.errors import BadHandlers, UnknownHandler
 from flowd.handlers import MARK, HandlerKind, Mark, handler, underlying
 from flowd.handlers.context import HandlerContext, Resources
 from flowd.suggestions import did_you_mean
+from flowd.workflow.graph import MAP_HANDLER
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -37,8 +38,11 @@ _BUILT_IN_MODULES: Mapping[str, str] = {
     "transform": "flowd.handlers.builtin.transform",
     "shell": "flowd.handlers.builtin.shell",
 }
-# What flowd itself calls in a process of its own; no workflow can name it.
-_INNER_MODULES: Mapping[str, str] = {"flowd.answer_check": "flowd.handlers.json_schema"}
+# What flowd itself calls; no workflow can name it.
+_INNER_MODULES: Mapping[str, str] = {
+    "flowd.answer_check": "flowd.handlers.json_schema",
+    MAP_HANDLER: "flowd.handlers.map_node",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import random
 from flowd.errors import DependencyFailed, HandlerFailed, SkipNode, Wait, WaitFor
 from flowd.orchestrator.executor import node_failure
 from flowd.store import endings
-from flowd.store.endings import Ending, RetryLater, Skip
+from flowd.store.endings import Ending, ItemRetry, RetryLater, Skip
 from flowd.store.entries import Entry
 from flowd.workflow.graph import Plan
 from flowd.workflow.retrying import RetryPolicy
@@ -23,14 +23,15 @@ def fail_attempt(
 ) -> Ending:
     """What to commit; the text of the error is as users are to read it."""
     text = str(error)
-    node = plan.nodes[entry.node_id]
+    node = plan.node(entry.node_id)
     if isinstance(error, SkipNode) and node.choice is not None:
         return Skip(entry, node, record, text.encode())
     if isinstance(error, WaitFor):
         return endings.Wait(entry, record, error.waker, 1, error.due_ms, error.text)
     if isinstance(error, Wait):
         due_ms = round(1000 * (error.after_s or 0.0))
-        return endings.Wait(entry, record, "date", entry.waits + 1, due_ms)
+        pause = endings.ItemPause if node.is_item else endings.Wait
+        return pause(entry, record, "date", entry.waits + 1, due_ms)
     if isinstance(error, DependencyFailed):
         return node_failure(plan, entry, record=record, error=text, is_own=False)
     policy = default_policy.overridden_by(node.retry)
@@ -42,4 +43,5 @@ def fail_attempt(
     # Chance spreads load here, and keeps no secret.
     pause_s = policy.pause_s(error, failures, random.random())
     pause_ms = round(1000 * pause_s)
-    return RetryLater(entry, record, pause_ms, failures, text, error.report)
+    later = ItemRetry if node.is_item else RetryLater
+    return later(entry, record, pause_ms, failures, text, error.report)

@@ -18,7 +18,7 @@ from flowd.store.dependents import (
     downstream_arguments,
     looks_argument,
 )
-from flowd.store.endings import AllowedFailure, Ending, Failure, RetryLater, Wait
+from flowd.store.endings import AllowedFailure, Ending, Failure, ItemFailure, RetryLater, Wait
 from flowd.store.entries import Entry
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
@@ -116,7 +116,9 @@ def node_failure(
     """A node's failure with all it takes along: every node that cannot run without it. One that is
     allowed takes nothing along, and covers what `is_own` only.
     """
-    node, output = plan.nodes[entry.node_id], error_output(error)
+    node, output = plan.node(entry.node_id), error_output(error)
+    if node.is_item:
+        return ItemFailure(entry, node, record, output, report, dead_letter)
     if node.allow_failure and is_own:
         return AllowedFailure(entry, node, record, output, report, dead_letter)
     return Failure(
@@ -217,7 +219,17 @@ async def cancel_execution(store: Store, execution_id: str) -> None:
 
 async def cancel_nodes(store: Store, plan: Plan, execution_id: str) -> None:
     """Mark the nodes of a cancelled execution; may be begun anew by anyone."""
+    for node_id in plan.maps:
+        # First, as the last slice of the others ends the continuation.
+        await cancel_items(store, execution_id, node_id)
     await store.lifecycle.cancel_nodes(execution_id, list(plan.nodes))
+
+
+async def cancel_items(store: Store, execution_id: str, node_id: str) -> None:
+    """Mark what has not ended of the items of a map that was stopped, or of a cancelled one."""
+    standing = await store.nodes.maps.standing(execution_id, node_id)
+    if standing is not None:
+        await store.nodes.maps.cancel_items(execution_id, node_id, standing.n)
 
 
 def error_output(error: str) -> bytes:

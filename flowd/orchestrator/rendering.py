@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -18,18 +20,29 @@ RENDERED_BYTES_MAX: Final = 4 * 1024 * 1024
 _READABLE: Final = (NodeState.COMPLETED, NodeState.SKIPPED, NodeState.FAILED)
 
 
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
 async def rendered_config(
-    store: Store, plan: Plan, execution_id: str, config: dict[str, Any]
+    store: Store,
+    plan: Plan,
+    execution_id: str,
+    config: dict[str, Any],
+    given: Mapping[str, Any] = NOTHING,
 ) -> dict[str, Any] | None:
-    """None while a node it reads has not ended, when it cannot be rendered, or is too large."""
+    """None while a node it reads has not ended, when it cannot be rendered, or is too large.
+
+    `given` is what it reads besides: of an item of a map.
+    """
     compiled = CompiledConfig(config)
     wanted = [one for one in compiled.inputs if one in plan.nodes]
     states = await store.nodes.states(execution_id, wanted)
     readable = _READABLE if plan.has_choices else _READABLE[:1]
     if not all(state in readable for state in states.values()):
         return None
-    outputs: dict[str, Any] = {}
-    size = sum(await store.nodes.output_sizes(execution_id, wanted))
+    outputs: dict[str, Any] = {name: given[name] for name in given if name not in plan.nodes}
+    size = len(orjson.dumps(outputs)) if outputs else 0
+    size += sum(await store.nodes.output_sizes(execution_id, wanted))
     if INPUT in compiled.inputs and INPUT not in plan.nodes:
         outputs[INPUT] = await effective_input(store, plan, execution_id)
         size += len(orjson.dumps(outputs[INPUT]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -11,10 +11,11 @@ from flowd.errors import UnknownNode, WrongState
 from flowd.orchestrator.executor import error_output
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
+from flowd.store.map_copies import Again
 from flowd.store.submissions import Reuse
 from flowd.workflow.choices import FAILED as FAILED_ARRIVAL
 from flowd.workflow.choices import SKIPPED
-from flowd.workflow.graph import Plan, PlannedNode
+from flowd.workflow.graph import Plan, PlannedNode, split_item
 from flowd.workflow.states import ExecutionState, NodeState
 
 # What `start` may be besides a node's id; no id holds a space, but `failed` could be one.
@@ -55,7 +56,8 @@ _REUSED_BECAUSE: Final[Mapping[Standing, str]] = {
 class RerunPlan:
     """By node id, why its output is reused, why it runs again, and why it stays FAILED.
 
-    `left_out` are nodes without an output that a rerun from one node has no business with.
+    `left_out` are nodes without an output that a rerun from one node has no business with. `maps`
+    says of nodes with `map` which items run again; it leaves out those that read their list anew.
     """
 
     execution_id: str
@@ -64,6 +66,7 @@ class RerunPlan:
     reused: Mapping[str, str]
     runs: Mapping[str, str]
     left_out: Mapping[str, str]
+    maps: Mapping[str, Again]
 
 
 async def plan_rerun(store: Store, execution_id: str, start: str) -> RerunPlan:
@@ -76,14 +79,35 @@ async def plan_rerun(store: Store, execution_id: str, start: str) -> RerunPlan:
     plan = await Plans(store).load(execution_id, "")
     states = await store.executions.node_states(execution_id)
     standings = standings_of(states, await _allowed(store, execution_id, plan, states))
-    if start in plan.nodes:
-        runs = _runs_from(plan, standings, states, start)
+    if node := plan.find(start):
+        # Of a map from one of its items on, what failed of it runs.
+        above = split_item(start)[0] if node.is_item else start
+        runs = _runs_from(plan, standings, states, above)
     elif start == FAILED:
         unsettled = [one for one in plan.nodes if not standings[one].is_settled]
         runs = _with_downstream(plan, {one: f"was {states[one]}" for one in unsettled})
     else:
         raise UnknownNode(execution_id, start)
-    return _sort_out(execution_id, plan, states, standings, runs)
+    wanted = _sort_out(execution_id, plan, states, standings, runs)
+    return await _with_items(store, wanted, start) if plan.maps else wanted
+
+
+async def _with_items(store: Store, wanted: RerunPlan, start: str) -> RerunPlan:
+    """With what becomes of the items of nodes with `map`, and how many of them run."""
+    maps: dict[str, Again] = {}
+    runs = dict(wanted.runs)
+    for node_id in wanted.plan.maps:
+        if node_id in wanted.reused:
+            maps[node_id] = "none"
+        elif node_id in runs and not runs.keys() & wanted.plan.nodes[node_id].config.inputs:
+            is_anew = node_id == start or runs.keys() & set(wanted.plan.nodes[node_id].dependencies)
+            maps[node_id] = "all" if is_anew else "failed"
+        if maps.get(node_id) == "failed":
+            standing = await store.nodes.maps.standing(wanted.execution_id, node_id)
+            if standing is not None:
+                left = standing.n - standing.ended + standing.failed
+                runs[node_id] += f"; {left} of its {standing.n} items run"
+    return replace(wanted, maps=maps, runs=runs)
 
 
 async def _allowed(
@@ -172,7 +196,7 @@ def _sort_out(
         else:
             left_out[node_id] = _why_left_out(node, states, standings, runs)
     in_order = {node_id: runs[node_id] for node_id in plan.nodes if node_id in runs}
-    return RerunPlan(execution_id, plan, standings, reused, in_order, left_out)
+    return RerunPlan(execution_id, plan, standings, reused, in_order, left_out, {})
 
 
 def _why_left_out(
@@ -223,6 +247,7 @@ async def _reuse(store: Store, wanted: RerunPlan) -> Reuse:
         {node.id: arrived[node.id] for node in open_nodes if _looks_at(node, arrived[node.id])},
         {one: reasons.get(one, "") for one in kept[Standing.SKIPPED]},
         frozenset(kept[Standing.ALLOWED]),
+        wanted.maps,
     )
 
 

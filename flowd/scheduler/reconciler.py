@@ -17,10 +17,12 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.portions import DEFINITION_BYTES_MAX, portions
 from flowd.orchestrator.recovery import recover_unheld
 from flowd.scheduler.duty import Duty
+from flowd.scheduler.map_check import check_map
 from flowd.scheduler.wakers import has_waker
 from flowd.store import Store
 from flowd.store.entries import Entry, entry_order
 from flowd.store.executions import parse_states
+from flowd.workflow.definition import MAP_CONCURRENCY_MAX
 from flowd.workflow.states import ExecutionState, NodeState
 
 log = get_logger(__name__)
@@ -46,14 +48,17 @@ _NodeKey = tuple[str, str]
 class _Round:
     """One walk over all active executions, against the entries that stood through the walk before.
 
-    `entries` has the node ids that have one, by execution.
+    `entries` has the node ids that have one, by execution, `dated` those of them that wait for a
+    date, `maps` the nodes with `map`.
     """
 
     entries: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    dated: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     continuing: set[str] = field(default_factory=set)
     paused: set[str] = field(default_factory=set)
     missing: dict[_NodeKey, tuple[NodeState, str | None]] = field(default_factory=dict)
     stuck: dict[str, Counter[NodeState]] = field(default_factory=dict)
+    maps: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def has_entry(self, execution_id: str, node_id: str) -> bool:
         return node_id in self.entries.get(execution_id, ())
@@ -149,6 +154,7 @@ class Reconciler(Duty):
         async for waiting in self._store.retries.waiting_pages():
             for execution_id, node_id in waiting:
                 this.entries[execution_id].add(node_id)
+                this.dated[execution_id].add(node_id)
             yield
 
     async def _restore_node(self, node_key: _NodeKey, state: NodeState, record: str | None) -> None:
@@ -169,7 +175,11 @@ class Reconciler(Duty):
         sizes = await self._store.health.inspection.definition_sizes(execution_ids)
         for some in portions(dict(zip(execution_ids, sizes, strict=True)), DEFINITION_BYTES_MAX):
             nodes = await self._read_nodes(this, some)
-            counts = {execution_id: len(node_ids) for execution_id, node_ids in nodes.items()}
+            counts = {
+                execution_id: len(node_ids)
+                + MAP_CONCURRENCY_MAX * len(this.maps.get(execution_id, ()))
+                for execution_id, node_ids in nodes.items()
+            }
             for part in portions(counts, NODES_MAX):
                 await self._check_nodes(this, {one: nodes[one] for one in part})
                 yield
@@ -187,7 +197,10 @@ class Reconciler(Duty):
                     raise CorruptExecution(execution_id, "its status or definition is damaged")
                 if status == ExecutionState.PAUSED:
                     this.paused.add(execution_id)
-                node_ids[execution_id] = tuple(self._plans.compile(execution_id, definition).nodes)
+                plan = self._plans.compile(execution_id, definition)
+                node_ids[execution_id] = tuple(plan.nodes)
+                if plan.maps:
+                    this.maps[execution_id] = plan.maps
             except CorruptExecution as error:
                 await self._fail_execution(execution_id, str(error))
         return node_ids
@@ -205,7 +218,12 @@ class Reconciler(Duty):
     ) -> None:
         states = parse_states(execution_id, found)
         outstanding = [one for one, state in states.items() if state in _OUTSTANDING]
-        await self._note_missing(this, execution_id, states, outstanding)
+        if execution_id in this.maps:
+            woken = await self._check_maps(this, execution_id, states)
+            expected = [one for one in outstanding if one not in woken]
+        else:
+            expected = outstanding
+        await self._note_missing(this, execution_id, states, expected)
         if not outstanding and execution_id not in this.continuing | this.paused:
             await self._suspect_stuck(this, execution_id, Counter(states.values()))
 
@@ -227,6 +245,26 @@ class Reconciler(Duty):
             records = await self._store.executions.attempts(execution_id, lost)
             for node_id, record in zip(lost, records, strict=True):
                 this.missing[execution_id, node_id] = (states[node_id], record)
+
+    async def _check_maps(
+        self, this: _Round, execution_id: str, states: Mapping[str, NodeState]
+    ) -> set[str]:
+        """The nodes with `map` whose items will wake them. Items without an entry are noted as
+        nodes are, those of a map of which nothing is left as a stuck execution."""
+        entries, dated = this.entries.get(execution_id, set()), this.dated.get(execution_id, set())
+        woken: set[str] = set()
+        for node_id in this.maps[execution_id]:
+            if states[node_id] not in _OUTSTANDING:
+                continue
+            paused = sum(one.startswith(f"{node_id}.") for one in dated)
+            has_entry = entries.__contains__
+            check = await check_map(self._store, execution_id, node_id, paused, has_entry)
+            await self._note_missing(this, execution_id, check.lost, list(check.lost))
+            if check.has_waker and states[node_id] is NodeState.WAITING:
+                woken.add(node_id)
+                if check.is_stuck and execution_id not in this.paused:
+                    await self._suspect_stuck(this, execution_id, Counter(states.values()))
+        return woken
 
     async def _suspect_stuck(
         self, this: _Round, execution_id: str, counts: Counter[NodeState]

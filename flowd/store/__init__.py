@@ -55,15 +55,15 @@ class Store:
         self.dead_letters = DeadLetters(client)
         self.events = Events(client)
         self.executions = Executions(client, settings)
-        self.finished = FinishedExecutions(client)
+        self.nodes = Nodes(client, settings)
+        self.finished = FinishedExecutions(client, self.nodes.maps)
         self.budgets = Budgets(client)
         self.idempotency = Idempotency(client)
         self.health = Health(client, settings)
         self.lifecycle = Lifecycle(client, settings)
         self.listing = Listing(client)
-        self.nodes = Nodes(client, settings)
         self.retries = Retries(client, settings)
-        self.submissions = Submissions(client, self.executions)
+        self.submissions = Submissions(client, self.executions, self.nodes.maps)
         self.tasks = Tasks(client, settings)
 
     async def open_results(self, execution_id: str, node_ids: Sequence[str]) -> StoredResults:

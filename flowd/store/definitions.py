@@ -19,6 +19,11 @@ def reading_definition(execution_id: str) -> Iterator[None]:
         raise CorruptExecution(execution_id, f"its definition is broken: {error}") from error
 
 
+def map_ids_of(definition: bytes | str) -> list[str]:
+    """The nodes with `map`. Raises as `node_ids_of`."""
+    return [node["id"] for node in orjson.loads(definition)["dag"]["nodes"] if "map" in node]
+
+
 def node_ids_of(definition: bytes | str) -> list[str]:
     """In its order. Raises ValueError, TypeError or KeyError for one that is broken."""
     return [node["id"] for node in orjson.loads(definition)["dag"]["nodes"]]

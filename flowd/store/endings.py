@@ -104,6 +104,22 @@ class Wait(NamedTuple):
     text: str = ""
 
 
+class ItemCompletion(Completion):
+    """An item of a map that ended well."""
+
+
+class ItemFailure(AllowedFailure):
+    """An item of a map that failed; the node it belongs to says how many of them may."""
+
+
+class ItemPause(Wait):
+    """An item of a map that is called again later; its place goes to another one meanwhile."""
+
+
+class ItemRetry(RetryLater):
+    """An item of a map that gets another attempt; its place goes to another one meanwhile."""
+
+
 Advance = Completion | Skip | AllowedFailure
 Single = Failure | RetryLater | Wait
 Ending = Advance | Single
@@ -112,6 +128,8 @@ _ADVANCED_BY: Final[Mapping[type[Advance], Callable[[], Script]]] = {
     Completion: lambda: scripts.COMPLETE_NODES,
     Skip: lambda: scripts.SKIP_NODES,
     AllowedFailure: lambda: scripts.ALLOW_FAILURES,
+    ItemCompletion: lambda: scripts.COMPLETE_ITEMS,
+    ItemFailure: lambda: scripts.FAIL_ITEMS,
 }
 
 
@@ -157,7 +175,7 @@ class Commits:
         for kind, said in ended.items():
             ids = [endings[place].entry.entry_id for place in places[kind]]
             whole = [self._group, now, len(ids), *ids, *said]
-            names = self._keys if kind is AllowedFailure else self._keys[:3]
+            names = self._keys if issubclass(kind, AllowedFailure) else self._keys[:3]
             calls.append(ScriptCall(_ADVANCED_BY[kind](), names, whole))
         return calls, list(places.values())
 
@@ -179,7 +197,8 @@ class Commits:
             return ScriptCall(scripts.WAIT_NODE, (self._keys[0], *dates), arguments)
         if isinstance(ending, RetryLater):
             names = (self._keys[0], keys.RETRIES, keys.RETRIES_WAKEUP)
-            return ScriptCall(scripts.RETRY_NODE, names, _retry_arguments(self._group, ending))
+            script = scripts.RETRY_ITEM if isinstance(ending, ItemRetry) else scripts.RETRY_NODE
+            return ScriptCall(script, names, _retry_arguments(self._group, ending))
         return ScriptCall(scripts.FAIL_NODE, self._keys, _failure_arguments(self._group, ending))
 
 
@@ -192,7 +211,9 @@ def _retry_arguments(group: str, retry: RetryLater) -> list[Argument]:
 def _wait_arguments(group: str, wait: Wait) -> list[Argument]:
     entry, record, waker, number, due_ms, text = wait
     ids: list[Argument] = [entry.entry_id, entry.execution_id, entry.node_id]
-    return [group, *ids, record, number, waker, "" if due_ms is None else due_ms, text]
+    due = "" if due_ms is None else due_ms
+    gives_way = "1" if isinstance(wait, ItemPause) else "0"
+    return [group, *ids, record, number, waker, due, text, gives_way]
 
 
 def error_of(output: bytes) -> str:

@@ -9,14 +9,16 @@ from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type
 from flowd.store.redis.text import raw_bytes
+from flowd.workflow.graph import split_item
 
 
 class Fact(NamedTuple):
     """One thing to know: the `status` or the `input` of an execution, or of a node its `state`, its
-    `output`, the number of what has `arrived` at it, or the `decision` that ended its newest wait.
+    `output`, the number of what has `arrived` at it, the `decision` that ended its newest wait, or
+    the `item` it runs for.
     """
 
-    kind: Literal["status", "input", "state", "output", "arrived", "decision"]
+    kind: Literal["status", "input", "state", "output", "arrived", "decision", "item"]
     execution_id: str
     node_id: str = ""
 
@@ -31,6 +33,7 @@ _KEY_OF: Final[Mapping[str, Callable[[Fact], str]]] = {
 _FIELD_OF: Final[Mapping[str, Callable[[Fact], tuple[str, str]]]] = {
     "arrived": lambda fact: (keys.run(fact.execution_id), f"arrived:{fact.node_id}"),
     "decision": lambda fact: (keys.decisions(fact.execution_id), fact.node_id),
+    "item": lambda fact: _item_field(*split_item(fact.node_id), fact.execution_id),
 }
 # What is of any size; the other strings are words.
 _UNBOUNDED: Final = frozenset({"input", "output"})
@@ -76,6 +79,10 @@ class Facts:
             texts = await self._client.execute("MGET", *map(_key, some))
             found.update(zip(some, texts, strict=True))
         return found
+
+
+def _item_field(node_id: str, index: str, execution_id: str) -> tuple[str, str]:
+    return keys.map_items(execution_id, node_id), index
 
 
 def _key(fact: Fact) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, WrongType
-from flowd.store.definitions import node_ids_of
+from flowd.store.definitions import map_ids_of, node_ids_of
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
+from flowd.store.maps import Maps
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient
 
@@ -14,8 +15,9 @@ from flowd.store.redis.client import Command, RedisClient
 class FinishedExecutions:
     """Every method raises StoreUnavailable while Redis does not answer, and may be repeated."""
 
-    def __init__(self, client: RedisClient) -> None:
+    def __init__(self, client: RedisClient, maps: Maps) -> None:
         self._client = client
+        self._maps = maps
 
     async def ended_before(self, ended_ms: int, count_max: int) -> list[str]:
         """Ids of executions that ended before this wall time, the oldest first."""
@@ -75,8 +77,13 @@ class FinishedExecutions:
         nodes = [
             (execution_id, node_id)
             for execution_id, definition in zip(execution_ids, definitions, strict=True)
-            for node_id in _node_ids(definition)
+            for node_id in _ids(node_ids_of, definition)
         ]
+        for execution_id, definition in zip(execution_ids, definitions, strict=True):
+            # Most definitions have none, and need no further look.
+            if '"map"' in (definition or ""):
+                for node_id in _ids(map_ids_of, definition):
+                    await self._maps.remove(execution_id, node_id)
         for some_nodes in slices(nodes, NODES_PER_CALL_MAX):
             # It may have been deleted before its cancellation had come this far.
             waiting = [f"{execution_id} {node_id}" for execution_id, node_id in some_nodes]
@@ -105,9 +112,9 @@ class FinishedExecutions:
         await self._client.converse(last)
 
 
-def _node_ids(definition: str | None) -> list[str]:
+def _ids(read: Callable[[str], list[str]], definition: str | None) -> list[str]:
     """Empty for a definition that is gone or damaged: what it named cannot be found any more."""
     try:
-        return node_ids_of(definition or "")
+        return read(definition or "")
     except (ValueError, TypeError, KeyError):
         return []

@@ -5,7 +5,7 @@ What is damaged is None: a node that cannot be read must not hide the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +15,7 @@ from flowd.config import Settings
 from flowd.errors import WrongType
 from flowd.store.attempt_records import NO_RECORD, AttemptRecord, parse_record
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
+from flowd.store.maps import Maps
 from flowd.store.redis import keys
 from flowd.store.redis.client import RedisClient, is_wrong_type
 from flowd.store.redis.text import count_of, raw_bytes, readable
@@ -32,7 +33,8 @@ _LOOKED_INTO_BYTES_MAX: Final = 256 * 1024
 @dataclass(frozen=True, slots=True)
 class NodeRow:
     """`state` is None where its key is gone or holds none; `error` is set on FAILED nodes only, and
-    `reason`, why it does not run, on SKIPPED ones, `wait` on WAITING ones.
+    `reason`, why it does not run, on SKIPPED ones, `wait` on WAITING ones. `items` is how many
+    items of its map are in each state, where somebody has counted.
     """
 
     node_id: str
@@ -41,6 +43,7 @@ class NodeRow:
     error: str | None = None
     reason: str | None = None
     wait: WaitStanding | None = None
+    items: Mapping[str, int] | None = None
 
 
 class WaitStanding(NamedTuple):
@@ -76,6 +79,7 @@ class Nodes:
 
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
+        self.maps = Maps(client, settings)
         one = settings.defaults
         self.default_timeout_s = one.timeout_s
         self.default_policy = RetryPolicy(

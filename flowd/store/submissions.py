@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
+from flowd.store.definitions import map_ids_of, node_ids_of, reading_definition
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.executions import (
     NODES_PER_CALL_MAX,
@@ -16,6 +17,8 @@ from flowd.store.executions import (
     now_ms,
     slices,
 )
+from flowd.store.map_copies import Again, MapCopies
+from flowd.store.maps import Maps
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient
 from flowd.workflow.graph import Outline, Plan
@@ -28,7 +31,8 @@ class Reuse(NamedTuple):
 
     `roots` are the nodes it begins with, at least one; `arrived` says of every join that waits for
     others too what has arrived at it from nodes that do not run again. `skipped` are SKIPPED again,
-    for the same reason; `allowed` are FAILED again, as they may be. `left_out` are FAILED from the
+    for the same reason; `allowed` are FAILED again, as they may be. `maps` says of nodes with `map`
+    which items run again, where they have the list they had. `left_out` are FAILED from the
     beginning: with the error they failed of, or with this output where they never ran.
     """
 
@@ -39,6 +43,7 @@ class Reuse(NamedTuple):
     arrived: Mapping[str, int]
     skipped: Mapping[str, str] = MappingProxyType({})
     allowed: frozenset[str] = frozenset()
+    maps: Mapping[str, Again] = MappingProxyType({})
 
     def settled(self) -> set[str]:
         """The nodes that do not run again."""
@@ -86,9 +91,11 @@ def _copies(source: str, execution_id: str, node_ids: Sequence[str]) -> list[Com
 class Submissions:
     """Every method raises StoreUnavailable while Redis does not answer; each may be repeated."""
 
-    def __init__(self, client: RedisClient, executions: Executions) -> None:
+    def __init__(self, client: RedisClient, executions: Executions, maps: Maps) -> None:
         self._client = client
         self._executions = executions
+        self._maps = maps
+        self._copies = MapCopies(client, maps)
 
     async def submit_workflow(
         self,
@@ -200,6 +207,12 @@ class Submissions:
             ]
             await self._client.converse([*never_ran, *_copies(source, execution_id, some)])
         try:
+            for one, again in reuse.maps.items():
+                outcome = await self._copies.copy(
+                    source, execution_id, one, again, self._stage_nodes
+                )
+                if outcome != "staged":
+                    return outcome
             await self._executions.expect_known(source)
             if lost:
                 raise CorruptExecution(source, f"the output of node {lost[0]!r} is gone")
@@ -216,13 +229,17 @@ class Submissions:
         if outcome == "closed":
             # Without a definition nothing was staged.
             node_ids: Sequence[str] = ()
-            with contextlib.suppress(UnknownExecution):
-                node_ids = await self._executions.node_ids(execution_id)
+            map_ids: Sequence[str] = ()
+            with contextlib.suppress(UnknownExecution), reading_definition(execution_id):
+                definition = await self._executions.definition(execution_id)
+                node_ids, map_ids = node_ids_of(definition), map_ids_of(definition)
             staged = [
                 key(execution_id, one) for one in node_ids for key in (keys.node, keys.output)
             ]
             for some in slices(staged, NODES_PER_CALL_MAX):
                 await self._client.execute("DEL", *some)
+            for one in map_ids:
+                await self._maps.remove(execution_id, one)
             await self._client.execute(
                 "DEL", keys.given_input(execution_id), keys.definition(execution_id)
             )

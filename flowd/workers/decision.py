@@ -12,19 +12,24 @@ from flowd.store.waits import Decision, parse_decision
 from flowd.workers.node_run import PreparedNode
 from flowd.workflow.choices import Choice
 from flowd.workflow.conditions import Read
+from flowd.workflow.graph import split_item
 from flowd.workflow.references import EXECUTION, STATE
 from flowd.workflow.repeating import Repeat
-from flowd.workflow.templating import INPUT
+from flowd.workflow.templating import INDEX, INPUT, ITEM
 
 Fetched = Mapping[Fact, str | bytes | None]
 
 
 def input_fact(prepared: PreparedNode, name: str) -> Fact:
-    """Where a template finds what it reads: the output of a node, or the input of the execution."""
+    """Where a template finds what it reads: the output of a node, the input of the execution, or
+    the item that a node runs for.
+    """
     execution_id = prepared.entry.execution_id
-    if name == INPUT and name not in prepared.plan.nodes:
+    if name in prepared.plan.nodes:
+        return Fact("output", execution_id, name)
+    if name == INPUT:
         return Fact("input", execution_id)
-    return Fact("output", execution_id, name)
+    return Fact("item", execution_id, prepared.entry.node_id)
 
 
 def facts_of_choice(prepared: PreparedNode) -> Iterator[Fact]:
@@ -73,6 +78,8 @@ def _fact_of(prepared: PreparedNode, read: Read) -> Fact | None:
     """None for what the plan and the entry say already."""
     if read.name in prepared.plan.nodes or read.name == INPUT:
         return input_fact(prepared, read.name)
+    if prepared.node.is_item and read.name in (ITEM, INDEX):
+        return input_fact(prepared, read.name)
     if read.name == STATE and isinstance(read.step, str):
         return Fact("state", prepared.entry.execution_id, read.step)
     return None
@@ -92,6 +99,9 @@ def scope_of(prepared: PreparedNode, reads: Sequence[Read], fetched: Fetched) ->
             scope[STATE][read.step] = value
         elif fact and fact.kind == "input":
             scope[INPUT] = {**plan.default_input, **_object(value)}
+        elif fact and fact.kind == "item":
+            index = int(split_item(prepared.entry.node_id)[1])
+            scope[read.name] = index if read.name == INDEX else orjson.loads(value or "null")
         elif value is not None:
             scope[read.name] = _object(value)
     return scope

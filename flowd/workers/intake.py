@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Final
 
 import orjson
@@ -15,7 +15,7 @@ from flowd.handlers.registry import Handler, Registry
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
-from flowd.store.endings import Completion
+from flowd.store.endings import Completion, ItemCompletion
 from flowd.store.entries import Entry, Garbage
 from flowd.store.facts import Fact
 from flowd.store.tasks import DEATHS_BEFORE_APART
@@ -30,8 +30,9 @@ from flowd.workers.decision import (
 )
 from flowd.workers.large_inputs import SMALL_BYTES_MAX, LargeInputs
 from flowd.workers.node_run import PreparedNode
-from flowd.workflow.states import ExecutionState
-from flowd.workflow.templating import INPUT, NO_CONFIG
+from flowd.workflow.graph import MAP_HANDLER, split_item
+from flowd.workflow.states import ExecutionState, NodeState
+from flowd.workflow.templating import INDEX, INPUT, ITEM, NO_CONFIG
 
 log = get_logger(__name__)
 
@@ -148,12 +149,13 @@ class Intake:
                 await self._give_up(entry, str(error))
                 return None
             entry = entry._replace(plan_digest=plan.digest)
-        node = plan.nodes.get(entry.node_id)
+        node = plan.nodes.get(entry.node_id) or plan.find(entry.node_id)
         if node is None:
             await self._bury(entry.entry_id, f"its execution has no node {entry.node_id!r}")
             return None
         handler = self._handler(node.handler, entry.deaths)
-        return PreparedNode(entry, plan, node, handler, {}, self._policy)
+        completion = ItemCompletion if node.is_item else Completion
+        return PreparedNode(entry, plan, node, handler, {}, self._policy, completion=completion)
 
     async def _give_up(self, entry: Entry, reason: str) -> None:
         if await self._store.executions.fail_execution(entry.execution_id, reason):
@@ -187,6 +189,8 @@ class Intake:
                 wanted |= dict.fromkeys(facts_of_repeat(one, one.node.repeat))
             if one.entry.waits:
                 wanted[decision_fact(one)] = None
+            if one.node.is_item:
+                wanted[Fact("state", one.entry.execution_id, one.entry.node_id)] = None
         found: dict[Fact, _Value] = {
             fact: self._outputs[fact] for fact in wanted if fact in self._outputs
         }
@@ -206,13 +210,13 @@ class Intake:
         return halted_ms is None or entry.queued_ms <= halted_ms or entry.attempt > 1
 
     async def _hold_back(
-        self, planned: Sequence[PreparedNode], halted: Collection[str]
+        self, planned: Sequence[PreparedNode], halted: Set[str]
     ) -> list[PreparedNode]:
         """Take entries of paused and ended executions out of the stream; the others."""
         going_on = []
         for one in planned:
             entry = one.entry
-            if entry.execution_id not in halted:
+            if halted.isdisjoint((entry.execution_id, _node_key(entry))):
                 going_on.append(one)
                 continue
             if await self._store.lifecycle.park_node(entry) == "moved":
@@ -222,7 +226,7 @@ class Intake:
         return going_on
 
     def _handler(self, name: str, deaths: int) -> Handler:
-        if deaths >= DEATHS_BEFORE_APART:
+        if deaths >= DEATHS_BEFORE_APART and name != MAP_HANDLER:
             return Handler(name, _in_a_process, "process")
         try:
             return self._registry.load(name)
@@ -242,12 +246,17 @@ def _facts_of(prepared: PreparedNode) -> set[Fact]:
 
 
 def _halted(fetched: Mapping[Fact, _Value]) -> set[str]:
-    """The executions among these that start no node now."""
+    """The executions that start no node now, and the items of maps that were stopped."""
     return {
-        fact.execution_id
+        fact.execution_id if fact.kind == "status" else f"{fact.execution_id} {fact.node_id}"
         for fact, value in fetched.items()
-        if fact.kind == "status" and value != ExecutionState.RUNNING
+        if (fact.kind == "status" and value != ExecutionState.RUNNING)
+        or (fact.kind == "state" and "." in fact.node_id and value == NodeState.CANCELLED)
     }
+
+
+def _node_key(entry: Entry) -> str:
+    return f"{entry.execution_id} {entry.node_id}"
 
 
 def _made_ready(prepared: PreparedNode, fetched: Mapping[Fact, _Value]) -> PreparedNode:
@@ -295,7 +304,18 @@ def _read_inputs(
             default = orjson.dumps(plan.default_input)
             sizes[name] += len(default)
             inputs[name] = {**orjson.loads(default), **given}
+        elif name == INDEX:
+            inputs[name] = int(split_item(prepared.entry.node_id)[1])
+        elif name == ITEM:
+            inputs[name] = _json_value(text, "the item")
     return inputs, sizes
+
+
+def _json_value(text: _Value, what: str) -> Any:
+    try:
+        return orjson.loads(text or "")
+    except ValueError:
+        raise Fail(f"{what} is gone or is no JSON") from None
 
 
 def _json_object(text: _Value, what: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from flowd.errors import Fail, ProcessDied
-from flowd.handlers.outcome import OUTPUT_BYTES_MAX, as_failure
+from flowd.handlers.outcome import OUTPUT_BYTES_MAX, JsonText, as_failure
 from flowd.handlers.registry import Handler
 from flowd.orchestrator.attempts import fail_attempt
 from flowd.orchestrator.executor import node_failure
@@ -30,7 +30,8 @@ class PreparedNode(NamedTuple):
     """An entry with everything its handler call needs.
 
     `inputs` is upstream output by node id; `policy` what a node has that says nothing of retries;
-    `decision` what ended its wait, where it has waited; `scope` what its `repeat` looks up.
+    `decision` what ended its wait, where it has waited; `scope` what its `repeat` looks up;
+    `completion` is how it ends well.
     """
 
     entry: Entry
@@ -41,12 +42,15 @@ class PreparedNode(NamedTuple):
     policy: RetryPolicy
     decision: Decision | None = None
     scope: Mapping[str, Any] = MappingProxyType({})
+    completion: type[Completion] = Completion
 
 
 def output_text(prepared: PreparedNode, output: object) -> bytes:
     """What a handler returned as JSON, with whatever secrets are in it. Raises Fail."""
     name = prepared.node.handler
     if not isinstance(output, dict):
+        if isinstance(output, JsonText):
+            return bytes(output)
         raise Fail(f"handler {name!r} returned {type(output).__name__}; it must return a dict")
     try:
         text = exact_json.dumps(output)
@@ -65,7 +69,7 @@ def complete_node(prepared: PreparedNode, consumer: str, started_ms: int, text: 
         wait = _repetition(prepared, prepared.node.repeat, record, text)
         if wait is not None:
             return wait
-    return Completion(prepared.entry, prepared.node, record, text)
+    return prepared.completion(prepared.entry, prepared.node, record, text)
 
 
 def _repetition(
@@ -77,7 +81,8 @@ def _repetition(
     if repeat.is_done(call, scope, text.decode("utf-8", "replace")):
         return None
     due_ms = round(1000 * repeat.pause_s(call))
-    return endings.Wait(entry, record, "date", call, due_ms, repeat.progress(call))
+    pause = endings.ItemPause if prepared.node.is_item else endings.Wait
+    return pause(entry, record, "date", call, due_ms, repeat.progress(call))
 
 
 def _check_size(text: bytes) -> None:

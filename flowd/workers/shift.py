@@ -44,6 +44,10 @@ from flowd.store.endings import (
     Completion,
     Ending,
     Failure,
+    ItemCompletion,
+    ItemFailure,
+    ItemPause,
+    ItemRetry,
     RetryLater,
     Single,
     Skip,
@@ -297,6 +301,15 @@ class Shift:
             self._intake.keep_output(completion)
             self._carry_on_after(completion, outcome)
 
+    def _settle_item(self, item: ItemCompletion, _outcome: str) -> None:
+        self._tally.note_record(item.node.handler, NodeState.COMPLETED, item.record)
+
+    def _settle_failed_item(self, failure: ItemFailure, _outcome: str) -> None:
+        self._tally.note_record(failure.node.handler, NodeState.FAILED, failure.record)
+        log_failure(failure)
+        if failure.dead_letter:
+            log_poison(failure)
+
     def _settle_skip(self, skip: Skip, outcome: str) -> None:
         self._tally.note_record(skip.node.handler, NodeState.SKIPPED, skip.record)
         log_ending(log.info, "node.skipped", skip, reason=skip.reason.decode())
@@ -327,7 +340,7 @@ class Shift:
     def _note_failure(self, failure: Single, state: NodeState) -> None:
         entry = failure.entry
         plan = self._plans.cached(entry.plan_digest)
-        handler = plan.nodes[entry.node_id].handler if plan else ""
+        handler = plan.node(entry.node_id).handler if plan else ""
         self._tally.note_record(handler, state, failure.record)
 
     def _note_end(self, entry: Entry, *, has_failed: bool) -> None:
@@ -450,6 +463,10 @@ _SETTLE: Final[Mapping[type[Any], Callable[[Shift, Any, str], None]]] = {
     Completion: Shift._settle_completion,
     Skip: Shift._settle_skip,
     AllowedFailure: Shift._settle_allowed_failure,
+    ItemCompletion: Shift._settle_item,
+    ItemFailure: Shift._settle_failed_item,
+    ItemPause: Shift._settle_wait,
+    ItemRetry: Shift._settle_retry,
     Failure: Shift._settle_failure,
     RetryLater: Shift._settle_retry,
     Wait: Shift._settle_wait,

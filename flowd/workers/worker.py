@@ -65,7 +65,7 @@ class Worker:
         self._pulse = pulse
         self._store = store
         self._plans = Plans(store)
-        self._resources = Resources(store.budgets, store.executions)
+        self._resources = Resources(store.budgets, store.executions, store.nodes.maps)
         self._threads = ThreadPoolExecutor(settings.workers.concurrency, thread_name_prefix=name)
         self._tally = Tally()
         self._equipment = Equipment(

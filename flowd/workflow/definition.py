@@ -17,6 +17,7 @@ ATTEMPTS_MAX = 1000
 # A day: whoever waits longer for a node wants a schedule.
 SECONDS_MAX = 86_400.0
 CONDITION_CHARS_MAX = 4_000
+MAP_CONCURRENCY_MAX = 1_000
 # What a retry may be limited to: a failure's kind, a status, or a class of them.
 FAILURE_KIND_PATTERN = r"^(error|timeout|connection|status|[1-5]\d\d|[1-5]xx)$"
 
@@ -54,6 +55,21 @@ class RepeatDefinition(_Definition):
     max_times: Annotated[int, Field(ge=1, le=REPEATS_MAX)] | None = None
 
 
+class MapDefinition(_Definition):
+    """A node that runs once for each item of a list.
+
+    `concurrency` items are under way at a time; more than `max_failed` failures fail the node,
+    after the rest has ended or, with `fail_fast`, at once. Without `results` the outputs stay with
+    the items.
+    """
+
+    over: Annotated[str, Field(min_length=1, max_length=CONDITION_CHARS_MAX)]
+    concurrency: Annotated[int, Field(ge=1, le=MAP_CONCURRENCY_MAX)] = 50
+    max_failed: Annotated[int, Field(ge=0, le=10**6)] = 0
+    fail_fast: bool = False
+    results: bool = True
+
+
 class NodeDefinition(_Definition):
     """`after` and `when` say when it runs at all; None is after its dependencies have completed."""
 
@@ -69,6 +85,7 @@ class NodeDefinition(_Definition):
     when: Condition | None = None
     allow_failure: bool = False
     repeat: RepeatDefinition | None = None
+    map: MapDefinition | None = None
 
 
 class DagDefinition(_Definition):
@@ -129,4 +146,6 @@ def _node_document(node: NodeDefinition) -> dict[str, Any]:
             document[name] = value
     if node.allow_failure:
         document["allow_failure"] = True
+    if node.map is not None:
+        document["map"] = node.map.model_dump(exclude_defaults=True)
     return document

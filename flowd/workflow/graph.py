@@ -6,13 +6,27 @@ import hashlib
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from flowd.workflow.choices import Choice
+from flowd.workflow.definition import SECONDS_MAX, MapDefinition
 from flowd.workflow.repeating import Repeat
 from flowd.workflow.templating import CompiledConfig
+
+# What a node with `map` itself is run by; no workflow can name it.
+MAP_HANDLER: Final = "flowd.map"
+
+
+class PlannedMap(NamedTuple):
+    """What a node with `map` says of its items; `item` is what each of them runs as."""
+
+    concurrency: int
+    max_failed: int
+    fail_fast: bool
+    results: bool
+    item: PlannedNode
 
 
 class PlannedNode(NamedTuple):
@@ -23,6 +37,8 @@ class PlannedNode(NamedTuple):
     the node leaves them to the settings. `choice` is None for a node that runs whenever it is
     opened; `looks` are the dependents, with their numbers, that look at a failure of this node;
     `repeat` is None for a node of which one call is enough.
+    A node with `map` runs by itself to read its list, and to gather what has become of its items;
+    those have ids such as `fan.17`, which no node has, and no dependents.
     """
 
     id: str
@@ -37,6 +53,8 @@ class PlannedNode(NamedTuple):
     allow_failure: bool = False
     looks: tuple[tuple[str, int], ...] = ()
     repeat: Repeat | None = None
+    map: PlannedMap | None = None
+    is_item: bool = False
 
 
 class Outline(NamedTuple):
@@ -61,6 +79,25 @@ class Plan:
     budget_tokens: int | None = None
     has_callback: bool = False
     has_choices: bool = False
+    maps: tuple[str, ...] = ()
+
+    def find(self, node_id: str) -> PlannedNode | None:
+        """The node of this id, or what an item of one runs as; None where there is none."""
+        found = self.nodes.get(node_id)
+        if found is not None:
+            return found
+        above, index = split_item(node_id)
+        node = self.nodes.get(above)
+        if node is None or node.map is None or not index:
+            return None
+        return node.map.item._replace(id=node_id)
+
+    def node(self, node_id: str) -> PlannedNode:
+        """As `find`. Raises KeyError where there is none."""
+        found = self.find(node_id)
+        if found is None:
+            raise KeyError(node_id)
+        return found
 
     @property
     def outline(self) -> Outline:
@@ -114,7 +151,7 @@ def compile_plan(definition: bytes) -> Plan:
     for node in written:
         node_id = node["id"]
         single, joined = tuple(opens.get(node_id, ())), tuple(joins.get(node_id, ()))
-        nodes[node_id] = PlannedNode(
+        planned = nodes[node_id] = PlannedNode(
             node_id,
             node["handler"],
             CompiledConfig(node["config"]),
@@ -128,6 +165,8 @@ def compile_plan(definition: bytes) -> Plan:
             _looks(written_after, single, joined) if written_after else (),
             Repeat(node["repeat"]) if "repeat" in node else None,
         )
+        if "map" in node:
+            nodes[node_id] = _mapped(planned, node["map"])
     return Plan(
         plan_digest(definition),
         nodes,
@@ -137,7 +176,36 @@ def compile_plan(definition: bytes) -> Plan:
         _object(document.get("budget")).get("tokens"),
         "callback" in document,
         bool(choices) or any(node.allow_failure for node in nodes.values()),
+        tuple(node_id for node_id, node in nodes.items() if node.map),
     )
+
+
+def _mapped(node: PlannedNode, written: dict[str, Any]) -> PlannedNode:
+    """The node that reads the list and gathers, where the one given is that of an item."""
+    said = MapDefinition.model_validate(written)
+    item = node._replace(
+        opens=(), joins=(), choice=None, allow_failure=False, looks=(), is_item=True
+    )
+    return node._replace(
+        handler=MAP_HANDLER,
+        config=CompiledConfig(said.model_dump()),
+        # What the list is wrong with is wrong with it at the next attempt too, and it waits for
+        # Redis as long as it takes.
+        retry={"max_attempts": 1},
+        timeout_s=SECONDS_MAX,
+        repeat=None,
+        map=PlannedMap(said.concurrency, said.max_failed, said.fail_fast, said.results, item),
+    )
+
+
+def item_id(node_id: str, index: int | str) -> str:
+    return f"{node_id}.{index}"
+
+
+def split_item(node_id: str) -> tuple[str, str]:
+    """The node an item belongs to and its index; the index is empty for what is none."""
+    above, _, index = node_id.partition(".")
+    return above, index if index.isascii() and index.isdecimal() else ""
 
 
 def _check_form(node: dict[str, Any]) -> None:

@@ -17,7 +17,15 @@ from flowd.workflow.reachability import (
 from flowd.workflow.repeating import OUTPUT
 from flowd.workflow.report import Report, quote
 from flowd.workflow.suggestions import Suggestions
-from flowd.workflow.templating import INPUT, Reference, find_templates
+from flowd.workflow.templating import (
+    INDEX,
+    INPUT,
+    ITEM,
+    Reference,
+    Template,
+    find_templates,
+    parse_text,
+)
 
 # What a condition may read besides nodes: `state.B`, `execution.name`.
 STATE: Final = "state"
@@ -38,6 +46,8 @@ class ReadingNode:
     after: str | None = None
     allow_failure: bool = False
     until: str | None = None
+    # What a node with `map` takes its items from.
+    over: str | None = None
 
     @property
     def can_be_skipped(self) -> bool:
@@ -78,7 +88,7 @@ class _References:
                     self._report.extend([found])
                 elif found.node_id in self._index_of:
                     self._note(index, found)
-                elif found.node_id != INPUT:
+                elif not _is_given(node, found):
                     self._report_unknown(found)
         missed = find_not_upstream(self._dependencies, self._places)
         for index, target in sorted(missed):
@@ -96,6 +106,8 @@ class _References:
                 is_output = isinstance(found, Reference) and found.node_id == OUTPUT
                 if not is_output or OUTPUT in self._index_of:
                     yield found
+        if node.over is not None:
+            yield from _found_in_over(node.over, f"{node.path}.map.over")
 
     def _found_in_condition(self, text: str, path: str) -> Iterator[Reference | Problem]:
         try:
@@ -122,6 +134,8 @@ class _References:
 
     def _report_unknown(self, found: Reference) -> None:
         hint = self._suggestions.hint(found.node_id)
+        if found.node_id in (ITEM, INDEX):
+            hint = "; `item` and `index` are read in the config of a node that has `map`"
         message = f"template reads the unknown node {quote(found.node_id)}{hint}"
         if _is_condition(found.path):
             message = message.replace("template", "condition", 1)
@@ -172,3 +186,23 @@ class _References:
 
 def _is_condition(path: str) -> bool:
     return path.endswith((".when", ".until"))
+
+
+def _is_given(node: ReadingNode, found: Reference) -> bool:
+    """Whether there is something of this name for the node besides other nodes."""
+    if found.node_id == INPUT:
+        return True
+    places = (f"{node.path}.config", f"{node.path}.repeat")
+    is_of_items = node.over is not None and found.path.startswith(places)
+    return is_of_items and found.node_id in (ITEM, INDEX)
+
+
+def _found_in_over(text: str, path: str) -> Iterator[Reference | Problem]:
+    yield from find_templates({"over": text}, path.removesuffix(".over"))
+    try:
+        pieces = parse_text(text)
+    except TemplateError:
+        return
+    if len(pieces) != 1 or not isinstance(pieces[0], Template) or pieces[0].node_id is None:
+        message = f"{quote(text)} is no list; write one template, such as {{{{ list.rows }}}}"
+        yield Problem(path, "not_a_list", message)

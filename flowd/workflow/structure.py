@@ -12,6 +12,7 @@ from flowd.workflow.definition import (
     BudgetDefinition,
     CallbackDefinition,
     DagDefinition,
+    MapDefinition,
     NodeDefinition,
     RepeatDefinition,
     RetryDefinition,
@@ -53,6 +54,7 @@ def explain_structure(report: Report, document: Any) -> None:
             _explain_dependencies(report, node.get("dependencies"), path)
             _explain_part(report, RetryDefinition, node, "retry", path)
             _explain_part(report, RepeatDefinition, node, "repeat", path)
+            _explain_part(report, MapDefinition, node, "map", path)
 
 
 def _explain_dependencies(report: Report, dependencies: Any, path: str) -> None:

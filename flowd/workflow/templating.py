@@ -24,6 +24,8 @@ from flowd.workflow.secret_places import SecretPlace, find_secrets
 OPENING = "{{"
 # `{{ input.x }}` reads the input of the execution, unless a node has this name.
 INPUT = "input"
+# What the config of a node with `map` reads of the item it runs for, and of its place in the list.
+ITEM, INDEX = "item", "index"
 # What the templates of one config may put into it, in bytes of JSON.
 RENDERED_BYTES_MAX = 16 * 1024 * 1024
 # A filter makes of a byte at most six, as JSON does of a control character.

@@ -83,6 +83,7 @@ def _nodes_of(workflow: WorkflowDefinition) -> list[ReadingNode]:
             node.after,
             node.allow_failure,
             node.repeat.until if node.repeat else None,
+            node.map.over if node.map else None,
         )
         for index, node in enumerate(workflow.dag.nodes)
     ]
@@ -105,6 +106,7 @@ def _read_nodes(document: Any) -> list[ReadingNode]:
                 _typed(fields.get("after"), str, None),
                 fields.get("allow_failure") is True,
                 _typed(_typed(fields.get("repeat"), dict, {}).get("until"), str, None),
+                _typed(_typed(fields.get("map"), dict, {}).get("over"), str, None),
             )
         )
     return nodes
@@ -150,7 +152,7 @@ class _Graph:
                 self._check_config(node, handlers)
                 if has_secrets:
                     self._report.extend(find_secret_problems(node.config, f"{node.path}.config"))
-        if has_templates or any(node.when or node.until for node in self._nodes):
+        if has_templates or any(one.when or one.until or one.over for one in self._nodes):
             check_references(self._nodes, self._index_of, self._dependencies, self._report)
 
     def _known_dependencies(self, node: ReadingNode) -> list[int]:

@@ -17,8 +17,10 @@ import redis as redis_py
 
 from flowd.store.attempt_records import parse_record
 from flowd.store.redis import keys
+from flowd.workflow.graph import split_item
 from flowd.workflow.states import ExecutionState, NodeState
 from scripts.soaking.ledger import END, START, Note
+from scripts.soaking.map_checks import Items, check_items, read_items
 
 STREAM = "workflow:tasks"
 GROUP = "workflow_group"
@@ -45,6 +47,13 @@ class Execution:
     attempts: Mapping[str, str]
     nodes: dict[str, str | None] = field(default_factory=dict)
     outputs: dict[str, str | None] = field(default_factory=dict)
+    maps: list[Items] = field(default_factory=list)
+
+    @property
+    def with_items(self) -> dict[str, str | None]:
+        """The states of all that the workers run of it."""
+        items = {one: state for each in self.maps for one, state in each.named.items()}
+        return {**self.nodes, **items}
 
     @property
     def is_rerun(self) -> bool:
@@ -60,7 +69,8 @@ class Execution:
 
     def retries_max(self, node_id: str) -> int:
         """Attempts the node may fail and have another one."""
-        return int((self.written[node_id].get("retry") or {}).get("max_attempts", 1)) - 1
+        written = self.written[split_item(node_id)[0]]
+        return int((written.get("retry") or {}).get("max_attempts", 1)) - 1
 
     def arrives(self, node_id: str) -> str | None:
         """How a node has ended, as its dependents hear it; None while it has not."""
@@ -166,6 +176,9 @@ def _parsed(text: Any) -> Mapping[str, Any] | None:
 
 
 def _read_nodes(redis: redis_py.Redis, executions: Sequence[Execution]) -> None:
+    for one in executions:
+        mapped = [node_id for node_id, said in one.written.items() if "map" in said]
+        one.maps += [read_items(redis, one.id, node_id) for node_id in mapped]
     with redis.pipeline(transaction=False) as pipe:
         for one in executions:
             for node_id in one.dependencies:
@@ -193,6 +206,9 @@ def _check_nodes(execution: Execution) -> Iterator[str]:
     states, named = execution.nodes, execution.id
     for node_id, state in states.items():
         yield from _check_node(execution, node_id, state)
+    for items in execution.maps:
+        state, is_live = states[items.node_id], execution.status in _LIVE
+        yield from check_items(f"{named} {items.node_id}", items, state, is_live=is_live)
     if execution.status in _TERMINAL:
         open_nodes = [one for one, state in states.items() if state not in _ENDED_NODE]
         if open_nodes:
@@ -278,7 +294,7 @@ def _check_stream(redis: redis_py.Redis, executions: Mapping[str, Execution]) ->
         entries[fields.get("execution_id", ""), fields.get("node_id", "")] += 1
     for execution in executions.values():
         is_live = execution.status in _LIVE
-        for node_id, state in execution.nodes.items():
+        for node_id, state in execution.with_items.items():
             count = entries.pop((execution.id, node_id), 0)
             is_outstanding = is_live and state in _OUTSTANDING
             if count != is_outstanding:
@@ -308,7 +324,7 @@ def _check_elsewhere(redis: redis_py.Redis, executions: Mapping[str, Execution])
     """RETRYING is a place among the retries, and nothing waits there or is carried on in vain."""
     waiting = {tuple(one.split(" ", 1)) for one in redis.zrange(keys.RETRIES, 0, -1)}
     for execution in executions.values():
-        for node_id, state in execution.nodes.items():
+        for node_id, state in execution.with_items.items():
             is_waiting = (execution.id, node_id) in waiting
             waiting.discard((execution.id, node_id))
             if is_waiting != (state == NodeState.RETRYING and execution.status in _LIVE):
@@ -400,14 +416,18 @@ def _check_ledger(
     for execution in executions.values():
         if execution.is_rerun:
             continue
-        for node_id, state in execution.nodes.items():
+        mapped = {each.node_id for each in execution.maps}
+        for node_id, state in execution.with_items.items():
+            if node_id in mapped:
+                continue
             if state == NodeState.COMPLETED and (execution.id, node_id) not in ended:
                 yield f"{execution.id} {node_id}: it is COMPLETED and was never called to its end"
 
 
 def _check_order(execution: Execution, note: Note, ended: Collection[NodeKey]) -> Iterator[str]:
-    looks = "after" in execution.written[note.node_id]
-    for one in execution.dependencies.get(note.node_id, ()):
+    node_id, _ = split_item(note.node_id)
+    looks = "after" in execution.written[node_id]
+    for one in execution.dependencies.get(node_id, ()):
         # These end without a call that ends well.
         state = execution.nodes.get(one)
         may_fail = looks or execution.arrives(one) == NodeState.COMPLETED
@@ -438,7 +458,7 @@ def _check_starts(
         yield f"{named}: it was started {len(attempts)} times, and {allowed} can be explained"
     record = parse_record(execution.attempts.get(node_id))
     committed = record.attempt if record else None
-    is_committed = execution.nodes[node_id] == NodeState.COMPLETED
+    is_committed = execution.with_items.get(node_id) == NodeState.COMPLETED
     if is_committed and committed is not None and committed < max(attempts):
         yield f"{named}: attempt {max(attempts)} was started, and attempt {committed} committed"
     if is_committed and committed not in attempts:

@@ -230,3 +230,16 @@ def fated(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     if context.node_id in FATED:
         raise RuntimeError("as it was fated to")
     return config
+
+
+@handler("rows_so_far", inline=True)
+def rows_so_far(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    """A row for each of its calls, in whichever execution."""
+    _note(context)
+    return {"rows": [node_id for _, node_id, _ in CALLS if node_id == context.node_id]}
+
+
+@handler("count_calls", inline=True)
+def count_calls(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    _note(context)
+    return {"calls": sum(call[:2] == (context.execution_id, context.node_id) for call in CALLS)}

@@ -267,6 +267,7 @@ async def test_a_node_shows_its_config_as_written_and_as_rendered(settings, monk
             "error": None,
             "skipped_because": None,
             "waiting": None,
+            "items": None,
             "dependencies": ["A"],
             "dependents": ["C"],
             "config": {"text": "{{ A.x.deep[1] }} of {{ input.n }}", "key": {"$secret": "name"}},

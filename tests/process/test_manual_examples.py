@@ -26,6 +26,7 @@ from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
 
 WORKFLOWS = "test_every_workflow_that_is_shown_is_a_valid_one"
 CHOOSING = "test_the_workflow_the_manual_shows_chooses_as_it_is_told"
+MAPPING = "test_the_workflow_the_manual_shows_maps_its_lists"
 HANDLERS = "test_the_page_works_when_it_is_followed"
 EXAMPLES = "test_the_examples_run_as_they_stand"
 SNIPPETS = "test_what_is_shown_of_settings_and_handlers_is_taken"
@@ -46,6 +47,7 @@ RUN_BY = {
     ("A tour of five minutes", "json"): [TOUR] * 4,
     ("Workflows", "json"): [WORKFLOWS],
     ("Choosing, and failing well", "json"): [CHOOSING],
+    ("Mapping a list", "json"): [MAPPING],
     ("Attempts and time-outs", "json"): [WORKFLOWS],
     ("Secrets", "json"): [WORKFLOWS],
     ("llm", "toml"): [SNIPPETS],

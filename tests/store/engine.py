@@ -24,6 +24,7 @@ from flowd.store.endings import (
     AllowedFailure,
     Completion,
     Failure,
+    ItemCompletion,
     Single,
     Skip,
     Wait,
@@ -265,9 +266,10 @@ class Worker:
         return (await self.exchange(claims=[self.start(entry) for entry in entries])).claimed
 
     def completion(self, entry: Entry) -> Completion:
-        node = self._plans[entry.plan_digest].nodes[entry.node_id]
+        node = self._plans[entry.plan_digest].node(entry.node_id)
         output = orjson.dumps({"node": entry.node_id})
-        return Completion(entry, node, self._record(entry, ran_ms=7), output)
+        kind = ItemCompletion if node.is_item else Completion
+        return kind(entry, node, self._record(entry, ran_ms=7), output)
 
     def failure(self, entry: Entry, dead_letter: str = "") -> Failure:
         plan = self._plans[entry.plan_digest]

@@ -17,7 +17,8 @@ from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.api.shared import shared_of
 from flowd.errors import UnknownNode
-from flowd.orchestrator.rendering import rendered_config
+from flowd.orchestrator.items import find_item
+from flowd.orchestrator.rendering import NOTHING, rendered_config
 from flowd.store import Store
 from flowd.store.attempt_records import AttemptRecord
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
@@ -45,7 +46,10 @@ class NodeWait(_Body):
 
 
 class Node(_Body):
-    """`attempt` and what follows are of its newest attempt; null is what is not known yet."""
+    """`attempt` and what follows are of its newest attempt; null is what is not known yet.
+
+    `items` is how many items of a node with `map` are in each state; null for any other.
+    """
 
     node_id: str
     handler: str
@@ -59,6 +63,7 @@ class Node(_Body):
     error: str | None
     skipped_because: str | None
     waiting: NodeWait | None
+    items: dict[str, int] | None
 
 
 class NodePage(_Body):
@@ -129,10 +134,16 @@ async def list_nodes(request: Request) -> Response:
     begin = node_ids.index(after) + 1 if after is not None else 0
     states, next_id = await _page(store, execution_id, node_ids[begin:], query)
     rows = await store.nodes.rows(execution_id, states)
+    items = {
+        one: await store.nodes.maps.counts(execution_id, one) for one in plan.maps if one in states
+    }
     return json_response(
         NodePage(
             execution_id=execution_id,
-            nodes=[Node(**_fields(row, plan.nodes[row.node_id])) for row in rows],
+            nodes=[
+                Node(**node_fields(row, plan.nodes[row.node_id]), items=items.get(row.node_id))
+                for row in rows
+            ],
             next_cursor=write_cursor(next_id),
         )
     )
@@ -159,23 +170,28 @@ async def show_node(request: Request) -> Response:
     execution_id = requested_execution_id(request)
     node_id = str(request.path_params["node_id"])
     store, plan = await _store_and_plan(request, execution_id)
-    if node_id not in plan.nodes:
+    node = plan.find(node_id)
+    item = await find_item(store, execution_id, node_id) if node and node.is_item else None
+    if node is None or (node.is_item and item is None):
         raise UnknownNode(execution_id, node_id[:128])
-    node = plan.nodes[node_id]
-    (row,) = await store.nodes.rows(execution_id, await store.nodes.states(execution_id, [node_id]))
+    states = item.states if item else await store.nodes.states(execution_id, [node_id])
+    (row,) = await store.nodes.rows(execution_id, states)
     output = await store.nodes.output_text(execution_id, node_id)
     has_output = output is not None and row.state is NodeState.COMPLETED
     report = NO_REPORT
     if row.state in (NodeState.FAILED, NodeState.RETRYING):
         report = (await store.nodes.reports(execution_id, [node_id]))[node_id]
-    config = dict(node.config.source)
+    ran_as = node.map.item if node.map else node
+    config = dict(ran_as.config.source)
+    given = item.given if item else NOTHING
     return json_response(
         NodeDetail(
-            **_fields(row, node),
+            **node_fields(row, node),
+            items=await store.nodes.maps.counts(execution_id, node_id) if node.map else None,
             dependencies=list(node.dependencies),
             dependents=[*node.opens, *(one for one, _ in node.joins)],
             config=config,
-            rendered_config=await rendered_config(store, plan, execution_id, config),
+            rendered_config=await rendered_config(store, plan, execution_id, config, given),
             output=orjson.Fragment(output or b"null") if has_output else report.output,
             traceback=report.traceback,
             retry=await _retry(store, execution_id, node),
@@ -238,11 +254,12 @@ async def _store_and_plan(request: Request, execution_id: str) -> tuple[Store, P
     return store, await shared_of(request.app).plans.load(execution_id, "")
 
 
-def _fields(row: NodeRow, node: PlannedNode) -> dict[str, Any]:
+def node_fields(row: NodeRow, node: PlannedNode) -> dict[str, Any]:
+    """What any view of a node says of it."""
     record = row.record
     return {
         "node_id": row.node_id,
-        "handler": node.handler,
+        "handler": node.map.item.handler if node.map else node.handler,
         "state": row.state,
         "attempt": record.attempt,
         "worker": record.worker,

@@ -1,5 +1,7 @@
 #!lua flags=allow-oom
+--- @use admit_item
 --- @use announce
+--- @use is_live
 --- @use park_node
 --- @use reopen_node
 --- @use server_ms
@@ -18,7 +20,11 @@ local function dispatch(member)
   local prefix = 'workflow:' .. (execution_id or '')
   local status, state =
     unpack(redis.call('MGET', prefix .. ':status', prefix .. ':node:' .. (node_id or '')))
-  if state == 'RETRYING' and status == 'RUNNING' then
+  if state == 'RETRYING' and string.find(node_id, '.', 1, true) then
+    if is_live(status) then
+      admit_item(KEYS[2], execution_id, node_id, status)
+    end
+  elseif state == 'RETRYING' and status == 'RUNNING' then
     reopen_node(KEYS[2], execution_id, node_id, 0, 1)
   elseif state == 'RETRYING' and status == 'PAUSED' then
     park_node(execution_id, node_id, 0)

@@ -5,6 +5,7 @@
 --- @use end_wait
 --- @use is_live
 --- @use is_outstanding
+--- @use leave_place
 --- @use steady_ms
 --- @use woken_text
 -- Takes a node out of the stream until what it waits for has come; where that has come already, it goes
@@ -14,7 +15,8 @@
 -- ARGV  1 group  2 entry id  3 execution id  4 node id  5 attempt record  6 number of this wait, from 1
 --       7 what wakes it: 'date' (as many ms from now as 8 says), 'moment' (at 8, Unix ms), or the kind
 --         of what will be decided, with a date only where 8 is not empty
---       8 due, ms, or empty  9 text for whoever looks, or empty
+--       8 due, ms, or empty  9 text for whoever looks, or empty  10 '1' for an item of a map that gives
+--       its place away meanwhile
 -- RETURNS 'waiting', 'woken' (it had come), 'stale' or 'ended', as complete_nodes
 local execution_id, node_id, number, waker = ARGV[3], ARGV[4], ARGV[6], ARGV[7]
 local prefix, member = 'workflow:' .. execution_id, execution_id .. ' ' .. node_id
@@ -52,5 +54,8 @@ end
 redis.pcall('HSET', prefix .. ':waits', node_id,
   string.format('%s %s %.0f %s %s', number, waker, now_ms, due_ms, ARGV[9]))
 redis.call('SET', node, 'WAITING')
+if ARGV[10] == '1' then
+  leave_place(KEYS[1], execution_id, node_id, status)
+end
 announce(happened)
 return 'waiting'

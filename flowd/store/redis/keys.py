@@ -124,6 +124,31 @@ def attempts(execution_id: str) -> str:
     return f"workflow:{execution_id}:attempts"
 
 
+def map_of(execution_id: str, node_id: str) -> str:
+    """Hash: how far the items of a node with `map` are; there once its list is stored whole.
+
+    n, window, max_failed, fail_fast, bytes_max (of its output; 0 is no limit), ended, failed, bytes
+    (what the outputs of its items have), failure (the first that failed, and why), stopped (why no
+    further item starts: failed, bytes).
+    """
+    return f"workflow:{execution_id}:map:{node_id}"
+
+
+def map_items(execution_id: str, node_id: str) -> str:
+    """Hash: index -> item (JSON) of a node with `map`."""
+    return f"workflow:{execution_id}:map:{node_id}:items"
+
+
+def map_todo(execution_id: str, node_id: str) -> str:
+    """List: the indexes that wait for a place, the next first; `17+` has had an attempt."""
+    return f"workflow:{execution_id}:map:{node_id}:todo"
+
+
+def map_open(execution_id: str, node_id: str) -> str:
+    """Set: the indexes that have a place: QUEUED, RUNNING, WAITING or parked."""
+    return f"workflow:{execution_id}:map:{node_id}:open"
+
+
 def callback(execution_id: str) -> str:
     """Hash: state, attempts, last_status, last_error, delivered_ms of the callback."""
     return f"workflow:{execution_id}:callback"

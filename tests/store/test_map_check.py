@@ -1,0 +1,89 @@
+"""Reconciling maps: each item that has a place can still move, or is mended."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowd.scheduler.reconciler import Reconciler
+from flowd.store.redis import keys
+from tests.store.engine import GROUP, STREAM, everything
+from tests.store.maps import expanded, retry
+
+
+@pytest.fixture(params=[60.0, 0.0], ids=["at once", "step by step"])
+def reconciler(store, plans, monkeypatch, request) -> Reconciler:
+    """One whose rounds are whole in one slice, and one that is interrupted wherever it may be."""
+    monkeypatch.setattr("flowd.scheduler.reconciler.BUDGET_S", request.param)
+    return Reconciler(store, plans)
+
+
+async def run_rounds(reconciler, rounds=1) -> bool:
+    """Whole rounds; True when no further round has to follow at once."""
+    is_quiet = False
+    for _ in range(rounds):
+        is_quiet = await reconciler.run_slice()
+        while reconciler._round is not None:
+            is_quiet = await reconciler.run_slice()
+    return is_quiet
+
+
+async def test_a_map_whose_items_are_under_way_is_left_alone(engine, redis, reconciler):
+    worker = engine.worker()
+    execution, (first, second, _) = await expanded(engine, worker, 9, window=3)
+    await worker.claim(first)
+    await retry(worker, second)
+    before = everything(redis)
+
+    assert await run_rounds(reconciler, 3)
+
+    assert everything(redis) == before
+    assert execution.state().status == "RUNNING"
+
+
+@pytest.mark.parametrize("has_claimed", [True, False])
+async def test_an_item_without_an_entry_is_given_one(engine, redis, reconciler, has_claimed):
+    worker = engine.worker()
+    execution, (first, second) = await expanded(engine, worker, 2)
+    if has_claimed:
+        await worker.claim(first)
+    redis.xack(STREAM, GROUP, first.entry_id)
+    redis.xdel(STREAM, first.entry_id)
+
+    await run_rounds(reconciler, 2)
+
+    (again,) = await worker.take()
+    assert (again.node_id, again.attempt) == ("fan.0", 2)
+    assert await worker.complete(again, second) == ["completed"] * 2
+    assert execution.state().queued == ["fan#2"]
+
+
+async def test_an_item_in_a_pause_that_has_lost_its_date_gets_another(engine, redis, reconciler):
+    worker = engine.worker()
+    execution, (first, _) = await expanded(engine, worker, 2)
+    await retry(worker, first)
+    redis.delete(keys.RETRIES)
+
+    await run_rounds(reconciler, 2)
+
+    assert execution.state().waiting == ["fan.0"]
+
+
+async def test_a_map_that_was_not_woken_when_its_items_had_ended_is(engine, redis, reconciler):
+    worker = engine.worker()
+    execution, _ = await expanded(engine, worker, 2)
+    redis.hset(keys.map_of(execution.id, "fan"), "ended", 2)
+
+    await run_rounds(reconciler, 2)
+
+    assert "fan#2" in execution.state().queued
+
+
+async def test_a_map_of_which_nothing_is_left_fails_its_execution(engine, redis, reconciler):
+    worker = engine.worker()
+    execution, (first,) = await expanded(engine, worker, 3, window=1)
+    redis.delete(keys.map_todo(execution.id, "fan"))
+    await worker.complete(first)
+
+    await run_rounds(reconciler, 2)
+
+    assert execution.state().status == "FAILED"

@@ -42,9 +42,10 @@ def as_failure(error: BaseException) -> HandlerFailed:
     text = error_text(error)
     try:
         failure = _of_same_kind(error, text)
-    except Exception:  # noqa: BLE001 - the attributes of somebody else's exception
+    except BaseException:  # noqa: BLE001 - the attributes of somebody else's exception
         failure = HandlerFailed(text)
-    failure.report = _report(error)
+    with contextlib.suppress(BaseException):
+        failure.report = _report(error)
     return failure
 
 
@@ -60,7 +61,7 @@ def _report(error: BaseException) -> bytes:
 
 
 def _of_same_kind(error: BaseException, text: str) -> HandlerFailed:
-    kinds = kinds_of(error)
+    kinds = frozenset(kinds_of(error))
     if isinstance(error, WaitFor):
         return WaitFor(error.waker, error.due_ms, error.text)
     if isinstance(error, Wait):
@@ -71,7 +72,7 @@ def _of_same_kind(error: BaseException, text: str) -> HandlerFailed:
         return type(error)(text)
     if isinstance(error, Fail | TemplateError):
         return Fail(text, kinds=kinds)
-    return HandlerFailed(text, kinds=frozenset(kinds))
+    return HandlerFailed(text, kinds=kinds)
 
 
 def error_text(error: BaseException) -> str:

@@ -27,6 +27,26 @@ class Headless(Retry):
 class Odd(Fail):
     kinds = 7
 
+class Numbered(Fail):
+    kinds = 7
+    def __init__(self, text):
+        self.text = text
+
+class Someday(Retry):
+    after_s = "someday"
+    def __init__(self, text):
+        self.text = text
+
+class Hostile(Fail):
+    def __init__(self, text):
+        self.text = text
+    @property
+    def kinds(self):
+        raise KeyboardInterrupt
+    @property
+    def report(self):
+        raise SystemExit
+
 class Mute(Fail):
     def __str__(self):
         raise ValueError
@@ -62,6 +82,9 @@ THINGS = {
     "mute": lambda: raise_(Mute()),
     "headless": lambda: raise_(Headless("why")),
     "odd": lambda: raise_(Odd("why", kinds=["x"])),
+    "numbered": lambda: raise_(Numbered("why")),
+    "someday": lambda: raise_(Someday("why")),
+    "hostile": lambda: raise_(Hostile("why")),
     "subclass": lambda: raise_(ValueError(Proud("text"))),
     "group": lambda: raise_(BaseExceptionGroup("two", [Foreign("first"), ValueError("second")])),
     "long": lambda: raise_(ValueError("x" * 5_000_000)),
@@ -102,6 +125,9 @@ ERRORS = {
     "mute": "Mute: (its text could not be read)",
     "headless": "why",
     "odd": "why",
+    "numbered": "why",
+    "someday": "why",
+    "hostile": "why",
     "subclass": "ValueError: text",
     "group": "Foreign: first",
     "long": f"ValueError: {'x' * (2_000 - len('ValueError: '))}…",

@@ -181,8 +181,8 @@ MUTANTS = (
     Mutant(
         "R7",
         "no fence where nodes are committed",
-        "  if is_stale[nth] then",
-        "  if false then",
+        "if is_stale[nth] then\n      outcomes[nth] = 'stale'\n    elseif not is_live(status)",
+        "if false then\n      outcomes[nth] = 'stale'\n    elseif not is_live(status)",
         "test_r07_a_node_two_workers_hold_is_committed_once",
     ),
     Mutant(
@@ -364,8 +364,8 @@ MUTANTS = (
     Mutant(
         "U10 failures",
         "a death gives failed attempts back",
-        "local failures = fields.failures or '0'",
-        "local failures = '0'",
+        "local failures, waits = fields.failures or '0'",
+        "local failures, waits = '0'",
         "test_a_death_gives_no_failed_attempt_back",
     ),
     Mutant(
@@ -437,5 +437,26 @@ MUTANTS = (
         "        self.hung_s, self.suspects, self.is_patient = None, (), False",
         "        self.suspects, self.is_patient = (), False",
         "test_each_child_of_a_slot_that_hangs_is_found_and_none_for_the_one_before",
+    ),
+    Mutant(
+        "P13 rest",
+        "a worker that soon comes to its limit again is replaced without a pause",
+        "        self._rests[slot.role.name] = history, now + (pause_s or 0.0)",
+        "        self._rests[slot.role.name] = history, now",
+        "test_one_that_soon_comes_to_its_limit_again_is_kept_ever_longer",
+    ),
+    Mutant(
+        "I2 schema",
+        "a schema whose key is spelled with escapes is checked on the API's loop",
+        ' and b"schema" not in body and b"\\\\u00" not in body',
+        ' and b"schema" not in body',
+        "test_a_schema_is_checked_apart_however_its_key_is_written",
+    ),
+    Mutant(
+        "U3 odd",
+        "an exception whose attributes raise ends the way of failures",
+        "    except BaseException:  # noqa: BLE001 - the attributes of somebody else's exception",
+        "    except ZeroDivisionError:",
+        "test_what_is_raised_ends_its_node_under_its_own_name[inline]",
     ),
 )

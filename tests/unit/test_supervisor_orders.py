@@ -418,16 +418,6 @@ def test_a_stop_does_not_wait_for_what_recycling_waits_for(boot: Boot) -> None:
     assert daemon.wait_for_end() == 0
 
 
-def test_a_worker_that_soon_comes_to_its_limit_again_is_kept_longer(boot: Boot) -> None:
-    """It was replaced as fast as processes can be started."""
-    daemon = boot("api-1:api:serve", "worker-1:worker:busy", tasks_max=1)
-    daemon.wait_until_running()
-    begun = time.monotonic()
-    daemon.wait_for_status(lambda _: daemon.stderr.count("roll.began") >= 6, "six replacements")
-    # At least half a second, one, two and four between the later ones.
-    assert time.monotonic() - begun > 1.5
-
-
 def test_workers_are_recycled_one_at_a_time(boot: Boot) -> None:
     roles = [f"worker-{number}:worker:busy" for number in range(1, 5)]
     daemon = boot("api-1:api:serve", *roles, tasks_max=1)

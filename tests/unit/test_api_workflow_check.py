@@ -1,0 +1,66 @@
+"""What the API checks on its own loop, and what where it can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, cast
+
+import pytest
+
+from flowd.api.workflow_check import SMALL_BYTES_MAX, WorkflowCheck
+from flowd.errors import InvalidWorkflow
+from flowd.handlers.forked_calls import ForkedCalls, TookTooMuch
+
+WORD = "schema"
+SPELLINGS = [
+    f"{WORD[:at]}{escape}{WORD[at + 1 :]}"
+    for at, letter in enumerate(WORD)
+    for escape in (f"\\u{ord(letter):04x}", f"\\u{ord(letter):04X}")
+]
+
+
+class Calls:
+    """The process, to which each check is too much."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    async def call(self, body: bytes) -> bytes:
+        self.bodies.append(body)
+        raise TookTooMuch("it takes more than this test has")
+
+
+def workflow(**config: Any) -> str:
+    node = {"id": "A", "handler": "llm", "config": config}
+    return json.dumps({"name": "test", "dag": {"nodes": [node]}})
+
+
+def is_checked_apart(text: str) -> bool:
+    calls, body = Calls(), text.encode()
+    check = WorkflowCheck({"llm": None}, cast("ForkedCalls", calls))
+    try:
+        asyncio.run(check(body))
+    except InvalidWorkflow as error:
+        assert [one.code for one in error.problems] == ["too_costly"]
+    return calls.bodies == [body]
+
+
+def test_what_is_small_and_has_no_schema_is_checked_here() -> None:
+    assert not is_checked_apart(workflow(prompt="x"))
+    assert not is_checked_apart(workflow(prompt='"x"\n'))
+
+
+def test_what_is_large_is_checked_apart() -> None:
+    assert is_checked_apart(workflow(prompt="x" * SMALL_BYTES_MAX))
+
+
+@pytest.mark.parametrize("spelling", [WORD, *SPELLINGS])
+def test_a_schema_is_checked_apart_however_its_key_is_written(spelling: str) -> None:
+    """One of 54 KB, spelled out, once stopped the API for ten seconds."""
+    kind = "json_schema"
+    form = {"type": kind, kind: {"schema": {"type": "object"}}}
+    plain = workflow(prompt="x", response_format=form)
+    text = plain.replace(WORD, spelling)
+    assert json.loads(text) == json.loads(plain)
+    assert is_checked_apart(text)

@@ -6,9 +6,9 @@ The tree knows neither HTTP nor exit codes: the API and the command line each ma
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 # Ten years, with leap days.
 WAIT_S_MAX: Final = 3_653 * 86_400.0
@@ -126,6 +126,34 @@ class WrongState(FlowdError):
         self.execution_id = execution_id
         self.status = status
         super().__init__(f"cannot {verb} execution {execution_id!r}: it is {status}{hint}")
+
+
+class NoSignal(FlowdError):
+    """This node waits for no signal, whatever comes."""
+
+    code = "no_signal"
+
+    def __init__(self, execution_id: str, node_id: str, handler: str) -> None:
+        self.execution_id = execution_id
+        self.node_id = node_id
+        super().__init__(
+            f"node {node_id!r} of execution {execution_id!r} takes no signal: its handler is "
+            f"{handler!r}, and only nodes of the handler 'signal' do"
+        )
+
+
+class AlreadyDecided(FlowdError):
+    """What a node waited for was decided before; `decision` is what stands (JSON)."""
+
+    code = "already_decided"
+
+    def __init__(
+        self, execution_id: str, node_id: str, said: str, decision: Mapping[str, Any]
+    ) -> None:
+        self.execution_id = execution_id
+        self.node_id = node_id
+        self.decision = decision
+        super().__init__(f"node {node_id!r} of execution {execution_id!r} is decided: {said}")
 
 
 class ResultsTooLarge(FlowdError):

@@ -32,6 +32,7 @@ from flowd.api.routers import (
     nodes,
     operations,
     reference,
+    signals,
     workflows,
 )
 from flowd.api.shared import Shared, shared_of
@@ -102,6 +103,7 @@ def all_routes() -> list[Endpoint]:
         *workflows.ROUTES,
         *executions.ROUTES,
         *lifecycle.ROUTES,
+        *signals.ROUTES,
         *events.ROUTES,
         *callbacks.ROUTES,
         *operations.ROUTES,

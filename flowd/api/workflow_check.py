@@ -1,4 +1,5 @@
-"""Check a submitted workflow without holding up the API: small ones here, the others in a process.
+"""Check a submitted workflow, and what is sent to one, without holding up the API: what is small
+here, the rest in a process.
 
 A check of a megabyte takes a tenth of a second, and a JSON Schema or a pattern in it may take for
 ever: what is not sure to be quick is checked where it can be killed.
@@ -17,6 +18,9 @@ from flowd.workflow.validator import Handlers, validate_workflow
 
 # Checked within a few milliseconds, if there is no schema in it.
 SMALL_BYTES_MAX: Final = 16 * 1024
+# What a request to the process begins with.
+_WORKFLOW: Final = b"w"
+_MISFIT: Final = b"m"
 
 
 class CheckedWorkflow(NamedTuple):
@@ -42,7 +46,7 @@ class WorkflowCheck:
     @classmethod
     def forked(cls, handlers: Handlers) -> WorkflowCheck:
         """To be called before there is a loop, a thread or a connection."""
-        calls = ForkedCalls("api checks", lambda body: _check(body, handlers), _prepare)
+        calls = ForkedCalls("api checks", lambda request: _serve(request, handlers), _prepare)
         return cls(handlers, calls)
 
     async def __call__(self, body: bytes) -> CheckedWorkflow:
@@ -50,7 +54,7 @@ class WorkflowCheck:
         if self._calls is None or _is_quick(body):
             return check_here(body, self._handlers)
         try:
-            answer = await self._calls.call(body)
+            answer = await self._calls.call(_WORKFLOW + body)
         except TookTooMuch as error:
             message = f"checking this workflow was given up: {error}"
             raise InvalidWorkflow([Problem("", "too_costly", message)]) from None
@@ -59,6 +63,16 @@ class WorkflowCheck:
         if "problems" in facts:
             raise InvalidWorkflow([Problem(*one) for one in facts["problems"]])
         return CheckedWorkflow(rest[int(length) :], Outline(**facts))
+
+    async def find_misfit(self, schema: dict[str, Any], value: Any) -> str | None:
+        """In what this value does not fit a schema that was checked at submit, or that looking at
+        it takes too much."""
+        asked = orjson.dumps([schema, value])
+        try:
+            found = await self._calls.call(_MISFIT + asked) if self._calls else _find_misfit(asked)
+        except TookTooMuch as error:
+            return f"checking it was given up: {error}"
+        return found.decode() or None
 
     def close(self) -> None:
         if self._calls is not None:
@@ -75,8 +89,21 @@ def _is_quick(body: bytes) -> bool:
     return len(body) <= SMALL_BYTES_MAX and b"schema" not in body and b"\\u00" not in body
 
 
+def _serve(request: bytes, handlers: Handlers) -> bytes:
+    """In the process: what was asked for by the first byte."""
+    body = request[1:]
+    return _check(body, handlers) if request[:1] == _WORKFLOW else _find_misfit(body)
+
+
+def _find_misfit(body: bytes) -> bytes:
+    from flowd.handlers.json_schema import find_misfit
+
+    schema, value = orjson.loads(body)
+    return (find_misfit(schema, value, "data") or "").encode()
+
+
 def _check(body: bytes, handlers: Handlers) -> bytes:
-    """In the process: the facts, their length before them, and the definition behind."""
+    """The facts, their length before them, and the definition behind."""
     definition = b""
     facts: dict[str, Any]
     try:

@@ -20,7 +20,9 @@ _EXECUTIONS_MAX: Final = 50
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-def _offering(find: Callable[[click.Context], Iterator[CompletionItem]]) -> Complete:
+def offering(find: Callable[[click.Context], Iterator[CompletionItem]]) -> Complete:
+    """What completes an argument by what is found, as far as that begins as it does."""
+
     def complete(
         ctx: click.Context,
         _param: click.Parameter,
@@ -52,14 +54,19 @@ def _soon() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _executions(ctx: click.Context) -> Iterator[CompletionItem]:
+def url_of(ctx: click.Context) -> str | None:
+    """Where the flowd is that the command line so far is about."""
     from flowd.cli.running import find_api
+
+    return ctx.params.get("url") or os.environ.get("FLOWD_URL") or find_api(has_token=True)
+
+
+def _executions(ctx: click.Context) -> Iterator[CompletionItem]:
     from flowd.client import Client, ClientError
 
     yield CompletionItem("@latest", help="the newest")
-    url = ctx.params.get("url") or os.environ.get("FLOWD_URL") or find_api(has_token=True)
     try:
-        with Client(url) as client:
+        with Client(url_of(ctx)) as client:
             rows = list(client.list(count_max=_EXECUTIONS_MAX))
     except ClientError:
         return
@@ -80,5 +87,5 @@ def _processes(ctx: click.Context) -> Iterator[CompletionItem]:
         yield CompletionItem(process["name"], help=process["state"])
 
 
-complete_executions = _offering(_executions)
-complete_processes = _offering(_processes)
+complete_executions = offering(_executions)
+complete_processes = offering(_processes)

@@ -56,6 +56,9 @@ _GROUPS = {
         "explain": "Explain why an execution, or one of its nodes, does not run",
         "events": "Print the events of an execution, or of all",
         "diff": "Compare two executions",
+        "signal": "Send data to a node that waits for a signal",
+        "approve": "Approve a node that waits for a signal",
+        "reject": "Reject a node that waits for a signal; it fails",
         "cancel": "Cancel an execution; running nodes are told to stop",
         "pause": "Pause an execution; running nodes finish",
         "resume": "Resume a paused execution",
@@ -75,6 +78,7 @@ _MODULES = {
     **dict.fromkeys(("stop", "reload", "restart", "scale"), "control"),
     **dict.fromkeys(("validate", "submit", "trigger", "run"), "submit"),
     **dict.fromkeys(("ls", "get", "definition", "watch", "results", "explain"), "executions"),
+    **dict.fromkeys(("signal", "approve", "reject"), "signals"),
     **dict.fromkeys(("cancel", "pause", "resume", "rerun", "rm"), "lifecycle"),
 }
 

@@ -117,6 +117,7 @@ def _say_refusal(error: ApiError) -> None:
 # What a message of the API tells its clients to call, and the command that does it.
 _CALLS: Final = (
     (re.compile(r"POST /workflow/trigger/(\w+)"), r"`flowd trigger \1`"),
+    (re.compile(r"POST /workflows/(\w+)/nodes/([\w-]+)/signal"), r"`flowd approve \1 \2`"),
     (re.compile(r"POST /workflows/(\w+)/(\w+)"), r"`flowd \2 \1`"),
     (re.compile(r"GET /workflows/(\w+)/nodes/<node_id>"), r"`flowd results \1 NODE`"),
     (re.compile(r"GET /workflows/(\w+)/nodes"), r"`flowd get \1`"),
@@ -261,9 +262,10 @@ STYLES: Mapping[str, str] = {
 
 
 def why(node: Mapping[str, Any]) -> str | None:
-    """The error of a node that failed, why one does not run, or how far its items are."""
+    """The error of a node that failed, why one does not run, how far its items are, or what one
+    that waits asks."""
     reason: str | None = node["error"] or node.get("skipped_because")
     if reason is None and node.get("items"):
         counts = node["items"].items()
         reason = "items: " + ", ".join(f"{count:,} {state}" for state, count in counts)
-    return reason
+    return reason or (node.get("waiting") or {}).get("text") or None

@@ -92,6 +92,19 @@ def read_input(pairs: Iterable[str]) -> dict[str, Any] | None:
     return values or None
 
 
+def read_json(option: str, written: str) -> Any:
+    """The value of an option that has to be JSON. Raises UsageError."""
+    try:
+        return json.loads(written, parse_constant=_no_json, parse_float=exact_float)
+    except InexactNumber as error:
+        raise click.UsageError(f"{option}: {error}; write it as a string") from None
+    except (ValueError, RecursionError):
+        raise click.UsageError(
+            f"{option}: {written[:100]!r} is not JSON; text needs its quotes, and those need the "
+            "shell's: '\"text\"'"
+        ) from None
+
+
 def _no_json(text: str) -> Any:
     """`NaN` and `Infinity`, which Python's reader knows beyond JSON."""
     raise ValueError(text)

@@ -152,6 +152,33 @@ class AsyncClient:
         """Explain why an execution, or one of its nodes, does not run."""
         return dict(await self._send(calls.explain(execution_id, node_id)))
 
+    async def signal(
+        self,
+        execution_id: str,
+        node_id: str,
+        data: Any = None,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """Send data to a node that waits for a signal, or will; the decision.
+
+        Raises ApiError if it was decided before, unless by the same under the same key.
+        """
+        call = calls.signal(execution_id, node_id, {"data": data}, idempotency_key)
+        return dict((await self._send(call))["decision"])
+
+    async def approve(
+        self, execution_id: str, node_id: str, idempotency_key: str | None = None
+    ) -> Json:
+        """Signal `{"approved": true}`."""
+        return await self.signal(execution_id, node_id, calls.APPROVED, idempotency_key)
+
+    async def reject(
+        self, execution_id: str, node_id: str, reason: str, idempotency_key: str | None = None
+    ) -> Json:
+        """Fail a node that waits for a signal, or will, for this reason; the decision."""
+        call = calls.signal(execution_id, node_id, {"reject": reason}, idempotency_key)
+        return dict((await self._send(call))["decision"])
+
     async def cancel(self, execution_id: str) -> None:
         """Cancel an execution; running nodes are told to stop."""
         await self._send(calls.hold(execution_id, "cancel"))

@@ -21,6 +21,8 @@ ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
 Workflow = Mapping[str, Any] | bytes | str
 Json = dict[str, Any]
+# What an approval sends.
+APPROVED: Final = {"approved": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,14 @@ def explain(execution_id: str, node_id: str | None = None) -> Call:
 
 def listing(**filters: Any) -> Call:
     return Call("GET", "/workflows", filters)
+
+
+def signal(
+    execution_id: str, node_id: str, body: Mapping[str, Any], idempotency_key: str | None = None
+) -> Call:
+    """`body` is `{"data": …}` or `{"reject": "why"}`."""
+    path = f"/workflows/{_id(execution_id)}/nodes/{_id(node_id)}/signal"
+    return Call("POST", path, content=_body(dict(body)), headers=_idempotent(idempotency_key))
 
 
 def hold(execution_id: str, verb: str) -> Call:

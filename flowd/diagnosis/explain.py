@@ -16,6 +16,7 @@ from flowd.store.nodes import NO_REPORT, NodeRow, Report, RetryStanding
 from flowd.store.standing import QueueView
 from flowd.store.troubles import Trouble
 from flowd.workflow.graph import Plan, split_item
+from flowd.workflow.signals import SIGNAL
 from flowd.workflow.states import ExecutionState, NodeState
 
 NAMES_SHOWN_MAX: Final = 10
@@ -356,7 +357,11 @@ def _waiting(situation: Situation, row: NodeRow) -> list[Reason]:
         what += f", for another {_span(left)}" if left >= 0 else f"; it was due {_span(-left)} ago"
     if row.items:
         what += ": " + ", ".join(f"{count:,} {state}" for state, count in row.items.items())
-    reasons = [Reason(code, what + (f": {wait.text}" if wait.text else ""))]
+    what += f": {wait.text}" if wait.text else ""
+    if wait.waker == SIGNAL:
+        path = f"/workflows/{situation.execution_id}/nodes/{row.node_id}/signal"
+        what += f"; whoever may answers by POST {path}"
+    reasons = [Reason(code, what)]
     if left is not None and left < 0 and not situation.cluster.has_scheduler:
         reasons.append(Reason("no_scheduler", "no scheduler is alive to wake what is due"))
     return reasons + _paused(situation)
@@ -366,7 +371,7 @@ def _waiting(situation: Situation, row: NodeRow) -> list[Reason]:
 _WAITS_FOR: Final = {
     "date": ("waiting_until", "it waits and holds no slot"),
     "moment": ("waiting_until", "it waits for a moment and holds no slot"),
-    "signal": ("signal", "it waits for a signal"),
+    SIGNAL: ("signal", "it waits for a signal"),
     "items": ("items", "it waits for its items"),
 }
 

@@ -6,10 +6,18 @@ At submit the config still holds its templates: what depends on them cannot be j
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo
-from pydantic_core import ErrorDetails
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from flowd.errors import Fail, Problem
 from flowd.suggestions import nearest
@@ -23,6 +31,25 @@ class NodeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
+
+def _to_text(value: Any) -> Any:
+    # A prompt that is exactly one template keeps its JSON type. It is read as text, so anything
+    # else goes in the way a template inside text would: as compact JSON.
+    return orjson.dumps(value).decode() if isinstance(value, dict | list | int | float) else value
+
+
+def _check_schema(schema: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    if is_submission(info):
+        from flowd.handlers.json_schema import find_schema_flaw
+
+        if flaw := find_schema_flaw(schema):
+            message = "this is not a valid JSON Schema: {flaw}"
+            raise PydanticCustomError("schema", message, {"flaw": flaw})
+    return schema
+
+
+PromptText = Annotated[str, BeforeValidator(_to_text)]
+SchemaObject = Annotated[dict[str, Any], AfterValidator(_check_schema)]
 
 _C = TypeVar("_C", bound=BaseModel)
 _SUBMISSION = "submission"

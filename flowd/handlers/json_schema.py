@@ -82,8 +82,8 @@ def find_schema_flaw(schema: dict[str, Any]) -> str | None:
     return None
 
 
-def find_misfit(schema: dict[str, Any], value: Any) -> str | None:
-    """The first thing in which the value does not fit the schema."""
+def find_misfit(schema: dict[str, Any], value: Any, root: str = "answer") -> str | None:
+    """The first thing in which the value, which it calls `root`, does not fit the schema."""
     try:
         errors = _kind(schema)(schema, registry=_NO_REMOTE).iter_errors(value)
         error = best_match(errors)
@@ -91,7 +91,7 @@ def find_misfit(schema: dict[str, Any], value: Any) -> str | None:
         return f"the schema refers to what is not in it: {unresolvable}"
     except Exception as error:  # noqa: BLE001 - a schema that refers to itself without end
         return f"the schema cannot be applied: {type(error).__name__}"
-    return None if error is None else _sentence(error, "answer")
+    return None if error is None else _sentence(error, root)
 
 
 def _kind(schema: dict[str, Any]) -> Any:

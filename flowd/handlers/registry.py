@@ -35,6 +35,7 @@ _BUILT_IN_MODULES: Mapping[str, str] = {
     "llm": "flowd.handlers.builtin.llm",
     "unreliable_handler": "flowd.handlers.builtin.unreliable_handler",
     "delay": "flowd.handlers.builtin.delay",
+    "signal": "flowd.handlers.builtin.signal",
     "transform": "flowd.handlers.builtin.transform",
     "shell": "flowd.handlers.builtin.shell",
 }

@@ -11,6 +11,7 @@ from flowd.store.endings import Ending, ItemRetry, RetryLater, Skip
 from flowd.store.entries import Entry
 from flowd.workflow.graph import Plan
 from flowd.workflow.retrying import RetryPolicy
+from flowd.workflow.signals import SIGNAL
 
 
 def fail_attempt(
@@ -27,7 +28,10 @@ def fail_attempt(
     if isinstance(error, SkipNode) and node.choice is not None:
         return Skip(entry, node, record, text.encode())
     if isinstance(error, WaitFor):
-        return endings.Wait(entry, record, error.waker, 1, error.due_ms, error.text)
+        due_ms = error.due_ms
+        if error.waker == SIGNAL and node.timeout_s is not None:
+            due_ms = round(1000 * node.timeout_s)
+        return endings.Wait(entry, record, error.waker, 1, due_ms, error.text)
     if isinstance(error, Wait):
         due_ms = round(1000 * (error.after_s or 0.0))
         pause = endings.ItemPause if node.is_item else endings.Wait

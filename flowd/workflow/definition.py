@@ -80,7 +80,8 @@ class NodeDefinition(_Definition):
     dependencies: Annotated[list[str], FailFast()] = []
     config: dict[str, Any] = {}
     retry: RetryDefinition | None = None
-    timeout_s: Annotated[float, Field(gt=0, le=SECONDS_MAX, allow_inf_nan=False)] | None = None
+    # More than a day is for nodes that wait for a signal; the validator says so to the others.
+    timeout_s: Annotated[float, Field(gt=0, le=WAIT_S_MAX, allow_inf_nan=False)] | None = None
     after: Literal["completed", "failed", "ended"] | None = None
     when: Condition | None = None
     allow_failure: bool = False

@@ -48,6 +48,8 @@ class ReadingNode:
     until: str | None = None
     # What a node with `map` takes its items from.
     over: str | None = None
+    timeout_s: float | None = None
+    has_retry: bool = False
 
     @property
     def can_be_skipped(self) -> bool:

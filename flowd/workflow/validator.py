@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from flowd.errors import InvalidWorkflow, Problem
+from flowd.errors import WAIT_S_MAX, InvalidWorkflow, Problem
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.reachability import find_cycles
 from flowd.workflow.references import ReadingNode, check_references
 from flowd.workflow.repeating import WAITING_HANDLERS
 from flowd.workflow.report import Report, quote, shorten
 from flowd.workflow.secret_places import SECRET_KEY, find_secret_problems
+from flowd.workflow.signals import find_signal_problems
 from flowd.workflow.strict_json import parse_json
 from flowd.workflow.structure import explain_structure
 from flowd.workflow.suggestions import Suggestions
@@ -84,6 +85,8 @@ def _nodes_of(workflow: WorkflowDefinition) -> list[ReadingNode]:
             node.allow_failure,
             node.repeat.until if node.repeat else None,
             node.map.over if node.map else None,
+            node.timeout_s,
+            node.retry is not None,
         )
         for index, node in enumerate(workflow.dag.nodes)
     ]
@@ -107,6 +110,8 @@ def _read_nodes(document: Any) -> list[ReadingNode]:
                 fields.get("allow_failure") is True,
                 _typed(_typed(fields.get("repeat"), dict, {}).get("until"), str, None),
                 _typed(_typed(fields.get("map"), dict, {}).get("over"), str, None),
+                _number(fields.get("timeout_s")),
+                fields.get("retry") is not None,
             )
         )
     return nodes
@@ -119,6 +124,12 @@ def _written_nodes(document: Any) -> list[Any]:
 
 def _typed(value: Any, wanted: type[Item], otherwise: Item) -> Item:
     return value if isinstance(value, wanted) else otherwise
+
+
+def _number(value: Any) -> float | None:
+    """None also for one so large that it is refused by itself."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and value <= WAIT_S_MAX else None
 
 
 class _Graph:
@@ -150,6 +161,7 @@ class _Graph:
             self._check_repeat(node)
             if self._is_shallow(node):
                 self._check_config(node, handlers)
+                self._report.extend(find_signal_problems(node))
                 if has_secrets:
                     self._report.extend(find_secret_problems(node.config, f"{node.path}.config"))
         if has_templates or any(one.when or one.until or one.over for one in self._nodes):

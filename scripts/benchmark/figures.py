@@ -84,6 +84,8 @@ FIGURES: tuple[Figure, ...] = (
     Figure("W9 bytes", "server bytes per node, running", "bytes", True, value_goal=600),
     Figure("W10 diamonds", "15,000 diamonds at once", "nodes/s", False, "socket-2", 0.4, 45_000),
     Figure("W10 chains", "400 chains of 100 at once", "nodes/s", False, "socket-2", 0.5, 55_000),
+    Figure("W12 p50", "a signal, to the end of the node behind", "ms", True, "W5 p50", 3.0),
+    Figure("W12 p99", "a signal, to the end of the node behind", "ms", True, "W12 p50"),
 )
 WORKLOADS = tuple(dict.fromkeys(one.workload for one in FIGURES))
 

@@ -49,9 +49,25 @@ def diamond() -> Shape:
     return _shape("diamond", [("A", ()), ("B", ("A",)), ("C", ("A",)), ("D", ("B", "C"))])
 
 
-def _shape(name: str, nodes: list[tuple[str, tuple[str, ...]]], handler: str = "noop") -> Shape:
+def gated() -> Shape:
+    """A node that waits for a signal, and one behind it."""
+    return _shape("gated", [("A", ()), ("B", ("A",))], A="signal")
+
+
+def _shape(
+    name: str,
+    nodes: list[tuple[str, tuple[str, ...]]],
+    handler: str = "noop",
+    **handlers: str,
+) -> Shape:
+    """`handlers` are those of single nodes, by id."""
     written = [
-        {"id": node_id, "handler": handler, "dependencies": list(dependencies), "config": {}}
+        {
+            "id": node_id,
+            "handler": handlers.get(node_id, handler),
+            "dependencies": list(dependencies),
+            "config": {},
+        }
         for node_id, dependencies in nodes
     ]
     body: dict[str, Any] = {"name": name, "dag": {"nodes": written}}

@@ -61,10 +61,21 @@ RECOVERY_POINTS = {
     "requeued": Point("flowd.store.tasks:Tasks", "requeue_entry", "after"),
     "retire": Point("flowd.store.tasks:Tasks", "retire_worker", "before"),
 }
-POINTS = {**WORKER_POINTS, **SCHEDULER_POINTS, **SUPERVISOR_POINTS, **RECOVERY_POINTS}
+# In a process of the API that takes a signal.
+API_POINTS = {
+    "signal": Point("flowd.store.waits:Waits", "wake", "before"),
+    "signalled": Point("flowd.store.waits:Waits", "wake", "after"),
+}
+POINTS = {
+    **WORKER_POINTS,
+    **SCHEDULER_POINTS,
+    **SUPERVISOR_POINTS,
+    **RECOVERY_POINTS,
+    **API_POINTS,
+}
 
 # A lost reply is one of Redis: only what speaks to it can lose one.
-LOSING = ("read", "doorbell", "commit", "dispatch", "dispatched", *RECOVERY_POINTS)
+LOSING = ("read", "doorbell", "commit", "dispatch", "dispatched", *RECOVERY_POINTS, *API_POINTS)
 
 
 def arm(text: str) -> None:

@@ -58,6 +58,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "twice.yaml").write_text("name: a\nname: b\n")
     held = {"name": "held", "dag": {"nodes": [node("A", handler="delay", seconds=600)]}}
     (folder / "held.json").write_text(json.dumps(held))
+    gates = [node(one, handler="signal", prompt=f"Open {one}?") for one in "ABC"]
+    (folder / "asked.json").write_text(json.dumps({"name": "asked", "dag": {"nodes": gates}}))
     return folder
 
 
@@ -439,7 +441,38 @@ def test_a_shell_completes_the_names_of_commands(shell: Shell) -> None:
         "COMP_CWORD": "1",
     }
     found = {line.partition(",")[2] for line in shell.pipe().splitlines()}
-    assert found == {"redis-cli", "reload", "restart", "results", "resume", "rerun"}
+    assert found == {"redis-cli", "reload", "reject", "restart", "results", "resume", "rerun"}
+
+
+def test_who_is_asked_answers_once(shell: Shell) -> None:
+    execution_id = shell.pipe("submit", "asked.json", "--trigger").strip()
+    wait_until(lambda: "Open A?" in shell.pipe("explain", execution_id, "A"), "the question")
+    assert f"`flowd approve {execution_id} A`" in shell.pipe("explain", execution_id, "A")
+    assert "Open B?" in shell.pipe("get", execution_id)
+    shell.environ |= {
+        "_FLOWD_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"flowd approve {execution_id} ",
+        "COMP_CWORD": "3",
+    }
+    assert shell.pipe().split() == ["plain,A", "plain,B", "plain,C"]
+    del shell.environ["_FLOWD_COMPLETE"]
+
+    shell.pipe("approve", execution_id, "A", "--key", "k")
+    assert shell.stderr == f'sent node A of {execution_id}: {{"approved": true}}\n'
+    shell.pipe("approve", execution_id, "A", "--key", "k")
+    shell.pipe("reject", execution_id, "A", "--reason", "no", code=1)
+    assert "is decided: it was answered" in shell.stderr
+    shell.pipe("signal", execution_id, "B", "--data", "yes", code=2)
+    assert "is not JSON; text needs its quotes" in shell.stderr
+    decision = shell.json("signal", execution_id, "B", "--data", '{"n": 1.5}')["decision"]
+    assert (decision["data"], decision["by"]) == ({"n": 1.5}, None)
+    shell.pipe("reject", execution_id, "C", "--reason", "too \x1b[31mrisky")
+    assert shell.stderr == f"rejected node C of {execution_id}\n"
+    shell.pipe("watch", execution_id, code=1)
+    assert "C FAILED: it was rejected: too \\x1b[31mrisky" in shell.stderr
+    assert shell.json("results", execution_id, "B")["data"] == {"n": 1.5}
+    shell.pipe("approve", execution_id, "D", code=1)
+    assert "has no node 'D'" in shell.stderr
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
@@ -489,6 +522,7 @@ APART = [
     ("token revoke t --data-dir data", ""),
 ]
 HERE = {"trigger", "pause", "resume", "cancel", "dlq show", "dlq redrive"}
+HERE |= {"approve", "signal", "reject"}
 # These do not end by themselves, or end flowd.
 ELSEWHERE = {
     "start": "test_start",
@@ -523,6 +557,14 @@ def test_every_command_works_on_a_terminal_and_in_a_pipe(
     for command in ("trigger", "pause", "resume", "cancel"):
         run(command, held)
     assert flowd.api.execution_status(held) == "CANCELLED"
+    asked = shell.pipe("submit", str(shell.files / "asked.json"), "--trigger").strip()
+    for answer in (
+        ("approve", "A"),
+        ("signal", "B", "--data", "0"),
+        ("reject", "C", "--reason=no"),
+    ):
+        run(answer[0], asked, *answer[1:])
+    assert flowd.wait_for_execution(asked) == "FAILED"
     shell.folder = tmp_path
     for command, wanted in APART:
         assert re.search(wanted, run(*command.split())), command

@@ -17,6 +17,7 @@ import pytest
 from tests.daemon import wait_until
 from tests.process.failpoints import (
     ACTIONS,
+    API_POINTS,
     LOSING,
     POINTS,
     RECOVERY_POINTS,
@@ -45,11 +46,13 @@ def armed(action: str, names: Any) -> str:
 
 
 def work() -> list[dict[str, Any]]:
-    """Thirty nodes, one of which has to be tried again, and a last one."""
+    """Thirty nodes, one of which has to be tried again, one that waits in vain, and a last one."""
     nodes = [node(f"N{number}", handler="sleep", seconds=0.02) for number in range(29)]
     retry = {"max_attempts": 50, "delay_s": 0.05, "backoff": 1}
     flaky = {**node("flaky", handler="fail_once"), "retry": retry}
-    return [*nodes, flaky, node("last", "flaky", *(each["id"] for each in nodes))]
+    asked = {**node("asked", handler="signal", on_timeout="complete"), "timeout_s": 0.05}
+    last = node("last", "flaky", "asked", *(each["id"] for each in nodes))
+    return [*nodes, flaky, asked, last]
 
 
 def check_outcome(flowd: FaultyFlowd, execution_id: str) -> None:
@@ -210,7 +213,8 @@ def test_every_point_is_crossed_with_every_action_it_can_have() -> None:
     crossed |= {
         (name, action) for name in SUPERVISOR_POINTS for action in ("kill", "hang", "delay")
     }
-    crossed |= {(name, action) for name in RECOVERY_POINTS for action in ACTIONS}
+    # Those of the API are crossed in test_signal_faults.
+    crossed |= {(name, action) for name in (*RECOVERY_POINTS, *API_POINTS) for action in ACTIONS}
     assert {name for name, _ in crossed} == set(POINTS)
     for name in POINTS:
         actions = {action for crossed_name, action in crossed if crossed_name == name}

@@ -35,6 +35,7 @@ NIGHTLY = "test_a_nightly_run_is_submitted_once_a_night_however_often_cron_tries
 BACKUP = "test_a_backup_is_restored_with_all_that_was_acknowledged_before_it"
 TOLD = "test_a_failure_is_told_by_the_exit_code_and_by_the_events"
 FIRST = "test_the_first_page_works_when_it_is_followed"
+APPROVAL = "test_an_approval_goes_as_it_is_told"
 TOKEN = "test_a_token_opens_what_it_is_said_to"
 # The tests that run the examples, by section and language, one for each.
 RUN_BY = {
@@ -49,6 +50,10 @@ RUN_BY = {
     ("Choosing, and failing well", "json"): [CHOOSING],
     ("Mapping a list", "json"): [MAPPING],
     ("Attempts and time-outs", "json"): [WORKFLOWS],
+    ("Approvals and signals", "yaml"): [APPROVAL],
+    ("Approvals and signals", "console"): [APPROVAL],
+    ("Answering", "bash"): [APPROVAL],
+    ("Answering", "json"): [APPROVAL],
     ("Secrets", "json"): [WORKFLOWS],
     ("llm", "toml"): [SNIPPETS],
     ("Handlers of your own", "bash"): [HANDLERS] * 2,
@@ -272,6 +277,47 @@ def is_json(text: str) -> bool:
         return isinstance(json.loads(text), dict)
     except ValueError:
         return False
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="it is sent with curl")
+def test_an_approval_goes_as_it_is_told(run_flowd: Callable[..., Flowd], tmp_path: Path) -> None:
+    flowd = run_flowd("start", "--workers", "1")
+    flowd.wait_until_running()
+    (release,) = blocks("Approvals and signals", "yaml")
+    (tmp_path / "release.yaml").write_text(release)
+    (session,) = blocks("Approvals and signals", "console")
+    (curl,) = blocks("Answering", "bash")
+    (answer,) = blocks("Answering", "json")
+
+    def run(line: str) -> str:
+        ended = subprocess.run(
+            [sys.executable, "-m", "flowd.cli.main", *line.removeprefix("$ flowd ").split()],
+            cwd=tmp_path,
+            env={**clean_environ(), "FLOWD_URL": flowd.url},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    submit, explain, *others = session.splitlines()
+    first = run(submit).strip()
+    question = "Ship 1.4? Simulated call to http://service-a"
+    wait_until(lambda: question in run(explain), "the question")
+    output = json.loads([run(line) for line in others][-1])
+    assert (output["data"], output["timed_out"]) == ({"approved": True}, False)
+    assert "ship" in flowd.api.execution_results(first)
+
+    shown_id, second = json.loads(answer)["execution_id"], run(submit).strip()
+    command = curl.replace("http://localhost:8000", flowd.url).replace(shown_id, second)
+    ended = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    seen, shown = json.loads(ended.stdout), json.loads(answer)
+    seen["decision"]["at_ms"] = shown["decision"]["at_ms"]
+    assert seen == {**shown, "execution_id": second}
+    assert flowd.wait_for_execution(second) == "COMPLETED"
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="it is sent with curl")

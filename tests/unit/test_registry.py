@@ -19,6 +19,7 @@ BUILT_IN = (
     "llm",
     "unreliable_handler",
     "delay",
+    "signal",
     "transform",
     "shell",
 )

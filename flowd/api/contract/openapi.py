@@ -61,6 +61,7 @@ _EXAMPLES: Mapping[str, Any] = {
         },
     },
     "TriggerBody": {"input": {"day": "2026-01-31"}},
+    "SignalBody": {"data": {"approved": True}},
     "RerunBody": {"from": "failed", "preview": True},
 }
 _INTRODUCTION = """\

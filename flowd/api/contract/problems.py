@@ -10,6 +10,7 @@ import asyncio
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -18,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
-from flowd.errors import FlowdError, InvalidRequest, InvalidWorkflow, Problem
+from flowd.errors import AlreadyDecided, FlowdError, InvalidRequest, InvalidWorkflow, Problem
 from flowd.log import get_logger
 from flowd.redaction import REDACTOR
 
@@ -58,7 +59,9 @@ KINDS: Mapping[str, Kind] = {
     "unknown_node": Kind(404, "Unknown node"),
     "unknown_topic": Kind(404, "Unknown topic"),
     "unknown_dead_letter": Kind(404, "Unknown dead letter"),
+    "no_signal": Kind(404, "Takes no signal"),
     "wrong_state": Kind(409, "Wrong state"),
+    "already_decided": Kind(409, "Already decided"),
     "idempotency_mismatch": Kind(422, "Idempotency key used before"),
     "body_too_slow": Kind(408, "Body too slow"),
     "body_too_large": Kind(413, "Body too large"),
@@ -106,7 +109,7 @@ _INTERNAL_DETAIL = "flowd could not answer this request because of a defect; its
 
 
 def problem_document(
-    code: str, detail: str, problems: Sequence[Problem] = (), trace: str = ""
+    code: str, detail: str, problems: Sequence[Problem] = (), **more: Any
 ) -> bytes:
     """The body. Without `problems`, the detail is the only one."""
     kind = KINDS[code]
@@ -121,7 +124,7 @@ def problem_document(
             for problem in problems or (Problem("", code, detail),)
         ],
     }
-    return orjson.dumps({**document, "traceback": trace} if trace else document)
+    return orjson.dumps(document | more)
 
 
 def problem_response(
@@ -129,6 +132,7 @@ def problem_response(
     detail: str,
     problems: Sequence[Problem] = (),
     headers: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> Response:
     kind = KINDS[code]
     sent = dict(headers or {})
@@ -137,7 +141,7 @@ def problem_response(
     if code in ("body_too_slow", "body_too_large"):
         # The rest of the body is not read: no further request can follow it.
         sent["connection"] = "close"
-    document = problem_document(code, detail, problems)
+    document = problem_document(code, detail, problems, **more)
     return Response(document, kind.status, sent, MEDIA_TYPE)
 
 
@@ -155,6 +159,8 @@ async def _answer_flowd_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FlowdError)
     if isinstance(error, InvalidWorkflow | InvalidRequest):
         return problem_response(error.code, summarize(error.problems), error.problems)
+    if isinstance(error, AlreadyDecided):
+        return problem_response(error.code, str(error), decision=error.decision)
     kind = KINDS.get(error.code, _DEFECT)
     if kind.status != 500:
         return problem_response(error.code, str(error))
@@ -241,7 +247,8 @@ class UnforeseenErrors:
             if has_started:
                 raise
             trace = _trace_of(error) if self._shows_tracebacks else ""
-            document = problem_document("internal", _INTERNAL_DETAIL, trace=trace)
+            more: dict[str, Any] = {"traceback": trace} if trace else {}
+            document = problem_document("internal", _INTERNAL_DETAIL, **more)
             await Response(document, 500, media_type=MEDIA_TYPE)(scope, receive, send)
 
 

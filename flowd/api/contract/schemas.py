@@ -96,6 +96,24 @@ class Readiness(_Body):
     checks: dict[str, dict[str, Any]]
 
 
+class SignalDecision(_Body):
+    """What decided a node that waits for a signal: `data`, or why it was `rejected`, or that its
+    time was over. `by` is the name of a token, null where there are none.
+    """
+
+    data: Any
+    rejected: str | None
+    timed_out: bool
+    by: str | None
+    at_ms: int
+
+
+class Signalled(_Body):
+    execution_id: str
+    node_id: str
+    decision: SignalDecision
+
+
 class ProblemEntry(_Body):
     path: str
     code: str
@@ -113,4 +131,7 @@ class ProblemDocument(_Body):
     errors: list[ProblemEntry]
     traceback: str | None = Field(
         None, description="of a defect, in development only: its traceback"
+    )
+    decision: SignalDecision | None = Field(
+        None, description="of `already_decided`: what was decided before"
     )

@@ -25,12 +25,17 @@ class SmallBody(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
 
-async def read_small_body(request: Request, model: type[_M]) -> tuple[_M, bytes]:
+async def read_small_body(
+    request: Request, model: type[_M], bytes_max: int | None = None
+) -> tuple[_M, bytes]:
     """The body as its model, and as it was sent; one that is empty has all its defaults.
 
-    Raises InvalidRequest with everything that is wrong with it.
+    It may be as long as any, or no longer than `bytes_max`. Raises InvalidRequest with everything
+    that is wrong with it.
     """
-    body = await read_body(request, shared_of(request.app).body_bytes_max)
+    limit = shared_of(request.app).body_bytes_max
+    longest = limit if bytes_max is None else min(limit, bytes_max)
+    body = await read_body(request, longest, is_setting=longest != bytes_max)
     try:
         document, hidden = await _parse(body) if body.strip() else ({}, [])
     except InvalidWorkflow as error:

@@ -22,6 +22,7 @@ from flowd.api.contract.problems import TEXT_CHARS_SHOWN_MAX, problem_response
 from flowd.api.contract.route import Endpoint
 from flowd.api.http.event_stream import ASK_AGAIN
 from flowd.api.http.limits import Hosts, RateLimit, is_cross_site, is_local
+from flowd.api.http.responses import CALLER
 from flowd.config import ApiSettings
 from flowd.errors import InvalidSettings
 from flowd.log import get_logger
@@ -186,6 +187,7 @@ class AuthMiddleware:
         if not token.allows(needed):
             self._refusals.add(code="forbidden", **facts, needed=needed)
             return _forbidden(token, needed)
+        scope[CALLER] = token.name
         if scope["method"] not in _SAFE_METHODS and needed != "read":
             log.info("request.authorized", **facts)
         return None

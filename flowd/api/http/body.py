@@ -19,11 +19,9 @@ class BodyTooLarge(FlowdError):
 
     code = "body_too_large"
 
-    def __init__(self, bytes_max: int) -> None:
-        super().__init__(
-            f"the body is longer than the limit of {bytes_max:,} bytes; the setting is "
-            "api.body_max_mb"
-        )
+    def __init__(self, bytes_max: int, *, is_setting: bool = True) -> None:
+        hint = "; the setting is api.body_max_mb" if is_setting else " for this request"
+        super().__init__(f"the body is longer than the limit of {bytes_max:,} bytes{hint}")
 
 
 class BodyTooSlow(FlowdError):
@@ -35,21 +33,24 @@ class BodyTooSlow(FlowdError):
         super().__init__(f"the body did not arrive within {BODY_S_MAX:g} seconds; send it again")
 
 
-async def read_body(request: Request, bytes_max: int) -> bytes:
-    """The whole body. Raises BodyTooLarge or BodyTooSlow; close the connection after these."""
+async def read_body(request: Request, bytes_max: int, *, is_setting: bool = True) -> bytes:
+    """The whole body; `is_setting` says whose limit it is.
+
+    Raises BodyTooLarge or BodyTooSlow; close the connection after these.
+    """
     try:
         async with asyncio.timeout(BODY_S_MAX):
-            return await _read_bounded(request, bytes_max)
+            return await _read_bounded(request, bytes_max, is_setting=is_setting)
     except TimeoutError:
         raise BodyTooSlow from None
 
 
-async def _read_bounded(request: Request, bytes_max: int) -> bytes:
+async def _read_bounded(request: Request, bytes_max: int, *, is_setting: bool) -> bytes:
     if _announced_bytes(request) > bytes_max:
         # A client that asked first has sent nothing yet, and now will not.
         if "expect" not in request.headers:
             await _read_on(request)
-        raise BodyTooLarge(bytes_max)
+        raise BodyTooLarge(bytes_max, is_setting=is_setting)
     chunks: list[bytes] = []
     length = 0
     has_more = True
@@ -64,7 +65,7 @@ async def _read_bounded(request: Request, bytes_max: int) -> bytes:
             chunks.clear()
             if has_more:
                 await _read_on(request)
-            raise BodyTooLarge(bytes_max)
+            raise BodyTooLarge(bytes_max, is_setting=is_setting)
     return b"".join(chunks)
 
 

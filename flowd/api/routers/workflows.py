@@ -24,9 +24,11 @@ from flowd.api.contract.small_body import SmallBody, read_small_body
 from flowd.api.http.body import read_body
 from flowd.api.http.event_stream import has_left
 from flowd.api.http.responses import (
+    IDEMPOTENCY_HEADER,
     TRACEPARENT_HEADER,
     json_response,
     requested_execution_id,
+    requested_idempotency_key,
     requested_traceparent,
 )
 from flowd.api.results_response import results_response
@@ -40,7 +42,6 @@ from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import new_execution_id
 
 WAIT_S_MAX = 3600
-KEY_CHARS_MAX = 256
 
 
 class SubmitQuery(BaseModel):
@@ -71,7 +72,7 @@ async def submit_workflow(request: Request) -> Response:
     body = await read_body(request, shared.body_bytes_max)
     workflow = await shared.check_workflow(body)
     traceparent = requested_traceparent(request) if query.trigger else None
-    if key := _idempotency_key(request):
+    if key := requested_idempotency_key(request):
         asked = b"submit %d " % query.trigger + body
         claimed = await shared.store.idempotency.claim(key, asked, new_execution_id(now_ms()))
         execution_id = claimed.execution_id
@@ -133,7 +134,7 @@ async def trigger_workflow(request: Request) -> Response:
     store = shared_of(request.app).store
     execution_id = requested_execution_id(request)
     given, body = await read_small_body(request, TriggerBody)
-    if key := _idempotency_key(request):
+    if key := requested_idempotency_key(request):
         asked = b"trigger " + execution_id.encode() + b" " + body
         await store.idempotency.claim(key, asked, execution_id)
     given_input = b"" if given.input is None else orjson.dumps(given.input)
@@ -142,18 +143,7 @@ async def trigger_workflow(request: Request) -> Response:
     return json_response(Triggered(message="Workflow triggered", execution_id=execution_id))
 
 
-def _idempotency_key(request: Request) -> str:
-    key: str = request.headers.get("idempotency-key", "")
-    if len(key) > KEY_CHARS_MAX:
-        message = f"the key has {len(key)} characters; at most {KEY_CHARS_MAX} are taken"
-        raise InvalidRequest([Problem("headers.Idempotency-Key", "too_long", message)])
-    return key
-
-
-_HEADERS = {
-    "Idempotency-Key": "the same key and body again: the first answer again",
-    **TRACEPARENT_HEADER,
-}
+_HEADERS = {**IDEMPOTENCY_HEADER, **TRACEPARENT_HEADER}
 
 ROUTES = [
     Endpoint(

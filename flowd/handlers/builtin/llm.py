@@ -7,22 +7,16 @@ so that the sample workflows run without a network.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import orjson
-from pydantic import (
-    BeforeValidator,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from flowd.errors import Fail, HandlerFailed
 from flowd.handlers.completions import check_error, json_of, read_completion
-from flowd.handlers.config import NodeConfig, is_submission
+from flowd.handlers.config import NodeConfig, PromptText, SchemaObject
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.registry import handler
 from flowd.handlers.token_budget import within_budget
@@ -39,35 +33,14 @@ _PATH = "/chat/completions"
 _NEWER_WORD: set[tuple[str, str | None]] = set()
 
 
-def _to_text(value: Any) -> Any:
-    # A prompt that is exactly one template keeps its JSON type. A model reads text, so anything
-    # else goes in the way a template inside text would: as compact JSON.
-    return orjson.dumps(value).decode() if isinstance(value, dict | list | int | float) else value
-
-
-PromptText = Annotated[str, BeforeValidator(_to_text)]
 Message = dict[str, Any]
 
 
 class JsonSchema(NodeConfig):
     name: str = Field(default="answer", pattern=r"^[A-Za-z0-9_-]{1,64}$")
     description: str | None = None
-    json_schema: dict[str, Any] = Field(alias="schema", description="give a JSON Schema")
+    json_schema: SchemaObject = Field(alias="schema", description="give a JSON Schema")
     strict: bool | None = None
-
-    @field_validator("json_schema")
-    @classmethod
-    def _is_a_schema(cls, schema: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if not is_submission(info):
-            return schema
-        from flowd.handlers.json_schema import find_schema_flaw
-
-        flaw = find_schema_flaw(schema)
-        if flaw:
-            raise PydanticCustomError(
-                "schema", "this is not a valid JSON Schema: {flaw}", {"flaw": flaw}
-            )
-        return schema
 
 
 class ResponseFormat(NodeConfig):

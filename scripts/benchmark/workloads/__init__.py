@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from scripts.benchmark.bench import Workload
+from scripts.benchmark.workloads.answers import answers
 from scripts.benchmark.workloads.crowd import many_diamonds, one_fan
 from scripts.benchmark.workloads.http_load import http_load
 from scripts.benchmark.workloads.http_single import http_single
@@ -26,4 +27,5 @@ WORKLOADS: Mapping[str, Workload] = {
     "W8": http_single,
     "W9": wide_and_long,
     "W10": steady_state,
+    "W12": answers,
 }

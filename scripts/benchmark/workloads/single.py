@@ -26,7 +26,7 @@ WARM_UPS = 20
 _TRIPS = 200
 
 
-class _Times(NamedTuple):
+class Times(NamedTuple):
     """Seconds: a bare round trip just before, until submitted, until triggered, until done."""
 
     round_trip_s: float
@@ -44,10 +44,10 @@ def single_node(bench: Bench) -> Iterator[Repetition]:
         runner = open_ones.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
         store = open_store(engine.settings)
         open_ones.callback(lambda: runner.run(store.close()))
-        runner.run(_run_some(engine, store, shape, WARM_UPS))
+        runner.run(run_some(engine, store, shape, WARM_UPS))
 
         def repeat() -> dict[str, Reading]:
-            times = runner.run(_run_some(engine, store, shape, bench.sizes.singles))
+            times = runner.run(run_some(engine, store, shape, bench.sizes.singles))
             trips, submitted, triggered, done = zip(*times, strict=True)
             p50 = percentile(done, 50) * 1000
             parts = {
@@ -63,7 +63,7 @@ def single_node(bench: Bench) -> Iterator[Repetition]:
         yield repeat
 
 
-async def _run_some(engine: BenchedEngine, store: Store, shape: Shape, count: int) -> list[_Times]:
+async def run_some(engine: BenchedEngine, store: Store, shape: Shape, count: int) -> list[Times]:
     engine.begin_to_count()
     ids, times = [], []
     for _ in range(count):
@@ -78,7 +78,7 @@ async def _run_some(engine: BenchedEngine, store: Store, shape: Shape, count: in
         # Nothing else lives on this loop, so that it may be blocked until the end.
         done = engine.await_end(shape, execution_id)
         ids.append(execution_id)
-        times.append(_Times(trip_s, submitted - begin, triggered - begin, done - begin))
+        times.append(Times(trip_s, submitted - begin, triggered - begin, done - begin))
     engine.check(shape, ids)
     engine.clear()
     return times

@@ -83,6 +83,7 @@ EVENTS: dict[str, str] = {
     "execution.completed": "every node of an execution ended well",
     "execution.failed": "an execution ended, and nodes of it have failed; the first, and why",
     "execution.cancelled": "somebody ended an execution before its time",
+    "execution.cancelling": "somebody cancelled an execution whose `finally` is still to run",
     "execution.readmitted": "an execution that runs was missing among the active; it is not now",
     "node.restored": "a node that waited without an entry in the stream got one",
     "continuation.finished": "somebody died between a node's end and its dependents; that is done",

@@ -88,6 +88,9 @@ async def plan_rerun(store: Store, execution_id: str, start: str) -> RerunPlan:
         runs = _with_downstream(plan, {one: f"was {states[one]}" for one in unsettled})
     else:
         raise UnknownNode(execution_id, start)
+    if runs:
+        again = "of `finally`, which always runs again"
+        runs |= {one: again for one in plan.finally_nodes if one not in runs}
     wanted = _sort_out(execution_id, plan, states, standings, runs)
     return await _with_items(store, wanted, start) if plan.maps else wanted
 
@@ -243,7 +246,7 @@ async def _reuse(store: Store, wanted: RerunPlan) -> Reuse:
         wanted.execution_id,
         frozenset(kept[Standing.COMPLETED]),
         {one: _left_out_output(why) for one, why in wanted.left_out.items()},
-        tuple(node.id for node in open_nodes if not _waits_for(node, wanted)),
+        tuple(node.id for node in open_nodes if _is_root(node, wanted)),
         {node.id: arrived[node.id] for node in open_nodes if _looks_at(node, arrived[node.id])},
         {one: reasons.get(one, "") for one in kept[Standing.SKIPPED]},
         frozenset(kept[Standing.ALLOWED]),
@@ -255,8 +258,9 @@ def _left_out_output(why: str) -> bytes:
     return error_output(f"not run: it {why}")
 
 
-def _waits_for(node: PlannedNode, wanted: RerunPlan) -> bool:
-    return any(one in wanted.runs for one in node.dependencies)
+def _is_root(node: PlannedNode, wanted: RerunPlan) -> bool:
+    waits = any(one in wanted.runs for one in node.dependencies)
+    return not waits and node.id not in wanted.plan.finally_nodes
 
 
 def _arrived(node: PlannedNode, wanted: RerunPlan) -> int:

@@ -17,8 +17,8 @@ import redis as redis_py
 
 from flowd.store.attempt_records import parse_record
 from flowd.store.redis import keys
-from flowd.workflow.graph import split_item
-from flowd.workflow.states import ExecutionState, NodeState
+from flowd.workflow.graph import nodes_of, split_item
+from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 from scripts.soaking.ledger import END, START, Note
 from scripts.soaking.map_checks import Items, check_items, read_items
 
@@ -28,7 +28,7 @@ GROUP = "workflow_group"
 FAULT_LASTS_S = 60.0
 _PAGE = 500
 _EVENTS_SCRIPT = "return redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])"
-_LIVE = (ExecutionState.RUNNING, ExecutionState.PAUSED)
+_LIVE = (ExecutionState.RUNNING, ExecutionState.PAUSED, CANCELLING)
 _TERMINAL = {state for state in ExecutionState if state.is_terminal}
 _ENDED_NODE = {state for state in NodeState if state.is_terminal}
 _OUTSTANDING = (NodeState.QUEUED, NodeState.RUNNING)
@@ -94,6 +94,8 @@ class Execution:
 
     def can_begin(self, node_id: str) -> bool:
         """Whether it may be in front of the workers: what it looks at has ended."""
+        if node_id in self.finally_nodes and not self.has_begun_finally:
+            return False
         arrived = [self.arrives(one) for one in self.above(node_id)]
         looks = "after" in self.written[node_id]
         return None not in arrived and (looks or NodeState.FAILED not in arrived)
@@ -105,7 +107,16 @@ class Execution:
         return ended, arrived.count(NodeState.SKIPPED), arrived.count(NodeState.FAILED)
 
     def _nodes(self) -> Sequence[Mapping[str, Any]]:
-        return self.definition["dag"]["nodes"] if self.definition else ()
+        return nodes_of(self.definition) if self.definition else ()
+
+    @cached_property
+    def finally_nodes(self) -> Collection[str]:
+        dag = self.definition["dag"] if self.definition else {}
+        return {one["id"] for one in dag.get("finally", ())}
+
+    @property
+    def has_begun_finally(self) -> bool:
+        return "ends_as" in self.run
 
 
 def find_violations(
@@ -218,11 +229,43 @@ def _check_nodes(execution: Execution) -> Iterator[str]:
         yield f"{named}: it is COMPLETED and has a FAILED node"
     if execution.status == ExecutionState.FAILED and not is_failed and "error" not in execution.run:
         yield f"{named}: it is FAILED and no node of it is"
+    yield from _check_finally(execution)
     if execution.status in (*_LIVE, ExecutionState.COMPLETED):
-        left = sum(state not in _ENDED_NODE for state in states.values())
+        # Until those of `finally` begin they are not counted.
+        counted_nodes = set(states) - (
+            set() if execution.has_begun_finally else set(execution.finally_nodes)
+        )
+        left = sum(states[one] not in _ENDED_NODE for one in counted_nodes)
         if execution.run.get("remaining") != str(left):
             counted = execution.run.get("remaining")
             yield f"{named}: {left} nodes are left and it counts {counted}"
+
+
+def _check_finally(execution: Execution) -> Iterator[str]:
+    """What cleans up has run last, whatever became of the others, unless it was left out."""
+    if not execution.finally_nodes or execution.status == ExecutionState.PENDING:
+        return
+    named, states = execution.id, execution.nodes
+    others = {one: states[one] for one in states if one not in execution.finally_nodes}
+    last = {one: states[one] for one in execution.finally_nodes}
+    still_open = [one for one, state in others.items() if state not in _ENDED_NODE]
+    begun = [one for one, state in last.items() if state != NodeState.PENDING]
+    if execution.status in _LIVE and still_open and (begun or execution.has_begun_finally):
+        yield f"{named}: its finally has begun and {still_open[0]} is {others[still_open[0]]}"
+    if execution.status in (ExecutionState.COMPLETED, ExecutionState.FAILED):
+        was_damaged = "error" in execution.run
+        if not execution.has_begun_finally and not was_damaged:
+            yield f"{named}: it is {execution.status} and its finally has never begun"
+    ends_as = execution.run.get("ends_as")
+    if ends_as == ExecutionState.CANCELLED and execution.status in (
+        ExecutionState.COMPLETED,
+        ExecutionState.FAILED,
+    ):
+        yield f"{named}: it was cancelled and ended as {execution.status}"
+    is_failed = any(execution.arrives(one) == NodeState.FAILED for one in others)
+    expected = ExecutionState.FAILED if is_failed else ExecutionState.COMPLETED
+    if ends_as not in (None, ExecutionState.CANCELLED, expected):
+        yield f"{named}: its nodes came to {expected}, and its finally was told {ends_as}"
 
 
 def _check_node(execution: Execution, node_id: str, state: str | None) -> Iterator[str]:

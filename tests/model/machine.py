@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from flowd.errors import StoreFull, UnknownExecution, WrongState
-from flowd.orchestrator.executor import cancel_nodes
+from flowd.orchestrator.executor import cancel_execution
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group, recover_entry, recover_worker
@@ -25,7 +25,6 @@ from flowd.store.entries import Entry, entry_order
 from flowd.store.executions import now_ms
 from flowd.store.redis import keys
 from flowd.workflow.ids import new_execution_id
-from flowd.workflow.states import ExecutionState
 from scripts.soaking.checker import find_violations
 from tests.model.reference import (
     ENDED,
@@ -43,7 +42,7 @@ WORKERS = ("w1", "w2", "w3")
 # What is done to an execution, as often as it says more.
 ORDERS = (
     *("trigger", "pause", "pause", "resume", "cancel", "trigger", "pause", "resume", "cancel"),
-    *("delete", "rerun", "resubmit", "expire"),
+    *("delete", "rerun", "resubmit", "expire", "force_cancel"),
 )
 NODES_MAX = 40
 # What is written of a node that chooses.
@@ -69,6 +68,10 @@ def graphs(draw: st.DrawFn) -> Graph:
         above = [f"n{one}" for one in sorted(chosen)]
         said = draw(st.sampled_from(CHOICES)) if chooses else {}
         graph[f"n{number}"] = {"dependencies": above, **said} if said else above
+    for number in range(draw(st.integers(-3, 3))):
+        below = [f"z{number - 1}"] if number and draw(st.booleans()) else []
+        said = draw(st.sampled_from(CHOICES)) if chooses else {}
+        graph[f"z{number}"] = {"finally": True, "dependencies": below, **said}
     return graph
 
 
@@ -214,12 +217,17 @@ class Machine(RuleBasedStateMachine):
         expected = self.reference.resume(execution_id)
         assert self.run(self.store.lifecycle.resume_execution(execution_id)) == expected
 
-    def cancel(self, execution_id: str) -> None:
-        expected = self.reference.cancel(execution_id)
-        assert self.run(self.store.lifecycle.cancel_execution(execution_id)) == expected
-        if expected == "cancelled":
-            plan = self.run(self.plans.load(execution_id, ""))
-            self.run(cancel_nodes(self.store, plan, execution_id))
+    def force_cancel(self, execution_id: str) -> None:
+        self.cancel(execution_id, force=True)
+
+    def cancel(self, execution_id: str, *, force: bool = False) -> None:
+        expected = self.reference.cancel(execution_id, force=force)
+        try:
+            self.run(cancel_execution(self.store, execution_id, force=force))
+        except WrongState as refused:
+            assert refused.status == expected
+        else:
+            assert expected in ("cancelled", "cancelling")
 
     def delete(self, execution_id: str) -> None:
         expected = self.reference.delete(execution_id)
@@ -534,8 +542,9 @@ class Machine(RuleBasedStateMachine):
             parked = self.redis.hgetall(f"{prefix}:parked")
             assert {one: int(deaths) for one, deaths in parked.items()} == execution.parked
             assert max(execution.commits.values(), default=1) == 1, "a node committed twice"
-            if execution.is_live:
-                left = sum(state not in ENDED for state in execution.nodes.values())
+            assert self.redis.hget(f"{prefix}:run", "ends_as") == execution.ends_as
+            if execution.is_active:
+                left = sum(execution.nodes[one] not in ENDED for one in execution.counted())
                 assert int(self.redis.hget(f"{prefix}:run", "remaining")) == left
 
     @invariant()
@@ -548,7 +557,7 @@ class Machine(RuleBasedStateMachine):
         outstanding = [
             (execution.id, node_id)
             for execution in self.reference.executions.values()
-            if execution.is_live
+            if execution.is_active
             for node_id, state in execution.nodes.items()
             if state in ("QUEUED", "RUNNING")
         ]
@@ -561,7 +570,7 @@ class Machine(RuleBasedStateMachine):
             if not execution.is_live:
                 continue
             run = self.redis.hgetall(f"workflow:{execution.id}:run")
-            for one in execution.graph:
+            for one in execution.graph.keys() - execution.settled:
                 arrived = {execution.arrives(other) for other in above(execution.graph, one)}
                 looks = "after" in written(execution.graph, one)
                 counted = run.get(f"arrived:{one}")
@@ -572,7 +581,7 @@ class Machine(RuleBasedStateMachine):
 
     def _is_live(self, execution_id: str) -> bool:
         execution = self.reference.executions.get(execution_id)
-        return execution is not None and execution.is_live
+        return execution is not None and execution.is_active
 
     @invariant()
     def nothing_is_left_of_what_is_unknown(self) -> None:
@@ -582,12 +591,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def active_are_those_that_have_not_ended(self) -> None:
-        live = {one.id for one in self.reference.executions.values() if one.is_live}
+        live = {one.id for one in self.reference.executions.values() if one.is_active}
         assert self.redis.smembers(keys.ACTIVE) == live
-        ended = {
-            one.id
-            for one in self.reference.executions.values()
-            if ExecutionState(one.status).is_terminal
-        }
+        ended = {one.id for one in self.reference.executions.values() if one.status in ENDED}
         assert set(self.redis.zrange(keys.FINISHED, 0, -1)) == ended
         assert self.redis.zcard(keys.CONTINUATIONS) == 0

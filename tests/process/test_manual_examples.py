@@ -48,6 +48,7 @@ RUN_BY = {
     ("A tour of five minutes", "json"): [TOUR] * 4,
     ("Workflows", "json"): [WORKFLOWS],
     ("Choosing, and failing well", "json"): [CHOOSING],
+    ("Cleaning up", "json"): [WORKFLOWS],
     ("Mapping a list", "json"): [MAPPING],
     ("Waiting", "json"): [WORKFLOWS] * 2,
     ("Attempts and time-outs", "json"): [WORKFLOWS],

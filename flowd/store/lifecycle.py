@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from flowd.config import Settings
 from flowd.errors import CorruptExecution, UnknownExecution, WrongType
+from flowd.store.attempt_records import lost_record
 from flowd.store.entries import Entry
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.redis import keys, scripts
@@ -51,7 +52,7 @@ class Lifecycle:
             entry.entry_id,
             entry.execution_id,
             entry.node_id,
-            f"{entry.attempt} {entry.queued_ms} - - -",
+            lost_record(entry, "-"),
             entry.deaths,
         )
         return outcome

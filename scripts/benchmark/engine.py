@@ -14,6 +14,7 @@ from typing import Any
 
 from flowd.config import Settings
 from flowd.store.executions import Executions
+from flowd.store.maps import Maps
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import script_call
 from flowd.store.submissions import Submissions
@@ -64,6 +65,7 @@ class BenchedEngine:
         self._watch = Watch(stack.socket_path)
         self._entries_before = 0
         self._kept: frozenset[bytes] = frozenset()
+        self._kept_entries = 0
         for script in scripts.ALL:
             self.line.ask("SCRIPT", "LOAD", script.text)
 
@@ -125,7 +127,7 @@ class BenchedEngine:
         """The ids of new executions. What `check` counts begins here."""
         self.begin_to_count()
         calls, executions = self._catching()
-        submissions = Submissions(calls, executions)
+        submissions = Submissions(calls, executions, Maps(calls, self._settings))
         execution_ids = asyncio.run(_submit(submissions, shape, count))
         self.line.ask_all(calls.commands)
         return execution_ids
@@ -155,9 +157,11 @@ class BenchedEngine:
         while (execution_id := self.line.ask("SRANDMEMBER", keys.ACTIVE)) is not None:
             self._watch.wait_while(keys.status(execution_id.decode()), b"RUNNING")
 
-    def keep(self, execution_ids: Sequence[str]) -> None:
-        """Executions of one running node each, which every check and every clearing leaves be."""
+    def keep(self, execution_ids: Sequence[str], entries: int | None = None) -> None:
+        """Executions that every check and every clearing leaves be, with so many entries: of one
+        running node each, by default."""
         self._kept = frozenset(one.encode() for one in execution_ids)
+        self._kept_entries = len(self._kept) if entries is None else entries
 
     def check(self, shape: Shape, execution_ids: Sequence[str]) -> None:
         """Every node COMPLETED exactly once, since the count began. Raises Void.
@@ -179,7 +183,7 @@ class BenchedEngine:
         length, pending, dead = self.line.ask_all(
             [("XLEN", stream), ("XPENDING", stream, group), ("XLEN", keys.DEAD_LETTERS)]
         )
-        running = len(self._kept)
+        running = self._kept_entries
         if (length, pending[0], dead) != (running, running, 0):
             raise Void(f"{length} entries, {pending[0]} pending, {dead} dead letters are left")
 

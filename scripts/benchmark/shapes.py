@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from flowd.workflow.definition import WorkflowDefinition
@@ -34,6 +36,11 @@ def single(handler: str = "noop") -> Shape:
     return _shape("single", [("A", ())], handler)
 
 
+def delay(seconds: float) -> Shape:
+    """One node that waits."""
+    return _shape("delay", [("A", ())], "delay", {"seconds": seconds})
+
+
 def chain(length: int) -> Shape:
     nodes = [(f"n{at}", (f"n{at - 1}",) if at else ()) for at in range(length)]
     return _shape(f"chain of {length}", nodes)
@@ -58,6 +65,7 @@ def _shape(
     name: str,
     nodes: list[tuple[str, tuple[str, ...]]],
     handler: str = "noop",
+    config: Mapping[str, Any] = MappingProxyType({}),
     **handlers: str,
 ) -> Shape:
     """`handlers` are those of single nodes, by id."""
@@ -66,7 +74,7 @@ def _shape(
             "id": node_id,
             "handler": handlers.get(node_id, handler),
             "dependencies": list(dependencies),
-            "config": {},
+            "config": dict(config),
         }
         for node_id, dependencies in nodes
     ]

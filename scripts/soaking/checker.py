@@ -21,6 +21,7 @@ from flowd.workflow.graph import nodes_of, split_item
 from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 from scripts.soaking.ledger import END, START, Note
 from scripts.soaking.map_checks import Items, check_items, read_items
+from scripts.soaking.waits import check_waits, dated_nodes
 
 STREAM = "workflow:tasks"
 GROUP = "workflow_group"
@@ -31,6 +32,8 @@ _EVENTS_SCRIPT = "return redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', AR
 _LIVE = (ExecutionState.RUNNING, ExecutionState.PAUSED, CANCELLING)
 _TERMINAL = {state for state in ExecutionState if state.is_terminal}
 _ENDED_NODE = {state for state in NodeState if state.is_terminal}
+# Who has no ledger to keep.
+_SILENT = frozenset({"delay"})
 _OUTSTANDING = (NodeState.QUEUED, NodeState.RUNNING)
 
 NodeKey = tuple[str, str]
@@ -67,10 +70,13 @@ class Execution:
     def written(self) -> dict[str, Mapping[str, Any]]:
         return {one["id"]: one for one in self._nodes()}
 
-    def retries_max(self, node_id: str) -> int:
-        """Attempts the node may fail and have another one."""
+    def again_max(self, node_id: str) -> int:
+        """How often the node may start again by itself: after each wait, and in each of its calls
+        after attempts that failed."""
         written = self.written[split_item(node_id)[0]]
-        return int((written.get("retry") or {}).get("max_attempts", 1)) - 1
+        waits = int(self.run.get(f"waits:{node_id}", 0))
+        retries = int((written.get("retry") or {}).get("max_attempts", 1)) - 1
+        return waits + retries * (waits + 1)
 
     def arrives(self, node_id: str) -> str | None:
         """How a node has ended, as its dependents hear it; None while it has not."""
@@ -364,19 +370,23 @@ def _check_pending(redis: redis_py.Redis, entry_ids: Collection[str]) -> Iterato
 
 
 def _check_elsewhere(redis: redis_py.Redis, executions: Mapping[str, Execution]) -> Iterator[str]:
-    """RETRYING is a place among the retries, and nothing waits there or is carried on in vain."""
-    waiting = {tuple(one.split(" ", 1)) for one in redis.zrange(keys.RETRIES, 0, -1)}
+    """RETRYING is a date, WAITING a waker, and nothing has a date or is carried on in vain."""
+    dated = dated_nodes(redis)
     for execution in executions.values():
-        for node_id, state in execution.with_items.items():
-            is_waiting = (execution.id, node_id) in waiting
-            waiting.discard((execution.id, node_id))
-            if is_waiting != (state == NodeState.RETRYING and execution.status in _LIVE):
-                among = "among" if is_waiting else "not among"
-                yield f"{execution.id} {node_id}: it is {state} and {among} the retries"
+        is_live, states = execution.status in _LIVE, execution.with_items
+        for node_id, state in states.items():
+            has_date = (execution.id, node_id) in dated
+            if has_date != (state == NodeState.RETRYING and is_live) and not (
+                state == NodeState.WAITING and is_live
+            ):
+                among = "among" if has_date else "not among"
+                yield f"{execution.id} {node_id}: it is {state} and {among} the dates"
+        yield from check_waits(redis, execution.id, states, dated)
+        dated -= {(execution.id, one) for one in states}
         if execution.status in _TERMINAL and redis.exists(keys.parked(execution.id)):
             yield f"{execution.id}: it has ended and keeps nodes back"
-    for node_key in waiting:
-        yield f"{' '.join(node_key)}: it waits for a retry and does not exist"
+    for node_key in dated:
+        yield f"{' '.join(node_key)}: it has a date and does not exist"
     for member in redis.zrange(keys.CONTINUATIONS, 0, -1):
         yield f"{member}: begun, and never carried on"
 
@@ -461,7 +471,8 @@ def _check_ledger(
             continue
         mapped = {each.node_id for each in execution.maps}
         for node_id, state in execution.with_items.items():
-            if node_id in mapped:
+            written = execution.written[split_item(node_id)[0]]
+            if node_id in mapped or written["handler"] in _SILENT:
                 continue
             if state == NodeState.COMPLETED and (execution.id, node_id) not in ended:
                 yield f"{execution.id} {node_id}: it is COMPLETED and was never called to its end"
@@ -476,7 +487,8 @@ def _check_order(execution: Execution, note: Note, ended: Collection[NodeKey]) -
         may_fail = looks or execution.arrives(one) == NodeState.COMPLETED
         if state == NodeState.SKIPPED or (state == NodeState.FAILED and may_fail):
             continue
-        if (execution.id, one) not in ended:
+        is_silent = execution.written[one]["handler"] in _SILENT
+        if not is_silent and (execution.id, one) not in ended:
             yield f"{' '.join(note.node)}: it was started before its dependency {one} had ended"
 
 
@@ -496,7 +508,7 @@ def _check_starts(
     for attempt, count in Counter(attempts).items():
         if count > 1:
             yield f"{named}: attempt {attempt} was started {count} times"
-    allowed = 1 + met + execution.retries_max(node_id)
+    allowed = 1 + met + execution.again_max(node_id)
     if len(attempts) > allowed:
         yield f"{named}: it was started {len(attempts)} times, and {allowed} can be explained"
     record = parse_record(execution.attempts.get(node_id))

@@ -277,6 +277,7 @@ class Machine(RuleBasedStateMachine):
             assert key in waiting, "an attempt that waits nowhere was delivered"
             ticket = waiting[key]
             assert (entry.deaths, entry.failures) == (ticket.deaths, ticket.failures)
+            assert entry.waits == ticket.waits
             assert entry.attempt > self.attempts.get(ticket.key[:2], 0), "attempts do not rise"
             self.attempts[ticket.key[:2]] = entry.attempt
             ticket.holder = worker.name
@@ -372,6 +373,38 @@ class Machine(RuleBasedStateMachine):
         assert self.run(self.workers[slot].exchange(failures=[said])).failed == [expected]
         if is_reply_lost:
             assert self.run(self.workers[slot].exchange(failures=[said])).failed == ["stale"]
+
+    @precondition(lambda self: self._in_reach())
+    @rule(
+        data=st.data(),
+        waker=st.sampled_from(("date", "signal")),
+        is_begun_anew=st.booleans(),
+        is_reply_lost=st.booleans(),
+    )
+    def wait(
+        self, data: st.DataObject, waker: str, is_begun_anew: bool, is_reply_lost: bool
+    ) -> None:
+        ((slot, entry, ticket),) = self._some_delivered(data)
+        number = max(1, entry.waits) if is_begun_anew else entry.waits + 1
+        expected = self.reference.wait(ticket, waker, number)
+        said = {"number": number, "due_ms": 0 if waker == "date" else None}
+        assert self.run(self.workers[slot].wait(entry, waker, **said)) == expected
+        if is_reply_lost:
+            assert self.run(self.workers[slot].wait(entry, waker, **said)) == "stale"
+
+    @precondition(lambda self: self.reference.executions)
+    @rule(data=st.data())
+    def wake(self, data: st.DataObject) -> None:
+        """Mostly one that waits; also one that does not yet, or any more."""
+        execution_id = self._some_execution(data)
+        execution = self.reference.executions[execution_id]
+        waiting = [one for one, state in execution.nodes.items() if state == "WAITING"]
+        node_id = data.draw(st.sampled_from(waiting * 4 + list(execution.nodes)))
+        if self.is_full:
+            return
+        expected = self.reference.wake(execution_id, node_id)
+        wake = self.run(self.store.tasks.waits.wake(execution_id, node_id, "signal"))
+        assert wake.outcome == expected
 
     @precondition(lambda self: self._in_reach())
     @rule(data=st.data())
@@ -482,11 +515,12 @@ class Machine(RuleBasedStateMachine):
         for name in sorted(expired):
             self._take_away(name, "silent", is_blamed=True)
 
-    @precondition(lambda self: self.reference.retrying())
+    @precondition(lambda self: self.reference.retrying() or self.reference.dated())
     @rule()
     def dispatch_retries(self) -> None:
         self.run(self.store.retries.dispatch())
         self.reference.dispatch_retries()
+        self.reference.dispatch_dates()
 
     @precondition(lambda self: len(self.reference.executions) > 3)
     @rule()
@@ -519,7 +553,7 @@ class Machine(RuleBasedStateMachine):
             if execution.status == "PAUSED":
                 self.reference.resume(execution.id)
                 self.run(self.store.lifecycle.resume_execution(execution.id))
-        while self.reference.waiting() or self.reference.retrying():
+        while self._wake_all() or self.reference.waiting() or self.reference.retrying():
             self.dispatch_retries()
             already = len(self.delivered)
             self._read("w1", 100)
@@ -529,6 +563,19 @@ class Machine(RuleBasedStateMachine):
         self.active_are_those_that_have_not_ended()
         triggered = [one for one in self.reference.executions.values() if one.status != "PENDING"]
         assert find_violations(self.redis, [one.id for one in triggered]) == []
+
+    def _wake_all(self) -> bool:
+        """Everything that waits, whoever wakes it; True when something did."""
+        waiting = [
+            (execution.id, node_id)
+            for execution in self.reference.executions.values()
+            for node_id in list(execution.records)
+        ]
+        for execution_id, node_id in waiting:
+            expected = self.reference.wake(execution_id, node_id)
+            wake = self.run(self.store.tasks.waits.wake(execution_id, node_id, "signal"))
+            assert wake.outcome == expected
+        return bool(waiting)
 
     # What has to hold.
 
@@ -563,6 +610,26 @@ class Machine(RuleBasedStateMachine):
         ]
         live = [one[:2] for one in entries if self._is_live(one[0])]
         assert sorted(live) == sorted(outstanding)
+
+    @invariant()
+    def who_waits_is_named_with_what_wakes_it(self) -> None:
+        for execution in self.reference.executions.values():
+            waits = self.redis.hgetall(keys.waits(execution.id))
+            named = {one: tuple(text.split(" ")[:2]) for one, text in waits.items()}
+            assert named == {
+                one: (str(execution.waits[one]), waker) for one, waker in execution.records.items()
+            }
+            decisions = self.redis.hgetall(keys.decisions(execution.id))
+            numbers = {one: int(text.split(" ")[0]) for one, text in decisions.items()}
+            assert numbers == execution.decided
+        dates = {tuple(one.split(" ")) for one in self.redis.zrange(keys.RETRIES, 0, -1)}
+        expected = {
+            (execution.id, node_id)
+            for execution in self.reference.executions.values()
+            for node_id, waker in execution.records.items()
+            if waker == "date"
+        }
+        assert expected <= dates
 
     @invariant()
     def what_has_arrived_adds_up(self) -> None:

@@ -39,6 +39,7 @@ class Ticket:
     attempt: int
     deaths: int = 0
     failures: int = 0
+    waits: int = 0
     holder: str | None = None
     is_open: bool = True
 
@@ -63,6 +64,11 @@ class ReferenceExecution:
     ends_as: str | None = None
     # Of a rerun what does not run again; nothing arrives there.
     settled: set[str] = field(default_factory=set)
+    # Node -> the number of its newest wait; what wakes it, while it is WAITING; the newest wait of
+    # it that was decided.
+    waits: dict[str, int] = field(default_factory=dict)
+    records: dict[str, str] = field(default_factory=dict)
+    decided: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_live(self) -> bool:
@@ -156,7 +162,8 @@ class Reference:
     ) -> None:
         execution.nodes[node_id] = "QUEUED"
         failures = execution.failures.get(node_id, 0)
-        self.tickets.append(Ticket(execution.id, node_id, attempt, deaths, failures))
+        waits = execution.waits.get(node_id, 0)
+        self.tickets.append(Ticket(execution.id, node_id, attempt, deaths, failures, waits))
 
     def waiting(self) -> list[Ticket]:
         return [one for one in self.tickets if one.is_open and one.holder is None]
@@ -276,6 +283,53 @@ class Reference:
         execution.failures[ticket.node_id] = ticket.failures + 1
         return "retrying"
 
+    def wait(self, ticket: Ticket, waker: str, number: int) -> str:
+        if refused := self._close(ticket):
+            return refused
+        execution, node_id = self.executions[ticket.execution_id], ticket.node_id
+        execution.attempts[node_id] = ticket.attempt
+        execution.failures.pop(node_id, None)
+        execution.waits[node_id] = number
+        if execution.decided.get(node_id, 0) >= number:
+            self._end_wait(execution, node_id)
+            return "woken"
+        execution.nodes[node_id] = "WAITING"
+        execution.records[node_id] = waker
+        return "waiting"
+
+    def wake(self, execution_id: str, node_id: str) -> str:
+        execution = self.executions[execution_id]
+        state = execution.nodes[node_id]
+        if state in ENDED or execution.status in (*ENDED, "CANCELLING"):
+            return "decided" if node_id in execution.decided else "ended"
+        number = execution.waits.get(node_id, 1)
+        if execution.decided.get(node_id, 0) >= number:
+            return "decided"
+        execution.decided[node_id] = number
+        if state != "WAITING":
+            return "kept"
+        self._end_wait(execution, node_id)
+        return "woken"
+
+    def _end_wait(self, execution: ReferenceExecution, node_id: str) -> None:
+        execution.records.pop(node_id, None)
+        if execution.status == "PAUSED":
+            execution.nodes[node_id] = "PENDING"
+            execution.parked[node_id] = 0
+        else:
+            execution.attempts[node_id] += 1
+            self._queue(execution, node_id, execution.attempts[node_id])
+
+    def dated(self) -> list[str]:
+        """Executions of which a node waits for a date."""
+        return [one.id for one in self.executions.values() if "date" in one.records.values()]
+
+    def dispatch_dates(self) -> None:
+        for execution in self.executions.values():
+            for node_id, waker in list(execution.records.items()):
+                if waker == "date":
+                    self.wake(execution.id, node_id)
+
     def dispatch_retries(self) -> None:
         for execution in self.executions.values():
             for node_id, state in execution.nodes.items():
@@ -348,6 +402,7 @@ class Reference:
             return self._cancel_before_finally(execution)
         execution.status = "CANCELLED"
         execution.parked.clear()
+        execution.records.clear()
         for node_id, state in execution.nodes.items():
             if state not in ENDED:
                 execution.nodes[node_id] = "CANCELLED"
@@ -362,8 +417,9 @@ class Reference:
             execution.status = "CANCELLING"
             execution.parked.clear()
             for node_id in execution.counted():
-                if execution.nodes[node_id] in ("PENDING", "RETRYING"):
+                if execution.nodes[node_id] in ("PENDING", "RETRYING", "WAITING"):
                     execution.nodes[node_id] = "CANCELLED"
+                    execution.records.pop(node_id, None)
             self._end_cancelling(execution)
         return "cancelling"
 

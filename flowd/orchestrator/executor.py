@@ -10,6 +10,7 @@ import orjson
 from flowd.errors import WrongState
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
 from flowd.store.dependents import (
     DEPENDENTS_PER_CALL_MAX,
@@ -37,10 +38,13 @@ async def submit_workflow(
     store: Store, workflow: WorkflowDefinition, execution_id: str = "", key_digest: str = ""
 ) -> str:
     """Store a validated workflow as a new execution; its id, which the caller may have chosen, and
-    claimed for an Idempotency-Key. Raises UnknownExecution when that was deleted since."""
+    claimed for an Idempotency-Key. Raises UnknownExecution when that was deleted since, and
+    OlderProcess."""
     definition = workflow.to_json()
+    plan = compile_plan(definition)
+    await expect_no_older_process(store, plan.language)
     return await store.submissions.submit_workflow(
-        definition, compile_plan(definition), execution_id=execution_id, key_digest=key_digest
+        definition, plan, execution_id=execution_id, key_digest=key_digest
     )
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from flowd.errors import UnknownNode, WrongState
 from flowd.orchestrator.executor import error_output
 from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
 from flowd.store.map_copies import Again
 from flowd.store.submissions import Reuse
@@ -220,11 +221,13 @@ async def rerun_execution(
     """Make the new execution; its id, which the caller may have chosen, and claimed for a key. It
     has the definition and the input of the old one.
 
-    Raises WrongState when no node would run, UnknownExecution when the old one has been deleted.
+    Raises WrongState when no node would run, UnknownExecution when the old one has been deleted,
+    and OlderProcess.
     """
     if not wanted.runs:
         hint = ", and so is each of its nodes; name the node to begin with"
         raise WrongState(wanted.execution_id, ExecutionState.COMPLETED, "rerun", hint)
+    await expect_no_older_process(store, wanted.plan.language)
     definition = await store.executions.definition(wanted.execution_id)
     return await store.submissions.submit_workflow(
         definition,

@@ -12,6 +12,7 @@ import orjson
 
 from flowd.workflow.choices import Choice
 from flowd.workflow.definition import SECONDS_MAX, MapDefinition
+from flowd.workflow.language import language_of
 from flowd.workflow.repeating import Repeat
 from flowd.workflow.templating import CompiledConfig
 
@@ -67,6 +68,7 @@ class Outline(NamedTuple):
     has_callback: bool
     finally_nodes: Collection[str] = ()
     finally_roots: Collection[str] = ()
+    language: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class Plan:
     maps: tuple[str, ...] = ()
     finally_nodes: frozenset[str] = frozenset()
     finally_roots: tuple[str, ...] = ()
+    # Which processes have to know to run it as it is meant; 0 for any.
+    language: int = 0
 
     def find(self, node_id: str) -> PlannedNode | None:
         """The node of this id, or what an item of one runs as; None where there is none."""
@@ -116,6 +120,7 @@ class Plan:
             self.has_callback,
             tuple(self.finally_nodes),
             self.finally_roots,
+            self.language,
         )
 
     def downstream(self, node_id: str) -> tuple[str, ...]:
@@ -201,6 +206,7 @@ def compile_plan(definition: bytes) -> Plan:
         tuple(node_id for node_id, node in nodes.items() if node.map),
         frozenset(node["id"] for node in last),
         _roots(last),
+        language_of(written, has_finally=bool(last)),
     )
 
 

@@ -132,7 +132,7 @@ ROUTES = [
         rerun,
         scope="trigger",
         answers={200: Rerun},
-        problems=(*_PROBLEMS, "unknown_node", "invalid_request"),
+        problems=(*_PROBLEMS, "unknown_node", "invalid_request", "older_process"),
         body=RerunBody,
         headers=TRACEPARENT_HEADER,
     ),

@@ -17,7 +17,7 @@ from flowd.handlers import handler
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.outcome import OUTPUT_BYTES_MAX, JsonText
 from flowd.store.maps import Maps, MapStanding
-from flowd.workflow.graph import MAP_HANDLER
+from flowd.workflow.ids import MAP_HANDLER
 from flowd.workflow.states import NodeState
 from flowd.workflow.templating import describe_type
 

@@ -19,7 +19,7 @@ from flowd.errors import BadHandlers, UnknownHandler
 from flowd.handlers import MARK, HandlerKind, Mark, handler, underlying
 from flowd.handlers.context import HandlerContext, Resources
 from flowd.suggestions import did_you_mean
-from flowd.workflow.graph import MAP_HANDLER
+from flowd.workflow.ids import MAP_HANDLER
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -31,7 +31,8 @@ from flowd.workers.decision import (
 )
 from flowd.workers.large_inputs import SMALL_BYTES_MAX, LargeInputs
 from flowd.workers.node_run import PreparedNode
-from flowd.workflow.graph import MAP_HANDLER, split_item
+from flowd.workflow.graph import split_item
+from flowd.workflow.ids import MAP_HANDLER
 from flowd.workflow.references import EXECUTION
 from flowd.workflow.states import ExecutionState, NodeState
 from flowd.workflow.templating import INDEX, INPUT, ITEM, NO_CONFIG

@@ -6,18 +6,16 @@ import hashlib
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from flowd.workflow.choices import Choice
 from flowd.workflow.definition import SECONDS_MAX, MapDefinition
+from flowd.workflow.ids import MAP_HANDLER
 from flowd.workflow.language import language_of
 from flowd.workflow.repeating import Repeat
 from flowd.workflow.templating import CompiledConfig
-
-# What a node with `map` itself is run by; no workflow can name it.
-MAP_HANDLER: Final = "flowd.map"
 
 
 class PlannedMap(NamedTuple):

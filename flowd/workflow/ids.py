@@ -1,10 +1,13 @@
-"""The ids of executions: made here, and told from other text."""
+"""The ids of executions: made here, and told from other text; and a name that is flowd's own."""
 
 from __future__ import annotations
 
 import re
 import secrets
+from typing import Final
 
+# What a node with `map` itself is run by; no workflow can name it.
+MAP_HANDLER: Final = "flowd.map"
 _EXECUTION_ID = re.compile(r"[0-9a-f]{24}")
 
 

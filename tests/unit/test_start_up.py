@@ -64,6 +64,15 @@ def test_a_command_that_asks_flowd_imports_little(folder: Path, command: str) ->
     assert "flowd.client.asynchronous" not in modules
 
 
+def test_the_registry_of_handlers_is_read_without_what_checks_workflows(folder: Path) -> None:
+    modules = imported(folder, "config", "check")
+
+    assert "flowd.handlers.registry" in modules
+    assert (
+        modules & {"pydantic", "redis", "rich", "starlette", "flowd.workflow.definition"} == set()
+    )
+
+
 def test_the_help_imports_little_more_than_click_and_a_call_at_most_twice_as_much(
     folder: Path,
 ) -> None:

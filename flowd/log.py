@@ -77,6 +77,7 @@ EVENTS: dict[str, str] = {
     "node.commit_rejected": "a late result was dropped: the node belongs to another attempt",
     "redis.clock_moved_back": "the clock of the Redis server was put back; nothing waits for it",
     "node.retrying": "an attempt failed; the node waits for its next one",
+    "node.signalled": "a signal was recorded, which decides: `kind` is answered or rejected",
     "node.waiting": "a node waits outside of any worker until something wakes it",
     "node.requeued": "a node that was held by a dead worker waits for its next attempt",
     "node.poisoned": "a node that ended each process it ran in is failed and will not run again",

@@ -543,4 +543,11 @@ MUTANTS = (
         "        return Answer(default, None, False, None, at_ms)",
         "test_a_default_can_be_told_from_the_same_value_sent",
     ),
+    Mutant(
+        "U9 slice",
+        "what a slice leaves of the look for lost executions waits for a minute",
+        "                return None\n        return 0.0",
+        "                return None\n        return None",
+        "test_what_a_run_has_no_time_for_follows_at_once",
+    ),
 )

@@ -550,4 +550,25 @@ MUTANTS = (
         "                return None\n        return None",
         "test_what_a_run_has_no_time_for_follows_at_once",
     ),
+    Mutant(
+        "U4 again",
+        "a call whose connection broke is sent again, whatever had come of it",
+        "            if not is_stale(error):\n                raise\n",
+        "            pass\n",
+        "test_a_call_on_a_new_connection_that_closes_is_not_sent_again[True]",
+    ),
+    Mutant(
+        "R8 callback",
+        "a callback that failed waits by a clock that may be put back",
+        "  redis.call('ZADD', KEYS[1], steady_ms() + ARGV[4], ARGV[1])",
+        "  redis.call('ZADD', KEYS[1], server_ms() + ARGV[4], ARGV[1])",
+        "test_what_is_put_off_is_so_by_the_clock_that_never_goes_back",
+    ),
+    Mutant(
+        "R10 listener",
+        "who has left a stream of events is offered them for ever",
+        "        live.discard(subscription)\n",
+        "        pass\n",
+        "test_who_has_gone_is_let_go_of_while_others_listen[all]",
+    ),
 )

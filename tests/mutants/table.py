@@ -334,6 +334,13 @@ MUTANTS = (
         "test_a_rerun_from_a_node_runs_no_other_that_failed",
     ),
     Mutant(
+        "U8 lost",
+        "a rerun reuses a node whose output is gone",
+        "lost += [one for one, count in zip(some, counts, strict=True) if not count]",
+        "pass",
+        "test_what_was_to_be_reused_and_is_gone_is_no_rerun[A]",
+    ),
+    Mutant(
         "U9 fails",
         "a duty that fails ends its lane",
         "            await self._note_failure(duty, reason, error)",

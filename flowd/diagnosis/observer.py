@@ -25,7 +25,8 @@ from flowd.store.budgets import Holds
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms
 from flowd.store.nodes import NodeRow
 from flowd.store.standing import ClusterState
-from flowd.workflow.graph import Plan, split_item
+from flowd.workflow.graph import Plan
+from flowd.workflow.ids import split_item
 from flowd.workflow.states import ExecutionState, NodeState
 
 SHOWN_MAX: Final = 100

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from flowd.store import Store
-from flowd.workflow.graph import split_item
+from flowd.workflow.ids import split_item
 from flowd.workflow.states import NodeState
 from flowd.workflow.templating import INDEX, ITEM
 

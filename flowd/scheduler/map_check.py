@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from flowd.store import Store
-from flowd.workflow.graph import item_id
+from flowd.workflow.ids import item_id
 from flowd.workflow.states import NodeState
 
 _MOVES = frozenset({NodeState.QUEUED, NodeState.RUNNING, NodeState.RETRYING, NodeState.WAITING})

@@ -10,7 +10,7 @@ from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.maps import Maps, MapStanding
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient
-from flowd.workflow.graph import item_id
+from flowd.workflow.ids import item_id
 from flowd.workflow.states import NodeState
 
 # Which items of a list run again; those that do not keep what they have left.

@@ -18,7 +18,7 @@ from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type
 from flowd.store.redis.text import count_of, raw_bytes, readable
-from flowd.workflow.graph import item_id
+from flowd.workflow.ids import item_id
 from flowd.workflow.states import NodeState
 
 # Of the items that one call stores, or of the outputs it reads; but for one that is larger.
@@ -201,8 +201,6 @@ class Maps:
                     keys.RETRIES,
                     keys.ALARMS,
                     keys.waits(execution_id),
-                    keys.map_open(execution_id, node_id),
-                    keys.run(execution_id),
                 ),
                 execution_id,
                 node_id,

@@ -12,8 +12,7 @@ import orjson
 
 from flowd.workflow.choices import Choice
 from flowd.workflow.definition import SECONDS_MAX, MapDefinition
-from flowd.workflow.ids import MAP_HANDLER
-from flowd.workflow.language import language_of
+from flowd.workflow.ids import MAP_HANDLER, split_item
 from flowd.workflow.repeating import Repeat
 from flowd.workflow.templating import CompiledConfig
 
@@ -64,17 +63,11 @@ class Outline(NamedTuple):
     roots: Collection[str]
     name: str
     has_callback: bool
-    finally_nodes: Collection[str] = ()
-    finally_roots: Collection[str] = ()
-    language: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A definition compiled for running; the same for every execution of equal definitions.
-
-    `finally_nodes` are those that run when all others have ended; none of them is among `roots`.
-    """
+    """A definition compiled for running; the same for every execution of equal definitions."""
 
     digest: str
     nodes: Mapping[str, PlannedNode]
@@ -85,10 +78,6 @@ class Plan:
     has_callback: bool = False
     has_choices: bool = False
     maps: tuple[str, ...] = ()
-    finally_nodes: frozenset[str] = frozenset()
-    finally_roots: tuple[str, ...] = ()
-    # Which processes have to know to run it as it is meant; 0 for any.
-    language: int = 0
 
     def find(self, node_id: str) -> PlannedNode | None:
         """The node of this id, or what an item of one runs as; None where there is none."""
@@ -110,16 +99,7 @@ class Plan:
 
     @property
     def outline(self) -> Outline:
-        return Outline(
-            self.digest,
-            tuple(self.nodes),
-            self.roots,
-            self.name,
-            self.has_callback,
-            tuple(self.finally_nodes),
-            self.finally_roots,
-            self.language,
-        )
+        return Outline(self.digest, tuple(self.nodes), self.roots, self.name, self.has_callback)
 
     def downstream(self, node_id: str) -> tuple[str, ...]:
         """Every transitive dependent that cannot run without this node, the nearest first, each
@@ -150,12 +130,6 @@ def plan_digest(definition: bytes) -> str:
     return hashlib.blake2b(definition, digest_size=8).hexdigest()
 
 
-def nodes_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All nodes of a definition as `to_json` wrote it, those of `finally` behind the others."""
-    dag = document["dag"]
-    return [*dag["nodes"], *dag.get("finally", ())]
-
-
 def compile_plan(definition: bytes) -> Plan:
     """Compile a definition as `WorkflowDefinition.to_json` wrote it; what it means is trusted.
 
@@ -163,8 +137,7 @@ def compile_plan(definition: bytes) -> Plan:
     Configs are compiled when they are first used: a worker rarely runs every node of a plan.
     """
     document = orjson.loads(definition)
-    written = nodes_of(document)
-    last = written[len(document["dag"]["nodes"]) :]
+    written = document["dag"]["nodes"]
     opens: dict[str, list[str]] = {}
     joins: dict[str, list[tuple[str, int]]] = {}
     for node in written:
@@ -195,21 +168,14 @@ def compile_plan(definition: bytes) -> Plan:
     return Plan(
         plan_digest(definition),
         nodes,
-        _roots(document["dag"]["nodes"]),
+        tuple(node["id"] for node in written if not node["dependencies"]),
         document["name"],
         _object(document.get("input")),
         _object(document.get("budget")).get("tokens"),
         "callback" in document,
-        bool(choices or last) or any(node.allow_failure for node in nodes.values()),
+        bool(choices) or any(node.allow_failure for node in nodes.values()),
         tuple(node_id for node_id, node in nodes.items() if node.map),
-        frozenset(node["id"] for node in last),
-        _roots(last),
-        language_of(written, has_finally=bool(last)),
     )
-
-
-def _roots(written: list[dict[str, Any]]) -> tuple[str, ...]:
-    return tuple(node["id"] for node in written if not node["dependencies"])
 
 
 def _mapped(node: PlannedNode, written: dict[str, Any]) -> PlannedNode:
@@ -228,16 +194,6 @@ def _mapped(node: PlannedNode, written: dict[str, Any]) -> PlannedNode:
         repeat=None,
         map=PlannedMap(said.concurrency, said.max_failed, said.fail_fast, said.results, item),
     )
-
-
-def item_id(node_id: str, index: int | str) -> str:
-    return f"{node_id}.{index}"
-
-
-def split_item(node_id: str) -> tuple[str, str]:
-    """The node an item belongs to and its index; the index is empty for what is none."""
-    above, _, index = node_id.partition(".")
-    return above, index if index.isascii() and index.isdecimal() else ""
 
 
 def _check_form(node: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The ids of executions: made here, and told from other text; and a name that is flowd's own."""
+"""The ids of executions and of items: made here, and told from other text."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def new_execution_id(at_ms: int) -> str:
 
 def is_execution_id(text: str) -> bool:
     return _EXECUTION_ID.fullmatch(text) is not None
+
+
+def item_id(node_id: str, index: int | str) -> str:
+    return f"{node_id}.{index}"
+
+
+def split_item(node_id: str) -> tuple[str, str]:
+    """The node an item belongs to and its index; the index is empty for what is none."""
+    above, _, index = node_id.partition(".")
+    return above, index if index.isascii() and index.isdecimal() else ""

@@ -65,7 +65,6 @@ class BenchedEngine:
         self._watch = Watch(stack.socket_path)
         self._entries_before = 0
         self._kept: frozenset[bytes] = frozenset()
-        self._kept_entries = 0
         for script in scripts.ALL:
             self.line.ask("SCRIPT", "LOAD", script.text)
 
@@ -157,23 +156,37 @@ class BenchedEngine:
         while (execution_id := self.line.ask("SRANDMEMBER", keys.ACTIVE)) is not None:
             self._watch.wait_while(keys.status(execution_id.decode()), b"RUNNING")
 
-    def keep(self, execution_ids: Sequence[str], entries: int | None = None) -> None:
-        """Executions that every check and every clearing leaves be, with so many entries: of one
-        running node each, by default."""
+    def keep(self, execution_ids: Sequence[str]) -> None:
+        """Executions of one running node each, which every check and every clearing leaves be."""
         self._kept = frozenset(one.encode() for one in execution_ids)
-        self._kept_entries = len(self._kept) if entries is None else entries
 
     def check(self, shape: Shape, execution_ids: Sequence[str]) -> None:
         """Every node COMPLETED exactly once, since the count began. Raises Void.
 
         Each node has one output and ended in its first attempt, and the stream was given no more
-        entries than there are nodes.
+        entries than there are nodes; a map has one for each item, and two of its own.
         """
-        self.check_nodes(shape, execution_ids)
+        if shape.items:
+            self._check_maps(shape, execution_ids)
+        else:
+            self.check_nodes(shape, execution_ids)
         added = self._entries_added() - self._entries_before
-        expected = shape.size * len(execution_ids)
+        expected = (shape.size + (2 if shape.items else 0)) * len(execution_ids)
         if added != expected:
             raise Void(f"{expected} nodes were given {added} entries")
+
+    def _check_maps(self, shape: Shape, execution_ids: Sequence[str]) -> None:
+        results = b",".join([_OUTPUT] * shape.items)
+        expected = b'{"results":[%s],"count":%d,"failed":[]}' % (results, shape.items)
+        for execution_id in execution_ids:
+            status, output = self.line.ask_all(
+                [
+                    ("GET", keys.status(execution_id)),
+                    ("GET", keys.output(execution_id, shape.last)),
+                ]
+            )
+            if (status, output) != (b"COMPLETED", expected):
+                raise Void(f"{shape.name} {execution_id} is {status!r}, or has another output")
 
     def check_nodes(self, shape: Shape, execution_ids: Sequence[str]) -> None:
         """As `check`, without the count of entries."""
@@ -183,7 +196,7 @@ class BenchedEngine:
         length, pending, dead = self.line.ask_all(
             [("XLEN", stream), ("XPENDING", stream, group), ("XLEN", keys.DEAD_LETTERS)]
         )
-        running = self._kept_entries
+        running = len(self._kept)
         if (length, pending[0], dead) != (running, running, 0):
             raise Void(f"{length} entries, {pending[0]} pending, {dead} dead letters are left")
 

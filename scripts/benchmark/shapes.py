@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.definition import MAP_CONCURRENCY_MAX, WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
 
 
@@ -17,6 +15,8 @@ class Shape(NamedTuple):
     node_ids: tuple[str, ...]
     definition: bytes
     plan: Plan
+    # Of a map, which is its only node.
+    items: int = 0
 
     @property
     def name(self) -> str:
@@ -24,7 +24,7 @@ class Shape(NamedTuple):
 
     @property
     def size(self) -> int:
-        return len(self.node_ids)
+        return self.items or len(self.node_ids)
 
     @property
     def last(self) -> str:
@@ -34,11 +34,6 @@ class Shape(NamedTuple):
 
 def single(handler: str = "noop") -> Shape:
     return _shape("single", [("A", ())], handler)
-
-
-def delay(seconds: float) -> Shape:
-    """One node that waits."""
-    return _shape("delay", [("A", ())], "delay", {"seconds": seconds})
 
 
 def chain(length: int) -> Shape:
@@ -61,11 +56,21 @@ def gated() -> Shape:
     return _shape("gated", [("A", ()), ("B", ("A",))], A="signal")
 
 
+def mapped(items: int) -> Shape:
+    """One node with a map of so many items, as many of them under way as may be."""
+    said = {"over": "{{ input.rows }}", "concurrency": MAP_CONCURRENCY_MAX}
+    node = {"id": "m", "handler": "noop", "config": {}, "map": said}
+    body: dict[str, Any] = {"name": f"map of {items}", "dag": {"nodes": [node]}}
+    body["input"] = {"rows": list(range(items))}
+    workflow = WorkflowDefinition.model_validate(body)
+    definition = workflow.to_json()
+    return Shape(workflow, ("m",), definition, compile_plan(definition), items)
+
+
 def _shape(
     name: str,
     nodes: list[tuple[str, tuple[str, ...]]],
     handler: str = "noop",
-    config: Mapping[str, Any] = MappingProxyType({}),
     **handlers: str,
 ) -> Shape:
     """`handlers` are those of single nodes, by id."""
@@ -74,7 +79,7 @@ def _shape(
             "id": node_id,
             "handler": handlers.get(node_id, handler),
             "dependencies": list(dependencies),
-            "config": dict(config),
+            "config": {},
         }
         for node_id, dependencies in nodes
     ]

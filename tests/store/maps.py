@@ -9,7 +9,7 @@ from typing import Any
 import redis as redis_py
 
 from flowd.store import Store
-from flowd.store.endings import ItemFailure, ItemRetry, Wait
+from flowd.store.endings import ItemFailure, ItemPause, ItemRetry, Wait
 from flowd.store.entries import Entry
 from flowd.store.redis import keys
 from tests.store.engine import Execution, Graph, ScriptedEngine, Worker
@@ -84,4 +84,11 @@ async def fail(worker: Worker, *entries: Entry) -> list[str]:
 async def retry(worker: Worker, entry: Entry, pause_ms: int = 3_600_000) -> str:
     ending = ItemRetry(entry, worker.completion(entry).record, pause_ms, 1, "boom")
     (outcome,) = (await worker.exchange(failures=[ending])).failed  # type: ignore[list-item]
+    return outcome
+
+
+async def pause(worker: Worker, entry: Entry) -> str:
+    """Say that an item is to be called again in an hour."""
+    ending = ItemPause(entry, worker.completion(entry).record, "date", 1, 3_600_000)
+    (outcome,) = (await worker.exchange(failures=[ending])).failed
     return outcome

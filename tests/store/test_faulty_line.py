@@ -15,7 +15,12 @@ from typing import Any
 import pytest
 
 from flowd.errors import StoreUnavailable, UnknownExecution
-from flowd.orchestrator.executor import advance_node, cancel_nodes, fail_downstream
+from flowd.orchestrator.executor import (
+    advance_node,
+    cancel_items,
+    cancel_nodes,
+    fail_downstream,
+)
 from flowd.orchestrator.plans import Plans
 from flowd.store import open_store
 from flowd.store.budgets import TokenUsage
@@ -25,6 +30,7 @@ from flowd.store.redis.client import Session
 from flowd.workflow.states import NodeState
 from tests.private_server import PrivateServer
 from tests.proxy import FAULTS, Proxy
+from tests.store import maps
 from tests.store.engine import (
     CHAIN,
     DIAMOND,
@@ -155,6 +161,43 @@ async def wake(bench: Bench) -> None:
     execution, (a,) = await bench.near.start_and_take(CHAIN, worker)
     await worker.wait(a, "signal")
     await bench.insist(lambda: bench.store.tasks.waits.wake(execution.id, "a", "signal"))
+
+
+async def stage_items(bench: Bench) -> None:
+    execution, _ = await bench.near.start_and_take(maps.mapping(), bench.near.worker())
+    stage_list = bench.store.nodes.maps.stage
+    assert await bench.insist(lambda: stage_list(execution.id, "fan", [1, 2, 3]))
+
+
+async def expand_node(bench: Bench) -> None:
+    execution, _ = await bench.near.start_and_take(maps.mapping(), bench.near.worker())
+    await bench.near.store.nodes.maps.stage(execution.id, "fan", [1, 2, 3])
+    assert await bench.insist(lambda: maps.expand(bench.store, execution, 3, window=2))
+
+
+async def complete_items(bench: Bench) -> None:
+    _, (first, _) = await maps.expanded(bench.near, bench.near.worker(), 3, window=2)
+    worker = bench.far.worker()
+    await bench.insist(lambda: worker.complete(first))
+
+
+async def fail_items(bench: Bench) -> None:
+    facts = {"window": 2, "fail_fast": True}
+    _, (first, _) = await maps.expanded(bench.near, bench.near.worker(), 3, **facts)
+    worker = bench.far.worker()
+    await bench.insist(lambda: maps.fail(worker, first))
+
+
+async def retry_item(bench: Bench) -> None:
+    _, (first, _) = await maps.expanded(bench.near, bench.near.worker(), 3, window=2)
+    worker = bench.far.worker()
+    await bench.insist(lambda: maps.retry(worker, first))
+
+
+async def cancel_some_items(bench: Bench) -> None:
+    execution, _ = await maps.expanded(bench.near, bench.near.worker(), 3, window=2)
+    await bench.near.store.lifecycle.cancel_execution(execution.id)
+    await bench.insist(lambda: cancel_items(bench.store, execution.id, "fan"))
 
 
 async def pause(bench: Bench) -> None:
@@ -329,6 +372,12 @@ SCRIPT_CALLS = {
     scripts.FAIL_DOWNSTREAM: fail_many,
     scripts.ADVANCE_NODE: advance_many,
     scripts.RETRY_NODE: retry,
+    scripts.STAGE_ITEMS: stage_items,
+    scripts.EXPAND_NODE: expand_node,
+    scripts.COMPLETE_ITEMS: complete_items,
+    scripts.FAIL_ITEMS: fail_items,
+    scripts.RETRY_ITEM: retry_item,
+    scripts.CANCEL_ITEMS: cancel_some_items,
     scripts.WAIT_NODE: wait,
     scripts.WAKE_NODE: wake,
     scripts.DISPATCH_RETRIES: dispatch,

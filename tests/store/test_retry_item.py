@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowd.store.redis import keys
 from tests.store.engine import everything
-from tests.store.maps import MapState, expanded, fail, map_state, retry
+from tests.store.maps import MapState, expanded, fail, map_state, pause, retry
 
 
 async def due(engine, redis, execution, item="fan.0"):
@@ -96,3 +96,26 @@ async def test_of_a_cancelled_execution_no_item_is_tried_again(engine):
 
     assert await retry(worker, first) == "ended"
     assert execution.state().queued == []
+
+
+async def test_an_item_that_is_woken_from_a_pause_queues_for_a_place(engine, redis):
+    worker = engine.worker()
+    execution, (first,) = await expanded(engine, worker, 3, window=1)
+    assert await pause(worker, first) == "waiting"
+    assert map_state(redis, execution, 3).open == ["1"]
+
+    await due(engine, redis, execution)
+
+    state = map_state(redis, execution, 3)
+    assert (state.todo, state.open, state.items[0]) == (["2", "0+"], ["1"], "PENDING")
+
+
+async def test_an_item_that_waits_for_somebody_keeps_its_place(engine, redis):
+    worker = engine.worker()
+    execution, (first,) = await expanded(engine, worker, 3, window=1)
+
+    assert await worker.wait(first, "signal") == "waiting"
+
+    assert map_state(redis, execution, 3).open == ["0"]
+    await engine.store.tasks.waits.wake(execution.id, "fan.0", "signal", "{}")
+    assert execution.state().queued == ["fan.0#2"]

@@ -19,7 +19,7 @@ from flowd.errors import UnknownNode
 from flowd.orchestrator.items import item_states
 from flowd.store import Store
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
-from flowd.workflow.graph import item_id
+from flowd.workflow.ids import item_id
 from flowd.workflow.states import NodeState
 
 LIMIT_DEFAULT = 100

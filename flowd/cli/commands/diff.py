@@ -79,8 +79,7 @@ def first_difference(
     definitions: Sequence[Mapping[str, Any]], first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> str | None:
     """The first node, in an order in which they run, whose output differs or is not there."""
-    dags = [definition["dag"] for definition in definitions]
-    orders = [run_order(part) for dag in dags for part in (dag["nodes"], dag.get("finally", ()))]
+    orders = [run_order(definition["dag"]["nodes"]) for definition in definitions]
     for node_id in dict.fromkeys(chain(*orders)):
         if first.get(node_id, _MISSING) != second.get(node_id, _MISSING):
             return node_id

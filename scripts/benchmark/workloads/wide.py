@@ -12,7 +12,7 @@ from scripts.benchmark.engine import BenchedEngine, memory_bytes
 from scripts.benchmark.figures import Reading
 from scripts.benchmark.floors import HopFloor
 from scripts.benchmark.line import Line
-from scripts.benchmark.shapes import Shape, chain, fan
+from scripts.benchmark.shapes import Shape, chain, fan, mapped
 from scripts.benchmark.stack import running_stacks
 
 _SAMPLE_EVERY_S = 0.002
@@ -27,12 +27,13 @@ _HOPS = 1000
 def wide_and_long(bench: Bench) -> Iterator[Repetition]:
     sizes = bench.sizes
     narrow, wide, long = fan(sizes.fan), fan(sizes.wide_fan), chain(sizes.long_chain)
+    items = mapped(sizes.wide_fan)
     with ExitStack() as open_ones:
         (stack,) = open_ones.enter_context(running_stacks(bench.folder, bench.durability))
         engine = open_ones.enter_context(BenchedEngine(stack))
         floor = open_ones.enter_context(HopFloor(stack.socket_path))
         _log_slow_commands(engine)
-        for shape in (narrow, wide):
+        for shape in (narrow, wide, items):
             engine.run_one(shape)
 
         def repeat() -> dict[str, Reading]:
@@ -40,12 +41,19 @@ def wide_and_long(bench: Bench) -> Iterator[Repetition]:
             wide_rate, wide_script_ms = _rate(engine, wide), _longest_script_ms(engine)
             floor_rate = 1000 / floor.ms_per_hop(min(_HOPS, long.size))
             long_rate, long_script_ms = _rate(engine, long), _longest_script_ms(engine)
-            longest = {"fan ms": wide_script_ms, "chain ms": long_script_ms}
+            map_rate, map_script_ms = _rate(engine, items), _longest_script_ms(engine)
+            longest = {
+                "fan ms": wide_script_ms,
+                "chain ms": long_script_ms,
+                "map ms": map_script_ms,
+            }
             return {
                 "W9 fan": Reading(wide_rate, w2_rate),
                 "W9 chain": Reading(long_rate, floor_rate),
                 "W9 script": Reading(max(longest.values()), None, longest),
                 "W9 bytes": _bytes_per_node(bench, wide),
+                "W9 map": Reading(map_rate, wide_rate),
+                "W9 item": _bytes_per_node(bench, items),
             }
 
         yield repeat

@@ -15,6 +15,7 @@ import click
 
 from flowd.cli.completing import complete_executions
 from flowd.cli.exit_codes import INTERRUPTED, TIMED_OUT, UNAVAILABLE, exit_code_of_status
+from flowd.cli.times import clock
 
 if TYPE_CHECKING:
     from flowd.client import ApiError, Client
@@ -268,4 +269,9 @@ def why(node: Mapping[str, Any]) -> str | None:
     if reason is None and node.get("items"):
         counts = node["items"].items()
         reason = "items: " + ", ".join(f"{count:,} {state}" for state, count in counts)
-    return reason or (node.get("waiting") or {}).get("text") or None
+    return reason or _waits(node.get("waiting") or {}) or None
+
+
+def _waits(waiting: Mapping[str, Any]) -> str:
+    until = f"until {clock(waiting['until_ms'])}" if waiting.get("until_ms") else ""
+    return "; ".join(filter(None, (waiting.get("text"), until)))

@@ -91,6 +91,9 @@ class StoredEvent(NamedTuple):
     # Of a failure: the name of the workflow, and the beginning of the error.
     name: str | None = None
     error: str | None = None
+    # Of a wait: what wakes the node, and what has.
+    waits_for: str | None = None
+    woken_by: str | None = None
 
     @property
     def at_ms(self) -> int:
@@ -107,7 +110,7 @@ def parse_event(entry: Entry, end: Position, place: int) -> StoredEvent:
     """The event at a place of an entry; `end` is behind that entry."""
     pairs = entry[1]
     position = Position(end.ms, end.sequence, place)
-    facts, _, failure = pairs[2 * place + 1].partition("\n")
+    facts, _, more = pairs[2 * place + 1].partition("\n")
     execution_id, *parts = facts.split(" ", 6)
     if len(parts) < 6:
         parts = [one or "-" for one in parts] + ["-"] * (6 - len(parts))
@@ -122,17 +125,18 @@ def parse_event(entry: Entry, end: Position, place: int) -> StoredEvent:
         _number(waited_ms),
         _number(ran_ms),
         None if worker == "-" else worker,
-        *_failure(failure),
+        *_more(more),
     )
 
 
-def _failure(text: str) -> tuple[str | None, str | None]:
-    """The name of the workflow and the error, as failure_text.lua wrote them."""
+def _more(text: str) -> Iterator[str | None]:
+    """What an event says besides, as the scripts wrote it."""
     try:
         told = orjson.loads(raw_bytes(text)) if text else {}
-        return told.get("name"), told.get("error")
-    except (ValueError, AttributeError):
-        return None, None
+    except ValueError:
+        told = None
+    for name in ("name", "error", "waits_for", "woken_by"):
+        yield told.get(name) if isinstance(told, dict) else None
 
 
 def _number(text: str) -> int | None:

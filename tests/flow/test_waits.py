@@ -10,6 +10,7 @@ import pytest
 
 from flowd.cli.samples import load_samples
 from flowd.config import WorkersSettings
+from flowd.diagnosis.observer import Observer
 from flowd.handlers.registry import built_in_registry
 from flowd.orchestrator.executor import (
     cancel_execution,
@@ -17,11 +18,13 @@ from flowd.orchestrator.executor import (
     resume_execution,
     trigger_workflow,
 )
+from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.store.redis import keys
 from flowd.workflow.definition import WorkflowDefinition
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
+from tests.flow.test_reads import serving
 from tests.manual import blocks
 
 HOUR_S = 3600
@@ -310,3 +313,69 @@ async def test_what_the_manual_says_of_waiting_runs(settings):
         for one in shown:
             execution_id = await engine.run(WorkflowDefinition.model_validate(one))
             assert str(await engine.end(execution_id)) == "COMPLETED"
+
+
+async def explained(engine, execution_id):
+    found = await Observer(engine.store, Plans(engine.store)).explain(execution_id, "A")
+    return {reason.code: reason.message for reason in found.nodes[0].reasons}
+
+
+async def test_a_wait_is_explained_by_what_ends_it_and_when(settings):
+    async with engine_of(settings) as engine:
+        execution_id = await engine.start(workflow(delayed(seconds=7_000)))
+        await waiting(engine, execution_id)
+
+        said = await explained(engine, execution_id)
+        assert said.keys() == {"waiting_until"}
+        assert "it waits and holds no slot, for another 1 h 56 min" in said["waiting_until"]
+
+
+async def test_a_wait_that_nobody_ends_is_explained_by_the_scheduler_that_is_missing(settings):
+    async with engine_of(settings) as engine:
+        execution_id = await engine.start(workflow(delayed(seconds=0.01)))
+        await waiting(engine, execution_id)
+
+        async def is_late():
+            return "no_scheduler" in await explained(engine, execution_id)
+
+        await until(is_late, "its date to be over")
+        await pause_execution(engine.store, execution_id)
+        assert "paused" in await explained(engine, execution_id)
+
+
+async def test_a_wait_without_a_record_is_explained_as_what_will_be_repaired(settings):
+    async with engine_of(settings) as engine:
+        execution_id = await engine.start(workflow(delayed(seconds=HOUR_S)))
+        await waiting(engine, execution_id)
+        await engine.redis("DEL", keys.waits(execution_id))
+
+        assert (await explained(engine, execution_id)).keys() == {"waiting"}
+
+
+async def test_the_node_shows_what_it_waits_for(settings):
+    async with serving(settings) as api:
+        execution_id = await api.engine.start(
+            workflow(node("A", handler="poll", waits=1, after_s=HOUR_S))
+        )
+        await waiting(api.engine, execution_id)
+
+        path = f"/workflows/{execution_id}/nodes"
+        (listed,) = (await api.request(path))["nodes"]
+        shown = await api.request(f"{path}/A")
+        assert listed["waiting"] == shown["waiting"]
+        assert (listed["state"], listed["waiting"]["waits_for"]) == ("WAITING", "date")
+        waited_ms = listed["waiting"]["until_ms"] - listed["waiting"]["since_ms"]
+        assert waited_ms == 1000 * HOUR_S
+        (only,) = (await api.request(f"{path}?state=WAITING"))["nodes"]
+        assert only["node_id"] == "A"
+
+
+async def test_a_summary_counts_nodes_that_wait(settings):
+    async with serving(settings) as api:
+        execution_id = await api.engine.start(
+            workflow(node("A", handler="poll", waits=1, after_s=9))
+        )
+        await waiting(api.engine, execution_id)
+
+        counts = (await api.request(f"/workflows/{execution_id}/summary"))["counts"]
+        assert counts["WAITING"] == 1

@@ -109,3 +109,19 @@ async def test_a_tail_hears_at_once_and_gives_up_in_time(store, redis):
         assert await tail.next(behind(entry_id), block_ms=1) == []
     finally:
         await tail.close()
+
+
+async def test_an_event_of_a_wait_says_what_wakes_the_node_and_what_has(engine, store):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take({"a": []}, worker)
+    await worker.wait(a, due_ms=0)
+    await store.retries.dispatch()
+
+    found = [
+        parse_event(entry, behind(entry[0]), place)
+        for entry in (await store.events.read(BEGINNING)).entries
+        for place, _ in execution_ids(entry)
+    ]
+    said = {one.type: one for one in found if one.node_id == "a"}
+    assert (said["node.waiting"].waits_for, said["node.waiting"].attempt) == ("date", 1)
+    assert (said["node.woken"].woken_by, said["node.woken"].execution_id) == ("date", execution.id)

@@ -16,7 +16,7 @@ from flowd.cli.commands.diff import differences, first_difference
 from flowd.cli.exit_codes import exit_code_of_status
 from flowd.cli.main import _COMMANDS, main
 from flowd.cli.node_tree import parents_of, run_order
-from flowd.cli.remote import connected, find_id, plain, show_json, show_rows
+from flowd.cli.remote import connected, find_id, plain, show_json, show_rows, why
 from flowd.cli.status_page import status_page
 from flowd.cli.times import clock, span
 from flowd.client import ApiError, ConnectionFailed
@@ -304,3 +304,17 @@ def test_the_help_and_the_package_load_nothing_heavy(statement: str) -> None:
         timeout=PATIENCE_S,
     )
     assert (ended.returncode, ended.stderr) == (0, "set()\n")
+
+
+@pytest.mark.parametrize(
+    ("waiting", "shown"),
+    [
+        ({"text": "", "until_ms": None}, None),
+        ({"text": "Ship it?", "until_ms": None}, "Ship it?"),
+        ({"text": "", "until_ms": 0}, None),
+        ({"text": "", "until_ms": 86_400_000}, f"until {clock(86_400_000)}"),
+        ({"text": "Ship it?", "until_ms": 86_400_000}, f"Ship it?; until {clock(86_400_000)}"),
+    ],
+)
+def test_a_node_that_waits_is_shown_with_what_it_asks_and_until_when(waiting, shown) -> None:
+    assert why({"error": None, "waiting": waiting}) == shown

@@ -42,6 +42,8 @@ def format_event(item: StoredEvent | Gap) -> bytes:
         "at_ms": item.at_ms,
         "name": item.name,
         "error": item.error,
+        "waits_for": item.waits_for,
+        "woken_by": item.woken_by,
     }
     try:
         data = orjson.dumps({name: value for name, value in facts.items() if value is not None})

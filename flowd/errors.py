@@ -156,6 +156,20 @@ class AlreadyDecided(FlowdError):
         super().__init__(f"node {node_id!r} of execution {execution_id!r} is decided: {said}")
 
 
+class OlderProcess(FlowdError):
+    """A workflow uses what a worker of an older version, on the same Redis, would ignore."""
+
+    code = "older_process"
+
+    def __init__(self, consumer: str, host: str = "") -> None:
+        self.consumer = consumer
+        where = f" on {host!r}" if host else ""
+        super().__init__(
+            f"the worker {consumer!r}{where} is of an older version and would run this workflow "
+            "wrongly; upgrade it, or stop it, then submit the workflow again"
+        )
+
+
 class ResultsTooLarge(FlowdError):
     """The outputs of an execution are more than one answer may hold."""
 

@@ -93,6 +93,9 @@ def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
     nodes = CounterMetricFamily(
         "flowd_nodes_ended", "Attempts that have ended", labels=["handler", "state"]
     )
+    waits = CounterMetricFamily(
+        "flowd_waits_decided", "Waits that were decided, by what came first", labels=["by"]
+    )
     buckets: dict[str, dict[str, list[int]]] = {
         name: defaultdict(lambda: [0] * BUCKETS) for name in _LATENCIES
     }
@@ -103,10 +106,13 @@ def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
             executions.add_metric([first], count)
         elif kind == "ended":
             nodes.add_metric([handler, first], count)
+        elif kind == "decided":
+            waits.add_metric([first], count)
         elif kind in buckets and first.isdecimal() and int(first) < BUCKETS:
             buckets[kind][handler][int(first)] = count
     yield executions
     yield nodes
+    yield waits
     for kind, (name, text) in _LATENCIES.items():
         family = HistogramMetricFamily(name, text, labels=["handler"])
         for handler, filled in buckets[kind].items():

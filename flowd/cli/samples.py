@@ -8,7 +8,7 @@ from flowd.cli.shipped import find_shipped
 
 NAMES = ("linear", "fanout", "race")
 # Beyond those of the tour.
-MORE = ("choose", "map", "wait", "approve")
+MORE = ("choose", "map", "wait", "approve", "cleanup")
 
 
 def load_samples(names: Sequence[str] = NAMES) -> dict[str, bytes]:

@@ -137,7 +137,7 @@ class _Picture:
     def __init__(self, client: Client, execution_id: str) -> None:
         self._client = client
         self._id = execution_id
-        self._definition: Sequence[Node] = ()
+        self._dag: Mapping[str, Sequence[Node]] = {}
 
     def draw(self, status: str) -> Group:
         from rich.console import Group
@@ -152,7 +152,7 @@ class _Picture:
         head = Text.assemble(
             f"{plain(str(summary['name']))} {self._id} ",
             (status, STYLES.get(status, "")),
-            f"  {counted}",
+            f"{' (cancelling)' if summary['cancelling'] else ''}  {counted}",
         )
         # A bar does not end its line; padded, it has one of its own.
         bar = Padding(ProgressBar(total=max(total, 1), completed=done, width=60), 0)
@@ -162,16 +162,21 @@ class _Picture:
         """Every node under the last it waits for; what else it waits for is said beside it."""
         from rich.tree import Tree
 
-        if not self._definition:
-            self._definition = self._client.definition(self._id)["dag"]["nodes"]
-        dependencies = {one["id"]: one["dependencies"] for one in self._definition}
+        if not self._dag:
+            self._dag = self._client.definition(self._id)["dag"]
+        written = [*self._dag["nodes"], *self._dag.get("finally", ())]
+        last = {one["id"] for one in self._dag.get("finally", ())}
+        dependencies = {one["id"]: one["dependencies"] for one in written}
         nodes = {one["node_id"]: one for one in self._client.nodes(self._id)}
         trunk = Tree("", hide_root=True)
         branches: dict[str, Tree] = {}
-        for node_id, parent in parents_of(self._definition).items():
+        last_trunk: Tree | None = None
+        for node_id, parent in parents_of(written).items():
             others = [one for one in dependencies[node_id] if one != parent]
-            label = _label(nodes[node_id], others)
-            branches[node_id] = (trunk if parent is None else branches[parent]).add(label)
+            above = branches[parent] if parent is not None else trunk
+            if parent is None and node_id in last:
+                above = last_trunk = last_trunk or trunk.add("finally")
+            branches[node_id] = above.add(_label(nodes[node_id], others))
         return [trunk]
 
     def _newest(self, total: int) -> list[RenderableType]:

@@ -179,9 +179,11 @@ class AsyncClient:
         call = calls.signal(execution_id, node_id, {"reject": reason}, idempotency_key)
         return dict((await self._send(call))["decision"])
 
-    async def cancel(self, execution_id: str) -> None:
-        """Cancel an execution; running nodes are told to stop."""
-        await self._send(calls.hold(execution_id, "cancel"))
+    async def cancel(self, execution_id: str, *, force: bool = False) -> None:
+        """Cancel an execution; running nodes are told to stop. Its `finally` runs, unless `force`
+        leaves it out or breaks it off.
+        """
+        await self._send(calls.cancel(execution_id, force=force))
 
     async def pause(self, execution_id: str) -> None:
         """Pause an execution; running nodes finish."""

@@ -148,8 +148,13 @@ def signal(
     return Call("POST", path, content=_body(dict(body)), headers=_idempotent(idempotency_key))
 
 
+def cancel(execution_id: str, *, force: bool) -> Call:
+    content = _body({"force": True}) if force else None
+    return Call("POST", f"/workflows/{_id(execution_id)}/cancel", content=content)
+
+
 def hold(execution_id: str, verb: str) -> Call:
-    """`cancel`, `pause` or `resume`."""
+    """`pause` or `resume`."""
     return Call("POST", f"/workflows/{_id(execution_id)}/{verb}")
 
 

@@ -165,9 +165,11 @@ class Client:
         call = calls.signal(execution_id, node_id, {"reject": reason}, idempotency_key)
         return dict((self._send(call))["decision"])
 
-    def cancel(self, execution_id: str) -> None:
-        """Cancel an execution; running nodes are told to stop."""
-        self._send(calls.hold(execution_id, "cancel"))
+    def cancel(self, execution_id: str, *, force: bool = False) -> None:
+        """Cancel an execution; running nodes are told to stop. Its `finally` runs, unless `force`
+        leaves it out or breaks it off.
+        """
+        self._send(calls.cancel(execution_id, force=force))
 
     def pause(self, execution_id: str) -> None:
         """Pause an execution; running nodes finish."""

@@ -20,14 +20,14 @@ from flowd.store.inspection import Begun, Group, NodeKey
 from flowd.store.metrics import Queue
 from flowd.store.troubles import Trouble
 from flowd.store.waits import WaitRecord
-from flowd.workflow.states import ExecutionState, NodeState
+from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 
 LOOKS: Final = 3
 PAUSE_S: Final = 0.5
 EXECUTIONS_PER_READ: Final = 100
 # A scheduler carries on what was left for seconds, and for a minute where it is a submission.
 OVERDUE_MS: Final = 120_000
-_LIVE: Final = frozenset({ExecutionState.RUNNING, ExecutionState.PAUSED})
+_LIVE: Final = frozenset({ExecutionState.RUNNING, ExecutionState.PAUSED, CANCELLING})
 _ENDED: Final = frozenset(one for one in ExecutionState if one.is_terminal)
 _NODE_ENDED: Final = frozenset(one for one in NodeState if one.is_terminal)
 _IN_STREAM: Final = frozenset({NodeState.QUEUED, NodeState.RUNNING})
@@ -288,7 +288,7 @@ def _said(status: str | None) -> str:
 def _unreadable(snapshot: Snapshot) -> Iterator[str]:
     yield from snapshot.unreadable
     for execution_id, status in snapshot.statuses.items():
-        if status is not None and status not in set(ExecutionState):
+        if status is not None and status not in {*ExecutionState, CANCELLING}:
             yield f"execution {execution_id} is in the state {status!r}"
     for (execution_id, node_id), state in snapshot.node_states.items():
         if state not in set(NodeState) and snapshot.statuses.get(execution_id) is not None:

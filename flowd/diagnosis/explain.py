@@ -200,7 +200,7 @@ def _pending(situation: Situation, row: NodeRow) -> list[Reason]:
     node = situation.plan.node(row.node_id)
     if node.is_item:
         return _paused(situation) or [_window_full(situation, row)]
-    dependencies = node.dependencies
+    dependencies = _waited_for(situation, row.node_id)
     if failed := _failed_with(situation, row.node_id):
         reasons.append(
             Reason("dependency_failed", f"{_listed(failed)} failed; it is failed with it")
@@ -226,6 +226,16 @@ def _window_full(situation: Situation, row: NodeRow) -> Reason:
         f"it waits for a place: at most {places:,} items of {above!r} are under way at a time, "
         f"and {waiting:,} wait for one",
     )
+
+
+def _waited_for(situation: Situation, node_id: str) -> Sequence[str]:
+    """Its dependencies; of a node of `finally` all others before it, until they have ended."""
+    plan, states = situation.plan, situation.states
+    if node_id in plan.finally_nodes:
+        others = [one for one in plan.nodes if one not in plan.finally_nodes]
+        if not all(_has_ended(states.get(one)) for one in others):
+            return others
+    return plan.nodes[node_id].dependencies
 
 
 def _trouble_text(trouble: Trouble) -> str:
@@ -420,6 +430,8 @@ def _summary(situation: Situation) -> str:
     first = f"{status}: {_counts(situation)}."
     if status is ExecutionState.PAUSED:
         first += " No node starts until it is resumed."
+    if NodeState.CANCELLED in situation.states.values():
+        first += " It is being cancelled; its `finally` runs when what is under way has stopped."
     return first + _obstacles(situation) + simulated
 
 

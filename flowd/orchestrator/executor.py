@@ -10,6 +10,7 @@ import orjson
 from flowd.errors import WrongState
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
 from flowd.store.dependents import (
     DEPENDENTS_PER_CALL_MAX,
@@ -22,7 +23,7 @@ from flowd.store.endings import AllowedFailure, Ending, Failure, ItemFailure, Re
 from flowd.store.entries import Entry
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
-from flowd.workflow.states import NodeState
+from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 
 # What is done beside the one call that ends a node; each may be begun anew by anyone.
 Step = Callable[[Store, Plan, str, str], Awaitable[None]]
@@ -37,10 +38,13 @@ async def submit_workflow(
     store: Store, workflow: WorkflowDefinition, execution_id: str = "", key_digest: str = ""
 ) -> str:
     """Store a validated workflow as a new execution; its id, which the caller may have chosen, and
-    claimed for an Idempotency-Key. Raises UnknownExecution when that was deleted since."""
+    claimed for an Idempotency-Key. Raises UnknownExecution when that was deleted since, and
+    OlderProcess."""
     definition = workflow.to_json()
+    plan = compile_plan(definition)
+    await expect_no_older_process(store, plan.language)
     return await store.submissions.submit_workflow(
-        definition, compile_plan(definition), execution_id=execution_id, key_digest=key_digest
+        definition, plan, execution_id=execution_id, key_digest=key_digest
     )
 
 
@@ -152,6 +156,13 @@ async def log_failed_execution(
     log.error("execution.failed", execution_id=execution_id, name=plan.name, error=error)
 
 
+async def log_cancelled_execution(
+    _store: Store, plan: Plan, execution_id: str, _node_id: str = ""
+) -> None:
+    """Write the line of an execution that has ended as CANCELLED, after its `finally`."""
+    log.info("execution.cancelled", execution_id=execution_id, name=plan.name)
+
+
 async def log_completed_execution(
     _store: Store, plan: Plan, execution_id: str, _node_id: str = ""
 ) -> None:
@@ -171,8 +182,8 @@ def steps_left(ending: Ending, outcome: str) -> list[tuple[Step, str]]:
             return [(_ENDED_BY_ADVANCE[outcome], node_id)]
         width = len(ending.node.opens) + len(ending.node.joins)
         return [(advance_node, node_id)] if width > DEPENDENTS_PER_CALL_MAX else []
-    if outcome == "finished":
-        return [(log_failed_execution, node_id)]
+    if outcome in _ENDED_BY_FAILURE:
+        return [(_ENDED_BY_FAILURE[outcome], node_id)]
     steps: list[tuple[Step, str]] = []
     if len(ending.downstream) > DEPENDENTS_PER_CALL_MAX:
         steps.append((fail_downstream, node_id))
@@ -187,6 +198,11 @@ def steps_left(ending: Ending, outcome: str) -> list[tuple[Step, str]]:
 _ENDED_BY_ADVANCE: Final[Mapping[str, Step]] = {
     "finished": log_completed_execution,
     "failed": log_failed_execution,
+    "cancelled": log_cancelled_execution,
+}
+_ENDED_BY_FAILURE: Final[Mapping[str, Step]] = {
+    "finished": log_failed_execution,
+    "cancelled": log_cancelled_execution,
 }
 
 
@@ -194,35 +210,54 @@ async def pause_execution(store: Store, execution_id: str) -> None:
     """Let no further node start. Raises UnknownExecution, or WrongState unless it runs."""
     outcome = await store.lifecycle.pause_execution(execution_id)
     if outcome != "paused":
-        raise WrongState(execution_id, outcome, "pause")
+        raise _wrong_state(execution_id, outcome, "pause")
 
 
 async def resume_execution(store: Store, execution_id: str) -> None:
     """Let a paused execution go on; harmless while it runs. Raises UnknownExecution, WrongState."""
     outcome = await store.lifecycle.resume_execution(execution_id)
     if outcome != "resumed":
-        raise WrongState(execution_id, outcome, "resume")
+        raise _wrong_state(execution_id, outcome, "resume")
 
 
-async def cancel_execution(store: Store, execution_id: str) -> None:
+def _wrong_state(execution_id: str, status: str, verb: str) -> WrongState:
+    if status == CANCELLING:
+        hint = ", and is being cancelled"
+        return WrongState(execution_id, ExecutionState.RUNNING, verb, hint)
+    return WrongState(execution_id, status, verb)
+
+
+async def cancel_execution(store: Store, execution_id: str, *, force: bool = False) -> None:
     """End an execution before its time. Raises UnknownExecution, or WrongState when it has ended.
 
-    Nothing of it starts any more; what runs is told within a second, and its result is not kept.
+    Nothing of it starts any more but its `finally`, which `force` leaves out or breaks off; what
+    runs is told within a second, and its result is not kept.
     """
-    outcome = await store.lifecycle.cancel_execution(execution_id)
-    if outcome != "cancelled":
+    outcome = await store.lifecycle.cancel_execution(execution_id, force=force)
+    if outcome not in ("cancelled", "cancelling"):
         raise WrongState(execution_id, outcome, "cancel")
-    log.info("execution.cancelled", execution_id=execution_id)
+    event = "execution.cancelled" if outcome == "cancelled" else "execution.cancelling"
+    log.info(event, execution_id=execution_id)
     plan = await Plans(store).load(execution_id, "")
     await cancel_nodes(store, plan, execution_id)
+    if outcome == "cancelling":
+        # It may have been paused in its `finally`.
+        await store.lifecycle.resume_execution(execution_id, is_begun=True)
 
 
 async def cancel_nodes(store: Store, plan: Plan, execution_id: str) -> None:
     """Mark the nodes of a cancelled execution; may be begun anew by anyone."""
+    node_ids = list(plan.nodes)
+    is_before_finally = bool(plan.finally_nodes) and await store.lifecycle.is_cancelling(
+        execution_id
+    )
+    if is_before_finally:
+        node_ids = [one for one in node_ids if one not in plan.finally_nodes]
     for node_id in plan.maps:
         # First, as the last slice of the others ends the continuation.
-        await cancel_items(store, execution_id, node_id)
-    await store.lifecycle.cancel_nodes(execution_id, list(plan.nodes))
+        if node_id in node_ids:
+            await cancel_items(store, execution_id, node_id)
+    await store.lifecycle.cancel_nodes(execution_id, node_ids, before_finally=is_before_finally)
 
 
 async def cancel_items(store: Store, execution_id: str, node_id: str) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import orjson
+
+from flowd.workflow.language import LANGUAGE
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
     """A process of a machine: `started_ticks` since boot tells a reused pid from the first.
 
-    `pid_space` tells containers that share a host name from each other.
+    `pid_space` tells containers that share a host name from each other; `language` is the version
+    of the language of workflows it knows, 0 where it does not say.
     """
 
     host: str
@@ -23,17 +26,25 @@ class Owner:
     pid: int
     started_ticks: int
     pid_space: str = ""
+    language: int = 0
 
     @classmethod
     def of_this_process(cls) -> Owner:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         pid, pid_space = os.getpid(), str(Path("/proc/self/ns/pid").readlink())
-        return cls(socket.gethostname(), boot_id, pid, _started_ticks(pid), pid_space)
+        host, ticks = socket.gethostname(), _started_ticks(pid)
+        return cls(host, boot_id, pid, ticks, pid_space, LANGUAGE)
 
     @classmethod
     def from_json(cls, text: str) -> Owner:
-        """Raises ValueError or TypeError when the text is not what `to_json` wrote."""
-        return cls(**orjson.loads(text))
+        """Raises ValueError or TypeError when the text is not what `to_json` wrote. What a later
+        version says besides is left out.
+        """
+        said = orjson.loads(text)
+        if not isinstance(said, dict):
+            raise TypeError(f"{text!r} is no owner")
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in said.items() if name in known})
 
     def to_json(self) -> bytes:
         return orjson.dumps(self)

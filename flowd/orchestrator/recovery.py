@@ -227,7 +227,7 @@ async def _fail_overdue(
 async def _end_attempt(store: Store, plan: Plan, ending: Ending) -> bool:
     """Commit an ending and all that follows from it; False when the attempt was not there."""
     outcome = await store.tasks.end_attempt(ending)
-    if outcome not in ("retrying", "completed", "failed", "finished"):
+    if outcome not in ("retrying", "completed", "failed", "finished", "cancelled"):
         return False
     for step, node_id in steps_left(ending, outcome):
         await step(store, plan, ending.entry.execution_id, node_id)

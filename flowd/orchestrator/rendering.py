@@ -10,14 +10,18 @@ import orjson
 
 from flowd.errors import TemplateError
 from flowd.store import Store
+from flowd.store.facts import Fact
 from flowd.workflow.graph import Plan
+from flowd.workflow.references import EXECUTION
 from flowd.workflow.states import NodeState
 from flowd.workflow.templating import INPUT, OPENING, CompiledConfig
 
 # A template may put the same output in many times; beyond this nothing is rendered for a reader.
 RENDERED_BYTES_MAX: Final = 4 * 1024 * 1024
 # Where nodes choose, a template finds the error of one that failed, and nothing of a skipped one.
-_READABLE: Final = (NodeState.COMPLETED, NodeState.SKIPPED, NodeState.FAILED)
+_READABLE: Final = (
+    *(NodeState.COMPLETED, NodeState.SKIPPED, NodeState.FAILED, NodeState.CANCELLED),
+)
 
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -46,6 +50,12 @@ async def rendered_config(
     if INPUT in compiled.inputs and INPUT not in plan.nodes:
         outputs[INPUT] = await effective_input(store, plan, execution_id)
         size += len(orjson.dumps(outputs[INPUT]))
+    if EXECUTION in compiled.inputs and EXECUTION not in plan.nodes:
+        outputs[EXECUTION] = {"id": execution_id, "name": plan.name}
+        ends = Fact("ends", execution_id)
+        found, _ = await store.tasks.facts.find([ends], 0)
+        known = orjson.loads(found[ends] or "{}")
+        outputs[EXECUTION] |= known if known.get("status") else {}
     if size * orjson.dumps(config).count(OPENING.encode()) > RENDERED_BYTES_MAX:
         return None
     outputs |= await store.nodes.outputs(execution_id, wanted)

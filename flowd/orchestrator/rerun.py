@@ -10,6 +10,7 @@ from typing import Final
 from flowd.errors import UnknownNode, WrongState
 from flowd.orchestrator.executor import error_output
 from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
 from flowd.store.map_copies import Again
 from flowd.store.submissions import Reuse
@@ -89,6 +90,9 @@ async def plan_rerun(store: Store, execution_id: str, start: str) -> RerunPlan:
         runs = _with_downstream(plan, {one: f"was {states[one]}" for one in unsettled})
     else:
         raise UnknownNode(execution_id, start)
+    if runs:
+        again = "of `finally`, which always runs again"
+        runs |= {one: again for one in plan.finally_nodes if one not in runs}
     wanted = _sort_out(execution_id, plan, states, standings, runs)
     return await _with_items(store, wanted, start) if plan.maps else wanted
 
@@ -218,11 +222,13 @@ async def rerun_execution(
     """Make the new execution; its id, which the caller may have chosen, and claimed for a key. It
     has the definition and the input of the old one.
 
-    Raises WrongState when no node would run, UnknownExecution when the old one has been deleted.
+    Raises WrongState when no node would run, UnknownExecution when the old one has been deleted,
+    and OlderProcess.
     """
     if not wanted.runs:
         hint = ", and so is each of its nodes; name the node to begin with"
         raise WrongState(wanted.execution_id, ExecutionState.COMPLETED, "rerun", hint)
+    await expect_no_older_process(store, wanted.plan.language)
     definition = await store.executions.definition(wanted.execution_id)
     return await store.submissions.submit_workflow(
         definition,
@@ -244,7 +250,7 @@ async def _reuse(store: Store, wanted: RerunPlan) -> Reuse:
         wanted.execution_id,
         frozenset(kept[Standing.COMPLETED]),
         {one: _left_out_output(why) for one, why in wanted.left_out.items()},
-        tuple(node.id for node in open_nodes if not _waits_for(node, wanted)),
+        tuple(node.id for node in open_nodes if _is_root(node, wanted)),
         {node.id: arrived[node.id] for node in open_nodes if _looks_at(node, arrived[node.id])},
         {one: reasons.get(one, "") for one in kept[Standing.SKIPPED]},
         frozenset(kept[Standing.ALLOWED]),
@@ -256,8 +262,9 @@ def _left_out_output(why: str) -> bytes:
     return error_output(f"not run: it {why}")
 
 
-def _waits_for(node: PlannedNode, wanted: RerunPlan) -> bool:
-    return any(one in wanted.runs for one in node.dependencies)
+def _is_root(node: PlannedNode, wanted: RerunPlan) -> bool:
+    waits = any(one in wanted.runs for one in node.dependencies)
+    return not waits and node.id not in wanted.plan.finally_nodes
 
 
 def _arrived(node: PlannedNode, wanted: RerunPlan) -> int:

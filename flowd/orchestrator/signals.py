@@ -12,10 +12,13 @@ from flowd.errors import (
     UnknownNode,
     WrongState,
 )
+from flowd.log import get_logger
 from flowd.store import Store
 from flowd.store.waits import Decision
 from flowd.workflow.graph import Plan
 from flowd.workflow.signals import SIGNAL, Answer, Signal, answer_of, describe, signal_of
+
+log = get_logger(__name__)
 
 
 async def send_signal(
@@ -41,6 +44,10 @@ async def send_signal(
     default = plan.node(node_id).config.source.get("default")
     answer = answer_of(standing, default, decision.at_ms)
     if outcome in ("woken", "kept"):
+        kind = "rejected" if signal.rejected else "answered"
+        log.info(
+            "node.signalled", execution_id=execution_id, node_id=node_id, by=signal.by, kind=kind
+        )
         return answer
     if standing is None or not signal.key or standing.key != signal.key:
         raise AlreadyDecided(execution_id, node_id, describe(answer), answer._asdict())
@@ -61,8 +68,11 @@ def _signal_in(decision: Decision, execution_id: str, node_id: str) -> Signal | 
 
 
 async def _refuse_ended(store: Store, execution_id: str, node_id: str) -> NoReturn:
+    verb = f"signal node {node_id!r} of"
     status = await store.executions.execution_status(execution_id)
     if status.is_terminal:
-        raise WrongState(execution_id, status, f"signal node {node_id!r} of")
+        raise WrongState(execution_id, status, verb)
     state = (await store.nodes.states(execution_id, [node_id]))[node_id]
-    raise WrongState(execution_id, f"{status}, and the node {state}", f"signal node {node_id!r} of")
+    if state is not None and state.is_terminal:
+        raise WrongState(execution_id, f"{status}, and the node {state}", verb)
+    raise WrongState(execution_id, status, verb, " and being cancelled; send it again")

@@ -23,7 +23,7 @@ from flowd.store import Store
 from flowd.store.entries import Entry, entry_order
 from flowd.store.executions import parse_states
 from flowd.workflow.definition import MAP_CONCURRENCY_MAX
-from flowd.workflow.states import ExecutionState, NodeState
+from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 
 log = get_logger(__name__)
 
@@ -39,7 +39,7 @@ _CONTINUATIONS_MAX: Final = 10_000
 _OUTSTANDING: Final = frozenset(
     {NodeState.QUEUED, NodeState.RUNNING, NodeState.RETRYING, NodeState.WAITING}
 )
-_LIVE: Final = frozenset({ExecutionState.RUNNING, ExecutionState.PAUSED})
+_LIVE: Final = frozenset({ExecutionState.RUNNING, ExecutionState.PAUSED, CANCELLING})
 
 _NodeKey = tuple[str, str]
 

@@ -48,7 +48,7 @@ def attempt_record(entry: Entry, consumer: str, started_ms: int, finished_ms: in
 
 
 def lost_record(entry: Entry, consumer: str) -> str:
-    """Of an attempt whose times its worker took along."""
+    """Of an attempt that has no times: its worker took them along, or it never began."""
     return f"{entry.attempt} {entry.queued_ms} - - {consumer}"
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import orjson
 
 from flowd.errors import CorruptExecution
+from flowd.workflow.graph import nodes_of
 
 
 @contextmanager
@@ -21,9 +22,9 @@ def reading_definition(execution_id: str) -> Iterator[None]:
 
 def map_ids_of(definition: bytes | str) -> list[str]:
     """The nodes with `map`. Raises as `node_ids_of`."""
-    return [node["id"] for node in orjson.loads(definition)["dag"]["nodes"] if "map" in node]
+    return [node["id"] for node in nodes_of(orjson.loads(definition)) if "map" in node]
 
 
 def node_ids_of(definition: bytes | str) -> list[str]:
     """In its order. Raises ValueError, TypeError or KeyError for one that is broken."""
-    return [node["id"] for node in orjson.loads(definition)["dag"]["nodes"]]
+    return [node["id"] for node in nodes_of(orjson.loads(definition))]

@@ -24,6 +24,8 @@ EventType = Literal[
     "execution.completed",
     "execution.failed",
     "execution.cancelled",
+    "execution.cancelling",
+    "execution.finally_started",
     "execution.paused",
     "execution.resumed",
     "node.started",

@@ -14,7 +14,7 @@ from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, RedisClient
 from flowd.store.redis.scripts import Script
 from flowd.store.redis.text import readable
-from flowd.workflow.states import ExecutionState, NodeState
+from flowd.workflow.states import ExecutionState, NodeState, parse_status
 
 T = TypeVar("T")
 
@@ -227,7 +227,7 @@ class Executions:
         if state is None:
             raise UnknownExecution(execution_id)
         try:
-            return ExecutionState(state)
+            return parse_status(state)
         except ValueError:
             raise CorruptExecution(execution_id, f"its status is {state!r}") from None
 

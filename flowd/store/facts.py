@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
+import orjson
+
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type
-from flowd.store.redis.text import raw_bytes
+from flowd.store.redis.text import raw_bytes, readable
 from flowd.workflow.ids import split_item
+from flowd.workflow.states import ExecutionState
 
 
 class Fact(NamedTuple):
-    """One thing to know: the `status` or the `input` of an execution, or of a node its `state`, its
-    `output`, the number of what has `arrived` at it, the `decision` that ended its newest wait, or
-    the `item` it runs for.
+    """One thing to know: the `status` or the `input` of an execution, what it `ends` as before its
+    `finally` (a JSON object of status and error), or of a node its `state`, its `output`, the
+    number of what has `arrived` at it, the `decision` that ended its newest wait, or the `item` it
+    runs for.
     """
 
-    kind: Literal["status", "input", "state", "output", "arrived", "decision", "item"]
+    kind: Literal["status", "input", "ends", "state", "output", "arrived", "decision", "item"]
     execution_id: str
     node_id: str = ""
 
@@ -30,10 +34,11 @@ _KEY_OF: Final[Mapping[str, Callable[[Fact], str]]] = {
     "output": lambda fact: keys.output(fact.execution_id, fact.node_id),
 }
 # What stands in a field of a hash.
-_FIELD_OF: Final[Mapping[str, Callable[[Fact], tuple[str, str]]]] = {
+_FIELD_OF: Final[Mapping[str, Callable[[Fact], tuple[str, ...]]]] = {
     "arrived": lambda fact: (keys.run(fact.execution_id), f"arrived:{fact.node_id}"),
     "decision": lambda fact: (keys.decisions(fact.execution_id), fact.node_id),
     "item": lambda fact: _item_field(*split_item(fact.node_id), fact.execution_id),
+    "ends": lambda fact: (keys.run(fact.execution_id), "ends_as", "failure"),
 }
 # What is of any size; the other strings are words.
 _UNBOUNDED: Final = frozenset({"input", "output"})
@@ -65,7 +70,7 @@ class Facts:
         if words:
             found.update(_values(words, next(replies)))
         for fact in fields:
-            found.update(_values([fact], next(replies)))
+            found[fact] = _of_fields(fact, next(replies))
         large = [fact for fact in texts if _is_longer(found[fact] or "", bytes_max)]
         if not large:
             return found, {}
@@ -87,6 +92,17 @@ def _item_field(node_id: str, index: str, execution_id: str) -> tuple[str, str]:
 
 def _key(fact: Fact) -> str:
     return _KEY_OF[fact.kind](fact)
+
+
+def _of_fields(fact: Fact, reply: Any) -> str | None:
+    if is_wrong_type(reply):
+        return None
+    first: str | None = reply[0]
+    if fact.kind != "ends":
+        return first
+    # What fails in `finally` is no error of what that comes after.
+    error = readable(reply[1]) if first == ExecutionState.FAILED and reply[1] else None
+    return orjson.dumps({"status": first, "error": error}).decode()
 
 
 def _text(reply: Any) -> str | None:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from flowd.config import Settings
 from flowd.errors import CorruptExecution, UnknownExecution, WrongType
+from flowd.store.attempt_records import lost_record
 from flowd.store.entries import Entry
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import RedisClient
+from flowd.workflow.states import CANCELLING, ExecutionState
 
 
 class Lifecycle:
@@ -50,7 +52,7 @@ class Lifecycle:
             entry.entry_id,
             entry.execution_id,
             entry.node_id,
-            f"{entry.attempt} {entry.queued_ms} - - -",
+            lost_record(entry, "-"),
             entry.deaths,
         )
         return outcome
@@ -83,8 +85,9 @@ class Lifecycle:
                 return _known(execution_id, outcome)
             is_begun = True
 
-    async def cancel_execution(self, execution_id: str) -> str:
-        """`cancelled`: it has ended. Its nodes are marked by `cancel_nodes`."""
+    async def cancel_execution(self, execution_id: str, *, force: bool = False) -> str:
+        """`cancelled`: it has ended; or `cancelling`, until its `finally` has, which `force` leaves
+        out. Its nodes are marked by `cancel_nodes`."""
         outcome = await self._client.run(
             scripts.CANCEL_EXECUTION,
             (
@@ -94,21 +97,35 @@ class Lifecycle:
                 keys.parked(execution_id),
                 self._stream,
                 keys.HALTED,
+                keys.run(execution_id),
             ),
             execution_id,
             now_ms(),
+            "1" if force else "0",
         )
         return _known(execution_id, outcome)
 
-    async def cancel_nodes(self, execution_id: str, node_ids: Sequence[str]) -> None:
-        """Mark the nodes of a cancelled execution that had not ended, slice by slice."""
+    async def is_cancelling(self, execution_id: str) -> bool:
+        """Whether its nodes are being cancelled before its `finally` runs."""
+        status = await self._client.execute("GET", keys.status(execution_id))
+        return bool(status == CANCELLING)
+
+    async def cancel_nodes(
+        self, execution_id: str, node_ids: Sequence[str], *, before_finally: bool = False
+    ) -> None:
+        """Mark the nodes of a cancelled execution that had not ended, slice by slice.
+
+        `before_finally` it is being cancelled: `node_ids` are the others, of which those that have
+        an entry are marked when that goes.
+        """
         parts = list(slices(node_ids, NODES_PER_CALL_MAX))
         for at, some in enumerate(parts, 1):
             await self._client.run(
                 scripts.CANCEL_NODES,
-                (keys.RETRIES, keys.CONTINUATIONS, keys.ALARMS),
+                (keys.RETRIES, keys.CONTINUATIONS, keys.ALARMS, self._stream),
                 execution_id,
                 "1" if at == len(parts) else "0",
+                CANCELLING if before_finally else ExecutionState.CANCELLED,
                 *some,
             )
 

@@ -17,8 +17,9 @@ from flowd.store.budgets import TokenUsage
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type, translate
 from flowd.store.redis.text import raw_bytes, readable
+from flowd.workflow.graph import nodes_of
 from flowd.workflow.ids import is_execution_id
-from flowd.workflow.states import ExecutionState
+from flowd.workflow.states import CANCELLING, ExecutionState, parse_status
 
 # What one page may cost: executions looked at, and bytes of definitions read for their handlers.
 SCANNED_MAX: Final = 2_000
@@ -36,7 +37,12 @@ _ROW_FIELDS: Final = (
     "rerun_of",
     "plan",
 )
-_RUN_FIELDS: Final = (*_ROW_FIELDS, "error", *(f"tokens:{one}" for one in TokenUsage._fields))
+_RUN_FIELDS: Final = (
+    *_ROW_FIELDS,
+    "error",
+    "ends_as",
+    *(f"tokens:{one}" for one in TokenUsage._fields),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +93,13 @@ class ExecutionPage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What the run hash says of an execution beyond its row: why it failed, what it has spent."""
+    """What the run hash says of an execution beyond its row: why it failed, what it has spent, and
+    whether it was cancelled and runs its `finally`.
+    """
 
     error: str | None
     usage: TokenUsage
+    is_cancelling: bool = False
 
 
 class Listing:
@@ -143,9 +152,12 @@ class Listing:
         row = _row(execution_id, status, values)
         if row.status is None:
             raise CorruptExecution(execution_id, f"its status is {status!r}")
-        error, *numbers = values[7:]
+        error, ends_as, *numbers = values[7:]
+        is_cancelled = status == CANCELLING or ends_as == ExecutionState.CANCELLED
         return row, Details(
-            error and readable(error), TokenUsage(*(_number(one) or 0 for one in numbers))
+            error and readable(error),
+            TokenUsage(*(_number(one) or 0 for one in numbers)),
+            is_cancelled and not row.status.is_terminal,
         )
 
     async def given_input(self, execution_id: str) -> Any:
@@ -285,7 +297,7 @@ def _is_named(name: str | None, wanted: str) -> bool:
 
 def _handlers_in(definition: str | None) -> frozenset[str]:
     try:
-        nodes = orjson.loads(raw_bytes(definition or ""))["dag"]["nodes"]
+        nodes = nodes_of(orjson.loads(raw_bytes(definition or "")))
         return frozenset(node["handler"] for node in nodes)
     except (ValueError, TypeError, KeyError):
         return frozenset()
@@ -307,7 +319,10 @@ def _row(execution_id: str, status: str | None, run: Sequence[str | None]) -> Ex
 
 
 def _state(text: str | None) -> ExecutionState | None:
-    return ExecutionState(text) if text and text in ExecutionState.__members__ else None
+    try:
+        return parse_status(text or "")
+    except ValueError:
+        return None
 
 
 def _number(text: str | None) -> int | None:

@@ -201,6 +201,8 @@ class Maps:
                     keys.RETRIES,
                     keys.ALARMS,
                     keys.waits(execution_id),
+                    keys.map_open(execution_id, node_id),
+                    keys.run(execution_id),
                 ),
                 execution_id,
                 node_id,

@@ -23,17 +23,18 @@ from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient
 from flowd.workflow.graph import Outline, Plan
 from flowd.workflow.ids import new_execution_id
-from flowd.workflow.states import NodeState
+from flowd.workflow.states import ExecutionState, NodeState
 
 
 class Reuse(NamedTuple):
     """What a new execution takes over from one that has ended.
 
-    `roots` are the nodes it begins with, at least one; `arrived` says of every join that waits for
-    others too what has arrived at it from nodes that do not run again. `skipped` are SKIPPED again,
-    for the same reason; `allowed` are FAILED again, as they may be. `maps` says of nodes with `map`
-    which items run again, where they have the list they had. `left_out` are FAILED from the
-    beginning: with the error they failed of, or with this output where they never ran.
+    `roots` are the nodes it begins with, none where only its `finally` runs; `arrived` says of
+    every join that waits for others too what has arrived at it from nodes that do not run again.
+    `skipped` are SKIPPED again, for the same reason; `allowed` are FAILED again, as they may be.
+    `maps` says of nodes with `map` which items run again, where they have the list they had.
+    `left_out` are FAILED from the beginning: with the error they failed of, or with this output
+    where they never ran.
     """
 
     rerun_of: str
@@ -51,10 +52,15 @@ class Reuse(NamedTuple):
 
 
 def _new_run(
-    plan: Plan | Outline, nodes_to_run: int, reuse: Reuse | None, key_digest: str
+    plan: Plan | Outline, fresh: Sequence[str], reuse: Reuse | None, key_digest: str
 ) -> list[Argument]:
-    """The run hash of a new execution, field and value by turns."""
+    """The run hash of a new execution, field and value by turns; `fresh` are the nodes to run."""
     roots = plan.roots if reuse is None else reuse.roots
+    nodes_to_run = len(fresh) - len(plan.finally_nodes)
+    # A rerun of its `finally` alone begins where the others have ended.
+    is_begun = not nodes_to_run
+    if is_begun:
+        roots, nodes_to_run = plan.finally_roots, len(fresh)
     # Too many to open in one call are opened slice by slice.
     is_wide = len(roots) > DEPENDENTS_PER_CALL_MAX
     run: dict[str, Argument] = {
@@ -67,6 +73,11 @@ def _new_run(
     }
     if plan.has_callback:
         run["callback"] = 1
+    if is_begun:
+        is_failed = reuse is not None and reuse.left_out
+        run["ends_as"] = ExecutionState.FAILED if is_failed else ExecutionState.COMPLETED
+    elif plan.finally_nodes:
+        run["finally"] = f"{len(plan.finally_nodes)} {','.join(plan.finally_roots)}"
     if key_digest:
         run["idempotency"] = key_digest
     if reuse is not None:
@@ -121,7 +132,7 @@ class Submissions:
         is_staged = bool(staged or reuse)
         outcome = await self._stage(execution_id, definition, staged, reuse) if is_staged else ""
         if outcome in ("", "staged"):
-            run = _new_run(plan, len(fresh), reuse, key_digest)
+            run = _new_run(plan, fresh, reuse, key_digest)
             outcome = await begin_execution(
                 self._client,
                 scripts.SUBMIT_WORKFLOW,

@@ -22,13 +22,13 @@ Fetched = Mapping[Fact, str | bytes | None]
 
 def input_fact(prepared: PreparedNode, name: str) -> Fact:
     """Where a template finds what it reads: the output of a node, the input of the execution, or
-    the item that a node runs for.
+    the item that a node runs for, or what the execution ends as.
     """
     execution_id = prepared.entry.execution_id
     if name in prepared.plan.nodes:
         return Fact("output", execution_id, name)
-    if name == INPUT:
-        return Fact("input", execution_id)
+    if name in (INPUT, EXECUTION):
+        return Fact("input" if name == INPUT else "ends", execution_id)
     return Fact("item", execution_id, prepared.entry.node_id)
 
 
@@ -76,7 +76,7 @@ def decision_in(prepared: PreparedNode, fetched: Fetched) -> Decision | None:
 
 def _fact_of(prepared: PreparedNode, read: Read) -> Fact | None:
     """None for what the plan and the entry say already."""
-    if read.name in prepared.plan.nodes or read.name == INPUT:
+    if read.name in prepared.plan.nodes or read.name in (INPUT, EXECUTION):
         return input_fact(prepared, read.name)
     if prepared.node.is_item and read.name in (ITEM, INDEX):
         return input_fact(prepared, read.name)
@@ -88,15 +88,14 @@ def _fact_of(prepared: PreparedNode, read: Read) -> Fact | None:
 def scope_of(prepared: PreparedNode, reads: Sequence[Read], fetched: Fetched) -> dict[str, Any]:
     """A value for each name the condition reads; a node of such a name wins over the others."""
     plan = prepared.plan
-    scope: dict[str, Any] = {
-        EXECUTION: {"id": prepared.entry.execution_id, "name": plan.name},
-        STATE: {},
-    }
+    scope: dict[str, Any] = {STATE: {}}
     for read in reads:
         fact = _fact_of(prepared, read)
         value = fetched.get(fact) if fact else None
         if fact and fact.kind == "state":
             scope[STATE][read.step] = value
+        elif fact and fact.kind == "ends":
+            scope[EXECUTION] = execution_facts(prepared, value)
         elif fact and fact.kind == "input":
             scope[INPUT] = {**plan.default_input, **_object(value)}
         elif fact and fact.kind == "item":
@@ -105,6 +104,13 @@ def scope_of(prepared: PreparedNode, reads: Sequence[Read], fetched: Fetched) ->
         elif value is not None:
             scope[read.name] = _object(value)
     return scope
+
+
+def execution_facts(prepared: PreparedNode, ends: str | bytes | None) -> dict[str, Any]:
+    """What a node may read of its execution; one of `finally` also how the others ended."""
+    known = {"id": prepared.entry.execution_id, "name": prepared.plan.name}
+    node_id, _ = split_item(prepared.node.id)
+    return known | _object(ends) if node_id in prepared.plan.finally_nodes else known
 
 
 def _object(text: str | bytes | None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from flowd.workers.decision import (
     decide,
     decision_fact,
     decision_in,
+    execution_facts,
     facts_of_choice,
     facts_of_repeat,
     input_fact,
@@ -31,6 +32,7 @@ from flowd.workers.decision import (
 from flowd.workers.large_inputs import SMALL_BYTES_MAX, LargeInputs
 from flowd.workers.node_run import PreparedNode
 from flowd.workflow.ids import MAP_HANDLER, split_item
+from flowd.workflow.references import EXECUTION
 from flowd.workflow.states import ExecutionState, NodeState
 from flowd.workflow.templating import INDEX, INPUT, ITEM, NO_CONFIG
 
@@ -304,6 +306,9 @@ def _read_inputs(
             default = orjson.dumps(plan.default_input)
             sizes[name] += len(default)
             inputs[name] = {**orjson.loads(default), **given}
+        elif name == EXECUTION:
+            inputs[name] = execution_facts(prepared, text)
+            sizes[name] = len(orjson.dumps(inputs[name]))
         elif name == INDEX:
             inputs[name] = int(split_item(prepared.entry.node_id)[1])
         elif name == ITEM:

@@ -33,7 +33,7 @@ from flowd.errors import (
 from flowd.handlers.context import Resources
 from flowd.handlers.registry import Registry
 from flowd.log import get_logger
-from flowd.orchestrator.executor import Step, log_failed_execution, steps_left
+from flowd.orchestrator.executor import Step, steps_left
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
@@ -68,7 +68,7 @@ log = get_logger(__name__)
 READ_MAX: Final = 64
 DAMAGE_MET_MAX: Final = 3
 # What complete_nodes says of a node that ended well and its execution with it.
-EXECUTION_ENDS: Final = ("finished", "failed")
+EXECUTION_ENDS: Final = ("finished", "failed", "cancelled")
 
 T = TypeVar("T")
 
@@ -285,7 +285,7 @@ class Shift:
         endings = _take_first(self._failures, len(outcomes))
         for ending, outcome in zip(endings, outcomes, strict=True):
             self._intake.release(ending.entry.entry_id)
-            if outcome in ("failed", "finished", "retrying", "waiting", "woken"):
+            if outcome in ("failed", "finished", "cancelled", "retrying", "waiting", "woken"):
                 _SETTLE[type(ending)](self, ending, outcome)
             else:
                 self._settle_oddity(ending.entry, outcome)
@@ -295,8 +295,10 @@ class Shift:
     def _settle_completion(self, completion: Completion, outcome: str) -> None:
         node = completion.node
         self._tally.note_record(node.handler, NodeState.COMPLETED, completion.record)
-        if outcome != "completed":
-            self._note_end(completion.entry, has_failed=outcome == "failed")
+        if outcome == "finished":
+            self._note_end(completion.entry)
+        elif outcome != "completed":
+            self._carry_on_after(completion, outcome)
         elif node.opens or node.joins:
             self._intake.keep_output(completion)
             self._carry_on_after(completion, outcome)
@@ -343,11 +345,8 @@ class Shift:
         handler = plan.node(entry.node_id).handler if plan else ""
         self._tally.note_record(handler, state, failure.record)
 
-    def _note_end(self, entry: Entry, *, has_failed: bool) -> None:
-        """Write the line of an execution that has ended with this node."""
-        if has_failed:
-            self._carry_on(log_failed_execution, entry)
-            return
+    def _note_end(self, entry: Entry) -> None:
+        """Write the line of an execution that has ended as COMPLETED with this node."""
         plan = self._plans.cached(entry.plan_digest)
         name = plan.name if plan else None
         log.info("execution.completed", execution_id=entry.execution_id, name=name)
@@ -481,9 +480,7 @@ def _take_first(endings: list[T], count: int) -> list[T]:
 
 def _count_ended(exchange: Exchange) -> int:
     outcomes = (exchange.completed, exchange.failed)
-    return sum(
-        each.count(ended) for each in outcomes for ended in ("completed", "failed", "finished")
-    )
+    return sum(each.count(ended) for each in outcomes for ended in ("completed", *EXECUTION_ENDS))
 
 
 async def _fail_corrupt(store: Store, _plan: Plan, execution_id: str, node_id: str) -> None:

@@ -90,7 +90,10 @@ class NodeDefinition(_Definition):
 
 
 class DagDefinition(_Definition):
+    """`finally_` are the nodes that run when all others have ended, however they have."""
+
     nodes: Annotated[list[NodeDefinition], FailFast(), Field(min_length=1)]
+    finally_: Annotated[list[NodeDefinition], FailFast()] = Field(default=[], alias="finally")
 
 
 class BudgetDefinition(_Definition):
@@ -120,7 +123,10 @@ class WorkflowDefinition(_Definition):
         `model_dump_json` takes four times as long.
         """
         nodes = [_node_document(node) for node in self.dag.nodes]
-        document: dict[str, Any] = {"name": self.name, "dag": {"nodes": nodes}}
+        dag = {"nodes": nodes}
+        if self.dag.finally_:
+            dag["finally"] = [_node_document(node) for node in self.dag.finally_]
+        document: dict[str, Any] = {"name": self.name, "dag": dag}
         if self.input is not None:
             document["input"] = self.input
         for name in ("budget", "callback"):

@@ -13,6 +13,7 @@ import orjson
 from flowd.workflow.choices import Choice
 from flowd.workflow.definition import SECONDS_MAX, MapDefinition
 from flowd.workflow.ids import MAP_HANDLER, split_item
+from flowd.workflow.language import language_of
 from flowd.workflow.repeating import Repeat
 from flowd.workflow.templating import CompiledConfig
 
@@ -63,11 +64,17 @@ class Outline(NamedTuple):
     roots: Collection[str]
     name: str
     has_callback: bool
+    finally_nodes: Collection[str] = ()
+    finally_roots: Collection[str] = ()
+    language: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A definition compiled for running; the same for every execution of equal definitions."""
+    """A definition compiled for running; the same for every execution of equal definitions.
+
+    `finally_nodes` are those that run when all others have ended; none of them is among `roots`.
+    """
 
     digest: str
     nodes: Mapping[str, PlannedNode]
@@ -78,6 +85,10 @@ class Plan:
     has_callback: bool = False
     has_choices: bool = False
     maps: tuple[str, ...] = ()
+    finally_nodes: frozenset[str] = frozenset()
+    finally_roots: tuple[str, ...] = ()
+    # Which processes have to know to run it as it is meant; 0 for any.
+    language: int = 0
 
     def find(self, node_id: str) -> PlannedNode | None:
         """The node of this id, or what an item of one runs as; None where there is none."""
@@ -99,7 +110,16 @@ class Plan:
 
     @property
     def outline(self) -> Outline:
-        return Outline(self.digest, tuple(self.nodes), self.roots, self.name, self.has_callback)
+        return Outline(
+            self.digest,
+            tuple(self.nodes),
+            self.roots,
+            self.name,
+            self.has_callback,
+            tuple(self.finally_nodes),
+            self.finally_roots,
+            self.language,
+        )
 
     def downstream(self, node_id: str) -> tuple[str, ...]:
         """Every transitive dependent that cannot run without this node, the nearest first, each
@@ -130,6 +150,12 @@ def plan_digest(definition: bytes) -> str:
     return hashlib.blake2b(definition, digest_size=8).hexdigest()
 
 
+def nodes_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All nodes of a definition as `to_json` wrote it, those of `finally` behind the others."""
+    dag = document["dag"]
+    return [*dag["nodes"], *dag.get("finally", ())]
+
+
 def compile_plan(definition: bytes) -> Plan:
     """Compile a definition as `WorkflowDefinition.to_json` wrote it; what it means is trusted.
 
@@ -137,7 +163,8 @@ def compile_plan(definition: bytes) -> Plan:
     Configs are compiled when they are first used: a worker rarely runs every node of a plan.
     """
     document = orjson.loads(definition)
-    written = document["dag"]["nodes"]
+    written = nodes_of(document)
+    last = written[len(document["dag"]["nodes"]) :]
     opens: dict[str, list[str]] = {}
     joins: dict[str, list[tuple[str, int]]] = {}
     for node in written:
@@ -168,14 +195,21 @@ def compile_plan(definition: bytes) -> Plan:
     return Plan(
         plan_digest(definition),
         nodes,
-        tuple(node["id"] for node in written if not node["dependencies"]),
+        _roots(document["dag"]["nodes"]),
         document["name"],
         _object(document.get("input")),
         _object(document.get("budget")).get("tokens"),
         "callback" in document,
-        bool(choices) or any(node.allow_failure for node in nodes.values()),
+        bool(choices or last) or any(node.allow_failure for node in nodes.values()),
         tuple(node_id for node_id, node in nodes.items() if node.map),
+        frozenset(node["id"] for node in last),
+        _roots(last),
+        language_of(written, has_finally=bool(last)),
     )
+
+
+def _roots(written: list[dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(node["id"] for node in written if not node["dependencies"])
 
 
 def _mapped(node: PlannedNode, written: dict[str, Any]) -> PlannedNode:

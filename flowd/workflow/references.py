@@ -31,6 +31,8 @@ from flowd.workflow.templating import (
 STATE: Final = "state"
 EXECUTION: Final = "execution"
 EXECUTION_KEYS: Final = ("id", "name")
+# Besides, in `finally`: what the other nodes came to, and the first error among them, or null.
+ENDING_KEYS: Final = ("status", "error")
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class ReadingNode:
     over: str | None = None
     timeout_s: float | None = None
     has_retry: bool = False
+    is_finally: bool = False
 
     @property
     def can_be_skipped(self) -> bool:
@@ -90,6 +93,8 @@ class _References:
                     self._report.extend([found])
                 elif found.node_id in self._index_of:
                     self._note(index, found)
+                elif found.node_id == EXECUTION:
+                    self._check_execution(node, found)
                 elif not _is_given(node, found):
                     self._report_unknown(found)
         missed = find_not_upstream(self._dependencies, self._places)
@@ -118,19 +123,30 @@ class _References:
             yield Problem(path, "malformed_condition", str(error))
             return
         for name, step, is_guarded in condition.reads:
-            if name in self._index_of or name not in (STATE, EXECUTION):
-                yield Reference(path, name, is_guarded)
-            elif name == STATE and isinstance(step, str):
+            if name in self._index_of or name != STATE:
+                yield Reference(path, name, is_guarded, step)
+            elif isinstance(step, str):
                 # A state is there whatever became of the node.
                 yield Reference(path, step, is_guarded=True)
-            elif step not in EXECUTION_KEYS:
-                known = "state.NODE" if name == STATE else " and ".join(EXECUTION_KEYS)
-                message = f"cannot read {quote(f'{name}.{step}')}; there is {known}"
+            else:
+                message = f"cannot read {quote(f'{name}.{step}')}; there is state.NODE"
                 yield Problem(path, "unknown_reference", message)
+
+    def _check_execution(self, node: ReadingNode, found: Reference) -> None:
+        known = (*EXECUTION_KEYS, *(ENDING_KEYS if node.is_finally else ()))
+        if found.step in known:
+            return
+        read = EXECUTION if found.step is None else f"{EXECUTION}.{found.step}"
+        hint = f"there is {', '.join(known[:-1])} and {known[-1]}"
+        if found.step in ENDING_KEYS:
+            hint += f"; {found.step} is known to nodes of dag.finally"
+        self._report.add(found.path, "unknown_reference", f"cannot read {quote(read)}; {hint}")
 
     def _note(self, index: int, found: Reference) -> None:
         target = self._index_of[found.node_id]
-        self._places.setdefault(index, {}).setdefault(target, found.path)
+        # What runs last has all others upstream.
+        if not self._nodes[index].is_finally or self._nodes[target].is_finally:
+            self._places.setdefault(index, {}).setdefault(target, found.path)
         if not found.is_guarded:
             self._unguarded.setdefault(index, {}).setdefault(target, found.path)
 
@@ -148,6 +164,8 @@ class _References:
         what = "condition" if _is_condition(path) else "template"
         if index == target:
             message = f"{what} in node {reader} reads the output of {read}, its own"
+        elif self._nodes[target].is_finally and not self._nodes[index].is_finally:
+            message = f"{what} reads node {read} of dag.finally, which runs after {reader}"
         else:
             message = (
                 f"{what} reads node {read}, which is not upstream of {reader}; "
@@ -160,7 +178,8 @@ class _References:
         chosen = [index for index, node in enumerate(self._nodes) if node.can_be_skipped]
         ended = [index for index, node in enumerate(self._nodes) if node.after == "ended"]
         may_fail = [index for index, node in enumerate(self._nodes) if node.allow_failure]
-        if not (chosen or ended or may_fail):
+        has_last = any(node.is_finally for node in self._nodes)
+        if not (chosen or ended or may_fail or has_last):
             return
         skippable = find_skippable(self._dependencies, chosen, ended)
         certainty = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Final
 
 
 class ExecutionState(StrEnum):
@@ -17,6 +18,16 @@ class ExecutionState(StrEnum):
     @property
     def is_terminal(self) -> bool:
         return not EXECUTION_TRANSITIONS[self]
+
+
+# What stands in Redis while the nodes of an execution are cancelled and its `finally` is still to
+# come. Nothing of it opens or starts then; to everybody outside it is RUNNING.
+CANCELLING: Final = "CANCELLING"
+
+
+def parse_status(text: str) -> ExecutionState:
+    """The state an execution is in, by its key. Raises ValueError."""
+    return ExecutionState.RUNNING if text == CANCELLING else ExecutionState(text)
 
 
 class NodeState(StrEnum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -33,6 +33,7 @@ _PATTERNS: Mapping[str, str] = {
 _STAND_INS: Mapping[str, Any] = {
     "dag": {"nodes": [_SOME_NODE]},
     "nodes": [_SOME_NODE],
+    "finally": [_SOME_NODE],
     "dependencies": ["A"],
 }
 
@@ -47,9 +48,14 @@ def explain_structure(report: Report, document: Any) -> None:
     if not isinstance(dag, dict):
         return
     _explain_object(report, DagDefinition, dag, "dag")
-    nodes = dag.get("nodes")
-    for index, node in enumerate(nodes if isinstance(nodes, list) else ()):
-        path = f"dag.nodes[{index}]"
+    for part in ("nodes", "finally"):
+        nodes = dag.get(part)
+        _explain_nodes(report, nodes if isinstance(nodes, list) else (), f"dag.{part}")
+
+
+def _explain_nodes(report: Report, nodes: Sequence[Any], part: str) -> None:
+    for index, node in enumerate(nodes):
+        path = f"{part}[{index}]"
         if _explain_object(report, NodeDefinition, node, path):
             _explain_dependencies(report, node.get("dependencies"), path)
             _explain_part(report, RetryDefinition, node, "retry", path)
@@ -91,9 +97,10 @@ def _explain_object(report: Report, model: type[BaseModel], value: Any, path: st
     if not isinstance(value, dict):
         report.add(path, "wrong_type", f"expected an object, not {describe_type(value)}")
         return False
-    known = {name: _stand_in(name, value[name]) for name in model.model_fields if name in value}
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    known = {name: _stand_in(name, value[name]) for name in names if name in value}
     if len(known) < len(value):
-        suggestions = Suggestions(model.model_fields)
+        suggestions = Suggestions(names)
         for name in value:
             if name not in known:
                 message = f"unknown field{suggestions.hint(name)}"

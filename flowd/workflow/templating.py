@@ -451,11 +451,12 @@ def format_step(step: str | int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What reads the output of a node, by the path of its value; `is_guarded` with a default."""
+    """What reads a node, at `path`; `is_guarded` with a default; `step` is its first key."""
 
     path: str
     node_id: str
     is_guarded: bool = False
+    step: str | int | None = None
 
 
 def find_templates(config: dict[str, Any], path: str) -> Iterator[Reference | Problem]:
@@ -493,4 +494,6 @@ def _find_in_text(text: str, path: str) -> Iterator[Reference | Problem]:
             yield Problem(path, "malformed_template", f"{error} (at {shown})")
         else:
             if template.node_id is not None:
-                yield Reference(path, template.node_id, template.fallback_filters is not None)
+                is_guarded = template.fallback_filters is not None
+                step = next(iter(template.steps), None)
+                yield Reference(path, template.node_id, is_guarded, step)

@@ -28,6 +28,8 @@ from flowd.workflow.templating import OPENING
 CYCLE_NODES_SHOWN_MAX = 10
 CONFIG_LEVELS_MAX = 64
 NODES_MAX = 100_000
+# They are opened in the call that ends the last of the others.
+FINALLY_NODES_MAX = 1_000
 
 Item = TypeVar("Item")
 
@@ -66,16 +68,17 @@ def validate_workflow(body: bytes, handlers: Handlers) -> WorkflowDefinition:
 
 
 def _refuse_too_many_nodes(document: Any) -> None:
-    count = len(_written_nodes(document))
-    if count > NODES_MAX:
-        message = f"{count:,} nodes are more than the limit of {NODES_MAX:,}"
-        raise InvalidWorkflow([Problem("dag.nodes", "too_many_nodes", message)])
+    for part, limit in (("nodes", NODES_MAX), ("finally", FINALLY_NODES_MAX)):
+        count = len(_written_nodes(document, part))
+        if count > limit:
+            message = f"{count:,} nodes are more than the limit of {limit:,}"
+            raise InvalidWorkflow([Problem(f"dag.{part}", "too_many_nodes", message)])
 
 
 def _nodes_of(workflow: WorkflowDefinition) -> list[ReadingNode]:
     return [
         ReadingNode(
-            f"dag.nodes[{index}]",
+            f"dag.{part}[{index}]",
             node.id,
             node.handler,
             node.dependencies,
@@ -87,20 +90,27 @@ def _nodes_of(workflow: WorkflowDefinition) -> list[ReadingNode]:
             node.map.over if node.map else None,
             node.timeout_s,
             node.retry is not None,
+            part == "finally",
         )
-        for index, node in enumerate(workflow.dag.nodes)
+        for part, nodes in (("nodes", workflow.dag.nodes), ("finally", workflow.dag.finally_))
+        for index, node in enumerate(nodes)
     ]
 
 
 def _read_nodes(document: Any) -> list[ReadingNode]:
     """The nodes of a document that is wrong somewhere, with what is usable of each."""
     nodes = []
-    for index, value in enumerate(_written_nodes(document)):
+    written = [
+        (f"dag.{part}[{index}]", value)
+        for part in ("nodes", "finally")
+        for index, value in enumerate(_written_nodes(document, part))
+    ]
+    for path, value in written:
         fields = _typed(value, dict, {})
         node_id, handler = fields.get("id"), fields.get("handler")
         nodes.append(
             ReadingNode(
-                f"dag.nodes[{index}]",
+                path,
                 node_id if isinstance(node_id, str) else None,
                 handler if isinstance(handler, str) else None,
                 _typed(fields.get("dependencies"), list, []),
@@ -112,14 +122,15 @@ def _read_nodes(document: Any) -> list[ReadingNode]:
                 _typed(_typed(fields.get("map"), dict, {}).get("over"), str, None),
                 _number(fields.get("timeout_s")),
                 fields.get("retry") is not None,
+                path.startswith("dag.finally"),
             )
         )
     return nodes
 
 
-def _written_nodes(document: Any) -> list[Any]:
+def _written_nodes(document: Any, part: str) -> list[Any]:
     dag = _typed(document, dict, {}).get("dag")
-    return _typed(_typed(dag, dict, {}).get("nodes"), list, [])
+    return _typed(_typed(dag, dict, {}).get(part), list, [])
 
 
 def _typed(value: Any, wanted: type[Item], otherwise: Item) -> Item:
@@ -168,9 +179,14 @@ class _Graph:
             check_references(self._nodes, self._index_of, self._dependencies, self._report)
 
     def _known_dependencies(self, node: ReadingNode) -> list[int]:
-        index_of = self._index_of
+        """Those of its own kind: `finally` begins when all others have ended."""
+        index_of, nodes = self._index_of, self._nodes
         known = (index_of.get(one) for one in node.dependencies if isinstance(one, str))
-        return [index for index in known if index is not None]
+        return [
+            index
+            for index in known
+            if index is not None and nodes[index].is_finally == node.is_finally
+        ]
 
     def _goes_back(self) -> bool:
         """False when each node depends on earlier ones only, as most are written: no cycles."""
@@ -204,7 +220,7 @@ class _Graph:
             self._report.add(
                 f"{node.path}.id",
                 "duplicate_id",
-                f"duplicate node id {quote(node.id)}; dag.nodes[{first}] has it already",
+                f"duplicate node id {quote(node.id)}; {self._nodes[first].path} has it already",
             )
 
     def _check_handler(
@@ -234,6 +250,8 @@ class _Graph:
             elif dependency not in self._index_of:
                 message = f"unknown node {quote(dependency)}{suggestions.hint(dependency)}"
                 self._report.add(path, "unknown_dependency", message)
+            elif self._nodes[self._index_of[dependency]].is_finally != node.is_finally:
+                self._report.add(path, "other_phase", _other_phase(dependency, node))
             seen.add(dependency)
 
     def _check_repeat(self, node: ReadingNode) -> None:
@@ -255,6 +273,15 @@ class _Graph:
         message = f"config is nested deeper than {CONFIG_LEVELS_MAX} levels"
         self._report.add(f"{node.path}.config", "too_deep", message)
         return False
+
+
+def _other_phase(dependency: str, node: ReadingNode) -> str:
+    if node.is_finally:
+        return (
+            f"{quote(dependency)} is of dag.nodes, all of which have ended before dag.finally "
+            "begins; remove this dependency"
+        )
+    return f"{quote(dependency)} is of dag.finally, which begins when all of dag.nodes have ended"
 
 
 def _containers(value: Any) -> Iterator[Any]:

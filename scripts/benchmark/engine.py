@@ -65,6 +65,7 @@ class BenchedEngine:
         self._watch = Watch(stack.socket_path)
         self._entries_before = 0
         self._kept: frozenset[bytes] = frozenset()
+        self._kept_entries = 0
         for script in scripts.ALL:
             self.line.ask("SCRIPT", "LOAD", script.text)
 
@@ -156,9 +157,11 @@ class BenchedEngine:
         while (execution_id := self.line.ask("SRANDMEMBER", keys.ACTIVE)) is not None:
             self._watch.wait_while(keys.status(execution_id.decode()), b"RUNNING")
 
-    def keep(self, execution_ids: Sequence[str]) -> None:
-        """Executions of one running node each, which every check and every clearing leaves be."""
+    def keep(self, execution_ids: Sequence[str], entries: int | None = None) -> None:
+        """Executions that every check and every clearing leaves be, with so many entries: of one
+        running node each, by default."""
         self._kept = frozenset(one.encode() for one in execution_ids)
+        self._kept_entries = len(self._kept) if entries is None else entries
 
     def check(self, shape: Shape, execution_ids: Sequence[str]) -> None:
         """Every node COMPLETED exactly once, since the count began. Raises Void.
@@ -196,7 +199,7 @@ class BenchedEngine:
         length, pending, dead = self.line.ask_all(
             [("XLEN", stream), ("XPENDING", stream, group), ("XLEN", keys.DEAD_LETTERS)]
         )
-        running = len(self._kept)
+        running = self._kept_entries
         if (length, pending[0], dead) != (running, running, 0):
             raise Void(f"{length} entries, {pending[0]} pending, {dead} dead letters are left")
 

@@ -86,6 +86,16 @@ FIGURES: tuple[Figure, ...] = (
     Figure("W9 item", "server bytes per item, running", "bytes", True, value_goal=800),
     Figure("W10 diamonds", "15,000 diamonds at once", "nodes/s", False, "socket-2", 0.4, 45_000),
     Figure("W10 chains", "400 chains of 100 at once", "nodes/s", False, "socket-2", 0.5, 55_000),
+    Figure("W11 hop", "chain beside 10,000 WAITING nodes", "ms/hop", True, "W1", 1.1),
+    Figure(
+        "W11 scheduler",
+        "CPU beside 10,000 WAITING nodes",
+        "% of a core",
+        True,
+        value_goal=1.0,
+        summary=fmean,
+    ),
+    Figure("W11 late", "from the date of a wait to its entry, p99", "ms", True, value_goal=50),
     Figure("W12 p50", "a signal, to the end of the node behind", "ms", True, "W5 p50", 3.0),
     Figure("W12 p99", "a signal, to the end of the node behind", "ms", True, "W12 p50"),
 )

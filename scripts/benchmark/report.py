@@ -23,8 +23,8 @@ _LIBRARIES = ("redis", "hiredis", "uvloop", "orjson", "uvicorn", "starlette")
 _HEAD = ("", "workload", "measured", "", "floor", "ratio", "goal", "met")
 _NOTES = """\
 Measured and floor are medians over the repetitions, the ratio is the median of each repetition's
-own. A mean: W6 scheduler; a maximum: W9 script. Goals stand on the ratio where there is one; what
-follows in brackets is what that came to on the machine they were set on."""
+own. Means: W6 and W11 scheduler; a maximum: W9 script. Goals stand on the ratio where there is one;
+what follows in brackets is what that came to on the machine they were set on."""
 
 BUSY = "busy % before each"
 _QUIET_PERCENT = 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from flowd.workflow.definition import MAP_CONCURRENCY_MAX, WorkflowDefinition
@@ -34,6 +36,11 @@ class Shape(NamedTuple):
 
 def single(handler: str = "noop") -> Shape:
     return _shape("single", [("A", ())], handler)
+
+
+def delay(seconds: float) -> Shape:
+    """One node that waits."""
+    return _shape("delay", [("A", ())], "delay", {"seconds": seconds})
 
 
 def chain(length: int) -> Shape:
@@ -71,6 +78,7 @@ def _shape(
     name: str,
     nodes: list[tuple[str, tuple[str, ...]]],
     handler: str = "noop",
+    config: Mapping[str, Any] = MappingProxyType({}),
     **handlers: str,
 ) -> Shape:
     """`handlers` are those of single nodes, by id."""
@@ -79,7 +87,7 @@ def _shape(
             "id": node_id,
             "handler": handlers.get(node_id, handler),
             "dependencies": list(dependencies),
-            "config": {},
+            "config": dict(config),
         }
         for node_id, dependencies in nodes
     ]

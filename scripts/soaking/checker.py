@@ -17,10 +17,12 @@ import redis as redis_py
 
 from flowd.store.attempt_records import parse_record
 from flowd.store.redis import keys
+from flowd.workflow.graph import nodes_of
 from flowd.workflow.ids import split_item
-from flowd.workflow.states import ExecutionState, NodeState
+from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 from scripts.soaking.ledger import END, START, Note
 from scripts.soaking.map_checks import Items, check_items, read_items
+from scripts.soaking.waits import check_waits, dated_nodes
 
 STREAM = "workflow:tasks"
 GROUP = "workflow_group"
@@ -28,9 +30,11 @@ GROUP = "workflow_group"
 FAULT_LASTS_S = 60.0
 _PAGE = 500
 _EVENTS_SCRIPT = "return redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])"
-_LIVE = (ExecutionState.RUNNING, ExecutionState.PAUSED)
+_LIVE = (ExecutionState.RUNNING, ExecutionState.PAUSED, CANCELLING)
 _TERMINAL = {state for state in ExecutionState if state.is_terminal}
 _ENDED_NODE = {state for state in NodeState if state.is_terminal}
+# Who has no ledger to keep.
+_SILENT = frozenset({"delay"})
 _OUTSTANDING = (NodeState.QUEUED, NodeState.RUNNING)
 
 NodeKey = tuple[str, str]
@@ -67,10 +71,13 @@ class Execution:
     def written(self) -> dict[str, Mapping[str, Any]]:
         return {one["id"]: one for one in self._nodes()}
 
-    def retries_max(self, node_id: str) -> int:
-        """Attempts the node may fail and have another one."""
+    def again_max(self, node_id: str) -> int:
+        """How often the node may start again by itself: after each wait, and in each of its calls
+        after attempts that failed."""
         written = self.written[split_item(node_id)[0]]
-        return int((written.get("retry") or {}).get("max_attempts", 1)) - 1
+        waits = int(self.run.get(f"waits:{node_id}", 0))
+        retries = int((written.get("retry") or {}).get("max_attempts", 1)) - 1
+        return waits + retries * (waits + 1)
 
     def arrives(self, node_id: str) -> str | None:
         """How a node has ended, as its dependents hear it; None while it has not."""
@@ -94,6 +101,8 @@ class Execution:
 
     def can_begin(self, node_id: str) -> bool:
         """Whether it may be in front of the workers: what it looks at has ended."""
+        if node_id in self.finally_nodes and not self.has_begun_finally:
+            return False
         arrived = [self.arrives(one) for one in self.above(node_id)]
         looks = "after" in self.written[node_id]
         return None not in arrived and (looks or NodeState.FAILED not in arrived)
@@ -105,7 +114,16 @@ class Execution:
         return ended, arrived.count(NodeState.SKIPPED), arrived.count(NodeState.FAILED)
 
     def _nodes(self) -> Sequence[Mapping[str, Any]]:
-        return self.definition["dag"]["nodes"] if self.definition else ()
+        return nodes_of(self.definition) if self.definition else ()
+
+    @cached_property
+    def finally_nodes(self) -> Collection[str]:
+        dag = self.definition["dag"] if self.definition else {}
+        return {one["id"] for one in dag.get("finally", ())}
+
+    @property
+    def has_begun_finally(self) -> bool:
+        return "ends_as" in self.run
 
 
 def find_violations(
@@ -218,11 +236,43 @@ def _check_nodes(execution: Execution) -> Iterator[str]:
         yield f"{named}: it is COMPLETED and has a FAILED node"
     if execution.status == ExecutionState.FAILED and not is_failed and "error" not in execution.run:
         yield f"{named}: it is FAILED and no node of it is"
+    yield from _check_finally(execution)
     if execution.status in (*_LIVE, ExecutionState.COMPLETED):
-        left = sum(state not in _ENDED_NODE for state in states.values())
+        # Until those of `finally` begin they are not counted.
+        counted_nodes = set(states) - (
+            set() if execution.has_begun_finally else set(execution.finally_nodes)
+        )
+        left = sum(states[one] not in _ENDED_NODE for one in counted_nodes)
         if execution.run.get("remaining") != str(left):
             counted = execution.run.get("remaining")
             yield f"{named}: {left} nodes are left and it counts {counted}"
+
+
+def _check_finally(execution: Execution) -> Iterator[str]:
+    """What cleans up has run last, whatever became of the others, unless it was left out."""
+    if not execution.finally_nodes or execution.status == ExecutionState.PENDING:
+        return
+    named, states = execution.id, execution.nodes
+    others = {one: states[one] for one in states if one not in execution.finally_nodes}
+    last = {one: states[one] for one in execution.finally_nodes}
+    still_open = [one for one, state in others.items() if state not in _ENDED_NODE]
+    begun = [one for one, state in last.items() if state != NodeState.PENDING]
+    if execution.status in _LIVE and still_open and (begun or execution.has_begun_finally):
+        yield f"{named}: its finally has begun and {still_open[0]} is {others[still_open[0]]}"
+    if execution.status in (ExecutionState.COMPLETED, ExecutionState.FAILED):
+        was_damaged = "error" in execution.run
+        if not execution.has_begun_finally and not was_damaged:
+            yield f"{named}: it is {execution.status} and its finally has never begun"
+    ends_as = execution.run.get("ends_as")
+    if ends_as == ExecutionState.CANCELLED and execution.status in (
+        ExecutionState.COMPLETED,
+        ExecutionState.FAILED,
+    ):
+        yield f"{named}: it was cancelled and ended as {execution.status}"
+    is_failed = any(execution.arrives(one) == NodeState.FAILED for one in others)
+    expected = ExecutionState.FAILED if is_failed else ExecutionState.COMPLETED
+    if ends_as not in (None, ExecutionState.CANCELLED, expected):
+        yield f"{named}: its nodes came to {expected}, and its finally was told {ends_as}"
 
 
 def _check_node(execution: Execution, node_id: str, state: str | None) -> Iterator[str]:
@@ -321,19 +371,23 @@ def _check_pending(redis: redis_py.Redis, entry_ids: Collection[str]) -> Iterato
 
 
 def _check_elsewhere(redis: redis_py.Redis, executions: Mapping[str, Execution]) -> Iterator[str]:
-    """RETRYING is a place among the retries, and nothing waits there or is carried on in vain."""
-    waiting = {tuple(one.split(" ", 1)) for one in redis.zrange(keys.RETRIES, 0, -1)}
+    """RETRYING is a date, WAITING a waker, and nothing has a date or is carried on in vain."""
+    dated = dated_nodes(redis)
     for execution in executions.values():
-        for node_id, state in execution.with_items.items():
-            is_waiting = (execution.id, node_id) in waiting
-            waiting.discard((execution.id, node_id))
-            if is_waiting != (state == NodeState.RETRYING and execution.status in _LIVE):
-                among = "among" if is_waiting else "not among"
-                yield f"{execution.id} {node_id}: it is {state} and {among} the retries"
+        is_live, states = execution.status in _LIVE, execution.with_items
+        for node_id, state in states.items():
+            has_date = (execution.id, node_id) in dated
+            if has_date != (state == NodeState.RETRYING and is_live) and not (
+                state == NodeState.WAITING and is_live
+            ):
+                among = "among" if has_date else "not among"
+                yield f"{execution.id} {node_id}: it is {state} and {among} the dates"
+        yield from check_waits(redis, execution.id, states, dated)
+        dated -= {(execution.id, one) for one in states}
         if execution.status in _TERMINAL and redis.exists(keys.parked(execution.id)):
             yield f"{execution.id}: it has ended and keeps nodes back"
-    for node_key in waiting:
-        yield f"{' '.join(node_key)}: it waits for a retry and does not exist"
+    for node_key in dated:
+        yield f"{' '.join(node_key)}: it has a date and does not exist"
     for member in redis.zrange(keys.CONTINUATIONS, 0, -1):
         yield f"{member}: begun, and never carried on"
 
@@ -418,7 +472,8 @@ def _check_ledger(
             continue
         mapped = {each.node_id for each in execution.maps}
         for node_id, state in execution.with_items.items():
-            if node_id in mapped:
+            written = execution.written[split_item(node_id)[0]]
+            if node_id in mapped or written["handler"] in _SILENT:
                 continue
             if state == NodeState.COMPLETED and (execution.id, node_id) not in ended:
                 yield f"{execution.id} {node_id}: it is COMPLETED and was never called to its end"
@@ -433,7 +488,8 @@ def _check_order(execution: Execution, note: Note, ended: Collection[NodeKey]) -
         may_fail = looks or execution.arrives(one) == NodeState.COMPLETED
         if state == NodeState.SKIPPED or (state == NodeState.FAILED and may_fail):
             continue
-        if (execution.id, one) not in ended:
+        is_silent = execution.written[one]["handler"] in _SILENT
+        if not is_silent and (execution.id, one) not in ended:
             yield f"{' '.join(note.node)}: it was started before its dependency {one} had ended"
 
 
@@ -453,7 +509,7 @@ def _check_starts(
     for attempt, count in Counter(attempts).items():
         if count > 1:
             yield f"{named}: attempt {attempt} was started {count} times"
-    allowed = 1 + met + execution.retries_max(node_id)
+    allowed = 1 + met + execution.again_max(node_id)
     if len(attempts) > allowed:
         yield f"{named}: it was started {len(attempts)} times, and {allowed} can be explained"
     record = parse_record(execution.attempts.get(node_id))

@@ -14,7 +14,7 @@ import subprocess
 import time
 from typing import Any
 
-from flowd.handlers import Context, Fail, handler
+from flowd.handlers import Context, Fail, Wait, handler
 from scripts.soaking.ledger import CANCELLED, END, START, conversation
 
 LEDGER = "SOAK_LEDGER"
@@ -32,7 +32,7 @@ async def _note(phase: str, context: Context) -> int:
 
 async def _end(context: Context, **more: Any) -> dict[str, Any]:
     await _note(END, context)
-    return {"attempt": context.attempt, "pid": os.getpid(), **more}
+    return {"attempt": context.attempt, "call": context.call, "pid": os.getpid(), **more}
 
 
 @handler("ledger_quick")
@@ -60,6 +60,16 @@ async def failing(config: dict[str, Any], context: Context) -> dict[str, Any]:
     if await _note(START, context) <= config.get("calls", 1_000_000):
         await _note(END, context)
         raise RuntimeError("as the node has it")
+    return await _end(context)
+
+
+@handler("ledger_polling")
+async def polling(config: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Waits until it was called so often."""
+    await _note(START, context)
+    if context.call < config["calls"]:
+        await _note(END, context)
+        raise Wait(after_s=config["after_s"])
     return await _end(context)
 
 

@@ -13,6 +13,8 @@ from flowd.workflow.states import ExecutionState, NodeState
 NODES_MAX = 40
 # Of the workflows, those with nodes that choose.
 CHOOSING_SHARE = 0.25
+# And those with nodes that wait.
+WAITING_SHARE = 0.25
 # How often a node is of this kind, of all of them together.
 _KINDS = {
     "quick": 70,
@@ -42,6 +44,8 @@ def random_workflow(
     ]
     if may_choose and chance.random() < CHOOSING_SHARE:
         nodes += _choosing(nodes[-1]["id"])
+    if may_choose and chance.random() < WAITING_SHARE:
+        nodes += _waiting(nodes[0]["id"], round(chance.uniform(0.0, 1.0), 2))
     return json.dumps({"name": "soak", "dag": {"nodes": nodes}}).encode()
 
 
@@ -55,6 +59,16 @@ def _choosing(above: str) -> list[Node]:
         _quick("Other", above, when="true"),
         _quick("Joined", "Below", "May", "Other"),
         _quick("Last", "Joined", "Mended", after="ended"),
+    ]
+
+
+def _waiting(above: str, seconds: float) -> list[Node]:
+    """Behind a node: a delay, a node that is called again, a handler that waits by itself."""
+    return [
+        _quick("Delay", above, handler="delay", config={"seconds": seconds}),
+        _quick("Again", above, repeat={"until": "output.call >= 3", "delay_s": seconds / 2}),
+        _quick("Polling", handler="ledger_polling", config={"calls": 2, "after_s": seconds}),
+        _quick("Waited", "Delay", "Again", "Polling"),
     ]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import time
+import weakref
 
 import orjson
 import pytest
@@ -309,6 +311,26 @@ async def test_waiters_share_the_reader_and_hear_of_the_end(redis, store):
     # One that has ended is known at once, one that does not end is given up.
     assert await Waiting(store, feed).wait_for_end(ids[0], 10) is ExecutionState.FAILED
     assert await Waiting(store, feed).wait_for_end(new_execution(redis), 0.05) is None
+
+
+@pytest.mark.parametrize("about", ["all", "one"])
+async def test_who_has_gone_is_let_go_of_while_others_listen(redis, store, about):
+    """Each would be offered every event there is, for as long as anybody listens."""
+    feed = EventFeed(store.events)
+    execution_id = new_execution(redis) if about == "one" else None
+    stays, goes = await feed.follow(execution_id), await feed.follow(execution_id)
+    reading = [asyncio.create_task(one.read(PATIENCE_S)) for one in (stays, goes)]
+    await asyncio.sleep(0)
+    happen(redis, ("execution.paused", execution_id or new_execution(redis)))
+    await asyncio.gather(*reading)
+    gone = weakref.ref(goes)
+
+    goes.close()
+    del goes, reading
+    gc.collect()
+
+    assert gone() is None
+    stays.close()
 
 
 async def test_the_engine_says_all_it_does(settings):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flowd.diagnosis.observer import Observer
-from flowd.errors import WrongState
+from flowd.errors import CorruptExecution, WrongState
 from flowd.orchestrator.executor import (
     cancel_execution,
     pause_execution,
@@ -126,6 +126,23 @@ async def test_a_rerun_from_the_failed_reuses_what_was_completed(settings):
         assert sorted(calls(second)) == ["B", "B", "C"]
         assert (await engine.results(second))["D"] == (await engine.results(first))["D"]
         assert await engine.redis("HGET", f"workflow:{second}:run", "rerun_of") == first
+
+
+@pytest.mark.parametrize("lost", ["A", "M"])
+async def test_what_was_to_be_reused_and_is_gone_is_no_rerun(settings, lost):
+    """It would end COMPLETED without the output: one that failed, as it may, has one as well."""
+    nodes = [node("A"), {**node("M", handler="fail"), "allow_failure": True}, node("B")]
+    async with Engine(settings) as engine:
+        first = await engine.run(workflow(*nodes))
+        planned = await plan_rerun(engine.store, first, "B")
+        assert sorted(planned.reused) == ["A", "M"]
+        await engine.redis("DEL", f"workflow:{first}:node:{lost}:output")
+        before = sorted(await engine.redis("KEYS", "*"))
+
+        with pytest.raises(CorruptExecution, match=f"the output of node '{lost}' is gone"):
+            await rerun_execution(engine.store, planned)
+
+        assert sorted(await engine.redis("KEYS", "*")) == before
 
 
 async def test_a_rerun_from_a_node_runs_it_and_all_that_depends_on_it(settings):

@@ -26,10 +26,11 @@ async def test_redacting_a_large_output_holds_up_no_loop(settings, monkeypatch, 
         redactor.learn(f"secret number {at} of two hundred")
     monkeypatch.setattr(slots, "REDACTOR", redactor)
     text = "x" * 4_000_000 + "secret number 77 of two hundred"
-    # Of this process: what others take of the machine holds up nothing.
-    begun = time.process_time()
+    # Of this thread: what others take of the machine holds up nothing, and no thread that redacts
+    # while this one waits for a core.
+    begun = time.thread_time()
     redactor.data(orjson.dumps(text))
-    alone_s = time.process_time() - begun
+    alone_s = time.thread_time() - begun
 
     def make(_config, _context):
         return {"text": text}
@@ -43,9 +44,9 @@ async def test_redacting_a_large_output_holds_up_no_loop(settings, monkeypatch, 
     async def watch():
         nonlocal longest_s
         while True:
-            before = time.process_time()
+            before = time.thread_time()
             await asyncio.sleep(0.001)
-            longest_s = max(longest_s, time.process_time() - before)
+            longest_s = max(longest_s, time.thread_time() - before)
 
     async with Engine(settings, workers=1, registry=Registry({}, [handler])) as engine:
         watching = asyncio.create_task(watch())

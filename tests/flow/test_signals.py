@@ -29,6 +29,8 @@ from flowd.store.redis import keys
 from scripts.soaking.checker import find_violations
 from tests.flow.api_server import api_server
 from tests.flow.engine import Engine, node, until, workflow
+from tests.flow.test_callbacks import delivering
+from tests.local_services import Reply, running_service
 
 SCHEMA = {
     "type": "object",
@@ -54,9 +56,9 @@ class Stand:
     engine: Engine
     client: AsyncClient
 
-    async def start(self, *nodes: Any) -> str:
+    async def start(self, *nodes: Any, **fields: Any) -> str:
         """Returns once its gates wait."""
-        execution_id = await self.engine.start(workflow(*nodes))
+        execution_id = await self.engine.start(workflow(*nodes, **fields))
         await self.wait_for_gates(execution_id)
         return execution_id
 
@@ -140,6 +142,8 @@ async def test_the_first_decides_and_the_others_hear_what_did(settings):
 
         await here.client.approve(execution_id, "last")
         await here.engine.end(execution_id)
+        # Without a key nobody knows that it is the same.
+        assert (await refused(here.client.approve(execution_id, "last")))[0] == 409
         # The answer to the same is the same when all has ended.
         assert await here.client.signal(execution_id, "ok", 1, idempotency_key="k1") == first
         assert (await refused(here.client.signal(execution_id, "ok", 1)))[1] == "already_decided"
@@ -190,6 +194,15 @@ async def test_the_default_time_out_of_nodes_is_none_of_a_signal(settings):
         assert await here.engine.redis("ZCARD", keys.RETRIES) == 0
         waits = await here.engine.store.tasks.waits.records(execution_id, ["ok"])
         assert waits["ok"] is not None and waits["ok"].due_ms is None
+
+
+async def test_a_time_out_counts_from_the_moment_it_waits(settings):
+    async with stand(settings) as here:
+        execution_id = await here.start(gate(timeout_s=3600))
+        (wait,) = (await here.engine.store.tasks.waits.records(execution_id, ["ok"])).values()
+        assert wait is not None and wait.due_ms == wait.since_ms + 3_600_000
+        score = await here.engine.redis("ZSCORE", keys.RETRIES, f"{execution_id} ok")
+        assert int(score) == wait.due_ms
 
 
 async def test_data_that_breaks_the_schema_is_refused_and_the_node_waits_on(settings):
@@ -373,7 +386,8 @@ OUTCOMES = {"sent", "timed out", "cancelled"}
 
 
 async def race(here: Stand, execution_id: str, chance: random.Random) -> str:
-    """A signal, a time-out and a cancellation at once; the one outcome, as everybody has it."""
+    """A signal, a time-out and a cancellation at once; the one outcome, as the API, the events and
+    the store have it."""
     sending = [
         here.client.signal(execution_id, "ok", "sent"),
         here.engine.store.tasks.waits.wake(execution_id, "ok", "date"),
@@ -412,15 +426,21 @@ async def late(step: Awaitable[T], chance: random.Random) -> T:
 
 
 @pytest.mark.parametrize("count", [30, pytest.param(1_000, marks=pytest.mark.thorough)])
-async def test_of_a_signal_a_time_out_and_a_cancellation_one_decides(settings, redis, count):
+async def test_of_a_signal_a_time_out_and_a_cancellation_one_decides(settings, redis, store, count):
     chance = random.Random(count)
-    outcomes: Counter[str] = Counter()
-    async with stand(settings, workers=2) as here:
-        execution_ids = []
-        for _ in range(count):
-            execution_ids.append(await here.start(gate(timeout_s=3600, on_timeout="complete")))
-            outcomes[await race(here, execution_ids[-1], chance)] += 1
-        assert outcomes.total() == count
-        assert find_violations(redis, execution_ids) == []
+    outcomes: dict[str, str] = {}
+    with running_service(lambda _: Reply(204)) as service:
+        async with stand(settings, workers=2) as here, delivering(store, "127.0.0.1"):
+            for _ in range(count):
+                asked = gate(timeout_s=3600, on_timeout="complete")
+                execution_id = await here.start(asked, callback={"url": service.url})
+                outcomes[execution_id] = await race(here, execution_id, chance)
+            await until(lambda: len(service.requests) >= count, "all callbacks")
+        told = Counter((one.json["execution_id"], one.json["status"]) for one in service.requests)
+    assert told == {
+        (one, "CANCELLED" if outcome == "cancelled" else "COMPLETED"): 1
+        for one, outcome in outcomes.items()
+    }
+    assert find_violations(redis, list(outcomes)) == []
     if count >= 1_000:
-        assert set(outcomes) == OUTCOMES, outcomes
+        assert set(outcomes.values()) == OUTCOMES

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from flowd.errors import StoreFull, UnknownExecution, WrongState
-from flowd.orchestrator.executor import cancel_nodes
+from flowd.orchestrator.executor import cancel_execution
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group, recover_entry, recover_worker
@@ -25,7 +25,6 @@ from flowd.store.entries import Entry, entry_order
 from flowd.store.executions import now_ms
 from flowd.store.redis import keys
 from flowd.workflow.ids import new_execution_id
-from flowd.workflow.states import ExecutionState
 from scripts.soaking.checker import find_violations
 from tests.model.reference import (
     ENDED,
@@ -43,7 +42,7 @@ WORKERS = ("w1", "w2", "w3")
 # What is done to an execution, as often as it says more.
 ORDERS = (
     *("trigger", "pause", "pause", "resume", "cancel", "trigger", "pause", "resume", "cancel"),
-    *("delete", "rerun", "resubmit", "expire"),
+    *("delete", "rerun", "resubmit", "expire", "force_cancel"),
 )
 NODES_MAX = 40
 # What is written of a node that chooses.
@@ -69,6 +68,10 @@ def graphs(draw: st.DrawFn) -> Graph:
         above = [f"n{one}" for one in sorted(chosen)]
         said = draw(st.sampled_from(CHOICES)) if chooses else {}
         graph[f"n{number}"] = {"dependencies": above, **said} if said else above
+    for number in range(draw(st.integers(-3, 3))):
+        below = [f"z{number - 1}"] if number and draw(st.booleans()) else []
+        said = draw(st.sampled_from(CHOICES)) if chooses else {}
+        graph[f"z{number}"] = {"finally": True, "dependencies": below, **said}
     return graph
 
 
@@ -214,12 +217,17 @@ class Machine(RuleBasedStateMachine):
         expected = self.reference.resume(execution_id)
         assert self.run(self.store.lifecycle.resume_execution(execution_id)) == expected
 
-    def cancel(self, execution_id: str) -> None:
-        expected = self.reference.cancel(execution_id)
-        assert self.run(self.store.lifecycle.cancel_execution(execution_id)) == expected
-        if expected == "cancelled":
-            plan = self.run(self.plans.load(execution_id, ""))
-            self.run(cancel_nodes(self.store, plan, execution_id))
+    def force_cancel(self, execution_id: str) -> None:
+        self.cancel(execution_id, force=True)
+
+    def cancel(self, execution_id: str, *, force: bool = False) -> None:
+        expected = self.reference.cancel(execution_id, force=force)
+        try:
+            self.run(cancel_execution(self.store, execution_id, force=force))
+        except WrongState as refused:
+            assert refused.status == expected
+        else:
+            assert expected in ("cancelled", "cancelling")
 
     def delete(self, execution_id: str) -> None:
         expected = self.reference.delete(execution_id)
@@ -269,6 +277,7 @@ class Machine(RuleBasedStateMachine):
             assert key in waiting, "an attempt that waits nowhere was delivered"
             ticket = waiting[key]
             assert (entry.deaths, entry.failures) == (ticket.deaths, ticket.failures)
+            assert entry.waits == ticket.waits
             assert entry.attempt > self.attempts.get(ticket.key[:2], 0), "attempts do not rise"
             self.attempts[ticket.key[:2]] = entry.attempt
             ticket.holder = worker.name
@@ -364,6 +373,38 @@ class Machine(RuleBasedStateMachine):
         assert self.run(self.workers[slot].exchange(failures=[said])).failed == [expected]
         if is_reply_lost:
             assert self.run(self.workers[slot].exchange(failures=[said])).failed == ["stale"]
+
+    @precondition(lambda self: self._in_reach())
+    @rule(
+        data=st.data(),
+        waker=st.sampled_from(("date", "signal")),
+        is_begun_anew=st.booleans(),
+        is_reply_lost=st.booleans(),
+    )
+    def wait(
+        self, data: st.DataObject, waker: str, is_begun_anew: bool, is_reply_lost: bool
+    ) -> None:
+        ((slot, entry, ticket),) = self._some_delivered(data)
+        number = max(1, entry.waits) if is_begun_anew else entry.waits + 1
+        expected = self.reference.wait(ticket, waker, number)
+        said = {"number": number, "due_ms": 0 if waker == "date" else None}
+        assert self.run(self.workers[slot].wait(entry, waker, **said)) == expected
+        if is_reply_lost:
+            assert self.run(self.workers[slot].wait(entry, waker, **said)) == "stale"
+
+    @precondition(lambda self: self.reference.executions)
+    @rule(data=st.data())
+    def wake(self, data: st.DataObject) -> None:
+        """Mostly one that waits; also one that does not yet, or any more."""
+        execution_id = self._some_execution(data)
+        execution = self.reference.executions[execution_id]
+        waiting = [one for one, state in execution.nodes.items() if state == "WAITING"]
+        node_id = data.draw(st.sampled_from(waiting * 4 + list(execution.nodes)))
+        if self.is_full:
+            return
+        expected = self.reference.wake(execution_id, node_id)
+        wake = self.run(self.store.tasks.waits.wake(execution_id, node_id, "signal"))
+        assert wake.outcome == expected
 
     @precondition(lambda self: self._in_reach())
     @rule(data=st.data())
@@ -474,11 +515,12 @@ class Machine(RuleBasedStateMachine):
         for name in sorted(expired):
             self._take_away(name, "silent", is_blamed=True)
 
-    @precondition(lambda self: self.reference.retrying())
+    @precondition(lambda self: self.reference.retrying() or self.reference.dated())
     @rule()
     def dispatch_retries(self) -> None:
         self.run(self.store.retries.dispatch())
         self.reference.dispatch_retries()
+        self.reference.dispatch_dates()
 
     @precondition(lambda self: len(self.reference.executions) > 3)
     @rule()
@@ -511,7 +553,7 @@ class Machine(RuleBasedStateMachine):
             if execution.status == "PAUSED":
                 self.reference.resume(execution.id)
                 self.run(self.store.lifecycle.resume_execution(execution.id))
-        while self.reference.waiting() or self.reference.retrying():
+        while self._wake_all() or self.reference.waiting() or self.reference.retrying():
             self.dispatch_retries()
             already = len(self.delivered)
             self._read("w1", 100)
@@ -521,6 +563,19 @@ class Machine(RuleBasedStateMachine):
         self.active_are_those_that_have_not_ended()
         triggered = [one for one in self.reference.executions.values() if one.status != "PENDING"]
         assert find_violations(self.redis, [one.id for one in triggered]) == []
+
+    def _wake_all(self) -> bool:
+        """Everything that waits, whoever wakes it; True when something did."""
+        waiting = [
+            (execution.id, node_id)
+            for execution in self.reference.executions.values()
+            for node_id in list(execution.records)
+        ]
+        for execution_id, node_id in waiting:
+            expected = self.reference.wake(execution_id, node_id)
+            wake = self.run(self.store.tasks.waits.wake(execution_id, node_id, "signal"))
+            assert wake.outcome == expected
+        return bool(waiting)
 
     # What has to hold.
 
@@ -534,8 +589,9 @@ class Machine(RuleBasedStateMachine):
             parked = self.redis.hgetall(f"{prefix}:parked")
             assert {one: int(deaths) for one, deaths in parked.items()} == execution.parked
             assert max(execution.commits.values(), default=1) == 1, "a node committed twice"
-            if execution.is_live:
-                left = sum(state not in ENDED for state in execution.nodes.values())
+            assert self.redis.hget(f"{prefix}:run", "ends_as") == execution.ends_as
+            if execution.is_active:
+                left = sum(execution.nodes[one] not in ENDED for one in execution.counted())
                 assert int(self.redis.hget(f"{prefix}:run", "remaining")) == left
 
     @invariant()
@@ -548,7 +604,7 @@ class Machine(RuleBasedStateMachine):
         outstanding = [
             (execution.id, node_id)
             for execution in self.reference.executions.values()
-            if execution.is_live
+            if execution.is_active
             for node_id, state in execution.nodes.items()
             if state in ("QUEUED", "RUNNING")
         ]
@@ -556,12 +612,32 @@ class Machine(RuleBasedStateMachine):
         assert sorted(live) == sorted(outstanding)
 
     @invariant()
+    def who_waits_is_named_with_what_wakes_it(self) -> None:
+        for execution in self.reference.executions.values():
+            waits = self.redis.hgetall(keys.waits(execution.id))
+            named = {one: tuple(text.split(" ")[:2]) for one, text in waits.items()}
+            assert named == {
+                one: (str(execution.waits[one]), waker) for one, waker in execution.records.items()
+            }
+            decisions = self.redis.hgetall(keys.decisions(execution.id))
+            numbers = {one: int(text.split(" ")[0]) for one, text in decisions.items()}
+            assert numbers == execution.decided
+        dates = {tuple(one.split(" ")) for one in self.redis.zrange(keys.RETRIES, 0, -1)}
+        expected = {
+            (execution.id, node_id)
+            for execution in self.reference.executions.values()
+            for node_id, waker in execution.records.items()
+            if waker == "date"
+        }
+        assert expected <= dates
+
+    @invariant()
     def what_has_arrived_adds_up(self) -> None:
         for execution in self.reference.executions.values():
             if not execution.is_live:
                 continue
             run = self.redis.hgetall(f"workflow:{execution.id}:run")
-            for one in execution.graph:
+            for one in execution.graph.keys() - execution.settled:
                 arrived = {execution.arrives(other) for other in above(execution.graph, one)}
                 looks = "after" in written(execution.graph, one)
                 counted = run.get(f"arrived:{one}")
@@ -572,7 +648,7 @@ class Machine(RuleBasedStateMachine):
 
     def _is_live(self, execution_id: str) -> bool:
         execution = self.reference.executions.get(execution_id)
-        return execution is not None and execution.is_live
+        return execution is not None and execution.is_active
 
     @invariant()
     def nothing_is_left_of_what_is_unknown(self) -> None:
@@ -582,12 +658,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def active_are_those_that_have_not_ended(self) -> None:
-        live = {one.id for one in self.reference.executions.values() if one.is_live}
+        live = {one.id for one in self.reference.executions.values() if one.is_active}
         assert self.redis.smembers(keys.ACTIVE) == live
-        ended = {
-            one.id
-            for one in self.reference.executions.values()
-            if ExecutionState(one.status).is_terminal
-        }
+        ended = {one.id for one in self.reference.executions.values() if one.status in ENDED}
         assert set(self.redis.zrange(keys.FINISHED, 0, -1)) == ended
         assert self.redis.zcard(keys.CONTINUATIONS) == 0

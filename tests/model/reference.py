@@ -39,6 +39,7 @@ class Ticket:
     attempt: int
     deaths: int = 0
     failures: int = 0
+    waits: int = 0
     holder: str | None = None
     is_open: bool = True
 
@@ -59,13 +60,39 @@ class ReferenceExecution:
     commits: dict[str, int] = field(default_factory=dict)
     # FAILED by themselves, as they may.
     allowed: set[str] = field(default_factory=set)
+    # What all but its `finally` came to; None before that begins.
+    ends_as: str | None = None
+    # Of a rerun what does not run again; nothing arrives there.
+    settled: set[str] = field(default_factory=set)
+    # Node -> the number of its newest wait; what wakes it, while it is WAITING; the newest wait of
+    # it that was decided.
+    waits: dict[str, int] = field(default_factory=dict)
+    records: dict[str, str] = field(default_factory=dict)
+    decided: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_live(self) -> bool:
         return self.status in ("RUNNING", "PAUSED")
 
+    @property
+    def is_active(self) -> bool:
+        return self.is_live or self.status == "CANCELLING"
+
+    def is_last(self, node_id: str) -> bool:
+        return bool(written(self.graph, node_id).get("finally"))
+
+    def counted(self) -> list[str]:
+        """The nodes of the phase it is in."""
+        return [one for one in self.graph if self.is_last(one) == (self.ends_as is not None)]
+
+    def came_to(self) -> str:
+        arrived = {self.arrives(one) for one in self.nodes}
+        return "FAILED" if "FAILED" in arrived else "COMPLETED"
+
     def is_ready(self, node_id: str) -> bool:
         """Every dependency has ended, and a failure lets it run."""
+        if self.is_last(node_id) and self.ends_as is None:
+            return False
         arrived = [self.arrives(one) for one in above(self.graph, node_id)]
         looks = "after" in written(self.graph, node_id)
         return (
@@ -117,7 +144,7 @@ class Reference:
         if execution is None:
             return "unknown"
         if execution.status != "PENDING":
-            return execution.status
+            return "RUNNING" if execution.status == "CANCELLING" else execution.status
         execution.status = "RUNNING"
         for node_id in execution.graph:
             if execution.is_ready(node_id):
@@ -135,7 +162,8 @@ class Reference:
     ) -> None:
         execution.nodes[node_id] = "QUEUED"
         failures = execution.failures.get(node_id, 0)
-        self.tickets.append(Ticket(execution.id, node_id, attempt, deaths, failures))
+        waits = execution.waits.get(node_id, 0)
+        self.tickets.append(Ticket(execution.id, node_id, attempt, deaths, failures, waits))
 
     def waiting(self) -> list[Ticket]:
         return [one for one in self.tickets if one.is_open and one.holder is None]
@@ -160,7 +188,25 @@ class Reference:
             return "stale"
         ticket.is_open = False
         self.tickets.remove(ticket)
-        return "" if self._counts(ticket) else "ended"
+        if self._counts(ticket):
+            return ""
+        execution = self.executions.get(ticket.execution_id)
+        if execution is not None and execution.status == "CANCELLING":
+            if execution.nodes[ticket.node_id] in ("QUEUED", "RUNNING"):
+                execution.nodes[ticket.node_id] = "CANCELLED"
+            self._end_cancelling(execution)
+        return "ended"
+
+    def _end_cancelling(self, execution: ReferenceExecution) -> None:
+        if {execution.nodes[one] for one in execution.counted()} <= set(ENDED):
+            execution.status = "RUNNING"
+            self._begin_finally(execution, "CANCELLED")
+
+    def _begin_finally(self, execution: ReferenceExecution, ends_as: str) -> None:
+        execution.ends_as = ends_as
+        for node_id in execution.counted():
+            if execution.is_ready(node_id):
+                self._open(execution, node_id)
 
     def _counts(self, ticket: Ticket) -> bool:
         execution = self.executions.get(ticket.execution_id)
@@ -194,7 +240,7 @@ class Reference:
                 self._open(execution, node_id)
         if not self._finish(execution):
             return "completed"
-        return "failed" if execution.status == "FAILED" else "finished"
+        return {"FAILED": "failed", "CANCELLED": "cancelled"}.get(execution.status, "finished")
 
     def fail(self, ticket: Ticket) -> str:
         if refused := self._close(ticket):
@@ -208,7 +254,8 @@ class Reference:
             if execution.nodes[node_id] == "PENDING":
                 execution.nodes[node_id] = "FAILED"
                 failed.append(node_id)
-        return "failed" if self._advance(execution, *failed) == "completed" else "finished"
+        outcome = self._advance(execution, *failed)
+        return {"completed": "failed", "cancelled": "cancelled"}.get(outcome, "finished")
 
     def _commit(self, ticket: Ticket, state: str) -> ReferenceExecution:
         execution = self.executions[ticket.execution_id]
@@ -218,11 +265,13 @@ class Reference:
         return execution
 
     def _finish(self, execution: ReferenceExecution) -> str:
-        states = set(execution.nodes.values())
-        if not states <= set(ENDED):
+        if not {execution.nodes[one] for one in execution.counted()} <= set(ENDED):
             return ""
-        arrived = {execution.arrives(one) for one in execution.nodes}
-        execution.status = "FAILED" if "FAILED" in arrived else "COMPLETED"
+        if execution.ends_as is None and any(map(execution.is_last, execution.graph)):
+            self._begin_finally(execution, execution.came_to())
+            return ""
+        is_cancelled = execution.ends_as == "CANCELLED"
+        execution.status = "CANCELLED" if is_cancelled else execution.came_to()
         return "finished"
 
     def retry(self, ticket: Ticket) -> str:
@@ -233,6 +282,53 @@ class Reference:
         execution.attempts[ticket.node_id] = ticket.attempt
         execution.failures[ticket.node_id] = ticket.failures + 1
         return "retrying"
+
+    def wait(self, ticket: Ticket, waker: str, number: int) -> str:
+        if refused := self._close(ticket):
+            return refused
+        execution, node_id = self.executions[ticket.execution_id], ticket.node_id
+        execution.attempts[node_id] = ticket.attempt
+        execution.failures.pop(node_id, None)
+        execution.waits[node_id] = number
+        if execution.decided.get(node_id, 0) >= number:
+            self._end_wait(execution, node_id)
+            return "woken"
+        execution.nodes[node_id] = "WAITING"
+        execution.records[node_id] = waker
+        return "waiting"
+
+    def wake(self, execution_id: str, node_id: str) -> str:
+        execution = self.executions[execution_id]
+        state = execution.nodes[node_id]
+        if state in ENDED or execution.status in (*ENDED, "CANCELLING"):
+            return "decided" if node_id in execution.decided else "ended"
+        number = execution.waits.get(node_id, 1)
+        if execution.decided.get(node_id, 0) >= number:
+            return "decided"
+        execution.decided[node_id] = number
+        if state != "WAITING":
+            return "kept"
+        self._end_wait(execution, node_id)
+        return "woken"
+
+    def _end_wait(self, execution: ReferenceExecution, node_id: str) -> None:
+        execution.records.pop(node_id, None)
+        if execution.status == "PAUSED":
+            execution.nodes[node_id] = "PENDING"
+            execution.parked[node_id] = 0
+        else:
+            execution.attempts[node_id] += 1
+            self._queue(execution, node_id, execution.attempts[node_id])
+
+    def dated(self) -> list[str]:
+        """Executions of which a node waits for a date."""
+        return [one.id for one in self.executions.values() if "date" in one.records.values()]
+
+    def dispatch_dates(self) -> None:
+        for execution in self.executions.values():
+            for node_id, waker in list(execution.records.items()):
+                if waker == "date":
+                    self.wake(execution.id, node_id)
 
     def dispatch_retries(self) -> None:
         for execution in self.executions.values():
@@ -298,22 +394,40 @@ class Reference:
         execution.parked.clear()
         return "resumed"
 
-    def cancel(self, execution_id: str) -> str:
+    def cancel(self, execution_id: str, *, force: bool = False) -> str:
         execution = self.executions[execution_id]
         if execution.status in ("COMPLETED", "FAILED"):
             return execution.status
+        if execution.is_active and any(map(execution.is_last, execution.graph)) and not force:
+            return self._cancel_before_finally(execution)
         execution.status = "CANCELLED"
         execution.parked.clear()
+        execution.records.clear()
         for node_id, state in execution.nodes.items():
             if state not in ENDED:
                 execution.nodes[node_id] = "CANCELLED"
         return "cancelled"
 
+    def _cancel_before_finally(self, execution: ReferenceExecution) -> str:
+        if execution.ends_as is not None:
+            execution.ends_as = "CANCELLED"
+            if execution.status == "PAUSED":
+                self.resume(execution.id)
+        elif execution.status != "CANCELLING":
+            execution.status = "CANCELLING"
+            execution.parked.clear()
+            for node_id in execution.counted():
+                if execution.nodes[node_id] in ("PENDING", "RETRYING", "WAITING"):
+                    execution.nodes[node_id] = "CANCELLED"
+                    execution.records.pop(node_id, None)
+            self._end_cancelling(execution)
+        return "cancelling"
+
     def delete(self, execution_id: str) -> str:
         """Its tickets stay until somebody meets them, as those of a cancelled one do."""
         execution = self.executions[execution_id]
-        if execution.is_live:
-            return execution.status
+        if execution.is_active:
+            return "RUNNING" if execution.status == "CANCELLING" else execution.status
         del self.executions[execution_id]
         return "deleted"
 
@@ -350,13 +464,17 @@ class Reference:
                 runs |= more
         if not runs:
             return "nothing"
+        runs |= {one for one in source.graph if source.is_last(one)}
         self.submit(new_id, source.graph)
         made = self.executions[new_id]
         for one in source.graph:
             if one not in runs:
                 is_settled = self._is_settled(source, one)
                 made.nodes[one] = source.nodes[one] if is_settled else "FAILED"
+        made.settled = set(source.graph) - runs
         made.allowed = source.allowed - runs
+        if all(map(made.is_last, runs)):
+            made.ends_as = made.came_to()
         return "made"
 
     def _is_settled(self, source: ReferenceExecution, node_id: str) -> bool:

@@ -76,6 +76,26 @@ MUTATIONS = [
         r"arrived % ARRIVALS == tonumber\(needed\)",
         "arrived % ARRIVALS == 1",
     ),
+    ("no fence at a wait", "wait_node", *NO_FENCE),
+    (
+        "what has come before the wait is not looked for",
+        "wait_node",
+        r"if decision then",
+        "if false then",
+    ),
+    ("the second to come decides too", "wake_node", r"if before then", "if false then"),
+    (
+        "a node that is woken keeps its record",
+        "wake_node",
+        r"redis\.pcall\('HDEL', prefix \.\. ':waits', node_id\)",
+        "",
+    ),
+    (
+        "how often it waited is forgotten",
+        "requeue_entry",
+        r"failures, waits\)\nannounce",
+        "failures)\nannounce",
+    ),
     ("failures are forgotten", "dispatch_retries", r"known\[2\] or '0'", "'0'"),
 ]
 
@@ -101,6 +121,11 @@ SLOW = (
     "no fence at a failure",
     "no fence at a retry",
     "the attempt does not rise",
+    "no fence at a wait",
+    "what has come before the wait is not looked for",
+    "the second to come decides too",
+    "a node that is woken keeps its record",
+    "how often it waited is forgotten",
 )
 
 

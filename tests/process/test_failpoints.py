@@ -46,13 +46,17 @@ def armed(action: str, names: Any) -> str:
 
 
 def work() -> list[dict[str, Any]]:
-    """Thirty nodes, one of which has to be tried again, one that waits in vain, and a last one."""
+    """Thirty nodes, one of which has to be tried again, one that waits in vain, one that waits, one
+    that is called until it is done, and a last one."""
     nodes = [node(f"N{number}", handler="sleep", seconds=0.02) for number in range(29)]
     retry = {"max_attempts": 50, "delay_s": 0.05, "backoff": 1}
     flaky = {**node("flaky", handler="fail_once"), "retry": retry}
     asked = {**node("asked", handler="signal", on_timeout="complete"), "timeout_s": 0.05}
-    last = node("last", "flaky", "asked", *(each["id"] for each in nodes))
-    return [*nodes, flaky, asked, last]
+    pause = node("pause", handler="delay", seconds=0.05)
+    done = {"until": "output.attempt >= 2", "delay_s": 0.05}
+    again = {**node("again", "pause", handler="sleep", seconds=0.01), "repeat": done}
+    last = node("last", "flaky", "asked", "again", *(each["id"] for each in nodes))
+    return [*nodes, flaky, asked, pause, again, last]
 
 
 def check_outcome(flowd: FaultyFlowd, execution_id: str) -> None:

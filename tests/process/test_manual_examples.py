@@ -48,7 +48,9 @@ RUN_BY = {
     ("A tour of five minutes", "json"): [TOUR] * 4,
     ("Workflows", "json"): [WORKFLOWS],
     ("Choosing, and failing well", "json"): [CHOOSING],
+    ("Cleaning up", "json"): [WORKFLOWS],
     ("Mapping a list", "json"): [MAPPING],
+    ("Waiting", "json"): [WORKFLOWS] * 2,
     ("Attempts and time-outs", "json"): [WORKFLOWS],
     ("Approvals and signals", "yaml"): [APPROVAL],
     ("Approvals and signals", "console"): [APPROVAL],
@@ -76,6 +78,7 @@ RUN_BY = {
     ("Many machines", "bash"): ["test_p16_two_hosts_share_the_work_and_freezing_one_harms_nothing"],
     ("Backup", "bash"): [BACKUP],
     ("Restore", "bash"): [BACKUP],
+    ("Events", "text"): ["test_an_event_comes_as_it_is_shown"],
     ("Redis", "bash"): ["test_what_waits_is_seen_where_it_is_said_to_be"],
     ("Who may use flowd's own Redis", "bash"): ["test_the_ways_in_are_those_of_the_manual"] * 2,
     ("Working on flowd", "bash"): [".ci/run"],
@@ -86,8 +89,10 @@ def test_no_example_is_left_out() -> None:
     shown = Counter(
         (title, language)
         for title, text in SECTIONS.items()
-        for language in re.findall(r"(?m)^```(\w+)$", text)
+        for language in re.findall(r"(?m)^```(\w*)\n(?:.*\n)*?```$", text)
     )
+    # A picture is no example.
+    del shown["The rooms", "text"]
     assert shown == {place: len(tests) for place, tests in RUN_BY.items()}
 
     tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
@@ -229,16 +234,14 @@ def test_every_workflow_that_is_shown_is_a_valid_one(
     flowd = run_flowd("start", "--workers", "1")
     flowd.wait_until_running()
     shown = [
-        json.loads(text)
-        for text in re.findall(r"```json\n(\{.*?)```", MANUAL, re.DOTALL)
-        if is_json(text)
+        json.loads(text.replace("[...]", json.dumps([node("A")])))
+        for (title, language), tests in RUN_BY.items()
+        for text, test in zip(blocks(title, language), tests, strict=True)
+        if test == WORKFLOWS
     ]
-    workflows = [one for one in shown if "dag" in one]
-    workflows += [{"name": "x", "dag": {"nodes": [one]}} for one in shown if "handler" in one]
-    (callback,) = blocks("Callbacks", "json")
-    workflows.append(json.loads(callback.replace("[...]", json.dumps([node("A")]))))
-    assert len(workflows) >= 5
-    for workflow in workflows:
+    assert len(shown) >= 5
+    for one in shown:
+        workflow = one if "dag" in one else {"name": "x", "dag": {"nodes": [one]}}
         flowd.api.submit_workflow(json.dumps(workflow).encode())
 
 
@@ -270,13 +273,6 @@ def test_what_is_shown_of_settings_and_handlers_is_taken(tmp_path: Path) -> None
     exec(signature, names)
     assert callable(names["greet"])
     assert names["Fail"] is Fail
-
-
-def is_json(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except ValueError:
-        return False
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="it is sent with curl")
@@ -353,7 +349,30 @@ def test_what_waits_is_seen_where_it_is_said_to_be(run_flowd: Callable[..., Flow
     flowd = run_flowd("start", "--workers", "0")
     flowd.wait_for_status(lambda status: status["state"] == "RUNNING", "the API")
     execution_id = flowd.submit_and_trigger(node("A"), node("B", "A"))
+    (shown,) = blocks("Redis", "bash")
+    waiting, status = shown.replace("<execution_id>", execution_id).splitlines()
     with flowd.redis as redis:
-        ((_, fields),) = redis.execute_command("XRANGE", "workflow:tasks", "-", "+")
+        ((_, fields),) = redis.execute_command(*waiting.removeprefix("redis-cli ").split())
         assert (fields["execution_id"], fields["node_id"]) == (execution_id, "A")
-        assert redis.execute_command("GET", f"workflow:{execution_id}:status") == "RUNNING"
+        assert redis.execute_command(*status.removeprefix("redis-cli ").split()) == "RUNNING"
+
+
+def test_an_event_comes_as_it_is_shown(run_flowd: Callable[..., Flowd]) -> None:
+    flowd = run_flowd("start", "--workers", "1")
+    flowd.wait_until_running()
+    execution_id = flowd.submit_and_trigger(node("A"))
+    flowd.wait_for_execution(execution_id)
+    with urllib.request.urlopen(
+        f"{flowd.url}/workflows/{execution_id}/events?types=node.completed", timeout=PATIENCE_S
+    ) as stream:
+        _, told = stream.read().decode().split("\n\n", 1)
+
+    (shown,) = blocks("Events", "text")
+    assert len(shown.splitlines()) == 3
+    for line, example in zip(told.strip().splitlines(), shown.splitlines(), strict=True):
+        name, _, value = line.partition(": ")
+        assert name == example.partition(": ")[0]
+        if name == "data":
+            assert list(json.loads(value)) == list(json.loads(example.partition(": ")[2]))
+        else:
+            assert re.sub(r"\d+", "0", line) == re.sub(r"\d+", "0", example)

@@ -70,6 +70,31 @@ def test_an_address_others_can_reach_takes_a_token(run_flowd: Run, tmp_path: Pat
     assert run_flowd("api", "--host", "0.0.0.0").process.wait(PATIENCE_S) == 78
 
 
+def test_an_answer_bears_the_name_of_the_token_it_came_with(run_flowd: Run, tmp_path: Path) -> None:
+    reader = flowd_token(tmp_path, "create", "--name", "reader", "--scope", "read")
+    alice = flowd_token(tmp_path, "create", "--name", "alice", "--scope", "trigger")
+    flowd = run_flowd("start", "--workers", "1")
+    flowd.wait_until_running()
+    gates = [node(one, handler="signal") for one in "AB"]
+    headers = {"Authorization": f"Bearer {alice}"}
+    path = "/workflow?trigger=true"
+    _, submitted = call(flowd, "POST", path, definition(*gates), **headers)
+    path = f"/workflows/{submitted['execution_id']}/nodes"
+
+    assert status_of(flowd, "POST", f"{path}/A/signal", reader, b'{"data": 1}') == 403
+    status, answer = call(flowd, "POST", f"{path}/A/signal", b'{"data": 1}', **headers)
+    assert (status, answer["decision"]["by"]) == (200, "alice")
+    assert status_of(flowd, "POST", f"{path}/B/signal", alice, b'{"reject": "no"}') == 200
+
+    def ended(node_id: str) -> Any:
+        shown = call(flowd, "GET", f"{path}/{node_id}", **headers)[1]
+        return shown if shown["state"] in ("COMPLETED", "FAILED") else None
+
+    assert wait_until(lambda: ended("A"), "A to end")["output"]["by"] == "alice"
+    assert wait_until(lambda: ended("B"), "B to end")["error"] == "it was rejected by 'alice': no"
+    assert '"node.signalled"' in flowd.stderr and '"by": "alice"' in flowd.stderr
+
+
 def test_tokens_come_and_go_while_flowd_runs(run_flowd: Run, tmp_path: Path) -> None:
     flowd = run_flowd("start", "--workers", "1")
     flowd.wait_until_running()

@@ -39,7 +39,7 @@ WAIT_MAX_S = 180.0
 HOUR_MS = 3_600_000
 STREAM, GROUP = "workflow:tasks", "workflow_group"
 
-# Node id -> ids of its dependencies, or what is written of it.
+# Node id -> ids of its dependencies, or what is written of it; with `finally`, where it stands.
 Graph = Mapping[str, Sequence[str] | Mapping[str, Any]]
 CHAIN: Graph = {"a": [], "b": ["a"], "c": ["b"]}
 DIAMOND: Graph = {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}
@@ -80,7 +80,7 @@ class State:
 
     def __post_init__(self) -> None:
         if self.is_active is None:
-            self.is_active = self.status in ("RUNNING", "PAUSED")
+            self.is_active = self.status in ("RUNNING", "PAUSED", "CANCELLING")
 
 
 def outputs_of(*node_ids: str) -> dict[str, Any]:
@@ -340,10 +340,11 @@ class ScriptedEngine:
 
 def compiled(graph: Graph) -> tuple[bytes, Plan]:
     """A stored definition of this graph, and its plan."""
-    nodes = [
-        {"id": node_id, "handler": "noop", **_written(said)} for node_id, said in graph.items()
-    ]
-    workflow = WorkflowDefinition.model_validate({"name": "test", "dag": {"nodes": nodes}})
+    dag: dict[str, list[Any]] = {"nodes": [], "finally": []}
+    for node_id, said in graph.items():
+        written = {"id": node_id, "handler": "noop", **_written(said)}
+        dag["finally" if written.pop("finally", False) else "nodes"].append(written)
+    workflow = WorkflowDefinition.model_validate({"name": "test", "dag": dag})
     definition = workflow.to_json()
     return definition, compile_plan(definition)
 

@@ -125,3 +125,15 @@ async def test_one_that_was_given_up_goes_to_the_dead_letters_as_well(engine, re
     assert letter["entry_id"] == a.entry_id
     assert execution.state().dead_letters == ["a"]
     assert execution.state().nodes == {"a": "FAILED", "b": "QUEUED"}
+
+
+async def test_the_last_node_of_finally_ends_a_cancelled_execution_as_such(engine):
+    worker = engine.worker()
+    graph = {"a": [], "z": {"finally": True, "allow_failure": True}}
+    execution, (a,) = await engine.start_and_take(graph, worker)
+    await worker.complete(a)
+    await engine.store.lifecycle.cancel_execution(execution.id)
+
+    assert await worker.allow(await worker.take_one()) == ["cancelled"]
+
+    assert execution.state().status == "CANCELLED"

@@ -50,6 +50,15 @@ async def test_a_second_cancellation_changes_nothing(engine, store, redis):
     assert everything(redis) == before
 
 
+async def test_one_with_a_finally_is_being_cancelled_until_that_has_run(engine, store):
+    execution = await engine.start({"a": [], "z": {"finally": True}})
+
+    assert await store.lifecycle.cancel_execution(execution.id) == "cancelling"
+    assert execution.state().status == "CANCELLING"
+    assert await store.lifecycle.cancel_execution(execution.id, force=True) == "cancelled"
+    assert execution.state().status == "CANCELLED"
+
+
 async def test_what_has_ended_stays_as_it_was(engine, store, outcomes):
     worker = engine.worker()
     execution = await engine.start(CHAIN)

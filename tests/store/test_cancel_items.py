@@ -16,6 +16,8 @@ async def cancel(engine, execution, first, end):
             keys.RETRIES,
             keys.ALARMS,
             keys.waits(execution.id),
+            keys.map_open(execution.id, "fan"),
+            keys.run(execution.id),
         ),
         *(execution.id, "fan", first, end),
     )

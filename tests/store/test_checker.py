@@ -151,11 +151,36 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "retry of nobody": (
         lambda redis, one: redis.zadd("flowd:retries", {f"{one} A": 1}),
-        "A: it is COMPLETED and among the retries",
+        "A: it is COMPLETED and among the dates",
     ),
     "retry forgotten": (
         both(set_to(":status", "RUNNING"), set_to(":node:B", "RETRYING")),
-        "it is RETRYING and not among the retries",
+        "it is RETRYING and not among the dates",
+    ),
+    "waits for nothing": (
+        both(set_to(":status", "RUNNING"), set_to(":node:B", "WAITING")),
+        "B: it is WAITING and nothing that wakes it is named",
+    ),
+    "waits without its date": (
+        both(
+            set_to(":status", "RUNNING"),
+            set_to(":node:B", "WAITING"),
+            lambda redis, one: redis.hset(f"workflow:{one}:waits", "B", "1 date 1 2 "),
+        ),
+        "B: it is WAITING and its date and its record say different things",
+    ),
+    "waits and was decided": (
+        both(
+            set_to(":status", "RUNNING"),
+            set_to(":node:B", "WAITING"),
+            lambda redis, one: redis.hset(f"workflow:{one}:waits", "B", "1 signal 1 - "),
+            lambda redis, one: redis.hset(f"workflow:{one}:decisions", "B", "1 signal 1 {}"),
+        ),
+        "B: it is WAITING and was decided: signal",
+    ),
+    "has ended and waits": (
+        lambda redis, one: redis.hset(f"workflow:{one}:waits", "A", "1 signal 1 - "),
+        "A: it is COMPLETED and waits",
     ),
     "not carried on": (
         lambda redis, one: redis.zadd("flowd:continuations", {f"advance {one} A": 1}),

@@ -370,3 +370,15 @@ async def test_a_completion_that_ends_an_execution_with_a_failure_says_that_it_h
     assert await worker.complete(b) == ["failed"]
 
     assert execution.state().status == "FAILED"
+
+
+async def test_the_last_node_of_finally_ends_a_cancelled_execution_as_such(engine):
+    worker = engine.worker()
+    graph = {"a": [], "z": {"finally": True}}
+    execution, (a,) = await engine.start_and_take(graph, worker)
+    await worker.complete(a)
+    await engine.store.lifecycle.cancel_execution(execution.id)
+
+    assert await worker.complete(await worker.take_one()) == ["cancelled"]
+
+    assert execution.state().status == "CANCELLED"

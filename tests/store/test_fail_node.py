@@ -316,3 +316,15 @@ async def test_the_events_of_a_failure_say_which_workflow_and_why(store, engine)
         "node.completed": ("x", None, None),
         "execution.failed": (None, execution.plan.name, f"a: {brief}"),
     }
+
+
+async def test_the_last_node_of_finally_ends_a_cancelled_execution_as_such(engine):
+    worker = engine.worker()
+    graph = {"a": [], "z": {"finally": True}}
+    execution, (a,) = await engine.start_and_take(graph, worker)
+    await worker.complete(a)
+    await engine.store.lifecycle.cancel_execution(execution.id)
+
+    assert await worker.fail(await worker.take_one()) == "cancelled"
+
+    assert execution.state().status == "CANCELLED"

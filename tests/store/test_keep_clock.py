@@ -8,9 +8,11 @@ import pytest
 
 from flowd.scheduler.clock import CLOCK_JUMP_MS, KeepClock
 from flowd.scheduler.scheduler import Scheduler
-from flowd.store.callbacks import DueCallback
+from flowd.store.callbacks import CallbackState, DueCallback
 from flowd.store.redis import keys
 from tests.store.engine import CHAIN
+from tests.store.test_claim_callbacks import ended
+from tests.store.test_retry_node import later, retry
 
 HOUR_MS = 3_600_000
 
@@ -117,3 +119,23 @@ async def test_a_scheduler_that_died_before_the_clock_was_put_back_is_dead(store
     redis.set(keys.SCHEDULER, server_ms(redis) + HOUR_MS, keepttl=True)
     assert await store.health.metrics.ticked_ms() is None
     assert (await store.health.standing.cluster_state()).scheduler_ticked_ms is None
+
+
+async def test_what_is_put_off_is_so_by_the_clock_that_never_goes_back(engine, store, redis):
+    """By the server's own, put back an hour, all tries were over within seconds."""
+    redis.hset(keys.CLOCK, "ahead_ms", HOUR_MS)
+    worker = engine.worker()
+    execution, (entry,) = await engine.start_and_take(CHAIN, worker)
+    await retry(worker, later(entry, pause_ms=60_000))
+    assert redis.zscore(keys.RETRIES, f"{execution.id} a") > server_ms(redis) + HOUR_MS
+
+    callback = ended(redis, 1)
+    for put_off in (
+        lambda due: store.callbacks.postpone(due, 60_000),
+        lambda due: store.callbacks.settle(due, CallbackState.PENDING, pause_ms=60_000, error="no"),
+    ):
+        redis.zadd(keys.CALLBACKS, {callback: 1})
+        ((due,), _) = await store.callbacks.claim(1, repeat_after_ms=60_000)
+        assert redis.zscore(keys.CALLBACKS, callback) > server_ms(redis) + HOUR_MS
+        await put_off(due)
+        assert redis.zscore(keys.CALLBACKS, callback) > server_ms(redis) + HOUR_MS

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
+
+from flowd.scheduler import repairs
+from flowd.scheduler.reconciler import Reconciler
+from flowd.scheduler.repairs import Readmit
 from flowd.store.redis import keys
 from tests.store.engine import CHAIN, everything
 
@@ -35,13 +41,18 @@ async def test_what_is_damaged_or_unknown_is_left_alone(store, redis):
     assert everything(redis) == before
 
 
-async def test_any_number_is_looked_at_in_slices(store, redis):
+def lose(redis, count):
+    """So many executions nobody has taken note of; each hundredth runs."""
     with redis.pipeline(transaction=False) as pipe:
-        for number in range(2_500):
+        for number in range(count):
             execution_id = f"{number:024x}"
             pipe.zadd(keys.EXECUTIONS, {execution_id: 0})
             pipe.set(keys.status(execution_id), "COMPLETED" if number % 100 else "RUNNING")
         pipe.execute()
+
+
+async def test_any_number_is_looked_at_in_slices(store, redis):
+    lose(redis, 2_500)
     found: list[str] = []
     slices, cursor = 0, "0"
     while slices == 0 or cursor != "0":
@@ -52,3 +63,19 @@ async def test_any_number_is_looked_at_in_slices(store, redis):
     assert sorted(found) == [f"{number:024x}" for number in range(0, 2_500, 100)]
     assert redis.scard(keys.ACTIVE) == 25
     assert redis.zcard(keys.FINISHED) == 2_475
+
+
+async def test_what_a_run_has_no_time_for_follows_at_once(store, redis, plans, monkeypatch):
+    """Else each thousand executions take a minute, and who is lost among them waits for hours."""
+    lose(redis, 4 * repairs.EXECUTIONS_PER_SLICE)
+    clock = itertools.count()
+    monkeypatch.setattr(repairs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(repairs, "BUDGET_S", 1.5)
+    readmit = Readmit(store, Reconciler(store, plans))
+    active = []
+
+    while await readmit.run(0.0) == 0.0:
+        active.append(redis.scard(keys.ACTIVE))
+
+    assert len(set(active)) > 1
+    assert redis.scard(keys.ACTIVE) == 4 * repairs.EXECUTIONS_PER_SLICE / 100

@@ -148,3 +148,15 @@ async def test_an_event_says_that_a_node_was_skipped(engine, redis):
     (text,) = [fields["node.skipped"] for fields in happened if "node.skipped" in fields]
     assert text.startswith(f"{execution.id} a 1 ")
     assert "node.completed" not in {name for one in happened for name in one}
+
+
+async def test_the_last_node_of_finally_ends_a_cancelled_execution_as_such(engine):
+    worker = engine.worker()
+    graph = {"a": [], "z": {"finally": True}}
+    execution, (a,) = await engine.start_and_take(graph, worker)
+    await worker.complete(a)
+    await engine.store.lifecycle.cancel_execution(execution.id)
+
+    assert await worker.skip(await worker.take_one()) == ["cancelled"]
+
+    assert execution.state().status == "CANCELLED"

@@ -43,7 +43,7 @@ def is_checked_apart(text: str) -> bool:
         asyncio.run(check(body))
     except InvalidWorkflow as error:
         assert [one.code for one in error.problems] == ["too_costly"]
-    return calls.bodies == [body]
+    return [one.endswith(body) for one in calls.bodies] == [True]
 
 
 def test_what_is_small_and_has_no_schema_is_checked_here() -> None:

@@ -508,14 +508,18 @@ def test_no_cookie_passes_to_another_host() -> None:
 
 
 class ClosingServer:
-    """Answers each connection once; what comes on it afterwards gets `last`, and the end."""
+    """Answers each connection once, or not at all; what comes on it afterwards gets `last`, and the
+    end."""
 
-    def __init__(self, last: bytes = b"", *, has_reset: bool = False) -> None:
+    def __init__(
+        self, last: bytes = b"", *, has_reset: bool = False, answers_once: bool = True
+    ) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.requests: list[bytes] = []
         self._last = last
         self._has_reset = has_reset
+        self._answers_once = answers_once
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> ClosingServer:
@@ -535,8 +539,9 @@ class ClosingServer:
 
     def _exchange(self, connection: socket.socket) -> None:
         with connection:
-            self._note(connection)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            if self._answers_once:
+                self._note(connection)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
             self._note(connection)
             connection.sendall(self._last)
             if self._has_reset:
@@ -570,6 +575,15 @@ def test_a_part_that_nobody_asked_for_is_no_answer() -> None:
         assert "answered 206, a part of an answer" in failure_of({"url": service.url})
         wanted = {"url": service.url, "headers": {"Range": "bytes=0-1"}}
         assert call(wanted) == {"data": {}, "status_code": 206}
+
+
+@pytest.mark.parametrize("has_reset", [False, True])
+def test_a_call_on_a_new_connection_that_closes_is_not_sent_again(has_reset: bool) -> None:
+    """The service has taken it, and may have done what it was asked for."""
+    with ClosingServer(has_reset=has_reset, answers_once=False) as server:
+        assert "the connection broke" in failure_of({"url": server.url})
+
+        assert len(server.requests) == 1
 
 
 def test_a_call_is_not_sent_again_once_an_answer_has_begun() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from importlib import import_module
+from itertools import takewhile
 from pkgutil import iter_modules
 from typing import Any
 
+import click
 import pytest
 
 from flowd.api import routers
+from flowd.cli.main import main
 from flowd.config.loading import setting_fields
 from flowd.config.reference import settings_file
 from flowd.handlers.registry import built_in_registry
@@ -132,3 +136,33 @@ def test_every_page_is_linked_from_the_readme() -> None:
 
 def test_the_readme_is_what_one_reads_first() -> None:
     assert len(README.splitlines()) <= 200
+
+
+def shown_commands() -> list[list[str]]:
+    """The arguments of each `flowd` in an example for a shell, without what the shell does."""
+    examples = re.findall(r"```(?:bash|console|crontab)\n(.*?)```", MANUAL, re.DOTALL)
+    # Without comments; what a command in a command prints is some word.
+    text = re.sub(r"\$\([^)]*\)", "X", re.sub(r" +#.*", "", "".join(examples)))
+    lines = map(shlex.split, re.findall(r"(?m)(?:^|[ /])flowd ([a-z].*)$", text))
+    return [list(takewhile(lambda word: word not in ("|", "||", ">"), line)) for line in lines]
+
+
+@pytest.mark.parametrize("arguments", shown_commands(), ids=" ".join)
+def test_a_command_that_is_shown_is_one_there_is_with_these_options(arguments: list[str]) -> None:
+    command: click.Command = main
+    path = ["flowd"]
+    while isinstance(command, click.Group):
+        name, *arguments = arguments
+        path.append(name)
+        inner = command.get_command(click.Context(command), name)
+        assert inner is not None, " ".join(path)
+        command = inner
+
+    command.make_context(" ".join(path), arguments).close()
+
+
+def test_every_script_an_example_runs_is_there() -> None:
+    run = set(re.findall(r"(?m)^(?:sudo )?\./(scripts/\w+)", MANUAL))
+
+    assert len(run) > 5
+    assert [name for name in run if not (ROOT / name).exists()] == []

@@ -8,10 +8,20 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"asyncio", "httpx2", "pydantic", "redis", "rich", "starlette", "uvicorn", "yaml"}
+# What no command needs that asks over a socket: of Python, of others, and rooms of flowd.
+HEAVY = {
+    *("asyncio", "concurrent", "difflib", "logging", "multiprocessing", "subprocess"),
+    *("dotenv", "httpx2", "jsonschema", "pydantic", "redis", "rich", "setproctitle"),
+    *("starlette", "uvicorn", "yaml"),
+}
+ROOMS = {"api", "handlers", "log", "orchestrator", "outgoing", "scheduler", "store", "workers"}
+ROOMS |= {"diagnosis", "web"}
 
 COMMANDS = {
     "ls": ("ls", "--url", "http://127.0.0.1:9"),
+    "get": ("get", "--url", "http://127.0.0.1:9", "0" * 24),
+    "cancel": ("cancel", "--url", "http://127.0.0.1:9", "0" * 24),
+    "dlq": ("dlq", "list", "--url", "http://127.0.0.1:9"),
     "validate": ("validate", "--url", "http://127.0.0.1:9", "workflow.json"),
     "ls of this folder": ("ls",),
     "status": ("status",),
@@ -50,7 +60,17 @@ def test_a_command_that_asks_flowd_imports_little(folder: Path, command: str) ->
 
     assert "flowd.cli.main" in modules
     assert modules & HEAVY == set()
+    assert modules & {f"flowd.{room}" for room in ROOMS} == set()
     assert "flowd.client.asynchronous" not in modules
+
+
+def test_the_registry_of_handlers_is_read_without_what_checks_workflows(folder: Path) -> None:
+    modules = imported(folder, "config", "check")
+
+    assert "flowd.handlers.registry" in modules
+    assert (
+        modules & {"pydantic", "redis", "rich", "starlette", "flowd.workflow.definition"} == set()
+    )
 
 
 def test_the_help_imports_little_more_than_click_and_a_call_at_most_twice_as_much(

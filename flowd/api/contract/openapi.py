@@ -63,6 +63,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "TriggerBody": {"input": {"day": "2026-01-31"}},
     "SignalBody": {"data": {"approved": True}},
     "RerunBody": {"from": "failed", "preview": True},
+    "CancelBody": {"force": False},
 }
 _INTRODUCTION = """\
 Workflows are submitted, triggered and looked at. Times are Unix milliseconds, in fields named \

@@ -78,6 +78,7 @@ KINDS: Mapping[str, Kind] = {
     "store_full": Kind(503, "Store full", retry_after_s=10),
     "store_read_only": Kind(503, "Store is read-only", retry_after_s=10),
     "not_ready": Kind(503, "Not ready", retry_after_s=1),
+    "older_process": Kind(503, "An older process is enrolled", retry_after_s=10),
     # What a person has to look at.
     "internal": _DEFECT,
     "store_failed": _DEFECT,

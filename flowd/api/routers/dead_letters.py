@@ -197,7 +197,7 @@ ROUTES = [
         redrive_dead_letter,
         scope="trigger",
         answers={200: DeadLetterRedriven},
-        problems=(*_OF_ONE, "unknown_execution", "unknown_node", "wrong_state"),
+        problems=(*_OF_ONE, "unknown_execution", "unknown_node", "wrong_state", "older_process"),
     ),
     Endpoint(
         "DELETE",

@@ -33,10 +33,18 @@ class RerunBody(SmallBody):
     trigger: bool = Field(default=True, description="trigger it at once")
 
 
+class CancelBody(SmallBody):
+    force: bool = Field(
+        default=False, description="leave out the nodes of `finally`, or break them off"
+    )
+
+
 async def cancel(request: Request) -> Response:
     """Cancel an execution; running nodes are told to stop."""
     execution_id = requested_execution_id(request)
-    await executor.cancel_execution(shared_of(request.app).store, execution_id)
+    body, _ = await read_small_body(request, CancelBody)
+    store = shared_of(request.app).store
+    await executor.cancel_execution(store, execution_id, force=body.force)
     return await _status(request, execution_id)
 
 
@@ -98,6 +106,15 @@ async def delete(request: Request) -> Response:
 _PROBLEMS = ("unknown_execution", "wrong_state")
 
 ROUTES = [
+    Endpoint(
+        "POST",
+        "/workflows/{execution_id}/cancel",
+        cancel,
+        scope="trigger",
+        answers={200: ExecutionStatus},
+        problems=(*_PROBLEMS, "invalid_request"),
+        body=CancelBody,
+    ),
     *(
         Endpoint(
             "POST",
@@ -107,7 +124,7 @@ ROUTES = [
             answers={200: ExecutionStatus},
             problems=_PROBLEMS,
         )
-        for answer in (cancel, pause, resume)
+        for answer in (pause, resume)
     ),
     Endpoint(
         "POST",
@@ -115,7 +132,7 @@ ROUTES = [
         rerun,
         scope="trigger",
         answers={200: Rerun},
-        problems=(*_PROBLEMS, "unknown_node", "invalid_request"),
+        problems=(*_PROBLEMS, "unknown_node", "invalid_request", "older_process"),
         body=RerunBody,
         headers=TRACEPARENT_HEADER,
     ),

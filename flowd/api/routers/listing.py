@@ -135,6 +135,7 @@ class WorkflowSummary(WorkflowRow):
     budget: Budget | None
     input: dict[str, Any] | None
     error: str | None
+    cancelling: bool
     callback: CallbackDelivery | None
 
 
@@ -181,6 +182,7 @@ async def show_summary(request: Request) -> Response:
             budget=_budget(plan, details),
             input=await effective_input(store, plan, execution_id) or None,
             error=details.error,
+            cancelling=details.is_cancelling,
             callback=await _callback(store, row) if plan.has_callback else None,
         )
     )

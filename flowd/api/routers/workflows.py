@@ -36,6 +36,7 @@ from flowd.api.shared import shared_of
 from flowd.api.workflow_check import CheckedWorkflow
 from flowd.errors import InvalidRequest, Problem, UnknownExecution
 from flowd.orchestrator import executor
+from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
 from flowd.store.executions import now_ms
 from flowd.workflow.definition import WorkflowDefinition
@@ -95,6 +96,7 @@ async def _submit(
     key_digest: str = "",
 ) -> str:
     """Submit, and trigger where there is a traceparent, if an empty one; the execution's id."""
+    await expect_no_older_process(store, workflow.outline.language)
     execution_id = await store.submissions.submit_workflow(
         *workflow, execution_id=execution_id, key_digest=key_digest
     )
@@ -153,6 +155,7 @@ ROUTES = [
         scope="trigger",
         answers={200: (Submitted, ExecutionOutcome), 202: ExecutionStatus},
         problems=(
+            "older_process",
             "invalid_workflow",
             "invalid_request",
             "idempotency_mismatch",

@@ -21,6 +21,7 @@ from flowd.client import Client, ClientError
 from flowd.errors import FlowdError
 from flowd.store import Store, open_store
 from flowd.supervisor.embedded_server import locate_redis
+from flowd.workflow.graph import nodes_of
 from flowd.workflow.states import ExecutionState, NodeState
 
 # For the stack to be ready, and then for the samples to end.
@@ -54,9 +55,7 @@ class DemoFailed(Exception):
 
 
 @click.command()
-@click.option(
-    "--all", "has_more", is_flag=True, help="Also run the samples that choose and that wait."
-)
+@click.option("--all", "has_more", is_flag=True, help="Also run the samples beyond the tour.")
 def demo(has_more: bool) -> None:
     """Run the sample workflows on a private flowd.
 
@@ -144,7 +143,7 @@ def _check(
     definitions: Mapping[str, bytes],
 ) -> None:
     for sample in samples:
-        nodes = json.loads(definitions[sample.name])["dag"]["nodes"]
+        nodes = nodes_of(json.loads(definitions[sample.name]))
         may_fail = {node["id"] for node in nodes if node.get("allow_failure")}
         for node_id, state in sample.nodes.items():
             output = results[sample.name].get(node_id, {})

@@ -79,7 +79,8 @@ def first_difference(
     definitions: Sequence[Mapping[str, Any]], first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> str | None:
     """The first node, in an order in which they run, whose output differs or is not there."""
-    orders = [run_order(definition["dag"]["nodes"]) for definition in definitions]
+    dags = [definition["dag"] for definition in definitions]
+    orders = [run_order(part) for dag in dags for part in (dag["nodes"], dag.get("finally", ()))]
     for node_id in dict.fromkeys(chain(*orders)):
         if first.get(node_id, _MISSING) != second.get(node_id, _MISSING):
             return node_id

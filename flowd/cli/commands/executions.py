@@ -133,6 +133,8 @@ def get(url: str | None, output: str, execution: str) -> None:
         submitted = client.definition(execution_id)
     _show_head(summary)
     after = {one["id"]: ", ".join(one["dependencies"]) for one in submitted["dag"]["nodes"]}
+    last = submitted["dag"].get("finally", ())
+    after |= {one["id"]: ", ".join(one["dependencies"]) or "all others" for one in last}
     columns = ("NODE", "STATE", "HANDLER", "AFTER", "ATTEMPT", "WORKER", "TOOK", "ERROR")
     rows = [
         (
@@ -172,7 +174,8 @@ def _written(output: Any) -> str:
 def _show_head(summary: Mapping[str, Any]) -> None:
     for name in ("execution_id", "name", "status", "rerun_of", "error"):
         if summary[name] is not None:
-            click.echo(f"{name.replace('_', ' ')}: {plain(summary[name])}")
+            also = " (cancelling)" if name == "status" and summary["cancelling"] else ""
+            click.echo(f"{name.replace('_', ' ')}: {plain(summary[name])}{also}")
     click.echo(f"submitted: {clock(summary['submitted_ms'])}")
     click.echo(f"took: {_time_of(summary)}")
     if (budget := summary["budget"]) is not None:

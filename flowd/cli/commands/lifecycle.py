@@ -37,7 +37,24 @@ def _hold(verb: str, text: str, message: str) -> click.Command:
     return hold
 
 
-cancel = _hold("cancel", "Cancel an execution; running nodes are told to stop.", "cancelled {}")
+@click.command()
+@of_an_execution
+@click.option("--force", is_flag=True, help="Leave out the nodes of `finally`, or break them off.")
+def cancel(url: str | None, output: str, execution: str, force: bool) -> None:
+    """Cancel an execution; running nodes are told to stop.
+
+    The nodes of its `finally` run all the same, and until they have ended it is RUNNING.
+    """
+    with connected(url) as client:
+        execution_id = find_id(client, execution)
+        client.cancel(execution_id, force=force)
+        answer = {"execution_id": execution_id, "status": client.status(execution_id)}
+    said = f"cancelled {execution_id}"
+    if answer["status"] == "RUNNING":
+        said = f"cancelling {execution_id}; its finally runs, `flowd cancel --force` breaks it off"
+    show_done(answer, output, said)
+
+
 pause = _hold(
     "pause",
     "Pause an execution; running nodes finish.",

@@ -3,21 +3,46 @@
 --- @use end_execution
 --- @use is_live
 --- @use note_halt
--- Ends an execution before its time. Its nodes follow by cancel_nodes.
+-- Ends an execution before its time. Its nodes follow by cancel_nodes. One with a `finally` becomes
+-- CANCELLING, in which nothing opens or starts, until the last of its other nodes is cancelled; where
+-- those have ended already, what runs goes on and it ends as CANCELLED.
 --
 -- KEYS  1 status (string)  2 active (set)  3 continuations (zset)  4 parked (hash)  5 stream
---       6 halted (string)
--- ARGV  1 execution id  2 now, ms
--- RETURNS 'cancelled' (also when it was before), 'unknown', or the state that cannot be cancelled
+--       6 halted (string)  7 run (hash)
+-- ARGV  1 execution id  2 now, ms  3 '1' to leave out `finally`, or what is left of it
+-- RETURNS 'cancelled' (also when it was before), 'cancelling' while there is a `finally` to run,
+--         'unknown', or the state that cannot be cancelled
+local execution_id, now_ms = ARGV[1], ARGV[2]
 local status = redis.pcall('GET', KEYS[1])
 if status == 'CANCELLED' then
   return 'cancelled'
-elseif status ~= 'PENDING' and not is_live(status) then
+elseif status ~= 'PENDING' and status ~= 'CANCELLING' and not is_live(status) then
   return status or 'unknown'
 end
-local event = end_execution(KEYS[2], ARGV[1], 'CANCELLED', ARGV[2])
-redis.pcall('ZADD', KEYS[3], ARGV[2], 'cancel ' .. ARGV[1])
-redis.call('DEL', KEYS[4])
-note_halt(KEYS[5], KEYS[6])
-announce({ event, ARGV[1] })
-return 'cancelled'
+local finally, ends_as = unpack(redis.pcall('HMGET', KEYS[7], 'finally', 'ends_as'))
+local event
+if status == 'PENDING' or ARGV[3] == '1' or not (finally or ends_as) then
+  event = end_execution(KEYS[2], execution_id, 'CANCELLED', now_ms)
+  redis.pcall('ZADD', KEYS[3], now_ms, 'cancel ' .. execution_id)
+  redis.call('DEL', KEYS[4])
+  note_halt(KEYS[5], KEYS[6])
+elseif status == 'CANCELLING' then
+  return 'cancelling'
+elseif finally then
+  event = 'execution.cancelling'
+  redis.call('SET', KEYS[1], 'CANCELLING')
+  redis.pcall('ZADD', KEYS[3], now_ms, 'cancel ' .. execution_id)
+  redis.call('DEL', KEYS[4])
+  note_halt(KEYS[5], KEYS[6])
+else
+  event = 'execution.cancelling'
+  redis.call('HSET', KEYS[7], 'ends_as', 'CANCELLED')
+  if status == 'PAUSED' then
+    redis.call('SET', KEYS[1], 'RUNNING')
+    redis.pcall('ZADD', KEYS[3], now_ms, 'resume ' .. execution_id)
+  elseif ends_as == 'CANCELLED' then
+    return 'cancelling'
+  end
+end
+announce({ event, execution_id })
+return event == 'execution.cancelling' and 'cancelling' or 'cancelled'

@@ -1,31 +1,41 @@
 #!lua flags=allow-oom
--- Marks a slice of the nodes of a cancelled execution. Entries still in the stream go when a worker
--- meets them. Every slice may be sent twice.
+--- @use count_cancelled
+-- Marks a slice of the nodes of an execution that is cancelled, or being cancelled before its `finally`.
+-- Entries still in the stream go when a worker meets them, and in the second case their nodes with them.
+-- Every slice may be sent twice.
 --
--- KEYS  1 retries (zset)  2 continuations (zset)  3 alarms (zset)
--- ARGV  1 execution id  2 '1' with the last slice  3… ids of nodes
+-- KEYS  1 retries (zset)  2 continuations (zset)  3 alarms (zset)  4 stream
+-- ARGV  1 execution id  2 '1' with the last slice  3 the status it is sent for: 'CANCELLED' or
+--       'CANCELLING'  4… ids of nodes
 -- RETURNS how many were marked
-local prefix = 'workflow:' .. ARGV[1]
+local execution_id, wanted = ARGV[1], ARGV[3]
+local prefix = 'workflow:' .. execution_id
+local status = redis.pcall('GET', prefix .. ':status')
 local marked = 0
-if redis.pcall('GET', prefix .. ':status') == 'CANCELLED' then
-  for at = 3, #ARGV do
+if status == wanted then
+  for at = 4, #ARGV do
     local node = prefix .. ':node:' .. ARGV[at]
     local state = redis.pcall('GET', node)
     if state == 'RETRYING' or state == 'WAITING' then
-      redis.call('ZREM', KEYS[1], ARGV[1] .. ' ' .. ARGV[at])
+      redis.call('ZREM', KEYS[1], execution_id .. ' ' .. ARGV[at])
     end
     if state == 'WAITING' then
-      redis.call('ZREM', KEYS[3], ARGV[1] .. ' ' .. ARGV[at])
+      redis.call('ZREM', KEYS[3], execution_id .. ' ' .. ARGV[at])
       redis.pcall('HDEL', prefix .. ':waits', ARGV[at])
     end
-    if state == 'PENDING' or state == 'QUEUED' or state == 'RUNNING' or state == 'RETRYING'
-        or state == 'WAITING' then
+    local has_entry = state == 'QUEUED' or state == 'RUNNING'
+    if state == 'PENDING' or state == 'RETRYING' or state == 'WAITING'
+        or has_entry and wanted == 'CANCELLED' then
       redis.call('SET', node, 'CANCELLED')
       marked = marked + 1
     end
   end
+  if wanted == 'CANCELLING' and marked > 0 then
+    count_cancelled(KEYS[4], execution_id, marked)
+  end
 end
-if ARGV[2] == '1' then
-  redis.call('ZREM', KEYS[2], 'cancel ' .. ARGV[1])
+-- Who was forced to cancel the rest meanwhile has as much to do again.
+if ARGV[2] == '1' and not (status == 'CANCELLED' and wanted == 'CANCELLING') then
+  redis.call('ZREM', KEYS[2], 'cancel ' .. execution_id)
 end
 return marked

@@ -15,7 +15,9 @@
 local continuations, now_ms, is_finished = KEYS[1], ARGV[1], ARGV[2] == '1'
 
 local function verdict(status)
-  if is_live(status) or (status == 'PENDING' and is_finished) then
+  if status == 'CANCELLING' then
+    return 'RUNNING'
+  elseif is_live(status) or (status == 'PENDING' and is_finished) then
     return status
   elseif status == 'PENDING' or status == 'COMPLETED' or status == 'FAILED' or status == 'CANCELLED'
       or is_finished then

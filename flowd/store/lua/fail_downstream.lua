@@ -24,8 +24,13 @@ else
   if type(remaining) ~= 'number' or remaining < 0 then
     outcome = 'corrupt'
   elseif remaining == 0 then
-    announce({ finish_execution(active, execution_id, ARGV[3]) })
+    local event, text = finish_execution(KEYS[3], active, execution_id, status, ARGV[3])
+    announce({ event, text })
     outcome = 'finished'
+    if event == 'execution.finally_started' then
+      redis.pcall('ZREM', continuations, 'fail ' .. execution_id .. ' ' .. ARGV[2])
+      outcome = 'failed'
+    end
   end
 end
 if ARGV[4] == '1' or outcome ~= 'failed' then

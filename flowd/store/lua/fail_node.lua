@@ -8,6 +8,7 @@
 --- @use is_outstanding
 --- @use keep_dead_letter
 --- @use keep_report
+--- @use let_go
 --- @use spend_reserved
 -- Fails a node and everything that waits for it.
 --
@@ -18,7 +19,7 @@
 --       11 its error, cut for an event  12 number of nodes downstream left to fail_downstream
 --       13 plan digest  14 dependents of the node that look at what arrives, as arrive_failed takes
 --       them  15… the nodes failed here, as fail_pending takes them
--- RETURNS 'failed', 'finished', 'stale', 'ended' or 'corrupt', as complete_nodes
+-- RETURNS 'failed', 'finished', 'cancelled', 'stale', 'ended' or 'corrupt', as complete_nodes
 local stream, active, continuations = KEYS[1], KEYS[2], KEYS[3]
 local now_ms, execution_id, node_id = ARGV[2], ARGV[4], ARGV[5]
 local prefix = 'workflow:' .. execution_id
@@ -28,6 +29,7 @@ if not end_entry(stream, ARGV[1], ARGV[3]) then
 end
 local status, state = unpack(redis.call('MGET', prefix .. ':status', node))
 if not is_live(status) or not is_outstanding(state) then
+  let_go(stream, execution_id, node_id, status)
   return 'ended'
 end
 local happened = { 'node.failed',
@@ -53,8 +55,11 @@ end
 local outcome = 'failed'
 local remaining = redis.pcall('HINCRBY', run, 'remaining', -failed)
 if remaining == 0 then
-  happened[3], happened[4] = finish_execution(active, execution_id, now_ms)
-  outcome = 'finished'
+  local event, text = finish_execution(stream, active, execution_id, status, now_ms)
+  happened[3], happened[4] = event, text
+  if event ~= 'execution.finally_started' then
+    outcome = event == 'execution.cancelled' and 'cancelled' or 'finished'
+  end
 elseif type(remaining) ~= 'number' or remaining < 0 then
   outcome = 'corrupt'
 end

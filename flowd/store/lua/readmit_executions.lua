@@ -12,7 +12,7 @@ for at = 2, #ARGV do
 end
 for nth, status in ipairs(redis.call('MGET', unpack(statuses))) do
   local execution_id = ARGV[nth + 1]
-  if is_live(status) then
+  if is_live(status) or status == 'CANCELLING' then
     if redis.call('SADD', KEYS[1], execution_id) == 1 then
       readmitted[#readmitted + 1] = execution_id
     end

@@ -13,6 +13,8 @@ local execution_id, now_ms = ARGV[1], ARGV[3]
 local state = redis.pcall('GET', KEYS[1])
 if not state then
   return 'unknown'
+elseif state == 'CANCELLING' then
+  return 'RUNNING'
 elseif state == 'RUNNING' or state == 'PAUSED' or state == 'COMPLETED' or state == 'FAILED'
     or state == 'CANCELLED' then
   return state

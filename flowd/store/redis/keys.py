@@ -109,7 +109,9 @@ def run(execution_id: str) -> str:
 
     name, nodes, plan, roots, remaining, failed, callback, idempotency (digest of the key it was
     submitted with), rerun_of, rerun_roots, submitted_ms,
-    triggered_ms, traceparent (of the trigger), finished_ms, `arrived:<join>`, `opened:<node>`
+    triggered_ms, traceparent (of the trigger), finished_ms, finally (how many nodes that has, and
+    its roots; until it begins), ends_as (what the others came to; from then on), `allowed:<node>`
+    (failed as it may), `skipped:<node>` (why), `arrived:<join>`, `opened:<node>`
     (progress of a wide fan-out), `failures:<node>` and `error:<node>` (of attempts that were
     retried), `waits:<node>` (how often it has waited), failure (the node that failed first, and
     why), `report:<node>` (JSON: the `traceback` of its newest failure, or as `output` what a

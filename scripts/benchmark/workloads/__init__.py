@@ -14,6 +14,7 @@ from scripts.benchmark.workloads.rest import rest
 from scripts.benchmark.workloads.single import single_node
 from scripts.benchmark.workloads.sleepers import sleepers
 from scripts.benchmark.workloads.steady import steady_state
+from scripts.benchmark.workloads.waiting import waiting
 from scripts.benchmark.workloads.wide import wide_and_long
 
 WORKLOADS: Mapping[str, Workload] = {
@@ -27,5 +28,6 @@ WORKLOADS: Mapping[str, Workload] = {
     "W8": http_single,
     "W9": wide_and_long,
     "W10": steady_state,
+    "W11": waiting,
     "W12": answers,
 }

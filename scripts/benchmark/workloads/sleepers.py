@@ -28,7 +28,7 @@ from scripts.benchmark.workloads.lone_chain import WARM_UPS, hop_ms
 _ROOT = Path(__file__).parents[3]
 _ASLEEP_LIMIT_S = 60.0
 # Long enough, over five repetitions, to see what the scheduler does once a minute.
-_WATCHED_S_PER_REST_S = 1.2
+WATCHED_S_PER_REST_S = 1.2
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def sleepers(bench: Bench) -> Iterator[Repetition]:
                 (hop_ms(plain, shape), hop_ms(engine, shape)) for _ in range(sizes.chain_rounds)
             ]
             plain_ms, beside_ms = (median(column) for column in zip(*rounds, strict=True))
-            percent = _scheduler_percent(stack, _WATCHED_S_PER_REST_S * sizes.rest_s)
+            percent = scheduler_percent(stack, WATCHED_S_PER_REST_S * sizes.rest_s)
             return {
                 "W6 hop": Reading(beside_ms, plain_ms),
                 "W6 scheduler": Reading(percent),
@@ -86,7 +86,7 @@ def _are_running(engine: BenchedEngine, execution_ids: list[str]) -> bool:
     return all(state == b"RUNNING" for state in found)
 
 
-def _scheduler_percent(stack: Stack, seconds: float) -> float:
+def scheduler_percent(stack: Stack, seconds: float) -> float:
     """Percent of one core while everybody sleeps."""
     pids = stack.pids("scheduler")
     begin, cpu_begin = time.perf_counter(), cpu_of(pids)

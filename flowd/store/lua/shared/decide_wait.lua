@@ -10,6 +10,7 @@ local function decide_wait(execution_id, node_id, number, kind, payload)
   local decision = string.format('%s %s %.0f %s', number, kind, server_ms(), payload)
   local added = redis.pcall('HSET', 'workflow:' .. execution_id .. ':decisions', node_id, decision)
   if type(added) == 'number' then
+    redis.pcall('HINCRBY', 'flowd:metrics', 'decided ' .. kind, 1)
     return decision, true
   end
 end

@@ -7,6 +7,7 @@
 --- @use is_outstanding
 --- @use keep_dead_letter
 --- @use keep_report
+--- @use let_go
 --- @use park_node
 --- @use spend_reserved
 -- Commits a batch of nodes that have all ended in this state, advances their dependents, and returns an
@@ -125,9 +126,10 @@ local function end_nodes(state, event, arrival, width)
     end
     local remaining = pcall('HINCRBY', run, 'remaining', -#nths)
     if remaining == 0 then
-      local event, text = finish_execution(active, execution_id, now_ms)
+      local event, text = finish_execution(stream, active, execution_id, status, now_ms)
       note(event, text)
-      return event == 'execution.failed' and 'failed' or 'finished'
+      return event == 'execution.completed' and 'finished' or event == 'execution.failed' and 'failed'
+        or event == 'execution.cancelled' and 'cancelled' or outcome
     elseif type(remaining) ~= 'number' or remaining < 0 then
       return 'corrupt'
     end
@@ -138,7 +140,7 @@ local function end_nodes(state, event, arrival, width)
   local function settle()
     local outcome = commit(together)
     for _, nth in ipairs(together) do
-      outcomes[nth] = (outcome == 'finished' or outcome == 'failed') and 'completed' or outcome
+      outcomes[nth] = outcome == 'corrupt' and outcome or 'completed'
     end
     outcomes[together[#together]] = outcome
     together = {}
@@ -150,6 +152,7 @@ local function end_nodes(state, event, arrival, width)
     elseif not is_live(status) or not is_outstanding(state) or is_done[node] then
       -- The node says so itself when somebody has put it into the stream a second time.
       outcomes[nth] = 'ended'
+      let_go(stream, ARGV[starts[nth]], ARGV[starts[nth] + 1], status)
     else
       is_done[node] = true
       if together[1] and ARGV[starts[together[1]]] ~= ARGV[starts[nth]] then

@@ -34,7 +34,7 @@ _LIVE = (ExecutionState.RUNNING, ExecutionState.PAUSED, CANCELLING)
 _TERMINAL = {state for state in ExecutionState if state.is_terminal}
 _ENDED_NODE = {state for state in NodeState if state.is_terminal}
 # Who has no ledger to keep.
-_SILENT = frozenset({"delay"})
+_SILENT = frozenset({"delay", "signal"})
 _OUTSTANDING = (NodeState.QUEUED, NodeState.RUNNING)
 
 NodeKey = tuple[str, str]

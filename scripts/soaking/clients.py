@@ -10,11 +10,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from scripts.soaking.gates import answer_to, gates_of, late_codes
 from scripts.soaking.hosts import Host
 from scripts.soaking.shapes import random_workflow
 
 _UNANSWERED = (OSError, http.client.HTTPException)
 _PAUSE_S = 0.05
+_GATE_S = 0.4
 
 
 class NoHost(Exception):
@@ -25,7 +27,8 @@ class Clients:
     """From `start` to `stop` they keep about `active_max` executions going.
 
     `acknowledged` are the executions whose trigger was answered, with their definitions; `settled`
-    are the nodes that reruns among them did not run, each with the state it had from the beginning.
+    are the nodes that reruns among them did not run, each with the state it had from the beginning;
+    `answers` what nodes that wait for a signal were sent, and was recorded.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Clients:
         self.settled: dict[str, dict[str, str]] = {}
         self.cancelled: set[str] = set()
         self.deleted: set[str] = set()
+        self.answers: dict[tuple[str, str], dict[str, Any]] = {}
         self.requests: dict[str, tuple[str, bytes]] = {}
         self.poisoned = 0
         self.refused = 0
@@ -130,12 +134,34 @@ class Clients:
             if status != 200:
                 raise RuntimeError(f"a workflow was answered {status}: {answer}")
             execution_id = answer["execution_id"]
+            definition = json.loads(body)
+            gates = gates_of(definition, chance)
+            early = chance.randint(0, len(gates))
+            self.answer(execution_id, gates[:early])
             status, answer = self.insist("POST", f"/workflow/trigger/{execution_id}")
             if status != 200:
                 raise RuntimeError(f"a trigger was answered {status}: {answer}")
-            self.acknowledge(execution_id, json.loads(body))
+            if gates:
+                # Some wait by then, and some do not yet.
+                time.sleep(chance.uniform(0, _GATE_S))
+                self.answer(execution_id, gates[early:])
+            self.acknowledge(execution_id, definition)
             self.requests[execution_id] = (key, body)
             self._active += 1
+
+    def answer(self, execution_id: str, gates: Sequence[str], *, is_alone: bool = True) -> None:
+        """Send each of these nodes what it waits for; others may end them first, where it is not
+        `is_alone` that knows of the execution."""
+        for gate in gates:
+            path = f"/workflows/{execution_id}/nodes/{gate}/signal"
+            body = json.dumps(answer_to(execution_id, gate)).encode()
+            key = f"{execution_id} {gate}"
+            status, told = self.insist("POST", path, body, Idempotency_Key=key)
+            if status == 200:
+                with self._lock:
+                    self.answers[execution_id, gate] = told["decision"]
+            elif is_alone and told.get("code") not in late_codes(gate):
+                raise RuntimeError(f"a signal for {gate} was answered {status}: {told}")
 
     def _take_poison(self) -> bool:
         with self._lock:

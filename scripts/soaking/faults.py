@@ -23,6 +23,7 @@ from typing import Any
 import redis as redis_py
 
 from scripts.soaking.clients import Clients, NoHost
+from scripts.soaking.gates import gates_of
 from scripts.soaking.hosts import HUNG_AFTER_S, WORKERS, Host, Server
 
 Victim = int | str | None
@@ -357,9 +358,12 @@ def _rerun(hand: Hand) -> None:
     path = f"/workflows/{execution_id}/rerun"
     status, answer = hand.clients.insist("POST", path, body, of_this_version=True)
     if status == 200:
-        settled = {one["node_id"]: "COMPLETED" for one in answer["reused"]}
+        # What is reused says in its first word how it had ended.
+        settled = {one["node_id"]: one["why"].partition(",")[0].upper() for one in answer["reused"]}
         settled |= {one["node_id"]: "FAILED" for one in answer["left_out"]}
         hand.clients.acknowledge(answer["execution_id"], definition, **settled)
+        asked = [one for one in gates_of(definition, hand.chance) if one not in settled]
+        hand.clients.answer(answer["execution_id"], asked, is_alone=False)
         with hand.noted("rerun", execution_id):
             pass
 

@@ -9,12 +9,15 @@ from types import MappingProxyType
 from typing import Any
 
 from flowd.workflow.states import ExecutionState, NodeState
+from scripts.soaking import gates
 
 NODES_MAX = 40
 # Of the workflows, those with nodes that choose.
 CHOOSING_SHARE = 0.25
 # And those with nodes that wait.
 WAITING_SHARE = 0.25
+# And those that ask somebody.
+ASKING_SHARE = 0.25
 # How often a node is of this kind, of all of them together.
 _KINDS = {
     "quick": 70,
@@ -46,6 +49,8 @@ def random_workflow(
         nodes += _choosing(nodes[-1]["id"])
     if may_choose and chance.random() < WAITING_SHARE:
         nodes += _waiting(nodes[0]["id"], round(chance.uniform(0.0, 1.0), 2))
+    if may_choose and chance.random() < ASKING_SHARE:
+        nodes += gates.asking(nodes[0]["id"], round(chance.uniform(0.01, 1.0), 2))
     return json.dumps({"name": "soak", "dag": {"nodes": nodes}}).encode()
 
 
@@ -121,6 +126,8 @@ def is_doomed(node: Mapping[str, Any]) -> bool:
     handler = node["handler"]
     if handler in ("ledger_failing", "ledger_poison"):
         return "calls" not in config
+    if handler == gates.HANDLER:
+        return bool(node["id"] == gates.REFUSED)
     return handler == "ledger_hopeless" or "timeout_s" in node
 
 

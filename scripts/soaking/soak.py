@@ -19,6 +19,7 @@ from flowd.workflow.states import ExecutionState, NodeState
 from scripts.soaking import checker
 from scripts.soaking.clients import Clients
 from scripts.soaking.faults import Fault, Hand, missing
+from scripts.soaking.gates import check_answers
 from scripts.soaking.hosts import (
     APIS,
     OTHER_VERSION,
@@ -54,6 +55,7 @@ class Outcome:
     statuses: dict[str, int] = field(default_factory=dict)
     given_up: int = 0
     refused: int = 0
+    signals: int = 0
     unanswered: int = 0
     healed_after_s: float = 0.0
     violations: list[str] = field(default_factory=list)
@@ -123,6 +125,7 @@ def _run(outcome: Outcome, seconds: float, clients: Clients, hand: Hand, server:
     outcome.faults = hand.faults
     outcome.violations += [f"a fault could not be injected: {error!r}" for error in hand.errors]
     outcome.refused, outcome.unanswered = clients.refused, clients.unanswered
+    outcome.signals = len(clients.answers)
 
 
 def _heal(hosts: Sequence[Host], server: Server) -> Iterator[str]:
@@ -190,6 +193,10 @@ def _check(
         )
         outcome.violations += _check_deleted(client, clients)
         outcome.violations += _check_shapes(outcome, client, clients)
+        kept = [one for one in clients.acknowledged if one not in clients.deleted]
+        outcome.violations += check_answers(
+            checker.read_executions(client, kept), clients.answers, clients.settled
+        )
     for host in hosts:
         wanted = {"worker": WORKERS, "api": APIS, "scheduler": 1}
         found = checker.check_processes(host.status(), wanted)

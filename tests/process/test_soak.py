@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from scripts.soaking.__main__ import main
+from scripts.soaking.checker import Execution
 from scripts.soaking.faults import Fault
+from scripts.soaking.gates import asking, check_answers
 from scripts.soaking.ledger import CANCELLED, END, START, Note
 from scripts.soaking.recovery import recoveries, silences
 from scripts.soaking.report import as_text
@@ -92,6 +96,35 @@ def test_what_has_to_become_of_a_shape():
     # A rerun from C that leaves B out.
     settled = {"A": "COMPLETED", "B": "FAILED", "D": "FAILED", "E": "FAILED"}
     assert expected_states(definition, settled=settled) == {**settled, "C": "FAILED"}
+
+
+def test_what_has_to_become_of_nodes_that_ask():
+    first = {"id": "N0", "handler": "ledger_quick", "dependencies": []}
+    definition = {"dag": {"nodes": [first, *asking("N0", 0.1)]}}
+    states = expected_states(definition)
+    assert states == {
+        **dict.fromkeys(("N0", "Asked", "Later", "Due", "Answered"), "COMPLETED"),
+        "Refused": "FAILED",
+    }
+    assert expected_status(definition, states) == "COMPLETED"
+
+
+def answered(**output: object) -> Execution:
+    nodes = {"Asked": "COMPLETED"}
+    definition = {"dag": {"nodes": [{"id": "Asked", "handler": "signal"}]}}
+    return Execution("e", "COMPLETED", definition, {}, {}, nodes, {"Asked": json.dumps(output)})
+
+
+def test_an_answer_that_was_recorded_and_is_not_the_outcome_is_found():
+    decision = {"data": 1, "rejected": None, "timed_out": False, "by": None, "at_ms": 5}
+    good = {"data": 1, "timed_out": False, "by": None, "at_ms": 5}
+    assert list(check_answers([answered(**good)], {("e", "Asked"): decision}, {})) == []
+    for wrong in ({"data": 2}, {"timed_out": True}, {"at_ms": 6}):
+        found = list(check_answers([answered(**{**good, **wrong})], {("e", "Asked"): decision}, {}))
+        assert len(found) == 1 and found[0].startswith("e Asked: it was answered")
+    assert len(list(check_answers([answered(**good)], {}, {}))) == 1
+    assert list(check_answers([answered(**good)], {}, {"e": {"Asked": "COMPLETED"}})) == []
+    assert list(check_answers([answered(**{**good, "timed_out": True})], {}, {})) == []
 
 
 def test_what_has_to_become_of_nodes_that_choose():

@@ -14,7 +14,7 @@ import subprocess
 import time
 from typing import Any
 
-from flowd.handlers import Context, Fail, Wait, handler
+from flowd.handlers import Context, Fail, handler
 from scripts.soaking.ledger import CANCELLED, END, START, conversation
 
 LEDGER = "SOAK_LEDGER"
@@ -32,7 +32,9 @@ async def _note(phase: str, context: Context) -> int:
 
 async def _end(context: Context, **more: Any) -> dict[str, Any]:
     await _note(END, context)
-    return {"attempt": context.attempt, "call": context.call, "pid": os.getpid(), **more}
+    # The other version of the soak has no calls, and nothing that waits.
+    call = getattr(context, "call", 1)
+    return {"attempt": context.attempt, "call": call, "pid": os.getpid(), **more}
 
 
 @handler("ledger_quick")
@@ -69,6 +71,8 @@ async def polling(config: dict[str, Any], context: Context) -> dict[str, Any]:
     await _note(START, context)
     if context.call < config["calls"]:
         await _note(END, context)
+        from flowd.handlers import Wait
+
         raise Wait(after_s=config["after_s"])
     return await _end(context)
 

@@ -439,6 +439,20 @@ MUTANTS = (
         "test_what_a_gone_process_held_is_left_to_its_supervisor_for_one_tick",
     ),
     Mutant(
+        "U10 round",
+        "a round of healing that broke off is taken for a whole one",
+        "            self._round = None\n            raise",
+        "            raise",
+        "test_a_round_that_broke_off_counts_for_nothing",
+    ),
+    Mutant(
+        "U10 tally",
+        "what Redis did not take of the counts is forgotten",
+        "                self._unsent[field] = self._unsent.get(field, 0) + by",
+        "                pass",
+        "test_what_redis_does_not_take_is_kept_for_the_next_time",
+    ),
+    Mutant(
         "U10 hung",
         "a process that hung once is never found to hang again",
         "        self.hung_s, self.suspects, self.is_patient = None, (), False",

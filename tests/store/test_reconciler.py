@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flowd.errors import StoreUnavailable
 from flowd.scheduler.reconciler import EXECUTIONS_PER_SLICE, Reconciler
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.redis import keys
@@ -54,6 +55,24 @@ async def test_a_busy_system_is_left_alone(engine, redis, reconciler):
     assert everything(redis) == before
     assert {one.state().status for one in (running, wide)} == {"RUNNING"}
     assert completed.state().status == "COMPLETED"
+
+
+async def test_a_round_that_broke_off_counts_for_nothing(
+    engine, redis, store, reconciler, monkeypatch
+):
+    """Taken for a whole one, what it had not come to would have been well for a minute."""
+    execution, (entry,) = await engine.start_and_take(CHAIN, engine.worker())
+    redis.xdel(STREAM, entry.entry_id)
+
+    async def refuse(*_arguments):
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
+        patch.setattr(store.executions, "active_slice", refuse)
+        await run_rounds(reconciler)
+    await run_rounds(reconciler, 2)
+
+    assert execution.state().queued == ["a#2"]
 
 
 async def test_a_system_that_moves_between_the_rounds_is_left_alone(engine, reconciler):

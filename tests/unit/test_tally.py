@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import pytest
 
+from flowd.errors import StoreFull, StoreUnavailable
 from flowd.store.metrics import BUCKETS
 from flowd.workers.tally import Tally
 
@@ -11,8 +15,11 @@ from flowd.workers.tally import Tally
 class Sink:
     def __init__(self):
         self.counts = {}
+        self.error = None
 
     async def add(self, increments):
+        if self.error is not None:
+            raise self.error
         self.counts.update(increments)
 
 
@@ -46,3 +53,17 @@ async def test_nothing_counted_is_nothing_sent():
     sink = Sink()
     await Tally().flush(sink)
     assert sink.counts == {}
+
+
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("away"), StoreFull("full"), asyncio.CancelledError()]
+)
+async def test_what_redis_does_not_take_is_kept_for_the_next_time(error):
+    tally, sink = Tally(), Sink()
+    for error_now in (error, error, None):
+        sink.error = error_now
+        tally.note("noop", "COMPLETED", 3, 3)
+        with contextlib.suppress(asyncio.CancelledError):
+            assert await tally.flush(sink) is not isinstance(error_now, StoreFull)
+    assert sink.counts["ended COMPLETED noop"] == 3
+    assert sink.counts["waited_ms noop"] == 9

@@ -27,6 +27,7 @@ from flowd.store.redis import keys
 from flowd.workflow.ids import new_execution_id
 from scripts.soaking.checker import find_violations
 from tests.model.reference import (
+    DATED,
     ENDED,
     FAILED,
     Graph,
@@ -38,6 +39,8 @@ from tests.model.reference import (
 from tests.private_server import PrivateServer
 from tests.store.engine import STREAM, ScriptedEngine, Worker, compiled
 
+# What the store calls the wakers of the reference.
+WAKERS = {"timed": "signal"}
 WORKERS = ("w1", "w2", "w3")
 # What is done to an execution, as often as it says more.
 ORDERS = (
@@ -377,7 +380,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self._in_reach())
     @rule(
         data=st.data(),
-        waker=st.sampled_from(("date", "signal")),
+        waker=st.sampled_from(("date", "signal", "timed")),
         is_begun_anew=st.booleans(),
         is_reply_lost=st.booleans(),
     )
@@ -387,10 +390,11 @@ class Machine(RuleBasedStateMachine):
         ((slot, entry, ticket),) = self._some_delivered(data)
         number = max(1, entry.waits) if is_begun_anew else entry.waits + 1
         expected = self.reference.wait(ticket, waker, number)
-        said = {"number": number, "due_ms": 0 if waker == "date" else None}
-        assert self.run(self.workers[slot].wait(entry, waker, **said)) == expected
+        said = {"number": number, "due_ms": 0 if waker in DATED else None}
+        kind = WAKERS.get(waker, waker)
+        assert self.run(self.workers[slot].wait(entry, kind, **said)) == expected
         if is_reply_lost:
-            assert self.run(self.workers[slot].wait(entry, waker, **said)) == "stale"
+            assert self.run(self.workers[slot].wait(entry, kind, **said)) == "stale"
 
     @precondition(lambda self: self.reference.executions)
     @rule(data=st.data())
@@ -399,12 +403,17 @@ class Machine(RuleBasedStateMachine):
         execution_id = self._some_execution(data)
         execution = self.reference.executions[execution_id]
         waiting = [one for one, state in execution.nodes.items() if state == "WAITING"]
-        node_id = data.draw(st.sampled_from(waiting * 4 + list(execution.nodes)))
+        begun = [one for one, state in execution.nodes.items() if state in ("QUEUED", "RUNNING")]
+        node_id = data.draw(st.sampled_from(waiting * 4 + begun * 4 + list(execution.nodes)))
         if self.is_full:
             return
-        expected = self.reference.wake(execution_id, node_id)
-        wake = self.run(self.store.tasks.waits.wake(execution_id, node_id, "signal"))
+        # The words differ, so that it can be told which of them stand.
+        said = "signal", f"{len(self.delivered)} or {len(execution.words)}"
+        expected = self.reference.wake(execution_id, node_id, *said)
+        wake = self.run(self.store.tasks.waits.wake(execution_id, node_id, *said))
         assert wake.outcome == expected
+        stands = wake.decision and (wake.decision.kind, wake.decision.payload)
+        assert stands == execution.words.get(node_id)
 
     @precondition(lambda self: self._in_reach())
     @rule(data=st.data())
@@ -572,7 +581,7 @@ class Machine(RuleBasedStateMachine):
             for node_id in list(execution.records)
         ]
         for execution_id, node_id in waiting:
-            expected = self.reference.wake(execution_id, node_id)
+            expected = self.reference.wake(execution_id, node_id, "signal", "")
             wake = self.run(self.store.tasks.waits.wake(execution_id, node_id, "signal"))
             assert wake.outcome == expected
         return bool(waiting)
@@ -617,17 +626,19 @@ class Machine(RuleBasedStateMachine):
             waits = self.redis.hgetall(keys.waits(execution.id))
             named = {one: tuple(text.split(" ")[:2]) for one, text in waits.items()}
             assert named == {
-                one: (str(execution.waits[one]), waker) for one, waker in execution.records.items()
+                one: (str(execution.waits[one]), WAKERS.get(waker, waker))
+                for one, waker in execution.records.items()
             }
             decisions = self.redis.hgetall(keys.decisions(execution.id))
-            numbers = {one: int(text.split(" ")[0]) for one, text in decisions.items()}
-            assert numbers == execution.decided
+            texts = {one: text.split(" ", 3) for one, text in decisions.items()}
+            assert {one: int(text[0]) for one, text in texts.items()} == execution.decided
+            assert {one: (text[1], text[3]) for one, text in texts.items()} == execution.words
         dates = {tuple(one.split(" ")) for one in self.redis.zrange(keys.RETRIES, 0, -1)}
         expected = {
             (execution.id, node_id)
             for execution in self.reference.executions.values()
             for node_id, waker in execution.records.items()
-            if waker == "date"
+            if waker in DATED
         }
         assert expected <= dates
 

@@ -14,6 +14,8 @@ from typing import Any
 FAILED = "failed"
 DEATHS_MAX = 10
 DEATHS_BEFORE_APART = 2
+# Wakers with a date; the second is a signal with a time-out.
+DATED = {"date", "timed"}
 ENDED = ("COMPLETED", "SKIPPED", "FAILED", "CANCELLED")
 
 # Node id -> ids of its dependencies, or what is written of it.
@@ -69,6 +71,7 @@ class ReferenceExecution:
     waits: dict[str, int] = field(default_factory=dict)
     records: dict[str, str] = field(default_factory=dict)
     decided: dict[str, int] = field(default_factory=dict)
+    words: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def is_live(self) -> bool:
@@ -297,7 +300,8 @@ class Reference:
         execution.records[node_id] = waker
         return "waiting"
 
-    def wake(self, execution_id: str, node_id: str) -> str:
+    def wake(self, execution_id: str, node_id: str, *said: str) -> str:
+        """`said` is by what: its kind, and what goes with it."""
         execution = self.executions[execution_id]
         state = execution.nodes[node_id]
         if state in ENDED or execution.status in (*ENDED, "CANCELLING"):
@@ -306,6 +310,7 @@ class Reference:
         if execution.decided.get(node_id, 0) >= number:
             return "decided"
         execution.decided[node_id] = number
+        execution.words[node_id] = said
         if state != "WAITING":
             return "kept"
         self._end_wait(execution, node_id)
@@ -321,14 +326,14 @@ class Reference:
             self._queue(execution, node_id, execution.attempts[node_id])
 
     def dated(self) -> list[str]:
-        """Executions of which a node waits for a date."""
-        return [one.id for one in self.executions.values() if "date" in one.records.values()]
+        """Executions of which a node waits for a date, or for a signal no longer than until one."""
+        return [one.id for one in self.executions.values() if DATED & {*one.records.values()}]
 
     def dispatch_dates(self) -> None:
         for execution in self.executions.values():
             for node_id, waker in list(execution.records.items()):
-                if waker == "date":
-                    self.wake(execution.id, node_id)
+                if waker in DATED:
+                    self.wake(execution.id, node_id, "date", "")
 
     def dispatch_retries(self) -> None:
         for execution in self.executions.values():

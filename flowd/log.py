@@ -15,8 +15,11 @@ import time
 import traceback
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from flowd.log_output import LogFile, StandardError
 from flowd.redaction import REDACTOR
@@ -104,6 +107,9 @@ EVENTS: dict[str, str] = {
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # What journald reads at the start of a line (sd-daemon(3)).
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
+
+
+_encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 
 class _Output:
@@ -312,7 +318,7 @@ def _harmless(text: str) -> str:
 
 
 def _json_line(now: float, level: str, event: str, facts: dict[str, Any], trace: str) -> str:
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+    stamp = f"{_second(int(now))}.{int(now % 1 * 1000):03d}Z"
     head: dict[str, Any] = {"time": stamp, "level": level, "event": event}
     if _output.process:
         head["process"] = _output.process
@@ -321,9 +327,16 @@ def _json_line(now: float, level: str, event: str, facts: dict[str, Any], trace:
     if trace:
         record["traceback"] = trace
     try:
-        return json.dumps(record, default=str) + "\n"
+        # Ten times as fast, but it takes not all that is JSON, and leaves what terminals obey.
+        line = orjson.dumps(record, default=str).decode()
+        return (line if line.isascii() else _encode(record)) + "\n"
     except Exception:  # noqa: BLE001 - a fact may be anything, and a line must not fail its handler
-        return json.dumps({name: _text_of(value) for name, value in record.items()}) + "\n"
+        return _encode({name: _text_of(value) for name, value in record.items()}) + "\n"
+
+
+@lru_cache(maxsize=1)
+def _second(now: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
 
 
 def _text_of(value: Any) -> str:

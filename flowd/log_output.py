@@ -23,7 +23,7 @@ from pathlib import Path
 
 from flowd.owned_folder import follow_own_links
 
-_FIRST_TIME = re.compile(rb'\{"time": "([0-9TZ:.-]+)"')
+_FIRST_TIME = re.compile(rb'\{"time": ?"([0-9TZ:.-]+)"')
 
 
 class _Lines:

@@ -70,10 +70,6 @@ class Redactor:
             self._shortest = min((self._shortest, *map(len, found)))
             self._is_sorted = False
 
-    def is_slow(self, size: int) -> bool:
-        """Whether so many bytes are better redacted where nobody waits: it takes milliseconds."""
-        return size * sum(map(len, self._forms.values())) > BYTES_BY_FORMS_MAX
-
     def _sort(self) -> None:
         """Take up what was learned; secrets are learned by the hundred before the first text."""
         # The longest first: one form may be the beginning of another.
@@ -91,6 +87,13 @@ class Redactor:
         if not self._is_sorted:
             self._sort()
         return _masked(text, [one for one in self._texts if one in text], MASK)
+
+    def data_at_once(self, data: bytes) -> bytes | None:
+        """As `data`; None for what takes milliseconds, and is better done where nobody waits."""
+        if len(data) < self._shortest:
+            return data
+        is_slow = len(data) * sum(map(len, self._forms.values())) > BYTES_BY_FORMS_MAX
+        return None if is_slow else self.data(data)
 
     def data(self, data: bytes) -> bytes:
         """JSON, which it stays: a number or an escape that holds a secret becomes a text."""

@@ -17,6 +17,7 @@ from flowd.store.dependents import (
     LOOKS_LEFT,
     Arrives,
     downstream_arguments,
+    is_wide,
     looks_argument,
 )
 from flowd.store.endings import AllowedFailure, Ending, Failure, ItemFailure, RetryLater, Wait
@@ -180,8 +181,7 @@ def steps_left(ending: Ending, outcome: str) -> list[tuple[Step, str]]:
     if not isinstance(ending, Failure):
         if outcome in _ENDED_BY_ADVANCE:
             return [(_ENDED_BY_ADVANCE[outcome], node_id)]
-        width = len(ending.node.opens) + len(ending.node.joins)
-        return [(advance_node, node_id)] if width > DEPENDENTS_PER_CALL_MAX else []
+        return [(advance_node, node_id)] if is_wide(ending.node) else []
     if outcome in _ENDED_BY_FAILURE:
         return [(_ENDED_BY_FAILURE[outcome], node_id)]
     steps: list[tuple[Step, str]] = []

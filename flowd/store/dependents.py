@@ -17,6 +17,11 @@ Arrives = Literal["completed", "skipped", "failed"]
 _NO_ADVANCE: Final = ("0", "0", "0")
 
 
+def is_wide(node: PlannedNode) -> bool:
+    """Whether the node has more dependents than the call that ends it may open."""
+    return len(node.opens) + len(node.joins) > DEPENDENTS_PER_CALL_MAX
+
+
 def advance_arguments(node: PlannedNode) -> Sequence[Argument]:
     """What complete_nodes is told of a node's dependents."""
     opens, joins = node.opens, node.joins

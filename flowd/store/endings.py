@@ -7,6 +7,7 @@ batches, a call for each kind; the others have a call each.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Final, NamedTuple
 
 import orjson
@@ -125,12 +126,18 @@ Single = Failure | RetryLater | Wait
 Ending = Advance | Single
 
 _ADVANCED_BY: Final[Mapping[type[Advance], Callable[[], Script]]] = {
-    Completion: lambda: scripts.COMPLETE_NODES,
     Skip: lambda: scripts.SKIP_NODES,
     AllowedFailure: lambda: scripts.ALLOW_FAILURES,
-    ItemCompletion: lambda: scripts.COMPLETE_ITEMS,
     ItemFailure: lambda: scripts.FAIL_ITEMS,
+    ItemCompletion: lambda: scripts.COMPLETE_ITEMS,
+    Completion: lambda: scripts.COMPLETE_NODES,
 }
+_KIND_ORDER: Final = {kind: place for place, kind in enumerate(_ADVANCED_BY)}
+
+
+def kind_order(ending: Advance) -> int:
+    """What sorts endings into as few calls as there are kinds; those with much to say come last."""
+    return _KIND_ORDER[type(ending)]
 
 
 class ScriptCall(NamedTuple):
@@ -146,38 +153,33 @@ class Commits:
         self._group = group
         self._keys = (stream, keys.ACTIVE, keys.CONTINUATIONS, keys.DEAD_LETTERS)
 
-    def advance_calls(self, endings: Sequence[Advance]) -> tuple[list[ScriptCall], list[list[int]]]:
-        """A call for each kind among the first of these, as many as one transaction bears, and the
-        positions of those each of them commits.
+    def advance_calls(self, endings: Sequence[Advance]) -> list[ScriptCall]:
+        """Calls for the first of these, as many as one transaction bears: one for each run of
+        endings of a kind, see `kind_order`.
         """
-        ended: dict[type[Advance], list[Argument]] = {}
-        places: dict[type[Advance], list[int]] = {}
+        calls: list[ScriptCall] = []
         size = arguments = 0
-        for place, ending in enumerate(endings[:COMMIT_MAX]):
-            entry, node, record, text = ending[:4]
-            kind = type(ending)
-            said = ended.setdefault(kind, [])
-            places.setdefault(kind, []).append(place)
-            before = len(said)
-            said += (entry.execution_id, entry.node_id, entry.plan_digest, record, text)
-            opened = advance_arguments(node)
-            if isinstance(ending, AllowedFailure):
-                brief = _brief(error_of(text))
-                said += (*opened[:3], ending.report, brief, ending.dead_letter, *opened[3:])
-            else:
-                said += opened
-            size += len(text)
-            arguments += len(said) - before
+        for kind, run in groupby(endings[:COMMIT_MAX], type):
+            ids: list[Argument] = []
+            said: list[Argument] = []
+            for ending in run:
+                entry, node, record, text = ending[:4]
+                ids.append(entry.entry_id)
+                said += (entry.execution_id, entry.node_id, entry.plan_digest, record, text)
+                if isinstance(ending, AllowedFailure):
+                    said += _allowed_arguments(ending)
+                else:
+                    said += advance_arguments(node)
+                size += len(text)
+                if size > BYTES_MAX or arguments + len(said) > ARGUMENTS_MAX:
+                    break
+            names = self._keys if issubclass(kind, AllowedFailure) else self._keys[:3]
+            whole = [self._group, now_ms(), len(ids), *ids, *said]
+            calls.append(ScriptCall(_ADVANCED_BY[kind](), names, whole))
+            arguments += len(said)
             if size > BYTES_MAX or arguments > ARGUMENTS_MAX:
                 break
-        now = now_ms()
-        calls = []
-        for kind, said in ended.items():
-            ids = [endings[place].entry.entry_id for place in places[kind]]
-            whole = [self._group, now, len(ids), *ids, *said]
-            names = self._keys if issubclass(kind, AllowedFailure) else self._keys[:3]
-            calls.append(ScriptCall(_ADVANCED_BY[kind](), names, whole))
-        return calls, list(places.values())
+        return calls
 
     def calls(self, endings: Sequence[Single]) -> list[ScriptCall]:
         """A call for each of the first of these, as many as one transaction bears."""
@@ -200,6 +202,12 @@ class Commits:
             script = scripts.RETRY_ITEM if isinstance(ending, ItemRetry) else scripts.RETRY_NODE
             return ScriptCall(script, names, _retry_arguments(self._group, ending))
         return ScriptCall(scripts.FAIL_NODE, self._keys, _failure_arguments(self._group, ending))
+
+
+def _allowed_arguments(failure: AllowedFailure) -> list[Argument]:
+    opens, joins, later, *opened = advance_arguments(failure.node)
+    brief = _brief(error_of(failure.output))
+    return [opens, joins, later, failure.report, brief, failure.dead_letter, *opened]
 
 
 def _retry_arguments(group: str, retry: RetryLater) -> list[Argument]:

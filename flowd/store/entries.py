@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from flowd.workflow.ids import is_execution_id
 
@@ -30,6 +30,10 @@ class Entry(NamedTuple):
         return int(self.entry_id.partition("-")[0])
 
 
+# The fields of append_entry.lua.
+_FIRST_ATTEMPT: Final = ["execution_id", "node_id", "attempt", "plan"]
+
+
 class Garbage(NamedTuple):
     """An entry flowd did not write, or somebody has damaged."""
 
@@ -47,15 +51,20 @@ def parse_entry(entry_id: str, fields: Sequence[str] | None) -> Entry | Garbage 
     """None for an entry that is pending but was deleted from the stream."""
     if fields is None:
         return None
-    named = dict(zip(fields[::2], fields[1::2], strict=False))
-    execution_id, node_id = named.get("execution_id", ""), named.get("node_id", "")
+    deaths = failures = waits = "0"
+    if fields[::2] == _FIRST_ATTEMPT:
+        # Nearly every entry, and twice as fast so.
+        execution_id, node_id, attempt, plan = fields[1::2]
+    else:
+        named = dict(zip(fields[::2], fields[1::2], strict=False))
+        execution_id, node_id = named.get("execution_id", ""), named.get("node_id", "")
+        attempt, plan = named.get("attempt", "1"), named.get("plan", "")
+        deaths, failures = named.get("deaths", "0"), named.get("failures", "0")
+        waits = named.get("waits", "0")
     if not is_execution_id(execution_id) or not node_id:
         return Garbage(entry_id, "it names no execution_id and node_id")
     try:
-        attempt = int(named.get("attempt", "1"))
-        deaths, failures = int(named.get("deaths", "0")), int(named.get("failures", "0"))
-        waits = int(named.get("waits", "0"))
+        counts = int(attempt), int(deaths), int(failures), int(waits)
     except ValueError:
         return Garbage(entry_id, "its attempt, deaths, failures or waits is not a number")
-    plan = named.get("plan", "")
-    return Entry(entry_id, execution_id, node_id, attempt, plan, deaths, failures, waits)
+    return Entry(entry_id, execution_id, node_id, counts[0], plan, *counts[1:])

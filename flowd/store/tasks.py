@@ -83,8 +83,8 @@ class TaskSession:
         Of the completions, which are all that advances dependents, and of the failures the first
         are sent, as many as one call bears; the outcomes say how many those were.
         """
-        calls, places = self._commits.advance_calls(completions)
-        calls += self._commits.calls(failures)
+        advances = self._commits.advance_calls(completions)
+        calls = advances + self._commits.calls(failures)
         commands = [script_call(*call) for call in calls]
         if claims:
             commands.append(self._claim_call(claims))
@@ -98,9 +98,10 @@ class TaskSession:
             self._take_entries(exchange, replies.pop())
         if claims:
             exchange.claimed = _outcomes(replies.pop())
-        if completions:
-            _take_outcomes(exchange, replies[: len(places)], places)
-        exchange.failed = [_outcomes(reply) for reply in replies[len(places) :]]
+        for reply in replies[: len(advances)]:
+            *outcomes, exchange.halted_ms = _outcomes(reply)
+            exchange.completed += outcomes
+        exchange.failed = [_outcomes(reply) for reply in replies[len(advances) :]]
         return exchange
 
     async def _converse(self, commands: Sequence[Command]) -> list[Any]:
@@ -177,17 +178,6 @@ class TaskSession:
     async def close(self) -> None:
         await self._doorbell.close()
         await self._session.close()
-
-
-def _take_outcomes(
-    exchange: Exchange, replies: Sequence[Any], places: Sequence[Sequence[int]]
-) -> None:
-    """Put the outcomes of each kind where their endings stand."""
-    exchange.completed = [""] * sum(map(len, places))
-    for reply, at in zip(replies, places, strict=True):
-        *outcomes, exchange.halted_ms = _outcomes(reply)
-        for place, outcome in zip(at, outcomes, strict=True):
-            exchange.completed[place] = outcome
 
 
 def _outcomes(reply: Any) -> Any:
@@ -332,7 +322,7 @@ class Tasks:
         if isinstance(ending, Single):
             call = self._commits.call(ending)
         else:
-            ((call,), _) = self._commits.advance_calls([ending])
+            (call,) = self._commits.advance_calls([ending])
         reply = await self._client.run(call.script, call.names, *call.arguments)
         return str(reply[0] if isinstance(reply, list) else reply)
 

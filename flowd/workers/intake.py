@@ -15,7 +15,7 @@ from flowd.handlers.registry import Handler, Registry
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
-from flowd.store.endings import Completion, ItemCompletion
+from flowd.store.endings import Completion
 from flowd.store.entries import Entry, Garbage
 from flowd.store.facts import Fact
 from flowd.store.tasks import DEATHS_BEFORE_APART
@@ -29,7 +29,7 @@ from flowd.workers.decision import (
     input_fact,
     scope_of,
 )
-from flowd.workers.large_inputs import SMALL_BYTES_MAX, LargeInputs
+from flowd.workers.large_inputs import SMALL_BYTES_MAX, may_read
 from flowd.workers.node_run import PreparedNode
 from flowd.workflow.ids import MAP_HANDLER, split_item
 from flowd.workflow.references import EXECUTION
@@ -38,7 +38,8 @@ from flowd.workflow.templating import INDEX, INPUT, ITEM, NO_CONFIG
 
 log = get_logger(__name__)
 
-_OUTPUTS_KEPT_MAX: Final = 4096
+# Twice as many are kept at most; those of before go together.
+_OUTPUTS_KEPT_MAX: Final = 2048
 _OUTPUT_KEPT_BYTES_MAX: Final = 1024
 
 _Value = str | bytes | None
@@ -53,10 +54,11 @@ class Intake:
         self._registry = registry
         self._consumer = consumer
         self._policy = store.nodes.default_policy
-        self._held: set[str] = set()
+        # With the bytes of the large inputs that each of them was given.
+        self._held: dict[str, int] = {}
         self._arrived: list[Entry | Garbage] = []
-        self._outputs: dict[Fact, bytes] = {}
-        self._large = LargeInputs()
+        self._outputs: dict[tuple[str, ...], bytes] = {}
+        self._older_outputs = self._outputs
         # Entries queued up to then may be of executions that were paused or cancelled; None is any.
         self._halted_ms: int | None = None
 
@@ -72,22 +74,21 @@ class Intake:
         """Take note of entries; those known already came by two ways after a lost reply."""
         for entry in entries:
             if entry.entry_id not in self._held:
-                self._held.add(entry.entry_id)
+                self._held[entry.entry_id] = 0
                 self._arrived.append(entry)
 
     def release(self, entry_id: str) -> None:
         """Forget an entry whose outcome is known."""
-        self._held.discard(entry_id)
-        self._large.release(entry_id)
+        self._held.pop(entry_id, None)
 
     def keep_output(self, completion: Completion) -> None:
         """Keep a small output: whoever needs it next most often runs here."""
         if len(completion.output) <= _OUTPUT_KEPT_BYTES_MAX:
             if len(self._outputs) >= _OUTPUTS_KEPT_MAX:
-                self._outputs.pop(next(iter(self._outputs)))
+                self._older_outputs, self._outputs = self._outputs, {}
             entry = completion.entry
-            fact = Fact("output", entry.execution_id, entry.node_id)
-            self._outputs[fact] = completion.output
+            # As a Fact, which takes three times as long to make.
+            self._outputs["output", entry.execution_id, entry.node_id] = completion.output
 
     async def prepare(self) -> list[PreparedNode]:
         """Everything that has arrived and can run. Entries that cannot are taken out of the stream.
@@ -99,12 +100,12 @@ class Intake:
             return []
         planned: list[PreparedNode] = []
         for entry in arrived:
-            prepared = await self._plan(entry)
+            prepared = self._plan_at_once(entry) or await self._plan(entry)
             if prepared is None:
                 self._arrived.remove(entry)
             else:
                 planned.append(prepared)
-        fetched, large = await self._fetch(planned)
+        fetched, large = await self._fetch(self._wanted(planned))
         halted = _halted(fetched)
         if halted:
             planned = await self._hold_back(planned, halted)
@@ -112,7 +113,10 @@ class Intake:
             return await self._take_while_there_is_room(planned, fetched, large)
         # What came in while the store was asked stays for the next time.
         del self._arrived[: len(planned)]
-        return [_made_ready(one, fetched) for one in planned]
+        return [
+            one if one.node.is_static and not one.entry.waits else _made_ready(one, fetched)
+            for one in planned
+        ]
 
     async def _take_while_there_is_room(
         self,
@@ -129,8 +133,9 @@ class Intake:
                 taken.append(_made_ready(one, fetched))
                 continue
             size = sum(large[fact] for fact in read)
-            has_room = has_room and self._large.admit(one.entry.entry_id, size)
+            has_room = has_room and may_read(size, one.entry.entry_id, self._held)
             if has_room:
+                self._held[one.entry.entry_id] = size
                 own = {**fetched, **await self._store.tasks.facts.read_whole(read)}
                 # Parsing takes as long as reading: others go on meanwhile.
                 taken.append(await asyncio.to_thread(_made_ready, one, own))
@@ -138,26 +143,32 @@ class Intake:
         self._arrived = [one for one in self._arrived if one.entry_id not in entry_ids]
         return taken
 
+    def _plan_at_once(self, entry: Entry | Garbage) -> PreparedNode | None:
+        """An entry's node with all but its inputs; None where there is more to it than to look its
+        plan up.
+        """
+        if isinstance(entry, Garbage) or (plan := self._plans.cached(entry.plan_digest)) is None:
+            return None
+        node = plan.nodes.get(entry.node_id) or plan.find(entry.node_id)
+        if node is None:
+            return None
+        handler = self._handler(node.handler, entry.deaths)
+        return PreparedNode(entry, plan, node, handler, {}, self._policy)
+
     async def _plan(self, entry: Entry | Garbage) -> PreparedNode | None:
-        """An entry's node with all but its inputs; None when there is none to run."""
+        """As `_plan_at_once`; None when there is no node to run."""
         if isinstance(entry, Garbage):
             await self._bury(entry.entry_id, entry.reason)
             return None
-        plan = self._plans.cached(entry.plan_digest)
-        if plan is None:
-            try:
-                plan = await self._plans.load(entry.execution_id, entry.plan_digest)
-            except (UnknownExecution, CorruptExecution) as error:
-                await self._give_up(entry, str(error))
-                return None
-            entry = entry._replace(plan_digest=plan.digest)
-        node = plan.nodes.get(entry.node_id) or plan.find(entry.node_id)
-        if node is None:
-            await self._bury(entry.entry_id, f"its execution has no node {entry.node_id!r}")
+        try:
+            plan = await self._plans.load(entry.execution_id, entry.plan_digest)
+        except (UnknownExecution, CorruptExecution) as error:
+            await self._give_up(entry, str(error))
             return None
-        handler = self._handler(node.handler, entry.deaths)
-        completion = ItemCompletion if node.is_item else Completion
-        return PreparedNode(entry, plan, node, handler, {}, self._policy, completion=completion)
+        prepared = self._plan_at_once(entry._replace(plan_digest=plan.digest))
+        if prepared is None:
+            await self._bury(entry.entry_id, f"its execution has no node {entry.node_id!r}")
+        return prepared
 
     async def _give_up(self, entry: Entry, reason: str) -> None:
         if await self._store.executions.fail_execution(entry.execution_id, reason):
@@ -170,31 +181,48 @@ class Intake:
         self.release(entry_id)
         log.error("entry.buried", entry_id=entry_id, reason=reason)
 
-    async def _fetch(
-        self, planned: Sequence[PreparedNode]
-    ) -> tuple[dict[Fact, _Value], Mapping[Fact, int]]:
-        """What these nodes need to know, from memory or in one call: the outputs and the input that
-        their templates read, whether their executions may start nodes, and for nodes that choose
-        what they decide by.
-
-        And the sizes of the values that are too large to be read all at once.
+    def _wanted(self, planned: Sequence[PreparedNode]) -> dict[Fact, None]:
+        """What these nodes need to know: the outputs and the input that their templates read,
+        whether their executions may start nodes, and for nodes that choose what they decide by.
         """
         wanted: dict[Fact, None] = {}
+        is_calm = self._halted_ms == 0
         for one in planned:
-            for name in one.node.config.inputs:
-                wanted[input_fact(one, name)] = None
-            if one.handler.kind != "inline" or self._may_have_to_wait(one.entry):
-                wanted[Fact("status", one.entry.execution_id)] = None
-            if one.node.choice is not None:
-                wanted |= dict.fromkeys(facts_of_choice(one))
-            if one.node.repeat is not None:
-                wanted |= dict.fromkeys(facts_of_repeat(one, one.node.repeat))
-            if one.entry.waits:
+            entry, node = one.entry, one.node
+            # An inline node, which else takes too little time to ask, may be one that was queued
+            # before somebody paused or cancelled an execution, or again after that.
+            is_quick = one.handler.kind == "inline" and entry.attempt == 1
+            if not is_quick or not (is_calm or self._is_calm(entry)):
+                wanted[Fact("status", entry.execution_id)] = None
+            if entry.waits:
                 wanted[decision_fact(one)] = None
-            if one.node.is_item:
-                wanted[Fact("state", one.entry.execution_id, one.entry.node_id)] = None
+            if node.is_item:
+                wanted[Fact("state", entry.execution_id, entry.node_id)] = None
+            if node.is_static:
+                continue
+            for name in node.config.inputs:
+                wanted[input_fact(one, name)] = None
+            if node.choice is not None:
+                wanted |= dict.fromkeys(facts_of_choice(one))
+            if node.repeat is not None:
+                wanted |= dict.fromkeys(facts_of_repeat(one, node.repeat))
+        return wanted
+
+    def _is_calm(self, entry: Entry) -> bool:
+        """Whether nobody has paused or cancelled anything since this was queued."""
+        return self._halted_ms is not None and entry.queued_ms > self._halted_ms
+
+    async def _fetch(
+        self, wanted: Mapping[Fact, None]
+    ) -> tuple[dict[Fact, _Value], Mapping[Fact, int]]:
+        """These, from memory or in one call, and the sizes of the values that are too large to be
+        read all at once.
+        """
         found: dict[Fact, _Value] = {
-            fact: self._outputs[fact] for fact in wanted if fact in self._outputs
+            fact: kept[fact]
+            for kept in (self._outputs, self._older_outputs)
+            for fact in wanted
+            if fact in kept
         }
         missing = [fact for fact in wanted if fact not in found]
         if not missing:
@@ -202,14 +230,6 @@ class Intake:
         values, large = await self._store.tasks.facts.find(missing, SMALL_BYTES_MAX)
         found.update(values)
         return found, large
-
-    def _may_have_to_wait(self, entry: Entry) -> bool:
-        """Whether an inline node, which else takes too little time to ask, has to be asked about:
-        it was queued before somebody paused or cancelled an execution, or again after that."""
-        halted_ms = self._halted_ms
-        if halted_ms == 0:
-            return entry.attempt > 1
-        return halted_ms is None or entry.queued_ms <= halted_ms or entry.attempt > 1
 
     async def _hold_back(
         self, planned: Sequence[PreparedNode], halted: Set[str]

@@ -15,7 +15,7 @@ from flowd.orchestrator.attempts import fail_attempt
 from flowd.orchestrator.executor import node_failure
 from flowd.store import endings
 from flowd.store.attempt_records import attempt_record
-from flowd.store.endings import Completion, Ending
+from flowd.store.endings import Completion, Ending, ItemCompletion
 from flowd.store.entries import Entry
 from flowd.store.executions import now_ms
 from flowd.store.tasks import DEATHS_BEFORE_APART
@@ -30,8 +30,7 @@ class PreparedNode(NamedTuple):
     """An entry with everything its handler call needs.
 
     `inputs` is upstream output by node id; `policy` what a node has that says nothing of retries;
-    `decision` what ended its wait, where it has waited; `scope` what its `repeat` looks up;
-    `completion` is how it ends well.
+    `decision` what ended its wait, where it has waited; `scope` what its `repeat` looks up.
     """
 
     entry: Entry
@@ -42,7 +41,6 @@ class PreparedNode(NamedTuple):
     policy: RetryPolicy
     decision: Decision | None = None
     scope: Mapping[str, Any] = MappingProxyType({})
-    completion: type[Completion] = Completion
 
 
 def output_text(prepared: PreparedNode, output: object) -> bytes:
@@ -56,20 +54,23 @@ def output_text(prepared: PreparedNode, output: object) -> bytes:
         text = exact_json.dumps(output)
     except (TypeError, ValueError) as unserializable:
         raise Fail(f"handler {name!r} returned what is not JSON: {unserializable}") from None
-    _check_size(text)
+    if len(text) > OUTPUT_BYTES_MAX:
+        raise _too_large(text)
     return text
 
 
 def complete_node(prepared: PreparedNode, consumer: str, started_ms: int, text: bytes) -> Ending:
     """What to commit for an output that was redacted. Raises Fail when it is too large now, or not
     what the node is repeated for."""
-    _check_size(text)
+    if len(text) > OUTPUT_BYTES_MAX:
+        raise _too_large(text)
     record = attempt_record(prepared.entry, consumer, started_ms, now_ms())
     if prepared.node.repeat is not None:
         wait = _repetition(prepared, prepared.node.repeat, record, text)
         if wait is not None:
             return wait
-    return prepared.completion(prepared.entry, prepared.node, record, text)
+    completion = ItemCompletion if prepared.node.is_item else Completion
+    return completion(prepared.entry, prepared.node, record, text)
 
 
 def _repetition(
@@ -85,9 +86,8 @@ def _repetition(
     return pause(entry, record, "date", call, due_ms, repeat.progress(call))
 
 
-def _check_size(text: bytes) -> None:
-    if len(text) > OUTPUT_BYTES_MAX:
-        raise Fail(f"the output has {len(text)} bytes; at most {OUTPUT_BYTES_MAX} are kept")
+def _too_large(text: bytes) -> Fail:
+    return Fail(f"the output has {len(text)} bytes; at most {OUTPUT_BYTES_MAX} are kept")
 
 
 def fail_node(

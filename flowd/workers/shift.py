@@ -38,6 +38,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
 from flowd.store import Store
+from flowd.store.dependents import is_wide
 from flowd.store.endings import (
     Advance,
     AllowedFailure,
@@ -52,6 +53,7 @@ from flowd.store.endings import (
     Single,
     Skip,
     Wait,
+    kind_order,
 )
 from flowd.store.entries import Entry
 from flowd.store.tasks import Claim, Exchange
@@ -67,8 +69,8 @@ log = get_logger(__name__)
 # More entries than this in one call gain nothing and make the server hold its breath.
 READ_MAX: Final = 64
 DAMAGE_MET_MAX: Final = 3
-# What complete_nodes says of a node that ended well and its execution with it.
-EXECUTION_ENDS: Final = ("finished", "failed", "cancelled")
+# What complete_nodes says of a node that ended well, all but the first with its execution.
+_ADVANCED: Final = ("completed", "finished", "failed", "cancelled")
 
 T = TypeVar("T")
 
@@ -242,6 +244,7 @@ class Shift:
         read_max = max(0, min(self._read_window, READ_MAX, self._free_slots()))
         claims = self._slots.unclaimed() if self._is_claim_due else []
         self._is_claim_due = False
+        self._completions.sort(key=kind_order)
         exchange = await self._session.complete_and_claim(
             tuple(self._completions), tuple(self._failures), claims, read_max
         )
@@ -271,10 +274,10 @@ class Shift:
         endings = _take_first(self._completions, len(outcomes))
         for ending, outcome in zip(endings, outcomes, strict=True):
             self._intake.release(ending.entry.entry_id)
-            if outcome not in ("completed", *EXECUTION_ENDS):
-                self._settle_oddity(ending.entry, outcome)
-            else:
+            if outcome in _ADVANCED:
                 _SETTLE[type(ending)](self, ending, outcome)
+            else:
+                self._settle_oddity(ending.entry, outcome)
         if log.is_debug():
             for ending in endings:
                 if isinstance(ending, Completion):
@@ -300,8 +303,10 @@ class Shift:
         elif outcome != "completed":
             self._carry_on_after(completion, outcome)
         elif node.opens or node.joins:
-            self._intake.keep_output(completion)
-            self._carry_on_after(completion, outcome)
+            if not node.is_static:
+                self._intake.keep_output(completion)
+            if is_wide(node):
+                self._carry_on_after(completion, outcome)
 
     def _settle_item(self, item: ItemCompletion, _outcome: str) -> None:
         self._tally.note_record(item.node.handler, NodeState.COMPLETED, item.record)
@@ -391,10 +396,10 @@ class Shift:
 
     def _end(self, ending: Ending) -> None:
         """Put an ending where the next call finds it."""
-        if isinstance(ending, Single):
-            self._failures.append(ending)
-        else:
+        if isinstance(ending, Completion) or not isinstance(ending, Single):
             self._completions.append(ending)
+        else:
+            self._failures.append(ending)
         self._wake.set()
 
     def _make_claims_due(self) -> None:
@@ -480,7 +485,7 @@ def _take_first(endings: list[T], count: int) -> list[T]:
 
 def _count_ended(exchange: Exchange) -> int:
     outcomes = (exchange.completed, exchange.failed)
-    return sum(each.count(ended) for each in outcomes for ended in ("completed", *EXECUTION_ENDS))
+    return sum(each.count(ended) for each in outcomes for ended in _ADVANCED)
 
 
 async def _fail_corrupt(store: Store, _plan: Plan, execution_id: str, node_id: str) -> None:

@@ -128,8 +128,9 @@ class Slots:
             config = self._config(prepared, context)
             self._pulse.enter(prepared.entry.entry_id)
             text = output_text(prepared, prepared.handler.function(config, context))
-            if not REDACTOR.is_slow(len(text)):
-                return complete_node(prepared, self._consumer, started_ms, REDACTOR.data(text))
+            redacted = REDACTOR.data_at_once(text)
+            if redacted is not None:
+                return complete_node(prepared, self._consumer, started_ms, redacted)
             run = self._runs[prepared.entry.entry_id] = _Run(prepared, context)
             run.started_ms = started_ms
             run.task = self._loop.create_task(self._handle(run, text))
@@ -145,13 +146,12 @@ class Slots:
         try:
             if text is None:
                 text = output_text(prepared, await self._call(run))
-            if REDACTOR.is_slow(len(text)):
+            redacted = REDACTOR.data_at_once(text)
+            if redacted is None:
                 # One after the other: each is copied for it.
                 async with self._redacting:
-                    text = await asyncio.to_thread(REDACTOR.data, text)
-            else:
-                text = REDACTOR.data(text)
-            ending: Ending = complete_node(prepared, self._consumer, run.started_ms, text)
+                    redacted = await asyncio.to_thread(REDACTOR.data, text)
+            ending: Ending = complete_node(prepared, self._consumer, run.started_ms, redacted)
         except GeneratorExit:
             # The loop closes this task: a handler's own came as a failure.
             raise

@@ -6,7 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -28,6 +28,10 @@ class PlannedMap(NamedTuple):
     item: PlannedNode
 
 
+# What stands in a definition whose nodes look at anything, besides those that choose.
+_READING: Final = (b"{{", b'"repeat"', b'"map"')
+
+
 class PlannedNode(NamedTuple):
     """One node with everything that is needed to run it and to open what waits for it.
 
@@ -37,7 +41,8 @@ class PlannedNode(NamedTuple):
     opened; `looks` are the dependents, with their numbers, that look at a failure of this node;
     `repeat` is None for a node of which one call is enough.
     A node with `map` runs by itself to read its list, and to gather what has become of its items;
-    those have ids such as `fan.17`, which no node has, and no dependents.
+    those have ids such as `fan.17`, which no node has, and no dependents. `is_static` says that
+    nothing in its workflow reads what another node has put out.
     """
 
     id: str
@@ -52,6 +57,7 @@ class PlannedNode(NamedTuple):
     allow_failure: bool = False
     looks: tuple[tuple[str, int], ...] = ()
     repeat: Repeat | None = None
+    is_static: bool = False
     map: PlannedMap | None = None
     is_item: bool = False
 
@@ -172,6 +178,7 @@ def compile_plan(definition: bytes) -> Plan:
         _register(node["id"], node["dependencies"], opens, joins)
     written_after = {node["id"] for node in written if "after" in node}
     choices = _choices(written, opens, joins)
+    is_static = not choices and not any(word in definition for word in _READING)
     nodes = {}
     for node in written:
         node_id = node["id"]
@@ -189,6 +196,7 @@ def compile_plan(definition: bytes) -> Plan:
             node.get("allow_failure", False),
             _looks(written_after, single, joined) if written_after else (),
             Repeat(node["repeat"]) if "repeat" in node else None,
+            is_static,
         )
         if "map" in node:
             nodes[node_id] = _mapped(planned, node["map"])

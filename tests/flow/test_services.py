@@ -33,7 +33,7 @@ async def test_the_linear_sample_calls_real_services_with_rendered_templates(set
         running_service(lambda _request: json_reply({"price": 7})) as http,
         running_service(lambda _request: completion("seven euro", model="tiny")) as llm,
     ):
-        definition = sample("linear").model_dump()
+        definition = sample("linear").model_dump(by_alias=True)
         first, _, last = definition["dag"]["nodes"]
         first["config"]["url"] = f"{http.url}/prices"
         last["config"]["url"] = f"{http.url}/consumer/{{{{ B.answer }}}}"
@@ -92,7 +92,7 @@ async def test_the_trace_of_the_caller_goes_on_in_the_calls(settings, sent, own,
 async def test_a_service_that_refuses_fails_its_node_with_the_reason(settings):
     refusing = running_service(lambda _request: json_reply({"why": "closed"}, status=503))
     with refusing as http:
-        definition = sample("linear").model_dump()
+        definition = sample("linear").model_dump(by_alias=True)
         definition["dag"]["nodes"][0]["config"]["url"] = f"{http.url}/prices"
         async with Engine(using(settings, None), registry=Registry(BUILT_IN)) as engine:
             execution_id = await engine.run(type(sample("linear")).model_validate(definition))

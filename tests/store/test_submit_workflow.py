@@ -151,7 +151,7 @@ async def test_a_submission_closed_but_not_yet_removed_is_refused_and_its_remova
 
     async def close_only():
         with monkeypatch.context() as patch:
-            patch.setattr(engine.store.executions, "node_ids", lambda _: connection_lost())
+            patch.setattr(engine.store.executions, "definition", lambda _: connection_lost())
             with pytest.raises(StoreUnavailable):
                 await engine.store.submissions.discard_staged(AN_ID)
 

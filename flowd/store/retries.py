@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
 from flowd.store.redis import keys, scripts
@@ -11,6 +12,7 @@ from flowd.store.redis.client import RedisClient
 
 RETRIES_PER_CALL_MAX: Final = 500
 RETRIES_PER_SCAN: Final = 1_000
+BELL_S: Final = 30
 # However many are due at once, those who wait for something else have their turn.
 CALLS_MAX: Final = 20
 
@@ -27,6 +29,7 @@ class Retries:
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
         self._bell = client.new_session()
+        self._ringing: asyncio.Task[Any] | None = None
         self._stream = settings.tasks.stream
 
     async def dispatch(self) -> Dispatched:
@@ -70,11 +73,19 @@ class Retries:
 
     async def wait_for_change(self, timeout_s: float) -> None:
         """Sleep, but no longer than until a node is to run earlier than all that waited before."""
-        # Zero would mean for ever.
-        patience_s = max(0.001, round(timeout_s, 3))
-        await self._bell.execute(
-            "BLPOP", keys.RETRIES_WAKEUP, str(patience_s), timeout_s=patience_s + 5
-        )
+        if self._ringing is None:
+            # A server that has nothing to do looks but ten times a second whether a block is over:
+            # the sleep ends by the clock here, and the block goes on.
+            self._ringing = asyncio.create_task(
+                self._bell.execute("BLPOP", keys.RETRIES_WAKEUP, BELL_S, timeout_s=BELL_S + 5)
+            )
+        await asyncio.wait({self._ringing}, timeout=timeout_s)
+        if self._ringing.done():
+            ringing, self._ringing = self._ringing, None
+            ringing.result()
 
     async def close(self) -> None:
+        if self._ringing is not None:
+            self._ringing.cancel()
+            await asyncio.gather(self._ringing, return_exceptions=True)
         await self._bell.close()

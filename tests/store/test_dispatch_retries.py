@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from flowd.errors import StoreUnavailable
 from flowd.store.redis import keys
 from tests.daemon import PATIENCE_S
 from tests.store.engine import CHAIN, HOUR_MS, State, everything, fan, until_blocked
@@ -182,3 +185,34 @@ async def test_the_date_of_a_wait_whose_decisions_are_damaged_stops_no_other(eng
     await store.retries.dispatch()
 
     assert (damaged.state_of("a"), sound.state_of("a")) == ("WAITING", "QUEUED")
+
+
+async def test_a_sleep_is_over_by_its_own_clock_while_the_server_blocks_on(store, redis):
+    """It ended by the server's, which looks ten times a second: waits ended a tenth too late."""
+    await store.retries.wait_for_change(0.001)
+    await until_blocked(redis)
+
+    for _ in range(3):
+        await store.retries.wait_for_change(0.001)
+        assert redis.info("clients")["blocked_clients"] == 1
+
+
+async def test_a_bell_that_rang_between_two_sleeps_is_heard_by_the_next(store, redis):
+    await store.retries.wait_for_change(0)
+    await until_blocked(redis)
+    redis.lpush(keys.RETRIES_WAKEUP, "x")
+
+    async with asyncio.timeout(PATIENCE_S):
+        await store.retries.wait_for_change(600)
+
+
+async def test_a_bell_whose_line_is_cut_is_said_once_and_hung_up_anew(store, redis):
+    await store.retries.wait_for_change(0)
+    await until_blocked(redis)
+    redis.client_kill_filter(_type="normal", skipme=True)
+
+    with pytest.raises(StoreUnavailable):
+        async with asyncio.timeout(PATIENCE_S):
+            await store.retries.wait_for_change(600)
+    await store.retries.wait_for_change(0)
+    await until_blocked(redis)

@@ -371,7 +371,7 @@ def _waiting(situation: Situation, row: NodeRow) -> list[Reason]:
     what += f": {wait.text}" if wait.text else ""
     if wait.waker == SIGNAL:
         path = f"/workflows/{situation.execution_id}/nodes/{row.node_id}/signal"
-        what += f"; whoever may answers by POST {path}"
+        what += f"; answer it with POST {path}"
     reasons = [Reason(code, what)]
     if left is not None and left < 0 and not situation.cluster.has_scheduler:
         reasons.append(Reason("no_scheduler", "no scheduler is alive to wake what is due"))

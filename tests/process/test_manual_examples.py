@@ -75,6 +75,7 @@ RUN_BY = {
     ("Told when it fails", "json"): [WORKFLOWS],
     ("Told when it fails", "bash"): ["test_a_failure_is_told_by_the_exit_code_and_by_the_events"]
     * 2,
+    ("Ask somebody, with a deadline", "json"): [WORKFLOWS],
     ("Many machines", "bash"): ["test_p16_two_hosts_share_the_work_and_freezing_one_harms_nothing"],
     ("Backup", "bash"): [BACKUP],
     ("Restore", "bash"): [BACKUP],

@@ -66,16 +66,31 @@ API_POINTS = {
     "signal": Point("flowd.store.waits:Waits", "wake", "before"),
     "signalled": Point("flowd.store.waits:Waits", "wake", "after"),
 }
+# In a worker whose node maps a list.
+MAP_POINTS = {
+    "stage": Point("flowd.store.maps:Maps", "stage", "before"),
+    "staged": Point("flowd.store.maps:Maps", "stage", "after"),
+    "expand": Point("flowd.store.maps:Maps", "expand", "before"),
+    "expanded": Point("flowd.store.maps:Maps", "expand", "after"),
+    "gather": Point("flowd.store.maps:Maps", "outputs", "before"),
+    "gathered": Point("flowd.store.maps:Maps", "outputs", "after"),
+}
 POINTS = {
     **WORKER_POINTS,
     **SCHEDULER_POINTS,
     **SUPERVISOR_POINTS,
     **RECOVERY_POINTS,
     **API_POINTS,
+    **MAP_POINTS,
 }
 
 # A lost reply is one of Redis: only what speaks to it can lose one.
-LOSING = ("read", "doorbell", "commit", "dispatch", "dispatched", *RECOVERY_POINTS, *API_POINTS)
+LOSING = (
+    *("read", "doorbell", "commit", "dispatch", "dispatched"),
+    *RECOVERY_POINTS,
+    *API_POINTS,
+    *MAP_POINTS,
+)
 
 
 def arm(text: str) -> None:

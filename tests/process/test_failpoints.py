@@ -6,6 +6,7 @@ Row P2 of tests/README.md, and what goes beyond it: the same for the scheduler a
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from tests.process.failpoints import (
     ACTIONS,
     API_POINTS,
     LOSING,
+    MAP_POINTS,
     POINTS,
     RECOVERY_POINTS,
     SCHEDULER_POINTS,
@@ -133,6 +135,55 @@ def test_p02_a_recovery_that_breaks_off_at_any_point_is_carried_on(
         kills += 1
         check_outcome(flowd, execution_id)
         flowd.folder.joinpath("calls").unlink()
+    flowd.check_and_stop()
+
+
+MAPPED = {
+    "name": "mapped",
+    "input": {"rows": list(range(12))},
+    "dag": {
+        "nodes": [
+            {
+                **node("fan", handler="sleep", seconds=0.01, of="{{ item }}"),
+                "map": {"over": "{{ input.rows }}", "concurrency": 3},
+            },
+            node("last", "fan", all="{{ fan.results }}"),
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_p02_a_map_that_breaks_off_at_any_point_has_each_result_once(
+    run_faulty: Run, action: str
+) -> None:
+    names = {**MAP_POINTS, "read": 0, "committed": 0}
+    flowd = run_faulty(
+        "start", FLOWD_TEST_FAILPOINTS=armed(action, names), FLOWD_SUPERVISOR__HUNG_AFTER_S="0.8"
+    )
+    flowd.wait_until_running()
+
+    def have_gone_off() -> bool:
+        return all((flowd.folder / f"failed-{name}").exists() for name in MAP_POINTS)
+
+    runs = 0
+    while not have_gone_off():
+        assert runs < 10, sorted(path.name for path in flowd.folder.glob("failed-*"))
+        runs += 1
+        execution_id = flowd.api.submit_workflow(json.dumps(MAPPED).encode())
+        flowd.api.trigger_workflow(execution_id)
+        assert flowd.wait_for_execution(execution_id) == "COMPLETED"
+        attempts = flowd.redis.hgetall(f"workflow:{execution_id}:attempts")
+        results = flowd.results(execution_id)["fan"]
+        assert (results["count"], results["failed"]) == (12, [])
+        # The result that stands is that of the attempt that was committed.
+        assert [one["attempt"] for one in results["results"]] == [
+            int(attempts[f"fan.{index}"].split()[0]) for index in range(12)
+        ]
+    calls = flowd.calls()
+    starts = [(call["execution"], call["node"], call["attempt"]) for call in calls]
+    assert len(starts) == len(set(starts)), "an attempt started twice"
+    assert flowd.redis.xlen("workflow:tasks") == 0
     flowd.check_and_stop()
 
 

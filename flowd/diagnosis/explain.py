@@ -219,8 +219,7 @@ def _pending(situation: Situation, row: NodeRow) -> list[Reason]:
 def _window_full(situation: Situation, row: NodeRow) -> Reason:
     above, _ = split_item(row.node_id)
     said = situation.plan.nodes[above].map
-    places = said.concurrency if said else 0
-    waiting = (row.items or {}).get(NodeState.PENDING, 0)
+    places, waiting = said.concurrency if said else 0, (row.items or {}).get(NodeState.PENDING, 0)
     return Reason(
         "window_full",
         f"it waits for a place: at most {places:,} items of {above!r} are under way at a time, "
@@ -366,7 +365,7 @@ def _waiting(situation: Situation, row: NodeRow) -> list[Reason]:
     code, what = _WAITS_FOR.get(wait.waker, (wait.waker, f"it waits for {wait.waker}"))
     if left is not None:
         what += f", for another {_span(left)}" if left >= 0 else f"; it was due {_span(-left)} ago"
-    if row.items:
+    if row.items and wait.waker == "items":
         what += ": " + ", ".join(f"{count:,} {state}" for state, count in row.items.items())
     what += f": {wait.text}" if wait.text else ""
     if wait.waker == SIGNAL:
@@ -446,9 +445,11 @@ def _summary_of_the_end(situation: Situation, status: ExecutionState) -> str:
 
 
 def _counts(situation: Situation) -> str:
-    counts = Counter("DAMAGED" if one is None else str(one) for one in situation.states.values())
+    # Without the item that may be asked about.
+    states = [situation.states[one] or "DAMAGED" for one in situation.plan.nodes]
+    counts = Counter(states)
     listed = [f"{counts[one]:,} {one}" for one in [*NodeState, "DAMAGED"] if counts[one]]
-    total = len(situation.states)
+    total = len(states)
     return f"of {total:,} node{'' if total == 1 else 's'} {_listed(listed)}"
 
 

@@ -488,7 +488,9 @@ def _check_order(execution: Execution, note: Note, ended: Collection[NodeKey]) -
         may_fail = looks or execution.arrives(one) == NodeState.COMPLETED
         if state == NodeState.SKIPPED or (state == NodeState.FAILED and may_fail):
             continue
-        is_silent = execution.written[one]["handler"] in _SILENT
+        # Of a map its items are called, and it is not.
+        written = execution.written[one]
+        is_silent = "map" in written or written["handler"] in _SILENT
         if not is_silent and (execution.id, one) not in ended:
             yield f"{' '.join(note.node)}: it was started before its dependency {one} had ended"
 

@@ -18,6 +18,8 @@ CHOOSING_SHARE = 0.25
 WAITING_SHARE = 0.25
 # And those that ask somebody.
 ASKING_SHARE = 0.25
+# And those with a node that maps a list.
+MAPPING_SHARE = 0.25
 # How often a node is of this kind, of all of them together.
 _KINDS = {
     "quick": 70,
@@ -51,7 +53,27 @@ def random_workflow(
         nodes += _waiting(nodes[0]["id"], round(chance.uniform(0.0, 1.0), 2))
     if may_choose and chance.random() < ASKING_SHARE:
         nodes += gates.asking(nodes[0]["id"], round(chance.uniform(0.01, 1.0), 2))
-    return json.dumps({"name": "soak", "dag": {"nodes": nodes}}).encode()
+    document: dict[str, Any] = {"name": "soak", "dag": {"nodes": nodes}}
+    if may_choose and chance.random() < MAPPING_SHARE:
+        document["input"] = {"rows": list(range(chance.randint(0, 12)))}
+        nodes += _mapping(nodes[0]["id"], chance)
+    return json.dumps(document).encode()
+
+
+def _mapping(above: str, chance: random.Random) -> list[Node]:
+    """Behind a node: the items of a list, each of which may have to be tried again, and one behind
+    them. An item that is given up with its workers fails nothing."""
+    retry = {"max_attempts": 2, "delay_s": round(chance.uniform(0.02, 0.5), 2)}
+    kinds: list[Node] = [
+        {"handler": "ledger_quick"},
+        {"handler": "ledger_sleepy", "config": {"seconds": round(chance.uniform(0.01, 0.3), 2)}},
+        {"handler": "ledger_failing", "config": {"calls": 1}, "retry": retry},
+    ]
+    said = {"over": "{{ input.rows }}", "concurrency": chance.randint(1, 5), "max_failed": 12}
+    return [
+        _quick("Mapped", above, **chance.choice(kinds), map=said),
+        _quick("Gathered", "Mapped"),
+    ]
 
 
 def _choosing(above: str) -> list[Node]:

@@ -85,5 +85,7 @@ async def test_what_an_item_and_its_map_wait_for_is_explained(settings):
         await until(is_claimed, "the items to be seen running")
         assert (await reasons("fan"))["items"].endswith("3 PENDING, 2 RUNNING")
         assert "running" in await reasons("fan.0")
+        path = f"/workflows/{execution_id}/explain/fan.0"
+        assert (await api.request(path))["summary"].startswith("RUNNING: of 1 node 1 WAITING.")
         waits = (await reasons("fan.4"))["window_full"]
         assert "at most 2 items of 'fan'" in waits and "3 wait for one" in waits

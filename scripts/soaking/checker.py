@@ -117,7 +117,7 @@ class Execution:
         return nodes_of(self.definition) if self.definition else ()
 
     @cached_property
-    def finally_nodes(self) -> Collection[str]:
+    def finally_nodes(self) -> set[str]:
         dag = self.definition["dag"] if self.definition else {}
         return {one["id"] for one in dag.get("finally", ())}
 

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flowd.workflow.graph import nodes_of
 from scripts.soaking.ledger import CANCELLED, END, START, Note
 from scripts.soaking.recovery import Recovery, recoveries, silences
 from scripts.soaking.soak import Outcome
@@ -39,7 +40,7 @@ def _calls(ledger: Sequence[Note], outcome: Outcome) -> dict[str, int]:
     failing = {
         (execution_id, node["id"])
         for execution_id, definition in outcome.definitions.items()
-        for node in definition["dag"]["nodes"]
+        for node in nodes_of(definition)
         if node["handler"] == "ledger_failing"
     }
     starts = 0

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from flowd.workflow.graph import nodes_of
 from flowd.workflow.states import ExecutionState, NodeState
 from scripts.soaking import gates
 
@@ -20,6 +21,10 @@ WAITING_SHARE = 0.25
 ASKING_SHARE = 0.25
 # And those with a node that maps a list.
 MAPPING_SHARE = 0.25
+# And those with nodes that clean up.
+FINALLY_SHARE = 0.25
+# A node of `finally` that runs when the others have failed.
+AFTER_FAILURE = "execution.status == 'FAILED'"
 # How often a node is of this kind, of all of them together.
 _KINDS = {
     "quick": 70,
@@ -57,6 +62,8 @@ def random_workflow(
     if may_choose and chance.random() < MAPPING_SHARE:
         document["input"] = {"rows": list(range(chance.randint(0, 12)))}
         nodes += _mapping(nodes[0]["id"], chance)
+    if may_choose and chance.random() < FINALLY_SHARE:
+        document["dag"]["finally"] = _cleaning_up()
     return json.dumps(document).encode()
 
 
@@ -97,6 +104,11 @@ def _waiting(above: str, seconds: float) -> list[Node]:
         _quick("Polling", handler="ledger_polling", config={"calls": 2, "after_s": seconds}),
         _quick("Waited", "Delay", "Again", "Polling"),
     ]
+
+
+def _cleaning_up() -> list[Node]:
+    """Last of all: a node that always runs, and one behind it that is told of failures only."""
+    return [_quick("Tidy"), _quick("Told", "Tidy", when=AFTER_FAILURE)]
 
 
 def _quick(node_id: str, *above: str, **fields: Any) -> Node:
@@ -162,10 +174,12 @@ def expected_states(
     were in their state from the beginning."""
     states: dict[str, str] = {}
     arrives: dict[str, str] = {}
-    for node in definition["dag"]["nodes"]:
+    for node in nodes_of(definition):
         node_id = node["id"]
         above = [arrives[one] for one in node["dependencies"]]
         decided = _decided(node, above)
+        if node.get("when") == AFTER_FAILURE and NodeState.FAILED not in arrives.values():
+            decided = NodeState.SKIPPED
         fails = is_doomed(node) or node_id in given_up
         own = NodeState.FAILED if fails else NodeState.COMPLETED
         states[node_id] = settled.get(node_id, decided or own)
@@ -192,7 +206,7 @@ def _decided(node: Mapping[str, Any], above: Sequence[str]) -> str | None:
 
 
 def expected_status(definition: Definition, states: Mapping[str, str]) -> str:
-    may_fail = {one["id"] for one in definition["dag"]["nodes"] if one.get("allow_failure")}
+    may_fail = {one["id"] for one in nodes_of(definition) if one.get("allow_failure")}
     is_failed = any(
         state == NodeState.FAILED and one not in may_fail for one, state in states.items()
     )

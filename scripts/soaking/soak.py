@@ -15,6 +15,7 @@ from typing import Any
 import redis as redis_py
 
 from flowd.store.redis import keys
+from flowd.workflow.graph import nodes_of
 from flowd.workflow.states import ExecutionState, NodeState
 from scripts.soaking import checker
 from scripts.soaking.clients import Clients
@@ -208,7 +209,7 @@ def _deaths(outcome: Outcome) -> list[float]:
     poisonous = {
         (execution_id, node["id"])
         for execution_id, definition in outcome.definitions.items()
-        for node in definition["dag"]["nodes"]
+        for node in nodes_of(definition)
         if node["handler"] == "ledger_poison"
     }
     return [note.at_s for note in outcome.ledger if note.phase == START and note.node in poisonous]
@@ -246,6 +247,9 @@ def _check_shapes(outcome: Outcome, client: redis_py.Redis, clients: Clients) ->
         if execution.id in clients.cancelled and status == ExecutionState.CANCELLED:
             allowed = _ENDED
             wrong = [one for one, state in execution.nodes.items() if state not in allowed]
+            # Whatever the others came to; `given_up` is what its workers died with.
+            last = execution.finally_nodes - set(given_up)
+            wrong += [one for one in last & {"Tidy"} if execution.nodes[one] != wanted[one]]
         else:
             if status != (wanted_status := expected_status(definition, wanted)):
                 yield f"{execution.id}: it is {status} and should be {wanted_status}"

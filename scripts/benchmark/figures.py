@@ -60,6 +60,7 @@ FIGURES: tuple[Figure, ...] = (
         None,
         is_durable=True,
     ),
+    Figure("W3 skipped", "the same, one arm of each skipped", "nodes/s", False, "W3", 0.7),
     Figure("W4 memory", "at rest, PSS without the server", "MiB", True, value_goal=90),
     Figure("W4 cpu", "at rest, with the server", "% of a core", True, value_goal=0.5),
     Figure("W4 start", "flowd start to first workflow done", "s", True, value_goal=0.5),

@@ -19,6 +19,8 @@ class Shape(NamedTuple):
     plan: Plan
     # Of a map, which is its only node.
     items: int = 0
+    # The nodes that do not run.
+    skipped: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -58,6 +60,13 @@ def diamond() -> Shape:
     return _shape("diamond", [("A", ()), ("B", ("A",)), ("C", ("A",)), ("D", ("B", "C"))])
 
 
+def half_diamond() -> Shape:
+    """A diamond one arm of which does not run."""
+    plain = diamond().workflow.model_dump(exclude_none=True, by_alias=True)
+    plain["dag"]["nodes"][1]["when"] = "false"
+    return _compiled({**plain, "name": "half diamond"}, frozenset({"B"}))
+
+
 def gated() -> Shape:
     """A node that waits for a signal, and one behind it."""
     return _shape("gated", [("A", ()), ("B", ("A",))], A="signal")
@@ -91,8 +100,11 @@ def _shape(
         }
         for node_id, dependencies in nodes
     ]
-    body: dict[str, Any] = {"name": name, "dag": {"nodes": written}}
+    return _compiled({"name": name, "dag": {"nodes": written}})
+
+
+def _compiled(body: dict[str, Any], skipped: frozenset[str] = frozenset()) -> Shape:
     workflow = WorkflowDefinition.model_validate(body)
     definition = workflow.to_json()
-    node_ids = tuple(node_id for node_id, _ in nodes)
-    return Shape(workflow, node_ids, definition, compile_plan(definition))
+    node_ids = tuple(node.id for node in workflow.dag.nodes)
+    return Shape(workflow, node_ids, definition, compile_plan(definition), skipped=skipped)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from flowd.errors import WrongState
-from flowd.orchestrator.executor import cancel_execution, pause_execution, resume_execution
+from flowd.orchestrator.executor import (
+    cancel_execution,
+    cancel_nodes,
+    pause_execution,
+    resume_execution,
+)
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.scheduler.reconciler import Reconciler
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
@@ -19,6 +24,7 @@ from tests.store.engine import (
     finish_continuations,
     outputs_of,
 )
+from tests.store.maps import expand, mapping, wait
 from tests.store.test_retry_node import later, retry
 
 Z = {"z": {"finally": True}, "y": {"finally": True, "dependencies": ["z"]}}
@@ -260,6 +266,33 @@ async def test_finally_begins_when_the_last_entry_of_the_others_has_gone(
     assert events(redis, execution)[-3:] == [
         *("execution.cancelling", "execution.finally_started", "execution.cancelled"),
     ]
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+async def test_items_that_have_an_entry_are_waited_for_as_nodes_are(engine, store, is_early):
+    worker = engine.worker()
+    execution, (fan,) = await engine.start_and_take({**mapping(), **Z}, worker)
+    await store.nodes.maps.stage(execution.id, "fan", [1, 2, 3])
+    await expand(store, execution, 3, window=2)
+    await wait(worker, fan)
+    first, second = await worker.take()
+    await worker.claim(first)
+    if is_early:
+        # Before any of them is marked.
+        await store.lifecycle.cancel_execution(execution.id)
+        assert await worker.claim(first) == ["ended"]
+    await cancel_execution(store, execution.id)
+    await cancel_nodes(store, execution.plan, execution.id)
+    assert execution.state().status == "CANCELLING"
+    assert execution.state().nodes == {"fan": "CANCELLED", "z": "PENDING", "y": "PENDING"}
+    if not is_early:
+        assert await worker.claim(first) == ["ended"]
+        assert execution.state().status == "CANCELLING"
+
+    assert await worker.complete(second) == ["ended"]
+
+    assert (execution.state().status, execution.state().queued) == ("RUNNING", ["z#1"])
+    assert execution.state().counters["remaining"] == "2"
 
 
 async def test_without_anything_under_way_finally_begins_at_once(engine, store, redis):

@@ -23,10 +23,10 @@ max-examples = 20
 database = "none"
 
 # What a schema cannot tell: cycles, handlers that do not exist, cursors of another list, nodes of
-# another execution, keys that came before.
+# another execution, keys that came before, numbers that would be changed.
 [[operations]]
 include-operation-id = [
-  "submit_workflow", "check_workflow", "trigger_workflow", "rerun", "watch_execution",
+  "submit_workflow", "check_workflow", "trigger_workflow", "rerun", "watch_execution", "signal",
   "list_workflows", "list_nodes", "list_dead_letters",
 ]
 [operations.checks]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Final
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,6 +31,10 @@ REASON_CHARS_MAX: Final = 2_000
 
 
 class SignalBody(SmallBody):
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["data"]}, {"required": ["reject"]}]}
+    )
+
     data: Any = Field(default=None, description="what the node waits for; any JSON")
     reject: str = Field(
         default="",

@@ -243,3 +243,9 @@ def rows_so_far(_config: dict[str, Any], context: HandlerContext) -> dict[str, A
 def count_calls(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     _note(context)
     return {"calls": sum(call[:2] == (context.execution_id, context.node_id) for call in CALLS)}
+
+
+@handler("key", inline=True)
+def key(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    _note(context)
+    return {"key": context.idempotency_key}

@@ -17,10 +17,13 @@ from flowd.orchestrator.executor import (
     resume_execution,
     trigger_workflow,
 )
+from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.recovery import recover_worker
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.workflow.definition import WorkflowDefinition
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
+from tests.flow.test_faults import consumers
 from tests.manual import blocks
 
 COMPLETED, SKIPPED, FAILED, CANCELLED = "COMPLETED", "SKIPPED", "FAILED", "CANCELLED"
@@ -410,3 +413,62 @@ async def test_items_in_a_repeat_pause_give_their_place_to_the_others(settings):
 
         await until(paused, "four items in a pause")
         assert calls(execution_id) == [f"fan.{one}" for one in range(4)]
+
+
+async def test_behind_thousands_of_items_the_join_runs_once_and_not_before_the_last(settings):
+    async with Engine(settings) as engine:
+        fan, last = mapped(n="{{ item }}", concurrency=300), node("last", ["fan"])
+        execution_id = await engine.run(over(list(range(2_000)), fan, last))
+        ran = calls(execution_id)
+        assert (len(ran), len(set(ran)), ran[-1]) == (2_001, 2_001, "last")
+        results = (await engine.results(execution_id))["fan"]["results"]
+        assert results == [{"n": number} for number in range(2_000)]
+        # An entry for each item, and two of the map's own: no more for many than for few.
+        described = await engine.redis("XINFO", "STREAM", "workflow:tasks")
+        added = dict(zip(described[::2], described[1::2], strict=True))["entries-added"]
+        assert added == 2_000 + 2 + 1
+
+
+async def test_two_empty_maps_in_a_row_are_completed_when_they_run_again(settings):
+    async with Engine(settings) as engine:
+        second = {**mapped(over="{{ fan.results }}", dependencies=["fan"]), "id": "second"}
+        first = await engine.run(over([], mapped(), second))
+        for start in ("fan", "second"):
+            again = await rerun_execution(
+                engine.store, await plan_rerun(engine.store, first, start)
+            )
+            await trigger_workflow(engine.store, again)
+            assert str(await engine.end(again)) == COMPLETED
+            assert (await engine.results(again))["second"]["results"] == []
+
+
+async def test_each_item_has_a_key_of_its_own_for_services(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.run(over([1, 2], mapped("key")))
+        results = (await engine.results(execution_id))["fan"]["results"]
+        assert [one["key"] for one in results] == [
+            f"{execution_id}:fan.0",
+            f"{execution_id}:fan.1",
+        ]
+
+
+async def test_a_worker_whose_items_were_given_away_commits_none_of_them(settings):
+    async with Engine(settings, workers=1) as engine:
+        execution_id = await engine.start(over(list(range(6)), mapped("held", concurrency=3)))
+        await until(lambda: len(calls(execution_id)) == 3, "three items")
+        (late,) = await consumers(engine)
+        gates = dict(handlers.GATES)
+        handlers.GATES.clear()
+        plans = Plans(engine.store)
+        await recover_worker(engine.store, plans, late, "the test says so", is_blamed=True)
+        await engine.add_worker()
+        await until(lambda: len(handlers.GATES) == 3, "the same three again")
+        for gate in (*gates.values(), *handlers.GATES.values()):
+            gate.set()
+        for number in range(6):
+            await until(lambda one=number: f"fan.{one}" in handlers.GATES, "the next")
+            handlers.GATES[f"fan.{number}"].set()
+        assert str(await engine.end(execution_id)) == COMPLETED
+        standing = await engine.store.nodes.maps.standing(execution_id, "fan")
+        assert standing is not None
+        assert (standing.n, standing.ended, standing.failed) == (6, 6, 0)

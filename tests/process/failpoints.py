@@ -75,6 +75,12 @@ MAP_POINTS = {
     "gather": Point("flowd.store.maps:Maps", "outputs", "before"),
     "gathered": Point("flowd.store.maps:Maps", "outputs", "after"),
 }
+# In a process of the API that cancels, or in the scheduler that carries on with that.
+CANCEL_POINTS = {
+    "cancel": Point("flowd.store.lifecycle:Lifecycle", "cancel_execution", "before"),
+    "cancelled": Point("flowd.store.lifecycle:Lifecycle", "cancel_execution", "after"),
+    "mark": Point("flowd.store.lifecycle:Lifecycle", "cancel_nodes", "before"),
+}
 POINTS = {
     **WORKER_POINTS,
     **SCHEDULER_POINTS,
@@ -82,6 +88,7 @@ POINTS = {
     **RECOVERY_POINTS,
     **API_POINTS,
     **MAP_POINTS,
+    **CANCEL_POINTS,
 }
 
 # A lost reply is one of Redis: only what speaks to it can lose one.
@@ -90,6 +97,7 @@ LOSING = (
     *RECOVERY_POINTS,
     *API_POINTS,
     *MAP_POINTS,
+    *CANCEL_POINTS,
 )
 
 

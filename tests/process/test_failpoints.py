@@ -19,6 +19,7 @@ from tests.daemon import wait_until
 from tests.process.failpoints import (
     ACTIONS,
     API_POINTS,
+    CANCEL_POINTS,
     LOSING,
     MAP_POINTS,
     POINTS,
@@ -268,8 +269,9 @@ def test_every_point_is_crossed_with_every_action_it_can_have() -> None:
     crossed |= {
         (name, action) for name in SUPERVISOR_POINTS for action in ("kill", "hang", "delay")
     }
-    # Those of the API are crossed in test_signal_faults.
-    crossed |= {(name, action) for name in (*RECOVERY_POINTS, *API_POINTS) for action in ACTIONS}
+    # Those of the API are crossed in test_signal_faults and test_cancel_faults.
+    others = (*RECOVERY_POINTS, *API_POINTS, *MAP_POINTS, *CANCEL_POINTS)
+    crossed |= {(name, action) for name in others for action in ACTIONS}
     assert {name for name, _ in crossed} == set(POINTS)
     for name in POINTS:
         actions = {action for crossed_name, action in crossed if crossed_name == name}

@@ -430,7 +430,7 @@ def _summary(situation: Situation) -> str:
     if status is ExecutionState.PAUSED:
         first += " No node starts until it is resumed."
     if NodeState.CANCELLED in situation.states.values():
-        first += " It is being cancelled; its `finally` runs when what is under way has stopped."
+        first += " It was cancelled, and ends when its `finally` has run."
     return first + _obstacles(situation) + simulated
 
 

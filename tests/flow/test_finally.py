@@ -232,6 +232,17 @@ async def test_explain_says_what_finally_waits_for(settings):
         assert (reason.code, reason.message.startswith("waits for A (")) == ("waiting_for", True)
 
 
+async def test_explain_says_that_a_cancelled_execution_still_runs_its_finally(settings):
+    async with Engine(settings) as engine:
+        nodes = [node("A", handler="held"), node("B", ["A"])]
+        execution_id = await engine.start(with_finally(*nodes, last=[node("tidy", handler="held")]))
+        await until(lambda: "A" in handlers.GATES, "A to run")
+        await cancel_execution(engine.store, execution_id)
+        await until(lambda: "tidy" in handlers.GATES, "the finally to run")
+        seen = await Observer(engine.store, Plans(engine.store)).explain(execution_id)
+        assert "It was cancelled, and ends when its `finally` has run." in seen.summary
+
+
 async def test_a_node_of_finally_shows_what_its_handler_gets_once_it_can_be_known(settings):
     async with Engine(settings) as engine:
         tidy = node(

@@ -171,11 +171,7 @@ def compile_plan(definition: bytes) -> Plan:
     document = orjson.loads(definition)
     written = nodes_of(document)
     last = written[len(document["dag"]["nodes"]) :]
-    opens: dict[str, list[str]] = {}
-    joins: dict[str, list[tuple[str, int]]] = {}
-    for node in written:
-        _check_form(node)
-        _register(node["id"], node["dependencies"], opens, joins)
+    opens, joins = _dependents_in(written)
     written_after = {node["id"] for node in written if "after" in node}
     choices = _choices(written, opens, joins)
     is_static = not choices and not any(word in definition for word in _READING)
@@ -214,6 +210,18 @@ def compile_plan(definition: bytes) -> Plan:
         _roots(last),
         language_of(written, has_finally=bool(last)),
     )
+
+
+def _dependents_in(
+    written: list[dict[str, Any]],
+) -> tuple[dict[str, list[str]], dict[str, list[tuple[str, int]]]]:
+    """Who waits for each node alone, and who for others too; raises where one has no form."""
+    opens: dict[str, list[str]] = {}
+    joins: dict[str, list[tuple[str, int]]] = {}
+    for node in written:
+        _check_form(node)
+        _register(node["id"], node["dependencies"], opens, joins)
+    return opens, joins
 
 
 def _roots(written: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -92,10 +92,10 @@ def test_a_void_figure_is_said_to_be_and_fails_the_bench(
 
 
 def test_a_workload_that_does_not_exist_is_refused() -> None:
-    result = CliRunner().invoke(main, ["--only", "W1,W11"])
+    result = CliRunner().invoke(main, ["--only", "W1,W99"])
 
     assert result.exit_code == 2
-    assert "there is no 'W11'" in result.output
+    assert "there is no 'W99'" in result.output
 
 
 class _Executed:

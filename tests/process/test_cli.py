@@ -60,6 +60,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "held.json").write_text(json.dumps(held))
     gates = [node(one, handler="signal", prompt=f"Open {one}?") for one in "ABC"]
     (folder / "asked.json").write_text(json.dumps({"name": "asked", "dag": {"nodes": gates}}))
+    fan = node("fan") | {"map": {"over": "{{ input.rows }}"}}
+    mapped = {"name": "mapped", "input": {"rows": ["a", "b", "c"]}, "dag": {"nodes": [fan]}}
+    (folder / "mapped.json").write_text(json.dumps(mapped))
     return folder
 
 
@@ -444,6 +447,20 @@ def test_a_shell_completes_the_names_of_commands(shell: Shell) -> None:
     assert found == {"redis-cli", "reload", "reject", "restart", "results", "resume", "rerun"}
 
 
+def test_the_items_of_a_map_are_listed_in_their_order(shell: Shell) -> None:
+    shell.pipe("run", "mapped.json")
+    listed = shell.json("items", "@latest", "fan")
+    assert [(one["node_id"], one["item"]) for one in listed] == [
+        ("fan.0", "a"),
+        ("fan.1", "b"),
+        ("fan.2", "c"),
+    ]
+    assert len(shell.json("items", "@latest", "fan", "-n", "2")) == 2
+    assert shell.json("items", "@latest", "fan", "--state", "failed") == []
+    assert re.search(r'fan\.2 .*COMPLETED.*"c"', shell.terminal("items", "@latest", "fan"))
+    shell.pipe("items", "@latest", "gone", code=1)
+
+
 def test_who_is_asked_answers_once(shell: Shell) -> None:
     execution_id = shell.pipe("submit", "asked.json", "--trigger").strip()
     wait_until(lambda: "Open A?" in shell.pipe("explain", execution_id, "A"), "the question")
@@ -522,7 +539,7 @@ APART = [
     ("token revoke t --data-dir data", ""),
 ]
 HERE = {"trigger", "pause", "resume", "cancel", "dlq show", "dlq redrive"}
-HERE |= {"approve", "signal", "reject"}
+HERE |= {"approve", "signal", "reject", "items"}
 # These do not end by themselves, or end flowd.
 ELSEWHERE = {
     "start": "test_start",

@@ -27,7 +27,7 @@ class StubClient:
     def get(self, execution_id: str) -> dict[str, Any]:
         usage = {"calls": 0}
         names = ("name", "rerun_of", "error", "submitted_ms", "triggered_ms", "duration_ms")
-        facts = dict.fromkeys((*names, "input", "budget"))
+        facts = dict.fromkeys((*names, "input", "budget", "cancelling"))
         return {"execution_id": execution_id, "status": "FAILED", "usage": usage, **facts}
 
     def nodes(self, _execution_id: str) -> list[dict[str, Any]]:

@@ -260,7 +260,7 @@ def test_rotation_on_a_full_disk_ends_nobody_and_recovers(small_disk: Path) -> N
 
     assert run.returncode == 0
     assert 100 < len(run.stderr.splitlines()) < 500
-    assert path.read_bytes().endswith(b'"event": "node.failed"}\n')
+    assert path.read_bytes().endswith(b'"event":"node.failed"}\n')
 
 
 def test_lines_nobody_took_are_counted(path: Path) -> None:

@@ -251,7 +251,7 @@ def test_a_template_in_a_key_name_is_a_flaw_wherever_it_is() -> None:
 def test_references_carry_the_path_of_their_value() -> None:
     config = {"a": ["x", {"b c": "{{ A.x }}"}], "d": "{{ B }}"}
     assert list(find_templates(config, "config")) == [
-        Reference('config.a[1]["b c"]', "A"),
+        Reference('config.a[1]["b c"]', "A", step="x"),
         Reference("config.d", "B"),
     ]
 

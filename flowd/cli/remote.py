@@ -118,7 +118,7 @@ def _say_refusal(error: ApiError) -> None:
 # What a message of the API tells its clients to call, and the command that does it.
 _CALLS: Final = (
     (re.compile(r"POST /workflow/trigger/(\w+)"), r"`flowd trigger \1`"),
-    (re.compile(r"POST /workflows/(\w+)/nodes/([\w-]+)/signal"), r"`flowd approve \1 \2`"),
+    (re.compile(r"POST /workflows/(\w+)/nodes/([\w.-]+)/signal"), r"`flowd approve \1 \2`"),
     (re.compile(r"POST /workflows/(\w+)/(\w+)"), r"`flowd \2 \1`"),
     (re.compile(r"GET /workflows/(\w+)/nodes/<node_id>"), r"`flowd results \1 NODE`"),
     (re.compile(r"GET /workflows/(\w+)/nodes"), r"`flowd get \1`"),

@@ -62,6 +62,7 @@ def test_a_group_without_a_command_shows_its_help() -> None:
     [
         ("not yet: POST /workflow/trigger/0a1b", "not yet: `flowd trigger 0a1b`"),
         ("until POST /workflows/0a1b/resume", "until `flowd resume 0a1b`"),
+        ("by POST /workflows/0a1b/nodes/ask.0/signal", "by `flowd approve 0a1b ask.0`"),
         (
             "GET /workflows/0a/nodes lists them, GET /workflows/0a/nodes/<node_id> has",
             "`flowd get 0a` lists them, `flowd results 0a NODE` has",

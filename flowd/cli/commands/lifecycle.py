@@ -51,7 +51,8 @@ def cancel(url: str | None, output: str, execution: str, force: bool) -> None:
         answer = {"execution_id": execution_id, "status": client.status(execution_id)}
     said = f"cancelled {execution_id}"
     if answer["status"] == "RUNNING":
-        said = f"cancelling {execution_id}; its finally runs, `flowd cancel --force` breaks it off"
+        force_it = f"`flowd cancel {execution_id} --force`"
+        said = f"cancelling {execution_id}; its finally runs, {force_it} breaks it off"
     show_done(answer, output, said)
 
 

@@ -229,15 +229,21 @@ class Maps:
         standing = await self.standing(execution_id, node_id)
         if standing is None:
             return {}
-        places = await self.places(execution_id, node_id)
-        counts = Counter(state for state in places.open.values() if state is not None)
+        counts: Counter[NodeState] = Counter()
         counts[NodeState.COMPLETED] += standing.ended - standing.failed
         counts[NodeState.FAILED] += standing.failed
+        state = await self._client.execute("GET", keys.node(execution_id, node_id))
+        if state in set(NodeState) and NodeState(state).is_terminal:
+            # What had not ended by then was not begun, or was stopped.
+            counts[NodeState.CANCELLED] += standing.n - standing.ended
+            return _in_order(counts)
+        places = await self.places(execution_id, node_id)
+        counts.update(one for one in places.open.values() if one is not None)
         counts[NodeState.PENDING] += places.waiting
         left = standing.n - standing.ended - places.waiting - len(places.open)
         is_ended = NodeState.CANCELLED in places.open.values() or standing.is_over
         counts[NodeState.CANCELLED if is_ended else NodeState.RETRYING] += left
-        return {str(state): counts[state] for state in NodeState if counts[state] > 0}
+        return _in_order(counts)
 
     async def remove(self, execution_id: str, node_id: str) -> None:
         """Remove all that is kept of the items, their number last."""
@@ -255,6 +261,10 @@ class Maps:
             await self._client.converse(commands)
         rest = (keys.map_items, keys.map_todo, keys.map_open, keys.map_of)
         await self._client.execute("DEL", *(key(execution_id, node_id) for key in rest))
+
+
+def _in_order(counts: Mapping[NodeState, int]) -> dict[str, int]:
+    return {str(state): counts[state] for state in NodeState if counts[state] > 0}
 
 
 def _portions(items: Sequence[Any]) -> Iterator[tuple[int, list[bytes]]]:

@@ -206,6 +206,7 @@ async def test_cancelled_amid_its_items_nothing_starts_afterwards(settings):
         states = await engine.store.nodes.maps.states(execution_id, "fan", range(50))
         assert [str(one) for one in states[:4]] == [CANCELLED] * 4
         assert set(states[4:]) == {None}
+        assert await engine.store.nodes.maps.counts(execution_id, "fan") == {"CANCELLED": 50}
 
 
 async def test_deleted_after_a_cancel_it_leaves_no_key(settings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from flowd.errors import StoreFull, UnknownExecution, WrongState
 from flowd.orchestrator.executor import cancel_execution
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
+from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group, recover_entry, recover_worker
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
@@ -42,6 +44,8 @@ from tests.store.engine import STREAM, ScriptedEngine, Worker, compiled
 # What the store calls the wakers of the reference.
 WAKERS = {"timed": "signal"}
 WORKERS = ("w1", "w2", "w3")
+# Who they are: processes of this version, of which nobody here can tell whether they live.
+ELSEWHERE = replace(Owner.of_this_process(), host="elsewhere").to_json()
 # What is done to an execution, as often as it says more.
 ORDERS = (
     *("trigger", "pause", "pause", "resume", "cancel", "trigger", "pause", "resume", "cancel"),
@@ -127,7 +131,7 @@ class Machine(RuleBasedStateMachine):
         self.workers[slot] = self.engine.worker(name)
         self.frozen.discard(slot)
         self.leased.add(name)
-        self.run(self.store.tasks.enroll_worker(name, b"{}"))
+        self.run(self.store.tasks.enroll_worker(name, ELSEWHERE))
 
     def _awake(self) -> list[str]:
         return [slot for slot in WORKERS if slot not in self.frozen]

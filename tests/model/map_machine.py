@@ -24,6 +24,7 @@ from flowd.store import open_store
 from flowd.store.entries import Entry
 from flowd.store.redis import keys
 from scripts.soaking.checker import find_violations
+from tests.model.machine import ELSEWHERE
 from tests.private_server import PrivateServer
 from tests.store.engine import STREAM, Execution, ScriptedEngine, Worker
 from tests.store.maps import expand, fail, map_state, mapping, retry
@@ -210,7 +211,7 @@ class MapMachine(RuleBasedStateMachine):
     def begin(self, is_early: bool, **said: Any) -> None:
         """Before the node waits, its first items may have been opened for long."""
         self.reference = MapReference(**said)
-        self.run(self.store.tasks.enroll_worker("w1", b"{}"))
+        self.run(self.store.tasks.enroll_worker("w1", ELSEWHERE))
         self.execution, (fan,) = self.run(self.engine.start_and_take(mapping(), self.worker))
         self.taken, self.held = [fan], {fan.entry_id}
         maps = self.store.nodes.maps

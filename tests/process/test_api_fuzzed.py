@@ -27,7 +27,7 @@ database = "none"
 [[operations]]
 include-operation-id = [
   "submit_workflow", "check_workflow", "trigger_workflow", "rerun", "watch_execution", "signal",
-  "list_workflows", "list_nodes", "list_dead_letters",
+  "list_workflows", "list_nodes", "list_items", "list_dead_letters",
 ]
 [operations.checks]
 positive_data_acceptance.expected-statuses = [

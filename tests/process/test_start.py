@@ -449,7 +449,7 @@ def test_a_terminal_that_is_closed_ends_it(tmp_path: Path, run_flowd: Run) -> No
         os.close(terminal)
 
     wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, "its end")
-    assert '"signal": "SIGTERM"' in (tmp_path / "log").read_text()
+    assert '"signal":"SIGTERM"' in (tmp_path / "log").read_text()
 
 
 def test_in_a_locale_of_another_encoding_it_starts_and_its_commands_write(

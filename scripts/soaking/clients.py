@@ -7,7 +7,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from scripts.soaking.gates import answer_to, gates_of, late_codes
@@ -44,6 +44,8 @@ class Clients:
         self.settled: dict[str, dict[str, str]] = {}
         self.cancelled: set[str] = set()
         self.deleted: set[str] = set()
+        # These were asked to be deleted, and may be gone.
+        self.doomed: set[str] = set()
         self.answers: dict[tuple[str, str], dict[str, Any]] = {}
         self.requests: dict[str, tuple[str, bytes]] = {}
         self.poisoned = 0
@@ -97,9 +99,11 @@ class Clients:
         body: bytes | None = None,
         *,
         of_this_version: bool = False,
+        on_lost: Callable[[], None] = lambda: None,
         **headers: str,
     ) -> tuple[int, Any]:
-        """The answer, after asking as often as it takes, now here and now there.
+        """The answer, after asking as often as it takes, now here and now there. `on_lost` hears of
+        each time there was none: what was asked then may still be done, by a host that thaws.
 
         Raises NoHost where nobody is of this version, which the last fault may leave so, and nobody
         was asked yet. Afterwards another version will do: an answer that is lost may have been yes.
@@ -115,6 +119,7 @@ class Clients:
                 status, answer = host.request(method, path, body, **headers)
             except _UNANSWERED:
                 self.unanswered += 1
+                on_lost()
             else:
                 if status < 500 and status != 429:
                     return status, answer

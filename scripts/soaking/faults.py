@@ -334,18 +334,22 @@ def _delete(hand: Hand) -> None:
     if not execution_id:
         return
     # Before it is asked, as with a cancellation; one that runs is refused, and stays.
-    is_first = execution_id not in hand.clients.deleted
-    hand.clients.deleted.add(execution_id)
+    is_first = execution_id not in hand.clients.doomed
+    hand.clients.doomed.add(execution_id)
     path = f"/workflows/{execution_id}"
+    lost: list[str] = []
     try:
-        status, _ = hand.clients.insist("DELETE", path, of_this_version=True)
+        status, _ = hand.clients.insist(
+            "DELETE", path, of_this_version=True, on_lost=lambda: lost.append(path)
+        )
     except NoHost:
         status = 409
-    if status == 409 and is_first:
-        hand.clients.deleted.discard(execution_id)
-    elif status in (200, 404):
+    if status in (200, 404):
+        hand.clients.deleted.add(execution_id)
         with hand.noted("delete", execution_id):
             pass
+    elif is_first and not lost:
+        hand.clients.doomed.discard(execution_id)
 
 
 def _rerun(hand: Hand) -> None:

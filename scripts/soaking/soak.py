@@ -190,11 +190,11 @@ def _check(
     times = [fault.began_at for fault in outcome.faults] + _deaths(outcome)
     with server.client() as client:
         outcome.violations += checker.find_violations(
-            client, clients.acknowledged, outcome.ledger, faults=times, excused=clients.deleted
+            client, clients.acknowledged, outcome.ledger, faults=times, excused=clients.doomed
         )
         outcome.violations += _check_deleted(client, clients)
         outcome.violations += _check_shapes(outcome, client, clients)
-        kept = [one for one in clients.acknowledged if one not in clients.deleted]
+        kept = [one for one in clients.acknowledged if one not in clients.doomed]
         outcome.violations += check_answers(
             checker.read_executions(client, kept), clients.answers, clients.settled
         )
@@ -232,7 +232,7 @@ def _check_shapes(outcome: Outcome, client: redis_py.Redis, clients: Clients) ->
     newest: Counter[tuple[str, str]] = Counter()
     for note in outcome.ledger:
         newest[note.node] = max(newest[note.node], note.attempt)
-    kept = [one for one in clients.acknowledged if one not in clients.deleted]
+    kept = [one for one in clients.acknowledged if one not in clients.doomed]
     for execution in checker.read_executions(client, kept):
         status = execution.status or "gone"
         outcome.statuses[status] = outcome.statuses.get(status, 0) + 1

@@ -220,7 +220,7 @@ class Intake:
         """
         found: dict[Fact, _Value] = {
             fact: kept[fact]
-            for kept in (self._outputs, self._older_outputs)
+            for kept in (self._older_outputs, self._outputs)
             for fact in wanted
             if fact in kept
         }

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from flowd.backoff import growing_pauses
 from flowd.config import Settings
@@ -70,9 +70,9 @@ log = get_logger(__name__)
 READ_MAX: Final = 64
 DAMAGE_MET_MAX: Final = 3
 # What complete_nodes says of a node that ended well, all but the first with its execution.
-_ADVANCED: Final = ("completed", "finished", "failed", "cancelled")
-
-T = TypeVar("T")
+_ENDED: Final = ("completed", "finished", "failed", "cancelled")
+# What scripts say of an ending that was committed; any other word is an oddity.
+_COMMITTED: Final = frozenset((*_ENDED, "retrying", "waiting", "woken"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,9 +252,9 @@ class Shift:
         if read_max:
             self._take_entries(exchange, read_max)
         if exchange.completed:
-            self._settle_completions(exchange.completed)
+            self._settle(self._completions, exchange.completed)
         if exchange.failed:
-            self._settle_others(exchange.failed)
+            self._settle(self._failures, exchange.failed)
         if claims:
             self._settle_claims(claims, exchange.claimed)
         self._pulse.note_work(len(self._slots), _count_ended(exchange))
@@ -269,12 +269,13 @@ class Shift:
         self._intake.note_halt(exchange.halted_ms)
         self._intake.receive(exchange.entries)
 
-    def _settle_completions(self, outcomes: Sequence[str]) -> None:
-        """Of completions, and of whatever else advances dependents."""
-        endings = _take_first(self._completions, len(outcomes))
+    def _settle(self, waiting: list[Any], outcomes: Sequence[str]) -> None:
+        """Take the endings whose outcomes these are from the list they waited in."""
+        endings = waiting[: len(outcomes)]
+        del waiting[: len(outcomes)]
         for ending, outcome in zip(endings, outcomes, strict=True):
             self._intake.release(ending.entry.entry_id)
-            if outcome in _ADVANCED:
+            if outcome in _COMMITTED:
                 _SETTLE[type(ending)](self, ending, outcome)
             else:
                 self._settle_oddity(ending.entry, outcome)
@@ -282,16 +283,6 @@ class Shift:
             for ending in endings:
                 if isinstance(ending, Completion):
                     log_ending(log.debug, "node.completed", ending)
-
-    def _settle_others(self, outcomes: Sequence[str]) -> None:
-        """What ends one by one."""
-        endings = _take_first(self._failures, len(outcomes))
-        for ending, outcome in zip(endings, outcomes, strict=True):
-            self._intake.release(ending.entry.entry_id)
-            if outcome in ("failed", "finished", "cancelled", "retrying", "waiting", "woken"):
-                _SETTLE[type(ending)](self, ending, outcome)
-            else:
-                self._settle_oddity(ending.entry, outcome)
 
     # How each ending that was committed is settled: said by its type, see _SETTLE.
 
@@ -477,15 +468,9 @@ _SETTLE: Final[Mapping[type[Any], Callable[[Shift, Any, str], None]]] = {
 }
 
 
-def _take_first(endings: list[T], count: int) -> list[T]:
-    taken = endings[:count]
-    del endings[:count]
-    return taken
-
-
 def _count_ended(exchange: Exchange) -> int:
     outcomes = (exchange.completed, exchange.failed)
-    return sum(each.count(ended) for each in outcomes for ended in _ADVANCED)
+    return sum(each.count(ended) for each in outcomes for ended in _ENDED)
 
 
 async def _fail_corrupt(store: Store, _plan: Plan, execution_id: str, node_id: str) -> None:

@@ -10,8 +10,8 @@
 --       one dependency, number of joins, number of dependents left to advance_node, then the ids of
 --       the first, then of each join its id and how many it waits for
 -- RETURNS for each node 'completed', 'finished' (and its execution with it), 'failed' (the same, and
---         other nodes of it have failed), 'cancelled' (the same, it was cancelled before), 'stale' (the attempt was taken away, nothing written),
---         'ended' (the node or its execution runs no more, nothing written) or 'corrupt' (a key of its
---         execution holds something flowd did not write); then up to which ms entries may be of
---         executions that were paused or cancelled
+--         other nodes of it have failed), 'cancelled' (the same, it was cancelled before), 'stale' (the
+--         attempt was taken away, nothing written), 'ended' (the node or its execution runs no more,
+--         nothing written) or 'corrupt' (a key of its execution holds something flowd did not write);
+--         then up to which ms entries may be of executions that were paused or cancelled
 return end_nodes('COMPLETED', 'node.completed', 1, 8)

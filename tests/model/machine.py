@@ -82,8 +82,8 @@ def graphs(draw: st.DrawFn) -> Graph:
     return graph
 
 
-class Machine(RuleBasedStateMachine):
-    """Workers keep what they were given, also when it was taken away: they are late, not gone."""
+class EngineMachine(RuleBasedStateMachine):
+    """Drives the store on an empty server, one step after the other."""
 
     def __init__(self, server: PrivateServer) -> None:
         super().__init__()
@@ -93,6 +93,25 @@ class Machine(RuleBasedStateMachine):
         self.store = open_store(server.settings())
         self.plans = Plans(self.store)
         self.engine = ScriptedEngine(self.store, self.redis)
+
+    def teardown(self) -> None:
+        self.run(self.engine.close())
+        self.run(self.store.close())
+        self.redis.close()
+        self.runner.close()
+
+    def run(self, step: Awaitable[T]) -> T:
+        async def bounded() -> T:
+            return await asyncio.wait_for(step, 180)
+
+        return self.runner.run(bounded())
+
+
+class Machine(EngineMachine):
+    """Workers keep what they were given, also when it was taken away: they are late, not gone."""
+
+    def __init__(self, server: PrivateServer) -> None:
+        super().__init__(server)
         self.reference = Reference()
         self.workers: dict[str, Worker] = {}
         self.frozen: set[str] = set()
@@ -114,16 +133,7 @@ class Machine(RuleBasedStateMachine):
         if sys.exc_info()[0] is None:
             self._end_everything()
         self._fill(is_full=False)
-        self.run(self.engine.close())
-        self.run(self.store.close())
-        self.redis.close()
-        self.runner.close()
-
-    def run(self, step: Awaitable[T]) -> T:
-        async def bounded() -> T:
-            return await asyncio.wait_for(step, 180)
-
-        return self.runner.run(bounded())
+        super().teardown()
 
     def _employ(self, slot: str) -> None:
         self.lives += 1

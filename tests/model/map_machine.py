@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import redis as redis_py
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -19,14 +16,12 @@ from hypothesis.stateful import (
 )
 
 from flowd.orchestrator.executor import cancel_nodes
-from flowd.orchestrator.plans import Plans
-from flowd.store import open_store
 from flowd.store.entries import Entry
 from flowd.store.redis import keys
 from scripts.soaking.checker import find_violations
-from tests.model.machine import ELSEWHERE
+from tests.model.machine import ELSEWHERE, EngineMachine
 from tests.private_server import PrivateServer
-from tests.store.engine import STREAM, Execution, ScriptedEngine, Worker
+from tests.store.engine import STREAM, Execution, Worker
 from tests.store.maps import expand, fail, map_state, mapping, retry
 
 FAN = "fan"
@@ -177,28 +172,16 @@ class MapReference:
                 self.states[index] = "CANCELLED"
 
 
-class MapMachine(RuleBasedStateMachine):
+class MapMachine(EngineMachine):
     """`taken` are entries a worker was given, also those that were taken away since."""
 
     def __init__(self, server: PrivateServer) -> None:
-        super().__init__()
-        self.runner = asyncio.Runner()
-        self.redis = redis_py.Redis(unix_socket_path=server.socket_path, decode_responses=True)
-        self.redis.flushall()
-        self.store = open_store(server.settings())
-        self.plans = Plans(self.store)
-        self.engine = ScriptedEngine(self.store, self.redis)
+        super().__init__(server)
         self.worker: Worker = self.engine.worker("w1")
         self.taken: list[Entry] = []
         self.held: set[str] = set()
         self.reference: MapReference
         self.execution: Execution
-
-    def run(self, step: Awaitable[T]) -> T:
-        async def bounded() -> T:
-            return await asyncio.wait_for(step, 180)
-
-        return self.runner.run(bounded())
 
     @initialize(
         n=st.integers(1, 9),
@@ -441,10 +424,7 @@ class MapMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if sys.exc_info()[0] is None:
             self._end_everything()
-        self.run(self.engine.close())
-        self.run(self.store.close())
-        self.redis.close()
-        self.runner.close()
+        super().teardown()
 
     def _end_everything(self) -> None:
         reference = self.reference

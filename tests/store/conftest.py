@@ -11,6 +11,7 @@ import pytest
 import redis as redis_py
 
 from flowd.orchestrator.plans import Plans
+from flowd.scheduler.reconciler import Reconciler
 from flowd.store import Store
 from flowd.store.redis import scripts
 from flowd.store.redis.client import Session
@@ -57,3 +58,10 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
 
     monkeypatch.setattr(Session, "converse", listening)
     return heard
+
+
+@pytest.fixture(params=[60.0, 0.0], ids=["at once", "step by step"])
+def reconciler(store, plans, monkeypatch, request) -> Reconciler:
+    """One whose rounds are whole in one slice, and one that is interrupted wherever it may be."""
+    monkeypatch.setattr("flowd.scheduler.reconciler.BUDGET_S", request.param)
+    return Reconciler(store, plans)

@@ -16,6 +16,7 @@ import redis as redis_py
 from flowd.orchestrator.executor import node_failure
 from flowd.orchestrator.plans import Plans
 from flowd.scheduler.continuations import SUBMISSION_OVERDUE_S, FinishContinuations
+from flowd.scheduler.reconciler import Reconciler
 from flowd.store import Store
 from flowd.store.attempt_records import attempt_record
 from flowd.store.endings import (
@@ -411,3 +412,13 @@ async def results_of(store: Store, execution_id: str) -> dict[str, Any]:
     found = await store.open_results(execution_id, node_ids)
     results: dict[str, Any] = orjson.loads(await found.read())
     return results
+
+
+async def run_rounds(reconciler: Reconciler, rounds: int = 1) -> bool:
+    """Whole rounds; True when no further round has to follow at once."""
+    is_quiet = False
+    for _ in range(rounds):
+        is_quiet = await reconciler.run_slice()
+        while reconciler._round is not None:
+            is_quiet = await reconciler.run_slice()
+    return is_quiet

@@ -4,27 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from flowd.scheduler.reconciler import Reconciler
 from flowd.store.redis import keys
-from tests.store.engine import GROUP, STREAM, everything
+from tests.store.engine import GROUP, STREAM, everything, run_rounds
 from tests.store.maps import expanded, retry
-
-
-@pytest.fixture(params=[60.0, 0.0], ids=["at once", "step by step"])
-def reconciler(store, plans, monkeypatch, request) -> Reconciler:
-    """One whose rounds are whole in one slice, and one that is interrupted wherever it may be."""
-    monkeypatch.setattr("flowd.scheduler.reconciler.BUDGET_S", request.param)
-    return Reconciler(store, plans)
-
-
-async def run_rounds(reconciler, rounds=1) -> bool:
-    """Whole rounds; True when no further round has to follow at once."""
-    is_quiet = False
-    for _ in range(rounds):
-        is_quiet = await reconciler.run_slice()
-        while reconciler._round is not None:
-            is_quiet = await reconciler.run_slice()
-    return is_quiet
 
 
 async def test_a_map_whose_items_are_under_way_is_left_alone(engine, redis, reconciler):

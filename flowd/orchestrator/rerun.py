@@ -82,8 +82,13 @@ async def plan_rerun(store: Store, execution_id: str, start: str) -> RerunPlan:
     states = await store.executions.node_states(execution_id)
     standings = standings_of(states, await _allowed(store, execution_id, plan, states))
     if node := plan.find(start):
-        # Of a map from one of its items on, what failed of it runs.
-        above = split_item(start)[0] if node.is_item else start
+        above = start
+        if node.is_item:
+            # What failed of its map runs, and it with that.
+            above, index = split_item(start)
+            standing = await store.nodes.maps.standing(execution_id, above)
+            if standing is None or int(index) >= standing.n:
+                raise UnknownNode(execution_id, start)
         runs = _runs_from(plan, standings, states, above)
     elif start == FAILED:
         unsettled = [one for one in plan.nodes if not standings[one].is_settled]

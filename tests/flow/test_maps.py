@@ -10,6 +10,7 @@ import pytest
 
 from flowd.cli.samples import load_samples
 from flowd.config import MapSettings
+from flowd.errors import UnknownNode
 from flowd.handlers.registry import built_in_registry
 from flowd.orchestrator.executor import (
     cancel_execution,
@@ -278,6 +279,21 @@ async def test_a_rerun_of_what_failed_runs_the_failed_items_only(settings):
         output = (await engine.results(again))["fan"]
         assert (output["count"], output["failed"]) == (6, [])
         assert None not in output["results"]
+
+
+async def test_a_rerun_from_an_item_runs_what_failed_of_its_map_if_there_is_such_an_item(settings):
+    async with Engine(settings) as engine:
+        handlers.FATED |= {"fan.1"}
+        fan = mapped("fated", n="{{ item }}", max_failed=1)
+        first = await engine.run(over(list(range(3)), fan))
+        handlers.FATED.clear()
+        with pytest.raises(UnknownNode):
+            await plan_rerun(engine.store, first, "fan.3")
+        again = await rerun_execution(engine.store, await plan_rerun(engine.store, first, "fan.1"))
+        await trigger_workflow(engine.store, again)
+        assert str(await engine.end(again)) == COMPLETED
+        assert calls(again) == ["fan.1"]
+        assert (await engine.results(again))["fan"]["failed"] == []
 
 
 async def test_a_rerun_from_a_map_runs_all_of_its_items_with_the_list_it_had(settings):

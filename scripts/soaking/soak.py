@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 import redis as redis_py
 
+from flowd.store.attempt_records import parse_record
 from flowd.store.redis import keys
 from flowd.workflow.graph import nodes_of
 from flowd.workflow.states import ExecutionState, NodeState
@@ -222,16 +222,18 @@ def _check_deleted(client: redis_py.Redis, clients: Clients) -> Iterator[str]:
             yield f"{execution_id}: it was deleted, and {left[0]} is left"
 
 
+def _attempt_of(execution: checker.Execution, node_id: str) -> int:
+    """As recorded: no ledger knows an attempt whose worker died before it called the handler."""
+    record = parse_record(execution.attempts.get(node_id))
+    return (record and record.attempt) or 0
+
+
 # What a node of a cancelled execution may have come to.
 _ENDED = tuple(state for state in NodeState if state.is_terminal)
 
 
 def _check_shapes(outcome: Outcome, client: redis_py.Redis, clients: Clients) -> Iterator[str]:
     """That each execution ended as its shape demands."""
-    # An attempt whose worker died before it could call the handler shows in the next one's number.
-    newest: Counter[tuple[str, str]] = Counter()
-    for note in outcome.ledger:
-        newest[note.node] = max(newest[note.node], note.attempt)
     kept = [one for one in clients.acknowledged if one not in clients.doomed]
     for execution in checker.read_executions(client, kept):
         status = execution.status or "gone"
@@ -240,7 +242,7 @@ def _check_shapes(outcome: Outcome, client: redis_py.Redis, clients: Clients) ->
         given_up = [
             one
             for one, output in execution.outputs.items()
-            if GIVEN_UP in (output or "") and newest[execution.id, one] >= GIVEN_UP_AFTER
+            if GIVEN_UP in (output or "") and _attempt_of(execution, one) >= GIVEN_UP_AFTER
         ]
         outcome.given_up += len(given_up)
         wanted = expected_states(definition, given_up, clients.settled[execution.id])

@@ -41,8 +41,8 @@ WORKER_POINTS = {
     "claimed": Point("flowd.workers.slots:Slots", "note_claimed", "before"),
     "ended": Point("flowd.workers.shift:Shift", "_end", "before"),
     "commit": Point("flowd.store.tasks:TaskSession", "complete_and_claim", "before"),
-    "committed": Point("flowd.workers.shift:Shift", "_settle_completions", "before"),
-    "retried": Point("flowd.workers.shift:Shift", "_settle_others", "before"),
+    "committed": Point("flowd.workers.shift:Shift", "_settle", "before"),
+    "retried": Point("flowd.workers.shift:Shift", "_note_failure", "before"),
 }
 SCHEDULER_POINTS = {
     "dispatch": Point("flowd.store.retries:Retries", "dispatch", "before"),

@@ -109,7 +109,7 @@ async def _with_items(store: Store, wanted: RerunPlan, start: str) -> RerunPlan:
     for node_id in wanted.plan.maps:
         if node_id in wanted.reused:
             maps[node_id] = "none"
-        elif node_id in runs and not runs.keys() & wanted.plan.nodes[node_id].config.inputs:
+        elif _keeps_its_list(wanted.plan, node_id, runs):
             is_anew = node_id == start or runs.keys() & set(wanted.plan.nodes[node_id].dependencies)
             maps[node_id] = "all" if is_anew else "failed"
         if maps.get(node_id) == "failed":
@@ -118,6 +118,12 @@ async def _with_items(store: Store, wanted: RerunPlan, start: str) -> RerunPlan:
                 left = standing.n - standing.ended + standing.failed
                 runs[node_id] += f"; {left} of its {standing.n} items run"
     return replace(wanted, maps=maps, runs=runs)
+
+
+def _keeps_its_list(plan: Plan, node_id: str, runs: Mapping[str, str]) -> bool:
+    """It runs, and what its list comes from does not. `finally` has other things to clean up."""
+    is_last = node_id in plan.finally_nodes
+    return node_id in runs and not is_last and not runs.keys() & plan.nodes[node_id].config.inputs
 
 
 async def _allowed(

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-import pytest
 
 from flowd.cli.samples import load_samples
 from flowd.handlers.registry import built_in_registry
@@ -18,7 +14,6 @@ from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.store.redis import keys
 from flowd.workers.large_inputs import SMALL_BYTES_MAX
 from flowd.workflow.definition import WorkflowDefinition
-from scripts.soaking.checker import find_violations
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
 from tests.manual import blocks
@@ -328,118 +323,3 @@ async def test_a_definition_that_chooses_nothing_leaves_nothing_new_in_redis(set
         assert {name for one in definition["dag"]["nodes"] for name in one} == {
             *("id", "handler", "dependencies", "config")
         }
-
-
-# The whole of it against a naive reference.
-
-
-@dataclass
-class Written:
-    dependencies: list[str] = field(default_factory=list)
-    after: str | None = None
-    when: str | None = None
-    allow_failure: bool = False
-
-    def document(self, node_id: str) -> Any:
-        fields = {"after": self.after, "when": self.when, "allow_failure": self.allow_failure}
-        written = {name: value for name, value in fields.items() if value not in (None, False)}
-        return node(node_id, self.dependencies, "fated") | written
-
-
-def random_workflow(choose: random.Random) -> dict[str, Written]:
-    nodes: dict[str, Written] = {}
-    for number in range(choose.randint(1, 12)):
-        dependencies = choose.sample(list(nodes), choose.randint(0, min(3, number)))
-        when = choose.choice(["true", "false", *(f"state.{one} == 'FAILED'" for one in nodes)])
-        reads = when.partition(".")[2].partition(" ")[0]
-        if reads and reads not in dependencies:
-            when = "true"
-        nodes[f"n{number}"] = Written(
-            dependencies,
-            choose.choice([None, None, "completed", "failed", "ended"]),
-            choose.choice([None, None, when]),
-            choose.random() < 0.2,
-        )
-    return nodes
-
-
-def expected(
-    nodes: Mapping[str, Written], fated: set[str], kept: Mapping[str, str]
-) -> tuple[dict[str, str], list[str]]:
-    """The states, and the nodes whose handler is called: rule by rule, in the graph's order."""
-    arrives: dict[str, str] = {}
-    states: dict[str, str] = dict(kept)
-    called = []
-    for node_id, written in nodes.items():
-        above = [arrives[one] for one in written.dependencies]
-        if node_id in kept:
-            failed_by_itself = written.allow_failure and FAILED not in above
-            arrives[node_id] = (
-                COMPLETED if failed_by_itself and kept[node_id] == FAILED else kept[node_id]
-            )
-            continue
-        state = decided(written, above, states)
-        if state is None:
-            called.append(node_id)
-            state = FAILED if node_id in fated else COMPLETED
-            arrives[node_id] = COMPLETED if written.allow_failure else state
-        else:
-            arrives[node_id] = state
-        states[node_id] = state
-    return states, called
-
-
-def decided(written: Written, above: list[str], states: Mapping[str, str]) -> str | None:
-    """None for a node that runs."""
-    if written.after == "failed" and above and FAILED not in above:
-        return SKIPPED
-    if written.after in (None, "completed"):
-        if FAILED in above:
-            return FAILED
-        if above and COMPLETED not in above:
-            return SKIPPED
-    if written.when is None or written.when == "true":
-        return None
-    read = written.when.partition(".")[2].partition(" ")[0]
-    return None if read and states[read] == FAILED else SKIPPED
-
-
-def kept_by_a_rerun(nodes: Mapping[str, Written], states: Mapping[str, str]) -> dict[str, str]:
-    arrives: dict[str, str] = {}
-    runs: set[str] = set()
-    for node_id, written in nodes.items():
-        above = [arrives[one] for one in written.dependencies]
-        is_own = FAILED not in above or written.after in ("failed", "ended")
-        is_allowed = written.allow_failure and is_own and states[node_id] == FAILED
-        arrives[node_id] = COMPLETED if is_allowed else states[node_id]
-        if arrives[node_id] == FAILED or runs & set(written.dependencies):
-            runs.add(node_id)
-    return {one: state for one, state in states.items() if one not in runs}
-
-
-@pytest.mark.parametrize("seed", range(60))
-async def test_any_workflow_ends_as_the_rules_say_and_so_does_its_rerun(settings, seed, redis):
-    choose = random.Random(seed)
-    nodes = random_workflow(choose)
-    fated = {one for one in nodes if choose.random() < 0.3}
-    async with Engine(settings) as engine:
-        handlers.FATED.clear()
-        handlers.FATED.update(fated)
-        execution_id = await engine.run(workflow(*(one.document(i) for i, one in nodes.items())))
-        states, called = expected(nodes, fated, {})
-        assert await engine.states(execution_id) == states
-        assert sorted(calls(execution_id)) == sorted(called)
-        is_real = set(states) - set(kept_by_a_rerun(nodes, states))
-        assert str(await engine.end(execution_id)) == (FAILED if is_real else COMPLETED)
-        if is_real:
-            handlers.FATED.clear()
-            kept = kept_by_a_rerun(nodes, states)
-            planned = await plan_rerun(engine.store, execution_id, "failed")
-            assert set(planned.reused) == set(kept)
-            again = await rerun_execution(engine.store, planned)
-            await trigger_workflow(engine.store, again)
-            states, called = expected(nodes, set(), kept)
-            await engine.end(again)
-            assert await engine.states(again) == states
-            assert sorted(calls(again)) == sorted(called)
-        assert find_violations(redis, [execution_id]) == []

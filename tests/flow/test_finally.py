@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import random
 from typing import Any
-
-import pytest
 
 from flowd.cli.samples import load_samples
 from flowd.diagnosis.doctor import examine
 from flowd.diagnosis.observer import Observer
-from flowd.errors import WrongState
 from flowd.handlers.registry import built_in_registry
 from flowd.orchestrator.executor import (
     cancel_execution,
-    pause_execution,
-    resume_execution,
     submit_workflow,
     trigger_workflow,
 )
@@ -25,19 +17,9 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.rendering import rendered_config
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.workflow.definition import WorkflowDefinition
-from scripts.soaking.checker import find_violations
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until
-from tests.flow.test_choices import (
-    COMPLETED,
-    FAILED,
-    SKIPPED,
-    Written,
-    choosing,
-    expected,
-    kept_by_a_rerun,
-    random_workflow,
-)
+from tests.flow.test_choices import COMPLETED, FAILED, SKIPPED, choosing
 
 CANCELLED = "CANCELLED"
 
@@ -166,6 +148,19 @@ async def test_a_map_in_finally_runs_its_items_and_is_told_how_it_ended(settings
         assert results == [{"x": "1 COMPLETED"}, {"x": "2 COMPLETED"}]
 
 
+async def test_a_map_in_finally_cleans_all_up_again_when_it_is_run_again(settings):
+    async with Engine(settings) as engine:
+        tidy = node("tidy", x="{{ item }}") | {"map": {"over": "{{ input.rows }}"}}
+        nodes = [node("A", handler="fail_first", times=1)]
+        first = await engine.run(with_finally(*nodes, last=[tidy], input={"rows": [1, 2]}))
+        planned = await plan_rerun(engine.store, first, "failed")
+        assert planned.runs["tidy"] == "of `finally`, which always runs again"
+        again = await rerun_execution(engine.store, planned)
+        await trigger_workflow(engine.store, again)
+        await engine.end(again)
+        assert sorted(calls(again)) == ["A", "tidy.0", "tidy.1"]
+
+
 async def test_a_node_that_waits_is_cancelled_before_finally(settings):
     async with Engine(settings, registry=built_in_registry()) as engine:
         nodes = [node("pause", handler="delay", seconds=3600), node("ok", handler="signal")]
@@ -280,94 +275,3 @@ async def test_the_sample_that_cleans_up_ends_without_a_network(settings):
             "give_back": COMPLETED,
             "alarm": SKIPPED,
         }
-
-
-def random_finally(choose: random.Random) -> dict[str, Written]:
-    found: dict[str, Written] = {}
-    for number in range(choose.randint(1, 4)):
-        found[f"z{number}"] = Written(
-            choose.sample(list(found), choose.randint(0, min(2, number))),
-            choose.choice([None, None, "completed", "failed", "ended"]),
-            choose.choice([None, None, "true", "false"]),
-            choose.random() < 0.2,
-        )
-    return found
-
-
-@pytest.mark.parametrize("seed", range(40))
-async def test_any_workflow_with_a_finally_ends_as_the_rules_say_and_so_does_its_rerun(
-    settings, seed, redis
-):
-    choose = random.Random(seed)
-    nodes, last = random_workflow(choose), random_finally(choose)
-    fated = {one for one in (*nodes, *last) if choose.random() < 0.3}
-    definition = with_finally(
-        *(one.document(name) for name, one in nodes.items()),
-        last=[one.document(name) for name, one in last.items()],
-    )
-    async with Engine(settings) as engine:
-        handlers.FATED.clear()
-        handlers.FATED.update(fated)
-        execution_id = await engine.run(definition)
-        await _agrees(engine, execution_id, nodes, last, fated, {})
-        states = await engine.states(execution_id)
-        is_real = _is_failed(nodes, states) or _is_failed(last, states)
-        assert str(await engine.end(execution_id)) == (FAILED if is_real else COMPLETED)
-        if is_real:
-            handlers.FATED.clear()
-            planned = await plan_rerun(engine.store, execution_id, "failed")
-            kept = kept_by_a_rerun(nodes, {one: states[one] for one in nodes})
-            assert set(planned.reused) == set(kept)
-            again = await rerun_execution(engine.store, planned)
-            await trigger_workflow(engine.store, again)
-            await engine.end(again)
-            await _agrees(engine, again, nodes, last, set(), kept)
-        assert find_violations(redis, [execution_id]) == []
-
-
-def _is_failed(nodes: dict[str, Written], states: dict[str, str]) -> bool:
-    some = {one: states[one] for one in nodes}
-    return set(some) != set(kept_by_a_rerun(nodes, some))
-
-
-async def _agrees(
-    engine: Engine,
-    execution_id: str,
-    nodes: dict[str, Written],
-    last: dict[str, Written],
-    fated: set[str],
-    kept: dict[str, str],
-) -> None:
-    """The others by their rules, then those of `finally` by the same, as if they were alone."""
-    states, called = expected(nodes, fated, kept)
-    last_states, last_called = expected(last, fated, {})
-    assert await engine.states(execution_id) == states | last_states
-    made = calls(execution_id)
-    assert sorted(made[: len(called)]) == sorted(called)
-    assert sorted(made[len(called) :]) == sorted(last_called)
-
-
-@pytest.mark.parametrize("seed", range(20))
-async def test_however_it_is_paused_and_cancelled_finally_runs_last_and_once(settings, seed, redis):
-    choose = random.Random(seed)
-    nodes = {
-        f"n{one}": [f"n{one - 1}"] if one and choose.random() < 0.5 else [] for one in range(8)
-    }
-    definition = with_finally(
-        *(node(one, above, "echo_async") for one, above in nodes.items()),
-        last=[node("z0", handler="echo_async"), node("z1", ["z0"])],
-    )
-    async with Engine(settings) as engine:
-        execution_id = await engine.start(definition)
-        await asyncio.sleep(choose.random() * 0.01)
-        orders = (pause_execution, resume_execution, cancel_execution)
-        for order in choose.choices(orders, k=3):
-            with contextlib.suppress(WrongState):
-                await order(engine.store, execution_id)
-        with contextlib.suppress(WrongState):
-            await resume_execution(engine.store, execution_id)
-        await engine.end(execution_id)
-        made = calls(execution_id)
-        assert made[-2:] == ["z0", "z1"]
-        assert len(set(made)) == len(made)
-        assert find_violations(redis, [execution_id]) == []

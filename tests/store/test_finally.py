@@ -384,6 +384,23 @@ async def test_who_cancels_slowly_leaves_what_is_forced_meanwhile_to_be_carried_
     assert set(execution.state().nodes.values()) == {"CANCELLED"}
 
 
+async def test_who_cancels_slowly_leaves_nothing_behind_a_finally_that_has_ended_meanwhile(
+    engine, store
+):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await store.lifecycle.cancel_execution(execution.id)
+    await store.lifecycle.cancel_nodes(execution.id, ["b"], before_finally=True)
+    await store.lifecycle.cancel_execution(execution.id)
+    await worker.claim(a)
+    await engine.finish(worker)
+    assert execution.state().status == "CANCELLED"
+
+    await store.lifecycle.cancel_nodes(execution.id, ["a", "b"], before_finally=True)
+
+    assert execution.state().continuations == []
+
+
 async def test_a_cancel_in_finally_lets_it_run_and_end_as_cancelled(engine, store):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take({"a": [], **Z}, worker)

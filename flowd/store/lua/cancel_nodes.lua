@@ -34,8 +34,10 @@ if status == wanted then
     count_cancelled(KEYS[4], execution_id, marked)
   end
 end
--- Who was forced to cancel the rest meanwhile has as much to do again.
-if ARGV[2] == '1' and not (status == 'CANCELLED' and wanted == 'CANCELLING') then
+-- Who was forced to cancel the rest meanwhile has as much to do again; whose `finally` has ended has not.
+local is_forced = status == 'CANCELLED' and wanted == 'CANCELLING'
+  and redis.pcall('HGET', prefix .. ':run', 'remaining') ~= '0'
+if ARGV[2] == '1' and not is_forced then
   redis.call('ZREM', KEYS[2], 'cancel ' .. execution_id)
 end
 return marked

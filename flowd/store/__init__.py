@@ -63,7 +63,7 @@ class Store:
         self.lifecycle = Lifecycle(client, settings)
         self.listing = Listing(client)
         self.retries = Retries(client, settings)
-        self.submissions = Submissions(client, self.executions, self.nodes.maps)
+        self.submissions = Submissions(client, settings, self.executions, self.nodes.maps)
         self.tasks = Tasks(client, settings)
 
     async def open_results(self, execution_id: str, node_ids: Sequence[str]) -> StoredResults:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
 from flowd.store.definitions import map_ids_of, node_ids_of, reading_definition
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
@@ -51,10 +52,38 @@ class Reuse(NamedTuple):
         return {*self.node_ids, *self.left_out, *self.skipped, *self.allowed}
 
 
+class Origin(NamedTuple):
+    """Where an execution comes from, as its run says; what is empty is not said.
+
+    `definition` is `name@version` of a saved one, `parent` the execution and the node that made it,
+    `scheduled_at` the nominal time of its schedule (ISO 8601).
+    """
+
+    definition: str = ""
+    labels: Mapping[str, str] = MappingProxyType({})
+    parent: tuple[str, str] | None = None
+    schedule: str = ""
+    scheduled_at: str = ""
+
+    def fields(self) -> dict[str, Argument]:
+        said = {
+            "definition": self.definition,
+            "labels": "\n".join(f"{name}={value}" for name, value in sorted(self.labels.items())),
+            "parent": " ".join(self.parent or ()),
+            "schedule": self.schedule,
+            "scheduled_at": self.scheduled_at,
+        }
+        return {name: value for name, value in said.items() if value}
+
+
+# Of an execution that somebody submitted.
+NOWHERE: Final = Origin()
+
+
 def _new_run(
     plan: Plan | Outline, fresh: Sequence[str], reuse: Reuse | None, key_digest: str
-) -> list[Argument]:
-    """The run hash of a new execution, field and value by turns; `fresh` are the nodes to run."""
+) -> dict[str, Argument]:
+    """The run hash of a new execution; `fresh` are the nodes to run."""
     roots = plan.roots if reuse is None else reuse.roots
     nodes_to_run = len(fresh) - len(plan.finally_nodes)
     # A rerun of its `finally` alone begins where the others have ended.
@@ -89,7 +118,30 @@ def _new_run(
         run.update({f"arrived:{join}": count for join, count in reuse.arrived.items()})
         run.update({f"skipped:{one}": reason for one, reason in reuse.skipped.items()})
         run.update({f"allowed:{one}": 1 for one in reuse.allowed})
+    return run
+
+
+def _flat(run: Mapping[str, Argument]) -> list[Argument]:
     return [part for pair in run.items() for part in pair]
+
+
+def making_arguments(
+    plan: Plan | Outline,
+    definition: bytes,
+    *,
+    group: str,
+    run: Mapping[str, Argument],
+    node_ids: Sequence[str],
+    status: ExecutionState = ExecutionState.RUNNING,
+) -> list[Argument]:
+    """What read_making in begin_execution.lua reads: what new executions have in common."""
+    values = _flat(run)
+    head = (group, run["triggered_ms"], definition, status, plan.digest, run["roots"], len(values))
+    return [*head, *values, len(node_ids), *node_ids]
+
+
+def _claim(key_digest: str) -> Sequence[str]:
+    return (keys.idempotency(key_digest),) if key_digest else ()
 
 
 def _copies(source: str, execution_id: str, node_ids: Sequence[str]) -> list[Command]:
@@ -102,8 +154,12 @@ def _copies(source: str, execution_id: str, node_ids: Sequence[str]) -> list[Com
 class Submissions:
     """Every method raises StoreUnavailable while Redis does not answer; each may be repeated."""
 
-    def __init__(self, client: RedisClient, executions: Executions, maps: Maps) -> None:
+    def __init__(
+        self, client: RedisClient, settings: Settings, executions: Executions, maps: Maps
+    ) -> None:
         self._client = client
+        self._stream = settings.tasks.stream
+        self._group = settings.tasks.group
         self._executions = executions
         self._maps = maps
         self._copies = MapCopies(client, maps)
@@ -132,18 +188,11 @@ class Submissions:
         is_staged = bool(staged or reuse)
         outcome = await self._stage(execution_id, definition, staged, reuse) if is_staged else ""
         if outcome in ("", "staged"):
-            run = _new_run(plan, fresh, reuse, key_digest)
+            run = _flat(_new_run(plan, fresh, reuse, key_digest))
             outcome = await begin_execution(
                 self._client,
                 scripts.SUBMIT_WORKFLOW,
-                (
-                    keys.definition(execution_id),
-                    keys.status(execution_id),
-                    keys.run(execution_id),
-                    keys.CONTINUATIONS,
-                    keys.EXECUTIONS,
-                    *([keys.idempotency(key_digest)] if key_digest else ()),
-                ),
+                (keys.CONTINUATIONS, keys.EXECUTIONS, *_claim(key_digest)),
                 execution_id,
                 definition,
                 "1" if is_staged else "0",
@@ -151,13 +200,55 @@ class Submissions:
                 *run,
                 *rest,
             )
+        await self._expect_made(execution_id, outcome, is_staged=is_staged)
+        return execution_id
+
+    async def run_workflow(
+        self,
+        definition: bytes,
+        plan: Plan | Outline,
+        *,
+        execution_id: str,
+        given_input: bytes = b"",
+        key_digest: str = "",
+        traceparent: str = "",
+        origin: Origin = NOWHERE,
+    ) -> str:
+        """Store a validated definition and start it in the same step; never only the one.
+
+        Returns `triggered`, `continue` when the roots are left to `advance_node`, or `exists`. Is
+        repeated, stages and raises as `submit_workflow`; what it takes is that of a trigger.
+        """
+        node_ids = list(plan.nodes)
+        staged, rest = node_ids[:-NODES_PER_CALL_MAX], node_ids[-NODES_PER_CALL_MAX:]
+        outcome = await self._stage(execution_id, definition, staged, None) if staged else ""
+        if outcome in ("", "staged"):
+            run = _new_run(plan, node_ids, None, key_digest) | origin.fields()
+            run["triggered_ms"] = run["submitted_ms"]
+            if traceparent:
+                run["traceparent"] = traceparent
+            (outcome,) = await begin_execution(
+                self._client,
+                scripts.RUN_WORKFLOW,
+                (
+                    *(keys.ACTIVE, self._stream, keys.CONTINUATIONS, keys.EXECUTIONS),
+                    *_claim(key_digest),
+                ),
+                "1" if staged else "0",
+                *making_arguments(plan, definition, group=self._group, run=run, node_ids=rest),
+                *(execution_id, given_input),
+            )
+        await self._expect_made(execution_id, outcome, is_staged=bool(staged))
+        return outcome
+
+    async def _expect_made(self, execution_id: str, outcome: str, *, is_staged: bool) -> None:
+        """Raises what the outcome of the last call says against it."""
         if outcome == "closed":
             raise StoreUnavailable("storing the workflow took too long; submit it again")
         if outcome == "deleted":
             if is_staged:
                 await self.discard_staged(execution_id)
             raise UnknownExecution(execution_id)
-        return execution_id
 
     async def _stage(
         self, execution_id: str, definition: bytes, staged: Sequence[str], reuse: Reuse | None

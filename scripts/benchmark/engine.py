@@ -131,7 +131,7 @@ class BenchedEngine:
         """The ids of new executions. What `check` counts begins here."""
         self.begin_to_count()
         calls, executions = self._catching()
-        submissions = Submissions(calls, executions, Maps(calls, self._settings))
+        submissions = Submissions(calls, self._settings, executions, Maps(calls, self._settings))
         execution_ids = asyncio.run(_submit(submissions, shape, count))
         self.line.ask_all(calls.commands)
         return execution_ids

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import pytest
@@ -13,11 +14,13 @@ import pytest
 from flowd.config import Settings
 from flowd.errors import StoreUnavailable
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
+from flowd.orchestrator.runs import run_workflow
 from flowd.scheduler.retention import DAY_MS, forget_finished
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.executions import now_ms
 from flowd.store.redis import scripts
 from flowd.store.redis.client import Session
+from flowd.workflow.graph import compile_plan
 from flowd.workflow.ids import new_execution_id
 from scripts.soaking.checker import find_violations, read_events
 from tests.flow import handlers
@@ -46,6 +49,7 @@ ON_THE_WAY = (
     scripts.PARK_NODE,
     scripts.RESUME_EXECUTION,
     scripts.STAGE_NODES,
+    scripts.RUN_WORKFLOW,
 )
 
 
@@ -86,6 +90,15 @@ async def submit(engine: Engine, *nodes: object) -> str:
     return execution_id
 
 
+async def run(engine: Engine, *nodes: object) -> str:
+    """As `submit`, made and triggered in one call."""
+    definition = workflow(*nodes).to_json()
+    plan, execution_id = compile_plan(definition), new_execution_id(now_ms())
+    call = partial(run_workflow, engine.store, definition, plan, execution_id=execution_id)
+    await insist(call)
+    return execution_id
+
+
 def everything_at_once() -> list[object]:
     """Nodes that take every way there is, each with somebody behind it."""
     spread = [node(f"W{number}", ["wide"]) for number in range(WIDE)]
@@ -123,7 +136,7 @@ async def test_r05_every_call_on_the_way_of_a_node_survives_the_network(
         await until(lambda: "H" in handlers.GATES, "the start of H")
         await insist(lambda: engine.store.lifecycle.pause_execution(held))
         execution_id = await submit(engine, *everything_at_once())
-        waiting = await submit(engine, *(node(f"N{number}") for number in range(20)))
+        waiting = await run(engine, *(node(f"N{number}") for number in range(20)))
         handlers.GATES["H"].set()
         assert str(await insist(lambda: engine.end(execution_id))) == "FAILED"
         assert str(await insist(lambda: engine.end(waiting))) == "COMPLETED"

@@ -90,6 +90,12 @@ async def trigger(bench: Bench) -> None:
     await bench.insist(lambda: bench.store.executions.trigger_workflow(execution.id))
 
 
+async def run(bench: Bench) -> None:
+    definition, plan = compiled(DIAMOND)
+    run_workflow = bench.store.submissions.run_workflow
+    await bench.insist(lambda: run_workflow(definition, plan, execution_id=AN_ID))
+
+
 async def claim(bench: Bench) -> None:
     _, (a,) = await bench.near.start_and_take(CHAIN, bench.near.worker())
     worker = bench.far.worker()
@@ -364,6 +370,7 @@ SCRIPT_CALLS = {
     scripts.STAGE_NODES: stage,
     scripts.CLOSE_SUBMISSION: close_submission,
     scripts.TRIGGER_WORKFLOW: trigger,
+    scripts.RUN_WORKFLOW: run,
     scripts.CLAIM_NODES: claim,
     scripts.COMPLETE_NODES: complete,
     scripts.SKIP_NODES: skip,

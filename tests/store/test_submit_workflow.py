@@ -14,12 +14,12 @@ from tests.store.engine import DIAMOND, State, compiled, everything, fan, finish
 AN_ID = "0123456789ab0123456789ab"
 
 
-def interrupt_last_call(monkeypatch, act):
+def interrupt_last_call(monkeypatch, act, last=scripts.SUBMIT_WORKFLOW):
     """Do `act` right before the call that makes a submitted execution exist."""
     run = RedisClient.run
 
     async def interrupted(self, script, names, *arguments):
-        if script is scripts.SUBMIT_WORKFLOW:
+        if script is last:
             await act()
         return await run(self, script, names, *arguments)
 

@@ -36,6 +36,7 @@ from flowd.api.shared import shared_of
 from flowd.api.workflow_check import CheckedWorkflow
 from flowd.errors import InvalidRequest, Problem, UnknownExecution
 from flowd.orchestrator import executor
+from flowd.orchestrator.runs import run_workflow
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
 from flowd.store.executions import now_ms
@@ -95,14 +96,21 @@ async def _submit(
     execution_id: str = "",
     key_digest: str = "",
 ) -> str:
-    """Submit, and trigger where there is a traceparent, if an empty one; the execution's id."""
+    """Submit, or run where there is a traceparent, if an empty one; the execution's id."""
+    execution_id = execution_id or new_execution_id(now_ms())
+    if traceparent is not None:
+        await run_workflow(
+            store,
+            *workflow,
+            execution_id=execution_id,
+            key_digest=key_digest,
+            traceparent=traceparent,
+        )
+        return execution_id
     await expect_no_older_process(store, workflow.outline.language)
-    execution_id = await store.submissions.submit_workflow(
+    return await store.submissions.submit_workflow(
         *workflow, execution_id=execution_id, key_digest=key_digest
     )
-    if traceparent is not None:
-        await executor.trigger_workflow(store, execution_id, traceparent=traceparent)
-    return execution_id
 
 
 async def _wait(request: Request, execution_id: str, timeout_s: float) -> Response:

@@ -1,0 +1,29 @@
+#!lua
+--- @use begin_execution
+--- @use refuse_making
+-- Stores a workflow and starts it, once for each input: each execution is made and started, or is not.
+--
+-- KEYS  1 active (set)  2 stream  3 continuations (zset)  4 executions (zset)  5 what the
+--       Idempotency-Key stands for (string), where there is one
+-- ARGV  1 '1' when nodes were staged before; then it is one execution  2… what they have in common, see
+--       begin_execution; then the id of each and its input (JSON), or empty
+-- RETURNS for each 'triggered'; 'continue' (its roots are too many for one call: the caller opens them by
+--         advance_node); 'exists' when this id is taken; 'closed' when it took so long that what was
+--         staged has been removed, or the key no longer stands for this id; or 'deleted' when this id
+--         was, and the work is not to be done again
+local names = { active = KEYS[1], stream = KEYS[2], continuations = KEYS[3], executions = KEYS[4] }
+local making = read_making(2)
+local outcomes = {}
+for at = making.next, #ARGV, 2 do
+  local execution_id = ARGV[at]
+  local outcome = refuse_making(KEYS[3], execution_id, ARGV[1] == '1', KEYS[5])
+    or begin_execution(making, names, execution_id, ARGV[at + 1], {})
+  if type(outcome) == 'table' then
+    return outcome
+  end
+  if ARGV[1] == '1' then
+    redis.pcall('ZREM', KEYS[3], 'submit ' .. execution_id)
+  end
+  outcomes[#outcomes + 1] = outcome
+end
+return outcomes

@@ -1,5 +1,9 @@
 #!lua flags=allow-oom
 --- @use end_nodes
+--- @use failure_text
+--- @use keep_dead_letter
+--- @use keep_report
+--- @use spend_reserved
 -- Ends a batch of nodes that have failed and may: to their dependents they are COMPLETED, with the
 -- error as output.
 --
@@ -8,4 +12,18 @@
 --       empty, its error, cut for an event, and the reason to keep it as a dead letter, or empty
 -- RETURNS for each node 'completed', 'finished', 'failed', 'stale', 'ended' or 'corrupt', as
 --         complete_nodes
-return end_nodes('FAILED', 'node.failed', 1, 11)
+local function write_end(write, node, nth, at)
+  local execution_id, node_id, record = ARGV[at], ARGV[at + 1], ARGV[at + 3]
+  local run = 'workflow:' .. execution_id .. ':run'
+  write(node, 'FAILED')
+  write(node .. ':output', ARGV[at + 4])
+  -- Said of this execution only: a rerun that leaves the node out makes it FAILED, too.
+  redis.pcall('HSET', run, 'allowed:' .. node_id, '1')
+  keep_report(run, node_id, ARGV[at + 8])
+  keep_dead_letter(KEYS[4], ARGV[at + 10], ARGV[3 + nth], execution_id, node_id, record)
+  -- Others may wait for it, and would wait for ever.
+  spend_reserved(run, node_id)
+  return failure_text(run, ARGV[at + 9])
+end
+
+return end_nodes(write_end, 'node.failed', 1, 11)

@@ -3,8 +3,8 @@
 --- @use is_live
 --- @use is_outstanding
 --- @use is_owner
---- @use end_entry
---- @use let_go
+--- @use end_entry lazily
+--- @use let_go lazily
 -- Records who runs these nodes: state RUNNING, attempt and owner. A node that ends before its
 -- worker next speaks to Redis never passes through here; one that runs on is claimed again now and
 -- then, which tells its worker when it is not to run any more.

@@ -14,4 +14,9 @@
 --         attempt was taken away, nothing written), 'ended' (the node or its execution runs no more,
 --         nothing written) or 'corrupt' (a key of its execution holds something flowd did not write);
 --         then up to which ms entries may be of executions that were paused or cancelled
-return end_nodes('COMPLETED', 'node.completed', 1, 8)
+local function write_end(write, node, _nth, at)
+  write(node, 'COMPLETED')
+  write(node .. ':output', ARGV[at + 4])
+end
+
+return end_nodes(write_end, 'node.completed', 1, 8)

@@ -7,4 +7,9 @@
 -- ARGV  as complete_nodes, with the reason in place of each output
 -- RETURNS for each node 'completed', 'finished', 'failed', 'stale', 'ended' or 'corrupt', as
 --         complete_nodes
-return end_nodes('SKIPPED', 'node.skipped', SKIPPED, 8)
+local function write_end(write, node, _nth, at)
+  write(node, 'SKIPPED')
+  redis.pcall('HSET', 'workflow:' .. ARGV[at] .. ':run', 'skipped:' .. ARGV[at + 1], ARGV[at + 4])
+end
+
+return end_nodes(write_end, 'node.skipped', SKIPPED, 8)

@@ -1,7 +1,8 @@
 """The Lua transitions: one file each, with the fragments they share put in front.
 
 A file names its fragments in its head: `--- @use open_node`. A fragment lives in `lua/shared/`, and
-may use others.
+may use others. The server makes a script's functions anew at each call: one that most calls have no
+need of is used `lazily`, and made, with all it uses itself, when it is called.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
-_USE = re.compile(r"^--- @use (\w+)$", re.MULTILINE)
+_USE = re.compile(r"^--- @use (\w+)( lazily)?$", re.MULTILINE)
 _LUA = resources.files("flowd.store") / "lua"
 
 
@@ -34,11 +35,21 @@ def _load(name: str) -> Script:
 
 def _collect(text: str, fragments: dict[str, str]) -> None:
     """Add the fragments a text uses, each behind those it uses itself."""
-    for name in _USE.findall(text):
+    for name, lazily in _USE.findall(text):
         if name not in fragments:
             fragment = (_LUA / "shared" / f"{name}.lua").read_text("utf-8")
-            _collect(fragment, fragments)
-            fragments[name] = fragment
+            if lazily:
+                fragments[name] = _made_when_called(name, fragment)
+            else:
+                _collect(fragment, fragments)
+                fragments[name] = fragment
+
+
+def _made_when_called(name: str, fragment: str) -> str:
+    used: dict[str, str] = {}
+    _collect(fragment, used)
+    lines = [f"local function {name}(...)", *used.values(), fragment, f"return {name}(...)", "end"]
+    return "\n".join(lines)
 
 
 STAGE_NODES: Final = _load("stage_nodes")

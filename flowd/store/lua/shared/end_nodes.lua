@@ -1,21 +1,18 @@
 --- @use announce
 --- @use append_entry
 --- @use arrivals
---- @use failure_text
---- @use finish_execution
+--- @use finish_execution lazily
 --- @use is_live
 --- @use is_outstanding
---- @use keep_dead_letter
---- @use keep_report
---- @use let_go
---- @use park_node
---- @use spend_reserved
--- Commits a batch of nodes that have all ended in this state, advances their dependents, and returns an
+--- @use let_go lazily
+--- @use park_node lazily
+-- Commits a batch of nodes that have all ended in one way, advances their dependents, and returns an
 -- outcome for each: the body of complete_nodes, skip_nodes and allow_failures, which say what KEYS and
--- ARGV hold; `width` is the number of arguments of a node without those of its dependents. A dependent
--- that counts arrivals counts `arrival` for each; where that is not 1, it is told its single dependents
--- too, since they have to know how it came to that.
-local function end_nodes(state, event, arrival, width)
+-- ARGV hold; `width` is the number of arguments of a node without those of its dependents. `write_end`
+-- writes down how one has ended, and returns what its event says besides, where there is anything. A
+-- dependent that counts arrivals counts `arrival` for each; where that is not 1, it is told its single
+-- dependents too, since they have to know how it came to that.
+local function end_nodes(write_end, event, arrival, width)
   local call, pcall = redis.call, redis.pcall
   local stream, active, continuations = KEYS[1], KEYS[2], KEYS[3]
   local group, now_ms, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -78,24 +75,9 @@ local function end_nodes(state, event, arrival, width)
     local arrivals, needed
     for at_record, nth in ipairs(nths) do
       local at, node = starts[nth], keys[2 * nth]
-      write(node, state)
-      if state == 'SKIPPED' then
-        pcall('HSET', run, 'skipped:' .. ARGV[at + 1], ARGV[at + 4])
-      else
-        write(node .. ':output', ARGV[at + 4])
-      end
+      local more = write_end(write, node, nth, at)
       records[2 * at_record - 1], records[2 * at_record] = ARGV[at + 1], ARGV[at + 3]
-      local text = execution_id .. ' ' .. ARGV[at + 1] .. ' ' .. ARGV[at + 3]
-      if state == 'FAILED' then
-        -- Said of this execution only: a rerun that leaves the node out makes it FAILED, too.
-        pcall('HSET', run, 'allowed:' .. ARGV[at + 1], '1')
-        keep_report(run, ARGV[at + 1], ARGV[at + 8])
-        keep_dead_letter(KEYS[4], ARGV[at + 10], ARGV[3 + nth], execution_id, ARGV[at + 1], ARGV[at + 3])
-        -- Others may wait for it, and would wait for ever.
-        spend_reserved(run, ARGV[at + 1])
-        text = text .. failure_text(run, ARGV[at + 9])
-      end
-      note(event, text)
+      note(event, execution_id .. ' ' .. ARGV[at + 1] .. ' ' .. ARGV[at + 3] .. (more or ''))
       local joins_at = at + width + ARGV[at + 5]
       for open_at = at + width, joins_at - 1 do
         if arrival ~= 1 then

@@ -1,13 +1,16 @@
 """Named points on the way of a node and in the supervisor, where a test may have something happen.
 
 `FLOWD_TEST_FAILPOINTS=read:kill,committed:hang` arms two of them in a flowd under test. Each goes
-off once, in whichever process comes there first, and leaves a file `failed-<name>` behind. flowd
-itself knows nothing of them: they are put around its functions.
+off once, in whichever process comes there first, and leaves a file `failed-<name>` behind. With
+`FLOWD_TEST_FAILPOINTS_BY_TURNS=1` it also takes away a file `turn-<number>`, and waits for one: a
+node that three workers died with is given up, so a test lets two points go off for each execution.
+flowd itself knows nothing of them: they are put around its functions.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import signal
@@ -15,6 +18,7 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from flowd.errors import StoreUnavailable
@@ -142,11 +146,23 @@ def _has_brought_something(result: Any) -> bool:
 
 
 def _is_first(name: str) -> bool:
+    if Path(f"failed-{name}").exists() or not _has_turn():
+        return False
     try:
         os.close(os.open(f"failed-{name}", os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return False
     return True
+
+
+def _has_turn() -> bool:
+    if "FLOWD_TEST_FAILPOINTS_BY_TURNS" not in os.environ:
+        return True
+    for turn in Path().glob("turn-*"):
+        with contextlib.suppress(FileNotFoundError):
+            turn.unlink()
+            return True
+    return False
 
 
 async def _go_off_on_loop(name: str, action: str) -> None:

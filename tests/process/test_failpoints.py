@@ -89,7 +89,10 @@ def test_p02_whatever_happens_at_any_point_nothing_is_lost(
 ) -> None:
     names = CROSSINGS[action]
     flowd = run_faulty(
-        "start", FLOWD_TEST_FAILPOINTS=armed(action, names), FLOWD_SUPERVISOR__HUNG_AFTER_S="0.8"
+        "start",
+        FLOWD_TEST_FAILPOINTS=armed(action, names),
+        FLOWD_TEST_FAILPOINTS_BY_TURNS="1",
+        FLOWD_SUPERVISOR__HUNG_AFTER_S="0.8",
     )
     wait_until(lambda: flowd.status() is not None, "the supervisor to answer")
     flowd.wait_until_running()
@@ -100,6 +103,8 @@ def test_p02_whatever_happens_at_any_point_nothing_is_lost(
     execution_ids = []
     while not have_gone_off():
         assert len(execution_ids) < 40, sorted(path.name for path in flowd.folder.glob("failed-*"))
+        for turn in range(2):
+            flowd.folder.joinpath(f"turn-{turn}").touch()
         execution_ids.append(flowd.submit_and_trigger(*work()))
         check_outcome(flowd, execution_ids[-1])
         flowd.folder.joinpath("calls").unlink()

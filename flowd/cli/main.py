@@ -41,7 +41,7 @@ _GROUPS = {
         "new": "Write NAME.py, a module with two example handlers",
     },
     "Workflows": {
-        "validate": "Check a workflow, and list everything that is wrong with it",
+        "validate": "Check workflows, and list everything that is wrong with them",
         "submit": "Submit a workflow, and print the id of its execution",
         "trigger": "Start an execution that was submitted",
         "run": "Submit a workflow, start it, and follow it until it ends",
@@ -76,7 +76,7 @@ _COMMANDS = {name: text for commands in _GROUPS.values() for name, text in comma
 _MODULES = {
     **dict.fromkeys(("api", "scheduler", "worker"), "roles"),
     **dict.fromkeys(("stop", "reload", "restart", "scale"), "control"),
-    **dict.fromkeys(("validate", "submit", "trigger", "run"), "submit"),
+    **dict.fromkeys(("submit", "trigger", "run"), "submit"),
     **dict.fromkeys(("ls", "get", "definition", "watch", "results", "explain"), "executions"),
     **dict.fromkeys(("signal", "approve", "reject"), "signals"),
     **dict.fromkeys(("cancel", "pause", "resume", "rerun", "rm"), "lifecycle"),

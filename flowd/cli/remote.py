@@ -18,6 +18,7 @@ from flowd.cli.exit_codes import INTERRUPTED, TIMED_OUT, UNAVAILABLE, exit_code_
 from flowd.cli.times import clock
 
 if TYPE_CHECKING:
+    from flowd.cli.documents import Finding
     from flowd.client import ApiError, Client
 
 LATEST: Final = "@latest"
@@ -43,7 +44,7 @@ _url_option = click.option(
     envvar="FLOWD_URL",
     help="URL of flowd; default: the flowd of this folder, else the service.",
 )
-_token_option = click.option(
+token_option = click.option(
     "--token",
     expose_value=False,
     callback=_take_token,
@@ -53,7 +54,7 @@ _token_option = click.option(
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
     """Where flowd is and what opens it; the command is given `url`, for `connected`."""
-    return _url_option(_token_option(command))
+    return _url_option(token_option(command))
 
 
 output_option = click.option(
@@ -62,6 +63,7 @@ output_option = click.option(
 table_or_json_option = click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table"
 )
+json_option = click.option("--json", "output", flag_value="json", help="The same as -o json.")
 execution_argument = click.argument("execution", metavar="ID", shell_complete=complete_executions)
 
 
@@ -71,8 +73,11 @@ def of_an_execution(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def connected(url: str | None) -> Iterator[Client]:
-    """A client; what goes wrong is said on stderr, and ends the command with its exit code."""
+def connected(url: str | None, file: str | None = None) -> Iterator[Client]:
+    """A client; what goes wrong is said on stderr, and ends the command with its exit code.
+
+    What flowd refuses of a workflow is said with its place in the `file` it came from.
+    """
     from flowd.client import ApiError, Client, ConnectionFailed
 
     token = click.get_current_context().meta.get(_TOKEN)
@@ -88,7 +93,7 @@ def connected(url: str | None) -> Iterator[Client]:
         with client:
             yield client
     except ApiError as error:
-        _say_refusal(error)
+        _say_refusal(error, file)
         sys.exit(exit_code_of_status(error.status))
     except ConnectionFailed as error:
         click.echo(f"flowd: {error}; is it running? `flowd status`", err=True)
@@ -104,15 +109,27 @@ def connected(url: str | None) -> Iterator[Client]:
         sys.exit(0)
 
 
-def _say_refusal(error: ApiError) -> None:
+def _say_refusal(error: ApiError, file: str | None) -> None:
     if not any(problem.get("path") for problem in error.errors):
         hint = "; give it in FLOWD_TOKEN" if error.status == 401 else ""
         click.echo(f"flowd: {plain(as_commands(error.detail))}{hint}", err=True)
         return
     click.echo(f"flowd: refused ({error.code}):", err=True)
+    if error.code == "invalid_workflow" and file not in (None, "-"):
+        for finding in _findings(str(file), error):
+            click.echo(plain(f"  {finding}"), err=True)
+        return
     for problem in error.errors:
         place = f"{problem['path']}: " if problem.get("path") else ""
         click.echo(plain(f"  {place}{as_commands(problem['message'])}"), err=True)
+
+
+def _findings(file: str, error: ApiError) -> Iterator[Finding]:
+    from flowd.cli.documents import Finding, problems_of, read_documents
+
+    for document in read_documents(file):
+        if not isinstance(document, Finding):
+            yield from document.findings(problems_of(error))
 
 
 # What a message of the API tells its clients to call, and the command that does it.

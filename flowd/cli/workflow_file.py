@@ -26,6 +26,17 @@ _WIDE = (
 
 def read_workflow(file: str) -> bytes:
     """The workflow as JSON, for flowd to judge; `-` is stdin. Raises ClickException."""
+    data = read_file(file)
+    # JSON as it is: flowd also sees keys that are written twice, and says where.
+    return data if is_json(file, data) else _from_yaml(data, file)
+
+
+def is_json(file: str, data: bytes) -> bool:
+    return file.endswith(".json") or data.lstrip()[:1] in (b"{", b"[")
+
+
+def read_file(file: str) -> bytes:
+    """All of it in UTF-8; `-` is stdin. Raises ClickException."""
     name = "stdin" if file == "-" else file
     if file == "-" and sys.stdin is None:
         raise click.ClickException("cannot read stdin: it is closed")
@@ -36,11 +47,7 @@ def read_workflow(file: str) -> bytes:
     if len(data) > FILE_BYTES_MAX:
         limit = f"{FILE_BYTES_MAX // 2**20} MiB"
         raise click.ClickException(f"cannot read {name}: it has more than {limit}")
-    data = _as_utf8(data, name)
-    if file.endswith(".json") or data.lstrip()[:1] in (b"{", b"["):
-        # As it is: flowd also sees keys that are written twice, and says where.
-        return data
-    return _from_yaml(data, file)
+    return _as_utf8(data, name)
 
 
 def _beginning(file: str) -> bytes:

@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, Final
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 import yaml
 
@@ -89,32 +91,70 @@ for _kind, _pattern, _first in _SCALARS:
     _CoreLoader.add_implicit_resolver(_TAG + _kind, re.compile(rf"(?:{_pattern})\Z"), list(_first))
 
 
+class YamlDocument(NamedTuple):
+    """`body` is what it says, as JSON; `tree` are its nodes, which know their lines."""
+
+    line: int
+    body: bytes | BadYaml
+    tree: Any
+
+
 def yaml_to_json(data: bytes) -> bytes:
-    """Raises BadYaml."""
+    """The one document there is. Raises BadYaml."""
+    documents = list(islice(read_documents(data), 2))
+    if len(documents) > 1:
+        message = "a file holds one workflow, and here a second document begins"
+        raise BadYaml(documents[1].line, message)
+    body = documents[0].body if documents else b"null"
+    if isinstance(body, BadYaml):
+        raise body
+    return body
+
+
+def read_documents(data: bytes) -> Iterator[YamlDocument]:
+    """Each document of a stream. Raises BadYaml where the stream itself cannot be read."""
     try:
-        _check_depth(data)
-        value = yaml.load(data, _CoreLoader)
+        lines = _first_lines(data)
+        loader = _CoreLoader(data)
+        for line in lines:
+            loader.check_node()
+            tree = loader.get_node()
+            yield YamlDocument(line, _body_of(loader, tree), tree)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        # What stands on a second line is where, in words of the library's own.
-        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        message = f"this is neither JSON nor YAML: {problem}"
-        if problem == "but found another document":
-            message = "a file holds one workflow, and here a second document begins"
-        raise BadYaml(mark.line + 1 if mark else None, message) from None
-    return _as_json(value)
+        raise _bad(error) from None
 
 
-def _check_depth(data: bytes) -> None:
-    depth = 0
+def _body_of(loader: Any, tree: Any) -> bytes | BadYaml:
+    try:
+        return _as_json(loader.construct_document(tree))
+    except yaml.YAMLError as error:
+        return _bad(error)
+    except BadYaml as error:
+        return error
+
+
+def _bad(error: yaml.YAMLError) -> BadYaml:
+    mark: Any = getattr(error, "problem_mark", None)
+    # What stands on a second line is where, in words of the library's own.
+    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+    line = mark.line + 1 if mark else None
+    return BadYaml(line, f"this is neither JSON nor YAML: {problem}")
+
+
+def _first_lines(data: bytes) -> list[int]:
+    """Where each document begins. Raises BadYaml for one that is nested too deeply."""
+    depth, lines = 0, []
     for event in yaml.parse(data, _Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.DocumentStartEvent):
+            lines.append(line)
+        elif isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEPTH_MAX:
-                mark = event.start_mark
-                raise BadYaml(mark.line + 1 if mark else None, "this is nested too deeply")
+                raise BadYaml(line, "this is nested too deeply")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+    return lines
 
 
 def _as_json(value: Any) -> bytes:

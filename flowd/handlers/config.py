@@ -5,6 +5,7 @@ At submit the config still holds its templates: what depends on them cannot be j
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -53,6 +54,7 @@ SchemaObject = Annotated[dict[str, Any], AfterValidator(_check_schema)]
 
 _C = TypeVar("_C", bound=BaseModel)
 _SUBMISSION = "submission"
+_MEANT = re.compile(r"did you mean '(.*)'\?$")
 
 
 def is_submission(info: ValidationInfo) -> bool:
@@ -78,16 +80,27 @@ def find_config_problems(
     try:
         _validate(model, config, _SUBMISSION)
     except ValidationError as error:
-        return [
+        found = [
             _problem(model, config, details, path)
             for details in error.errors(include_url=False)
             if _can_be_judged(config, details)
         ]
+        return _without_misspelt(found)
     except Exception as error:  # noqa: BLE001 - a validator of somebody else's model may do anything
         if _holds_template(config):
             return []
         return [Problem(path, "bad_config", f"checking it raised {type(error).__name__}")]
     return []
+
+
+def _without_misspelt(problems: list[Problem]) -> list[Problem]:
+    """Without the keys that are missing because they are there under a misspelt name."""
+    meant = {
+        f"{one.path.rpartition('.')[0]}.{match[1]}"
+        for one in problems
+        if (match := _MEANT.search(one.message)) and one.code == "unknown_config"
+    }
+    return [one for one in problems if one.code != "missing_config" or one.path not in meant]
 
 
 def _validate(model: type[_C], config: dict[str, Any], context: str | None = None) -> _C:

@@ -125,6 +125,22 @@ class _Tarjan(Generic[Node]):
         self._components.append(component)
 
 
+def find_downstream(
+    dependencies: Mapping[Node, Sequence[Node]], start: Collection[Node]
+) -> set[Node]:
+    """The nodes of `start`, and all that wait for one of these."""
+    dependents: dict[Node, list[Node]] = {}
+    for node, known in dependencies.items():
+        for one in known:
+            dependents.setdefault(one, []).append(node)
+    found, pending = set(start), list(start)
+    while pending:
+        new = [one for one in dependents.get(pending.pop(), ()) if one not in found]
+        found.update(new)
+        pending += new
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Certainty:
     """What is known of a node before anything runs.

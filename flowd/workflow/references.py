@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any, Final
 
 from flowd.errors import Problem, TemplateError
 from flowd.workflow.conditions import Condition
+from flowd.workflow.definition import NODE_ID_PATTERN
 from flowd.workflow.reachability import (
     Certainty,
+    find_downstream,
     find_not_upstream,
     find_skippable,
     find_unsure,
+    strong_components,
 )
 from flowd.workflow.repeating import OUTPUT
 from flowd.workflow.report import Report, quote
@@ -31,13 +38,19 @@ from flowd.workflow.templating import (
 STATE: Final = "state"
 EXECUTION: Final = "execution"
 EXECUTION_KEYS: Final = ("id", "name")
+_NODE_ID: Final = re.compile(NODE_ID_PATTERN)
+_BEGINNING: Final = re.compile("[A-Za-z0-9_-]*")
+_BAD_IDS_MAX: Final = 100
 # Besides, in `finally`: what the other nodes came to, and the first error among them, or null.
 ENDING_KEYS: Final = ("status", "error")
 
 
 @dataclass(slots=True)
 class ReadingNode:
-    """What could be read of a node; `id` and `handler` are None where they are no strings."""
+    """What could be read of a node; `id` and `handler` are None where they are no strings.
+
+    Dependencies that could not be read are None. `lost_id` is an id of another type, as text.
+    """
 
     path: str
     id: str | None
@@ -48,15 +61,50 @@ class ReadingNode:
     after: str | None = None
     allow_failure: bool = False
     until: str | None = None
-    # What a node with `map` takes its items from.
+    # What a node with `map` takes its items from; empty where that could not be read.
     over: str | None = None
     timeout_s: float | None = None
     has_retry: bool = False
     is_finally: bool = False
+    lost_id: str | None = None
 
     @property
     def can_be_skipped(self) -> bool:
         return self.when is not None or self.after == "failed"
+
+
+class Names:
+    """What is wrong with the ids of a workflow's nodes: who reads such a node is not to blame."""
+
+    def __init__(self, nodes: Sequence[ReadingNode]) -> None:
+        self._nodes = nodes
+
+    def is_twice(self, node_id: Any) -> bool:
+        return isinstance(node_id, str) and self._times[node_id] > 1
+
+    def may_hold(self, name: str, hint: str) -> bool:
+        """Whether an unknown name may be that of a node without one, or begin a bad one."""
+        return name in self._lost or (None in self._lost and not hint)
+
+    def mislead(self, text: str) -> bool:
+        """Whether it cannot be read because it names a bad id, as far as it is one of the first."""
+        return any(one and one in text for one in self._bad[:_BAD_IDS_MAX])
+
+    # Most workflows have no problem at all, and nobody asks.
+
+    @cached_property
+    def _times(self) -> Counter[str | None]:
+        return Counter(node.id for node in self._nodes)
+
+    @cached_property
+    def _lost(self) -> set[str | None]:
+        """Ids of nodes that have no usable one, and what bad ones begin with; None: not known."""
+        lost = {node.lost_id for node in self._nodes if node.id is None}
+        return lost | {_BEGINNING.match(one)[0] for one in self._bad}  # type: ignore[index]
+
+    @cached_property
+    def _bad(self) -> list[str]:
+        return [one for one in self._times if one is not None and not _NODE_ID.fullmatch(one)]
 
 
 def check_references(
@@ -82,6 +130,7 @@ class _References:
         self._dependencies = dependencies
         self._report = report
         self._suggestions = Suggestions(index_of)
+        self._names = Names(nodes)
         # By reader and read node, the first place that reads it; and the first without a default.
         self._places: dict[int, dict[int, str]] = {}
         self._unguarded: dict[int, dict[int, str]] = {}
@@ -90,18 +139,34 @@ class _References:
         for index, node in enumerate(self._nodes):
             for found in self._found_in(node):
                 if isinstance(found, Problem):
-                    self._report.extend([found])
+                    is_misled = found.code == "malformed_template" and self._names.mislead(
+                        found.message
+                    )
+                    if not is_misled:
+                        self._report.extend([found])
                 elif found.node_id in self._index_of:
                     self._note(index, found)
                 elif found.node_id == EXECUTION:
                     self._check_execution(node, found)
-                elif not _is_given(node, found):
+                elif not _is_given(node, found) and found.node_id not in node.dependencies:
                     self._report_unknown(found)
         missed = find_not_upstream(self._dependencies, self._places)
-        for index, target in sorted(missed):
-            self._report_not_upstream(index, target, self._places[index][target])
         if not missed:
             self._check_certainty()
+            return
+        loose = find_downstream(self._dependencies, self._loose())
+        for index, target in sorted(missed):
+            if index not in loose and not self._names.is_twice(self._nodes[target].id):
+                self._report_not_upstream(index, target, self._places[index][target])
+
+    def _loose(self) -> list[int]:
+        """The nodes of which is not known what they depend on."""
+        return [
+            index
+            for index, node in enumerate(self._nodes)
+            if len(self._dependencies[index]) < len(node.dependencies)
+            or any(map(self._names.is_twice, node.dependencies))
+        ]
 
     def _found_in(self, node: ReadingNode) -> Iterator[Reference | Problem]:
         yield from find_templates(node.config, f"{node.path}.config")
@@ -113,14 +178,15 @@ class _References:
                 is_output = isinstance(found, Reference) and found.node_id == OUTPUT
                 if not is_output or OUTPUT in self._index_of:
                     yield found
-        if node.over is not None:
+        if node.over:
             yield from _found_in_over(node.over, f"{node.path}.map.over")
 
     def _found_in_condition(self, text: str, path: str) -> Iterator[Reference | Problem]:
         try:
             condition = Condition(text)
         except TemplateError as error:
-            yield Problem(path, "malformed_condition", str(error))
+            if not self._names.mislead(text):
+                yield Problem(path, "malformed_condition", str(error))
             return
         for name, step, is_guarded in condition.reads:
             if name in self._index_of or name != STATE:
@@ -152,6 +218,8 @@ class _References:
 
     def _report_unknown(self, found: Reference) -> None:
         hint = self._suggestions.hint(found.node_id)
+        if self._names.may_hold(found.node_id, hint):
+            return
         if found.node_id in (ITEM, INDEX):
             hint = "; `item` and `index` are read in the config of a node that has `map`"
         message = f"template reads the unknown node {quote(found.node_id)}{hint}"
@@ -188,8 +256,14 @@ class _References:
             )
             for index, node in enumerate(self._nodes)
         }
-        for index, target in sorted(find_unsure(self._dependencies, certainty, self._unguarded)):
-            self._report_unsure(index, target)
+        unsure = find_unsure(self._dependencies, certainty, self._unguarded)
+        if not unsure:
+            return
+        knots = (one for one in strong_components(self._dependencies) if len(one) > 1)
+        loose = find_downstream(self._dependencies, [*self._loose(), *chain(*knots)])
+        for index, target in sorted(unsure):
+            if index not in loose:
+                self._report_unsure(index, target)
 
     def _report_unsure(self, index: int, target: int) -> None:
         path, read = self._unguarded[index][target], self._nodes[target].id or ""

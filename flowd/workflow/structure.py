@@ -18,7 +18,7 @@ from flowd.workflow.definition import (
     RetryDefinition,
     WorkflowDefinition,
 )
-from flowd.workflow.refusals import message_of
+from flowd.workflow.refusals import message_of, names_of
 from flowd.workflow.report import Report, quote
 from flowd.workflow.strict_json import join_path
 from flowd.workflow.suggestions import Suggestions
@@ -30,6 +30,7 @@ _PATTERNS: Mapping[str, str] = {
     "url": "a URL that begins with http:// or https:// and a host",
     "on": "error, timeout, connection, status, a status such as 503 or a class such as 5xx",
 }
+_OF_DAG = frozenset(names_of(DagDefinition))
 _STAND_INS: Mapping[str, Any] = {
     "dag": {"nodes": [_SOME_NODE]},
     "nodes": [_SOME_NODE],
@@ -97,20 +98,27 @@ def _explain_object(report: Report, model: type[BaseModel], value: Any, path: st
     if not isinstance(value, dict):
         report.add(path, "wrong_type", f"expected an object, not {describe_type(value)}")
         return False
-    names = [field.alias or name for name, field in model.model_fields.items()]
+    names = names_of(model)
     known = {name: _stand_in(name, value[name]) for name in names if name in value}
+    meant: set[str | None] = set()
     if len(known) < len(value):
         suggestions = Suggestions(names)
         for name in value:
             if name not in known:
+                meant.add(suggestions.nearest(name))
                 message = f"unknown field{suggestions.hint(name)}"
+                if model is WorkflowDefinition and name in _OF_DAG:
+                    meant.add("dag")
+                    message = "unknown field; it belongs in dag"
                 report.add(join_path(path, name), "unknown_field", message)
     try:
         model.model_validate(known)
     except ValidationError as refused:
         for error in refused.errors(include_url=False):
-            if len(error["loc"]) == 1:
-                field = str(error["loc"][0])
+            field = str(error["loc"][0])
+            # A field that is there under a misspelt name is not missing as well.
+            is_told = error["type"] == "missing" and field in meant
+            if len(error["loc"]) == 1 and not is_told:
                 code, message = _translate(field, error)
                 report.add(join_path(path, field), code, message)
     return True

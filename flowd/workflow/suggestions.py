@@ -24,10 +24,10 @@ class Suggestions:
 
     def hint(self, name: str) -> str:
         """`; did you mean 'fetch'?`, or nothing."""
-        near = self._nearest(name)
+        near = self.nearest(name)
         return f"; did you mean {near!r}?" if near else ""
 
-    def _nearest(self, name: str) -> str | None:
+    def nearest(self, name: str) -> str | None:
         if self._comparisons_left <= 0 or len(name) > NAME_CHARS_MAX:
             return None
         if name.casefold() in self._by_folded:

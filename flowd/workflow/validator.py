@@ -7,14 +7,15 @@ check is linear or nearly so, and none recurses: a body may hold any nonsense, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
-from flowd.errors import WAIT_S_MAX, InvalidWorkflow, Problem
+from flowd.errors import InvalidWorkflow, Problem
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.reachability import find_cycles
-from flowd.workflow.references import ReadingNode, check_references
+from flowd.workflow.reading import nodes_of, read_nodes, written_nodes
+from flowd.workflow.references import Names, ReadingNode, check_references
 from flowd.workflow.repeating import WAITING_HANDLERS
 from flowd.workflow.report import Report, quote, shorten
 from flowd.workflow.secret_places import SECRET_KEY, find_secret_problems
@@ -31,8 +32,6 @@ NODES_MAX = 100_000
 # They are opened in the call that ends the last of the others.
 FINALLY_NODES_MAX = 1_000
 
-Item = TypeVar("Item")
-
 # The handlers there are, each with what checks a config for it: called with the config and the path
 # of the node, it returns what is wrong. Templates are not rendered yet. None takes any config.
 ConfigCheck = Callable[[dict[str, Any], str], Sequence[Problem]]
@@ -47,9 +46,9 @@ def validate_workflow(body: bytes, handlers: Handlers) -> WorkflowDefinition:
     workflow: WorkflowDefinition | None = None
     try:
         workflow = WorkflowDefinition.model_validate(document)
-        nodes = _nodes_of(workflow)
+        nodes = nodes_of(workflow)
     except ValidationError:
-        nodes = _read_nodes(document)
+        nodes = read_nodes(document)
     _Graph(nodes, report).check(
         handlers,
         has_templates=OPENING.encode() in compact,
@@ -69,78 +68,10 @@ def validate_workflow(body: bytes, handlers: Handlers) -> WorkflowDefinition:
 
 def _refuse_too_many_nodes(document: Any) -> None:
     for part, limit in (("nodes", NODES_MAX), ("finally", FINALLY_NODES_MAX)):
-        count = len(_written_nodes(document, part))
+        count = len(written_nodes(document, part))
         if count > limit:
             message = f"{count:,} nodes are more than the limit of {limit:,}"
             raise InvalidWorkflow([Problem(f"dag.{part}", "too_many_nodes", message)])
-
-
-def _nodes_of(workflow: WorkflowDefinition) -> list[ReadingNode]:
-    return [
-        ReadingNode(
-            f"dag.{part}[{index}]",
-            node.id,
-            node.handler,
-            node.dependencies,
-            node.config,
-            node.when,
-            node.after,
-            node.allow_failure,
-            node.repeat.until if node.repeat else None,
-            node.map.over if node.map else None,
-            node.timeout_s,
-            node.retry is not None,
-            part == "finally",
-        )
-        for part, nodes in (("nodes", workflow.dag.nodes), ("finally", workflow.dag.finally_))
-        for index, node in enumerate(nodes)
-    ]
-
-
-def _read_nodes(document: Any) -> list[ReadingNode]:
-    """The nodes of a document that is wrong somewhere, with what is usable of each."""
-    nodes = []
-    written = [
-        (f"dag.{part}[{index}]", value)
-        for part in ("nodes", "finally")
-        for index, value in enumerate(_written_nodes(document, part))
-    ]
-    for path, value in written:
-        fields = _typed(value, dict, {})
-        node_id, handler = fields.get("id"), fields.get("handler")
-        nodes.append(
-            ReadingNode(
-                path,
-                node_id if isinstance(node_id, str) else None,
-                handler if isinstance(handler, str) else None,
-                _typed(fields.get("dependencies"), list, []),
-                _typed(fields.get("config"), dict, {}),
-                _typed(fields.get("when"), str, None),
-                _typed(fields.get("after"), str, None),
-                fields.get("allow_failure") is True,
-                _typed(_typed(fields.get("repeat"), dict, {}).get("until"), str, None),
-                _typed(_typed(fields.get("map"), dict, {}).get("over"), str, None),
-                _number(fields.get("timeout_s")),
-                fields.get("retry") is not None,
-                path.startswith("dag.finally"),
-            )
-        )
-    return nodes
-
-
-def _written_nodes(document: Any, part: str) -> list[Any]:
-    dag = _typed(document, dict, {}).get("dag")
-    return _typed(_typed(dag, dict, {}).get(part), list, [])
-
-
-def _typed(value: Any, wanted: type[Item], otherwise: Item) -> Item:
-    return value if isinstance(value, wanted) else otherwise
-
-
-def _number(value: Any) -> float | None:
-    """None also for one so large that it is refused by itself."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and value <= WAIT_S_MAX else None
 
 
 class _Graph:
@@ -149,6 +80,7 @@ class _Graph:
     def __init__(self, nodes: list[ReadingNode], report: Report) -> None:
         self._nodes = nodes
         self._report = report
+        self._names = Names(nodes)
         self._index_of: dict[str, int] = {}
         self._dependencies: dict[int, list[int]] = {}
 
@@ -248,8 +180,10 @@ class _Graph:
                 message = f"node {name!r} depends on itself, a cycle {name} -> {name}; remove it"
                 self._report.add(path, "cycle", message)
             elif dependency not in self._index_of:
-                message = f"unknown node {quote(dependency)}{suggestions.hint(dependency)}"
-                self._report.add(path, "unknown_dependency", message)
+                hint = suggestions.hint(dependency)
+                if not self._names.may_hold(dependency, hint):
+                    message = f"unknown node {quote(dependency)}{hint}"
+                    self._report.add(path, "unknown_dependency", message)
             elif self._nodes[self._index_of[dependency]].is_finally != node.is_finally:
                 self._report.add(path, "other_phase", _other_phase(dependency, node))
             seen.add(dependency)

@@ -142,7 +142,12 @@ def test_validate_says_what_is_wrong_and_where(shell: Shell) -> None:
     shell.pipe("validate", "good.json")
     assert "valid workflow of 2 nodes" in shell.stderr
     shell.pipe("validate", "some.yaml")
-    assert shell.json("validate", "good.json") == {"valid": True, "nodes": 2}
+    answer = shell.json("validate", "good.json")
+    assert answer == {
+        "valid": True,
+        "nodes": 2,
+        "files": [{"file": "good.json", "valid": True, "problems": []}],
+    }
     shell.pipe("validate", "-", stdin='{"name": "x", "dag": {"nodes": []}}', code=1)
     assert "dag.nodes: a workflow needs at least one node" in shell.stderr
     shell.pipe("validate", "twice.yaml", code=1)

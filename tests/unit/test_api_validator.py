@@ -88,7 +88,6 @@ def test_everything_wrong_is_reported_at_once() -> None:
             ("dag.nodes[4].config.x", "malformed_template"),
             ("dag.nodes[6]", "wrong_type"),
             ("dag.nodes[7].handlr", "unknown_field"),
-            ("dag.nodes[7].handler", "missing_field"),
             ("dag.nodes[7].dependencies", "wrong_type"),
             ("dag.nodes[7].config", "template_in_key"),
             ("dag.nodes[8].id", "wrong_type"),

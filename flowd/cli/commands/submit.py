@@ -1,4 +1,4 @@
-"""`flowd validate`, `submit`, `trigger` and `run`: from a file to an execution."""
+"""`flowd submit`, `trigger` and `run`: from a file to an execution."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from flowd.cli.remote import (
     server_options,
     show_done,
     show_json,
-    table_or_json_option,
 )
 from flowd.cli.workflow_file import read_input, read_workflow
 
@@ -32,25 +31,6 @@ input_option = click.option(
     metavar="NAME=VALUE",
     help="A value of the input; may be repeated.",
 )
-
-
-@click.command()
-@server_options
-@table_or_json_option
-@file_argument
-def validate(url: str | None, output: str, file: str) -> None:
-    """Check a workflow, and list everything that is wrong with it.
-
-    FILE is JSON or YAML; `-` reads stdin.
-    """
-    workflow = read_workflow(file)
-    with connected(url) as client:
-        count = client.validate(workflow)
-    if output == "json":
-        show_json({"valid": True, "nodes": count})
-    else:
-        name = "stdin" if file == "-" else file
-        click.echo(f"{name} is a valid workflow of {count} node{'s' * (count != 1)}", err=True)
 
 
 @click.command()
@@ -85,7 +65,7 @@ def submit(
         raise click.UsageError("--input is for the start; add --trigger or --wait")
     check_timeout(timeout, waits=wait)
     workflow = read_workflow(file)
-    with connected(url) as client:
+    with connected(url, file) as client:
         execution_id = client.submit(
             workflow, trigger=trigger or wait, input=given_input, idempotency_key=key
         )
@@ -147,7 +127,7 @@ def run(
     from flowd.cli.watching import watch_execution
 
     workflow, given_input = read_workflow(file), read_input(inputs)
-    with connected(url) as client:
+    with connected(url, file) as client:
         execution_id = client.submit(workflow, trigger=True, input=given_input)
         with said_to_run_on(execution_id):
             status = watch_execution(client, execution_id, timeout)

@@ -1,0 +1,141 @@
+"""`flowd validate`: what is wrong with workflows in files, found without a flowd that runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import click
+
+from flowd.cli.documents import (
+    Document,
+    Finding,
+    Verdict,
+    find_files,
+    problems_of,
+    read_documents,
+)
+from flowd.cli.exit_codes import FAILED
+from flowd.cli.options import config_option
+from flowd.cli.remote import (
+    connected,
+    json_option,
+    plain,
+    show_json,
+    table_or_json_option,
+    token_option,
+)
+from flowd.errors import Problem
+
+if TYPE_CHECKING:
+    from flowd.client import Client
+
+_UNREADABLE: Final = "unreadable_file"
+
+
+@click.command()
+@click.option("--url", help="Ask the flowd of this URL, which may know other handlers.")
+@token_option
+@config_option
+@table_or_json_option
+@json_option
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(allow_dash=True)
+)
+def validate(url: str | None, config: Path | None, output: str, files: tuple[str, ...]) -> None:
+    """Check workflows, and list everything that is wrong with them.
+
+    FILE is JSON or YAML, or a folder of such files; `-` reads stdin. No flowd needs to run: your
+    own handlers are those of the flowd.toml beside the file, else of this folder. Exits with 0 if
+    all are valid, otherwise with 1.
+    """
+    if url:
+        with connected(url) as client:
+            reports = [_report(file, partial(_ask, client)) for file in find_files(files)]
+    else:
+        from flowd.cli.local_check import LocalCheck
+
+        reports = [_report(file, LocalCheck(config)) for file in find_files(files)]
+    if output == "json":
+        show_json(_document(reports))
+    else:
+        _show(reports)
+    sys.exit(FAILED if any(one.findings for one in reports) else 0)
+
+
+class _Report(NamedTuple):
+    """What there is to say of a file; `nodes` are those of its documents that are valid."""
+
+    file: str
+    findings: list[Finding]
+    nodes: int
+
+
+def _report(file: str, check: Callable[[Document], Verdict]) -> _Report:
+    name, findings, nodes = "stdin" if file == "-" else file, [], 0
+    try:
+        for document in read_documents(file):
+            if isinstance(document, Finding):
+                findings.append(document)
+                continue
+            verdict = check(document)
+            findings += document.findings(verdict.problems)
+            nodes += verdict.nodes
+    except click.ClickException as error:
+        problem = Problem("", _UNREADABLE, error.message)
+        findings.append(Finding(name, None, None, "", problem))
+    return _Report(name, findings, nodes)
+
+
+def _ask(client: Client, document: Document) -> Verdict:
+    from flowd.client import ApiError
+
+    try:
+        return Verdict((), client.validate(document.body))
+    except ApiError as error:
+        if error.code != "invalid_workflow":
+            raise
+        return Verdict(problems_of(error))
+
+
+def _show(reports: Sequence[_Report]) -> None:
+    """For people, as compilers do."""
+    for report in reports:
+        for finding in report.findings:
+            is_read = finding.problem.code != _UNREADABLE
+            text = str(finding) if is_read else f"flowd: {finding.problem.message}"
+            click.echo(plain(text), err=True)
+        if not report.findings:
+            count = report.nodes
+            nodes = f"{count:,} node{'s' * (count != 1)}"
+            click.echo(f"{report.file} is a valid workflow of {nodes}", err=True)
+    valid = sum(not report.findings for report in reports)
+    if len(reports) > 1:
+        click.echo(f"{valid:,} of {len(reports):,} files are valid", err=True)
+
+
+def _document(reports: Sequence[_Report]) -> dict[str, Any]:
+    return {
+        "valid": not any(report.findings for report in reports),
+        "nodes": sum(report.nodes for report in reports),
+        "files": [
+            {
+                "file": report.file,
+                "valid": not report.findings,
+                "problems": [
+                    {
+                        "line": one.line,
+                        "node_id": one.node,
+                        "path": one.problem.path,
+                        "code": one.problem.code,
+                        "message": one.problem.message,
+                    }
+                    for one in report.findings
+                ],
+            }
+            for report in reports
+        ],
+    }

@@ -1,0 +1,63 @@
+"""Check documents as the flowd of this folder would, without one that runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from flowd.cli.documents import Document, Verdict
+from flowd.cli.options import MACHINE_FILE, config_of_running
+from flowd.config import DEFAULT_FILE
+from flowd.config.loading import load_settings
+from flowd.errors import InvalidWorkflow, Problem
+from flowd.handlers.config_checks import config_checks
+from flowd.handlers.loading import open_registry
+from flowd.workflow.validator import Handlers, validate_workflow
+
+
+class _Rules(NamedTuple):
+    handlers: Handlers
+    bytes_max: int
+
+
+def settings_file_of(file: str, named: Path | None) -> Path | None:
+    """The settings that count for a workflow: those named, else the flowd.toml beside its file,
+    else those of the flowd that commands are about; None where there are none to be read."""
+    if named is not None:
+        return named
+    beside = Path(file).parent / DEFAULT_FILE
+    if file not in ("-", "stdin") and beside.exists():
+        return beside
+    found = config_of_running(Path(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else None)
+    # The service's may be for its own user alone.
+    return None if found == MACHINE_FILE and not os.access(found, os.R_OK) else found
+
+
+class LocalCheck:
+    """Call it with a document. Raises InvalidSettings, and BadHandlers where own handlers cannot be
+    used. `named` is the settings file to take for all of them."""
+
+    def __init__(self, named: Path | None = None) -> None:
+        self._named = named
+        self._rules: dict[Path | None, _Rules] = {}
+
+    def __call__(self, document: Document) -> Verdict:
+        settings_file = settings_file_of(document.file, self._named)
+        if settings_file not in self._rules:
+            self._rules[settings_file] = _read_rules(settings_file)
+        rules = self._rules[settings_file]
+        if len(document.body) > rules.bytes_max:
+            limit = f"the limit of {rules.bytes_max:,} bytes; the setting is api.body_max_mb"
+            return Verdict([Problem("", "body_too_large", f"it is longer than {limit}")])
+        try:
+            workflow = validate_workflow(document.body, rules.handlers)
+        except InvalidWorkflow as error:
+            return Verdict(error.problems)
+        return Verdict((), len(workflow.dag.nodes) + len(workflow.dag.finally_))
+
+
+def _read_rules(settings_file: Path | None) -> _Rules:
+    settings = load_settings(settings_file)
+    handlers = config_checks(open_registry(settings), settings)
+    return _Rules(handlers, int(settings.api.body_max_mb * 2**20))

@@ -203,7 +203,7 @@ class Observer:
         nodes = self._store.nodes
         first, error = None, None
         if status is ExecutionState.FAILED:
-            _, details = await self._store.listing.execution(execution_id)
+            _, details = await self._store.executions.listing.execution(execution_id)
             first, error = await self._first_failure(execution_id, states), details.error
         failed = [one for one in shown if states[one] in (NodeState.FAILED, NodeState.RETRYING)]
         failed += [first.node_id] if first else []

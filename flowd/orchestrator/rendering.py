@@ -67,5 +67,5 @@ async def rendered_config(
 
 async def effective_input(store: Store, plan: Plan, execution_id: str) -> dict[str, Any]:
     """What templates read as `input`: what the trigger gave, over the workflow's own."""
-    given = await store.listing.given_input(execution_id)
+    given = await store.executions.listing.given_input(execution_id)
     return {**plan.default_input, **(given if isinstance(given, dict) else {})}

@@ -19,10 +19,8 @@ from flowd.store.dead_letters import DeadLetters
 from flowd.store.events import Events
 from flowd.store.executions import Executions
 from flowd.store.finished import FinishedExecutions
-from flowd.store.idempotency import Idempotency
 from flowd.store.inspection import Inspection
 from flowd.store.lifecycle import Lifecycle
-from flowd.store.listing import Listing
 from flowd.store.metrics import Metrics
 from flowd.store.nodes import Nodes
 from flowd.store.redis.client import RedisClient
@@ -37,9 +35,11 @@ __all__ = ["Store", "open_store"]
 
 
 class Health:
-    """How flowd itself is: what is counted, what stands in the queue, what is wrong."""
+    """How flowd itself is: what is counted, what stands in the queue, what is wrong, and what it
+    gave up."""
 
     def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self.dead_letters = DeadLetters(client)
         self.inspection = Inspection(client, settings)
         self.metrics = Metrics(client, settings)
         self.standing = Standing(client, settings)
@@ -52,16 +52,13 @@ class Store:
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
         self.callbacks = Callbacks(client)
-        self.dead_letters = DeadLetters(client)
         self.events = Events(client)
         self.executions = Executions(client, settings)
         self.nodes = Nodes(client, settings)
         self.finished = FinishedExecutions(client, self.nodes.maps)
         self.budgets = Budgets(client)
-        self.idempotency = Idempotency(client)
         self.health = Health(client, settings)
         self.lifecycle = Lifecycle(client, settings)
-        self.listing = Listing(client)
         self.retries = Retries(client, settings)
         self.submissions = Submissions(client, settings, self.executions, self.nodes.maps)
         self.tasks = Tasks(client, settings)

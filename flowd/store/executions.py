@@ -10,6 +10,7 @@ from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, WrongType
 from flowd.store.definitions import node_ids_of, reading_definition
 from flowd.store.dependents import Arrives
+from flowd.store.listing import Listing
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, RedisClient
 from flowd.store.redis.scripts import Script
@@ -81,6 +82,7 @@ class Executions:
         self._client = client
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
+        self.listing = Listing(client)
 
     async def trigger_workflow(
         self, execution_id: str, given_input: bytes = b"", traceparent: str = ""

@@ -18,6 +18,7 @@ from flowd.store.executions import (
     now_ms,
     slices,
 )
+from flowd.store.idempotency import Idempotency
 from flowd.store.map_copies import Again, MapCopies
 from flowd.store.maps import Maps
 from flowd.store.redis import keys, scripts
@@ -163,6 +164,7 @@ class Submissions:
         self._executions = executions
         self._maps = maps
         self._copies = MapCopies(client, maps)
+        self.idempotency = Idempotency(client)
 
     async def submit_workflow(
         self,

@@ -269,7 +269,7 @@ async def open_bench(store: Store, redis: redis_py.Redis, scene: Operation) -> B
     body, plan = compiled(GRAPH)
     engine._plans[plan.digest] = plan
     bench = Bench(engine, redis, api, engine.worker(), body)
-    claimed = await store.idempotency.claim(
+    claimed = await store.submissions.idempotency.claim(
         KEY["idempotency-key"], b"submit 1 " + body, new_execution_id(now_ms())
     )
     bench.id, bench.key_digest = claimed.execution_id, claimed.key_digest

@@ -172,7 +172,9 @@ class Machine(EngineMachine):
         definition, plan = compiled(graph)
         self.engine._plans[plan.digest] = plan
         self.graphs[key] = graph
-        claim = self.store.idempotency.claim(key, definition, new_execution_id(now_ms()))
+        claim = self.store.submissions.idempotency.claim(
+            key, definition, new_execution_id(now_ms())
+        )
         claimed = self.run(claim)
         known_id = self.reference.keys.setdefault(key, claimed.execution_id)
         assert claimed.execution_id == known_id, "a key stands for two executions"

@@ -25,7 +25,7 @@ async def test_a_node_that_was_given_up_is_named_with_its_attempt(
     execution, (entry,) = await engine.start_and_take(CHAIN, worker)
     await worker.exchange(failures=[worker.failure(entry, "three workers died")])
 
-    ((letter,), next_id) = await store.dead_letters.page(10)
+    ((letter,), next_id) = await store.health.dead_letters.page(10)
     assert (letter.reason, letter.execution_id, letter.node_id) == (
         "three workers died",
         execution.id,
@@ -34,7 +34,7 @@ async def test_a_node_that_was_given_up_is_named_with_its_attempt(
     assert letter.attempt is not None
     assert (letter.attempt.attempt, letter.attempt.worker) == (1, "w9")
     assert (letter.entry_id, letter.fields, next_id) == (entry.entry_id, None, None)
-    assert await store.dead_letters.letter(letter.letter_id) == letter
+    assert await store.health.dead_letters.letter(letter.letter_id) == letter
 
 
 async def test_a_buried_entry_shows_all_its_fields_whatever_their_bytes(
@@ -44,7 +44,7 @@ async def test_a_buried_entry_shows_all_its_fields_whatever_their_bytes(
     await bury(
         store, redis, "text", "plain", "bytes", b"\xff\x00\x80", "long", long, "", "", "é" * 20, "x"
     )
-    ((letter,), _) = await store.dead_letters.page(10)
+    ((letter,), _) = await store.health.dead_letters.page(10)
 
     assert letter.fields == [
         ("text", "plain"),
@@ -59,7 +59,7 @@ async def test_a_buried_entry_shows_all_its_fields_whatever_their_bytes(
 async def test_many_fields_are_many_fields(store: Store, redis: redis_py.Redis) -> None:
     await bury(store, redis, *(f"f{number}" for number in range(60)))
     await bury(store, redis, *(f"f{number}" for number in range(200_000)))
-    (many, few), _ = await store.dead_letters.page(10)
+    (many, few), _ = await store.health.dead_letters.page(10)
     assert few.fields == [(f"f{number}", f"f{number + 1}") for number in range(0, 60, 2)]
     assert many.fields is not None
     assert len(many.fields) == 100
@@ -70,7 +70,7 @@ async def test_pages_have_each_letter_once(store: Store, redis: redis_py.Redis) 
         await bury(store, redis, "number", number)
     found, after = [], None
     while True:
-        letters, after = await store.dead_letters.page(3, after)
+        letters, after = await store.health.dead_letters.page(3, after)
         found.append([letter.fields[0][1] for letter in letters])
         if after is None:
             break
@@ -82,24 +82,24 @@ async def test_pages_have_each_letter_once(store: Store, redis: redis_py.Redis) 
 async def test_one_is_deleted_and_then_all(store: Store, redis: redis_py.Redis) -> None:
     for number in range(4):
         await bury(store, redis, "number", number)
-    letters, _ = await store.dead_letters.page(10)
-    await store.dead_letters.delete(letters[1].letter_id)
-    for method in (store.dead_letters.delete, store.dead_letters.letter):
+    letters, _ = await store.health.dead_letters.page(10)
+    await store.health.dead_letters.delete(letters[1].letter_id)
+    for method in (store.health.dead_letters.delete, store.health.dead_letters.letter):
         with pytest.raises(UnknownDeadLetter):
             await method(letters[1].letter_id)
-    assert (await store.dead_letters.page(10)).letters == [letters[0], *letters[2:]]
-    assert await store.dead_letters.purge() == 3
-    assert await store.dead_letters.purge() == 0
-    assert (await store.dead_letters.page(10)).letters == []
+    assert (await store.health.dead_letters.page(10)).letters == [letters[0], *letters[2:]]
+    assert await store.health.dead_letters.purge() == 3
+    assert await store.health.dead_letters.purge() == 0
+    assert (await store.health.dead_letters.page(10)).letters == []
 
 
 async def test_a_key_of_another_type_is_named(store: Store, redis: redis_py.Redis) -> None:
     redis.set(keys.DEAD_LETTERS, "x")
     calls = [
-        store.dead_letters.page(1),
-        store.dead_letters.letter("1-1"),
-        store.dead_letters.delete("1-1"),
-        store.dead_letters.purge(),
+        store.health.dead_letters.page(1),
+        store.health.dead_letters.letter("1-1"),
+        store.health.dead_letters.delete("1-1"),
+        store.health.dead_letters.purge(),
     ]
     for call in calls:
         with pytest.raises(CorruptStore, match="'flowd:dead_letters'"):
@@ -111,7 +111,7 @@ async def test_what_somebody_else_put_there_is_shown_as_far_as_it_goes(
 ) -> None:
     redis.xadd(keys.DEAD_LETTERS, {"x": b"\xff", "raw": b"\x92\xa1", "attempt": "many times"})
     redis.xadd(keys.DEAD_LETTERS, {"reason": b"\xff", "execution_id": "me", "node_id": b"\xfe"})
-    (second, first), _ = await store.dead_letters.page(10)
+    (second, first), _ = await store.health.dead_letters.page(10)
     assert (first.reason, first.fields, first.attempt) == ("", [("", "")], None)
     assert (second.reason, second.execution_id, second.node_id) == ("\\xff", None, "\\xfe")
 

@@ -321,7 +321,7 @@ async def revoke(bench: Bench) -> None:
 
 
 async def claim_key(bench: Bench) -> None:
-    claim_key = bench.store.idempotency.claim
+    claim_key = bench.store.submissions.idempotency.claim
     claimed = await bench.insist(lambda: claim_key("key", b"body", AN_ID))
     assert (claimed.execution_id, claimed.is_deleted) == (AN_ID, False)
 
@@ -344,7 +344,7 @@ async def delete(bench: Bench) -> None:
 
 async def purge(bench: Bench) -> None:
     bench.redis.xadd(keys.DEAD_LETTERS, {"x": "y"})
-    await bench.insist(bench.store.dead_letters.purge)
+    await bench.insist(bench.store.health.dead_letters.purge)
 
 
 async def beat(bench: Bench) -> None:

@@ -185,7 +185,7 @@ async def test_what_has_not_begun_is_cancelled_and_what_runs_is_waited_for(engin
         held={"w1": ["a#1", "b#1"]},
     )
     assert await store.executions.execution_status(execution.id) is ExecutionState.RUNNING
-    row, details = await store.listing.execution(execution.id)
+    row, details = await store.executions.listing.execution(execution.id)
     assert (row.status, details.is_cancelling) == (ExecutionState.RUNNING, True)
     assert events(redis, execution)[-1] == "execution.cancelling"
 
@@ -258,7 +258,7 @@ async def test_finally_begins_when_the_last_entry_of_the_others_has_gone(
     assert state.counters["remaining"] == "2"
     assert state.counters["ends_as"] == "CANCELLED"
     assert (state.queued, state.outputs) == (["z#1"], {})
-    _, details = await store.listing.execution(execution.id)
+    _, details = await store.executions.listing.execution(execution.id)
     assert details.is_cancelling
     await engine.finish(worker)
     assert execution.state().status == "CANCELLED"

@@ -43,7 +43,7 @@ async def walk(store: Store, filters: Filters = ALL, count_max: int = 100) -> li
     found: list[str] = []
     after = None
     while True:
-        rows, after = await store.listing.page(filters, count_max, after)
+        rows, after = await store.executions.listing.page(filters, count_max, after)
         found += [row.execution_id for row in rows]
         if after is None:
             return found
@@ -64,7 +64,7 @@ async def test_ten_thousand_are_listed_while_new_ones_arrive_none_twice_none_mis
     arrived: list[str] = []
     after = None
     while True:
-        rows, after = await store.listing.page(ALL, 97, after)
+        rows, after = await store.executions.listing.page(ALL, 97, after)
         found += [row.execution_id for row in rows]
         arrived += [await store.submissions.submit_workflow(definition, plan) for _ in range(3)]
         if after is None:
@@ -77,7 +77,7 @@ async def test_a_row_says_what_there_is_to_say(store: Store, engine: ScriptedEng
     first = await engine.start(CHAIN)
     worker = engine.worker()
     await engine.finish(worker)
-    rows, after = await store.listing.page(ALL, 10, None)
+    rows, after = await store.executions.listing.page(ALL, 10, None)
 
     (row,) = rows
     run = redis.hgetall(first.key(":run"))
@@ -136,7 +136,7 @@ async def test_a_page_looks_at_so_many_and_says_where_it_stopped(
 
     pages, after = [], None
     while True:
-        page = await store.listing.page(failed, 5, after)
+        page = await store.executions.listing.page(failed, 5, after)
         pages.append([row.execution_id for row in page.rows])
         if (after := page.next_id) is None:
             break
@@ -151,8 +151,8 @@ async def test_definitions_are_read_once_for_their_handlers_and_not_without_end(
     for number in range(7):
         write(redis, 1000 + number, plan=f"plan {number}", handler="a" if number else "b")
     by_handler = Filters(handler="b")
-    first = await store.listing.page(by_handler, 5, None)
-    assert (first.rows, len(store.listing._handlers)) == ([], 1)
+    first = await store.executions.listing.page(by_handler, 5, None)
+    assert (first.rows, len(store.executions.listing._handlers)) == ([], 1)
     assert len(await walk(store, by_handler)) == 1
 
     # Equal definitions are known by their digest.
@@ -174,7 +174,7 @@ async def test_damaged_executions_stand_in_the_list_and_hide_no_other(store: Sto
     redis.delete(keys.status(deleted))
     redis.zadd(keys.EXECUTIONS, {"not an id": 0, b"\xff": 0, "": 0})
 
-    rows = (await store.listing.page(ALL, 10, None)).rows
+    rows = (await store.executions.listing.page(ALL, 10, None)).rows
     shown = [(row.execution_id, row.status, row.name, row.nodes) for row in rows]
     assert shown == [
         (good, "PENDING", "x", 1),
@@ -189,26 +189,26 @@ async def test_damaged_executions_stand_in_the_list_and_hide_no_other(store: Sto
 async def test_an_index_of_another_type_is_named(store: Store, redis) -> None:
     redis.set(keys.EXECUTIONS, "x")
     with pytest.raises(CorruptStore, match="'flowd:executions'"):
-        await store.listing.page(ALL, 10, None)
+        await store.executions.listing.page(ALL, 10, None)
 
 
 async def test_a_single_execution(store: Store, redis) -> None:
     execution_id = write(
         redis, 1000, status="FAILED", error="why", **{"tokens:prompt": 3, "tokens:spent": 9}
     )
-    row, details = await store.listing.execution(execution_id)
+    row, details = await store.executions.listing.execution(execution_id)
     assert (row.status, row.submitted_ms) == ("FAILED", 1000)
     assert (details.error, details.usage.prompt, details.usage.spent) == ("why", 3, 9)
 
     with pytest.raises(UnknownExecution):
-        await store.listing.execution(id_at(1))
+        await store.executions.listing.execution(id_at(1))
     redis.set(keys.status(execution_id), "x")
     with pytest.raises(CorruptExecution, match="its status is 'x'"):
-        await store.listing.execution(execution_id)
+        await store.executions.listing.execution(execution_id)
     redis.delete(keys.status(execution_id))
     redis.hset(keys.status(execution_id), "x", "y")
     with pytest.raises(CorruptExecution, match="another type"):
-        await store.listing.execution(execution_id)
+        await store.executions.listing.execution(execution_id)
 
 
 async def test_no_command_of_a_page_has_more_than_a_thousand_keys(

@@ -158,7 +158,7 @@ async def test_one_too_slow_to_find_what_it_staged_is_refused(engine, redis, out
 
 async def test_what_was_deleted_is_not_run_again_under_its_key(engine, redis, outcomes):
     store = engine.store
-    claimed = await store.idempotency.claim("key", b"body", AN_ID)
+    claimed = await store.submissions.idempotency.claim("key", b"body", AN_ID)
     _, execution = await run(engine, DIAMOND, key_digest=claimed.key_digest)
     await store.lifecycle.cancel_execution(execution.id)
     await store.finished.delete_execution(execution.id)
@@ -171,7 +171,7 @@ async def test_what_was_deleted_is_not_run_again_under_its_key(engine, redis, ou
 
 
 async def test_an_id_its_key_no_longer_stands_for_is_to_be_asked_for_again(engine, redis, outcomes):
-    claimed = await engine.store.idempotency.claim("key", b"body", AN_ID)
+    claimed = await engine.store.submissions.idempotency.claim("key", b"body", AN_ID)
     redis.flushall()
 
     with pytest.raises(StoreUnavailable, match="submit it again"):

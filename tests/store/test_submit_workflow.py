@@ -244,7 +244,7 @@ async def test_what_was_deleted_is_not_made_again_by_a_process_that_was_slow(
     """An Idempotency-Key outlived its execution, and ran the work again under the deleted id."""
     store = engine.store
     definition, plan = compiled(DIAMOND)
-    claimed = await store.idempotency.claim("key", b"body", AN_ID)
+    claimed = await store.submissions.idempotency.claim("key", b"body", AN_ID)
     named = {"execution_id": AN_ID, "key_digest": claimed.key_digest}
     await store.submissions.submit_workflow(definition, plan, **named)
     await store.finished.delete_execution(AN_ID)
@@ -254,14 +254,14 @@ async def test_what_was_deleted_is_not_made_again_by_a_process_that_was_slow(
 
     assert outcomes["submit_workflow"] == ["submitted", "deleted"]
     assert redis.keys("workflow:*") == []
-    again = await store.idempotency.claim("key", b"body", "another")
+    again = await store.submissions.idempotency.claim("key", b"body", "another")
     assert again == claimed._replace(is_deleted=True)
     assert 0 < redis.ttl(keys.idempotency(claimed.key_digest)) <= 24 * 60 * 60
 
 
 async def test_an_id_its_key_no_longer_stands_for_is_to_be_asked_for_again(engine, redis, outcomes):
     definition, plan = compiled(DIAMOND)
-    claimed = await engine.store.idempotency.claim("key", b"body", AN_ID)
+    claimed = await engine.store.submissions.idempotency.claim("key", b"body", AN_ID)
     redis.flushall()
 
     with pytest.raises(StoreUnavailable, match="submit it again"):

@@ -85,7 +85,9 @@ async def list_dead_letters(request: Request) -> Response:
     """List dead letters, the newest first."""
     query = read_query(request, DeadLettersQuery)
     store = shared_of(request.app).store
-    page = await store.dead_letters.page(query.limit, read_cursor(query.cursor, is_letter_id))
+    page = await store.health.dead_letters.page(
+        query.limit, read_cursor(query.cursor, is_letter_id)
+    )
     return json_response(
         DeadLetterPage(
             dead_letters=[DeadLetterRow(**_fields(letter)) for letter in page.letters],
@@ -97,7 +99,7 @@ async def list_dead_letters(request: Request) -> Response:
 async def show_dead_letter(request: Request) -> Response:
     """Show one dead letter with all fields of its entry."""
     store = shared_of(request.app).store
-    letter = await store.dead_letters.letter(_requested_letter_id(request))
+    letter = await store.health.dead_letters.letter(_requested_letter_id(request))
     fields = letter.fields
     return json_response(
         DeadLetterDetail(
@@ -110,19 +112,19 @@ async def show_dead_letter(request: Request) -> Response:
 async def redrive_dead_letter(request: Request) -> Response:
     """Run the node of a dead letter again, in a new execution, and delete the letter."""
     store = shared_of(request.app).store
-    letter = await store.dead_letters.letter(_requested_letter_id(request))
+    letter = await store.health.dead_letters.letter(_requested_letter_id(request))
     if letter.execution_id is None or letter.node_id is None:
         raise UnknownNode(letter.execution_id or "-", letter.node_id or "-")
     planned = await plan_rerun(store, letter.execution_id, letter.node_id)
     # Whoever asks twice, or beside another, has asked once. No header can hold this key.
-    execution_id, key_digest, is_deleted = await store.idempotency.claim(
+    execution_id, key_digest, is_deleted = await store.submissions.idempotency.claim(
         f"redrive\n{letter.letter_id}", letter.letter_id.encode(), new_execution_id(now_ms())
     )
     if not is_deleted:
         await rerun_execution(store, planned, execution_id, key_digest)
         await trigger_workflow(store, execution_id)
     with suppress(UnknownDeadLetter):
-        await store.dead_letters.delete(letter.letter_id)
+        await store.health.dead_letters.delete(letter.letter_id)
     return json_response(
         DeadLetterRedriven(execution_id=execution_id, rerun_of=letter.execution_id)
     )
@@ -131,13 +133,13 @@ async def redrive_dead_letter(request: Request) -> Response:
 async def delete_dead_letter(request: Request) -> Response:
     """Delete one dead letter."""
     letter_id = _requested_letter_id(request)
-    await shared_of(request.app).store.dead_letters.delete(letter_id)
+    await shared_of(request.app).store.health.dead_letters.delete(letter_id)
     return json_response(DeadLetterDeleted(dead_letter_id=letter_id, message="Dead letter deleted"))
 
 
 async def purge_dead_letters(request: Request) -> Response:
     """Delete all dead letters."""
-    deleted = await shared_of(request.app).store.dead_letters.purge()
+    deleted = await shared_of(request.app).store.health.dead_letters.purge()
     return json_response(DeadLettersPurged(deleted=deleted, message="Dead letters deleted"))
 
 

@@ -151,7 +151,7 @@ async def list_workflows(request: Request) -> Response:
     )
     store = shared_of(request.app).store
     after = read_cursor(query.cursor, is_execution_id)
-    page = await store.listing.page(filters, query.limit, after)
+    page = await store.executions.listing.page(filters, query.limit, after)
     field_names = query.fields or _ROW_FIELDS
     return json_response(
         WorkflowPage.model_construct(
@@ -166,7 +166,7 @@ async def show_summary(request: Request) -> Response:
     """Show an execution with its nodes counted, what it has used, and why it failed."""
     execution_id = requested_execution_id(request)
     store = shared_of(request.app).store
-    row, details = await store.listing.execution(execution_id)
+    row, details = await store.executions.listing.execution(execution_id)
     plan = await shared_of(request.app).plans.load(execution_id, "")
     states = await store.nodes.states(execution_id, list(plan.nodes))
     return json_response(

@@ -212,7 +212,7 @@ async def show_timeline(request: Request) -> Response:
     """Show when and where each node ran, in the order of the starts."""
     execution_id = requested_execution_id(request)
     store = shared_of(request.app).store
-    execution, _ = await store.listing.execution(execution_id)
+    execution, _ = await store.executions.listing.execution(execution_id)
     plan = await shared_of(request.app).plans.load(execution_id, "")
     states = await store.nodes.states(execution_id, list(plan.nodes))
     records = await store.nodes.records(execution_id, list(plan.nodes))

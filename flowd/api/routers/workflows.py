@@ -76,7 +76,9 @@ async def submit_workflow(request: Request) -> Response:
     traceparent = requested_traceparent(request) if query.trigger else None
     if key := requested_idempotency_key(request):
         asked = b"submit %d " % query.trigger + body
-        claimed = await shared.store.idempotency.claim(key, asked, new_execution_id(now_ms()))
+        claimed = await shared.store.submissions.idempotency.claim(
+            key, asked, new_execution_id(now_ms())
+        )
         execution_id = claimed.execution_id
         # Deleted since, it is answered as the first time, and its work is not done again.
         if not claimed.is_deleted:
@@ -146,7 +148,7 @@ async def trigger_workflow(request: Request) -> Response:
     given, body = await read_small_body(request, TriggerBody)
     if key := requested_idempotency_key(request):
         asked = b"trigger " + execution_id.encode() + b" " + body
-        await store.idempotency.claim(key, asked, execution_id)
+        await store.submissions.idempotency.claim(key, asked, execution_id)
     given_input = b"" if given.input is None else orjson.dumps(given.input)
     traceparent = requested_traceparent(request)
     await executor.trigger_workflow(store, execution_id, given_input, traceparent)

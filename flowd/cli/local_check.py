@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from flowd.cli.documents import Document, Verdict
+import click
+
+from flowd.cli.documents import Document, Finding, Verdict, read_documents
+from flowd.cli.exit_codes import FAILED
 from flowd.cli.options import MACHINE_FILE, config_of_running
+from flowd.cli.remote import plain
 from flowd.config import DEFAULT_FILE
 from flowd.config.loading import load_settings
 from flowd.errors import InvalidWorkflow, Problem
@@ -55,6 +60,18 @@ class LocalCheck:
         except InvalidWorkflow as error:
             return Verdict(error.problems)
         return Verdict((), len(workflow.dag.nodes) + len(workflow.dag.finally_))
+
+
+def refuse_wrong(file: str, named: Path | None) -> None:
+    """Say what is wrong with the workflows of a file, and leave, unless nothing is."""
+    check = LocalCheck(named)
+    found: list[Finding] = []
+    for one in read_documents(file):
+        found += [one] if isinstance(one, Finding) else one.findings(check(one).problems)
+    for finding in found:
+        click.echo(plain(str(finding)), err=True)
+    if found:
+        sys.exit(FAILED)
 
 
 def _read_rules(settings_file: Path | None) -> _Rules:

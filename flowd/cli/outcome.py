@@ -56,12 +56,17 @@ def said_to_run_on(execution_id: str) -> Iterator[None]:
         raise
 
 
-def show_end(client: Client, execution_id: str, status: str, output: str) -> None:
-    """Print what came of it, and leave with the exit code that says so."""
+def show_end(
+    client: Client, execution_id: str, status: str, output: str, *, is_kept: bool = True
+) -> None:
+    """Print what came of it, and leave with the exit code that says so. One that is not kept is
+    gone after that."""
     if output == "id":
         click.echo(execution_id)
     elif output == "table" and sys.stdout.isatty():
         _show_summary(client, execution_id)
+        where = f"`flowd results {execution_id}`" if is_kept else "-o json"
+        click.echo(f"{where} prints every output")
     else:
         results = client.results(execution_id)
         whole = {"execution_id": execution_id, "status": status, "results": results}
@@ -84,7 +89,6 @@ def _show_summary(client: Client, execution_id: str) -> None:
             click.echo(f"  {node_id} {short(node['output'], _VALUE_CHARS_MAX)}")
     if len(ends) > _LINES_MAX:
         click.echo(f"  … and {len(ends) - _LINES_MAX:,} more outputs")
-    click.echo(f"`flowd results {execution_id}` prints every output")
 
 
 def _last_nodes(definition: Mapping[str, Any]) -> list[str]:

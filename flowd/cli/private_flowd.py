@@ -1,6 +1,7 @@
 """Run a flowd of one's own as a child, with none of the user's settings: to show, measure or test.
 
-Nobody else starts one: the demo, the bench, the soak and the tests add what they need to these.
+Nobody else starts one: the demo, `flowd run --local`, the bench, the soak and the tests add what
+they need to these.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, Self
 
 from flowd.config import Settings
@@ -50,6 +52,18 @@ def is_all_running(status: Mapping[str, Any]) -> bool:
     )
 
 
+def leave_on_signals() -> None:
+    """Let SIGTERM and SIGHUP leave through every `finally`, in which what runs is stopped."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Under nohup it outlives its terminal.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
 class PrivateFlowd:
     """A command as a child in a session of its own, in a folder where its output stands too.
 
@@ -57,6 +71,8 @@ class PrivateFlowd:
     """
 
     output_file = errors_file = "log"
+    # Where it works, if not in its folder.
+    work_dir: Path | None = None
     process: subprocess.Popen[bytes]
 
     def __init__(
@@ -89,7 +105,7 @@ class PrivateFlowd:
                 stdin=subprocess.DEVNULL,
                 stdout=standard_output,
                 stderr=standard_error,
-                cwd=self.folder,
+                cwd=self.work_dir or self.folder,
                 env=self.environ,
                 # Ctrl-C is for the parent, which then stops it gracefully.
                 start_new_session=True,

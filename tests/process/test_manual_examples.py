@@ -36,6 +36,7 @@ BACKUP = "test_a_backup_is_restored_with_all_that_was_acknowledged_before_it"
 TOLD = "test_a_failure_is_told_by_the_exit_code_and_by_the_events"
 FIRST = "test_the_first_page_works_when_it_is_followed"
 APPROVAL = "test_an_approval_goes_as_it_is_told"
+CHECKING = "test_validate_says_what_the_manual_shows"
 TOKEN = "test_a_token_opens_what_it_is_said_to"
 # The tests that run the examples, by section and language, one for each.
 RUN_BY = {
@@ -68,6 +69,9 @@ RUN_BY = {
     ("Callbacks", "python"): ["test_the_check_the_manual_shows_takes_what_is_signed"],
     ("Workflows from the command line", "console"): [EXAMPLES],
     ("Workflows from the command line", "yaml"): [EXAMPLES],
+    ("Checking workflows", "yaml"): [CHECKING],
+    ("Checking workflows", "text"): [CHECKING],
+    ("A run of its own", "console"): ["test_the_run_of_its_own_that_is_shown"],
     ("Python client", "python"): [EXAMPLES] * 2,
     ("Running as a service", "bash"): ["tests/process/test_install.py"],
     ("A nightly run", "yaml"): [NIGHTLY],

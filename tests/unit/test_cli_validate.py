@@ -17,6 +17,7 @@ from flowd.cli.lines import line_of, lines_in_json, lines_in_yaml
 from flowd.cli.main import main
 from flowd.cli.workflow_yaml import read_documents
 from flowd.workflow.strict_json import join_path
+from tests.manual import blocks
 
 WRONG = """\
 name: nightly
@@ -71,6 +72,12 @@ def test_a_problem_is_said_with_its_line_and_its_node(here: Path) -> None:
         "a.yaml:8: node 'sum': handler: unknown handler 'transfrm'; did you mean 'transform'?",
         "a.yaml:8: node 'sum': dependencies[0]: unknown node 'laod'; did you mean 'load'?",
     ]
+
+
+def test_validate_says_what_the_manual_shows(here: Path) -> None:
+    write(here, nightly_yaml=blocks("Checking workflows", "yaml")[0])
+
+    assert validate("nightly.yaml", code=1).stderr == blocks("Checking workflows", "text")[0]
 
 
 def test_the_same_is_said_of_json(here: Path) -> None:

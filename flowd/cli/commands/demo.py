@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from types import FrameType
 from typing import Any
 
 import click
 
 from flowd.cli.exit_codes import FAILED
-from flowd.cli.private_flowd import FlowdFailed, PrivateFlowd, TemporaryFlowd
+from flowd.cli.private_flowd import (
+    FlowdFailed,
+    PrivateFlowd,
+    TemporaryFlowd,
+    leave_on_signals,
+)
 from flowd.cli.samples import MORE, NAMES, load_samples
 from flowd.cli.watching import Sample, sample_view
 from flowd.client import Client, ClientError
@@ -63,10 +66,7 @@ def demo(has_more: bool) -> None:
     over HTTP, shows each node's state as it changes, prints status and results, and stops it all.
     Needs no network and touches nothing of yours.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # Under nohup it outlives its terminal.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _leave)
+    leave_on_signals()
     try:
         with TemporaryFlowd(_CONFIG) as flowd:
             flowd.start()
@@ -79,11 +79,6 @@ def demo(has_more: bool) -> None:
     except FlowdFailed as error:
         click.echo(f"demo failed: {error}", err=True)
         sys.exit(FAILED)
-
-
-def _leave(number: int, _frame: FrameType | None) -> None:
-    # Leaves through every `finally`: flowd is stopped on the way.
-    sys.exit(128 + number)
 
 
 def _run(flowd: PrivateFlowd, definitions: Mapping[str, bytes]) -> None:

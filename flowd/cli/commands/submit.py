@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from flowd.cli.outcome import (
@@ -115,18 +117,49 @@ def trigger(
 @file_argument
 @input_option
 @timeout_option
+@click.option(
+    "--local",
+    is_flag=True,
+    help="Run it on a private flowd, which is gone afterwards; none needs to run.",
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Settings file for --local; default: flowd.toml beside FILE, else of this folder.",
+)
 def run(
-    url: str | None, output: str, file: str, inputs: tuple[str, ...], timeout: float | None
+    url: str | None,
+    output: str,
+    file: str,
+    inputs: tuple[str, ...],
+    timeout: float | None,
+    local: bool,
+    config: Path | None,
 ) -> None:
     """Submit a workflow, start it, and follow it until it ends.
 
     On a terminal it shows the nodes while they run, and then a summary; in a pipe it prints the
     outputs, with -o json everything. Exits with 0 if the execution completed, 1 if not, 124 after
-    the timeout and 130 after Ctrl-C; after the last two the execution continues.
+    the timeout and 130 after Ctrl-C; after the last two the execution continues, except with
+    --local.
     """
+    if config is not None and not local:
+        raise click.UsageError("--config is for --local; a flowd that runs has its own settings")
+    workflow, given_input = read_workflow(file), read_input(inputs)
+    if local:
+        from flowd.cli.local_run import run_locally
+
+        run_locally(
+            file,
+            workflow,
+            given_input,
+            settings_file=config,
+            timeout_s=timeout,
+            output=output,
+        )
+        return
     from flowd.cli.watching import watch_execution
 
-    workflow, given_input = read_workflow(file), read_input(inputs)
     with connected(url, file) as client:
         execution_id = client.submit(workflow, trigger=True, input=given_input)
         with said_to_run_on(execution_id):

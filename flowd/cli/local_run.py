@@ -1,0 +1,86 @@
+"""Run one workflow on a flowd of its own, which is gone with its folder when the run has ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowd.cli.exit_codes import INTERRUPTED, UNAVAILABLE
+from flowd.cli.local_check import refuse_wrong, settings_file_of
+from flowd.cli.outcome import show_end
+from flowd.cli.private_flowd import START, FlowdFailed, TemporaryFlowd, leave_on_signals
+from flowd.cli.remote import connected
+from flowd.cli.watching import watch_execution
+from flowd.config import DEFAULT_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Whatever the settings say of these, a run of its own needs them so. Empty is none.
+_OWN: Mapping[str, str] = {
+    "FLOWD_API__HOST": "127.0.0.1",
+    "FLOWD_API__PORT": "0",
+    "FLOWD_API__SOCKET": "",
+    "FLOWD_API__PROCESSES": "1",
+    "FLOWD_API__RATE_LIMIT": "0",
+    "FLOWD_REDIS__MODE": "embedded",
+    "FLOWD_REDIS__URL": "",
+    "FLOWD_REDIS__HOST": "127.0.0.1",
+    "FLOWD_REDIS__PORT": "0",
+    "FLOWD_REDIS__DURABILITY": "everysec",
+    "FLOWD_WORKERS__COUNT": "1",
+    "FLOWD_WORKERS__NAME": "worker",
+    "FLOWD_LOG__FILE": "",
+    "FLOWD_SHUTDOWN__GRACE_S": "2",
+}
+
+
+def run_locally(
+    file: str,
+    workflow: bytes,
+    given_input: dict[str, Any] | None,
+    *,
+    settings_file: Path | None,
+    timeout_s: float | None,
+    output: str,
+) -> None:
+    """Ends the program as `flowd run` does, and leaves nothing behind.
+
+    The settings are those of `settings_file`, else those beside the file or of this folder, but
+    for what keeps the run apart from every other flowd.
+    """
+    if settings_file is None and (named := os.environ.get("FLOWD_CONFIG")):
+        settings_file = Path(named)
+    used = settings_file_of(file, settings_file)
+    if file != "-":
+        refuse_wrong(file, settings_file)
+    where = str(used.absolute()) if used else f"the defaults, there is no {DEFAULT_FILE}"
+    click.echo(f"starting a private flowd; its settings: {where}", err=True)
+    leave_on_signals()
+    try:
+        with _private_flowd(used) as flowd:
+            # Of another flowd, and the private one knows no tokens.
+            os.environ.pop("FLOWD_TOKEN", None)
+            flowd.start()
+            with connected(str(flowd.wait_until_ready()["api"]), file) as client:
+                execution_id = client.submit(workflow, trigger=True, input=given_input)
+                status = watch_execution(client, execution_id, timeout_s)
+                show_end(client, execution_id, status, output, is_kept=False)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except FlowdFailed as error:
+        click.echo(f"flowd: {error}", err=True)
+        sys.exit(UNAVAILABLE)
+
+
+def _private_flowd(settings_file: Path | None) -> TemporaryFlowd:
+    named = ("--config", str(settings_file.absolute())) if settings_file else ()
+    flowd = TemporaryFlowd("", (*START, *named), environ={**os.environ, **_OWN})
+    flowd.environ["FLOWD_REDIS__DATA_DIR"] = str(flowd.data_dir)
+    # Handlers work where they would with `flowd start` here.
+    flowd.work_dir = Path.cwd()
+    return flowd

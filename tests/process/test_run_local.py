@@ -1,0 +1,163 @@
+"""`flowd run FILE --local`: a flowd for one run, of which nothing is left."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowd.cli.private_flowd import clean_environment
+from tests.manual import blocks
+
+LIMIT_S = 60
+OWN = """\
+import os
+from flowd.handlers import handler
+
+@handler("where")
+def where(config: dict) -> dict:
+    return {"folder": os.getcwd(), "secret": config["secret"]}
+"""
+USES_OWN = """\
+name: own
+dag:
+  nodes:
+    - {id: A, handler: where, config: {secret: {$secret: word}}}
+"""
+SLOW = "name: slow\ndag: {nodes: [{id: A, handler: delay, config: {seconds: 1000}}]}\n"
+FAILS = """\
+name: fails
+dag: {nodes: [{id: A, handler: unreliable_handler, config: {failure_rate: 1}}]}
+"""
+# Nothing of this may be used: it would speak to another flowd's Redis, or to nobody.
+TOML = """\
+[api]
+socket = "nowhere/api.sock"
+[redis]
+mode = "external"
+url = "redis://127.0.0.1:1/0"
+[workers]
+count = 0
+[log]
+file = "flowd.log"
+[secrets]
+bound = ["word=*"]
+[handlers]
+modules = ["own_of_a_local_run"]
+"""
+
+
+def names_in(folder: Path) -> list[str]:
+    return [one.name for one in folder.iterdir()]
+
+
+class Folder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.temporary = path / "tmp"
+        self.temporary.mkdir()
+        self.environ = clean_environment() | {"TMPDIR": str(self.temporary)}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flowd.cli.main", "run", "--local", *arguments],
+            cwd=self.path,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        process = self.start(*arguments)
+        output, errors = process.communicate(timeout=LIMIT_S)
+        return process.returncode, output, errors
+
+    def left(self) -> list[str]:
+        """Files of it, and processes that know of its folder."""
+        processes = []
+        for one in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                text = one.read_bytes()
+            except OSError:
+                continue
+            if str(self.temporary).encode() in text:
+                processes.append(one.parent.name)
+        return [*names_in(self.temporary), *processes]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_own_handlers_run_with_the_settings_beside_the_file(folder: Folder) -> None:
+    (folder.path / "flowd.toml").write_text(TOML.replace('bound = ["word=*"]\n', ""))
+    (folder.path / "own_of_a_local_run.py").write_text(OWN)
+    (folder.path / "own.yaml").write_text(USES_OWN)
+    folder.environ["FLOWD_SECRET_word"] = "hush"
+    before = names_in(folder.path)
+
+    code, output, errors = folder.run("own.yaml")
+
+    assert code == 0, errors
+    assert json.loads(output)["A"]["folder"] == str(folder.path)
+    assert f"its settings: {folder.path / 'flowd.toml'}" in errors
+    assert set(names_in(folder.path)) - {"__pycache__"} == set(before)
+    assert folder.left() == []
+
+
+def test_the_exit_code_says_how_it_ended(folder: Folder) -> None:
+    (folder.path / "fails.yaml").write_text(FAILS)
+    (folder.path / "slow.yaml").write_text(SLOW)
+
+    code, output, errors = folder.run("fails.yaml", "-o", "json")
+    assert (code, json.loads(output)["status"]) == (1, "FAILED")
+    assert "its settings: the defaults, there is no flowd.toml" in errors
+    code, _, errors = folder.run("slow.yaml", "--timeout", "0.5")
+    assert code == 124
+    assert "flowd watch" not in errors
+    assert folder.left() == []
+
+
+def test_the_run_of_its_own_that_is_shown(folder: Folder) -> None:
+    (report,) = blocks("Workflows from the command line", "yaml")
+    (folder.path / "report.yaml").write_text(report)
+    (line,) = blocks("A run of its own", "console")
+    arguments = line.replace("--local ", "").split()
+    assert arguments[:3] == ["$", "flowd", "run"]
+
+    code, output, errors = folder.run(*arguments[3:])
+
+    assert code == 0, errors
+    assert "Greet Ada" in output
+
+
+def test_what_is_wrong_is_said_before_anything_starts(folder: Folder) -> None:
+    (folder.path / "wrong.yaml").write_text(FAILS.replace("unreliable", "unrelaible"))
+
+    code, _, errors = folder.run("wrong.yaml")
+
+    assert code == 1
+    assert errors.startswith("wrong.yaml:2: node 'A': handler: unknown handler")
+    assert "starting" not in errors
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_it_and_leaves_nothing(folder: Folder, number: int, code: int) -> None:
+    (folder.path / "slow.yaml").write_text(SLOW)
+    process = folder.start("slow.yaml")
+    assert process.stderr is not None
+    while "WAITING" not in process.stderr.readline():
+        assert process.poll() is None
+
+    process.send_signal(number)
+
+    process.communicate(timeout=LIMIT_S)
+    assert process.returncode == code
+    assert folder.left() == []

@@ -101,6 +101,36 @@ class UnknownNode(FlowdError):
         )
 
 
+class UnknownDefinition(FlowdError):
+    """No definition is saved under this name, or not this version of it."""
+
+    code = "unknown_definition"
+
+    def __init__(self, name: str, version: int | None = None, latest: int = 0) -> None:
+        self.name = name
+        self.version = version
+        if latest:
+            text = f"definition {name!r} has no version {version}; its latest is {latest}"
+        else:
+            text = f"no definition {name!r} is saved; GET /definitions lists those that are"
+        super().__init__(text)
+
+
+class DefinitionInUse(FlowdError):
+    """A definition that schedules run is not deleted."""
+
+    code = "definition_in_use"
+
+    def __init__(self, name: str, schedules: Sequence[str]) -> None:
+        self.name = name
+        self.schedules = tuple(schedules)
+        listed = ", ".join(map(repr, self.schedules[:5]))
+        more = f" and {len(self.schedules) - 5} more" if len(self.schedules) > 5 else ""
+        super().__init__(
+            f"definition {name!r} is run by the schedule {listed}{more}; delete it first"
+        )
+
+
 class UnknownDeadLetter(FlowdError):
     """No dead letter has this id; it may have been deleted, or pushed out by newer ones."""
 

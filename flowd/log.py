@@ -84,6 +84,8 @@ EVENTS: dict[str, str] = {
     "node.waiting": "a node waits outside of any worker until something wakes it",
     "node.requeued": "a node that was held by a dead worker waits for its next attempt",
     "node.poisoned": "a node that ended each process it ran in is failed and will not run again",
+    "definition.saved": "a workflow was saved under a name, as a new version",
+    "definition.deleted": "a saved workflow was deleted, with all its versions",
     "execution.completed": "every node of an execution ended well",
     "execution.failed": "an execution ended, and nodes of it have failed; the first, and why",
     "execution.cancelled": "somebody ended an execution before its time",

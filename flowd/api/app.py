@@ -22,6 +22,7 @@ from flowd.api.http.server import HttpServer
 from flowd.api.routers import (
     callbacks,
     dead_letters,
+    definitions,
     events,
     executions,
     explain,
@@ -44,6 +45,7 @@ from flowd.config import ApiSettings, Settings
 from flowd.diagnosis import readiness
 from flowd.diagnosis.observer import Observer
 from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.saved import SavedWorkflows
 from flowd.pulse import Pulse
 from flowd.store import open_store
 
@@ -66,10 +68,12 @@ def create_app(
     """
 
     plans, feed = Plans(store), EventFeed(store.events)
+    check = check or WorkflowCheck(handlers)
     shared = Shared(
         store,
         plans,
-        check or WorkflowCheck(handlers),
+        check,
+        SavedWorkflows(store, plans, check, lambda: check.handlers_digest),
         feed,
         Waiting(store, feed),
         Observer(store, plans),
@@ -103,6 +107,7 @@ def all_routes() -> list[Endpoint]:
         *workflows.ROUTES,
         *executions.ROUTES,
         *lifecycle.ROUTES,
+        *definitions.ROUTES,
         *signals.ROUTES,
         *events.ROUTES,
         *callbacks.ROUTES,

@@ -14,6 +14,7 @@ from flowd.api.workflow_check import WorkflowCheck
 from flowd.diagnosis.observer import Observer
 from flowd.diagnosis.readiness import Verdict
 from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.saved import SavedWorkflows
 from flowd.store import Store
 
 
@@ -25,6 +26,7 @@ class Shared:
     store: Store
     plans: Plans
     check_workflow: WorkflowCheck
+    saved: SavedWorkflows
     feed: EventFeed
     waiting: Waiting
     observer: Observer

@@ -7,11 +7,13 @@ ever: what is not sure to be quick is checked where it can be killed.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from flowd.errors import InvalidWorkflow, Problem
+from flowd.handlers.config_checks import handlers_digest
 from flowd.handlers.forked_calls import ForkedCalls, TookTooMuch
 from flowd.workflow.graph import Outline, compile_plan
 from flowd.workflow.validator import Handlers, validate_workflow
@@ -42,6 +44,10 @@ class WorkflowCheck:
     def __init__(self, handlers: Handlers, calls: ForkedCalls | None = None) -> None:
         self._handlers = handlers
         self._calls = calls
+
+    @cached_property
+    def handlers_digest(self) -> str:
+        return handlers_digest(self._handlers)
 
     @classmethod
     def forked(cls, handlers: Handlers) -> WorkflowCheck:

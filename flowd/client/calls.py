@@ -167,6 +167,29 @@ def delete(execution_id: str) -> Call:
     return Call("DELETE", f"/workflows/{_id(execution_id)}")
 
 
+def definitions(name: str = "", what: str = "", *, method: str = "GET", **params: Any) -> Call:
+    """Of all saved definitions, or of one; `what` is what comes behind its name: `/versions`."""
+    path = "/definitions" + (f"/{_id(name)}" if name else "") + what
+    return Call(method, path, params)
+
+
+def versions(name: str, **params: Any) -> Call:
+    return definitions(name, "/versions", **params)
+
+
+def put_definition(name: str, workflow: Workflow) -> Call:
+    return Call("PUT", f"/definitions/{_id(name)}", content=_body(workflow))
+
+
+def run_definition(
+    name: str, body: Mapping[str, Any], version: int | None, idempotency_key: str | None
+) -> Call:
+    """`body` has an `input`, or `inputs`."""
+    content = _body({name: one for name, one in {**body, "version": version}.items() if one})
+    headers = _idempotent(idempotency_key)
+    return Call("POST", f"/definitions/{_id(name)}/run", content=content, headers=headers)
+
+
 def dead_letters(
     letter_id: str = "", *, method: str = "GET", verb: str = "", **params: Any
 ) -> Call:

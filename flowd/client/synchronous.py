@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -195,6 +196,43 @@ class Client:
         """Delete an execution that does not run, with its outputs and events."""
         self._send(calls.delete(execution_id))
 
+    def put_definition(self, name: str, workflow: Workflow) -> int:
+        """Save a workflow under a name; the number of its version. What equals the latest version
+        stays that."""
+        return int((self._send(calls.put_definition(name, workflow)))["version"])
+
+    def saved_definition(self, name: str, version: int | None = None) -> Json:
+        """A version of a saved definition, or the latest: name, version, definition."""
+        return dict(self._send(calls.definitions(name, version=version)))
+
+    def delete_definition(self, name: str) -> None:
+        """Delete a saved definition with all its versions. Its executions stay."""
+        self._send(calls.definitions(name, method="DELETE"))
+
+    def run_definition(
+        self,
+        name: str,
+        input: Mapping[str, Any] | None = None,
+        *,
+        version: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> str:
+        """Run a saved definition: an execution is made and started in one step; its id."""
+        call = calls.run_definition(name, {"input": input}, version, idempotency_key)
+        return str((self._send(call))["execution_id"])
+
+    def run_definition_each(
+        self,
+        name: str,
+        inputs: Sequence[Mapping[str, Any]],
+        *,
+        version: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> builtins.list[str]:
+        """Run a saved definition once for each input, up to 1,000; the ids, in their order."""
+        call = calls.run_definition(name, {"inputs": list(inputs)}, version, idempotency_key)
+        return [str(one) for one in (self._send(call))["execution_ids"]]
+
     def dead_letter(self, letter_id: str) -> Json:
         """One dead letter, with all fields of its entry."""
         return dict(self._send(calls.dead_letters(letter_id)))
@@ -224,6 +262,14 @@ class Client:
         """Iterate over the items of a node with `map`, in the order of its list."""
         page = partial(calls.items_page, execution_id, node_id)
         yield from self._pages(page, "items", count_max, filters)
+
+    def definitions(self, *, count_max: int | None = None) -> Iterator[Json]:
+        """Iterate over the saved definitions, by name."""
+        yield from self._pages(calls.definitions, "definitions", count_max, {})
+
+    def versions(self, name: str, *, count_max: int | None = None) -> Iterator[Json]:
+        """Iterate over the versions of a saved definition, the newest first."""
+        yield from self._pages(partial(calls.versions, name), "versions", count_max, {})
 
     def dead_letters(self, *, count_max: int | None = None) -> Iterator[Json]:
         """Iterate over the dead letters, the newest first."""

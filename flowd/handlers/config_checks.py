@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import orjson
+
+from flowd import __version__
 from flowd.config import Settings
 from flowd.errors import Problem
 from flowd.handlers.config import find_config_problems
@@ -18,6 +22,24 @@ ConfigCheck = Callable[[dict[str, Any], str], list[Problem]]
 def config_checks(registry: Registry, settings: Settings) -> Mapping[str, ConfigCheck | None]:
     """Of every handler how its config is checked; None takes any. Imports all of them."""
     return {name: _check_of(registry.load(name), settings) for name in registry.names()}
+
+
+def handlers_digest(handlers: Mapping[str, Any]) -> str:
+    """Names what a workflow was checked against: the handlers there are, and what their configs
+    may be. Where it is another, an equal definition has to be checked again."""
+    shapes = {name: _shape(check) for name, check in handlers.items()}
+    written = orjson.dumps([__version__, shapes], option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(written, digest_size=8).hexdigest()
+
+
+def _shape(check: Any) -> Any:
+    if not isinstance(check, partial):
+        return None if check is None else getattr(check, "__name__", "")
+    model = check.args[0].model
+    try:
+        return model.model_json_schema()
+    except Exception:  # noqa: BLE001 - somebody else's model need not have one
+        return f"{model.__module__}.{model.__qualname__}"
 
 
 def _check_of(handler: Handler, settings: Settings) -> ConfigCheck | None:

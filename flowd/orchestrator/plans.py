@@ -35,7 +35,12 @@ class Plans:
         found = self._plans.get(digest)
         if found is not None:
             return found
-        definition = await self._executions.definition(execution_id)
+        return await self.of_definition(
+            execution_id, await self._executions.definition(execution_id)
+        )
+
+    async def of_definition(self, execution_id: str, definition: bytes) -> Plan:
+        """As `compile`; a large one is compiled beside the loop."""
         if len(definition) <= _SMALL_BYTES_MAX:
             return self.compile(execution_id, definition)
         async with self._compiling:

@@ -26,6 +26,7 @@ from flowd.store.nodes import Nodes
 from flowd.store.redis.client import RedisClient
 from flowd.store.results import StoredResults
 from flowd.store.retries import Retries
+from flowd.store.saved import SavedDefinitions
 from flowd.store.standing import Standing
 from flowd.store.submissions import Submissions
 from flowd.store.tasks import Tasks
@@ -60,6 +61,7 @@ class Store:
         self.health = Health(client, settings)
         self.lifecycle = Lifecycle(client, settings)
         self.retries = Retries(client, settings)
+        self.saved = SavedDefinitions(client)
         self.submissions = Submissions(client, settings, self.executions, self.nodes.maps)
         self.tasks = Tasks(client, settings)
 

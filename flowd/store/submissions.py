@@ -81,6 +81,30 @@ class Origin(NamedTuple):
 NOWHERE: Final = Origin()
 
 
+class Pin(NamedTuple):
+    """The version of a saved definition that is run; nothing is made where it is not saved any
+    more, or `is_latest` and is not the latest any more."""
+
+    name: str
+    version: int
+    is_latest: bool
+
+
+class Runs(NamedTuple):
+    """New executions of one workflow: the id of each, and its input (JSON), or empty.
+
+    `key_digest` is that of the Idempotency-Key that stands for the `claimant`, of whom they are
+    some; empty where it stands for the execution itself.
+    """
+
+    inputs: Sequence[tuple[str, bytes]]
+    key_digest: str = ""
+    claimant: str = ""
+    traceparent: str = ""
+    origin: Origin = NOWHERE
+    pin: Pin | None = None
+
+
 def _new_run(
     plan: Plan | Outline, fresh: Sequence[str], reuse: Reuse | None, key_digest: str
 ) -> dict[str, Argument]:
@@ -141,10 +165,6 @@ def making_arguments(
     return [*head, *values, len(node_ids), *node_ids]
 
 
-def _claim(key_digest: str) -> Sequence[str]:
-    return (keys.idempotency(key_digest),) if key_digest else ()
-
-
 def _copies(source: str, execution_id: str, node_ids: Sequence[str]) -> list[Command]:
     return [
         ("COPY", keys.output(source, one), keys.output(execution_id, one), "REPLACE")
@@ -194,7 +214,10 @@ class Submissions:
             outcome = await begin_execution(
                 self._client,
                 scripts.SUBMIT_WORKFLOW,
-                (keys.CONTINUATIONS, keys.EXECUTIONS, *_claim(key_digest)),
+                (
+                    *(keys.CONTINUATIONS, keys.EXECUTIONS),
+                    *((keys.idempotency(key_digest),) if key_digest else ()),
+                ),
                 execution_id,
                 definition,
                 "1" if is_staged else "0",
@@ -222,26 +245,42 @@ class Submissions:
         repeated, stages and raises as `submit_workflow`; what it takes is that of a trigger.
         """
         node_ids = list(plan.nodes)
-        staged, rest = node_ids[:-NODES_PER_CALL_MAX], node_ids[-NODES_PER_CALL_MAX:]
-        outcome = await self._stage(execution_id, definition, staged, None) if staged else ""
-        if outcome in ("", "staged"):
-            run = _new_run(plan, node_ids, None, key_digest) | origin.fields()
-            run["triggered_ms"] = run["submitted_ms"]
-            if traceparent:
-                run["traceparent"] = traceparent
-            (outcome,) = await begin_execution(
-                self._client,
-                scripts.RUN_WORKFLOW,
-                (
-                    *(keys.ACTIVE, self._stream, keys.CONTINUATIONS, keys.EXECUTIONS),
-                    *_claim(key_digest),
-                ),
-                "1" if staged else "0",
-                *making_arguments(plan, definition, group=self._group, run=run, node_ids=rest),
-                *(execution_id, given_input),
-            )
-        await self._expect_made(execution_id, outcome, is_staged=bool(staged))
+        is_staged = len(node_ids) > NODES_PER_CALL_MAX
+        runs = Runs([(execution_id, given_input)], key_digest, "", traceparent, origin)
+        (outcome,) = await self.run_slice(definition, plan, runs)
+        await self._expect_made(execution_id, outcome, is_staged=is_staged)
         return outcome
+
+    async def run_slice(self, definition: bytes, plan: Plan | Outline, runs: Runs) -> list[str]:
+        """The outcome of each run, all made and started in one call; see run_workflow.lua.
+
+        One with more nodes than a call stores is staged first, and has to be alone.
+        """
+        node_ids = list(plan.nodes)
+        staged, rest = node_ids[:-NODES_PER_CALL_MAX], node_ids[-NODES_PER_CALL_MAX:]
+        if staged:
+            ((execution_id, _),) = runs.inputs
+            outcome = await self._stage(execution_id, definition, staged, None)
+            if outcome != "staged":
+                return [outcome]
+        run = _new_run(plan, node_ids, None, runs.key_digest) | runs.origin.fields()
+        run["triggered_ms"] = run["submitted_ms"]
+        if runs.traceparent:
+            run["traceparent"] = runs.traceparent
+        pin = runs.pin
+        outcomes: list[str] = await begin_execution(
+            self._client,
+            scripts.RUN_WORKFLOW,
+            (
+                *(keys.ACTIVE, self._stream, keys.CONTINUATIONS, keys.EXECUTIONS),
+                *((keys.saved_definition(pin.name),) if pin else ()),
+            ),
+            *("1" if staged else "0", runs.key_digest, runs.claimant),
+            *((pin.version, "1" if pin.is_latest else "0", plan.digest) if pin else ("", "", "")),
+            *making_arguments(plan, definition, group=self._group, run=run, node_ids=rest),
+            *(part for pair in runs.inputs for part in pair),
+        )
+        return outcomes
 
     async def _expect_made(self, execution_id: str, outcome: str, *, is_staged: bool) -> None:
         """Raises what the outcome of the last call says against it."""

@@ -8,6 +8,10 @@ from typing import Final
 
 # What a node with `map` itself is run by; no workflow can name it.
 MAP_HANDLER: Final = "flowd.map"
+# Names that are parts of keys and paths: of saved definitions, and of what refers to them.
+NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
+NAME_RULE: Final = "1 to 100 letters, digits, '_', '.' and '-', the first of them not '.' or '-'"
+_NAME = re.compile(NAME_PATTERN)
 _EXECUTION_ID = re.compile(r"[0-9a-f]{24}")
 
 
@@ -18,6 +22,10 @@ def new_execution_id(at_ms: int) -> str:
 
 def is_execution_id(text: str) -> bool:
     return _EXECUTION_ID.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
 
 
 def item_id(node_id: str, index: int | str) -> str:

@@ -72,6 +72,7 @@ RUN_BY = {
     ("Checking workflows", "yaml"): [CHECKING],
     ("Checking workflows", "text"): [CHECKING],
     ("A run of its own", "console"): ["test_the_run_of_its_own_that_is_shown"],
+    ("Running it", "python"): ["test_the_example_of_the_manual_saves_and_runs"],
     ("Python client", "python"): [EXAMPLES] * 2,
     ("Running as a service", "bash"): ["tests/process/test_install.py"],
     ("A nightly run", "yaml"): [NIGHTLY],

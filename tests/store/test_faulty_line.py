@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flowd.errors import StoreUnavailable, UnknownExecution
+from flowd.errors import StoreUnavailable, UnknownDefinition, UnknownExecution
 from flowd.orchestrator.executor import (
     advance_node,
     cancel_items,
@@ -27,6 +27,7 @@ from flowd.store.budgets import TokenUsage
 from flowd.store.callbacks import CallbackState
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Session
+from flowd.store.saved import About
 from flowd.workflow.states import NodeState
 from tests.private_server import PrivateServer
 from tests.proxy import FAULTS, Proxy
@@ -45,6 +46,7 @@ from tests.store.test_claim_callbacks import ended
 from tests.store.test_retry_node import later
 
 AN_ID = "0123456789ab0123456789ab"
+ABOUT = About(saved_ms=1, nodes=1, handlers="h")
 # What is too wide for one call here.
 PER_CALL_MAX = 10
 WIDE = fan(PER_CALL_MAX + 1)
@@ -94,6 +96,16 @@ async def run(bench: Bench) -> None:
     definition, plan = compiled(DIAMOND)
     run_workflow = bench.store.submissions.run_workflow
     await bench.insist(lambda: run_workflow(definition, plan, execution_id=AN_ID))
+
+
+async def put(bench: Bench) -> None:
+    await bench.insist(lambda: bench.store.saved.put("report", b"{}", "digest", ABOUT))
+
+
+async def delete_saved(bench: Bench) -> None:
+    await bench.near.store.saved.put("report", b"{}", "digest", ABOUT)
+    with contextlib.suppress(UnknownDefinition):
+        await bench.insist(lambda: bench.store.saved.delete("report"))
 
 
 async def claim(bench: Bench) -> None:
@@ -371,6 +383,8 @@ SCRIPT_CALLS = {
     scripts.CLOSE_SUBMISSION: close_submission,
     scripts.TRIGGER_WORKFLOW: trigger,
     scripts.RUN_WORKFLOW: run,
+    scripts.PUT_DEFINITION: put,
+    scripts.DELETE_DEFINITION: delete_saved,
     scripts.CLAIM_NODES: claim,
     scripts.COMPLETE_NODES: complete,
     scripts.SKIP_NODES: skip,

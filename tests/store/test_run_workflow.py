@@ -8,7 +8,7 @@ from flowd.errors import StoreUnavailable, UnknownExecution
 from flowd.orchestrator.runs import run_workflow
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.redis import keys, scripts
-from flowd.store.submissions import Origin
+from flowd.store.submissions import Origin, Pin, Runs
 from tests.store.engine import (
     DIAMOND,
     STREAM,
@@ -19,6 +19,7 @@ from tests.store.engine import (
     fan,
     finish_continuations,
 )
+from tests.store.test_put_definition import ABOUT
 from tests.store.test_submit_workflow import AN_ID, interrupt_last_call
 from tests.store.test_trigger_workflow import roots
 
@@ -179,3 +180,71 @@ async def test_an_id_its_key_no_longer_stands_for_is_to_be_asked_for_again(engin
 
     assert outcomes["run_workflow"] == [["closed"]]
     assert redis.dbsize() == 0
+
+
+async def run_saved(engine, ids, *, version=1, is_latest=True, **said):
+    definition, plan = compiled(DIAMOND)
+    pin = Pin("report", version, is_latest)
+    runs = Runs([(one, b"") for one in ids], pin=pin, **said)
+    return await engine.store.submissions.run_slice(definition, plan, runs)
+
+
+async def save(engine, graph=DIAMOND):
+    definition, plan = compiled(graph)
+    return await engine.store.saved.put("report", definition, plan.digest, ABOUT)
+
+
+async def test_many_are_made_and_started_in_one_call(engine, redis):
+    ids = [f"{number:024x}" for number in range(50)]
+    await save(engine)
+
+    assert await run_saved(engine, ids) == ["triggered"] * 50
+
+    _, plan = compiled(DIAMOND)
+    for one in ids:
+        assert Execution(one, plan, redis).state() == State(
+            status="RUNNING",
+            nodes={"a": "QUEUED", "b": "PENDING", "c": "PENDING", "d": "PENDING"},
+            counters={"remaining": "4"},
+            queued=["a#1"],
+        )
+    assert redis.zrange(keys.EXECUTIONS, 0, -1) == ids
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_nothing_is_made_of_what_is_not_saved_any_more(engine, redis, outcomes, count):
+    ids = [f"{number:024x}" for number in range(count)]
+    await save(engine)
+    await save(engine, {"x": []})
+    before = everything(redis)
+
+    # The first version is not the latest; the second is another workflow; there is no third.
+    assert await run_saved(engine, ids) == ["changed"]
+    for version, is_latest in ((2, True), (2, False), (3, False)):
+        assert await run_saved(engine, ids, version=version, is_latest=is_latest) == ["changed"]
+    redis.hdel(keys.saved_definition("report"), "latest")
+    assert await run_saved(engine, ids) == ["changed"]
+    redis.hset(keys.saved_definition("report"), "latest", "2")
+    assert everything(redis) == before
+
+    assert await run_saved(engine, ids, is_latest=False) == ["triggered"] * count
+    assert outcomes["run_workflow"][0] == ["changed"]
+
+
+async def test_of_many_under_one_key_what_is_there_stays_and_what_was_deleted_too(engine, redis):
+    store = engine.store
+    ids = [f"{number:024x}" for number in range(4)]
+    await save(engine)
+    claimed = await store.submissions.idempotency.claim("key", b"body", AN_ID)
+    said = {"key_digest": claimed.key_digest, "claimant": AN_ID}
+    await run_saved(engine, ids[:2], **said)
+    await store.lifecycle.cancel_execution(ids[0])
+    await store.finished.delete_execution(ids[0])
+
+    again = await run_saved(engine, ids, **said)
+
+    assert again == ["deleted", "exists", "triggered", "triggered"]
+    assert redis.zrange(keys.EXECUTIONS, 0, -1) == ids[1:]
+    assert (await store.submissions.idempotency.claim("key", b"body", "x")).execution_id == AN_ID
+    redis.delete(keys.idempotency(claimed.key_digest))
+    assert await run_saved(engine, ["f" * 24], **said) == ["closed"]

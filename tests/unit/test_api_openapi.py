@@ -25,7 +25,13 @@ from flowd.tokens import SCOPES, change_tokens, new_token
 
 ENDPOINTS = all_routes()
 PUBLIC = {"/health", "/livez", "/readyz", "/openapi.json", "/docs", "/docs/{topic}"}
-IDS = {"execution_id": "0" * 24, "node_id": "A", "letter_id": "1-1", "topic": "tour"}
+IDS = {
+    "execution_id": "0" * 24,
+    "node_id": "A",
+    "letter_id": "1-1",
+    "topic": "tour",
+    "name": "report",
+}
 
 
 def names(endpoints: list[Endpoint]) -> list[str]:

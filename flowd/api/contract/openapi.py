@@ -19,6 +19,7 @@ from flowd.api.contract.problems import MEDIA_TYPE as PROBLEM_TYPE
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.schemas import ProblemDocument
 from flowd.workflow.definition import NODE_ID_PATTERN
+from flowd.workflow.ids import NAME_PATTERN
 
 # What any request may meet.
 _ALWAYS: Final = (
@@ -46,6 +47,7 @@ _WITH_BODY: Final = ("body_too_slow", "body_too_large")
 _PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
     "execution_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
     "node_id": {"type": "string", "pattern": NODE_ID_PATTERN},
+    "name": {"type": "string", "pattern": NAME_PATTERN},
     "letter_id": {"type": "string", "pattern": "^[0-9]{1,15}-[0-9]{1,15}$"},
     "topic": {"type": "string", "pattern": "^[a-z-]{1,32}$"},
 }
@@ -61,6 +63,7 @@ _EXAMPLES: Mapping[str, Any] = {
         },
     },
     "TriggerBody": {"input": {"day": "2026-01-31"}},
+    "RunBody": {"input": {"day": "2026-01-31"}},
     "SignalBody": {"data": {"approved": True}},
     "RerunBody": {"from": "failed", "preview": True},
     "CancelBody": {"force": False},

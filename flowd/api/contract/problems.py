@@ -58,6 +58,8 @@ KINDS: Mapping[str, Kind] = {
     "method_not_allowed": Kind(405, "Method not allowed"),
     "unknown_node": Kind(404, "Unknown node"),
     "unknown_topic": Kind(404, "Unknown topic"),
+    "unknown_definition": Kind(404, "Unknown definition"),
+    "definition_in_use": Kind(409, "Definition in use"),
     "unknown_dead_letter": Kind(404, "Unknown dead letter"),
     "no_signal": Kind(404, "Takes no signal"),
     "wrong_state": Kind(409, "Wrong state"),

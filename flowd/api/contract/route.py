@@ -44,7 +44,7 @@ class Endpoint(Route):
 
     def __init__(
         self,
-        method: Literal["GET", "POST", "DELETE"],
+        method: Literal["GET", "PUT", "POST", "DELETE"],
         path: str,
         answer: EndpointFunction,
         *,

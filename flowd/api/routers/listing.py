@@ -210,11 +210,16 @@ async def show_definition(request: Request) -> Response:
     if not plan.has_callback:
         written = await store.executions.definition(execution_id)
         return Response(written, media_type="application/json")
-    definition = await read_definition(store, execution_id)
+    definition = without_secrets(await read_definition(store, execution_id))
+    return Response(orjson.dumps(definition), media_type="application/json")
+
+
+def without_secrets(definition: dict[str, Any]) -> dict[str, Any]:
+    """The definition as it may be shown: a secret that stands in its callback is hidden."""
     callback = definition.get("callback")
     if isinstance(callback, dict) and isinstance(callback.get("secret"), str):
-        definition["callback"] = {**callback, "secret": HIDDEN}
-    return Response(orjson.dumps(definition), media_type="application/json")
+        return {**definition, "callback": {**callback, "secret": HIDDEN}}
+    return definition
 
 
 _PROBLEMS = ("unknown_execution", "corrupt_execution", "store_unavailable")

@@ -26,12 +26,17 @@ local function verdict(status)
   return status and 'corrupt' or 'unknown'
 end
 
-local function close_key(prefix)
+local function close_key(execution_id, prefix)
   local digest = redis.pcall('HGET', prefix .. ':run', 'idempotency')
   local key = type(digest) == 'string' and 'flowd:idempotency:' .. digest
   local claim = key and redis.pcall('GET', key)
-  if type(claim) == 'string' and string.find(claim, '^%x+ ') then
+  if type(claim) ~= 'string' or not string.find(claim, '^%x+ ') then
+    return
+  elseif string.sub(claim, -#execution_id) == execution_id then
     redis.call('SET', key, 'deleted ' .. claim, 'KEEPTTL')
+  else
+    -- The key stands for many, of which the others may still be to make.
+    redis.call('SET', key .. ':' .. execution_id, 'deleted', 'EX', 86400)
   end
 end
 
@@ -46,7 +51,7 @@ for at = 3, #ARGV do
     if status == 'PENDING' then
       announce({ end_execution(KEYS[2], execution_id, 'CANCELLED', now_ms), execution_id })
     end
-    close_key(prefix)
+    close_key(execution_id, prefix)
     redis.call('DEL', prefix .. ':status')
   elseif is_finished then
     redis.call('ZREM', KEYS[3], execution_id)

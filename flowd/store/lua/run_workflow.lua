@@ -3,20 +3,31 @@
 --- @use refuse_making
 -- Stores a workflow and starts it, once for each input: each execution is made and started, or is not.
 --
--- KEYS  1 active (set)  2 stream  3 continuations (zset)  4 executions (zset)  5 what the
---       Idempotency-Key stands for (string), where there is one
--- ARGV  1 '1' when nodes were staged before; then it is one execution  2… what they have in common, see
+-- KEYS  1 active (set)  2 stream  3 continuations (zset)  4 executions (zset)  5 the saved definition it
+--       is a run of (hash), where it is one
+-- ARGV  1 '1' when nodes were staged before; then it is one execution  2 digest of the Idempotency-Key, or
+--       empty  3 id of the many it stands for, or empty  4 version of the saved definition, or empty
+--       5 '1' where that has to be the latest  6 its digest  7… what they have in common, see
 --       begin_execution; then the id of each and its input (JSON), or empty
 -- RETURNS for each 'triggered'; 'continue' (its roots are too many for one call: the caller opens them by
 --         advance_node); 'exists' when this id is taken; 'closed' when it took so long that what was
 --         staged has been removed, or the key no longer stands for this id; or 'deleted' when this id
---         was, and the work is not to be done again
+--         was, and the work is not to be done again. Only 'changed', and nothing is made, when this is
+--         not what is saved
 local names = { active = KEYS[1], stream = KEYS[2], continuations = KEYS[3], executions = KEYS[4] }
-local making = read_making(2)
+if ARGV[4] ~= '' then
+  local latest, digest = unpack(redis.pcall('HMGET', KEYS[5], 'latest', 'digest:' .. ARGV[4]))
+  if digest ~= ARGV[6] or ARGV[5] == '1' and latest ~= ARGV[4] then
+    return { 'changed' }
+  end
+end
+local claim = ARGV[2] ~= '' and 'flowd:idempotency:' .. ARGV[2] or nil
+local making = read_making(7)
 local outcomes = {}
 for at = making.next, #ARGV, 2 do
   local execution_id = ARGV[at]
-  local outcome = refuse_making(KEYS[3], execution_id, ARGV[1] == '1', KEYS[5])
+  local claimant = ARGV[3] ~= '' and ARGV[3] or execution_id
+  local outcome = refuse_making(KEYS[3], execution_id, ARGV[1] == '1', claim, claimant)
     or begin_execution(making, names, execution_id, ARGV[at + 1], {})
   if type(outcome) == 'table' then
     return outcome

@@ -12,7 +12,7 @@
 --         staged has been removed, or the key no longer stands for this id, or 'deleted' when this id
 --         was, and the work is not to be done again
 local execution_id = ARGV[1]
-local refusal = refuse_making(KEYS[1], execution_id, ARGV[3] == '1', KEYS[3])
+local refusal = refuse_making(KEYS[1], execution_id, ARGV[3] == '1', KEYS[3], execution_id)
 if refusal then
   return refusal
 end

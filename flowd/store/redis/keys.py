@@ -28,6 +28,7 @@ SCHEDULER: Final = "flowd:scheduler"  # string that expires: a scheduler ticked,
 CLOCK: Final = "flowd:clock"  # hash: the clock by which everything waits; last_ms, ahead_ms
 TROUBLES: Final = "flowd:troubles"  # hash that expires: duties and continuations that fail -> why
 READY_PROBE: Final = "flowd:ready"  # string that expires: Redis takes writes
+DEFINITIONS: Final = "flowd:definitions"  # zset: names of saved definitions, with score 0
 DEAD_LETTERS: Final = "flowd:dead_letters"  # stream: what no worker can run, with its raw fields
 
 
@@ -58,8 +59,21 @@ def given_input(execution_id: str) -> str:
 
 def idempotency(key_digest: str) -> str:
     """String with a lifetime: digest of the request under an Idempotency-Key, and its execution;
-    `deleted` in front of both once that is gone."""
+    `deleted` in front of both once that is gone. Of a key that stands for many executions
+    `:<execution id>` behind it says that this one was deleted."""
     return f"flowd:idempotency:{key_digest}"
+
+
+def saved_definition(name: str) -> str:
+    """Hash: latest (number of the newest version), and of each version `definition:<version>`
+    (JSON), `digest:<version>` (of its plan) and `about:<version>` (JSON: saved_ms, nodes, labels,
+    handlers: digest of those it was checked against)."""
+    return f"flowd:definition:{name}"
+
+
+def schedules_of(name: str) -> str:
+    """Set: the names of the schedules that run this saved definition; it stays while there are."""
+    return f"flowd:definition:{name}:schedules"
 
 
 def shared_types(stream: str) -> dict[str, str]:
@@ -69,6 +83,7 @@ def shared_types(stream: str) -> dict[str, str]:
         ACTIVE: "set",
         CONTINUATIONS: "zset",
         EXECUTIONS: "zset",
+        DEFINITIONS: "zset",
         FINISHED: "zset",
         RETRIES: "zset",
         ALARMS: "zset",

@@ -1,0 +1,415 @@
+"""Saved definitions over HTTP: what is saved stays as it is, and what is run is started."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+
+from flowd.client import ApiError, AsyncClient
+from flowd.handlers.registry import built_in_registry
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import RedisClient
+from scripts.soaking.checker import find_violations
+from tests.flow.api_server import ApiServer, api_server
+from tests.flow.engine import Engine, node
+from tests.manual import blocks
+
+NAME = "report"
+
+
+def written(*nodes: Any, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": "Daily report",
+        "dag": {"nodes": list(nodes) or [node("A", (), "noop")]},
+        **fields,
+    }
+
+
+READS = written(
+    node("A", (), "transform", input="{{ input }}", expression="{got: @}"),
+    input={"day": "today", "of": "us"},
+)
+
+
+@dataclass
+class Stand:
+    engine: Engine
+    api: ApiServer
+    client: AsyncClient
+
+    async def send(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """Status and body of a raw request."""
+        call = self.client._http.request
+        content = None if body is None else orjson.dumps(body)
+        answer = await call(method, path, content=content, headers=headers)
+        return answer.status_code, answer.json()
+
+
+@asynccontextmanager
+async def stand(settings: Any, workers: int = 1) -> AsyncIterator[Stand]:
+    async with (
+        Engine(settings, workers, built_in_registry()) as engine,
+        engine.ticking(),
+        api_server(settings) as api,
+        AsyncClient(f"http://127.0.0.1:{api.port}") as client,
+    ):
+        yield Stand(engine, api, client)
+
+
+async def refused(answer: Awaitable[Any]) -> tuple[int, str]:
+    with pytest.raises(ApiError) as error:
+        await answer
+    return error.value.status, error.value.code
+
+
+async def test_a_version_is_made_by_what_is_new_and_never_changes(settings, redis):
+    async with stand(settings, 0) as here:
+        one = written(node("A", (), "noop"))
+        assert await here.send("PUT", f"/definitions/{NAME}", one) == (
+            201,
+            {"name": NAME, "version": 1, "message": "Definition saved"},
+        )
+        before = redis.hgetall(keys.saved_definition(NAME))
+        assert await here.send("PUT", f"/definitions/{NAME}", one) == (
+            200,
+            {"name": NAME, "version": 1, "message": "Definition unchanged"},
+        )
+        assert redis.hgetall(keys.saved_definition(NAME)) == before
+        assert await here.client.put_definition(NAME, READS) == 2
+        assert await here.client.put_definition(NAME, one) == 3
+        assert await here.client.put_definition("other", one) == 1
+
+        shown = await here.client.saved_definition(NAME, 1)
+        assert (shown["name"], shown["version"], shown["latest"]) == (NAME, 1, 3)
+        assert shown["definition"]["dag"]["nodes"][0]["id"] == "A"
+        latest = await here.client.saved_definition(NAME)
+        assert latest["version"] == 3
+        rows = [row async for row in here.client.definitions()]
+        assert [(row["name"], row["version"], row["nodes"]) for row in rows] == [
+            ("other", 1, 1),
+            (NAME, 3, 1),
+        ]
+        versions = [row["version"] async for row in here.client.versions(NAME)]
+        assert versions == [3, 2, 1]
+
+
+async def test_lists_come_page_by_page(settings):
+    async with stand(settings, 0) as here:
+        for number in range(5):
+            await here.client.put_definition(f"d{number}", READS)
+            await here.client.put_definition(NAME, written(node(f"N{number}", (), "noop")))
+
+        async def paged(path: str, key: str) -> list[list[Any]]:
+            pages, cursor = [], ""
+            while cursor is not None:
+                _, page = await here.send("GET", f"{path}?limit=2&cursor={cursor}")
+                pages.append([row.get("name", row["version"]) for row in page[key]])
+                cursor = page["next_cursor"]
+            return pages
+
+        assert await paged("/definitions", "definitions") == [
+            ["d0", "d1"],
+            ["d2", "d3"],
+            ["d4", NAME],
+        ]
+        assert await paged(f"/definitions/{NAME}/versions", "versions") == [[5, 4], [3, 2], [1]]
+        assert (await here.send("GET", "/definitions?cursor=xyz"))[1]["code"] == "invalid_request"
+
+
+async def test_what_is_no_workflow_or_no_name_is_not_saved(settings, redis):
+    async with stand(settings, 0) as here:
+        cycle = written(node("A", ["B"], "noop"), node("B", ["A"], "noop"))
+        status, problem = await here.send("PUT", f"/definitions/{NAME}", cycle)
+        assert (status, problem["code"]) == (400, "invalid_workflow")
+        assert "cycle" in problem["detail"]
+        for name in ("-x", ".x", "a%20b", "x" * 101, "a:b"):
+            status, problem = await here.send("PUT", f"/definitions/{name}", READS)
+            assert (status, problem["errors"][0]["code"]) == (400, "bad_name"), name
+            assert (await here.send("GET", f"/definitions/{name}"))[0] == 404
+        assert redis.keys("flowd:definition*") == []
+
+
+async def test_what_is_not_saved_is_unknown(settings, redis):
+    async with stand(settings, 0) as here:
+        await here.client.put_definition(NAME, READS)
+        unknown = (404, "unknown_definition")
+        assert await refused(here.client.saved_definition("no")) == unknown
+        assert await refused(here.client.saved_definition(NAME, 2)) == unknown
+        assert await refused(here.client.run_definition("no")) == unknown
+        assert await refused(here.client.run_definition(NAME, version=2)) == unknown
+        assert await refused(here.client.delete_definition("no")) == unknown
+        with pytest.raises(ApiError, match="has no version 2; its latest is 1"):
+            await here.client.saved_definition(NAME, 2)
+        assert redis.zcard(keys.EXECUTIONS) == 0
+
+
+async def test_a_run_is_made_and_started_in_one_call_and_says_what_it_is_a_run_of(settings, redis):
+    async with stand(settings) as here:
+        await here.client.put_definition(NAME, READS)
+        status, answer = await here.send(
+            "POST", f"/definitions/{NAME}/run", {"input": {"day": "monday"}}
+        )
+        execution_id = answer["execution_id"]
+        assert (status, answer) == (
+            200,
+            {"execution_id": execution_id, "message": "Workflow started"},
+        )
+        assert str(await here.engine.end(execution_id)) == "COMPLETED"
+        assert await here.client.results(execution_id) == {
+            "A": {"result": {"got": {"day": "monday", "of": "us"}}}
+        }
+        assert redis.hget(keys.run(execution_id), "definition") == f"{NAME}@1"
+        assert find_violations(redis, [execution_id]) == []
+
+
+async def test_a_run_is_of_the_latest_version_or_of_the_one_it_names(settings, redis):
+    async with stand(settings, 0) as here:
+        for node_id in ("A", "B"):
+            await here.client.put_definition(NAME, written(node(node_id, (), "noop")))
+        first = await here.client.run_definition(NAME)
+        # This process knows version 2 as the latest; a client of another one saves the third.
+        async with (
+            api_server(settings) as elsewhere,
+            AsyncClient(f"http://127.0.0.1:{elsewhere.port}") as other,
+        ):
+            assert await other.put_definition(NAME, written(node("C", (), "noop"))) == 3
+        second = await here.client.run_definition(NAME)
+        old = await here.client.run_definition(NAME, version=1)
+
+        said = [redis.hget(keys.run(one), "definition") for one in (first, second, old)]
+        assert said == [f"{NAME}@2", f"{NAME}@3", f"{NAME}@1"]
+        roots = [redis.hget(keys.run(one), "roots") for one in (first, second, old)]
+        assert roots == ["B", "C", "A"]
+
+
+async def test_a_definition_saved_anew_under_a_deleted_name_is_not_taken_for_the_old(
+    settings, redis
+):
+    async with stand(settings, 0) as here:
+        await here.client.put_definition(NAME, written(node("A", (), "noop")))
+        kept = await here.client.run_definition(NAME, version=1)
+        async with (
+            api_server(settings) as elsewhere,
+            AsyncClient(f"http://127.0.0.1:{elsewhere.port}") as other,
+        ):
+            await other.delete_definition(NAME)
+            assert await refused(here.client.run_definition(NAME)) == (404, "unknown_definition")
+            assert await other.put_definition(NAME, written(node("B", (), "noop"))) == 1
+
+        for version in (None, 1):
+            execution_id = await here.client.run_definition(NAME, version=version)
+            assert redis.hget(keys.run(execution_id), "roots") == "B"
+        assert redis.get(keys.status(kept)) == "RUNNING"
+
+
+async def test_a_definition_that_schedules_run_is_not_deleted(settings, redis):
+    async with stand(settings, 0) as here:
+        await here.client.put_definition(NAME, READS)
+        redis.sadd(keys.schedules_of(NAME), "nightly")
+        with pytest.raises(ApiError, match="'nightly'") as error:
+            await here.client.delete_definition(NAME)
+        assert (error.value.status, error.value.code) == (409, "definition_in_use")
+        assert (await here.client.saved_definition(NAME))["version"] == 1
+
+        redis.srem(keys.schedules_of(NAME), "nightly")
+        await here.client.delete_definition(NAME)
+        assert redis.keys("flowd:definition*") == []
+
+
+async def test_each_of_many_inputs_becomes_an_execution_of_its_own(settings, redis, monkeypatch):
+    calls = []
+    run = RedisClient.run
+
+    async def counting(self, script, names, *arguments):
+        calls.append(script.name)
+        return await run(self, script, names, *arguments)
+
+    monkeypatch.setattr(RedisClient, "run", counting)
+    async with stand(settings) as here:
+        await here.client.put_definition(NAME, READS)
+        inputs = [{"day": number} for number in range(1000)]
+        ids = await here.client.run_definition_each(NAME, inputs)
+
+        assert calls.count("run_workflow") == 1
+        assert len(set(ids)) == 1000
+        for number in (0, 1, 999):
+            await here.engine.end(ids[number])
+            (result,) = (await here.client.results(ids[number])).values()
+            assert result == {"result": {"got": {"day": number, "of": "us"}}}
+        for one in ids:
+            await here.engine.end(one)
+        assert find_violations(redis, ids) == []
+
+
+@pytest.mark.parametrize("count", [1, 250])
+async def test_under_one_key_each_is_made_once_whatever_is_lost(
+    settings, redis, monkeypatch, count
+):
+    """Each call is done, and its reply lost; the second one is asked for again, and so on."""
+    run, lost = RedisClient.run, set()
+
+    async def losing(self, script, names, *arguments):
+        reply = await run(self, script, names, *arguments)
+        if script is scripts.RUN_WORKFLOW and arguments[-2] not in lost:
+            lost.add(arguments[-2])
+            raise ConnectionError("the reply is lost")
+        return reply
+
+    monkeypatch.setattr(RedisClient, "run", losing)
+    async with stand(settings, 0) as here:
+        many = [node(f"N{number}", (), "noop") for number in range(10)]
+        await here.client.put_definition(NAME, written(*many))
+
+        async def ask() -> Any:
+            if count == 1:
+                return [await here.client.run_definition(NAME, idempotency_key="k")]
+            inputs = [{"n": one} for one in range(count)]
+            return await here.client.run_definition_each(NAME, inputs, idempotency_key="k")
+
+        answers = []
+        for _ in range(6):
+            try:
+                answers.append(await ask())
+            except ApiError as error:
+                assert error.status == 500
+        calls = -(-10 * count // 1000)
+        assert len(lost) == calls
+        assert len(answers) == 6 - calls
+        assert all(one == answers[0] for one in answers)
+        assert redis.zrange(keys.EXECUTIONS, 0, -1) == sorted(answers[0])
+        assert redis.xlen("workflow:tasks") == 10 * count
+
+
+async def test_a_key_that_came_with_another_request_is_refused(settings, redis):
+    async with stand(settings, 0) as here:
+        await here.client.put_definition(NAME, READS)
+        await here.client.put_definition("other", READS)
+        first = await here.client.run_definition(NAME, {"n": 1}, idempotency_key="k")
+        mismatch = (422, "idempotency_mismatch")
+        for call in (
+            here.client.run_definition(NAME, {"n": 2}, idempotency_key="k"),
+            here.client.run_definition("other", {"n": 1}, idempotency_key="k"),
+            here.client.run_definition_each(NAME, [{"n": 1}], idempotency_key="k"),
+        ):
+            assert await refused(call) == mismatch
+        assert await here.client.run_definition(NAME, {"n": 1}, idempotency_key="k") == first
+        assert redis.zcard(keys.EXECUTIONS) == 1
+
+
+async def test_of_many_under_one_key_only_what_was_deleted_is_not_made_again(settings, redis):
+    async with stand(settings) as here:
+        await here.client.put_definition(NAME, READS)
+        inputs = [{"n": number} for number in range(3)]
+        ids = await here.client.run_definition_each(NAME, inputs, idempotency_key="k")
+        for one in ids:
+            await here.engine.end(one)
+        await here.client.delete(ids[1])
+
+        assert await here.client.run_definition_each(NAME, inputs, idempotency_key="k") == ids
+        assert redis.zrange(keys.EXECUTIONS, 0, -1) == sorted([ids[0], ids[2]])
+        (mark,) = redis.keys("flowd:idempotency:*:*")
+        assert (mark[-24:], 0 < redis.ttl(mark) <= 86_400) == (ids[1], True)
+
+        single = await here.client.run_definition(NAME, idempotency_key="s")
+        await here.engine.end(single)
+        await here.client.delete(single)
+        assert await here.client.run_definition(NAME, idempotency_key="s") == single
+        assert redis.zscore(keys.EXECUTIONS, single) is None
+
+
+async def test_what_is_no_run_is_refused(settings, redis):
+    async with stand(settings, 0) as here:
+        await here.client.put_definition(NAME, READS)
+        for body, path in (
+            ({"input": 1}, "input"),
+            ({"inputs": []}, "inputs"),
+            ({"inputs": [{}] * 1001}, "inputs"),
+            ({"inputs": [{}, 2]}, "inputs[1]"),
+            ({"input": {}, "inputs": [{}]}, ""),
+            ({"version": 0}, "version"),
+            ({"imput": {}}, "imput"),
+        ):
+            status, problem = await here.send("POST", f"/definitions/{NAME}/run", body)
+            assert (status, problem["code"]) == (400, "invalid_request"), body
+            assert problem["errors"][0]["path"] == path, problem
+        large = written(*(node(f"N{number}", (), "noop") for number in range(101)))
+        await here.client.put_definition("large", large)
+        with pytest.raises(ApiError, match=r"101,000 nodes together; at most 100,000"):
+            await here.client.run_definition_each("large", [{}] * 1000)
+        assert redis.zcard(keys.EXECUTIONS) == 0
+
+
+async def test_many_of_a_workflow_that_is_staged_are_made_one_after_the_other(settings, redis):
+    async with stand(settings, 0) as here:
+        large = written(*(node(f"N{number}", (), "noop") for number in range(1_500)))
+        await here.client.put_definition(NAME, large)
+        ids = await here.client.run_definition_each(NAME, [{}, {"n": 1}])
+        assert [redis.get(keys.status(one)) for one in ids] == ["RUNNING"] * 2
+        assert redis.xlen("workflow:tasks") == 3_000
+        assert redis.zcard(keys.CONTINUATIONS) == 0
+
+
+async def test_one_saved_by_a_flowd_of_other_handlers_is_checked_before_it_is_run(settings):
+    async with stand(settings, 0) as here:
+        await here.client.put_definition(NAME, written(node("A", (), "echo")))
+        shared = here.api.app.state.shared
+        shared.saved.forget(NAME, None)
+        del shared.check_workflow.__dict__["handlers_digest"]
+        shared.check_workflow._handlers = {"noop": None}
+
+        with pytest.raises(ApiError, match="unknown handler 'echo'") as error:
+            await here.client.run_definition(NAME)
+        assert (error.value.status, error.value.code) == (400, "invalid_workflow")
+
+
+async def test_a_run_does_not_check_again_what_was_checked_when_it_was_saved(
+    settings,
+):
+    async with stand(settings, 0) as here:
+        await here.client.put_definition(NAME, READS)
+
+        async def fail(_body: bytes) -> None:
+            raise AssertionError("it was checked again")
+
+        here.api.app.state.shared.saved._check = fail
+        ids = await asyncio.gather(*(here.client.run_definition(NAME) for _ in range(3)))
+        assert len(set(ids)) == 3
+
+
+@pytest.mark.parametrize("damage", ["type", "latest", "about"])
+async def test_a_damaged_definition_is_said_and_spoils_no_list(settings, redis, damage):
+    async with stand(settings, 0) as here:
+        await here.client.put_definition(NAME, READS)
+        await here.client.put_definition("whole", READS)
+        key = keys.saved_definition(NAME)
+        if damage == "type":
+            redis.delete(key)
+            redis.set(key, "x")
+        elif damage == "latest":
+            redis.hset(key, "latest", "x1")
+        else:
+            redis.hset(key, "about:1", "{")
+        for call in (here.client.saved_definition(NAME), here.client.run_definition(NAME)):
+            assert await refused(call) == (500, "corrupt_store")
+        rows = [(row["name"], row["version"]) async for row in here.client.definitions()]
+        assert rows == [(NAME, None), ("whole", 1)]
+
+
+async def test_the_example_of_the_manual_saves_and_runs(settings, redis, monkeypatch):
+    (example,) = blocks("Running it", "python")
+    async with stand(settings) as here:
+        monkeypatch.setenv("FLOWD_URL", here.client.url)
+        said: dict[str, Any] = {}
+        await asyncio.to_thread(exec, example, said)
+
+        assert said["version"] == 1
+        assert len({said["execution_id"], *said["ids"]}) == 8
+        for one in (said["execution_id"], *said["ids"]):
+            assert str(await here.engine.end(one)) == "COMPLETED"
+        assert redis.get(keys.given_input(said["ids"][6])) == '{"day":6}'

@@ -42,6 +42,7 @@ _GROUPS = {
     },
     "Workflows": {
         "validate": "Check workflows, and list everything that is wrong with them",
+        "schema": "Print the JSON Schema of workflow files, for editors",
         "submit": "Submit a workflow, and print the id of its execution",
         "trigger": "Start an execution that was submitted",
         "run": "Submit a workflow, start it, and follow it until it ends",

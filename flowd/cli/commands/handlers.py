@@ -12,8 +12,6 @@ from flowd.cli.options import config_option, running_settings_of
 from flowd.suggestions import nearest
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from flowd.handlers.registry import Handler
 
 
@@ -38,25 +36,16 @@ def handlers(name: str | None, config: Path | None, output: str) -> None:
         click.echo("\n\n".join(_page(entry) for entry in shown))
 
 
-def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """What JSON Schema has no word for, such as a class of the user's own, may be anything."""
-    from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-
-    class Lenient(GenerateJsonSchema):
-        def handle_invalid_for_json_schema(self, *_: Any) -> JsonSchemaValue:
-            return {}
-
-    return model.model_json_schema(schema_generator=Lenient)
-
-
 def _record(entry: Handler) -> dict[str, Any]:
+    from flowd.cli.file_schema import schema_of
+
     return {
         "name": entry.name,
         "runs": entry.kind,
         "description": entry.description,
         "defined": entry.place,
         # None: it takes any config.
-        "config": entry.model and _schema_of(entry.model),
+        "config": entry.model and schema_of(entry.model),
     }
 
 
@@ -66,7 +55,9 @@ def _page(entry: Handler) -> str:
     lines.append(f"  defined by {entry.place}")
     if entry.model is None:
         return "\n".join([*lines, "  takes any config"])
-    schema = _schema_of(entry.model)
+    from flowd.cli.file_schema import schema_of
+
+    schema = schema_of(entry.model)
     required = schema.get("required", ())
     keys = [
         (name, _type_of(value), _note(name in required, value))

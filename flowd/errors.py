@@ -131,6 +131,31 @@ class DefinitionInUse(FlowdError):
         )
 
 
+class UnknownSchedule(FlowdError):
+    """There is no schedule of this name."""
+
+    code = "unknown_schedule"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"there is no schedule {name!r}; GET /schedules lists them")
+
+
+class ScheduleBusy(FlowdError):
+    """A schedule was to run by hand while its execution before has not ended."""
+
+    code = "schedule_busy"
+
+    def __init__(self, name: str, execution_ids: Sequence[str], *, has_queue: bool) -> None:
+        self.name = name
+        running = f"execution {execution_ids[0]!r}" if execution_ids else "another execution"
+        also = " and another time waits for its end" if has_queue else ""
+        super().__init__(
+            f"the schedule {name!r} is not run: {running} has not ended{also}; "
+            "with `force` it runs beside that"
+        )
+
+
 class UnknownDeadLetter(FlowdError):
     """No dead letter has this id; it may have been deleted, or pushed out by newer ones."""
 

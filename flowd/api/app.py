@@ -33,6 +33,7 @@ from flowd.api.routers import (
     nodes,
     operations,
     reference,
+    schedules,
     signals,
     workflows,
 )
@@ -108,6 +109,7 @@ def all_routes() -> list[Endpoint]:
         *executions.ROUTES,
         *lifecycle.ROUTES,
         *definitions.ROUTES,
+        *schedules.ROUTES,
         *signals.ROUTES,
         *events.ROUTES,
         *callbacks.ROUTES,

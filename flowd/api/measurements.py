@@ -26,6 +26,13 @@ _LATENCIES: Final = {
 }
 
 
+_SCHEDULED: Final = {
+    "fired": "Executions that schedules have started",
+    "missed": "Times of schedules that passed while no scheduler ran, and were not made up for",
+    "skipped": "Times of schedules left out as the execution before had not ended",
+}
+
+
 def measurements_text(snapshot: Snapshot, processes: Sequence[Mapping[str, Any]] = ()) -> bytes:
     registry = CollectorRegistry()
     registry.register(_Scrape(snapshot, processes))
@@ -96,6 +103,10 @@ def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
     waits = CounterMetricFamily(
         "flowd_waits_decided", "Waits that were decided, by what came first", labels=["by"]
     )
+    schedules = {
+        word: CounterMetricFamily(f"flowd_schedules_{word}", text)
+        for word, text in _SCHEDULED.items()
+    }
     buckets: dict[str, dict[str, list[int]]] = {
         name: defaultdict(lambda: [0] * BUCKETS) for name in _LATENCIES
     }
@@ -108,11 +119,14 @@ def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
             nodes.add_metric([handler, first], count)
         elif kind == "decided":
             waits.add_metric([first], count)
+        elif kind == "schedules" and first in schedules:
+            schedules[first].add_metric([], count)
         elif kind in buckets and first.isdecimal() and int(first) < BUCKETS:
             buckets[kind][handler][int(first)] = count
     yield executions
     yield nodes
     yield waits
+    yield from schedules.values()
     for kind, (name, text) in _LATENCIES.items():
         family = HistogramMetricFamily(name, text, labels=["handler"])
         for handler, filled in buckets[kind].items():

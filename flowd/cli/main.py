@@ -47,6 +47,9 @@ _GROUPS = {
         "trigger": "Start an execution that was submitted",
         "run": "Submit a workflow, start it, and follow it until it ends",
     },
+    "Schedules": {
+        "schedules": "List, change, hold up and run schedules",
+    },
     "Executions": {
         "ls": "List executions, the newest first",
         "get": "Show one execution and its nodes",

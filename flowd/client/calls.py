@@ -190,6 +190,22 @@ def run_definition(
     return Call("POST", f"/definitions/{_id(name)}/run", content=content, headers=headers)
 
 
+def schedules(name: str = "", what: str = "", *, method: str = "GET", **params: Any) -> Call:
+    """Of all schedules, or of one; `what` is what comes behind its name: `/next`, `/pause` …"""
+    path = "/schedules" + (f"/{_id(name)}" if name else "") + what
+    return Call(method, path, params)
+
+
+def put_schedule(name: str, schedule: Workflow) -> Call:
+    return Call("PUT", f"/schedules/{_id(name)}", content=_body(schedule))
+
+
+def run_schedule(name: str, *, force: bool, idempotency_key: str | None) -> Call:
+    content = _body({"force": True}) if force else None
+    headers = _idempotent(idempotency_key)
+    return Call("POST", f"/schedules/{_id(name)}/run", content=content, headers=headers)
+
+
 def dead_letters(
     letter_id: str = "", *, method: str = "GET", verb: str = "", **params: Any
 ) -> Call:

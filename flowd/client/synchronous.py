@@ -233,6 +233,40 @@ class Client:
         call = calls.run_definition(name, {"inputs": list(inputs)}, version, idempotency_key)
         return [str(one) for one in (self._send(call))["execution_ids"]]
 
+    def put_schedule(self, name: str, schedule: Workflow) -> Json:
+        """Make a schedule (a dict, or its JSON), or change it; the answer says which."""
+        return dict(self._send(calls.put_schedule(name, schedule)))
+
+    def schedule(self, name: str) -> Json:
+        """A schedule: what it says, when it is due next, and what it has done."""
+        return dict(self._send(calls.schedules(name)))
+
+    def next_times(self, name: str, count: int = 5) -> builtins.list[str]:
+        """The next times of a schedule, in ISO 8601."""
+        return builtins.list((self._send(calls.schedules(name, "/next", count=count)))["next"])
+
+    def pause_schedule(self, name: str) -> None:
+        """Pause a schedule; nothing is made up for later."""
+        self._send(calls.schedules(name, "/pause", method="POST"))
+
+    def resume_schedule(self, name: str) -> None:
+        """Resume a schedule from now on."""
+        self._send(calls.schedules(name, "/resume", method="POST"))
+
+    def run_schedule(
+        self, name: str, *, force: bool = False, idempotency_key: str | None = None
+    ) -> str:
+        """Run a schedule now, as far as its `overlap` lets it, or with `force`; the execution's id.
+
+        Where it waits for another one to end, there is no such execution yet.
+        """
+        call = calls.run_schedule(name, force=force, idempotency_key=idempotency_key)
+        return str((self._send(call))["execution_id"])
+
+    def delete_schedule(self, name: str) -> None:
+        """Delete a schedule. What it has started goes on."""
+        self._send(calls.schedules(name, method="DELETE"))
+
     def dead_letter(self, letter_id: str) -> Json:
         """One dead letter, with all fields of its entry."""
         return dict(self._send(calls.dead_letters(letter_id)))
@@ -270,6 +304,10 @@ class Client:
     def versions(self, name: str, *, count_max: int | None = None) -> Iterator[Json]:
         """Iterate over the versions of a saved definition, the newest first."""
         yield from self._pages(partial(calls.versions, name), "versions", count_max, {})
+
+    def schedules(self, *, count_max: int | None = None) -> Iterator[Json]:
+        """Iterate over the schedules, by name."""
+        return self._pages(calls.schedules, "schedules", count_max, {})
 
     def dead_letters(self, *, count_max: int | None = None) -> Iterator[Json]:
         """Iterate over the dead letters, the newest first."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from flowd.diagnosis.schedule_check import ScheduleStanding, broken_schedules, schedules_of
 from flowd.errors import CorruptExecution
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.portions import DEFINITION_BYTES_MAX, portions
@@ -98,6 +99,7 @@ class Snapshot:
     begun: list[Begun] = field(default_factory=list)
     failing_duties: list[Trouble] = field(default_factory=list)
     failing_continuations: list[Trouble] = field(default_factory=list)
+    schedules: list[ScheduleStanding] = field(default_factory=list)
 
     @property
     def in_progress(self) -> set[str]:
@@ -154,6 +156,7 @@ async def look(store: Store) -> Snapshot:
     snapshot.begun = await store.health.inspection.begun()
     snapshot.failing_duties = await store.health.troubles.duties()
     snapshot.failing_continuations = await store.health.troubles.continuations()
+    snapshot.schedules = await schedules_of(store)
     snapshot.active = await store.health.inspection.active()
     snapshot.finished = await store.health.inspection.finished()
     snapshot.known = await store.health.inspection.known()
@@ -410,6 +413,11 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
         _holder_mismatches,
     ),
     ("what was begun is carried on", lambda snapshot: len(snapshot.begun), _overdue),
+    (
+        "a schedule is looked at in time",
+        lambda snapshot: len(snapshot.schedules),
+        lambda snapshot: broken_schedules(snapshot.schedules, snapshot.statuses),
+    ),
     (
         "no duty of a scheduler fails",
         lambda snapshot: len(snapshot.failing_duties),

@@ -12,7 +12,7 @@ from flowd.errors import TemplateError
 from flowd.store import Store
 from flowd.store.facts import Fact
 from flowd.workflow.graph import Plan
-from flowd.workflow.references import EXECUTION
+from flowd.workflow.references import ENDING_KEYS, EXECUTION
 from flowd.workflow.states import NodeState
 from flowd.workflow.templating import INPUT, OPENING, CompiledConfig
 
@@ -55,7 +55,10 @@ async def rendered_config(
         ends = Fact("ends", execution_id)
         found, _ = await store.tasks.facts.find([ends], 0)
         known = orjson.loads(found[ends] or "{}")
-        outputs[EXECUTION] |= known if known.get("status") else {}
+        is_ending = bool(known.get("status"))
+        outputs[EXECUTION] |= {
+            key: value for key, value in known.items() if is_ending or key not in ENDING_KEYS
+        }
     if size * orjson.dumps(config).count(OPENING.encode()) > RENDERED_BYTES_MAX:
         return None
     outputs |= await store.nodes.outputs(execution_id, wanted)

@@ -29,6 +29,7 @@ from flowd.scheduler.reconciler import Reconciler
 from flowd.scheduler.repairs import NoticeLoss, Readmit, SetDamageAside
 from flowd.scheduler.retention import ForgetFinished
 from flowd.scheduler.retries import DispatchRetries
+from flowd.scheduler.schedules import FireSchedules
 from flowd.scheduler.sign_of_life import SignOfLife
 from flowd.scheduler.webhooks import Deliverer
 from flowd.store import Store, open_store
@@ -76,8 +77,15 @@ class Scheduler:
         reconciler = Reconciler(store, plans)
         readmit = Readmit(store, reconciler)
         self._retries = DispatchRetries(store)
+        self._schedules = FireSchedules(store, plans)
         self._clock = Lane(
-            store, (KeepClock(store, interval_s), self._retries, SignOfLife(store, interval_s))
+            store,
+            (
+                KeepClock(store, interval_s),
+                self._retries,
+                self._schedules,
+                SignOfLife(store, interval_s),
+            ),
         )
         self._healing = Lane(
             store,
@@ -156,9 +164,10 @@ class Scheduler:
         return True
 
     async def _wait(self) -> None:
-        """Sleep until a node is to run again, an interval at most."""
-        next_in_s = self._retries.next_in_s
-        wait_s = self._interval_s if next_in_s is None else min(self._interval_s, next_in_s)
+        """Sleep until a node is to run again, or a schedule is due; an interval at most."""
+        known = (self._retries.next_in_s, self._schedules.next_in_s)
+        wait_s = min((one for one in known if one is not None), default=self._interval_s)
+        wait_s = min(wait_s, self._interval_s)
         try:
             if not self._away:
                 await self._store.retries.wait_for_change(wait_s)

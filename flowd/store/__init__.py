@@ -27,6 +27,7 @@ from flowd.store.redis.client import RedisClient
 from flowd.store.results import StoredResults
 from flowd.store.retries import Retries
 from flowd.store.saved import SavedDefinitions
+from flowd.store.schedules import Schedules
 from flowd.store.standing import Standing
 from flowd.store.submissions import Submissions
 from flowd.store.tasks import Tasks
@@ -63,6 +64,7 @@ class Store:
         self.retries = Retries(client, settings)
         self.saved = SavedDefinitions(client)
         self.submissions = Submissions(client, settings, self.executions, self.nodes.maps)
+        self.schedules = Schedules(client, settings)
         self.tasks = Tasks(client, settings)
 
     async def open_results(self, execution_id: str, node_ids: Sequence[str]) -> StoredResults:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
@@ -36,6 +36,8 @@ EventType = Literal[
     "node.requeued",
     "node.waiting",
     "node.woken",
+    "schedule.missed",
+    "schedule.skipped",
 ]
 END_TYPES: Final = frozenset({"execution.completed", "execution.failed", "execution.cancelled"})
 
@@ -79,7 +81,8 @@ def behind(entry_id: str) -> Position:
 
 
 class StoredEvent(NamedTuple):
-    """`node_id` and what follows are None for an event of the execution, or where unknown."""
+    """`node_id` and what follows are None for an event of the execution, or where unknown; the
+    `execution_id` is empty for an event of a schedule."""
 
     position: Position
     type: str
@@ -96,6 +99,8 @@ class StoredEvent(NamedTuple):
     # Of a wait: what wakes the node, and what has.
     waits_for: str | None = None
     woken_by: str | None = None
+    # Of a schedule: its name, how many of its times were missed or skipped, the last of them.
+    schedule: tuple[str, int, int] | None = None
 
     @property
     def at_ms(self) -> int:
@@ -120,7 +125,7 @@ def parse_event(entry: Entry, end: Position, place: int) -> StoredEvent:
     return StoredEvent(
         position,
         pairs[2 * place],
-        execution_id,
+        "" if execution_id == "-" else execution_id,
         None if node_id == "-" else node_id,
         _number(attempt),
         _number(queued_ms),
@@ -131,14 +136,17 @@ def parse_event(entry: Entry, end: Position, place: int) -> StoredEvent:
     )
 
 
-def _more(text: str) -> Iterator[str | None]:
+def _more(text: str) -> Iterator[Any]:
     """What an event says besides, as the scripts wrote it."""
     try:
         told = orjson.loads(raw_bytes(text)) if text else {}
     except ValueError:
         told = None
+    told = told if isinstance(told, dict) else {}
     for name in ("name", "error", "waits_for", "woken_by"):
-        yield told.get(name) if isinstance(told, dict) else None
+        yield told.get(name)
+    if "schedule" in told:
+        yield told["schedule"], told.get("times", 1), told.get("scheduled_ms", 0)
 
 
 def _number(text: str) -> int | None:

@@ -17,9 +17,9 @@ from flowd.workflow.states import ExecutionState
 
 class Fact(NamedTuple):
     """One thing to know: the `status` or the `input` of an execution, what it `ends` as before its
-    `finally` (a JSON object of status and error), or of a node its `state`, its `output`, the
-    number of what has `arrived` at it, the `decision` that ended its newest wait, or the `item` it
-    runs for.
+    `finally` (a JSON object of status and error, and of scheduled_at where it has that), or of a
+    node its `state`, its `output`, the number of what has `arrived` at it, the `decision` that
+    ended its newest wait, or the `item` it runs for.
     """
 
     kind: Literal["status", "input", "ends", "state", "output", "arrived", "decision", "item"]
@@ -38,7 +38,7 @@ _FIELD_OF: Final[Mapping[str, Callable[[Fact], tuple[str, ...]]]] = {
     "arrived": lambda fact: (keys.run(fact.execution_id), f"arrived:{fact.node_id}"),
     "decision": lambda fact: (keys.decisions(fact.execution_id), fact.node_id),
     "item": lambda fact: _item_field(*split_item(fact.node_id), fact.execution_id),
-    "ends": lambda fact: (keys.run(fact.execution_id), "ends_as", "failure"),
+    "ends": lambda fact: (keys.run(fact.execution_id), "ends_as", "failure", "scheduled_at"),
 }
 # What is of any size; the other strings are words.
 _UNBOUNDED: Final = frozenset({"input", "output"})
@@ -102,7 +102,10 @@ def _of_fields(fact: Fact, reply: Any) -> str | None:
         return first
     # What fails in `finally` is no error of what that comes after.
     error = readable(reply[1]) if first == ExecutionState.FAILED and reply[1] else None
-    return orjson.dumps({"status": first, "error": error}).decode()
+    said = {"status": first, "error": error}
+    if reply[2]:
+        said["scheduled_at"] = readable(reply[2])
+    return orjson.dumps(said).decode()
 
 
 def _text(reply: Any) -> str | None:

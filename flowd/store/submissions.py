@@ -77,6 +77,16 @@ class Origin(NamedTuple):
         return {name: value for name, value in said.items() if value}
 
 
+class Making(NamedTuple):
+    """An execution that one call makes and starts: `common` is what read_making in
+    begin_execution.lua reads."""
+
+    execution_id: str
+    given_input: bytes
+    is_staged: bool
+    common: Sequence[Argument]
+
+
 # Of an execution that somebody submitted.
 NOWHERE: Final = Origin()
 
@@ -282,6 +292,28 @@ class Submissions:
         )
         return outcomes
 
+    async def prepare(
+        self,
+        definition: bytes,
+        plan: Plan | Outline,
+        *,
+        execution_id: str,
+        given_input: bytes = b"",
+        key_digest: str = "",
+        origin: Origin = NOWHERE,
+    ) -> Making:
+        """What a script needs to make and start an execution; its first nodes are staged where they
+        are too many for one call. Unless it is made then, `discard_staged` removes those."""
+        node_ids = list(plan.nodes)
+        staged, rest = node_ids[:-NODES_PER_CALL_MAX], node_ids[-NODES_PER_CALL_MAX:]
+        if staged:
+            outcome = await self._stage(execution_id, definition, staged, None)
+            await self._expect_made(execution_id, outcome, is_staged=True)
+        run = _new_run(plan, node_ids, None, key_digest) | origin.fields()
+        run["triggered_ms"] = run["submitted_ms"]
+        common = making_arguments(plan, definition, group=self._group, run=run, node_ids=rest)
+        return Making(execution_id, given_input, bool(staged), common)
+
     async def _expect_made(self, execution_id: str, outcome: str, *, is_staged: bool) -> None:
         """Raises what the outcome of the last call says against it."""
         if outcome == "closed":
@@ -298,7 +330,8 @@ class Submissions:
         await self._client.converse(
             [
                 ("ZADD", keys.CONTINUATIONS, now_ms(), f"submit {execution_id}"),
-                ("SET", keys.definition(execution_id), definition),
+                # Whoever names an id that is taken changes nothing.
+                ("SET", keys.definition(execution_id), definition, "NX"),
             ]
         )
         for some in slices(staged, NODES_PER_CALL_MAX):

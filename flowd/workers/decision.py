@@ -110,7 +110,10 @@ def execution_facts(prepared: PreparedNode, ends: str | bytes | None) -> dict[st
     """What a node may read of its execution; one of `finally` also how the others ended."""
     known = {"id": prepared.entry.execution_id, "name": prepared.plan.name}
     node_id, _ = split_item(prepared.node.id)
-    return known | _object(ends) if node_id in prepared.plan.finally_nodes else known
+    said = _object(ends)
+    if node_id in prepared.plan.finally_nodes:
+        return known | said
+    return known | {"scheduled_at": said["scheduled_at"]} if "scheduled_at" in said else known
 
 
 def _object(text: str | bytes | None) -> dict[str, Any]:

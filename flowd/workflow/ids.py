@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from typing import Final
@@ -18,6 +19,12 @@ _EXECUTION_ID = re.compile(r"[0-9a-f]{24}")
 def new_execution_id(at_ms: int) -> str:
     """48 bits of wall time in ms, then 48 random bits, as 24 hex digits: ids sort by age."""
     return f"{at_ms:012x}{secrets.token_hex(6)}"
+
+
+def scheduled_id(schedule: str, time_ms: int) -> str:
+    """The execution that a schedule starts for this time. It is as old as that."""
+    digest = hashlib.sha256(f"{schedule} {time_ms}".encode()).hexdigest()
+    return f"{time_ms:012x}{digest[:12]}"
 
 
 def is_execution_id(text: str) -> bool:

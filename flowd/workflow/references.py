@@ -37,7 +37,8 @@ from flowd.workflow.templating import (
 # What a condition may read besides nodes: `state.B`, `execution.name`.
 STATE: Final = "state"
 EXECUTION: Final = "execution"
-EXECUTION_KEYS: Final = ("id", "name")
+# `scheduled_at` is there where a schedule has started it.
+EXECUTION_KEYS: Final = ("id", "name", "scheduled_at")
 _NODE_ID: Final = re.compile(NODE_ID_PATTERN)
 _BEGINNING: Final = re.compile("[A-Za-z0-9_-]*")
 _BAD_IDS_MAX: Final = 100

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from itertools import islice, takewhile
@@ -48,6 +48,8 @@ class Look:
     run_ms: int | None
     next_ms: int | None
     is_late: bool
+    # The last of those that are missed.
+    missed_ms: int = field(default=0, compare=False)
 
 
 class Timetable:
@@ -88,17 +90,21 @@ class Timetable:
         if following is not None and following <= now_ms:
             # There are more: which of these are kept is known when all have been seen.
             kept = kept if catch_up == "all" else []
-            return Look(len(due) - len(kept), None, kept[0] if kept else following, is_late=False)
+            missed = len(due) - len(kept)
+            next_ms = kept[0] if kept else following
+            return Look(missed, None, next_ms, is_late=False, missed_ms=due[missed - 1])
         kept = [one for one in kept if now_ms - one <= window_ms]
         missed = len(due) - len(kept)
+        missed_ms = due[missed - 1] if missed else 0
         if not kept:
-            return Look(missed, None, following, is_late=False)
+            return Look(missed, None, following, is_late=False, missed_ms=missed_ms)
         is_late = len(kept) > 1 or now_ms - kept[0] > LATE_MS
-        return Look(missed, kept[0], kept[1] if len(kept) > 1 else following, is_late)
+        behind = kept[1] if len(kept) > 1 else following
+        return Look(missed, kept[0], behind, is_late, missed_ms)
 
     def iso(self, at_ms: int) -> str:
         """ISO 8601 with the offset of the schedule's timezone."""
-        return datetime.fromtimestamp(at_ms / 1000, self.zone).isoformat()
+        return datetime.fromtimestamp(at_ms / 1000, self.zone).isoformat(timespec="seconds")
 
     def _from(self, at_ms: int) -> Iterator[int]:
         yield at_ms

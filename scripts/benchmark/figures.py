@@ -99,6 +99,15 @@ FIGURES: tuple[Figure, ...] = (
     Figure("W11 late", "from the date of a wait to its entry, p99", "ms", True, value_goal=50),
     Figure("W12 p50", "a signal, to the end of the node behind", "ms", True, "W5 p50", 3.0),
     Figure("W12 p99", "a signal, to the end of the node behind", "ms", True, "W12 p50"),
+    Figure(
+        "W15 scheduler",
+        "CPU beside 10,000 schedules",
+        "% of a core",
+        True,
+        value_goal=1.0,
+        summary=fmean,
+    ),
+    Figure("W15 late", "500 due at once, to the start of each, p99", "ms", True, value_goal=1000),
 )
 WORKLOADS = tuple(dict.fromkeys(one.workload for one in FIGURES))
 

@@ -25,6 +25,8 @@ class Sizes:
     long_chain: int = 10_000
     diamonds_at_once: int = 15_000
     chains_at_once: int = 400
+    schedules: int = 10_000
+    due_at_once: int = 500
 
 
 TINY = Sizes(
@@ -45,4 +47,6 @@ TINY = Sizes(
     long_chain=20,
     diamonds_at_once=10,
     chains_at_once=4,
+    schedules=10,
+    due_at_once=5,
 )

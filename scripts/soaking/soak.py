@@ -30,6 +30,7 @@ from scripts.soaking.hosts import (
     unpack_other_version,
 )
 from scripts.soaking.ledger import START, Ledger, Note
+from scripts.soaking.schedules import check_runs, check_times, pause_schedules, put_schedules
 from scripts.soaking.shapes import expected_states, expected_status
 
 HOSTS = ("one", "two")
@@ -99,12 +100,19 @@ def soak(seed: int, minutes: float, kinds: Sequence[str]) -> Outcome:
         # Workers of the other version run a node that chooses as if it did not.
         may_choose = "change_version" not in kinds
         clients = Clients(hosts, seed, count=CLIENTS, active_max=ACTIVE_MAX, may_choose=may_choose)
+        with server.client() as client:
+            firsts = put_schedules(clients, client)
         hand = Hand(kinds, seed, hosts, server, clients, seconds=minutes * 60)
         open_things.callback(hand.close)
         _run(outcome, minutes * 60, clients, hand, server)
+        with server.client() as client:
+            outcome.violations += check_times(client, firsts)
+        pause_schedules(clients)
         healed_at = time.monotonic()
         outcome.violations += _heal(hosts, server)
         outcome.healed_after_s = time.monotonic() - healed_at
+        with server.client() as client:
+            outcome.violations += check_runs(client, firsts)
         _check(outcome, hosts, server, clients, ledger)
     return outcome
 

@@ -75,7 +75,6 @@ class Engine:
         handlers.KEYS.clear()
         handlers.SPUN.clear()
         handlers.GATES.clear()
-        handlers.LEFT.clear()
         for _ in range(self._count):
             await self.add_worker()
         return self

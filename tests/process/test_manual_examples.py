@@ -54,6 +54,10 @@ RUN_BY = {
     ("Mapping a list", "json"): [MAPPING],
     ("Waiting", "json"): [WORKFLOWS] * 2,
     ("Attempts and time-outs", "json"): [WORKFLOWS],
+    ("Schedules", "json"): ["test_a_schedule_goes_as_it_is_told"],
+    ("Schedules", "yaml"): ["test_a_schedule_goes_as_it_is_told"],
+    ("Schedules", "bash"): ["test_a_schedule_goes_as_it_is_told"],
+    ("Schedules", "console"): ["test_a_schedule_goes_as_it_is_told"],
     ("Approvals and signals", "yaml"): [APPROVAL],
     ("Approvals and signals", "console"): [APPROVAL],
     ("Answering", "bash"): [APPROVAL],
@@ -323,6 +327,44 @@ def test_an_approval_goes_as_it_is_told(run_flowd: Callable[..., Flowd], tmp_pat
     seen["decision"]["at_ms"] = shown["decision"]["at_ms"]
     assert seen == {**shown, "execution_id": second}
     assert flowd.wait_for_execution(second) == "COMPLETED"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="it is sent with curl")
+def test_a_schedule_goes_as_it_is_told(run_flowd: Callable[..., Flowd], tmp_path: Path) -> None:
+    flowd = run_flowd("start", "--workers", "1")
+    flowd.wait_until_running()
+    (report,) = blocks("Schedules", "json")
+    (nightly,) = blocks("Schedules", "yaml")
+    (curl,) = blocks("Schedules", "bash")
+    (session,) = blocks("Schedules", "console")
+    (tmp_path / "report.json").write_text(report)
+    (tmp_path / "nightly.yaml").write_text(nightly)
+    command = curl.replace("http://localhost:8000", flowd.url)
+    saved = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert json.loads(saved.stdout)["version"] == 1
+
+    told = []
+    for line in session.splitlines():
+        ended = subprocess.run(
+            [sys.executable, "-m", "flowd.cli.main", *line.removeprefix("$ flowd ").split()],
+            cwd=tmp_path,
+            env={**clean_environ(), "FLOWD_URL": flowd.url},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        told.append(ended.stdout)
+
+    _, times, run, listed = told
+    assert len(times.split()) == 5 and all("T06:30:00+0" in one for one in times.split())
+    assert "30 6 * * 1-5 Europe/Berlin" in listed and times.split()[0] in listed
+    execution_id = run.strip()
+    assert flowd.wait_for_execution(execution_id) == "COMPLETED"
+    results = flowd.api.execution_results(execution_id)
+    assert "day=20" in results["fetch"]["data"]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="it is sent with curl")

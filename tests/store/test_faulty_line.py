@@ -22,16 +22,18 @@ from flowd.orchestrator.executor import (
     fail_downstream,
 )
 from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.schedules import Firings, put_schedule
 from flowd.store import open_store
 from flowd.store.budgets import TokenUsage
 from flowd.store.callbacks import CallbackState
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Session
 from flowd.store.saved import About
+from flowd.workflow.schedule import ScheduleDefinition
 from flowd.workflow.states import NodeState
 from tests.private_server import PrivateServer
 from tests.proxy import FAULTS, Proxy
-from tests.store import maps
+from tests.store import maps, schedules
 from tests.store.engine import (
     CHAIN,
     DIAMOND,
@@ -106,6 +108,38 @@ async def delete_saved(bench: Bench) -> None:
     await bench.near.store.saved.put("report", b"{}", "digest", ABOUT)
     with contextlib.suppress(UnknownDefinition):
         await bench.insist(lambda: bench.store.saved.delete("report"))
+
+
+async def put_a_schedule(bench: Bench) -> None:
+    await schedules.save(bench.near.store)
+    said = ScheduleDefinition(workflow="report", cron="30 2 29 2 *")
+    await bench.insist(lambda: put_schedule(bench.store, "nightly", said))
+
+
+async def due_schedules(bench: Bench) -> None:
+    await bench.insist(bench.store.schedules.due)
+
+
+async def _leap(bench: Bench, **said: Any) -> schedules.Scheduled:
+    return await schedules.schedule(bench.near.store, bench.redis, cron="30 2 29 2 *", **said)
+
+
+async def fire_schedule(bench: Bench) -> None:
+    leap = await _leap(bench)
+    seen = await leap.seen()
+    firings = Firings(bench.store, Plans(bench.store))
+    await bench.insist(lambda: firings.attend(seen, leap.first_ms))
+
+
+async def postpone_schedule(bench: Bench) -> None:
+    leap = await _leap(bench)
+    postpone = bench.store.schedules.postpone
+    await bench.insist(lambda: postpone(leap.name, "another", 1_000, "why"))
+
+
+async def delete_schedule(bench: Bench) -> None:
+    leap = await _leap(bench)
+    await bench.insist(lambda: bench.store.schedules.delete(leap.name))
 
 
 async def claim(bench: Bench) -> None:
@@ -385,6 +419,11 @@ SCRIPT_CALLS = {
     scripts.RUN_WORKFLOW: run,
     scripts.PUT_DEFINITION: put,
     scripts.DELETE_DEFINITION: delete_saved,
+    scripts.PUT_SCHEDULE: put_a_schedule,
+    scripts.DUE_SCHEDULES: due_schedules,
+    scripts.FIRE_SCHEDULE: fire_schedule,
+    scripts.POSTPONE_SCHEDULE: postpone_schedule,
+    scripts.DELETE_SCHEDULE: delete_schedule,
     scripts.CLAIM_NODES: claim,
     scripts.COMPLETE_NODES: complete,
     scripts.SKIP_NODES: skip,

@@ -95,7 +95,7 @@ def test_how_the_others_ended_is_known_in_it_only(key: str) -> None:
 def test_of_the_execution_templates_read_what_there_is() -> None:
     document = workflow(node("A", x="{{ execution.id }}", y="{{ execution.owner }}"))
     assert found(document) == [("dag.nodes[0].config.y", "unknown_reference")]
-    assert "there is id and name" in texts(document)[0]
+    assert "there is id, name and scheduled_at" in texts(document)[0]
 
 
 def test_what_has_not_the_form_of_one_is_told_item_by_item() -> None:

@@ -63,6 +63,12 @@ _EXAMPLES: Mapping[str, Any] = {
         },
     },
     "TriggerBody": {"input": {"day": "2026-01-31"}},
+    "ScheduleBody": {
+        "workflow": "hello",
+        "cron": "30 6 * * 1-5",
+        "timezone": "Europe/Berlin",
+    },
+    "RunScheduleBody": {"force": False},
     "RunBody": {"input": {"day": "2026-01-31"}},
     "SignalBody": {"data": {"approved": True}},
     "RerunBody": {"from": "failed", "preview": True},

@@ -60,6 +60,8 @@ KINDS: Mapping[str, Kind] = {
     "unknown_topic": Kind(404, "Unknown topic"),
     "unknown_definition": Kind(404, "Unknown definition"),
     "definition_in_use": Kind(409, "Definition in use"),
+    "unknown_schedule": Kind(404, "Unknown schedule"),
+    "schedule_busy": Kind(409, "Schedule is busy"),
     "unknown_dead_letter": Kind(404, "Unknown dead letter"),
     "no_signal": Kind(404, "Takes no signal"),
     "wrong_state": Kind(409, "Wrong state"),

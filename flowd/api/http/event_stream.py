@@ -32,7 +32,7 @@ def format_event(item: StoredEvent | Gap) -> bytes:
         data = orjson.dumps({"after": item.after, "oldest": item.oldest})
         return b"event: gap\ndata: %b\n\n" % data
     facts = {
-        "execution_id": item.execution_id,
+        "execution_id": item.execution_id or None,
         "node_id": item.node_id,
         "attempt": item.attempt,
         "queued_ms": item.queued_ms,
@@ -45,6 +45,8 @@ def format_event(item: StoredEvent | Gap) -> bytes:
         "waits_for": item.waits_for,
         "woken_by": item.woken_by,
     }
+    if item.schedule:
+        facts |= zip(("schedule", "times", "scheduled_ms"), item.schedule, strict=True)
     try:
         data = orjson.dumps({name: value for name, value in facts.items() if value is not None})
     except orjson.JSONEncodeError:

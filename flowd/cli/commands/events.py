@@ -31,7 +31,9 @@ def events(url: str | None, execution: str | None, follow: bool, output: str) ->
                 continue
             facts = event.data
             what = " ".join(
-                str(facts[name]) for name in ("execution_id", "node_id") if facts.get(name)
+                str(facts[name])
+                for name in ("execution_id", "node_id", "schedule")
+                if facts.get(name)
             )
             attempt = f" attempt {facts['attempt']}" if facts.get("attempt") else ""
             click.echo(plain(f"{clock(facts.get('at_ms'))} {event.type} {what}{attempt}"))

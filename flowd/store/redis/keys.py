@@ -19,6 +19,8 @@ RETRIES: Final = "flowd:retries"  # zset: `execution_id node_id` that waits, by 
 HALTED: Final = "flowd:halted"  # string: entries queued up to here, ms, may be of who is to wait
 ALARMS: Final = "flowd:alarms"  # zset: `execution_id node_id` that waits until then, Unix ms
 RETRIES_WAKEUP: Final = "flowd:retries:wakeup"  # list: the first of the dates has changed
+SCHEDULES: Final = "flowd:schedules"  # zset: the names of all schedules, with score 0
+SCHEDULES_DUE: Final = "flowd:schedules:due"  # zset: name, by when it is looked at, Unix ms
 LEASES: Final = "flowd:leases"  # hash: consumer -> heartbeat sequence
 WORKERS: Final = "flowd:workers"  # hash: consumer -> owner (JSON)
 EVENTS: Final = "flowd:events"  # stream, capped: what has happened, as pairs of type and text
@@ -88,6 +90,8 @@ def shared_types(stream: str) -> dict[str, str]:
         RETRIES: "zset",
         ALARMS: "zset",
         RETRIES_WAKEUP: "list",
+        SCHEDULES: "zset",
+        SCHEDULES_DUE: "zset",
         LEASES: "hash",
         WORKERS: "hash",
         EVENTS: "stream",
@@ -102,6 +106,24 @@ def shared_types(stream: str) -> dict[str, str]:
 def damaged(at_ms: int) -> str:
     """What the name of a key begins with that was of another type, and was set aside then."""
     return f"flowd:damaged:{at_ms}:"
+
+
+def schedule(name: str) -> str:
+    """Hash: a schedule, and how far it has come.
+
+    said (JSON, as it was put), workflow (the saved definition it runs), revision (another one after
+    each change), next_ms (the first time that was not met yet, Unix ms; empty where there is none),
+    queued_ms (a time that is kept until the execution before has ended), waits (1 while a time
+    waits for that), fired, missed, skipped (how many times), last_ms and last_id (the newest time
+    that has run, and its execution), error and failures (why the next one could not be made, and
+    how often in a row).
+    """
+    return f"flowd:schedule:{name}"
+
+
+def schedule_holders(name: str) -> str:
+    """Set: the executions that a schedule has started and that have not ended."""
+    return f"flowd:schedule:{name}:holders"
 
 
 def parked(execution_id: str) -> str:

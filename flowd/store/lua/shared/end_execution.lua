@@ -1,3 +1,4 @@
+--- @use leave_schedule lazily
 --- @use steady_ms
 -- Ends an execution in this state, notes when, for its retention, and that somebody waits to be told;
 -- the event that says so. A set that is damaged stops nobody: the scheduler sets it aside.
@@ -8,8 +9,12 @@ local function end_execution(active, execution_id, state, now_ms)
   redis.pcall('ZADD', 'flowd:finished', now_ms, execution_id)
   redis.pcall('HINCRBY', 'flowd:metrics', 'executions ' .. state, 1)
   redis.pcall('HSET', prefix .. ':run', 'finished_ms', now_ms)
-  if redis.pcall('HGET', prefix .. ':run', 'callback') == '1' then
+  local callback, schedule = unpack(redis.pcall('HMGET', prefix .. ':run', 'callback', 'schedule'))
+  if callback == '1' then
     redis.pcall('ZADD', 'flowd:callbacks', steady_ms(), execution_id)
+  end
+  if schedule then
+    leave_schedule(schedule, execution_id)
   end
   return 'execution.' .. string.lower(state)
 end

@@ -1,0 +1,212 @@
+"""`flowd schedules`: what runs by itself, when, and how it goes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from flowd.cli.completing import offering, url_of
+from flowd.cli.exit_codes import FAILED
+from flowd.cli.numbers import WholeNumber
+from flowd.cli.remote import (
+    confirmed,
+    connected,
+    output_option,
+    server_options,
+    show_done,
+    show_json,
+    show_rows,
+    table_or_json_option,
+    yes_option,
+)
+from flowd.cli.workflow_file import read_workflow
+
+
+def _names(ctx: click.Context) -> Iterator[CompletionItem]:
+    from flowd.client import Client, ClientError
+
+    try:
+        with Client(url_of(ctx)) as client:
+            rows = list(client.schedules(count_max=1000))
+    except ClientError:
+        return
+    for row in rows:
+        yield CompletionItem(row["name"], help=_when(row))
+
+
+name_argument = click.argument("name", shell_complete=offering(_names))
+
+
+def _when(row: Mapping[str, Any]) -> str:
+    if "workflow" not in row:
+        return str(row["error"])
+    if row["every_s"] is not None:
+        return f"every {row['every_s']:,} s"
+    return f"{row['cron']} {row['timezone']}"
+
+
+def _next(row: Mapping[str, Any]) -> str:
+    return "paused" if row.get("paused") else row.get("next") or "-"
+
+
+@click.group()
+def schedules() -> None:
+    """List, change, hold up and run schedules.
+
+    A schedule runs a saved definition at its times: `flowd help schedules`.
+    """
+
+
+@schedules.command("ls")
+@server_options
+@output_option
+@click.option("-n", "--limit", type=WholeNumber(1), default=1000, show_default=True)
+def list_all(url: str | None, output: str, limit: int) -> None:
+    """List the schedules."""
+    with connected(url) as client:
+        show_rows(
+            client.schedules(count_max=limit),
+            output,
+            {
+                "NAME": lambda row: row["name"],
+                "RUNS": lambda row: row.get("workflow", "-"),
+                "WHEN": _when,
+                "NEXT": _next,
+                "RUNNING": lambda row: str(len(row.get("running", ()))),
+                "FIRED": lambda row: str(row.get("fired", "-")),
+                "MISSED": lambda row: str(row.get("missed", "-")),
+                "SKIPPED": lambda row: str(row.get("skipped", "-")),
+            },
+            key="name",
+        )
+
+
+@schedules.command()
+@server_options
+@table_or_json_option
+@name_argument
+def get(url: str | None, output: str, name: str) -> None:
+    """Show a schedule: what it says, when it is due, and what it has done."""
+    with connected(url) as client:
+        row = client.schedule(name)
+    if output == "json":
+        show_json(row)
+        return
+    version = "" if row["version"] == "latest" else f" version {row['version']}"
+    lines = [
+        f"{row['name']}: runs {row['workflow']}{version}, {_when(row)}",
+        f"next     {_next(row)}",
+        f"overlap  {row['overlap']}",
+        f"catch up {row['catch_up']}, within {row['catch_up_window_s']:,} s",
+        f"fired {row['fired']:,}, missed {row['missed']:,}, skipped {row['skipped']:,} times",
+    ]
+    if row["input"]:
+        lines.append(f"input    {json.dumps(row['input'], ensure_ascii=False)}")
+    if row["last"]:
+        lines.append(f"last     {row['last']['scheduled_at']} {row['last']['execution_id']}")
+    lines += [f"running  {one}" for one in row["running"]]
+    if row["queued"]:
+        lines.append(f"waits    {row['queued']}, for that to end")
+    if row["error"]:
+        lines.append(f"error    {row['error']}; it is tried again")
+    click.echo("\n".join(lines))
+
+
+@schedules.command()
+@server_options
+@table_or_json_option
+@name_argument
+@click.argument("file")
+def put(url: str | None, output: str, name: str, file: str) -> None:
+    """Make a schedule of a file, JSON or YAML, or change it; `-` is stdin."""
+    body = read_workflow(file)
+    with connected(url) as client:
+        answer = client.put_schedule(name, _without_name(body, name))
+    show_done(answer, output, f"{answer['message'].lower()}: {name}", key="name")
+
+
+def _without_name(body: bytes, name: str) -> bytes:
+    """A file for `flowd apply` says its name, too."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return body
+    if not isinstance(document, dict) or document.get("name") != name:
+        return body
+    return json.dumps({key: value for key, value in document.items() if key != "name"}).encode()
+
+
+@schedules.command()
+@server_options
+@table_or_json_option
+@name_argument
+@yes_option
+def rm(url: str | None, output: str, name: str, yes: bool) -> None:
+    """Delete a schedule. What it has started goes on."""
+    with connected(url) as client:
+        if not yes and not confirmed(f"delete the schedule {name}?"):
+            click.echo("nothing was deleted", err=True)
+            sys.exit(FAILED)
+        client.delete_schedule(name)
+    show_done({"name": name}, output, f"deleted {name}", key="name")
+
+
+@schedules.command()
+@server_options
+@table_or_json_option
+@name_argument
+def pause(url: str | None, output: str, name: str) -> None:
+    """Pause a schedule; nothing is made up for later."""
+    with connected(url) as client:
+        client.pause_schedule(name)
+    show_done({"name": name, "paused": True}, output, f"paused {name}", key="name")
+
+
+@schedules.command()
+@server_options
+@table_or_json_option
+@name_argument
+def resume(url: str | None, output: str, name: str) -> None:
+    """Resume a schedule from now on."""
+    with connected(url) as client:
+        client.resume_schedule(name)
+    show_done({"name": name, "paused": False}, output, f"resumed {name}", key="name")
+
+
+@schedules.command()
+@server_options
+@table_or_json_option
+@name_argument
+@click.option("--force", is_flag=True, help="Also beside an execution that has not ended.")
+@click.option("--key", metavar="TEXT", help="Idempotency-Key: the same again runs it once.")
+def run(url: str | None, output: str, name: str, force: bool, key: str | None) -> None:
+    """Run a schedule now, and print the id of the execution.
+
+    It obeys its `overlap`, so it may be refused, or wait for another one to end.
+    """
+    with connected(url) as client:
+        execution_id = client.run_schedule(name, force=force, idempotency_key=key)
+    if output == "json":
+        show_json({"name": name, "execution_id": execution_id})
+    else:
+        click.echo(execution_id)
+
+
+@schedules.command("next")
+@server_options
+@table_or_json_option
+@name_argument
+@click.option("-n", "--count", type=WholeNumber(1), default=5, show_default=True)
+def show_next(url: str | None, output: str, name: str, count: int) -> None:
+    """Print the next times of a schedule."""
+    with connected(url) as client:
+        times = client.next_times(name, count)
+    if output == "json":
+        show_json(times)
+    else:
+        click.echo("\n".join(times))

@@ -1,0 +1,68 @@
+"""Start what schedules have to start when its time has come."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from flowd.errors import FlowdError, StoreReadOnly, StoreUnavailable
+from flowd.log import get_logger
+from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.schedules import Firings
+from flowd.scheduler.duty import Duty, backoff_s
+from flowd.store import Store
+from flowd.store.schedules import DueSchedule
+
+log = get_logger(__name__)
+
+# However many are due at once, whoever waits for a date has his turn.
+BUDGET_S: Final = 0.5
+REASON_CHARS_MAX: Final = 500
+
+
+class FireSchedules(Duty):
+    name = "schedules"
+
+    def __init__(self, store: Store, plans: Plans) -> None:
+        self._store = store
+        self._firings = Firings(store, plans)
+        # None where no schedule is due later, or nobody knows.
+        self.next_in_s: float | None = None
+
+    async def run(self, _now_s: float) -> None:
+        self.next_in_s = None
+        end_s = time.monotonic() + BUDGET_S
+        while True:
+            page = await self._store.schedules.due()
+            for due in page.schedules:
+                await self._attend(due, page.now_ms)
+            if not page.schedules:
+                if page.next_in_ms is not None:
+                    self.next_in_s = page.next_in_ms / 1000
+                return
+            if time.monotonic() > end_s:
+                self.next_in_s = 0.0
+                return
+
+    async def _attend(self, due: DueSchedule, now_ms: int) -> None:
+        """One that cannot be fired holds up no other, and is tried again."""
+        try:
+            await self._firings.attend(due, now_ms)
+        except (StoreUnavailable, StoreReadOnly):
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect of one is not to stop the others
+            is_foreseen = isinstance(error, FlowdError)
+            reason = str(error) if is_foreseen else f"{type(error).__name__}: {error}"
+            if due.failures & (due.failures + 1) == 0:
+                facts = {} if is_foreseen else {"error": error}
+                log.error(
+                    "schedule.failed",
+                    schedule=due.name,
+                    reason=reason,
+                    failures=due.failures + 1,
+                    **facts,
+                )
+            pause_ms = int(1000 * backoff_s(due.failures + 1))
+            await self._store.schedules.postpone(
+                due.name, due.revision, pause_ms, reason[:REASON_CHARS_MAX]
+            )

@@ -1,0 +1,9 @@
+-- Counts times of a schedule that had no execution, and appends the event that says so to `happened`:
+-- 'missed' ones, or those 'skipped' because another was running. `last_ms` is the last of them.
+local function count_times(schedule, name, word, count, last_ms, happened)
+  redis.call('HINCRBY', schedule, word, count)
+  redis.pcall('HINCRBY', 'flowd:metrics', 'schedules ' .. word, count)
+  happened[#happened + 1] = 'schedule.' .. word
+  happened[#happened + 1] = string.format('-\n{"schedule":"%s","times":%d,"scheduled_ms":%s}', name,
+    count, last_ms)
+end

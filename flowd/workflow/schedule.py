@@ -1,0 +1,67 @@
+"""A schedule as a user writes it: what runs, when, and what is done about times that clash."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from flowd.errors import WAIT_S_MAX
+from flowd.workflow.timetable import EVERY_S_MAX, CatchUp, Timetable
+
+Overlap = Literal["skip", "queue", "replace", "allow"]
+LATEST: Final = "latest"
+
+
+class ScheduleDefinition(BaseModel):
+    """`overlap` says what is done about a time at which the execution before has not ended,
+    `catch_up` which of the times run later at which no scheduler was there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    workflow: Annotated[str, Field(description="the name of a saved definition")]
+    version: Annotated[int, Field(ge=1)] | Literal["latest"] = LATEST
+    cron: str | None = Field(
+        default=None, description="minute, hour, day of the month, month, day of the week"
+    )
+    every_s: Annotated[int, Field(ge=1, le=EVERY_S_MAX)] | None = None
+    timezone: str = "UTC"
+    input: dict[str, Any] = {}
+    overlap: Overlap = "skip"
+    catch_up: CatchUp = "last"
+    catch_up_window_s: Annotated[int, Field(ge=0, le=int(WAIT_S_MAX))] = 3600
+    paused: bool = False
+
+    @field_validator("cron")
+    @classmethod
+    def _is_cron(cls, cron: str | None) -> str | None:
+        if cron is not None:
+            Timetable(cron=cron)
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_timezone(cls, timezone: str) -> str:
+        Timetable(every_s=1, timezone=timezone)
+        return timezone
+
+    @model_validator(mode="after")
+    def _says_when(self) -> ScheduleDefinition:
+        if (self.cron is None) == (self.every_s is None):
+            raise PydanticCustomError(
+                "schedule",
+                "say when it runs: by either cron, such as '30 6 * * 1-5', or every_s",
+            )
+        return self
+
+    @cached_property
+    def timetable(self) -> Timetable:
+        return Timetable(cron=self.cron, every_s=self.every_s, timezone=self.timezone)
+
+    def to_json(self) -> bytes:
+        """What it says beyond the defaults: equal schedules give equal bytes."""
+        return orjson.dumps(self.model_dump(exclude_defaults=True), option=orjson.OPT_SORT_KEYS)

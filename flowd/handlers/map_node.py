@@ -43,6 +43,9 @@ async def _advance(maps: Maps, config: dict[str, Any], context: HandlerContext) 
     execution_id, node_id = context.execution_id, context.node_id
     standing = await maps.standing(execution_id, node_id)
     if standing is not None and standing.is_over:
+        if standing.stopped and (await maps.places(execution_id, node_id)).open:
+            # What was stopped still runs, until its worker has heard of it.
+            raise WaitFor(ITEMS)
         return await _gather(maps, config, context, standing)
     n = standing.n if standing else await _stage(maps, config, context)
     if n == 0:

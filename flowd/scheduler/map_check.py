@@ -27,10 +27,17 @@ async def check_map(
 ) -> MapCheck:
     """`dated` is how many of its items stand among the dates. Raises CorruptExecution."""
     standing = await store.nodes.maps.standing(execution_id, node_id)
-    if standing is None or standing.is_over:
+    if standing is None or (standing.is_over and not standing.stopped):
         return MapCheck({}, has_waker=False, is_stuck=False)
     places = await store.nodes.maps.places(execution_id, node_id)
     states = dict(places.open)
+    if standing.stopped:
+        lost = {
+            item: state
+            for index, state in states.items()
+            if state is not None and not has_entry(item := item_id(node_id, index))
+        }
+        return MapCheck(lost, has_waker=bool(states), is_stuck=False)
     if standing.n > standing.ended + len(places.open) + places.waiting + dated:
         # One of those in a pause has lost its date, or moved while this was read.
         found = await store.nodes.maps.states(execution_id, node_id, range(standing.n))

@@ -30,7 +30,7 @@ class Lifecycle:
         """`paused`: no further node of it starts."""
         outcome = await self._client.run(
             scripts.PAUSE_EXECUTION,
-            (keys.status(execution_id), self._stream, keys.HALTED),
+            (keys.status(execution_id), self._stream, keys.HALTED, keys.run(execution_id)),
             execution_id,
         )
         return _known(execution_id, outcome)

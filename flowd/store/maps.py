@@ -202,7 +202,6 @@ class Maps:
                     keys.ALARMS,
                     keys.waits(execution_id),
                     keys.map_open(execution_id, node_id),
-                    keys.run(execution_id),
                 ),
                 execution_id,
                 node_id,

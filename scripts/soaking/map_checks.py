@@ -60,6 +60,8 @@ def check_items(named: str, items: Items, state: str | None, *, is_live: bool) -
         counted = items.counters["failed"]
         yield f"{named}: {counts[NodeState.FAILED]} items have failed and it counts {counted}"
     is_stopped = "stopped" in items.counters
+    if is_live and is_stopped and state == NodeState.WAITING and not items.open:
+        yield f"{named}: it was stopped, nothing of it runs any more, and it waits for that"
     if not is_live or is_stopped or state not in (NodeState.WAITING, NodeState.RUNNING):
         if state in (NodeState.COMPLETED, NodeState.FAILED):
             yield from _check_over(named, items, state, ended == n)

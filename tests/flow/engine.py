@@ -75,6 +75,7 @@ class Engine:
         handlers.KEYS.clear()
         handlers.SPUN.clear()
         handlers.GATES.clear()
+        handlers.LEFT.clear()
         for _ in range(self._count):
             await self.add_worker()
         return self

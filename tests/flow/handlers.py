@@ -25,6 +25,8 @@ KEYS: list[str] = []
 # Nodes of `spin` whose thread has come to its end.
 SPUN: list[str] = []
 GATES: dict[str, asyncio.Event] = {}
+# Nodes of `held` that are held no more, however that came.
+LEFT: list[str] = []
 # Nodes of `fated` that fail.
 FATED: set[str] = set()
 
@@ -55,8 +57,25 @@ def echo_in_thread(config: dict[str, Any], context: HandlerContext) -> dict[str,
 @handler("held")
 async def held(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     _note(context)
-    await GATES.setdefault(context.node_id, asyncio.Event()).wait()
+    try:
+        await GATES.setdefault(context.node_id, asyncio.Event()).wait()
+    finally:
+        LEFT.append(context.node_id)
     return config
+
+
+@handler("held_and_fated")
+async def held_and_fated(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    await held(config, context)
+    if context.node_id in FATED:
+        raise RuntimeError("as it was fated to")
+    return config
+
+
+@handler("left", inline=True)
+def left(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    _note(context)
+    return {"left": sorted(LEFT)}
 
 
 @handler("spoil", inline=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from flowd.cli.samples import load_samples
 from flowd.diagnosis.doctor import examine
 from flowd.diagnosis.observer import Observer
@@ -16,6 +18,7 @@ from flowd.orchestrator.executor import (
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.rendering import rendered_config
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
+from flowd.store.maps import Maps
 from flowd.workflow.definition import WorkflowDefinition
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until
@@ -134,6 +137,38 @@ async def test_items_that_run_have_stopped_before_finally_begins(settings):
             "B": CANCELLED,
             "tidy": COMPLETED,
         }
+
+
+@pytest.mark.parametrize("call", [None, "standing", "places", "cancel_items"])
+async def test_finally_begins_when_the_items_of_a_map_that_failed_fast_have_stopped(
+    settings, monkeypatch, call
+):
+    """Also where a cancellation comes at that call of the node that gathers them."""
+    async with Engine(settings, workers=1) as engine:
+        handlers.FATED.add("fan.3")
+        fan = node("fan", handler="held_and_fated", x="{{ item }}") | {
+            "map": {"over": "{{ input.rows }}", "fail_fast": True}
+        }
+        execution_id = await engine.start(
+            with_finally(fan, last=[node("tidy", handler="left")], input={"rows": [1] * 4})
+        )
+        await until(lambda: len(handlers.GATES) == 4, "the items that run")
+        if call:
+            original = getattr(Maps, call)
+
+            async def cancelled(*arguments):
+                if not (await engine.store.executions.execution_status(execution_id)).is_terminal:
+                    monkeypatch.setattr(Maps, call, original)
+                    await cancel_execution(engine.store, execution_id)
+                return await original(*arguments)
+
+            monkeypatch.setattr(Maps, call, cancelled)
+
+        handlers.GATES["fan.3"].set()
+        assert str(await engine.end(execution_id)) == (CANCELLED if call else FAILED)
+        handlers.FATED.clear()
+        everybody = [f"fan.{one}" for one in range(4)]
+        assert (await engine.results(execution_id))["tidy"] == {"left": everybody}
 
 
 async def test_a_map_in_finally_runs_its_items_and_is_told_how_it_ended(settings):

@@ -37,7 +37,7 @@ class MapReference:
     """What becomes of each item, as plainly as it can be said.
 
     `queue` are the entries of the stream, in order, that nobody holds; `waiting` the indexes that
-    wait for a place; `dated` those in a pause.
+    wait for a place; `dated` those in a pause; `left` those that were stopped, and have an entry.
     """
 
     n: int
@@ -53,6 +53,7 @@ class MapReference:
     waiting: list[int] = field(default_factory=list)
     dated: list[int] = field(default_factory=list)
     parked: set[str] = field(default_factory=set)
+    left: set[int] = field(default_factory=set)
     bytes: int = 0
     stopped: str = ""
     is_decided: bool = False
@@ -60,7 +61,7 @@ class MapReference:
     @property
     def open(self) -> set[int]:
         if self.stopped:
-            return set()
+            return self.left
         placed = (*HELD, "PENDING")
         return {
             one
@@ -76,10 +77,15 @@ class MapReference:
     def failed(self) -> int:
         return sum(state == "FAILED" for state in self.states.values())
 
+    @property
+    def is_over(self) -> bool:
+        return not self.left if self.stopped else self.ended == self.n
+
     def fill(self) -> None:
         """Open what there is room for, or wake the node."""
-        if self.stopped or self.ended == self.n:
+        if self.is_over:
             self.wake()
+        if self.stopped:
             return
         while self.waiting and len(self.open) < self.window:
             index = self.waiting.pop(0)
@@ -133,12 +139,19 @@ class MapReference:
             self.fill()
 
     def _stop(self, reason: str) -> None:
+        self.left = {index for index in self.open if self.states[index] in HELD}
         for index in self.open:
             self.states[index] = "CANCELLED"
             self.parked.discard(f"{FAN}.{index}")
         self.waiting.clear()
         self.stopped = reason
-        self.wake()
+        self.fill()
+
+    def let_go(self, node_id: str) -> None:
+        """Its entry has gone, and it was not to run any more."""
+        if self.status in LIVE and node_id != FAN:
+            self.left.discard(int(node_id.partition(".")[2]))
+            self.fill()
 
     def pause_item(self, index: int) -> None:
         self.states[index] = "RETRYING"
@@ -218,7 +231,10 @@ class MapMachine(EngineMachine):
         if entry.entry_id not in self.held:
             return "stale"
         self.held.discard(entry.entry_id)
-        return "" if self.reference.counts(entry.node_id) else "ended"
+        if self.reference.counts(entry.node_id):
+            return ""
+        self.reference.let_go(entry.node_id)
+        return "ended"
 
     def wait(self, fan: Entry) -> None:
         expected = self._close(fan)
@@ -323,7 +339,7 @@ class MapMachine(EngineMachine):
     def go_on(self, is_reply_lost: bool) -> None:
         """What the node does whenever it is claimed: gather, or wait."""
         fan = next(one for one in self.taken if self._is_fan(one))
-        if self.reference.stopped or self.reference.ended == self.reference.n:
+        if self.reference.is_over:
             for _ in range(1 + is_reply_lost):
                 self._gather(fan)
             return

@@ -369,6 +369,8 @@ class Reference:
         execution = self.executions[execution_id]
         if not execution.is_live:
             return execution.status
+        if execution.ends_as == "CANCELLED":
+            return "CANCELLING"
         execution.status = "PAUSED"
         return "paused"
 

@@ -623,9 +623,9 @@ MUTANTS = (
     Mutant(
         "U13 stop",
         "items wait for a place in a map that was stopped",
-        "  redis.call('DEL', map .. ':todo', map .. ':open')\n",
+        "  redis.call('DEL', map .. ':todo')\n",
         "",
-        "test_failing_fast_cancels_what_has_a_place_and_wakes_the_node",
+        "test_failing_fast_cancels_what_has_a_place_and_waits_for_what_has_an_entry",
     ),
     Mutant(
         "U13 list",
@@ -686,15 +686,15 @@ MUTANTS = (
     Mutant(
         "U15 retry",
         "who would retry a cancelled node leaves it where it was",
-        "    let_go(KEYS[1], execution_id, node_id, status)\n    return 'ended'",
+        "    let_item_go(KEYS[1], execution_id, node_id, status)\n    return 'ended'",
         "    return 'ended'",
         "test_finally_begins_when_the_last_entry_of_the_others_has_gone[True-exit_by_retry]",
     ),
     Mutant(
         "U15 tokens",
         "a cancelled node keeps the tokens it had set aside",
-        "    spend_reserved(prefix .. ':run', node_id)\n",
-        "",
+        "  spend_reserved(prefix .. ':run', node_id)\n  if redis",
+        "  if redis",
         "test_tokens_a_cancelled_node_had_set_aside_are_spent_before_finally",
     ),
     Mutant(
@@ -707,7 +707,7 @@ MUTANTS = (
     Mutant(
         "U15 forced",
         "who cancels slowly drops what was forced meanwhile",
-        "if ARGV[2] == '1' and not (status == 'CANCELLED' and wanted == 'CANCELLING') then",
+        "if ARGV[2] == '1' and not is_forced then",
         "if ARGV[2] == '1' then",
         "test_who_cancels_slowly_leaves_what_is_forced_meanwhile_to_be_carried_on",
     ),
@@ -721,9 +721,37 @@ MUTANTS = (
     Mutant(
         "U15 items",
         "items that run are not waited for",
-        "        redis.call('HINCRBY', KEYS[7], 'remaining', 1)\n",
-        "",
+        "ARGV[at] .. ':open') == 1\n",
+        "ARGV[at] .. ':open') == 2\n",
         "test_items_that_have_an_entry_are_waited_for_as_nodes_are[False]",
+    ),
+    Mutant(
+        "U15 fast",
+        "a map that failed fast does not wait for what it has stopped",
+        "  if #left == #indexes then",
+        "  if true then",
+        "test_the_last_that_ran_of_a_map_that_was_stopped_wakes_the_node[claim]",
+    ),
+    Mutant(
+        "U15 lost",
+        "the entry of a stopped item that is lost is looked for by nobody",
+        "if is_cancelling or state == 'CANCELLED' then",
+        "if is_cancelling then",
+        "test_a_stopped_item_without_an_entry_holds_up_nobody",
+    ),
+    Mutant(
+        "U15 hold",
+        "the finally of what was cancelled can be paused",
+        "elseif redis.pcall('HGET', KEYS[4], 'ends_as') == 'CANCELLED' then",
+        "elseif false then",
+        "test_the_finally_of_what_was_cancelled_is_not_paused",
+    ),
+    Mutant(
+        "U15 again",
+        "a rerun cleans up only what the first run has left",
+        "    is_last = node_id in plan.finally_nodes",
+        "    is_last = False",
+        "test_a_map_in_finally_cleans_all_up_again_when_it_is_run_again",
     ),
     Mutant(
         "U15 allowed",

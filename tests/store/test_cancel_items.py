@@ -17,7 +17,6 @@ async def cancel(engine, execution, first, end):
             keys.ALARMS,
             keys.waits(execution.id),
             keys.map_open(execution.id, "fan"),
-            keys.run(execution.id),
         ),
         *(execution.id, "fan", first, end),
     )

@@ -103,9 +103,11 @@ async def test_beyond_the_bytes_of_its_output_no_item_is_opened(engine, redis):
 
     state = map_state(redis, execution, 5)
     assert state.counters["stopped"] == "bytes"
-    assert (state.todo, state.open) == ([], [])
+    assert (state.todo, state.open) == ([], ["2"])
     assert state.items == {0: "COMPLETED", 1: "COMPLETED", 2: "CANCELLED"}
-    assert "fan#2" in execution.state().queued
+    assert execution.state().queued == ["fan.2#1"]
+    assert await worker.claim(await worker.take_one()) == ["ended"]
+    assert execution.state().queued == ["fan#2"]
 
 
 @pytest.mark.parametrize("field", ["ended", "bytes", "failed", "max_failed"])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import pytest
+
 from flowd.store.redis import keys
 from tests.store.engine import everything
-from tests.store.maps import MapState, expanded, fail, map_state
+from tests.store.maps import MapState, expanded, fail, map_state, pause, retry
 
 
 async def test_a_failure_counts_and_gives_its_place_to_the_next(engine, redis):
@@ -30,7 +34,7 @@ async def test_the_first_failure_is_the_one_that_is_named(engine, redis):
     assert map_state(redis, execution, 2).counters["failure"] == "fan.1: boom"
 
 
-async def test_failing_fast_cancels_what_has_a_place_and_wakes_the_node(engine, redis):
+async def test_failing_fast_cancels_what_has_a_place_and_waits_for_what_has_an_entry(engine, redis):
     worker = engine.worker()
     execution, (first, *_) = await expanded(engine, worker, 9, window=3, fail_fast=True)
 
@@ -38,8 +42,27 @@ async def test_failing_fast_cancels_what_has_a_place_and_wakes_the_node(engine, 
 
     state = map_state(redis, execution, 9)
     assert state.items == {0: "FAILED", 1: "CANCELLED", 2: "CANCELLED"}
-    assert (state.todo, state.open, state.counters["stopped"]) == ([], [], "failed")
+    assert (state.todo, state.open, state.counters["stopped"]) == ([], ["1", "2"], "failed")
+    assert execution.state().nodes == {"fan": "WAITING"}
+
+
+@pytest.mark.parametrize("last", ["claim", "complete", "fail", "retry", "pause", "die"])
+async def test_the_last_that_ran_of_a_map_that_was_stopped_wakes_the_node(engine, redis, last):
+    worker = engine.worker()
+    execution, (first, second, third) = await expanded(engine, worker, 9, window=3, fail_fast=True)
+    await fail(worker, first)
+    assert await worker.claim(second) == ["ended"]
+    assert execution.state().queued == []
+
+    if last == "die":
+        assert (await engine.store.tasks.requeue_entry(third.entry_id, "w1"))[0] == "ended"
+    else:
+        say = {"claim": worker.claim, "complete": worker.complete}
+        say |= {one.__name__: partial(one, worker) for one in (fail, retry, pause)}
+        assert "ended" in await say[last](third)
+
     assert execution.state().queued == ["fan#2"]
+    assert map_state(redis, execution, 9).open == []
 
 
 async def test_failing_fast_bears_as_many_as_may_fail(engine, redis):
@@ -57,11 +80,10 @@ async def test_what_ran_when_a_map_was_stopped_ends_for_nobody(engine, redis):
     worker = engine.worker()
     execution, (first, second) = await expanded(engine, worker, 4, window=2, fail_fast=True)
     await fail(worker, first)
-    (fan,) = await worker.take()
 
     assert await worker.complete(second) == ["ended"]
 
-    assert fan.node_id == "fan"
+    assert execution.state().queued == ["fan#2"]
     assert map_state(redis, execution, 4).counters["ended"] == "1"
 
 

@@ -23,8 +23,9 @@ from tests.store.engine import (
     fan,
     finish_continuations,
     outputs_of,
+    run_rounds,
 )
-from tests.store.maps import expand, mapping, wait
+from tests.store.maps import expand, fail, mapping, wait
 from tests.store.test_retry_node import later, retry
 
 Z = {"z": {"finally": True}, "y": {"finally": True, "dependencies": ["z"]}}
@@ -284,7 +285,7 @@ async def test_items_that_have_an_entry_are_waited_for_as_nodes_are(engine, stor
     await cancel_execution(store, execution.id)
     await cancel_nodes(store, execution.plan, execution.id)
     assert execution.state().status == "CANCELLING"
-    assert execution.state().nodes == {"fan": "CANCELLED", "z": "PENDING", "y": "PENDING"}
+    assert execution.state().nodes == {"fan": "WAITING", "z": "PENDING", "y": "PENDING"}
     if not is_early:
         assert await worker.claim(first) == ["ended"]
         assert execution.state().status == "CANCELLING"
@@ -293,6 +294,58 @@ async def test_items_that_have_an_entry_are_waited_for_as_nodes_are(engine, stor
 
     assert (execution.state().status, execution.state().queued) == ("RUNNING", ["z#1"])
     assert execution.state().counters["remaining"] == "2"
+
+
+@pytest.mark.parametrize("cancelled", ["never", "stopped", "one_left", "gathered"])
+async def test_finally_waits_for_what_runs_of_a_map_that_failed_fast(engine, store, cancelled):
+    """Whoever cancels meanwhile: what is left of its items was cancelled before, and still runs."""
+    worker = engine.worker()
+    execution, (fan,) = await engine.start_and_take({**mapping(), **Z}, worker)
+    await store.nodes.maps.stage(execution.id, "fan", [1, 2, 3])
+    await expand(store, execution, 3, fail_fast=True)
+    await wait(worker, fan)
+    first, second, third = await worker.take()
+    await worker.claim(second, third)
+
+    async def reach(moment: str) -> None:
+        if cancelled == moment:
+            await cancel_execution(store, execution.id)
+        assert execution.state().nodes["z"] == "PENDING"
+
+    await fail(worker, first)
+    await reach("stopped")
+    assert await worker.claim(second) == ["ended"]
+    await reach("one_left")
+    assert await worker.complete(third) == ["ended"]
+    if cancelled in ("never", "gathered"):
+        (fan,) = await worker.take()
+        await reach("gathered")
+        assert await worker.fail(fan) == ("ended" if cancelled == "gathered" else "failed")
+
+    state = execution.state()
+    assert (state.queued, state.counters["remaining"]) == (["z#1"], "2")
+    assert state.nodes["fan"] == ("FAILED" if cancelled == "never" else "CANCELLED")
+    assert state.waits == {}
+
+
+async def test_an_entry_of_an_item_that_is_lost_holds_up_no_finally(engine, store, plans, redis):
+    worker = engine.worker()
+    execution, (fan,) = await engine.start_and_take({**mapping(), **Z}, worker)
+    await store.nodes.maps.stage(execution.id, "fan", [1, 2])
+    await expand(store, execution, 2)
+    await wait(worker, fan)
+    first, second = await worker.take()
+    await cancel_execution(store, execution.id)
+    await run_rounds(Reconciler(store, plans), 3)
+    assert execution.state().status == "CANCELLING"
+    await worker.claim(first)
+    redis.xack(STREAM, "workflow_group", second.entry_id)
+    redis.xdel(STREAM, second.entry_id)
+
+    await run_rounds(Reconciler(store, plans), 3)
+
+    assert execution.state().nodes["fan"] == "CANCELLED"
+    assert execution.state().queued == ["z#1"]
 
 
 async def test_without_anything_under_way_finally_begins_at_once(engine, store, redis):
@@ -451,6 +504,20 @@ async def test_a_cancel_ends_a_pause_in_finally(engine, store):
     state = execution.state()
     assert (state.status, state.parked, state.queued) == ("RUNNING", {}, ["z#1"])
     assert state.continuations == []
+
+
+async def test_the_finally_of_what_was_cancelled_is_not_paused(engine, store):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take({"a": [], **Z}, worker)
+    await cancel_execution(store, execution.id)
+    for _ in range(2):
+        with pytest.raises(WrongState, match="it is RUNNING, and is being cancelled"):
+            await pause_execution(store, execution.id)
+        await worker.claim(a)
+        assert execution.state().queued == ["z#1"]
+
+    await engine.finish(worker)
+    assert execution.state().status == "CANCELLED"
 
 
 async def test_what_was_never_triggered_runs_no_finally(engine, store):

@@ -6,7 +6,7 @@ import pytest
 
 from flowd.store.redis import keys
 from tests.store.engine import GROUP, STREAM, everything, run_rounds
-from tests.store.maps import expanded, retry
+from tests.store.maps import expanded, fail, retry
 
 
 async def test_a_map_whose_items_are_under_way_is_left_alone(engine, redis, reconciler):
@@ -58,6 +58,20 @@ async def test_a_map_that_was_not_woken_when_its_items_had_ended_is(engine, redi
     await run_rounds(reconciler, 2)
 
     assert "fan#2" in execution.state().queued
+
+
+async def test_a_stopped_item_without_an_entry_holds_up_nobody(engine, redis, reconciler):
+    worker = engine.worker()
+    execution, (first, second) = await expanded(engine, worker, 4, window=2, fail_fast=True)
+    await fail(worker, first)
+    await run_rounds(reconciler, 3)
+    assert execution.state().nodes == {"fan": "WAITING"}
+    redis.xack(STREAM, GROUP, second.entry_id)
+    redis.xdel(STREAM, second.entry_id)
+
+    await run_rounds(reconciler, 2)
+
+    assert execution.state().queued == ["fan#2"]
 
 
 async def test_a_map_of_which_nothing_is_left_fails_its_execution(engine, redis, reconciler):

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 --- @use count_cancelled
 -- Marks a slice of the nodes of an execution that is cancelled, or being cancelled before its `finally`.
--- Entries still in the stream go when a worker meets them, and in the second case their nodes with them.
+-- Entries still in the stream go when a worker meets them, and in the second case their nodes with them;
+-- one with `map` goes with the last of its items.
 -- Every slice may be sent twice.
 --
 -- KEYS  1 retries (zset)  2 continuations (zset)  3 alarms (zset)  4 stream
@@ -24,7 +25,8 @@ if status == wanted then
       redis.pcall('HDEL', prefix .. ':waits', ARGV[at])
     end
     local has_entry = state == 'QUEUED' or state == 'RUNNING'
-    if state == 'PENDING' or state == 'RETRYING' or state == 'WAITING'
+      or state == 'WAITING' and redis.pcall('EXISTS', prefix .. ':map:' .. ARGV[at] .. ':open') == 1
+    if not has_entry and (state == 'PENDING' or state == 'RETRYING' or state == 'WAITING')
         or has_entry and wanted == 'CANCELLED' then
       redis.call('SET', node, 'CANCELLED')
       marked = marked + 1

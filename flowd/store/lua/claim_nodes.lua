@@ -4,7 +4,7 @@
 --- @use is_outstanding
 --- @use is_owner
 --- @use end_entry lazily
---- @use let_go lazily
+--- @use let_item_go lazily
 -- Records who runs these nodes: state RUNNING, attempt and owner. A node that ends before its
 -- worker next speaks to Redis never passes through here; one that runs on is claimed again now and
 -- then, which tells its worker when it is not to run any more.
@@ -32,7 +32,7 @@ for at = 3, #ARGV, 4 do
       outcome = 'claimed'
     else
       end_entry(stream, group, ARGV[at])
-      let_go(stream, ARGV[at + 1], ARGV[at + 2], status)
+      let_item_go(stream, ARGV[at + 1], ARGV[at + 2], status)
       outcome = 'ended'
     end
   end

@@ -3,7 +3,7 @@
 --- @use is_live
 --- @use is_outstanding
 --- @use is_owner
---- @use let_go
+--- @use let_item_go lazily
 --- @use requeue_node
 -- Takes an entry away from a worker that is dead or draining and gives its node to the others as
 -- the next attempt: a new entry, so that whatever the old worker still says is stale.
@@ -58,7 +58,7 @@ end
 redis.call('XACK', stream, group, entry_id)
 redis.call('XDEL', stream, entry_id)
 if ended then
-  let_go(stream, execution_id, node_id, status)
+  let_item_go(stream, execution_id, node_id, status)
   return { 'ended', found[2] }
 end
 local record = requeue_node(stream, execution_id, node_id, attempt + 1, fields.plan or '', deaths,

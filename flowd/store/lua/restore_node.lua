@@ -2,13 +2,14 @@
 --- @use decision_of
 --- @use end_wait
 --- @use is_live
---- @use let_go
+--- @use let_item_go lazily
 --- @use reopen_node
 --- @use steady_ms
 -- Gives a new entry to a node that is QUEUED or RUNNING but has none, a new date to one that is
 -- RETRYING without one, and its own date again to one that is WAITING; one that nothing would wake
 -- begins its wait anew. The caller has seen twice that there is none; that state and attempt are still
--- the same proves that none came since. One whose execution is being cancelled is let go instead.
+-- the same proves that none came since. One whose execution is being cancelled, and an item of a map that
+-- was stopped, is let go instead.
 --
 -- KEYS  1 stream  2 status (string)  3 node (string)  4 attempts (hash)  5 retries (zset)
 --       6 alarms (zset)  7 waits (hash)
@@ -20,8 +21,8 @@ if not (is_live(status) or is_cancelling) or state ~= ARGV[3]
     or (redis.pcall('HGET', KEYS[4], ARGV[2]) or '') ~= ARGV[4] then
   return 'moved'
 end
-if is_cancelling then
-  let_go(KEYS[1], ARGV[1], ARGV[2], status)
+if is_cancelling or state == 'CANCELLED' then
+  let_item_go(KEYS[1], ARGV[1], ARGV[2], status)
   return 'restored'
 end
 if redis.pcall('HEXISTS', 'workflow:' .. ARGV[1] .. ':parked', ARGV[2]) == 1 then

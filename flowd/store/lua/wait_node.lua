@@ -6,7 +6,7 @@
 --- @use is_live
 --- @use is_outstanding
 --- @use leave_place
---- @use let_go
+--- @use let_item_go lazily
 --- @use steady_ms
 --- @use woken_text
 -- Takes a node out of the stream until what it waits for has come; where that has come already, it goes
@@ -27,7 +27,7 @@ end
 local node, run = prefix .. ':node:' .. node_id, prefix .. ':run'
 local status, state = unpack(redis.call('MGET', prefix .. ':status', node))
 if not is_live(status) or not is_outstanding(state) then
-  let_go(KEYS[1], execution_id, node_id, status)
+  let_item_go(KEYS[1], execution_id, node_id, status)
   return 'ended'
 end
 redis.pcall('HSET', prefix .. ':attempts', node_id, ARGV[5])

@@ -4,7 +4,7 @@
 --- @use is_outstanding
 --- @use keep_dead_letter
 --- @use keep_report
---- @use let_go
+--- @use let_item_go lazily
 --- @use open_items
 --- @use spend_reserved
 --- @use stop_items
@@ -74,7 +74,7 @@ local function end_items(state, event, width)
       outcomes[nth] = 'stale'
     elseif not is_live(states[2 * nth - 1]) or not is_outstanding(states[2 * nth]) or by_map[node] then
       outcomes[nth] = 'ended'
-      let_go(stream, execution_id, item, states[2 * nth - 1])
+      let_item_go(stream, execution_id, item, states[2 * nth - 1])
     else
       by_map[node] = true
       local node_id, index = string.match(item, '^(.+)%.(%d+)$')

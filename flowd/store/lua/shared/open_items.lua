@@ -2,7 +2,7 @@
 --- @use park_node
 --- @use reopen_node
 -- Gives what is free of the window of a map to the items that wait for a place. 'open'; 'over' when none
--- is to start any more, and the node is to be woken; 'corrupt' where a key of the map holds something
+-- is to start any more or runs, and the node is to be woken; 'corrupt' where a key of the map holds something
 -- flowd did not write.
 local function open_items(stream, execution_id, node_id, status)
   local prefix = 'workflow:' .. execution_id
@@ -12,7 +12,7 @@ local function open_items(stream, execution_id, node_id, status)
   if known.err or type(taken) ~= 'number' or not tonumber(known[2]) then
     return 'corrupt'
   elseif known[4] or known[3] == known[1] then
-    return 'over'
+    return taken == 0 and 'over' or 'open'
   end
   local room = known[2] - taken
   local next = room > 0 and redis.pcall('LPOP', map .. ':todo', room)

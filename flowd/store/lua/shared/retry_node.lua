@@ -4,7 +4,7 @@
 --- @use is_live
 --- @use is_outstanding
 --- @use keep_report
---- @use let_go
+--- @use let_item_go lazily
 --- @use steady_ms
 -- Takes a node whose attempt has failed out of the stream until its next one is due: the body of
 -- retry_node and retry_item, which say what KEYS and ARGV hold. The outcome, and the state of its
@@ -18,7 +18,7 @@ local function retry_node()
   local node = prefix .. ':node:' .. node_id
   local status, state = unpack(redis.call('MGET', prefix .. ':status', node))
   if not is_live(status) or not is_outstanding(state) then
-    let_go(KEYS[1], execution_id, node_id, status)
+    let_item_go(KEYS[1], execution_id, node_id, status)
     return 'ended'
   end
   redis.call('SET', node, 'RETRYING')

@@ -146,5 +146,8 @@ def _bad_yaml(name: str, error: Any) -> Finding:
 
 
 def problems_of(error: ApiError) -> list[Problem]:
-    """What flowd refused, as the checks here say it."""
-    return [Problem(one.get("path", ""), one["code"], one["message"]) for one in error.errors]
+    """What flowd refused, as the checks here say it: a workflow may be a part of the body."""
+    return [
+        Problem(re.sub(r"^definition\.?", "", one.get("path", "")), one["code"], one["message"])
+        for one in error.errors
+    ]

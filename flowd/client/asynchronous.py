@@ -201,9 +201,13 @@ class AsyncClient:
         *,
         preview: bool = False,
         trigger: bool = True,
+        definition: Workflow | None = None,
     ) -> Json:
-        """Run an ended execution again, from a node on or what failed; which nodes run."""
-        call = calls.rerun(execution_id, start, preview=preview, is_triggered=trigger)
+        """Run an ended execution again, from a node on or what failed; which nodes run. With a
+        corrected definition, what that changes runs too."""
+        call = calls.rerun(
+            execution_id, start, preview=preview, is_triggered=trigger, definition=definition
+        )
         return dict(await self._send(call))
 
     async def delete(self, execution_id: str) -> None:

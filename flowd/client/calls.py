@@ -158,8 +158,18 @@ def hold(execution_id: str, verb: str) -> Call:
     return Call("POST", f"/workflows/{_id(execution_id)}/{verb}")
 
 
-def rerun(execution_id: str, start: str, *, preview: bool, is_triggered: bool) -> Call:
+def rerun(
+    execution_id: str,
+    start: str,
+    *,
+    preview: bool,
+    is_triggered: bool,
+    definition: Workflow | None = None,
+) -> Call:
     content = _body({"from": start, "preview": preview, "trigger": is_triggered})
+    if definition is not None:
+        # As it is: flowd sees keys that are written twice, and says where.
+        content = content[:-1] + b', "definition": ' + _body(definition) + b"}"
     return Call("POST", f"/workflows/{_id(execution_id)}/rerun", content=content)
 
 

@@ -16,6 +16,7 @@ from flowd.store.map_copies import Again
 from flowd.store.submissions import Reuse
 from flowd.workflow.choices import FAILED as FAILED_ARRIVAL
 from flowd.workflow.choices import SKIPPED
+from flowd.workflow.corrections import Correction, correct
 from flowd.workflow.graph import Plan, PlannedNode
 from flowd.workflow.ids import split_item
 from flowd.workflow.states import ExecutionState, NodeState
@@ -60,6 +61,7 @@ class RerunPlan:
 
     `left_out` are nodes without an output that a rerun from one node has no business with. `maps`
     says of nodes with `map` which items run again; it leaves out those that read their list anew.
+    `definition` is the corrected one, if there is one, and `plan` is that of what is to run.
     """
 
     execution_id: str
@@ -69,37 +71,86 @@ class RerunPlan:
     runs: Mapping[str, str]
     left_out: Mapping[str, str]
     maps: Mapping[str, Again]
+    correction: Correction | None = None
+    definition: bytes | None = None
 
 
-async def plan_rerun(store: Store, execution_id: str, start: str) -> RerunPlan:
+async def plan_rerun(
+    store: Store, execution_id: str, start: str, corrected: bytes | None = None
+) -> RerunPlan:
     """What a rerun would do. `start` is the node to begin with, or `failed` for all that failed and
-    what is downstream. Raises UnknownExecution, UnknownNode, and WrongState unless it has ended.
+    what is downstream. With a `corrected` definition (as it is stored) that is what runs: what it
+    changed and added runs, too.
+
+    Raises UnknownExecution, UnknownNode, and WrongState unless it has ended.
     """
     status = await store.executions.execution_status(execution_id)
     if not status.is_terminal:
         raise WrongState(execution_id, status, "rerun")
-    plan = await Plans(store).load(execution_id, "")
+    plans = Plans(store)
+    plan = await plans.load(execution_id, "")
     states = await store.executions.node_states(execution_id)
+    correction = None
+    if corrected is not None:
+        correction = await _correct(store, execution_id, corrected, states)
+        plan = await plans.of_definition(execution_id, corrected)
+        states = {one: states.get(one, NodeState.PENDING) for one in plan.nodes}
     standings = standings_of(states, await _allowed(store, execution_id, plan, states))
-    if node := plan.find(start):
-        above = start
-        if node.is_item:
-            # What failed of its map runs, and it with that.
-            above, index = split_item(start)
-            standing = await store.nodes.maps.standing(execution_id, above)
-            if standing is None or int(index) >= standing.n:
-                raise UnknownNode(execution_id, start)
-        runs = _runs_from(plan, standings, states, above)
-    elif start == FAILED:
-        unsettled = [one for one in plan.nodes if not standings[one].is_settled]
-        runs = _with_downstream(plan, {one: f"was {states[one]}" for one in unsettled})
-    else:
+    node = plan.find(start)
+    if node is None and start != FAILED:
         raise UnknownNode(execution_id, start)
+    if node and node.is_item:
+        # What failed of its map runs, and it with that.
+        above, index = split_item(start)
+        standing = await store.nodes.maps.standing(execution_id, above)
+        if standing is None or int(index) >= standing.n:
+            raise UnknownNode(execution_id, start)
+        start_node: str | None = above
+    else:
+        start_node = node.id if node else None
+    wanted = sort_out(execution_id, plan, states, standings, start_node, correction)
+    wanted = replace(wanted, definition=corrected)
+    return await _with_items(store, wanted, start) if plan.maps else wanted
+
+
+async def _correct(
+    store: Store, execution_id: str, corrected: bytes, states: Mapping[str, NodeState]
+) -> Correction:
+    definition = await store.executions.definition(execution_id)
+    given_input = await store.executions.listing.given_input(execution_id)
+    unwell = frozenset(one for one, state in states.items() if state is not NodeState.COMPLETED)
+    return correct(definition, corrected, given_input or {}, unwell)
+
+
+def sort_out(
+    execution_id: str,
+    plan: Plan,
+    states: Mapping[str, NodeState],
+    standings: Mapping[str, Standing],
+    start: str | None,
+    correction: Correction | None = None,
+) -> RerunPlan:
+    """What becomes of each node; `start` is None for all that failed."""
+    changes = _changes(correction, states, standings) if correction else {}
+    if start is not None:
+        runs = _runs_from(plan, standings, states, {start: "asked for"} | changes)
+    else:
+        unsettled = [one for one in plan.nodes if not standings[one].is_settled]
+        runs = _with_downstream(plan, {one: f"was {states[one]}" for one in unsettled} | changes)
     if runs:
         again = "of `finally`, which always runs again"
         runs |= {one: again for one in plan.finally_nodes if one not in runs}
-    wanted = _sort_out(execution_id, plan, states, standings, runs)
-    return await _with_items(store, wanted, start) if plan.maps else wanted
+    return _sort_out(execution_id, plan, states, standings, runs, correction)
+
+
+def _changes(
+    correction: Correction, states: Mapping[str, NodeState], standings: Mapping[str, Standing]
+) -> dict[str, str]:
+    changed = {
+        one: why if standings[one].is_settled else f"was {states[one]}, and {why}"
+        for one, why in correction.changed.items()
+    }
+    return changed | dict.fromkeys(correction.new, "new")
 
 
 async def _with_items(store: Store, wanted: RerunPlan, start: str) -> RerunPlan:
@@ -109,8 +160,12 @@ async def _with_items(store: Store, wanted: RerunPlan, start: str) -> RerunPlan:
     for node_id in wanted.plan.maps:
         if node_id in wanted.reused:
             maps[node_id] = "none"
-        elif _keeps_its_list(wanted.plan, node_id, runs):
-            is_anew = node_id == start or runs.keys() & set(wanted.plan.nodes[node_id].dependencies)
+        elif _keeps_its_list(wanted, node_id, runs):
+            is_anew = (
+                node_id == start
+                or (wanted.correction and node_id in wanted.correction.changed)
+                or runs.keys() & set(wanted.plan.nodes[node_id].dependencies)
+            )
             maps[node_id] = "all" if is_anew else "failed"
         if maps.get(node_id) == "failed":
             standing = await store.nodes.maps.standing(wanted.execution_id, node_id)
@@ -120,9 +175,12 @@ async def _with_items(store: Store, wanted: RerunPlan, start: str) -> RerunPlan:
     return replace(wanted, maps=maps, runs=runs)
 
 
-def _keeps_its_list(plan: Plan, node_id: str, runs: Mapping[str, str]) -> bool:
+def _keeps_its_list(wanted: RerunPlan, node_id: str, runs: Mapping[str, str]) -> bool:
     """It runs, and what its list comes from does not. `finally` has other things to clean up."""
+    plan, correction = wanted.plan, wanted.correction
     is_last = node_id in plan.finally_nodes
+    if correction and (node_id in correction.lists or node_id in correction.new):
+        return False
     return node_id in runs and not is_last and not runs.keys() & plan.nodes[node_id].config.inputs
 
 
@@ -160,20 +218,24 @@ def _with_downstream(plan: Plan, runs: dict[str, str]) -> dict[str, str]:
 
 
 def _runs_from(
-    plan: Plan, standings: Mapping[str, Standing], states: Mapping[str, NodeState], start: str
+    plan: Plan,
+    standings: Mapping[str, Standing],
+    states: Mapping[str, NodeState],
+    starts: Mapping[str, str],
 ) -> dict[str, str]:
-    """The node, what it cannot do without, and all that can run behind those.
+    """The nodes, what they cannot do without, and all that can run behind those.
 
     A node behind them that also waits for one that is left out could not run, and is left out too.
     """
-    runs = {start: "asked for"}
-    upstream = [start]
+    runs = dict(starts)
+    upstream = [(one, one) for one in starts]
     while upstream:
-        reader = plan.nodes[upstream.pop()]
+        below, start = upstream.pop()
+        reader = plan.nodes[below]
         for one in reader.dependencies:
             if one not in runs and not _bears(reader, standings[one]):
                 runs[one] = f"was {states[one]}, and {start!r} needs its output"
-                upstream.append(one)
+                upstream.append((one, start))
     behind = list(runs)
     while behind:
         above = behind.pop()
@@ -201,6 +263,7 @@ def _sort_out(
     states: Mapping[str, NodeState],
     standings: Mapping[str, Standing],
     runs: Mapping[str, str],
+    correction: Correction | None,
 ) -> RerunPlan:
     reused: dict[str, str] = {}
     left_out: dict[str, str] = {}
@@ -208,11 +271,12 @@ def _sort_out(
         if node_id in runs:
             continue
         if standings[node_id].is_settled:
-            reused[node_id] = _REUSED_BECAUSE[standings[node_id]]
+            unchanged = "unchanged, " if correction else ""
+            reused[node_id] = unchanged + _REUSED_BECAUSE[standings[node_id]]
         else:
             left_out[node_id] = _why_left_out(node, states, standings, runs)
     in_order = {node_id: runs[node_id] for node_id in plan.nodes if node_id in runs}
-    return RerunPlan(execution_id, plan, standings, reused, in_order, left_out, {})
+    return RerunPlan(execution_id, plan, standings, reused, in_order, left_out, {}, correction)
 
 
 def _why_left_out(
@@ -231,16 +295,18 @@ async def rerun_execution(
     store: Store, wanted: RerunPlan, execution_id: str = "", key_digest: str = ""
 ) -> str:
     """Make the new execution; its id, which the caller may have chosen, and claimed for a key. It
-    has the definition and the input of the old one.
+    has the definition of the old one, if there is no corrected one, and its input.
 
     Raises WrongState when no node would run, UnknownExecution when the old one has been deleted,
     and OlderProcess.
     """
     if not wanted.runs:
         hint = ", and so is each of its nodes; name the node to begin with"
+        if wanted.correction:
+            hint = ", and the corrected definition changes no output; name the node to begin with"
         raise WrongState(wanted.execution_id, ExecutionState.COMPLETED, "rerun", hint)
     await expect_no_older_process(store, wanted.plan.language)
-    definition = await store.executions.definition(wanted.execution_id)
+    definition = wanted.definition or await store.executions.definition(wanted.execution_id)
     return await store.submissions.submit_workflow(
         definition,
         wanted.plan,

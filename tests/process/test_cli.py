@@ -157,6 +157,33 @@ def test_validate_says_what_is_wrong_and_where(shell: Shell) -> None:
     assert "cannot read nothing.json" in shell.stderr
 
 
+def test_a_rerun_with_a_correction_says_node_by_node_what_becomes_of_it(shell: Shell) -> None:
+    failed = shell.json("submit", "bad.json", "--wait", code=1)["execution_id"]
+    files = {"fixed": node("B", "A"), "wrong": node("B", "A", handler="nop")}
+    for name, second in files.items():
+        document = {"name": "bad", "dag": {"nodes": [node("A"), second, node("C", "B")]}}
+        (shell.folder / f"{name}.json").write_text(json.dumps(document, indent=1))
+
+    preview = shell.pipe("rerun", failed, "--with", "fixed.json", "--preview")
+    assert [line.split(maxsplit=2) for line in preview.splitlines()[1:]] == [
+        ["B", "runs", "was FAILED, and its handler changed"],
+        ["C", "runs", "new"],
+        ["A", "is", "reused  unchanged, completed, and nothing it depends on runs again"],
+    ]
+    again = shell.pipe("rerun", failed, "--with", "fixed.json").strip()
+    assert "B runs: was FAILED, and its handler changed\n" in shell.stderr
+    assert "2 to run, 1 reused" in shell.stderr
+    shell.pipe("watch", again)
+    assert [one["id"] for one in shell.json("definition", again)["dag"]["nodes"]] == ["A", "B", "C"]
+    answer = shell.json("rerun", again, "--with", "bad.json", "--preview")
+    assert answer["removed"] == [{"node_id": "C", "why": "not in the corrected definition"}]
+    assert "removed" not in shell.json("rerun", failed, "--preview")
+    shell.pipe("rerun", failed, "--with", "wrong.json", code=1)
+    assert re.search(r"wrong.json:\d+: node 'B': handler: unknown handler 'nop'", shell.stderr)
+    shell.pipe("rerun", again, "--with", "fixed.json", code=1)
+    assert "name the node to begin with" in shell.stderr
+
+
 def test_submit_and_what_comes_of_it(shell: Shell) -> None:
     execution_id = shell.pipe("submit", "good.json").strip()
     assert f"start it with `flowd trigger {execution_id}`" in shell.stderr

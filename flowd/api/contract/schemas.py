@@ -71,6 +71,12 @@ class Rerun(_Body):
     left_out: list[RerunNode]
 
 
+class CorrectedRerun(Rerun):
+    """With a corrected definition: `removed` are the nodes that it does not have any more."""
+
+    removed: list[RerunNode]
+
+
 class Deleted(_Body):
     execution_id: str
     message: str

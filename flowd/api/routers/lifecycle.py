@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
+import orjson
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.route import Endpoint
-from flowd.api.contract.schemas import Deleted, ExecutionStatus, Rerun, RerunNode
+from flowd.api.contract.schemas import (
+    CorrectedRerun,
+    Deleted,
+    ExecutionStatus,
+    Rerun,
+    RerunNode,
+)
 from flowd.api.contract.small_body import SmallBody, read_small_body
 from flowd.api.http.responses import (
     TRACEPARENT_HEADER,
@@ -18,7 +27,7 @@ from flowd.api.http.responses import (
     requested_traceparent,
 )
 from flowd.api.shared import shared_of
-from flowd.errors import WrongState
+from flowd.errors import InvalidWorkflow, WrongState
 from flowd.orchestrator import executor
 from flowd.orchestrator.rerun import FAILED, plan_rerun, rerun_execution
 
@@ -31,6 +40,10 @@ class RerunBody(SmallBody):
     )
     preview: bool = Field(default=False, description="only list what would run")
     trigger: bool = Field(default=True, description="trigger it at once")
+    definition: dict[str, Any] | None = Field(
+        default=None,
+        description="a corrected workflow to run in place of the old one; what it changes runs too",
+    )
 
 
 class CancelBody(SmallBody):
@@ -68,25 +81,43 @@ async def _status(request: Request, execution_id: str) -> Response:
 
 
 async def rerun(request: Request) -> Response:
-    """Run an ended execution again, as a new one that reuses outputs."""
+    """Run an ended execution again, as a new one that reuses outputs.
+
+    With a corrected `definition`, what has changed, what is new and all downstream of it runs as
+    well, and the answer lists the nodes that were `removed`.
+    """
     store = shared_of(request.app).store
     body, _ = await read_small_body(request, RerunBody)
-    planned = await plan_rerun(store, requested_execution_id(request), body.start)
+    corrected = await _checked(request, body.definition) if body.definition is not None else None
+    planned = await plan_rerun(store, requested_execution_id(request), body.start, corrected)
     execution_id = None
     if not body.preview:
         execution_id = await rerun_execution(store, planned)
         if body.trigger:
             traceparent = requested_traceparent(request)
             await executor.trigger_workflow(store, execution_id, traceparent=traceparent)
-    return json_response(
-        Rerun(
-            execution_id=execution_id,
-            rerun_of=planned.execution_id,
-            reused=_nodes(planned.reused),
-            runs=_nodes(planned.runs),
-            left_out=_nodes(planned.left_out),
-        )
+    answer = Rerun(
+        execution_id=execution_id,
+        rerun_of=planned.execution_id,
+        reused=_nodes(planned.reused),
+        runs=_nodes(planned.runs),
+        left_out=_nodes(planned.left_out),
     )
+    if planned.correction is None:
+        return json_response(answer)
+    removed = dict.fromkeys(planned.correction.removed, "not in the corrected definition")
+    return json_response(CorrectedRerun(**answer.__dict__, removed=_nodes(removed)))
+
+
+async def _checked(request: Request, definition: dict[str, Any]) -> bytes:
+    """As it is stored. Raises InvalidWorkflow, with the paths as they are in the body."""
+    try:
+        return (await shared_of(request.app).check_workflow(orjson.dumps(definition))).definition
+    except InvalidWorkflow as error:
+        problems = [
+            replace(one, path=f"definition.{one.path}".rstrip(".")) for one in error.problems
+        ]
+        raise InvalidWorkflow(problems) from None
 
 
 def _nodes(whys: Mapping[str, str]) -> list[RerunNode]:
@@ -131,8 +162,14 @@ ROUTES = [
         "/workflows/{execution_id}/rerun",
         rerun,
         scope="trigger",
-        answers={200: Rerun},
-        problems=(*_PROBLEMS, "unknown_node", "invalid_request", "older_process"),
+        answers={200: (Rerun, CorrectedRerun)},
+        problems=(
+            *_PROBLEMS,
+            "unknown_node",
+            "invalid_request",
+            "invalid_workflow",
+            "older_process",
+        ),
         body=RerunBody,
         headers=TRACEPARENT_HEADER,
     ),

@@ -19,7 +19,8 @@ from flowd.cli.remote import (
     show_json,
     yes_option,
 )
-from flowd.cli.rerun_preview import show_preview
+from flowd.cli.rerun_preview import show_fates, show_preview
+from flowd.cli.workflow_file import read_workflow
 
 
 def _hold(verb: str, text: str, message: str) -> click.Command:
@@ -92,6 +93,13 @@ def rm(url: str | None, output: str, execution: str, yes: bool) -> None:
     default="failed",
     help="Run this node and everything downstream; by default, all nodes without an output.",
 )
+@click.option(
+    "--with",
+    "file",
+    metavar="FILE",
+    type=click.Path(allow_dash=True),
+    help="Run the corrected workflow in this file; what it changes runs again, too.",
+)
 @click.option("--preview", is_flag=True, help="Only list what would run and what would be reused.")
 @wait_option
 @timeout_option
@@ -100,19 +108,26 @@ def rerun(
     output: str,
     execution: str,
     start: str,
+    file: str | None,
     preview: bool,
     wait: bool,
     timeout: float | None,
 ) -> None:
     """Run an ended execution again, as a new one, and print its id.
 
-    Outputs of nodes that completed are reused, unless something they depend on runs again.
+    Outputs of nodes that completed are reused, unless something they depend on runs again. With
+    --with they also have to be unchanged in the corrected workflow.
     """
     if wait and preview:
         raise click.UsageError("--preview runs nothing to wait for; leave out --preview or --wait")
     check_timeout(timeout, waits=wait)
-    with connected(url) as client:
-        answer = client.rerun(find_id(client, execution), start, preview=preview)
+    corrected = read_workflow(file) if file is not None else None
+    with connected(url, file) as client:
+        answer = client.rerun(
+            find_id(client, execution), start, preview=preview, definition=corrected
+        )
+        if file is not None and not preview and output != "json":
+            show_fates(answer)
         if wait:
             wait_and_show(client, answer["execution_id"], timeout, output)
     if preview:
@@ -124,4 +139,5 @@ def rerun(
     click.echo(answer["execution_id"])
     runs, reused = len(answer["runs"]), len(answer["reused"])
     left_out = f", {count:,} left failed" if (count := len(answer["left_out"])) else ""
-    click.echo(f"{runs:,} to run, {reused:,} reused{left_out}", err=True)
+    removed = f", {count:,} removed" if (count := len(answer.get("removed", ()))) else ""
+    click.echo(f"{runs:,} to run, {reused:,} reused{left_out}{removed}", err=True)

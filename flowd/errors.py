@@ -101,6 +101,16 @@ class UnknownNode(FlowdError):
         )
 
 
+class OutputFailed(FlowdError):
+    """A template in the `output` of a workflow finds nothing in what its nodes have put out."""
+
+    code = "output_failed"
+
+    def __init__(self, execution_id: str, reason: str) -> None:
+        self.execution_id = execution_id
+        super().__init__(f"the output of execution {execution_id!r} cannot be made: {reason}")
+
+
 class UnknownDefinition(FlowdError):
     """No definition is saved under this name, or not this version of it."""
 

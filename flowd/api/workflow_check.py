@@ -7,15 +7,17 @@ ever: what is not sure to be quick is checked where it can be killed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-from flowd.errors import InvalidWorkflow, Problem
-from flowd.handlers.config_checks import handlers_digest
+from flowd.errors import InvalidRequest, InvalidWorkflow, Problem
+from flowd.handlers.config_checks import find_schema_flaw, handlers_digest
 from flowd.handlers.forked_calls import ForkedCalls, TookTooMuch
 from flowd.workflow.graph import Outline, compile_plan
+from flowd.workflow.report import PROBLEMS_MAX
 from flowd.workflow.validator import Handlers, validate_workflow
 
 # Checked within a few milliseconds, if there is no schema in it.
@@ -23,6 +25,7 @@ SMALL_BYTES_MAX: Final = 16 * 1024
 # What a request to the process begins with.
 _WORKFLOW: Final = b"w"
 _MISFIT: Final = b"m"
+_INPUTS: Final = b"i"
 
 
 class CheckedWorkflow(NamedTuple):
@@ -34,7 +37,7 @@ class CheckedWorkflow(NamedTuple):
 
 def check_here(body: bytes, handlers: Handlers) -> CheckedWorkflow:
     """Raises InvalidWorkflow."""
-    definition = validate_workflow(body, handlers).to_json()
+    definition = validate_workflow(body, handlers, find_schema_flaw).to_json()
     return CheckedWorkflow(definition, compile_plan(definition).outline)
 
 
@@ -80,6 +83,20 @@ class WorkflowCheck:
             return f"checking it was given up: {error}"
         return found.decode() or None
 
+    async def expect_inputs_fit(
+        self, schema: Mapping[str, Any], default: Mapping[str, Any], inputs: Mapping[str, Any]
+    ) -> None:
+        """Raises InvalidRequest with everything in which inputs, over the workflow's own, do not
+        fit its schema, or that looking at them takes too much. They are given by their paths."""
+        asked = orjson.dumps([dict(schema), dict(default), dict(inputs)])
+        try:
+            call = self._calls.call(_INPUTS + asked) if self._calls else None
+            found = orjson.loads(_find_input_misfits(asked) if call is None else await call)
+        except TookTooMuch as error:
+            found = [("", f"checking the input was given up: {error}")]
+        if found:
+            raise InvalidRequest([Problem(path, "misfit", message) for path, message in found])
+
     def close(self) -> None:
         if self._calls is not None:
             self._calls.close()
@@ -97,8 +114,22 @@ def _is_quick(body: bytes) -> bool:
 
 def _serve(request: bytes, handlers: Handlers) -> bytes:
     """In the process: what was asked for by the first byte."""
-    body = request[1:]
-    return _check(body, handlers) if request[:1] == _WORKFLOW else _find_misfit(body)
+    kind, body = request[:1], request[1:]
+    if kind == _WORKFLOW:
+        return _check(body, handlers)
+    return _find_misfit(body) if kind == _MISFIT else _find_input_misfits(body)
+
+
+def _find_input_misfits(body: bytes) -> bytes:
+    from flowd.handlers.json_schema import find_misfits
+
+    schema, default, inputs = orjson.loads(body)
+    found: list[tuple[str, str]] = []
+    for path, given in inputs.items():
+        found += find_misfits(schema, {**default, **given}, path)
+        if len(found) >= PROBLEMS_MAX:
+            break
+    return orjson.dumps(found[:PROBLEMS_MAX])
 
 
 def _find_misfit(body: bytes) -> bytes:

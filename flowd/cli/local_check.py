@@ -16,7 +16,7 @@ from flowd.cli.remote import plain
 from flowd.config import DEFAULT_FILE
 from flowd.config.loading import load_settings
 from flowd.errors import InvalidWorkflow, Problem
-from flowd.handlers.config_checks import config_checks
+from flowd.handlers.config_checks import config_checks, find_schema_flaw
 from flowd.handlers.loading import open_registry
 from flowd.workflow.validator import Handlers, validate_workflow
 
@@ -56,7 +56,7 @@ class LocalCheck:
             limit = f"the limit of {rules.bytes_max:,} bytes; the setting is api.body_max_mb"
             return Verdict([Problem("", "body_too_large", f"it is longer than {limit}")])
         try:
-            workflow = validate_workflow(document.body, rules.handlers)
+            workflow = validate_workflow(document.body, rules.handlers, find_schema_flaw)
         except InvalidWorkflow as error:
             return Verdict(error.problems)
         return Verdict((), len(workflow.dag.nodes) + len(workflow.dag.finally_))

@@ -112,6 +112,10 @@ class AsyncClient:
         """The outputs of all nodes that have ended, by node id."""
         return dict((await self._send(calls.look(execution_id, "/results")))["results"])
 
+    async def output(self, execution_id: str) -> Any:
+        """What an execution that completed is worth: its `output`, or else its results."""
+        return (await self._send(calls.look(execution_id, "/output")))["output"]
+
     async def run(
         self,
         workflow: Workflow,
@@ -214,10 +218,10 @@ class AsyncClient:
         """Delete an execution that does not run, with its outputs and events."""
         await self._send(calls.delete(execution_id))
 
-    async def put_definition(self, name: str, workflow: Workflow) -> int:
-        """Save a workflow under a name; the number of its version. What equals the latest version
-        stays that."""
-        return int((await self._send(calls.put_definition(name, workflow)))["version"])
+    async def put_definition(self, name: str, workflow: Workflow) -> Json:
+        """Save a workflow under a name; the `version`, and a message whether it is new. What equals
+        the latest version stays that."""
+        return dict(await self._send(calls.put_definition(name, workflow)))
 
     async def saved_definition(self, name: str, version: int | None = None) -> Json:
         """A version of a saved definition, or the latest: name, version, definition."""

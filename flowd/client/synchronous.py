@@ -100,6 +100,10 @@ class Client:
         """The outputs of all nodes that have ended, by node id."""
         return dict((self._send(calls.look(execution_id, "/results")))["results"])
 
+    def output(self, execution_id: str) -> Any:
+        """What an execution that completed is worth: its `output`, or else its results."""
+        return (self._send(calls.look(execution_id, "/output")))["output"]
+
     def run(
         self,
         workflow: Workflow,
@@ -200,10 +204,10 @@ class Client:
         """Delete an execution that does not run, with its outputs and events."""
         self._send(calls.delete(execution_id))
 
-    def put_definition(self, name: str, workflow: Workflow) -> int:
-        """Save a workflow under a name; the number of its version. What equals the latest version
-        stays that."""
-        return int((self._send(calls.put_definition(name, workflow)))["version"])
+    def put_definition(self, name: str, workflow: Workflow) -> Json:
+        """Save a workflow under a name; the `version`, and a message whether it is new. What equals
+        the latest version stays that."""
+        return dict(self._send(calls.put_definition(name, workflow)))
 
     def saved_definition(self, name: str, version: int | None = None) -> Json:
         """A version of a saved definition, or the latest: name, version, definition."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from flowd.diagnosis.label_check import Labels, label_mismatches
 from flowd.diagnosis.schedule_check import ScheduleStanding, broken_schedules, schedules_of
 from flowd.errors import CorruptExecution
 from flowd.orchestrator.plans import Plans
@@ -97,6 +98,7 @@ class Snapshot:
     retries: set[NodeKey] = field(default_factory=set)
     waits: dict[NodeKey, WaitRecord | None] = field(default_factory=dict)
     begun: list[Begun] = field(default_factory=list)
+    labels: Labels = field(default_factory=Labels)
     failing_duties: list[Trouble] = field(default_factory=list)
     failing_continuations: list[Trouble] = field(default_factory=list)
     schedules: list[ScheduleStanding] = field(default_factory=list)
@@ -160,6 +162,7 @@ async def look(store: Store) -> Snapshot:
     snapshot.active = await store.health.inspection.active()
     snapshot.finished = await store.health.inspection.finished()
     snapshot.known = await store.health.inspection.known()
+    snapshot.labels.lists = await store.health.inspection.label_lists()
     await _look_at_keys(store, snapshot)
     await _look_at_executions(store, snapshot)
     return snapshot
@@ -200,6 +203,7 @@ async def _look_at_executions(store: Store, snapshot: Snapshot) -> None:
         one for one, _ in snapshot.retries
     }
     for part in _portions(sorted(named)):
+        await snapshot.labels.read_given(store.health.inspection, part)
         sizes = await store.health.inspection.definition_sizes(part)
         for portion in portions(dict(zip(part, sizes, strict=True)), DEFINITION_BYTES_MAX):
             await _look_at_portion(store, plans, portion, snapshot)
@@ -398,6 +402,11 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
         "an execution that ended has no open node",
         lambda snapshot: len(snapshot.node_states),
         _open_nodes,
+    ),
+    (
+        "the list of a label holds the executions that have it",
+        lambda snapshot: len(snapshot.labels.lists),
+        lambda snapshot: label_mismatches(snapshot.labels, snapshot.statuses, snapshot.in_progress),
     ),
     ("no key without an execution", lambda snapshot: len(snapshot.with_keys), _ownerless),
     (

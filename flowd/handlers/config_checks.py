@@ -42,6 +42,13 @@ def _shape(check: Any) -> Any:
         return f"{model.__module__}.{model.__qualname__}"
 
 
+def find_schema_flaw(schema: dict[str, Any]) -> str | None:
+    """As in json_schema, which takes its time to import, and most workflows have none."""
+    from flowd.handlers.json_schema import find_schema_flaw
+
+    return find_schema_flaw(schema)
+
+
 def _check_of(handler: Handler, settings: Settings) -> ConfigCheck | None:
     if handler.name == "shell" and not settings.handlers.shell.enabled:
         return _refuse_shell

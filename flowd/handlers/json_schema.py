@@ -6,6 +6,7 @@ all with all. Only what is sure to be quick is checked where others wait for it.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import jsonschema
@@ -18,6 +19,8 @@ from flowd.handlers import handler
 from flowd.redaction import REDACTOR
 
 TEXT_CHARS_SHOWN_MAX = 300
+# Of one value; and how deep it looks for them is up to the schema.
+MISFITS_MAX = 20
 ANSWER_CHECK = "flowd.answer_check"
 # A check looks at each place of the schema at most once for each place of the value, unless there
 # is one of these keywords; a look takes some microseconds.
@@ -94,12 +97,32 @@ def find_misfit(schema: dict[str, Any], value: Any, root: str = "answer") -> str
     return None if error is None else _sentence(error, root)
 
 
+def find_misfits(schema: dict[str, Any], value: Any, root: str) -> list[tuple[str, str]]:
+    """In what the value, which is at `root`, does not fit the schema: paths, and what is wrong
+    there."""
+    try:
+        errors = islice(_kind(schema)(schema, registry=_NO_REMOTE).iter_errors(value), MISFITS_MAX)
+        return [(_path(error, root), _message(error.message)) for error in errors]
+    except Unresolvable as unresolvable:
+        return [(root, f"the schema refers to what is not in it: {unresolvable}")]
+    except Exception as error:  # noqa: BLE001 - a schema that refers to itself without end
+        return [(root, f"the schema cannot be applied: {type(error).__name__}")]
+
+
 def _kind(schema: dict[str, Any]) -> Any:
     return validator_for(schema, default=jsonschema.Draft202012Validator)
 
 
 def _sentence(error: ValidationError | SchemaError, root: str) -> str:
+    return _message(f"{_path(error, root)}: {error.message}")
+
+
+def _path(error: ValidationError | SchemaError, root: str) -> str:
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
+    return f"{root}{''.join(steps)}"
+
+
+def _message(written: str) -> str:
     # Redacted before it is cut: half a secret would not be found any more.
-    text = REDACTOR.text(f"{root}{''.join(steps)}: {error.message}")
+    text = REDACTOR.text(written)
     return text if len(text) <= TEXT_CHARS_SHOWN_MAX else text[:TEXT_CHARS_SHOWN_MAX] + "…"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import orjson
 
@@ -29,6 +30,9 @@ from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 # What is done beside the one call that ends a node; each may be begun anew by anyone.
 Step = Callable[[Store, Plan, str, str], Awaitable[None]]
 
+# The schema, the workflow's own input, and inputs by the path they came by.
+InputCheck = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], Awaitable[None]]
+
 log = get_logger(__name__)
 
 # The node id under which an execution's roots are opened, as if they depended on it.
@@ -50,14 +54,27 @@ async def submit_workflow(
 
 
 async def trigger_workflow(
-    store: Store, execution_id: str, given_input: bytes = b"", traceparent: str = ""
+    store: Store,
+    execution_id: str,
+    given_input: bytes = b"",
+    traceparent: str = "",
+    check_input: InputCheck | None = None,
 ) -> None:
-    """Start an execution; harmless when it was started before. Raises UnknownExecution.
+    """Start an execution; harmless when it was started before. Raises UnknownExecution, and what
+    `check_input` does, which is asked where the workflow has an `input_schema`.
 
     `given_input` (a JSON object) is what its templates read as `input`, over the workflow's own;
     `traceparent` (W3C Trace Context) goes along with its calls to services.
     """
-    outcome = await store.executions.trigger_workflow(execution_id, given_input, traceparent)
+    start = partial(store.executions.trigger_workflow, execution_id, given_input, traceparent)
+    outcome = await start(is_checked=check_input is None)
+    if outcome == "unchecked" and check_input is not None:
+        plan = await Plans(store).load(execution_id, "")
+        # That of a rerun is there before.
+        given = orjson.loads(given_input) if given_input else None
+        kept = await store.executions.listing.given_input(execution_id) if given is None else given
+        await check_input(plan.input_schema or {}, plan.default_input, {"input": kept or {}})
+        outcome = await start()
     if outcome == "continue":
         plan = await Plans(store).load(execution_id, "")
         await advance_node(store, plan, execution_id, ROOTS)

@@ -13,6 +13,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
 from flowd.store.map_copies import Again
+from flowd.store.origins import Origin
 from flowd.store.submissions import Reuse
 from flowd.workflow.choices import FAILED as FAILED_ARRIVAL
 from flowd.workflow.choices import SKIPPED
@@ -313,7 +314,19 @@ async def rerun_execution(
         execution_id=execution_id,
         key_digest=key_digest,
         reuse=await _reuse(store, wanted),
+        origin=await _origin(store, wanted),
     )
+
+
+async def _origin(store: Store, wanted: RerunPlan) -> Origin:
+    """A rerun is of the same saved definition, and has the labels its execution was given."""
+    source = await store.executions.listing.origin(wanted.execution_id)
+    own = {
+        name: value
+        for name, value in source.labels.items()
+        if wanted.plan.labels.get(name) != value
+    }
+    return Origin(definition=source.definition, labels=own)
 
 
 async def _reuse(store: Store, wanted: RerunPlan) -> Reuse:

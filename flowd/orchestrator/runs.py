@@ -12,7 +12,8 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
 from flowd.store.executions import NODES_PER_CALL_MAX
-from flowd.store.submissions import NOWHERE, Origin, Runs
+from flowd.store.origins import NOWHERE, Origin
+from flowd.store.submissions import Runs
 from flowd.workflow.graph import Outline, Plan
 
 # What the executions made in one call may take: the definition is copied for each.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 from flowd.errors import CorruptExecution, CorruptStore
 from flowd.orchestrator.plans import Plans
@@ -20,6 +20,8 @@ class SavedWorkflow(NamedTuple):
 
     saved: Saved
     outline: Outline
+    input_schema: Mapping[str, Any] | None
+    default_input: Mapping[str, Any]
 
 
 class SavedWorkflows:
@@ -55,7 +57,7 @@ class SavedWorkflows:
             plan = await self._plans.of_definition(f"{name}@{saved.version}", saved.definition)
         except CorruptExecution as error:
             raise CorruptStore(f"{name}@{saved.version}") from error
-        loaded = SavedWorkflow(saved, plan.outline)
+        loaded = SavedWorkflow(saved, plan.outline, plan.input_schema, plan.default_input)
         self._known[name, version] = loaded
         self._bytes += len(saved.definition)
         while self._bytes > _BYTES_MAX and len(self._known) > 1:

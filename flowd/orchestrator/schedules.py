@@ -25,8 +25,8 @@ from flowd.orchestrator import executor
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
+from flowd.store.origins import Origin
 from flowd.store.schedules import DueSchedule, Fired, Firing, ScheduleRow
-from flowd.store.submissions import Origin
 from flowd.workflow.ids import scheduled_id
 from flowd.workflow.schedule import LATEST, ScheduleDefinition
 

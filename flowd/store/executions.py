@@ -85,11 +85,17 @@ class Executions:
         self.listing = Listing(client)
 
     async def trigger_workflow(
-        self, execution_id: str, given_input: bytes = b"", traceparent: str = ""
+        self,
+        execution_id: str,
+        given_input: bytes = b"",
+        traceparent: str = "",
+        *,
+        is_checked: bool = True,
     ) -> str:
         """Start a PENDING execution and open its roots; `given_input` is a JSON object, or empty.
 
-        Returns `triggered`, `continue` when the roots are left to `advance_node`, or the state the
+        Returns `unchecked` for one with an `input_schema`, unless it `is_checked`;
+        `triggered`, `continue` when the roots are left to `advance_node`, or the state the
         execution was in already. Raises UnknownExecution, or CorruptExecution.
         """
         outcome: str = await begin_execution(
@@ -108,6 +114,7 @@ class Executions:
             now_ms(),
             given_input,
             traceparent,
+            "1" if is_checked else "0",
         )
         if outcome == "unknown":
             raise UnknownExecution(execution_id)

@@ -9,7 +9,7 @@ from flowd.store.definitions import map_ids_of, node_ids_of
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.maps import Maps
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import Command, RedisClient
+from flowd.store.redis.client import Command, RedisClient, is_wrong_type
 
 
 class FinishedExecutions:
@@ -84,6 +84,7 @@ class FinishedExecutions:
             if '"map"' in (definition or ""):
                 for node_id in _ids(map_ids_of, definition):
                     await self._maps.remove(execution_id, node_id)
+        await self._strike_labels(execution_ids)
         for some_nodes in slices(nodes, NODES_PER_CALL_MAX):
             # It may have been deleted before its cancellation had come this far.
             waiting = [f"{execution_id} {node_id}" for execution_id, node_id in some_nodes]
@@ -110,6 +111,20 @@ class FinishedExecutions:
             ("ZREM", keys.CONTINUATIONS, *(f"delete {one}" for one in execution_ids)),
         ]
         await self._client.converse(last)
+
+    async def _strike_labels(self, execution_ids: Sequence[str]) -> None:
+        """Take them out of the lists of their labels, which their runs name."""
+        asked: list[Command] = [("HGET", keys.run(one), "labels") for one in execution_ids]
+        struck: list[Command] = [
+            ("ZREM", keys.label(line), execution_id)
+            for execution_id, labels in zip(
+                execution_ids, await self._client.converse_freely(asked), strict=True
+            )
+            if labels and not is_wrong_type(labels)
+            for line in labels.split("\n")
+        ]
+        for reply in await self._client.converse_freely(struck) if struck else ():
+            is_wrong_type(reply)
 
 
 def _ids(read: Callable[[str], list[str]], definition: str | None) -> list[str]:

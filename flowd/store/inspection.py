@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
-from flowd.errors import MissingGroup
+from flowd.errors import MissingGroup, WrongType
 from flowd.store.executions import age_ms, parse_continuation
 from flowd.store.redis import keys
-from flowd.store.redis.client import RedisClient, is_wrong_type, translate
+from flowd.store.redis.client import Command, RedisClient, is_wrong_type, translate
 
 # A thousand keys hold the server for well under a millisecond.
 SLICE: Final = 1_000
@@ -124,6 +124,31 @@ class Inspection:
             found.update(flat[::2] if command == "ZSCAN" else flat)
             if cursor == "0":
                 return found
+
+    async def label_lists(self) -> dict[str, set[str] | None]:
+        """The executions that are listed under each label, `name=value`; None for no list."""
+        found: dict[str, set[str] | None] = {}
+        cursor = "0"
+        while True:
+            cursor, names = await self._client.execute(
+                "SCAN", cursor, "MATCH", keys.label("*"), "COUNT", SLICE
+            )
+            for name in names:
+                try:
+                    members: set[str] | None = await self._members("ZSCAN", name)
+                except WrongType:
+                    members = None
+                found[name.removeprefix(keys.label(""))] = members
+            if cursor == "0":
+                return found
+
+    async def labels_of(self, execution_ids: Sequence[str]) -> list[list[str]]:
+        """The labels of each execution, `name=value`."""
+        commands: list[Command] = [("HGET", keys.run(one), "labels") for one in execution_ids]
+        replies = await self._client.converse_freely(commands) if commands else []
+        return [
+            reply.split("\n") if reply and not is_wrong_type(reply) else [] for reply in replies
+        ]
 
     async def begun(self) -> list[Begun]:
         """All that was left for a later call; `what` is its verb and its node."""

@@ -14,6 +14,7 @@ import orjson
 
 from flowd.errors import CorruptExecution, CorruptStore, UnknownExecution, WrongType
 from flowd.store.budgets import TokenUsage
+from flowd.store.origins import NOWHERE, Origin, read_origin
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type, translate
 from flowd.store.redis.text import raw_bytes, readable
@@ -36,6 +37,7 @@ _ROW_FIELDS: Final = (
     "finished_ms",
     "rerun_of",
     "plan",
+    "labels",
 )
 _RUN_FIELDS: Final = (
     *_ROW_FIELDS,
@@ -54,10 +56,12 @@ class Filters:
     handler: str | None = None
     submitted_after_ms: int | None = None
     submitted_before_ms: int | None = None
+    # Each `name=value`; all have to be there.
+    labels: tuple[str, ...] = ()
 
     @property
     def are_given(self) -> bool:
-        return bool(self.statuses) or any(
+        return bool(self.statuses or self.labels) or any(
             one is not None
             for one in (self.name, self.handler, self.submitted_after_ms, self.submitted_before_ms)
         )
@@ -76,6 +80,7 @@ class ExecutionRow:
     finished_ms: int | None = None
     rerun_of: str | None = None
     plan: str | None = None
+    labels: frozenset[str] = frozenset()
 
     @property
     def duration_ms(self) -> int | None:
@@ -152,13 +157,19 @@ class Listing:
         row = _row(execution_id, status, values)
         if row.status is None:
             raise CorruptExecution(execution_id, f"its status is {status!r}")
-        error, ends_as, *numbers = values[7:]
+        error, ends_as, *numbers = values[len(_ROW_FIELDS) :]
         is_cancelled = status == CANCELLING or ends_as == ExecutionState.CANCELLED
         return row, Details(
             error and readable(error),
             TokenUsage(*(_number(one) or 0 for one in numbers)),
             is_cancelled and not row.status.is_terminal,
         )
+
+    async def origin(self, execution_id: str) -> Origin:
+        """Where it comes from; nothing where that is damaged, or it is gone."""
+        command = ("HMGET", keys.run(execution_id), *Origin._fields)
+        (run,) = await self._client.converse_freely([command])
+        return NOWHERE if is_wrong_type(run) else read_origin(run)
 
     async def given_input(self, execution_id: str) -> Any:
         """The input given at the trigger; None when there was none."""
@@ -227,6 +238,7 @@ class _Scan:
 
     def __init__(self, client: RedisClient, filters: Filters, after_id: str | None) -> None:
         self._client = client
+        self._key = keys.label(filters.labels[0]) if filters.labels else keys.EXECUTIONS
         self._from = f"({after_id}" if after_id else "+"
         self._to = "-"
         if filters.submitted_before_ms is not None:
@@ -243,11 +255,11 @@ class _Scan:
         size = min(size, self.left)
         try:
             members = await self._client.execute(
-                *("ZRANGE", keys.EXECUTIONS, self._from, self._to, "BYLEX", "REV"),
+                *("ZRANGE", self._key, self._from, self._to, "BYLEX", "REV"),
                 *("LIMIT", 0, size),
             )
         except WrongType as error:
-            raise CorruptStore(keys.EXECUTIONS) from error
+            raise CorruptStore(self._key) from error
         self.is_over = len(members) < size
         if members:
             self._from = f"({members[-1]}"
@@ -275,6 +287,8 @@ def _id_before(execution_id: str) -> str:
 def _passes(row: ExecutionRow, filters: Filters) -> bool:
     """Whether all filters let it pass but the one for handlers, which needs the definition."""
     if filters.statuses and row.status not in filters.statuses:
+        return False
+    if not row.labels.issuperset(filters.labels):
         return False
     if filters.name is not None and not _is_named(row.name, filters.name):
         return False
@@ -304,7 +318,7 @@ def _handlers_in(definition: str | None) -> frozenset[str]:
 
 
 def _row(execution_id: str, status: str | None, run: Sequence[str | None]) -> ExecutionRow:
-    name, nodes, submitted_ms, triggered_ms, finished_ms, rerun_of, plan = run[:7]
+    name, nodes, submitted_ms, triggered_ms, finished_ms, rerun_of, plan, labels = run[:8]
     return ExecutionRow(
         execution_id,
         _state(status),
@@ -315,6 +329,7 @@ def _row(execution_id: str, status: str | None, run: Sequence[str | None]) -> Ex
         _number(finished_ms),
         rerun_of if rerun_of is not None and is_execution_id(rerun_of) else None,
         plan,
+        frozenset(labels.split("\n")) if labels else frozenset(),
     )
 
 

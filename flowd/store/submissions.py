@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
@@ -21,6 +21,7 @@ from flowd.store.executions import (
 from flowd.store.idempotency import Idempotency
 from flowd.store.map_copies import Again, MapCopies
 from flowd.store.maps import Maps
+from flowd.store.origins import NOWHERE, Origin
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient
 from flowd.workflow.graph import Outline, Plan
@@ -53,30 +54,6 @@ class Reuse(NamedTuple):
         return {*self.node_ids, *self.left_out, *self.skipped, *self.allowed}
 
 
-class Origin(NamedTuple):
-    """Where an execution comes from, as its run says; what is empty is not said.
-
-    `definition` is `name@version` of a saved one, `parent` the execution and the node that made it,
-    `scheduled_at` the nominal time of its schedule (ISO 8601).
-    """
-
-    definition: str = ""
-    labels: Mapping[str, str] = MappingProxyType({})
-    parent: tuple[str, str] | None = None
-    schedule: str = ""
-    scheduled_at: str = ""
-
-    def fields(self) -> dict[str, Argument]:
-        said = {
-            "definition": self.definition,
-            "labels": "\n".join(f"{name}={value}" for name, value in sorted(self.labels.items())),
-            "parent": " ".join(self.parent or ()),
-            "schedule": self.schedule,
-            "scheduled_at": self.scheduled_at,
-        }
-        return {name: value for name, value in said.items() if value}
-
-
 class Making(NamedTuple):
     """An execution that one call makes and starts: `common` is what read_making in
     begin_execution.lua reads."""
@@ -85,10 +62,6 @@ class Making(NamedTuple):
     given_input: bytes
     is_staged: bool
     common: Sequence[Argument]
-
-
-# Of an execution that somebody submitted.
-NOWHERE: Final = Origin()
 
 
 class Pin(NamedTuple):
@@ -116,7 +89,11 @@ class Runs(NamedTuple):
 
 
 def _new_run(
-    plan: Plan | Outline, fresh: Sequence[str], reuse: Reuse | None, key_digest: str
+    plan: Plan | Outline,
+    fresh: Sequence[str],
+    reuse: Reuse | None,
+    key_digest: str,
+    origin: Origin = NOWHERE,
 ) -> dict[str, Argument]:
     """The run hash of a new execution; `fresh` are the nodes to run."""
     roots = plan.roots if reuse is None else reuse.roots
@@ -142,6 +119,8 @@ def _new_run(
         run["ends_as"] = ExecutionState.FAILED if is_failed else ExecutionState.COMPLETED
     elif plan.finally_nodes:
         run["finally"] = f"{len(plan.finally_nodes)} {','.join(plan.finally_roots)}"
+    if plan.has_input_schema:
+        run["input_schema"] = 1
     if key_digest:
         run["idempotency"] = key_digest
     if reuse is not None:
@@ -153,7 +132,7 @@ def _new_run(
         run.update({f"arrived:{join}": count for join, count in reuse.arrived.items()})
         run.update({f"skipped:{one}": reason for one, reason in reuse.skipped.items()})
         run.update({f"allowed:{one}": 1 for one in reuse.allowed})
-    return run
+    return run | origin._replace(labels={**plan.labels, **origin.labels}).fields()
 
 
 def _flat(run: Mapping[str, Argument]) -> list[Argument]:
@@ -171,8 +150,8 @@ def making_arguments(
 ) -> list[Argument]:
     """What read_making in begin_execution.lua reads: what new executions have in common."""
     values = _flat(run)
-    head = (group, run["triggered_ms"], definition, status, plan.digest, run["roots"], len(values))
-    return [*head, *values, len(node_ids), *node_ids]
+    head = (group, run["triggered_ms"], definition, status, plan.digest, run["roots"])
+    return [*head, run.get("labels", ""), len(values), *values, len(node_ids), *node_ids]
 
 
 def _copies(source: str, execution_id: str, node_ids: Sequence[str]) -> list[Command]:
@@ -204,6 +183,7 @@ class Submissions:
         execution_id: str = "",
         key_digest: str = "",
         reuse: Reuse | None = None,
+        origin: Origin = NOWHERE,
     ) -> str:
         """Store a validated definition with its nodes PENDING; the new execution's id.
 
@@ -220,7 +200,8 @@ class Submissions:
         is_staged = bool(staged or reuse)
         outcome = await self._stage(execution_id, definition, staged, reuse) if is_staged else ""
         if outcome in ("", "staged"):
-            run = _flat(_new_run(plan, fresh, reuse, key_digest))
+            run = _new_run(plan, fresh, reuse, key_digest, origin)
+            values = _flat(run)
             outcome = await begin_execution(
                 self._client,
                 scripts.SUBMIT_WORKFLOW,
@@ -231,8 +212,9 @@ class Submissions:
                 execution_id,
                 definition,
                 "1" if is_staged else "0",
-                len(run),
-                *run,
+                run.get("labels", ""),
+                len(values),
+                *values,
                 *rest,
             )
         await self._expect_made(execution_id, outcome, is_staged=is_staged)
@@ -273,7 +255,7 @@ class Submissions:
             outcome = await self._stage(execution_id, definition, staged, None)
             if outcome != "staged":
                 return [outcome]
-        run = _new_run(plan, node_ids, None, runs.key_digest) | runs.origin.fields()
+        run = _new_run(plan, node_ids, None, runs.key_digest, runs.origin)
         run["triggered_ms"] = run["submitted_ms"]
         if runs.traceparent:
             run["traceparent"] = runs.traceparent
@@ -309,7 +291,7 @@ class Submissions:
         if staged:
             outcome = await self._stage(execution_id, definition, staged, None)
             await self._expect_made(execution_id, outcome, is_staged=True)
-        run = _new_run(plan, node_ids, None, key_digest) | origin.fields()
+        run = _new_run(plan, node_ids, None, key_digest, origin)
         run["triggered_ms"] = run["submitted_ms"]
         common = making_arguments(plan, definition, group=self._group, run=run, node_ids=rest)
         return Making(execution_id, given_input, bool(staged), common)

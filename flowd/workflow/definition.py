@@ -8,6 +8,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from flowd.errors import WAIT_S_MAX
+from flowd.workflow.ids import LABEL_VALUE_PATTERN, NAME_PATTERN
 
 # No colon, because ids are parts of key names; no dot, because templates separate keys by it.
 NODE_ID_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$"
@@ -22,10 +23,14 @@ MAP_CONCURRENCY_MAX = 1_000
 FAILURE_KIND_PATTERN = r"^(error|timeout|connection|status|[1-5]\d\d|[1-5]xx)$"
 
 REPEATS_MAX = 100_000
+LABELS_MAX = 20
 
 Condition = Annotated[str, Field(min_length=1, max_length=CONDITION_CHARS_MAX)]
 FailureKind = Annotated[str, Field(pattern=FAILURE_KIND_PATTERN)]
 NodeId = Annotated[str, Field(pattern=NODE_ID_PATTERN)]
+LabelName = Annotated[str, Field(pattern=NAME_PATTERN)]
+LabelValue = Annotated[str, Field(pattern=LABEL_VALUE_PATTERN)]
+Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=LABELS_MAX)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARS_MAX)]
 
 
@@ -110,11 +115,18 @@ class CallbackDefinition(_Definition):
 
 
 class WorkflowDefinition(_Definition):
+    """`input_schema` is a JSON Schema for the input; `output`, with templates, what an execution
+    that completed is worth to a caller, its results where there is none.
+    """
+
     name: Name
     dag: DagDefinition
     input: dict[str, Any] | None = None
     budget: BudgetDefinition | None = None
     callback: CallbackDefinition | None = None
+    input_schema: dict[str, Any] | None = None
+    output: Any = None
+    labels: Labels = {}
 
     def to_json(self) -> bytes:
         """The normalised definition: fields in one order, those nobody gave left out.
@@ -133,6 +145,12 @@ class WorkflowDefinition(_Definition):
             part: BaseModel | None = getattr(self, name)
             if part is not None:
                 document[name] = part.model_dump(exclude_none=True)
+        for name in ("input_schema", "output"):
+            value = getattr(self, name)
+            if value is not None:
+                document[name] = value
+        if self.labels:
+            document["labels"] = dict(sorted(self.labels.items()))
         return orjson.dumps(document)
 
 

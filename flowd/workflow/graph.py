@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -14,7 +15,7 @@ from flowd.workflow.choices import Choice
 from flowd.workflow.definition import SECONDS_MAX, MapDefinition
 from flowd.workflow.ids import MAP_HANDLER, split_item
 from flowd.workflow.language import language_of
-from flowd.workflow.repeating import Repeat
+from flowd.workflow.repeating import OUTPUT, Repeat
 from flowd.workflow.templating import CompiledConfig
 
 
@@ -73,6 +74,8 @@ class Outline(NamedTuple):
     finally_nodes: Collection[str] = ()
     finally_roots: Collection[str] = ()
     language: int = 0
+    labels: Mapping[str, str] = MappingProxyType({})
+    has_input_schema: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,14 @@ class Plan:
     finally_roots: tuple[str, ...] = ()
     # Which processes have to know to run it as it is meant; 0 for any.
     language: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    input_schema: Mapping[str, Any] | None = None
+    # What an execution that completed is worth to a caller; its results where this is None.
+    output: CompiledConfig | None = None
+
+    @property
+    def has_input_schema(self) -> bool:
+        return self.input_schema is not None
 
     def find(self, node_id: str) -> PlannedNode | None:
         """The node of this id, or what an item of one runs as; None where there is none."""
@@ -125,6 +136,8 @@ class Plan:
             tuple(self.finally_nodes),
             self.finally_roots,
             self.language,
+            self.labels,
+            self.has_input_schema,
         )
 
     def downstream(self, node_id: str) -> tuple[str, ...]:
@@ -209,6 +222,18 @@ def compile_plan(definition: bytes) -> Plan:
         frozenset(node["id"] for node in last),
         _roots(last),
         language_of(written, has_finally=bool(last)),
+        *_told_to_callers(document),
+    )
+
+
+def _told_to_callers(
+    document: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any] | None, CompiledConfig | None]:
+    """The labels, the schema of the input, and the output."""
+    return (
+        _object(document.get("labels")),
+        _object(document["input_schema"]) if "input_schema" in document else None,
+        CompiledConfig({OUTPUT: document["output"]}) if "output" in document else None,
     )
 
 

@@ -12,6 +12,10 @@ MAP_HANDLER: Final = "flowd.map"
 # Names that are parts of keys and paths: of saved definitions, and of what refers to them.
 NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 NAME_RULE: Final = "1 to 100 letters, digits, '_', '.' and '-', the first of them not '.' or '-'"
+# What stands for a label in a list of values, and in one of `name=value`.
+LABEL_VALUE_PATTERN: Final = r"^[^\x00-\x1f\x7f,]{1,100}$"
+LABEL_VALUE_RULE: Final = "1 to 100 characters of text without commas"
+_LABEL_VALUE = re.compile(LABEL_VALUE_PATTERN)
 _NAME = re.compile(NAME_PATTERN)
 _EXECUTION_ID = re.compile(r"[0-9a-f]{24}")
 
@@ -33,6 +37,10 @@ def is_execution_id(text: str) -> bool:
 
 def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
+
+
+def is_label_value(text: str) -> bool:
+    return _LABEL_VALUE.fullmatch(text) is not None
 
 
 def item_id(node_id: str, index: int | str) -> str:

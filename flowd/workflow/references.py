@@ -68,6 +68,12 @@ class ReadingNode:
     has_retry: bool = False
     is_finally: bool = False
     lost_id: str | None = None
+    # What the execution is worth, and no node; `config` is then any JSON.
+    is_output: bool = False
+
+    @property
+    def config_path(self) -> str:
+        return self.path if self.is_output else f"{self.path}.config"
 
     @property
     def can_be_skipped(self) -> bool:
@@ -131,7 +137,7 @@ class _References:
         self._dependencies = dependencies
         self._report = report
         self._suggestions = Suggestions(index_of)
-        self._names = Names(nodes)
+        self._names = Names([node for node in nodes if not node.is_output])
         # By reader and read node, the first place that reads it; and the first without a default.
         self._places: dict[int, dict[int, str]] = {}
         self._unguarded: dict[int, dict[int, str]] = {}
@@ -170,7 +176,7 @@ class _References:
         ]
 
     def _found_in(self, node: ReadingNode) -> Iterator[Reference | Problem]:
-        yield from find_templates(node.config, f"{node.path}.config")
+        yield from find_templates(node.config, node.config_path)
         if node.when is not None:
             yield from self._found_in_condition(node.when, f"{node.path}.when")
         if node.until is not None:

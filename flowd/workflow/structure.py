@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from flowd.errors import Problem
 from flowd.workflow.definition import (
+    LABELS_MAX,
     BudgetDefinition,
     CallbackDefinition,
     DagDefinition,
@@ -18,6 +20,7 @@ from flowd.workflow.definition import (
     RetryDefinition,
     WorkflowDefinition,
 )
+from flowd.workflow.ids import LABEL_VALUE_RULE, NAME_RULE, is_label_value, is_name
 from flowd.workflow.refusals import message_of, names_of
 from flowd.workflow.report import Report, quote
 from flowd.workflow.strict_json import join_path
@@ -36,6 +39,7 @@ _STAND_INS: Mapping[str, Any] = {
     "nodes": [_SOME_NODE],
     "finally": [_SOME_NODE],
     "dependencies": ["A"],
+    "labels": {"name": "value"},
 }
 
 
@@ -45,6 +49,7 @@ def explain_structure(report: Report, document: Any) -> None:
         return
     _explain_part(report, BudgetDefinition, document, "budget", "")
     _explain_part(report, CallbackDefinition, document, "callback", "")
+    _explain_labels(report, document.get("labels"))
     dag = document.get("dag")
     if not isinstance(dag, dict):
         return
@@ -52,6 +57,31 @@ def explain_structure(report: Report, document: Any) -> None:
     for part in ("nodes", "finally"):
         nodes = dag.get(part)
         _explain_nodes(report, nodes if isinstance(nodes, list) else (), f"dag.{part}")
+
+
+def _explain_labels(report: Report, labels: Any) -> None:
+    if not isinstance(labels, dict):
+        return
+    for problem in label_problems(labels, "labels"):
+        report.extend([problem])
+
+
+def label_problems(labels: dict[str, Any], path: str) -> Iterator[Problem]:
+    """Everything that is wrong with labels, an object in any case."""
+    if len(labels) > LABELS_MAX:
+        message = f"{len(labels):,} labels are more than the limit of {LABELS_MAX}"
+        yield Problem(path, "too_many_labels", message)
+        return
+    for name, value in labels.items():
+        place = join_path(path, name)
+        if not is_name(name):
+            yield Problem(place, "bad_label", f"bad name {quote(name)}; use {NAME_RULE}")
+        if not isinstance(value, str):
+            message = f"expected a string, not {describe_type(value)}"
+            yield Problem(place, "wrong_type", message)
+        elif not is_label_value(value):
+            message = f"bad value {quote(value)}; use {LABEL_VALUE_RULE}"
+            yield Problem(place, "bad_label", message)
 
 
 def _explain_nodes(report: Report, nodes: Sequence[Any], part: str) -> None:

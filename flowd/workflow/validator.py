@@ -36,9 +36,13 @@ FINALLY_NODES_MAX = 1_000
 # of the node, it returns what is wrong. Templates are not rendered yet. None takes any config.
 ConfigCheck = Callable[[dict[str, Any], str], Sequence[Problem]]
 Handlers = Mapping[str, ConfigCheck | None]
+# What is wrong with a JSON Schema itself, None where nothing is.
+SchemaCheck = Callable[[dict[str, Any]], str | None]
 
 
-def validate_workflow(body: bytes, handlers: Handlers) -> WorkflowDefinition:
+def validate_workflow(
+    body: bytes, handlers: Handlers, find_schema_flaw: SchemaCheck | None = None
+) -> WorkflowDefinition:
     """The workflow this JSON describes. Raises InvalidWorkflow with all its problems."""
     document, compact, hidden = parse_json(body)
     _refuse_too_many_nodes(document)
@@ -53,7 +57,11 @@ def validate_workflow(body: bytes, handlers: Handlers) -> WorkflowDefinition:
         handlers,
         has_templates=OPENING.encode() in compact,
         has_secrets=SECRET_KEY.encode() in compact,
+        output=document.get("output") if isinstance(document, dict) else None,
     )
+    schema = document.get("input_schema") if isinstance(document, dict) else None
+    if find_schema_flaw and isinstance(schema, dict) and (flaw := find_schema_flaw(schema)):
+        report.add("input_schema", "bad_schema", flaw)
     if workflow is None:
         explain_structure(report, document)
     elif workflow.callback and isinstance(workflow.callback.secret, dict):
@@ -84,7 +92,9 @@ class _Graph:
         self._index_of: dict[str, int] = {}
         self._dependencies: dict[int, list[int]] = {}
 
-    def check(self, handlers: Handlers, *, has_templates: bool, has_secrets: bool) -> None:
+    def check(
+        self, handlers: Handlers, *, has_templates: bool, has_secrets: bool, output: Any
+    ) -> None:
         ids = [node.id for node in self._nodes]
         for index, node_id in enumerate(ids):
             if node_id is not None:
@@ -108,7 +118,17 @@ class _Graph:
                 if has_secrets:
                     self._report.extend(find_secret_problems(node.config, f"{node.path}.config"))
         if has_templates or any(one.when or one.until or one.over for one in self._nodes):
-            check_references(self._nodes, self._index_of, self._dependencies, self._report)
+            self._check_references(output)
+
+    def _check_references(self, output: Any) -> None:
+        """`output` is read when all nodes have ended, as if by one that depends on them."""
+        nodes, dependencies = self._nodes, self._dependencies
+        if output is not None:
+            last = ReadingNode("output", None, None, (), output, is_output=True)
+            if self._is_shallow(last):
+                dependencies = {**dependencies, len(nodes): list(range(len(nodes)))}
+                nodes = [*nodes, last]
+        check_references(nodes, self._index_of, dependencies, self._report)
 
     def _known_dependencies(self, node: ReadingNode) -> list[int]:
         """Those of its own kind: `finally` begins when all others have ended."""
@@ -199,13 +219,14 @@ class _Graph:
             self._report.extend(check(node.config, node.path))
 
     def _is_shallow(self, node: ReadingNode) -> bool:
-        pending: list[Any] = [node.config]
+        pending = [one for one in (node.config,) if isinstance(one, dict | list)]
         for _ in range(CONFIG_LEVELS_MAX):
             pending = [child for value in pending for child in _containers(value)]
             if not pending:
                 return True
-        message = f"config is nested deeper than {CONFIG_LEVELS_MAX} levels"
-        self._report.add(f"{node.path}.config", "too_deep", message)
+        what = node.config_path.rpartition(".")[2]
+        message = f"{what} is nested deeper than {CONFIG_LEVELS_MAX} levels"
+        self._report.add(node.config_path, "too_deep", message)
         return False
 
 

@@ -153,10 +153,33 @@ def find_violations(
     found += _check_stream(redis, executions)
     found += _check_elsewhere(redis, executions)
     found += _check_active(redis, executions)
+    found += _check_labels(redis, executions)
     found += _check_commits(redis)
     if ledger is not None:
         found += _check_ledger(executions, ledger, faults)
     return found
+
+
+def _check_labels(redis: redis_py.Redis, executions: Mapping[str, Execution]) -> Iterator[str]:
+    """Whether an execution stands in the list of each of its labels, and in no other."""
+    wanted = {
+        (label, one.id)
+        for one in executions.values()
+        if one.status
+        for label in filter(None, one.run.get("labels", "").split("\n"))
+    }
+    names = list(redis.scan_iter(match=keys.label("*"), count=1_000))
+    listed = {
+        (name.removeprefix(keys.label("")), one)
+        for name in names
+        for one in redis.zrange(name, 0, -1)
+    }
+    for label, execution_id in sorted(wanted - listed):
+        yield f"{execution_id}: has the label {label} and is not listed under it"
+    for label, execution_id in sorted(listed - wanted):
+        # What is being removed may still be listed.
+        if execution_id in executions and executions[execution_id].status:
+            yield f"{execution_id}: is listed under the label {label} without it"
 
 
 def read_executions(redis: redis_py.Redis, execution_ids: Iterable[str]) -> Iterator[Execution]:

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from flowd.client import ApiError, AsyncClient
+from flowd.handlers.forked_calls import TookTooMuch
 from flowd.handlers.registry import built_in_registry
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import RedisClient
@@ -81,9 +82,9 @@ async def test_a_version_is_made_by_what_is_new_and_never_changes(settings, redi
             {"name": NAME, "version": 1, "message": "Definition unchanged"},
         )
         assert redis.hgetall(keys.saved_definition(NAME)) == before
-        assert await here.client.put_definition(NAME, READS) == 2
-        assert await here.client.put_definition(NAME, one) == 3
-        assert await here.client.put_definition("other", one) == 1
+        assert (await here.client.put_definition(NAME, READS))["version"] == 2
+        assert (await here.client.put_definition(NAME, one))["version"] == 3
+        assert (await here.client.put_definition("other", one))["version"] == 1
 
         shown = await here.client.saved_definition(NAME, 1)
         assert (shown["name"], shown["version"], shown["latest"]) == (NAME, 1, 3)
@@ -178,7 +179,9 @@ async def test_a_run_is_of_the_latest_version_or_of_the_one_it_names(settings, r
             api_server(settings) as elsewhere,
             AsyncClient(f"http://127.0.0.1:{elsewhere.port}") as other,
         ):
-            assert await other.put_definition(NAME, written(node("C", (), "noop"))) == 3
+            assert (await other.put_definition(NAME, written(node("C", (), "noop"))))[
+                "version"
+            ] == 3
         second = await here.client.run_definition(NAME)
         old = await here.client.run_definition(NAME, version=1)
 
@@ -200,7 +203,9 @@ async def test_a_definition_saved_anew_under_a_deleted_name_is_not_taken_for_the
         ):
             await other.delete_definition(NAME)
             assert await refused(here.client.run_definition(NAME)) == (404, "unknown_definition")
-            assert await other.put_definition(NAME, written(node("B", (), "noop"))) == 1
+            assert (await other.put_definition(NAME, written(node("B", (), "noop"))))[
+                "version"
+            ] == 1
 
         for version in (None, 1):
             execution_id = await here.client.run_definition(NAME, version=version)
@@ -408,8 +413,164 @@ async def test_the_example_of_the_manual_saves_and_runs(settings, redis, monkeyp
         said: dict[str, Any] = {}
         await asyncio.to_thread(exec, example, said)
 
-        assert said["version"] == 1
+        assert said["saved"]["version"] == 1
         assert len({said["execution_id"], *said["ids"]}) == 8
         for one in (said["execution_id"], *said["ids"]):
             assert str(await here.engine.end(one)) == "COMPLETED"
         assert redis.get(keys.given_input(said["ids"][6])) == '{"day":6}'
+
+
+SCHEMA = {
+    "type": "object",
+    "required": ["day"],
+    "properties": {"day": {"type": "string"}, "n": {"type": "integer", "maximum": 9}},
+    "additionalProperties": False,
+}
+
+
+def misfits(problem: Any) -> list[tuple[str, str]]:
+    return [(one["path"], one["code"]) for one in problem["errors"]]
+
+
+async def test_an_input_that_does_not_fit_is_refused_wherever_it_is_given(settings, redis):
+    async with stand(settings) as here:
+        asked = written(input_schema=SCHEMA)
+        bad, good = {"day": 1, "n": 10}, {"day": "monday"}
+        wrong = [("input.day", "misfit"), ("input.n", "misfit")]
+        await here.client.put_definition(NAME, asked)
+
+        status, problem = await here.send("POST", f"/definitions/{NAME}/run", {"input": bad})
+        assert (status, misfits(problem)) == (400, wrong)
+        status, problem = await here.send(
+            "POST", f"/definitions/{NAME}/run", {"inputs": [good, {}, bad]}
+        )
+        assert (status, misfits(problem)) == (
+            400,
+            [("inputs[1]", "misfit"), ("inputs[2].day", "misfit"), ("inputs[2].n", "misfit")],
+        )
+        assert "required" in problem["errors"][0]["message"]
+        status, problem = await here.send("POST", "/workflow?trigger=true", asked)
+        assert (status, misfits(problem)) == (400, [("input", "misfit")])
+        assert redis.zcard(keys.EXECUTIONS) == 0
+
+        execution_id = await here.client.submit(asked)
+        path = f"/workflow/trigger/{execution_id}"
+        status, problem = await here.send("POST", path, {"input": bad})
+        assert (status, misfits(problem)) == (400, wrong)
+        assert (await here.send("POST", path))[0] == 400
+        assert await here.client.status(execution_id) == "PENDING"
+        await here.client.trigger(execution_id, good)
+        await here.engine.end(execution_id)
+        # It is not asked about once it has started.
+        assert (await here.send("POST", path, {"input": bad}))[0] == 200
+
+        ran = await here.client.run_definition(NAME, good)
+        await here.engine.end(ran)
+        rerun = await here.client.rerun(ran, "A")
+        assert str(await here.engine.end(rerun["execution_id"])) == "COMPLETED"
+
+
+async def test_the_workflows_own_input_counts_for_its_schema(settings, redis):
+    async with stand(settings, 0) as here:
+        await here.client.put_definition(
+            NAME, written(input_schema=SCHEMA, input={"day": "sunday"})
+        )
+        await here.client.run_definition(NAME)
+        await here.client.submit(written(input_schema=SCHEMA, input={"day": "x"}), trigger=True)
+        assert await refused(here.client.run_definition(NAME, {"day": 7})) == (
+            400,
+            "invalid_request",
+        )
+        assert redis.zcard(keys.EXECUTIONS) == 2
+
+
+async def test_what_an_execution_is_worth_is_its_output_or_else_its_results(settings):
+    async with stand(settings) as here:
+        worth = {"got": "{{ A.result.got.day }}", "of": ["{{ input.of }}", "{{ execution.id }}"]}
+        with_output = {**READS, "output": worth}
+        one = await here.client.submit(with_output, trigger=True)
+        other = await here.client.submit(READS, trigger=True)
+        for execution_id in (one, other):
+            await here.engine.end(execution_id)
+
+        assert await here.client.output(one) == {"got": "today", "of": ["us", one]}
+        assert await here.client.output(other) == await here.client.results(other)
+        assert await here.send("GET", f"/workflows/{one}/output") == (
+            200,
+            {"execution_id": one, "output": {"got": "today", "of": ["us", one]}},
+        )
+        # The documented bodies know nothing of it.
+        _, results = await here.send("GET", f"/workflows/{one}/results")
+        assert results.keys() == {"execution_id", "results"}
+
+
+async def test_there_is_no_output_of_what_did_not_complete_or_lacks_what_it_reads(settings):
+    async with stand(settings) as here:
+        pending = await here.client.submit({**READS, "output": "{{ A.result.nothing }}"})
+        assert await refused(here.client.output(pending)) == (409, "wrong_state")
+        await here.client.trigger(pending)
+        await here.engine.end(pending)
+        with pytest.raises(ApiError, match="nothing") as error:
+            await here.client.output(pending)
+        assert (error.value.status, error.value.code) == (409, "output_failed")
+        assert await refused(here.client.output("0" * 24)) == (404, "unknown_execution")
+
+
+async def test_executions_are_listed_by_their_labels(settings, redis):
+    async with stand(settings) as here:
+        await here.client.put_definition(NAME, {**READS, "labels": {"team": "x", "env": "prod"}})
+        one = await here.client.run_definition(NAME)
+        _, answer = await here.send(
+            "POST", f"/definitions/{NAME}/run", {"labels": {"env": "a b:c", "run": "1"}}
+        )
+        other = answer["execution_id"]
+        plain = await here.client.submit(READS, trigger=True)
+        for execution_id in (one, other, plain):
+            await here.engine.end(execution_id)
+
+        async def found(*labels: str) -> list[str]:
+            return [row["execution_id"] async for row in here.client.list(label=list(labels))]
+
+        assert await found("team:x") == [other, one]
+        assert await found("env:prod") == [one]
+        assert await found("team:x", "env:a b:c") == [other]
+        assert await found("team:y") == []
+        for text in ("team", "team:", ":x", "a b:c"):
+            assert await refused(here.client.list(label=text).__anext__()) == (
+                400,
+                "invalid_request",
+            )
+        again = await here.client.rerun(other, "A")
+        assert await found("run:1") == [again["execution_id"], other]
+        await here.engine.end(again["execution_id"])
+        assert find_violations(redis, [one, other, plain]) == []
+
+
+async def test_labels_that_nobody_could_ask_for_are_refused_at_a_run(settings):
+    async with stand(settings, 0) as here:
+        await here.client.put_definition(NAME, READS)
+        for labels in ({"a:b": "c"}, {"a": ""}, {"a": "b,c"}, {"a": 1}, {"a": "b\nc"}):
+            status, problem = await here.send(
+                "POST", f"/definitions/{NAME}/run", {"labels": labels}
+            )
+            assert (status, problem["code"]) == (400, "invalid_request"), labels
+
+
+async def test_a_slow_schema_holds_nobody_up(settings):
+    """The check runs in a process that the kernel ends; here it is made to give up at once."""
+    slow = {**SCHEMA, "properties": {"day": {"pattern": "^(a+)+$"}}}
+    async with stand(settings, 0) as here:
+        await here.client.put_definition(NAME, written(input_schema=slow))
+
+        class Calls:
+            async def call(self, asked: bytes) -> bytes:
+                assert b"(a+)+" in asked
+                raise TookTooMuch("it takes more than 10 s")
+
+            def close(self) -> None:
+                pass
+
+        here.api.app.state.shared.check_workflow._calls = Calls()
+        with pytest.raises(ApiError, match="given up") as error:
+            await here.client.run_definition(NAME, {"day": "a" * 50 + "!"})
+        assert (error.value.status, error.value.code) == (400, "invalid_request")

@@ -251,3 +251,24 @@ async def test_what_is_being_stored_has_keys_and_no_status(settings, redis):
     await engine.store.close()
     assert f"keys of execution {staged}, which does not exist" in overdue
     assert len(overdue) == 2
+
+
+async def test_the_doctor_sees_lists_of_labels_that_are_wrong(settings, redis):
+    labelled = workflow(node("A")).model_copy(update={"labels": {"team": "x"}})
+    async with Engine(settings, workers=0) as engine:
+        lost, listed = [await submit_workflow(engine.store, labelled) for _ in range(2)]
+        assert findings(await examine(engine.store, pause_s=0)) == []
+
+        redis.zrem(keys.label("team=x"), lost)
+        redis.zadd(keys.label("team=y"), {listed: 0, NOBODY: 0})
+        redis.set(keys.label("team=z"), "x")
+        found = findings(await examine(engine.store, pause_s=0))
+
+    assert sorted(found) == sorted(
+        [
+            f"execution {lost} has the label 'team=x' and is not listed under it",
+            f"execution {NOBODY} is listed under the label 'team=y' without it",
+            f"execution {listed} is listed under the label 'team=y' without it",
+            "the list of the label 'team=z' is of another type than flowd keeps there",
+        ]
+    )

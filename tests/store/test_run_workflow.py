@@ -7,8 +7,9 @@ import pytest
 from flowd.errors import StoreUnavailable, UnknownExecution
 from flowd.orchestrator.runs import run_workflow
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
+from flowd.store.origins import Origin
 from flowd.store.redis import keys, scripts
-from flowd.store.submissions import Origin, Pin, Runs
+from flowd.store.submissions import Pin, Runs
 from tests.store.engine import (
     DIAMOND,
     STREAM,

@@ -73,6 +73,22 @@ async def test_the_input_is_that_of_the_first_trigger(engine, store, redis):
     assert redis.get(keys.given_input(execution.id)) == '{"x":1}'
 
 
+async def test_an_input_that_a_schema_is_for_is_checked_before_anything_is_written(
+    engine, store, redis, outcomes
+):
+    execution = await engine.submit(DIAMOND)
+    redis.hset(execution.key(":run"), "input_schema", "1")
+    before = everything(redis)
+
+    assert await store.executions.trigger_workflow(execution.id, is_checked=False) == "unchecked"
+    assert everything(redis) == before
+    assert await store.executions.trigger_workflow(execution.id) == "triggered"
+    # It has started, and is not asked about any more.
+    assert await store.executions.trigger_workflow(execution.id, is_checked=False) == "RUNNING"
+
+    assert outcomes["trigger_workflow"] == ["unchecked", "triggered", "RUNNING"]
+
+
 async def test_a_second_trigger_changes_nothing(engine, redis, outcomes):
     execution = await engine.start(DIAMOND)
     before = everything(redis)

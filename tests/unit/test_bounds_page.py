@@ -8,14 +8,14 @@ import pytest
 
 import flowd
 from flowd.api import shared_check, workflow_check
-from flowd.api.routers import nodes
-from flowd.handlers import bounded_jmespath, forked_calls, outcome
+from flowd.api.routers import definitions, nodes
+from flowd.handlers import bounded_jmespath, forked_calls, json_schema, outcome
 from flowd.handlers.builtin import transform
 from flowd.orchestrator import portions, rendering
 from flowd.store import results
 from flowd.supervisor import control
 from flowd.workers import large_inputs
-from flowd.workflow import strict_json, templating, validator
+from flowd.workflow import definition, report, strict_json, templating, validator
 
 KIB, MIB = 1024, 1024 * 1024
 ROWS = dict(
@@ -45,6 +45,19 @@ HELD_ROW = f"large inputs (over {HELD_KIB} KiB) that a worker holds at once"
                 f"{forked_calls.CALLS_AT_ONCE_MAX} at a time",
             ],
         ),
+        (
+            "executions made by one request, their nodes, and the bytes of their definitions",
+            [
+                f"{definitions.INPUTS_MAX:,}",
+                f"{definitions.NODES_MAX:,}",
+                f"{definitions.BYTES_MAX // MIB} MiB",
+            ],
+        ),
+        (
+            "holding inputs against an `input_schema`",
+            [f"{json_schema.MISFITS_MAX} problems", f"{report.PROBLEMS_MAX} of all"],
+        ),
+        ("labels of a workflow", [f"{definition.LABELS_MAX}"]),
         ("checks for `GET /readyz`", [f"{shared_check.CHECKS_PER_S_MAX} per second"]),
         ("page of a list", [f"{nodes.LIMIT_MAX:,} rows"]),
         (

@@ -59,6 +59,7 @@ KINDS: Mapping[str, Kind] = {
     "unknown_node": Kind(404, "Unknown node"),
     "unknown_topic": Kind(404, "Unknown topic"),
     "unknown_definition": Kind(404, "Unknown definition"),
+    "output_failed": Kind(409, "Output cannot be made"),
     "definition_in_use": Kind(409, "Definition in use"),
     "unknown_schedule": Kind(404, "Unknown schedule"),
     "schedule_busy": Kind(409, "Schedule is busy"),

@@ -45,6 +45,11 @@ class ExecutionResults(_Body):
     results: dict[str, Any]
 
 
+class ExecutionOutput(_Body):
+    execution_id: str
+    output: Any
+
+
 class ExecutionOutcome(_Body):
     execution_id: str
     status: ExecutionState

@@ -29,9 +29,10 @@ from flowd.log import get_logger
 from flowd.orchestrator.runs import ids_of, run_each
 from flowd.orchestrator.saved import SavedWorkflow
 from flowd.store.executions import now_ms
+from flowd.store.origins import Origin
 from flowd.store.saved import About, Version
-from flowd.store.submissions import Origin, Pin, Runs
-from flowd.workflow.definition import WorkflowDefinition
+from flowd.store.submissions import Pin, Runs
+from flowd.workflow.definition import Labels, WorkflowDefinition
 from flowd.workflow.ids import NAME_RULE, is_name, new_execution_id
 from flowd.workflow.report import quote
 
@@ -126,6 +127,8 @@ class RunBody(SmallBody):
         Field(default=None, description="in place of input: an execution for each of these")
     )
     version: int | None = Field(default=None, ge=1, le=10**9 - 1, description="default: the latest")
+
+    labels: Labels = Field(default={}, description="beside those of the definition, and over them")
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> RunBody:
@@ -231,6 +234,7 @@ async def run_definition(request: Request) -> Response:
     given = [body.input] if body.inputs is None else body.inputs
     inputs = [orjson.dumps(one) if one else b"" for one in given]
     saved = await shared.saved.load(name, body.version)
+    await _check_inputs(shared, saved, body)
     claimant, key_digest = new_execution_id(now_ms()), ""
     if key := requested_idempotency_key(request):
         asked = b"run " + name.encode() + b" " + text
@@ -243,24 +247,35 @@ async def run_definition(request: Request) -> Response:
         "" if body.inputs is None else claimant,
         requested_traceparent(request),
     )
-    await _run(shared, saved, body.version, runs)
+    await _run(shared, saved, body, runs)
     if body.inputs is None:
         return json_response(Ran(execution_id=claimant, message="Workflow started"))
     return json_response(RanMany(execution_ids=ids))
 
 
-async def _run(shared: Shared, saved: SavedWorkflow, version: int | None, runs: Runs) -> None:
-    name = saved.saved.name
+async def _check_inputs(shared: Shared, saved: SavedWorkflow, body: RunBody) -> None:
+    if saved.input_schema is None:
+        return
+    inputs = {"input": body.input or {}}
+    if body.inputs is not None:
+        inputs = {f"inputs[{at}]": one for at, one in enumerate(body.inputs)}
+    check = shared.check_workflow.expect_inputs_fit
+    await check(saved.input_schema, saved.default_input, inputs)
+
+
+async def _run(shared: Shared, saved: SavedWorkflow, body: RunBody, runs: Runs) -> None:
+    name, version = saved.saved.name, body.version
     for _ in range(_CHANGES_MAX):
         _check_size(saved, len(runs.inputs))
         number = saved.saved.version
         pinned = runs._replace(
-            origin=Origin(definition=f"{name}@{number}"), pin=Pin(name, number, version is None)
+            origin=Origin(f"{name}@{number}", body.labels), pin=Pin(name, number, version is None)
         )
         if await run_each(shared.store, saved.saved.definition, saved.outline, pinned):
             return
         shared.saved.forget(name, version)
         saved = await shared.saved.load(name, version)
+        await _check_inputs(shared, saved, body)
     raise StoreUnavailable(f"definition {name!r} changes all the time; send it again")
 
 

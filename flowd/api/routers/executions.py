@@ -6,10 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.route import Endpoint
-from flowd.api.contract.schemas import About, ExecutionResults, ExecutionStatus
+from flowd.api.contract.schemas import About, ExecutionOutput, ExecutionResults, ExecutionStatus
 from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.api.results_response import results_response
 from flowd.api.shared import shared_of
+from flowd.handlers.outcome import OUTPUT_BYTES_MAX
+from flowd.orchestrator.worth import output_of
 
 
 async def show_status(request: Request) -> Response:
@@ -26,6 +28,16 @@ async def show_results(request: Request) -> Response:
     about = About(execution_id=execution_id)
     shared = shared_of(request.app)
     return await results_response(shared.store, shared.plans, execution_id, about)
+
+
+async def show_output(request: Request) -> Response:
+    """Show what an execution that completed is worth: its `output`, or else its results."""
+    execution_id = requested_execution_id(request)
+    shared = shared_of(request.app)
+    plan = await shared.plans.load(execution_id, "")
+    output = await output_of(shared.store, plan, execution_id, OUTPUT_BYTES_MAX)
+    body = b'{"execution_id":"%b","output":%b}' % (execution_id.encode(), output)
+    return Response(body, media_type="application/json")
 
 
 _PROBLEMS = ("unknown_execution", "corrupt_execution", "store_unavailable")
@@ -46,5 +58,13 @@ ROUTES = [
         scope="read",
         answers={200: ExecutionResults},
         problems=(*_PROBLEMS, "results_too_large"),
+    ),
+    Endpoint(
+        "GET",
+        "/workflows/{execution_id}/output",
+        show_output,
+        scope="read",
+        answers={200: ExecutionOutput},
+        problems=(*_PROBLEMS, "results_too_large", "wrong_state", "output_failed"),
     ),
 ]

@@ -25,7 +25,14 @@ from flowd.store import Store
 from flowd.store.listing import Details, ExecutionRow, Filters
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan
-from flowd.workflow.ids import is_execution_id
+from flowd.workflow.ids import (
+    LABEL_VALUE_PATTERN,
+    NAME_PATTERN,
+    is_execution_id,
+    is_label_value,
+    is_name,
+)
+from flowd.workflow.report import quote
 from flowd.workflow.states import ExecutionState
 
 LIMIT_DEFAULT = 50
@@ -78,6 +85,21 @@ Time = Annotated[
 ]
 
 
+def _read_label(text: object) -> object:
+    """`name=value`, as it is stored, of `name:value`."""
+    name, _, value = str(text).partition(":")
+    if not (is_name(name) and is_label_value(value)):
+        raise ValueError(f"write a label as name:value, such as team:x, not {quote(str(text))}")
+    return f"{name}={value}"
+
+
+Label = Annotated[
+    str,
+    BeforeValidator(_read_label),
+    WithJsonSchema({"type": "string", "pattern": f"{NAME_PATTERN[:-1]}:{LABEL_VALUE_PATTERN[1:]}"}),
+]
+
+
 class ListQuery(BaseModel):
     status: list[ExecutionState] = Field(
         default_factory=list, description="only in this state; separate several with commas"
@@ -86,6 +108,10 @@ class ListQuery(BaseModel):
     handler: str | None = Field(default=None, description="only with a node of this handler")
     submitted_after: Time | None = Field(default=None, description="at this time or later")
     submitted_before: Time | None = Field(default=None, description="before this time")
+    label: list[Label] = Field(
+        default_factory=list,
+        description="only with this label, `name:value`; with all, where there are several",
+    )
     limit: int = Field(default=LIMIT_DEFAULT, ge=1, le=LIMIT_MAX)
     cursor: str | None = Field(default=None, description="`next_cursor` of the previous page")
     fields: list[RowField] = Field(
@@ -148,6 +174,7 @@ async def list_workflows(request: Request) -> Response:
         query.handler,
         query.submitted_after,
         query.submitted_before,
+        tuple(query.label),
     )
     store = shared_of(request.app).store
     after = read_cursor(query.cursor, is_execution_id)

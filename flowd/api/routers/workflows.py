@@ -74,6 +74,10 @@ async def submit_workflow(request: Request) -> Response:
     body = await read_body(request, shared.body_bytes_max)
     workflow = await shared.check_workflow(body)
     traceparent = requested_traceparent(request) if query.trigger else None
+    if query.trigger and workflow.outline.has_input_schema:
+        plan = shared.plans.compile("", workflow.definition)
+        check = shared.check_workflow.expect_inputs_fit
+        await check(plan.input_schema or {}, plan.default_input, {"input": {}})
     if key := requested_idempotency_key(request):
         asked = b"submit %d " % query.trigger + body
         claimed = await shared.store.submissions.idempotency.claim(
@@ -151,7 +155,8 @@ async def trigger_workflow(request: Request) -> Response:
         await store.submissions.idempotency.claim(key, asked, execution_id)
     given_input = b"" if given.input is None else orjson.dumps(given.input)
     traceparent = requested_traceparent(request)
-    await executor.trigger_workflow(store, execution_id, given_input, traceparent)
+    check = shared_of(request.app).check_workflow.expect_inputs_fit
+    await executor.trigger_workflow(store, execution_id, given_input, traceparent, check)
     return json_response(Triggered(message="Workflow triggered", execution_id=execution_id))
 
 

@@ -7,9 +7,11 @@
 -- KEYS  1 status (string)  2 run (hash)  3 active (set)  4 stream  5 continuations (zset)
 --       6 input (string)
 -- ARGV  1 execution id  2 group  3 now, ms  4 input (JSON), or empty  5 traceparent, or empty
+--       6 '1' where its input fits its schema, or is not asked about
 -- RETURNS 'unknown' | 'triggered' | 'continue' (the roots are too many for one call: the caller
 --         opens them by advance_node) | the state it was in already: 'RUNNING', 'PAUSED', 'COMPLETED',
---         'FAILED' or 'CANCELLED' | 'corrupt' (status or run holds something flowd did not write)
+--         'FAILED' or 'CANCELLED' | 'corrupt' (status or run holds something flowd did not write) |
+--         'unchecked' (it has an input_schema: nothing was done)
 local execution_id, now_ms = ARGV[1], ARGV[3]
 local state = redis.pcall('GET', KEYS[1])
 if not state then
@@ -20,9 +22,12 @@ elseif state == 'RUNNING' or state == 'PAUSED' or state == 'COMPLETED' or state 
     or state == 'CANCELLED' then
   return state
 end
-local plan, roots = unpack(redis.pcall('HMGET', KEYS[2], 'plan', 'roots'))
+local plan, roots, schema = unpack(redis.pcall('HMGET', KEYS[2], 'plan', 'roots', 'input_schema'))
 if state ~= 'PENDING' or not plan or not roots then
   return 'corrupt'
+end
+if schema and ARGV[6] ~= '1' then
+  return 'unchecked'
 end
 local damage = admit_execution(KEYS[3], KEYS[4], ARGV[2], execution_id)
 if damage then

@@ -73,6 +73,11 @@ def saved_definition(name: str) -> str:
     return f"flowd:definition:{name}"
 
 
+def label(line: str) -> str:
+    """Zset: ids of the executions with this label, `name=value`, with score 0: they sort by age."""
+    return f"flowd:label:{line}"
+
+
 def schedules_of(name: str) -> str:
     """Set: the names of the schedules that run this saved definition; it stays while there are."""
     return f"flowd:definition:{name}:schedules"
@@ -145,17 +150,17 @@ def run(execution_id: str) -> str:
     """Hash: what the engine counts while the execution runs.
 
     name, nodes, plan, roots, remaining, failed, callback, idempotency (digest of the key it was
-    submitted with), rerun_of, rerun_roots, definition (`name@version`), labels (a line
-    `name=value` each), parent (its id and the node there), schedule, scheduled_at (ISO 8601),
-    submitted_ms, triggered_ms, traceparent (of the trigger), finished_ms, finally (how many
-    nodes that has, and its roots; until it begins), ends_as (what the others came to; from then
-    on), `allowed:<node>` (failed as it may), `skipped:<node>` (why), `arrived:<join>`,
-    `opened:<node>` (progress of a wide fan-out), `failures:<node>` and `error:<node>` (of
-    attempts that were retried), `waits:<node>` (how often it has waited), failure (the node
-    that failed first, and why), `report:<node>` (JSON: the `traceback` of its newest failure,
-    or as `output` what a program wrote), `tokens:…` (what language models have cost: calls,
-    prompt, completion, total, spent, reserved, `reserved:<node>`, `settled:<node>`), error (why
-    the whole execution failed).
+    submitted with), rerun_of, rerun_roots, input_schema (there is one), definition
+    (`name@version`), labels (a line `name=value` each), parent (its id and the node there),
+    schedule, scheduled_at (ISO 8601), submitted_ms, triggered_ms, traceparent (of the trigger),
+    finished_ms, finally (how many nodes that has, and its roots; until it begins), ends_as
+    (what the others came to; from then on), `allowed:<node>` (failed as it may),
+    `skipped:<node>` (why), `arrived:<join>`, `opened:<node>` (progress of a wide fan-out),
+    `failures:<node>` and `error:<node>` (of attempts that were retried), `waits:<node>` (how
+    often it has waited), failure (the node that failed first, and why), `report:<node>` (JSON:
+    the `traceback` of its newest failure, or as `output` what a program wrote), `tokens:…`
+    (what language models have cost: calls, prompt, completion, total, spent, reserved,
+    `reserved:<node>`, `settled:<node>`), error (why the whole execution failed).
     """
     return f"workflow:{execution_id}:run"
 

@@ -5,14 +5,14 @@
 -- Makes new executions of one workflow and starts each in the same step.
 --
 -- What they have in common are values of ARGV, `first` says where: group, now (ms), definition (JSON),
--- state to start in (RUNNING or PAUSED), plan, roots, number of values of the run, the run, field and
--- value, number of nodes not yet staged, their ids.
+-- state to start in (RUNNING or PAUSED), plan, roots, labels (a line `name=value` each), number of values
+-- of the run, the run, field and value, number of nodes not yet staged, their ids.
 local function read_making(first)
-  local at = first + 7
+  local at = first + 8
   local last = at + ARGV[at - 1]
   local making = { group = ARGV[first], now_ms = ARGV[first + 1], definition = ARGV[first + 2],
     status = ARGV[first + 3], plan = ARGV[first + 4], roots = ARGV[first + 5],
-    count = last - at, values = {}, next = last + 1 + ARGV[last] }
+    labels = ARGV[first + 6], count = last - at, values = {}, next = last + 1 + ARGV[last] }
   for one = at, making.next - 1 do
     if one ~= last then
       making.values[#making.values + 1] = ARGV[one]
@@ -37,7 +37,7 @@ local function begin_execution(making, names, execution_id, given, own)
   if own[1] then
     redis.call('HSET', prefix .. ':run', unpack(own))
   end
-  make_execution(execution_id, making.definition, making.values, 1, making.count, making.status)
+  make_execution(execution_id, making.definition, making.labels, making.values, 1, making.count, making.status)
   announce({ 'execution.submitted', execution_id, 'execution.triggered', execution_id })
   return open_roots(names.stream, names.continuations, execution_id, making.plan, making.roots,
     making.status, making.now_ms)

@@ -1,7 +1,7 @@
 -- Makes a new execution exist in this state, its nodes PENDING. Of `values` those from `first` on are what
 -- its run hash says, `count` of them, field and value by turns, and the others the ids of its nodes, but
--- for those that were staged. The status goes last: an execution exists when its status does.
-local function make_execution(execution_id, definition, values, first, count, state)
+-- for those that were staged; `labels` are lines of `name=value`, or empty. The status goes last: an execution exists when its status does.
+local function make_execution(execution_id, definition, labels, values, first, count, state)
   local prefix, nodes = 'workflow:' .. execution_id, first + count
   redis.call('SET', prefix, definition)
   for at = nodes, #values do
@@ -9,6 +9,9 @@ local function make_execution(execution_id, definition, values, first, count, st
   end
   for at = first, nodes - 1, 2000 do
     redis.call('HSET', prefix .. ':run', unpack(values, at, math.min(at + 1999, nodes - 1)))
+  end
+  for label in string.gmatch(labels, '[^\n]+') do
+    redis.pcall('ZADD', 'flowd:label:' .. label, 0, execution_id)
   end
   redis.call('SET', prefix .. ':status', state)
 end

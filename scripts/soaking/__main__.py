@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.soaking.faults import KINDS, LONG
+from scripts.soaking.faults import KINDS, LONG, UPGRADES
 from scripts.soaking.report import as_dict, as_text
 from scripts.soaking.soak import default_seed, soak
 
@@ -21,9 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=None, help="the same faults and workflows")
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--faults", help=f"comma separated, of {','.join(KINDS)}")
+    parser.add_argument(
+        "--upgrades",
+        action="store_true",
+        help="hosts change to an older version and back, with workflows that it knows, too",
+    )
     parser.add_argument("--json", type=Path, help="write the report there, too")
     options = parser.parse_args(arguments)
-    kinds = _kinds(options.faults, options.minutes)
+    kinds = _kinds(options.faults, options.minutes, has_upgrades=options.upgrades)
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         parser.error(f"unknown faults {', '.join(unknown)}; there are {', '.join(KINDS)}")
@@ -37,11 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return outcome.exit_code
 
 
-def _kinds(asked: str | None, minutes: float) -> list[str]:
-    """All of them, when none was asked for; those that take long only when there is the time."""
+def _kinds(asked: str | None, minutes: float, *, has_upgrades: bool) -> list[str]:
+    """When none was asked for, all but changes of the version, which an older process keeps the
+    newest workflows out of; those that take long only when there is the time."""
     if asked is not None:
         return [one.strip() for one in asked.split(",") if one.strip()]
-    return [kind for kind in KINDS if kind not in LONG or minutes >= _LONG_FROM_MINUTES]
+    left_out = () if has_upgrades else (UPGRADES,)
+    left_out += () if minutes >= _LONG_FROM_MINUTES else LONG
+    return [kind for kind in KINDS if kind not in left_out]
 
 
 if __name__ == "__main__":

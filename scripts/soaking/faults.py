@@ -30,6 +30,8 @@ Victim = int | str | None
 # A host that is gone for longer than its leases; kinds for a soak that has the time.
 HOST_DOWN_S = 45.0
 LONG = ("kill_host", "freeze_host")
+# With it nothing is submitted that an older version does not know.
+UPGRADES = "change_version"
 PAUSE_MAX_S = 2.0
 # Around a kill that is to be measured by itself.
 CALM_S = 2.5
@@ -260,7 +262,7 @@ def _change_version(hand: Hand) -> None:
     host = hand.some_host()
     with held(host.lock) as is_mine:
         if is_mine and not host.has_ended:
-            with hand.noted("change_version", host.name):
+            with hand.noted(UPGRADES, host.name):
                 host.stop()
                 host.change_version()
                 host.start()
@@ -408,7 +410,7 @@ KINDS: dict[str, Callable[[Hand], None]] = {
     "freeze_host": _freeze_host,
     "reload": _reload,
     "scale": _scale,
-    "change_version": _change_version,
+    UPGRADES: _change_version,
     "kill_redis": _kill_redis,
     "freeze_redis": _freeze_redis,
     "pause_clients": _tell_redis("pause_clients", _pause_clients),

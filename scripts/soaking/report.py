@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowd.workflow.graph import nodes_of
+from flowd.workflow.ids import split_item
 from scripts.soaking.ledger import CANCELLED, END, START, Note
 from scripts.soaking.recovery import Recovery, recoveries, silences
 from scripts.soaking.soak import Outcome
@@ -37,11 +38,11 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
 
 def _calls(ledger: Sequence[Note], outcome: Outcome) -> dict[str, int]:
     """Calls that were made again are told apart: as the node has it, or because of a fault."""
-    failing = {
+    called_again = {
         (execution_id, node["id"])
         for execution_id, definition in outcome.definitions.items()
         for node in nodes_of(definition)
-        if node["handler"] == "ledger_failing"
+        if node["handler"] in ("ledger_failing", "ledger_polling") or "repeat" in node
     }
     starts = 0
     before: dict[tuple[str, str], str] = {}
@@ -51,7 +52,9 @@ def _calls(ledger: Sequence[Note], outcome: Outcome) -> dict[str, int]:
             starts += 1
             last = before.get(note.node)
             if last == END:
-                again["retry" if note.node in failing else "lost"] += 1
+                execution_id, node_id = note.node
+                is_configured = (execution_id, split_item(node_id)[0]) in called_again
+                again["retry" if is_configured else "lost"] += 1
             elif last is not None:
                 again["cut short"] += 1
         before[note.node] = note.phase

@@ -36,6 +36,9 @@ _KINDS = {
     "timed_out": 1,
 }
 
+# Every item of the list; one may be given up with its workers, and is no failure.
+_SWEEP = {"over": "{{ input.rows }}", "max_failed": 12}
+
 Node = dict[str, Any]
 Definition = Mapping[str, Any]
 
@@ -61,26 +64,29 @@ def random_workflow(
     document: dict[str, Any] = {"name": "soak", "dag": {"nodes": nodes}}
     if may_choose and chance.random() < MAPPING_SHARE:
         document["input"] = {"rows": list(range(chance.randint(0, 12)))}
-        nodes += _mapping(nodes[0]["id"], chance)
+        nodes += _mapping(nodes[0]["id"], document["input"]["rows"], chance)
     if may_choose and chance.random() < FINALLY_SHARE:
-        document["dag"]["finally"] = _cleaning_up()
+        document["dag"]["finally"] = _cleaning_up(has_rows="input" in document)
     return json.dumps(document).encode()
 
 
-def _mapping(above: str, chance: random.Random) -> list[Node]:
-    """Behind a node: the items of a list, each of which may have to be tried again, and one behind
-    them. An item that is given up with its workers fails nothing."""
+def _mapping(above: str, rows: Sequence[int], chance: random.Random) -> list[Node]:
+    """Behind a node: the items of a list, each of which may have to be tried again, or of which the
+    first that fails stops the others, and one behind them. An item that is given up with its
+    workers fails nothing."""
     retry = {"max_attempts": 2, "delay_s": round(chance.uniform(0.02, 0.5), 2)}
     kinds: list[Node] = [
         {"handler": "ledger_quick"},
         {"handler": "ledger_sleepy", "config": {"seconds": round(chance.uniform(0.01, 0.3), 2)}},
         {"handler": "ledger_failing", "config": {"calls": 1}, "retry": retry},
     ]
-    said = {"over": "{{ input.rows }}", "concurrency": chance.randint(1, 5), "max_failed": 12}
-    return [
-        _quick("Mapped", above, **chance.choice(kinds), map=said),
-        _quick("Gathered", "Mapped"),
-    ]
+    if rows:
+        kinds.append({"handler": "ledger_hopeless", "allow_failure": True})
+    kind = chance.choice(kinds)
+    said = {**_SWEEP, "concurrency": chance.randint(1, 5)}
+    if "allow_failure" in kind:
+        said |= {"max_failed": 0, "fail_fast": True}
+    return [_quick("Mapped", above, **kind, map=said), _quick("Gathered", "Mapped")]
 
 
 def _choosing(above: str) -> list[Node]:
@@ -106,9 +112,11 @@ def _waiting(above: str, seconds: float) -> list[Node]:
     ]
 
 
-def _cleaning_up() -> list[Node]:
-    """Last of all: a node that always runs, and one behind it that is told of failures only."""
-    return [_quick("Tidy"), _quick("Told", "Tidy", when=AFTER_FAILURE)]
+def _cleaning_up(*, has_rows: bool) -> list[Node]:
+    """Last of all: a node that always runs, one behind it that is told of failures only, and one
+    that goes through the list, if there is one."""
+    swept = [_quick("Swept", map=_SWEEP)] if has_rows else []
+    return [_quick("Tidy"), _quick("Told", "Tidy", when=AFTER_FAILURE), *swept]
 
 
 def _quick(node_id: str, *above: str, **fields: Any) -> Node:

@@ -19,7 +19,7 @@ from flowd.workflow.graph import nodes_of
 from flowd.workflow.states import ExecutionState, NodeState
 from scripts.soaking import checker
 from scripts.soaking.clients import Clients
-from scripts.soaking.faults import Fault, Hand, missing
+from scripts.soaking.faults import UPGRADES, Fault, Hand, missing
 from scripts.soaking.gates import check_answers
 from scripts.soaking.hosts import (
     APIS,
@@ -79,10 +79,10 @@ def soak(seed: int, minutes: float, kinds: Sequence[str]) -> Outcome:
     """Its files stay where they are, in the outcome's folder, when something does not hold."""
     folder = Path(tempfile.mkdtemp(prefix="flowd-soak-"))
     other_version = unpack_other_version(folder)
-    if other_version is None and "change_version" in kinds:
+    if other_version is None and UPGRADES in kinds:
         # A clone without history; everything else can be shown all the same.
-        print(f"NOT SHOWN: change_version, as this clone has no commit {OTHER_VERSION}")
-        kinds = [kind for kind in kinds if kind != "change_version"]
+        print(f"NOT SHOWN: {UPGRADES}, as this clone has no commit {OTHER_VERSION}")
+        kinds = [kind for kind in kinds if kind != UPGRADES]
     outcome = Outcome(seed, minutes, kinds, folder=str(folder))
     with ExitStack() as open_things:
         ledger = open_things.enter_context(Ledger(folder / "ledger.sock", folder / "ledger"))
@@ -98,7 +98,7 @@ def soak(seed: int, minutes: float, kinds: Sequence[str]) -> Outcome:
         for host in hosts:
             host.wait_until_ready()
         # Workers of the other version run a node that chooses as if it did not.
-        may_choose = "change_version" not in kinds
+        may_choose = UPGRADES not in kinds
         clients = Clients(hosts, seed, count=CLIENTS, active_max=ACTIVE_MAX, may_choose=may_choose)
         with server.client() as client:
             firsts = put_schedules(clients, client)

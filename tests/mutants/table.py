@@ -279,7 +279,7 @@ MUTANTS = (
     Mutant(
         "U8 key",
         "a key does not hear that its execution was deleted",
-        "    close_key(prefix)\n",
+        "    close_key(execution_id, prefix)\n",
         "",
         "test_a_key_whose_execution_is_gone_answers_as_before_and_does_nothing",
     ),
@@ -756,7 +756,7 @@ MUTANTS = (
     Mutant(
         "U15 allowed",
         "nothing says that a failure was allowed",
-        "        pcall('HSET', run, 'allowed:' .. ARGV[at + 1], '1')\n",
+        "  redis.pcall('HSET', run, 'allowed:' .. node_id, '1')\n",
         "",
         "test_an_allowed_failure_stays_one_through_reruns_of_reruns",
     ),

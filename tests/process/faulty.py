@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+import time
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tests.daemon import is_all_running, is_gone, wait_until
+from flowd.client import ApiError, Client, ConnectionFailed
+from tests.daemon import PATIENCE_S, is_all_running, is_gone, wait_until
 from tests.process.flowd_process import ENDED, Flowd, node
 
 ROOT = Path(__file__).parents[2]
+
+T = TypeVar("T")
 
 
 class FaultyFlowd(Flowd):
@@ -50,6 +55,26 @@ class FaultyFlowd(Flowd):
 
     def results(self, execution_id: str) -> dict[str, Any]:
         return dict(self.api.execution_results(execution_id))
+
+    def insist(self, ask: Callable[[Client], T]) -> T:
+        """The answer, after asking as often as it takes."""
+        until_s = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                with Client(self.url) as client:
+                    return ask(client)
+            except (ConnectionFailed, ApiError) as error:
+                assert not isinstance(error, ApiError) or error.status >= 500, error
+                assert time.monotonic() < until_s, error
+                time.sleep(0.02)
+
+    def until_failed(self, points: Collection[str], most: int) -> Iterator[int]:
+        """Numbers, no more than that, until each of these failpoints has gone off."""
+        for number in range(most):
+            if all((self.folder / f"failed-{name}").exists() for name in points):
+                return
+            yield number
+        raise AssertionError(sorted(path.name for path in self.folder.glob("failed-*")))
 
     def check_and_stop(self) -> None:
         """What holds after every fault: nothing is left over, in Redis or on the machine."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Callable
+from operator import methodcaller
 
 import pytest
 
 from flowd.client import ApiError, Client, ConnectionFailed
 from scripts.soaking.checker import find_violations
-from tests.daemon import PATIENCE_S, wait_until
+from tests.daemon import wait_until
 from tests.process.failpoints import ACTIONS, CANCEL_POINTS
 from tests.process.faulty import FaultyFlowd
 from tests.process.flowd_process import node
@@ -43,19 +43,6 @@ def start(flowd: FaultyFlowd) -> str:
     return execution_id
 
 
-def insist(flowd: FaultyFlowd, execution_id: str) -> None:
-    """Cancel it, and ask as often as it takes."""
-    until_s = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            with Client(flowd.url) as client:
-                return client.cancel(execution_id)
-        except (ConnectionFailed, ApiError) as error:
-            assert not isinstance(error, ApiError) or error.status >= 500, error
-            assert time.monotonic() < until_s, error
-            time.sleep(0.02)
-
-
 def wait_for_the_end(flowd: FaultyFlowd, execution_id: str) -> None:
     def has_ended() -> bool:
         # While the server is away nobody answers.
@@ -76,11 +63,10 @@ def test_whatever_happens_on_the_way_of_a_cancel_finally_runs(run_faulty: Run, a
     )
     flowd.wait_until_running()
     execution_ids = []
-    while not all((flowd.folder / f"failed-{name}").exists() for name in CANCEL_POINTS):
-        assert len(execution_ids) < 10
-        execution_ids.append(start(flowd))
-        insist(flowd, execution_ids[-1])
-        wait_for_the_end(flowd, execution_ids[-1])
+    for _ in flowd.until_failed(CANCEL_POINTS, most=10):
+        execution_ids.append(execution_id := start(flowd))
+        flowd.insist(methodcaller("cancel", execution_id))
+        wait_for_the_end(flowd, execution_id)
     assert find_violations(flowd.redis, execution_ids) == []
     flowd.check_and_stop()
 
@@ -90,7 +76,7 @@ def test_whoever_is_killed_right_after_a_cancel_finally_runs(run_faulty: Run, vi
     flowd = run_faulty("start")
     flowd.wait_until_running()
     execution_id = start(flowd)
-    insist(flowd, execution_id)
+    flowd.insist(methodcaller("cancel", execution_id))
     flowd.kill(victim)
     wait_for_the_end(flowd, execution_id)
     assert find_violations(flowd.redis, [execution_id]) == []

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowd.client import ApiError, Client, ConnectionFailed
 from scripts.soaking.checker import find_violations
-from tests.daemon import PATIENCE_S, wait_until
+from tests.daemon import wait_until
 from tests.process.failpoints import ACTIONS, API_POINTS
 from tests.process.faulty import FaultyFlowd
 from tests.process.flowd_process import node
@@ -36,16 +35,8 @@ def wait_for_gate(flowd: FaultyFlowd, execution_id: str, node_id: str) -> None:
 
 
 def insist(flowd: FaultyFlowd, execution_id: str, node_id: str, data: Any, key: str) -> Any:
-    """The decision, after asking as often as it takes."""
-    until_s = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            with Client(flowd.url) as client:
-                return client.signal(execution_id, node_id, data, idempotency_key=key)
-        except (ConnectionFailed, ApiError) as error:
-            assert not isinstance(error, ApiError) or error.status >= 500, error
-            assert time.monotonic() < until_s, error
-            time.sleep(0.02)
+    """The decision."""
+    return flowd.insist(methodcaller("signal", execution_id, node_id, data, idempotency_key=key))
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -57,8 +48,7 @@ def test_whatever_happens_to_the_api_an_answer_decides_once(run_faulty: Run, act
     )
     flowd.wait_until_running()
     execution_ids = []
-    while not all((flowd.folder / f"failed-{name}").exists() for name in API_POINTS):
-        assert len(execution_ids) < 20
+    for _ in flowd.until_failed(API_POINTS, most=20):
         gates = [gate(one) for one in GATES]
         execution_ids.append(flowd.submit_and_trigger(*gates, node("last", *GATES)))
         for number, one in enumerate(GATES):

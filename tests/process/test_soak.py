@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 
-from scripts.soaking.__main__ import main
+from flowd.workflow.graph import nodes_of
+from scripts.soaking.__main__ import _kinds, main
 from scripts.soaking.checker import Execution
-from scripts.soaking.faults import Fault
+from scripts.soaking.faults import KINDS, UPGRADES, Fault
 from scripts.soaking.gates import asking, check_answers
 from scripts.soaking.ledger import CANCELLED, END, START, Note
 from scripts.soaking.recovery import recoveries, silences
 from scripts.soaking.report import as_text
-from scripts.soaking.shapes import _choosing, expected_states, expected_status
+from scripts.soaking.shapes import _choosing, expected_states, expected_status, random_workflow
 from scripts.soaking.soak import Outcome
 
 
@@ -30,6 +32,22 @@ def test_an_unknown_fault_is_named(capsys):
         main(["--faults", "kill_time"])
     assert ended.value.code == 2
     assert "unknown faults kill_time" in capsys.readouterr().err
+
+
+def test_versions_change_only_where_that_is_asked_for():
+    """An older process keeps all but the oldest workflows out of the mixture."""
+    assert UPGRADES not in _kinds(None, 5.0, has_upgrades=False)
+    assert set(_kinds(None, 5.0, has_upgrades=True)) == set(KINDS)
+    assert _kinds(UPGRADES, 1.0, has_upgrades=False) == [UPGRADES]
+
+
+def test_the_mixture_has_all_that_a_workflow_can_say():
+    chance = random.Random(1)
+    nodes = [one for _ in range(100) for one in nodes_of(json.loads(random_workflow(chance)))]
+    said = {name for one in nodes for name in one} | {one["handler"] for one in nodes}
+    assert {"when", "after", "allow_failure", "repeat", "map", "signal", "delay"} <= said
+    assert {"Tidy", "Told", "Swept"} <= {one["id"] for one in nodes}
+    assert any(one["map"].get("fail_fast") for one in nodes if "map" in one)
 
 
 def test_a_recovery_is_the_time_until_each_node_that_was_cut_short_starts_again():

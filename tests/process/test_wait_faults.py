@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -64,6 +65,46 @@ def test_whoever_is_killed_amid_a_wait_it_ends_once_and_in_its_time(
     wait_until(is_completed, "its end")
     assert time.monotonic() - began_s >= PAUSE_S
     assert_called_twice(flowd)
+    assert find_violations(flowd.redis, [execution_id]) == []
+    flowd.check_and_stop()
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_clock_that_jumps_amid_a_map_and_its_finally_holds_up_neither(
+    run_faulty: Run, tmp_path: Path, hours: int
+) -> None:
+    """Both jumps come while every item is in a pause, the second one back, amid `finally`."""
+    clock = Clock(tmp_path)
+    flowd = run_faulty("start", **clock.environ)
+    flowd.wait_until_running()
+    _, again = waiting()
+    mapped = {**again, "map": {"over": "{{ input.rows }}", "concurrency": 2}}
+    nodes, last = [{**mapped, "id": "fan"}], [{**mapped, "id": "tidy"}, waiting()[0]]
+    document = {
+        "name": "test",
+        "dag": {"nodes": nodes, "finally": last},
+        "input": {"rows": [1] * 4},
+    }
+    execution_id = flowd.api.submit_workflow(json.dumps(document).encode())
+    flowd.api.trigger_workflow(execution_id)
+
+    def wait_for_pauses(*node_ids: str) -> None:
+        def pause() -> bool:
+            states = flowd.node_states(execution_id)
+            return all(states.get(one) == "WAITING" for one in node_ids)
+
+        wait_until(pause, f"{node_ids} to wait")
+
+    items = {name: [f"{name}.{index}" for index in range(4)] for name in ("fan", "tidy")}
+    wait_for_pauses("fan", *items["fan"])
+    clock.jump_to(hours)
+    wait_for_pauses("tidy", "pause", *items["tidy"])
+    assert flowd.node_states(execution_id)["fan"] == "COMPLETED"
+    clock.jump_to(0)
+
+    assert flowd.wait_for_execution(execution_id) == "COMPLETED"
+    made = sorted((one["node"], one["attempt"]) for one in flowd.calls())
+    assert made == sorted((one, call) for each in items.values() for one in each for call in (1, 2))
     assert find_violations(flowd.redis, [execution_id]) == []
     flowd.check_and_stop()
 

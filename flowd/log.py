@@ -97,6 +97,8 @@ EVENTS: dict[str, str] = {
     "execution.cancelled": "somebody ended an execution before its time",
     "execution.cancelling": "somebody cancelled an execution whose `finally` is still to run",
     "execution.readmitted": "an execution that runs was missing among the active; it is not now",
+    "children.orphaned": "executions ran that no node waits for any more; they are cancelled",
+    "child.not_followed": "a child could not be brought to its parent's state: it has ended",
     "node.restored": "a node that waited without an entry in the stream got one",
     "continuation.finished": "somebody died between a node's end and its dependents; that is done",
     "continuation.failed": "work left for later cannot be carried on; the rest goes on without it",

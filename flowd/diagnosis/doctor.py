@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from flowd.diagnosis.label_check import Labels, label_mismatches
 from flowd.diagnosis.schedule_check import ScheduleStanding, broken_schedules, schedules_of
@@ -19,9 +19,11 @@ from flowd.orchestrator.portions import DEFINITION_BYTES_MAX, portions
 from flowd.store import Store
 from flowd.store.entries import Entry, entry_order
 from flowd.store.inspection import Begun, Group, NodeKey
+from flowd.store.kin import Kin
 from flowd.store.metrics import Queue
 from flowd.store.troubles import Trouble
 from flowd.store.waits import WaitRecord
+from flowd.workflow.children import CHILD
 from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 
 LOOKS: Final = 3
@@ -78,13 +80,24 @@ class StreamView:
     holders: dict[str, str] = field(default_factory=dict)
 
 
+class Failing(NamedTuple):
+    """What a scheduler cannot do."""
+
+    duties: Sequence[Trouble]
+    continuations: Sequence[Trouble]
+
+
+NOTHING_FAILS: Final = Failing((), ())
+
+
 @dataclass(slots=True)
 class Snapshot:
     """Everything that one look has seen.
 
     `statuses` has every execution that anything names, None for those that do not exist;
     `node_states` every node of those that are live, and what there is of the others; `waits` what
-    the WAITING among them wait for, `retries` whatever has a date.
+    the WAITING among them wait for, `retries` whatever has a date, `kins` the live ones that are
+    children.
     """
 
     stream: StreamView
@@ -97,10 +110,10 @@ class Snapshot:
     unreadable: list[str] = field(default_factory=list)
     retries: set[NodeKey] = field(default_factory=set)
     waits: dict[NodeKey, WaitRecord | None] = field(default_factory=dict)
+    kins: dict[str, Kin] = field(default_factory=dict)
     begun: list[Begun] = field(default_factory=list)
     labels: Labels = field(default_factory=Labels)
-    failing_duties: list[Trouble] = field(default_factory=list)
-    failing_continuations: list[Trouble] = field(default_factory=list)
+    failing: Failing = NOTHING_FAILS
     schedules: list[ScheduleStanding] = field(default_factory=list)
 
     @property
@@ -156,8 +169,9 @@ async def look(store: Store) -> Snapshot:
     snapshot = Snapshot(await _look_at_stream(store))
     snapshot.retries = set(await store.retries.waiting())
     snapshot.begun = await store.health.inspection.begun()
-    snapshot.failing_duties = await store.health.troubles.duties()
-    snapshot.failing_continuations = await store.health.troubles.continuations()
+    snapshot.failing = Failing(
+        await store.health.troubles.duties(), await store.health.troubles.continuations()
+    )
     snapshot.schedules = await schedules_of(store)
     snapshot.active = await store.health.inspection.active()
     snapshot.finished = await store.health.inspection.finished()
@@ -224,6 +238,7 @@ async def _look_at_portion(
             live[execution_id] = tuple(plans.compile(execution_id, definition).nodes)
         except CorruptExecution as error:
             snapshot.unreadable.append(str(error))
+    snapshot.kins |= await store.children.kins(list(live))
     for execution_id, states in (await store.executions.states_of_nodes(live)).items():
         for node_id, state in states.items():
             snapshot.node_states[execution_id, node_id] = state
@@ -335,6 +350,21 @@ def _wait_mismatches(snapshot: Snapshot) -> Iterator[str]:
             yield f"execution {execution_id}: node {node_id} is WAITING and nothing says for what"
         elif wait.due_ms is not None and (execution_id, node_id) not in snapshot.retries:
             yield f"execution {execution_id}: node {node_id} is WAITING and no date wakes it"
+        elif wait.waker == CHILD and snapshot.statuses.get(wait.text) not in _LIVE:
+            child = f"its child {wait.text}, which {_said(snapshot.statuses.get(wait.text))}"
+            yield f"execution {execution_id}: node {node_id} is WAITING for {child}"
+
+
+def _orphans(snapshot: Snapshot) -> Iterator[str]:
+    for execution_id, kin in sorted(snapshot.kins.items()):
+        status = snapshot.statuses.get(kin.parent_id)
+        state = snapshot.node_states.get((kin.parent_id, kin.node_id))
+        is_child = snapshot.statuses.get(execution_id) in {*ExecutionState} & _LIVE
+        if is_child and status not in _LIVE:
+            parent = f"its parent {kin.parent_id} {_said(status)}"
+            yield f"execution {execution_id} runs, and {parent}"
+        elif is_child and state in _NODE_ENDED:
+            yield f"execution {execution_id} runs, and node {kin.node_id} of its parent is {state}"
 
 
 def _open_nodes(snapshot: Snapshot) -> Iterator[str]:
@@ -371,12 +401,12 @@ def _overdue(snapshot: Snapshot) -> Iterator[str]:
     for work in snapshot.begun:
         if work.age_ms >= OVERDUE_MS:
             yield f"execution {work.execution_id}: `{work.what}` was begun and never carried on"
-    for what, reason in snapshot.failing_continuations:
+    for what, reason in snapshot.failing.continuations:
         yield f"`{what}` was begun and cannot be carried on: {reason}"
 
 
 def _failing_duties(snapshot: Snapshot) -> Iterator[str]:
-    for what, reason in snapshot.failing_duties:
+    for what, reason in snapshot.failing.duties:
         yield f"the duty `{what}` of a scheduler: {reason}"
 
 
@@ -398,6 +428,7 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
     ),
     ("a RETRYING node has a date", lambda snapshot: len(snapshot.retries), _date_mismatches),
     ("a WAITING node has a waker", lambda snapshot: len(snapshot.waits), _wait_mismatches),
+    ("a child has a node that waits for it", lambda snapshot: len(snapshot.kins), _orphans),
     (
         "an execution that ended has no open node",
         lambda snapshot: len(snapshot.node_states),
@@ -429,7 +460,7 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
     ),
     (
         "no duty of a scheduler fails",
-        lambda snapshot: len(snapshot.failing_duties),
+        lambda snapshot: len(snapshot.failing.duties),
         _failing_duties,
     ),
 )

@@ -11,16 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from flowd.diagnosis.phrases import ahead, listed, sentence, span
 from flowd.store.budgets import Holds
 from flowd.store.nodes import NO_REPORT, NodeRow, Report, RetryStanding
 from flowd.store.standing import QueueView
 from flowd.store.troubles import Trouble
+from flowd.workflow.children import CHILD
 from flowd.workflow.graph import Plan
 from flowd.workflow.ids import split_item
 from flowd.workflow.signals import SIGNAL
 from flowd.workflow.states import ExecutionState, NodeState
 
-NAMES_SHOWN_MAX: Final = 10
 # Handlers whose calls count against the budget of their execution.
 METERED: Final = frozenset({"llm"})
 
@@ -166,7 +167,7 @@ def _ending(situation: Situation, row: NodeRow) -> Reason:
     if row.state is NodeState.CANCELLED:
         return Reason("cancelled", "its execution was cancelled before it had ended")
     if failed := _failed_with(situation, row.node_id):
-        return Reason("dependency_failed", row.error or f"not run: {_listed(failed)} failed")
+        return Reason("dependency_failed", row.error or f"not run: {listed(failed)} failed")
     if row.error and row.error.startswith("not run:"):
         return Reason("failed", row.error)
     return Reason("failed", f"it failed{_by(row)}: {row.error or 'nothing says why'}")
@@ -203,11 +204,11 @@ def _pending(situation: Situation, row: NodeRow) -> list[Reason]:
     dependencies = _waited_for(situation, row.node_id)
     if failed := _failed_with(situation, row.node_id):
         reasons.append(
-            Reason("dependency_failed", f"{_listed(failed)} failed; it is failed with it")
+            Reason("dependency_failed", f"{listed(failed)} failed; it is failed with it")
         )
     elif waits := [one for one in dependencies if not _has_ended(states.get(one))]:
         named = [f"{one} ({states.get(one) or 'damaged'})" for one in waits]
-        reasons.append(Reason("waiting_for", f"waits for {_listed(named)}"))
+        reasons.append(Reason("waiting_for", f"waits for {listed(named)}"))
     elif situation.status is not ExecutionState.PAUSED:
         reasons.append(
             Reason("opening", "nothing holds it back; it is being put into the queue with others")
@@ -258,11 +259,11 @@ def _queued(situation: Situation, row: NodeRow) -> list[Reason]:
     elif place is None:
         reasons.append(_no_place(situation))
     elif place.ahead is not None:
-        waited = _span(situation.now_ms - place.entry.queued_ms)
+        waited = span(situation.now_ms - place.entry.queued_ms)
         deaths = place.entry.deaths
         died = f"; {deaths} worker{'s' if deaths > 1 else ''} died with it" if deaths else ""
         reasons.append(
-            Reason("queued", f"{_ahead(place.ahead)} ahead of it; it has waited {waited}{died}")
+            Reason("queued", f"{ahead(place.ahead)} ahead of it; it has waited {waited}{died}")
         )
     elif place.holder is None:
         message = "it was given out by a consumer group that is gone"
@@ -322,7 +323,7 @@ def _runs(situation: Situation, row: NodeRow) -> Reason:
     record = row.record
     since = ""
     if record.started_ms is not None:
-        since = f" for {_span(situation.now_ms - record.started_ms)}"
+        since = f" for {span(situation.now_ms - record.started_ms)}"
     attempt = f"attempt {record.attempt}" if record.attempt is not None else "it"
     return Reason("running", f"{attempt} has run on {record.worker or 'a worker'}{since}")
 
@@ -353,8 +354,8 @@ def _due(situation: Situation, retry: RetryStanding) -> str:
         return "nothing says when the next is due" + _HEALED
     left_ms = retry.due_ms - situation.now_ms
     if left_ms >= 0:
-        return f"the next is due in {_span(left_ms)}"
-    return f"the next was due {_span(-left_ms)} ago"
+        return f"the next is due in {span(left_ms)}"
+    return f"the next was due {span(-left_ms)} ago"
 
 
 def _waiting(situation: Situation, row: NodeRow) -> list[Reason]:
@@ -364,13 +365,15 @@ def _waiting(situation: Situation, row: NodeRow) -> list[Reason]:
     left = None if wait.until_ms is None else wait.until_ms - situation.now_ms
     code, what = _WAITS_FOR.get(wait.waker, (wait.waker, f"it waits for {wait.waker}"))
     if left is not None:
-        what += f", for another {_span(left)}" if left >= 0 else f"; it was due {_span(-left)} ago"
+        what += f", for another {span(left)}" if left >= 0 else f"; it was due {span(-left)} ago"
     if row.items and wait.waker == "items":
         what += ": " + ", ".join(f"{count:,} {state}" for state, count in row.items.items())
     what += f": {wait.text}" if wait.text else ""
     if wait.waker == SIGNAL:
         path = f"/workflows/{situation.execution_id}/nodes/{row.node_id}/signal"
         what += f"; answer it with POST {path}"
+    elif wait.waker == CHILD:
+        what += f"; GET /workflows/{wait.text}/explain says how that stands"
     reasons = [Reason(code, what)]
     if left is not None and left < 0 and not situation.cluster.has_scheduler:
         reasons.append(Reason("no_scheduler", "no scheduler is alive to wake what is due"))
@@ -383,6 +386,7 @@ _WAITS_FOR: Final = {
     "moment": ("waiting_until", "it waits for a moment and holds no slot"),
     SIGNAL: ("signal", "it waits for a signal"),
     "items": ("items", "it waits for its items"),
+    CHILD: (CHILD, "it waits for its child"),
 }
 
 _EXPLAIN: Final = {
@@ -423,7 +427,7 @@ def _summary(situation: Situation) -> str:
         return "Not triggered yet."
     simulated = ""
     if situation.simulated:
-        simulated = f" Simulated, not called: {_listed(situation.simulated)}."
+        simulated = f" Simulated, not called: {listed(situation.simulated)}."
     if status.is_terminal:
         return _summary_of_the_end(situation, status) + simulated
     first = f"{status}: {_counts(situation)}."
@@ -440,7 +444,7 @@ def _summary_of_the_end(situation: Situation, status: ExecutionState) -> str:
     if situation.failures.first is not None:
         row = situation.failures.first
         because = f": {row.error}" if row.error else ""
-        return f"{status}: {row.node_id!r} failed{because}. {_sentence(_counts(situation))}"
+        return f"{status}: {row.node_id!r} failed{because}. {sentence(_counts(situation))}"
     return f"{status}: {_counts(situation)}."
 
 
@@ -448,9 +452,9 @@ def _counts(situation: Situation) -> str:
     # Without the item that may be asked about.
     states = [situation.states[one] or "DAMAGED" for one in situation.plan.nodes]
     counts = Counter(states)
-    listed = [f"{counts[one]:,} {one}" for one in [*NodeState, "DAMAGED"] if counts[one]]
+    said = [f"{counts[one]:,} {one}" for one in [*NodeState, "DAMAGED"] if counts[one]]
     total = len(states)
-    return f"of {total:,} node{'' if total == 1 else 's'} {_listed(listed)}"
+    return f"of {total:,} node{'' if total == 1 else 's'} {listed(said)}"
 
 
 def _obstacles(situation: Situation) -> str:
@@ -460,41 +464,10 @@ def _obstacles(situation: Situation) -> str:
         text += " No worker is alive."
     if situation.queue.trouble:
         trouble = _TROUBLES[situation.queue.trouble]
-        text += f" {_sentence(trouble)}"
-    text += "".join(f" {_sentence(_trouble_text(one))}" for one in situation.troubles)
+        text += f" {sentence(trouble)}"
+    text += "".join(f" {sentence(_trouble_text(one))}" for one in situation.troubles)
     if NodeState.QUEUED in states:
-        text += "".join(f" {_sentence(_stall_text(one))}" for one in situation.cluster.stalled)
+        text += "".join(f" {sentence(_stall_text(one))}" for one in situation.cluster.stalled)
     if not situation.cluster.has_scheduler:
         text += " No scheduler is alive."
     return text
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    """`A`, `A and B`, `A, B and C`; the first few of many."""
-    shown = list(names[:NAMES_SHOWN_MAX])
-    if hidden := len(names) - len(shown):
-        shown.append(f"{hidden:,} more")
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
-def _ahead(count: int) -> str:
-    if count == 0:
-        return "no entry is"
-    return "1 entry is" if count == 1 else f"{count:,} entries are"
-
-
-def _span(ms: int) -> str:
-    """A length of time as people say it: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`."""
-    seconds = max(0, ms) / 1000
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -65,7 +65,12 @@ class Observer:
             if not situation.moved:
                 break
             situation = await self._look(execution_id, node_id)
-        return explain(situation)
+        explanation = explain(situation)
+        kin = await self._store.children.kin(execution_id)
+        if kin is None:
+            return explanation
+        whose = f" It is the child of node {kin.node_id!r} of {kin.parent_id}."
+        return replace(explanation, summary=explanation.summary + whose)
 
     async def _look(self, execution_id: str, node_id: str | None) -> Situation:
         store = self._store

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from flowd.errors import StoreError
 from flowd.handlers import Context
@@ -18,23 +19,61 @@ if TYPE_CHECKING:
     from flowd.store.executions import Executions
     from flowd.store.maps import Maps
     from flowd.store.waits import Decision
+    from flowd.workflow.children import Parent
+    from flowd.workflow.states import ExecutionState
+
+
+class ChildEnd(NamedTuple):
+    """What a child has ended as, and the failure it did of, where it is known."""
+
+    status: ExecutionState
+    error: str | None
+
+
+class ChildExecutions(Protocol):
+    """The executions that nodes wait for. Raises StoreUnavailable; each call may be repeated."""
+
+    async def start(
+        self, parent: Parent, name: str, version: int | None, given: Mapping[str, Any] | None
+    ) -> bool:
+        """Make it; False where it was made before. Raises Fail where none is to be made."""
+        ...
+
+    async def find_end(self, execution_id: str) -> ChildEnd | None:
+        """None while it has not ended. Raises Fail where it is gone."""
+        ...
+
+    async def stop(self, execution_id: str) -> None:
+        """Cancel it, if it has not ended."""
+        ...
+
+    async def follow(self, execution_id: str) -> None:
+        """Cancel the children of this execution that nobody waits for any more."""
+        ...
+
+    async def output(self, execution_id: str, bytes_max: int) -> bytes:
+        """What one that completed is worth, as a JSON object. Raises Fail where there is none."""
+        ...
 
 
 class Resources:
     """What the handlers of one worker process share; opened at first use, closed at drain."""
 
-    __slots__ = ("_executions", "_http", "_isolated", "budgets", "maps")
+    __slots__ = ("_executions", "_http", "_isolated", "budgets", "children", "maps")
 
     def __init__(
         self,
         budgets: Budgets | None = None,
         executions: Executions | None = None,
         maps: Maps | None = None,
+        children: ChildExecutions | None = None,
     ) -> None:
         # None where nobody counts what a call costs.
         self.budgets = budgets
         # None where no node with `map` runs.
         self.maps = maps
+        # None where no node of the handler `workflow` runs.
+        self.children = children
         self._executions = executions
         self._isolated: IsolatedCalls | None = None
         self._http: dict[tuple[str, tuple[str, ...]], HttpClient] = {}
@@ -93,3 +132,5 @@ class HandlerContext(Context):
     budget_tokens: int | None = None
     # What ended the wait of the node, where it has waited.
     decision: Decision | None = None
+    # How many attempts of the node have failed.
+    failures: int = 0

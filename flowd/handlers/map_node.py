@@ -84,6 +84,8 @@ async def _gather(
     execution_id, node_id, n = context.execution_id, context.node_id, standing.n
     if standing.stopped:
         await maps.cancel_items(execution_id, node_id, n)
+        if context.resources.children is not None:
+            await context.resources.children.follow(execution_id)
     if standing.stopped == "bytes":
         raise Fail(
             f"the results of its items have more than {OUTPUT_BYTES_MAX:,} bytes after "

@@ -38,6 +38,7 @@ _BUILT_IN_MODULES: Mapping[str, str] = {
     "signal": "flowd.handlers.builtin.signal",
     "transform": "flowd.handlers.builtin.transform",
     "shell": "flowd.handlers.builtin.shell",
+    "workflow": "flowd.handlers.builtin.workflow",
 }
 # What flowd itself calls; no workflow can name it.
 _INNER_MODULES: Mapping[str, str] = {

@@ -9,6 +9,7 @@ from flowd.orchestrator.executor import node_failure
 from flowd.store import endings
 from flowd.store.endings import Ending, ItemRetry, RetryLater, Skip
 from flowd.store.entries import Entry
+from flowd.workflow.children import CHILD
 from flowd.workflow.graph import Plan
 from flowd.workflow.retrying import RetryPolicy
 from flowd.workflow.signals import SIGNAL
@@ -28,10 +29,12 @@ def fail_attempt(
     if isinstance(error, SkipNode) and node.choice is not None:
         return Skip(entry, node, record, text.encode())
     if isinstance(error, WaitFor):
-        due_ms = error.due_ms
-        if error.waker == SIGNAL and node.timeout_s is not None:
+        due_ms, number = error.due_ms, 1
+        if error.waker == CHILD:
+            number = entry.failures + 1
+        if error.waker in (SIGNAL, CHILD) and node.timeout_s is not None:
             due_ms = round(1000 * node.timeout_s)
-        return endings.Wait(entry, record, error.waker, 1, due_ms, error.text)
+        return endings.Wait(entry, record, error.waker, number, due_ms, error.text)
     if isinstance(error, Wait):
         due_ms = round(1000 * (error.after_s or 0.0))
         pause = endings.ItemPause if node.is_item else endings.Wait

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 import orjson
 
-from flowd.errors import WrongState
+from flowd.errors import CorruptExecution, UnknownExecution, WrongState
 from flowd.log import get_logger
+from flowd.orchestrator.pinning import pin_versions
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
+from flowd.store.children import Child
 from flowd.store.dependents import (
     DEPENDENTS_PER_CALL_MAX,
     LOOKS_LEFT,
@@ -23,6 +26,7 @@ from flowd.store.dependents import (
 )
 from flowd.store.endings import AllowedFailure, Ending, Failure, ItemFailure, RetryLater, Wait
 from flowd.store.entries import Entry
+from flowd.store.executions import slices
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
 from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
@@ -37,6 +41,11 @@ log = get_logger(__name__)
 
 # The node id under which an execution's roots are opened, as if they depended on it.
 ROOTS = ""
+# How children follow their parent, besides that those nobody waits for are cancelled.
+HOLD: Final = "hold"
+FORCE: Final = "force"
+# Children that are held up at a time, each with a connection of its own.
+FOLLOWING_TOGETHER: Final = 8
 
 
 async def submit_workflow(
@@ -47,6 +56,9 @@ async def submit_workflow(
     OlderProcess."""
     definition = workflow.to_json()
     plan = compile_plan(definition)
+    if plan.has_children:
+        definition = await pin_versions(store, definition)
+        plan = compile_plan(definition)
     await expect_no_older_process(store, plan.language)
     return await store.submissions.submit_workflow(
         definition, plan, execution_id=execution_id, key_digest=key_digest
@@ -224,17 +236,21 @@ _ENDED_BY_FAILURE: Final[Mapping[str, Step]] = {
 
 
 async def pause_execution(store: Store, execution_id: str) -> None:
-    """Let no further node start. Raises UnknownExecution, or WrongState unless it runs."""
+    """Let no further node start, of its children too. Raises UnknownExecution, or WrongState unless
+    it runs."""
     outcome = await store.lifecycle.pause_execution(execution_id)
     if outcome != "paused":
         raise _wrong_state(execution_id, outcome, "pause")
+    await follow(store, execution_id, HOLD)
 
 
 async def resume_execution(store: Store, execution_id: str) -> None:
-    """Let a paused execution go on; harmless while it runs. Raises UnknownExecution, WrongState."""
+    """Let a paused execution go on, with its children; harmless while it runs. Raises
+    UnknownExecution, WrongState."""
     outcome = await store.lifecycle.resume_execution(execution_id)
     if outcome != "resumed":
         raise _wrong_state(execution_id, outcome, "resume")
+    await follow(store, execution_id, HOLD)
 
 
 def _wrong_state(execution_id: str, status: str, verb: str) -> WrongState:
@@ -260,6 +276,44 @@ async def cancel_execution(store: Store, execution_id: str, *, force: bool = Fal
     if outcome == "cancelling":
         # It may have been paused in its `finally`.
         await store.lifecycle.resume_execution(execution_id, is_begun=True)
+    if plan.has_children:
+        await follow(store, execution_id, FORCE if force else HOLD)
+
+
+async def follow(store: Store, execution_id: str, how: str = "") -> None:
+    """Have the children of an execution follow it: those nobody waits for any more are cancelled,
+    and with HOLD the others are paused or resumed as it is; FORCE cancels without their `finally`.
+
+    May be begun anew by anyone; theirs follow them.
+    """
+    while True:
+        status = await store.children.status(execution_id)
+        async for children in store.children.pages(execution_id):
+            live = [one for one in children if one.is_live]
+            for some in slices(live, FOLLOWING_TOGETHER):
+                await asyncio.gather(
+                    *(_follow(store, execution_id, status, one, how) for one in some)
+                )
+        if await store.children.settle_follow(execution_id, how, status):
+            return
+
+
+async def _follow(store: Store, parent_id: str, status: str, child: Child, how: str) -> None:
+    execution_id = child.execution_id
+    try:
+        if child.is_orphan or status not in (ExecutionState.RUNNING, ExecutionState.PAUSED):
+            await cancel_execution(store, execution_id, force=how == FORCE)
+        elif how == "":
+            return
+        elif status == ExecutionState.PAUSED and child.status == ExecutionState.RUNNING:
+            await store.lifecycle.pause_execution(execution_id, parent_id=parent_id)
+            await follow(store, execution_id, HOLD)
+        elif status == ExecutionState.RUNNING and child.status == ExecutionState.PAUSED:
+            await store.lifecycle.resume_execution(execution_id, parent_id=parent_id)
+            await follow(store, execution_id, HOLD)
+    except (UnknownExecution, WrongState, CorruptExecution):
+        # It has ended meanwhile, or a hand was in it: the others follow all the same.
+        log.debug("child.not_followed", execution_id=execution_id)
 
 
 async def cancel_nodes(store: Store, plan: Plan, execution_id: str) -> None:

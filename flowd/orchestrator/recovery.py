@@ -18,6 +18,7 @@ from flowd.orchestrator.executor import (
     advance_node,
     cancel_nodes,
     fail_downstream,
+    follow,
     node_failure,
     steps_left,
     tell_failure,
@@ -275,6 +276,10 @@ async def finish_continuation(store: Store, plans: Plans, one: Continuation) -> 
         await _finish(store, plans, one)
     except (UnknownExecution, CorruptExecution) as error:
         await store.executions.fail_execution(one.execution_id, str(error))
+    else:
+        if one.verb == "follow":
+            # It is settled, or was left anew since.
+            return
     await store.executions.drop_continuation(one.member)
 
 
@@ -287,6 +292,9 @@ async def _finish(store: Store, plans: Plans, one: Continuation) -> None:
         return
     if one.verb == "resume":
         await store.lifecycle.resume_execution(one.execution_id, is_begun=True)
+        return
+    if one.verb == "follow":
+        await follow(store, one.execution_id, one.node_id)
         return
     plan = await plans.load(one.execution_id, "")
     if one.verb == "cancel":

@@ -74,6 +74,7 @@ class RerunPlan:
     maps: Mapping[str, Again]
     correction: Correction | None = None
     definition: bytes | None = None
+    is_of_failed: bool = False
 
 
 async def plan_rerun(
@@ -141,7 +142,8 @@ def sort_out(
     if runs:
         again = "of `finally`, which always runs again"
         runs |= {one: again for one in plan.finally_nodes if one not in runs}
-    return _sort_out(execution_id, plan, states, standings, runs, correction)
+    wanted = _sort_out(execution_id, plan, states, standings, runs, correction)
+    return replace(wanted, is_of_failed=start is None)
 
 
 def _changes(
@@ -313,7 +315,7 @@ async def rerun_execution(
         wanted.plan,
         execution_id=execution_id,
         key_digest=key_digest,
-        reuse=await _reuse(store, wanted),
+        reuse=await reuse_of(store, wanted),
         origin=await _origin(store, wanted),
     )
 
@@ -329,7 +331,7 @@ async def _origin(store: Store, wanted: RerunPlan) -> Origin:
     return Origin(definition=source.definition, labels=own)
 
 
-async def _reuse(store: Store, wanted: RerunPlan) -> Reuse:
+async def reuse_of(store: Store, wanted: RerunPlan) -> Reuse:
     kept: dict[Standing, list[str]] = {standing: [] for standing in Standing}
     for node_id in wanted.reused:
         kept[wanted.standings[node_id]].append(node_id)
@@ -345,6 +347,7 @@ async def _reuse(store: Store, wanted: RerunPlan) -> Reuse:
         {one: reasons.get(one, "") for one in kept[Standing.SKIPPED]},
         frozenset(kept[Standing.ALLOWED]),
         wanted.maps,
+        wanted.is_of_failed,
     )
 
 

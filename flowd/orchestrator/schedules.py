@@ -22,6 +22,7 @@ from flowd.errors import (
 )
 from flowd.log import get_logger
 from flowd.orchestrator import executor
+from flowd.orchestrator.pinning import pinned
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
@@ -232,9 +233,10 @@ class Firings:
         saved = await self._store.saved.find(schedule.workflow, version)
         plan = await self._plans.of_definition(f"{saved.name}@{saved.version}", saved.definition)
         await expect_no_older_process(self._store, plan.language)
+        definition, outline = await pinned(self._store, saved.definition, plan.outline)
         making = await self._store.submissions.prepare(
-            saved.definition,
-            plan,
+            definition,
+            outline,
             execution_id=scheduled_id(firing.name, time_ms),
             given_input=orjson.dumps(schedule.input) if schedule.input else b"",
             key_digest=firing.key_digest,

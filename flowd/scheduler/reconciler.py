@@ -13,9 +13,11 @@ from typing import Final
 
 from flowd.errors import CorruptExecution
 from flowd.log import get_logger
+from flowd.orchestrator.executor import follow
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.portions import DEFINITION_BYTES_MAX, portions
 from flowd.orchestrator.recovery import recover_unheld
+from flowd.scheduler.child_check import NO_CHILDREN, ChildCheck, check_children
 from flowd.scheduler.duty import Duty
 from flowd.scheduler.map_check import check_map
 from flowd.scheduler.wakers import has_waker
@@ -49,7 +51,7 @@ class _Round:
     """One walk over all active executions, against the entries that stood through the walk before.
 
     `entries` has the node ids that have one, by execution, `dated` those of them that wait for a
-    date, `maps` the nodes with `map`.
+    date, `maps` the nodes with `map`; `parents` are the executions that may have children.
     """
 
     entries: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -59,6 +61,7 @@ class _Round:
     missing: dict[_NodeKey, tuple[NodeState, str | None]] = field(default_factory=dict)
     stuck: dict[str, Counter[NodeState]] = field(default_factory=dict)
     maps: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    parents: set[str] = field(default_factory=set)
 
     def has_entry(self, execution_id: str, node_id: str) -> bool:
         return node_id in self.entries.get(execution_id, ())
@@ -201,6 +204,8 @@ class Reconciler(Duty):
                 node_ids[execution_id] = tuple(plan.nodes)
                 if plan.maps:
                     this.maps[execution_id] = plan.maps
+                if plan.has_children:
+                    this.parents.add(execution_id)
             except CorruptExecution as error:
                 await self._fail_execution(execution_id, str(error))
         return node_ids
@@ -218,12 +223,15 @@ class Reconciler(Duty):
     ) -> None:
         states = parse_states(execution_id, found)
         outstanding = [one for one, state in states.items() if state in _OUTSTANDING]
+        children = NO_CHILDREN
+        if execution_id in this.parents:
+            children = await self._check_children(execution_id)
         if execution_id in this.maps:
-            woken = await self._check_maps(this, execution_id, states)
+            woken = await self._check_maps(this, execution_id, states, children)
             expected = [one for one in outstanding if one not in woken]
         else:
             expected = outstanding
-        await self._note_missing(this, execution_id, states, expected)
+        await self._note_missing(this, execution_id, states, expected, children)
         if not outstanding and execution_id not in this.continuing | this.paused:
             await self._suspect_stuck(this, execution_id, Counter(states.values()))
 
@@ -233,21 +241,40 @@ class Reconciler(Duty):
         execution_id: str,
         states: Mapping[str, NodeState],
         outstanding: Sequence[str],
+        children: ChildCheck,
     ) -> None:
         lost = [one for one in outstanding if not this.has_entry(execution_id, one)]
         waiting = [one for one in lost if states[one] is NodeState.WAITING]
         if waiting:
             waits = await self._store.tasks.waits.records(execution_id, waiting)
             decisions = await self._store.tasks.waits.decisions(execution_id, waiting)
-            proven = {one for one in waiting if has_waker(waits[one], decisions[one])}
+            proven = {
+                one for one in waiting if has_waker(waits[one], decisions[one], children.live)
+            }
             lost = [one for one in lost if one not in proven]
         if lost:
             records = await self._store.executions.attempts(execution_id, lost)
             for node_id, record in zip(lost, records, strict=True):
                 this.missing[execution_id, node_id] = (states[node_id], record)
 
+    async def _check_children(self, execution_id: str) -> ChildCheck:
+        check = await check_children(self._store, execution_id)
+        if check.has_orphans:
+            log.warning("children.orphaned", execution_id=execution_id)
+            await follow(self._store, execution_id)
+        lost = sorted(check.lost)
+        records = await self._store.executions.attempts(execution_id, lost) if lost else []
+        for node_id, record in zip(lost, records, strict=True):
+            # What ends a child wakes its node in the same call: one look is enough.
+            await self._restore_node((execution_id, node_id), NodeState.WAITING, record)
+        return check
+
     async def _check_maps(
-        self, this: _Round, execution_id: str, states: Mapping[str, NodeState]
+        self,
+        this: _Round,
+        execution_id: str,
+        states: Mapping[str, NodeState],
+        children: ChildCheck,
     ) -> set[str]:
         """The nodes with `map` whose items will wake them. Items without an entry are noted as
         nodes are, those of a map of which nothing is left as a stuck execution."""
@@ -259,7 +286,7 @@ class Reconciler(Duty):
             paused = sum(one.startswith(f"{node_id}.") for one in dated)
             has_entry = entries.__contains__
             check = await check_map(self._store, execution_id, node_id, paused, has_entry)
-            await self._note_missing(this, execution_id, check.lost, list(check.lost))
+            await self._note_missing(this, execution_id, check.lost, list(check.lost), children)
             if check.has_waker and states[node_id] is NodeState.WAITING:
                 woken.add(node_id)
                 if check.is_stuck and execution_id not in this.paused:

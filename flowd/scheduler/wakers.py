@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Final
 
 from flowd.store.waits import Decision, WaitRecord
+from flowd.workflow.children import CHILD
 
 # Who comes by itself, whenever that is, and needs no date.
 _UNDATED: Final = frozenset({"signal"})
 
 
-def has_waker(wait: WaitRecord | None, decision: Decision | None) -> bool:
-    """Of a WAITING node that stands among no dates."""
+def has_waker(wait: WaitRecord | None, decision: Decision | None, live: Set[str]) -> bool:
+    """Of a WAITING node that stands among no dates; `live` are the children that have not ended."""
     if wait is None or (decision is not None and decision.number >= wait.number):
         return False
-    return wait.due_ms is None and wait.waker in _UNDATED
+    if wait.due_ms is not None:
+        return False
+    return wait.waker in _UNDATED or (wait.waker == CHILD and wait.text in live)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from flowd.config import Settings
 from flowd.store.budgets import Budgets
 from flowd.store.callbacks import Callbacks
+from flowd.store.children import Children
 from flowd.store.dead_letters import DeadLetters
 from flowd.store.events import Events
 from flowd.store.executions import Executions
@@ -54,10 +55,11 @@ class Store:
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
         self.callbacks = Callbacks(client)
+        self.children = Children(client)
         self.events = Events(client)
         self.executions = Executions(client, settings)
         self.nodes = Nodes(client, settings)
-        self.finished = FinishedExecutions(client, self.nodes.maps)
+        self.finished = FinishedExecutions(client, settings, self.nodes.maps)
         self.budgets = Budgets(client)
         self.health = Health(client, settings)
         self.lifecycle = Lifecycle(client, settings)

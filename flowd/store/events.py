@@ -7,7 +7,7 @@ place in its entry, and a reader that was cut off may go on in the middle of one
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import orjson
@@ -101,6 +101,8 @@ class StoredEvent(NamedTuple):
     woken_by: str | None = None
     # Of a schedule: its name, how many of its times were missed or skipped, the last of them.
     schedule: tuple[str, int, int] | None = None
+    # Of a node that waits for its child, `child`; of that itself `parent`.
+    kin: Mapping[str, Any] | None = None
 
     @property
     def at_ms(self) -> int:
@@ -145,8 +147,10 @@ def _more(text: str) -> Iterator[Any]:
     told = told if isinstance(told, dict) else {}
     for name in ("name", "error", "waits_for", "woken_by"):
         yield told.get(name)
-    if "schedule" in told:
-        yield told["schedule"], told.get("times", 1), told.get("scheduled_ms", 0)
+    is_schedule = "schedule" in told
+    times = told.get("times", 1), told.get("scheduled_ms", 0)
+    yield (told["schedule"], *times) if is_schedule else None
+    yield {name: told[name] for name in ("child", "parent") if name in told} or None
 
 
 def _number(text: str) -> int | None:

@@ -10,9 +10,10 @@ from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, WrongType
 from flowd.store.definitions import node_ids_of, reading_definition
 from flowd.store.dependents import Arrives
+from flowd.store.kin import Kin, parse_kin
 from flowd.store.listing import Listing
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import Argument, RedisClient
+from flowd.store.redis.client import Argument, RedisClient, is_wrong_type
 from flowd.store.redis.scripts import Script
 from flowd.store.redis.text import readable
 from flowd.workflow.states import ExecutionState, NodeState, parse_status
@@ -27,7 +28,7 @@ class Continuation(NamedTuple):
     """Work begun in one call and left for the next.
 
     `submit`, `discard`, `resume`, `cancel`, `delete`: an execution; `advance`, `look`, `fail`: a
-    node.
+    node; `follow`: the children of an execution, and in place of a node how.
     `member` is how it stands in its key.
     """
 
@@ -199,7 +200,7 @@ class Executions:
         """End an execution whose keys make no sense any more as FAILED; False if it had ended."""
         outcome = await self._client.run(
             scripts.FAIL_EXECUTION,
-            (keys.status(execution_id), keys.run(execution_id), keys.ACTIVE),
+            (keys.status(execution_id), keys.run(execution_id), keys.ACTIVE, self._stream),
             execution_id,
             reason,
             now_ms(),
@@ -233,6 +234,19 @@ class Executions:
     async def execution_status(self, execution_id: str) -> ExecutionState:
         """Raises UnknownExecution, or CorruptExecution when the key holds no state."""
         state = await self._read(execution_id, "GET", keys.status(execution_id))
+        return self._state(execution_id, state)
+
+    async def status_and_kin(self, execution_id: str) -> tuple[ExecutionState, Kin | None]:
+        """As `execution_status`, and what a child is to its parent, read in one write."""
+        state, parent = await self._client.converse_freely(
+            [("GET", keys.status(execution_id)), ("HGET", keys.run(execution_id), "parent")]
+        )
+        if is_wrong_type(state):
+            raise CorruptExecution(execution_id, "its status is of another type")
+        kin = None if is_wrong_type(parent) else parse_kin(parent)
+        return self._state(execution_id, state), kin
+
+    def _state(self, execution_id: str, state: str | None) -> ExecutionState:
         if state is None:
             raise UnknownExecution(execution_id)
         try:

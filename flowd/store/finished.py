@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
+from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, WrongType
 from flowd.store.definitions import map_ids_of, node_ids_of
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.maps import Maps
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type
+from flowd.workflow.ids import WORKFLOW
+
+# What stands in a definition as it is kept where one of its nodes may have children.
+_MAY_HAVE_CHILDREN: Final = f'"handler":"{WORKFLOW}"'
+# Deleted together: each may have thousands of nodes.
+CHILDREN_PER_STEP: Final = 50
 
 
 class FinishedExecutions:
     """Every method raises StoreUnavailable while Redis does not answer, and may be repeated."""
 
-    def __init__(self, client: RedisClient, maps: Maps) -> None:
+    def __init__(self, client: RedisClient, settings: Settings, maps: Maps) -> None:
         self._client = client
+        self._stream = settings.tasks.stream
         self._maps = maps
 
     async def ended_before(self, ended_ms: int, count_max: int) -> list[str]:
@@ -28,11 +37,12 @@ class FinishedExecutions:
 
     async def delete_execution(self, execution_id: str) -> str:
         """`deleted`, or the state that forbids it; one that waits to be triggered is cancelled.
+        `child` goes with its parent, and of a `parent` some children have not ended.
 
         From the first call on it is unknown to everybody; whatever of it is left when this breaks
         off is removed by `remove`. Raises UnknownExecution, or CorruptExecution.
         """
-        (outcome,) = await self._begin(execution_id, is_finished=False)
+        (outcome,) = await self._begin(execution_id, how="0")
         if outcome == "unknown":
             raise UnknownExecution(execution_id)
         if outcome == "corrupt":
@@ -43,20 +53,23 @@ class FinishedExecutions:
 
     async def delete(self, execution_ids: Sequence[str]) -> None:
         """Delete executions that are among the finished; one that runs after all is only struck
-        off that list."""
+        off that list, one that goes with its parent is put behind the others."""
+        await self._delete(execution_ids, how="1")
+
+    async def _delete(self, execution_ids: Sequence[str], how: str) -> None:
         if not execution_ids:
             return
-        outcomes = await self._begin(*execution_ids, is_finished=True)
+        outcomes = await self._begin(*execution_ids, how=how)
         begun = zip(execution_ids, outcomes, strict=True)
         await self.remove([one for one, outcome in begun if outcome == "deleted"])
 
-    async def _begin(self, *execution_ids: str, is_finished: bool) -> list[str]:
+    async def _begin(self, *execution_ids: str, how: str) -> list[str]:
         try:
             outcomes: list[str] = await self._client.run(
                 scripts.DELETE_EXECUTIONS,
-                (keys.CONTINUATIONS, keys.ACTIVE, keys.FINISHED),
+                (keys.CONTINUATIONS, keys.ACTIVE, keys.FINISHED, self._stream),
                 now_ms(),
-                "1" if is_finished else "0",
+                how,
                 *execution_ids,
             )
         except WrongType as error:
@@ -80,10 +93,7 @@ class FinishedExecutions:
             for node_id in _ids(node_ids_of, definition)
         ]
         for execution_id, definition in zip(execution_ids, definitions, strict=True):
-            # Most definitions have none, and need no further look.
-            if '"map"' in (definition or ""):
-                for node_id in _ids(map_ids_of, definition):
-                    await self._maps.remove(execution_id, node_id)
+            await self._remove_below(execution_id, definition or "")
         await self._strike_labels(execution_ids)
         for some_nodes in slices(nodes, NODES_PER_CALL_MAX):
             # It may have been deleted before its cancellation had come this far.
@@ -99,6 +109,7 @@ class FinishedExecutions:
                 keys.parked(execution_id),
                 keys.waits(execution_id),
                 keys.decisions(execution_id),
+                keys.children(execution_id),
                 keys.callback(execution_id),
             )
         for some in slices(gone, NODES_PER_CALL_MAX):
@@ -125,6 +136,22 @@ class FinishedExecutions:
         ]
         for reply in await self._client.converse_freely(struck) if struck else ():
             is_wrong_type(reply)
+
+    async def _remove_below(self, execution_id: str, definition: str) -> None:
+        """The items of its maps, and its children. Most definitions have none."""
+        if '"map"' in definition:
+            for node_id in _ids(map_ids_of, definition):
+                await self._maps.remove(execution_id, node_id)
+        if _MAY_HAVE_CHILDREN in definition:
+            await self._delete_children(execution_id)
+
+    async def _delete_children(self, execution_id: str) -> None:
+        """With theirs; those that are gone are not looked at again when this breaks off."""
+        key = keys.children(execution_id)
+        listed = await self._client.execute("HKEYS", key)
+        for some in slices(listed, CHILDREN_PER_STEP):
+            await self._delete(some, how="2")
+            await self._client.execute("HDEL", key, *some)
 
 
 def _ids(read: Callable[[str], list[str]], definition: str | None) -> list[str]:

@@ -26,12 +26,20 @@ class Lifecycle:
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
 
-    async def pause_execution(self, execution_id: str) -> str:
-        """`paused`: no further node of it starts."""
+    async def pause_execution(self, execution_id: str, *, parent_id: str = "") -> str:
+        """`paused`: no further node of it starts. With `parent_id` only while that is paused, too;
+        else `moved`."""
         outcome = await self._client.run(
             scripts.PAUSE_EXECUTION,
-            (keys.status(execution_id), self._stream, keys.HALTED, keys.run(execution_id)),
+            (
+                keys.status(execution_id),
+                self._stream,
+                keys.HALTED,
+                keys.run(execution_id),
+                *_followed(parent_id),
+            ),
             execution_id,
+            now_ms(),
         )
         return _known(execution_id, outcome)
 
@@ -57,10 +65,13 @@ class Lifecycle:
         )
         return outcome
 
-    async def resume_execution(self, execution_id: str, *, is_begun: bool = False) -> str:
+    async def resume_execution(
+        self, execution_id: str, *, is_begun: bool = False, parent_id: str = ""
+    ) -> str:
         """`resumed`, with all that was kept back in front of the workers again.
 
-        `is_begun` carries on with one that broke off; a new pause ends it. Raises CorruptExecution.
+        `is_begun` carries on with one that broke off; a new pause ends it. With `parent_id` only
+        while that runs, too; else `moved`. Raises CorruptExecution.
         """
         cursor = "0"
         while True:
@@ -72,6 +83,8 @@ class Lifecycle:
                         keys.parked(execution_id),
                         self._stream,
                         keys.CONTINUATIONS,
+                        keys.run(execution_id),
+                        *_followed(parent_id),
                     ),
                     execution_id,
                     now_ms(),
@@ -128,6 +141,10 @@ class Lifecycle:
                 CANCELLING if before_finally else ExecutionState.CANCELLED,
                 *some,
             )
+
+
+def _followed(parent_id: str) -> tuple[str, ...]:
+    return (keys.status(parent_id),) if parent_id else ()
 
 
 def _known(execution_id: str, outcome: str) -> str:

@@ -41,7 +41,7 @@ def read_origin(values: Sequence[str | None]) -> Origin:
     """Of the fields in their order; what is damaged is not said."""
     definition, labels, parent, schedule, scheduled_at = (readable(one or "") for one in values)
     pairs = (line.partition("=") for line in labels.split("\n"))
-    parent_id, _, node_id = parent.partition(" ")
+    parent_id, node_id = [*parent.split(" "), "", ""][:2]
     return Origin(
         definition,
         {name: value for name, equals, value in pairs if equals},

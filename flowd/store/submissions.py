@@ -24,6 +24,7 @@ from flowd.store.maps import Maps
 from flowd.store.origins import NOWHERE, Origin
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient
+from flowd.workflow.children import DEPTH_MAX, TREE_MAX, Parent
 from flowd.workflow.graph import Outline, Plan
 from flowd.workflow.ids import new_execution_id
 from flowd.workflow.states import ExecutionState, NodeState
@@ -37,7 +38,7 @@ class Reuse(NamedTuple):
     `skipped` are SKIPPED again, for the same reason; `allowed` are FAILED again, as they may be.
     `maps` says of nodes with `map` which items run again, where they have the list they had.
     `left_out` are FAILED from the beginning: with the error they failed of, or with this output
-    where they never ran.
+    where they never ran. `is_of_failed` says that what failed runs again, and no node was named.
     """
 
     rerun_of: str
@@ -48,6 +49,7 @@ class Reuse(NamedTuple):
     skipped: Mapping[str, str] = MappingProxyType({})
     allowed: frozenset[str] = frozenset()
     maps: Mapping[str, Again] = MappingProxyType({})
+    is_of_failed: bool = False
 
     def settled(self) -> set[str]:
         """The nodes that do not run again."""
@@ -71,6 +73,7 @@ class Pin(NamedTuple):
     name: str
     version: int
     is_latest: bool
+    digest: str
 
 
 class Runs(NamedTuple):
@@ -125,6 +128,8 @@ def _new_run(
         run["idempotency"] = key_digest
     if reuse is not None:
         run["rerun_of"] = reuse.rerun_of
+        if reuse.is_of_failed:
+            run["rerun_failed"] = 1
         if reuse.left_out:
             run["failed"] = 1
         if is_wide:
@@ -268,7 +273,7 @@ class Submissions:
                 *((keys.saved_definition(pin.name),) if pin else ()),
             ),
             *("1" if staged else "0", runs.key_digest, runs.claimant),
-            *((pin.version, "1" if pin.is_latest else "0", plan.digest) if pin else ("", "", "")),
+            *((pin.version, "1" if pin.is_latest else "0", pin.digest) if pin else ("", "", "")),
             *making_arguments(plan, definition, group=self._group, run=run, node_ids=rest),
             *(part for pair in runs.inputs for part in pair),
         )
@@ -295,6 +300,45 @@ class Submissions:
         run["triggered_ms"] = run["submitted_ms"]
         common = making_arguments(plan, definition, group=self._group, run=run, node_ids=rest)
         return Making(execution_id, given_input, bool(staged), common)
+
+    async def start_child(
+        self,
+        definition: bytes,
+        plan: Plan,
+        *,
+        parent: Parent,
+        execution_id: str,
+        given_input: bytes = b"",
+        origin: Origin = NOWHERE,
+        reuse: Reuse | None = None,
+    ) -> str:
+        """Make the execution that a node waits for, as `run_workflow`, in the state and the trace
+        of its parent.
+
+        Returns the outcome of start_child.lua but `closed`: `exists` also when it is said again,
+        and `ended`, `taken`, `deep`, `large` or `corrupt` when none is made.
+        """
+        settled = reuse.settled() if reuse else ()
+        fresh = [one for one in plan.nodes if one not in settled]
+        staged, rest = fresh[:-NODES_PER_CALL_MAX], fresh[-NODES_PER_CALL_MAX:]
+        is_staged = bool(staged or reuse)
+        outcome = await self._stage(execution_id, definition, staged, reuse) if is_staged else ""
+        if outcome in ("", "staged"):
+            run = _new_run(plan, fresh, reuse, "", origin)
+            run["triggered_ms"] = run["submitted_ms"]
+            outcome = await begin_execution(
+                self._client,
+                scripts.START_CHILD,
+                (keys.ACTIVE, self._stream, keys.CONTINUATIONS, keys.EXECUTIONS),
+                "1" if is_staged else "0",
+                *parent,
+                *(DEPTH_MAX, TREE_MAX, execution_id, given_input),
+                *making_arguments(plan, definition, group=self._group, run=run, node_ids=rest),
+            )
+        if is_staged and outcome not in ("triggered", "continue", "exists"):
+            await self.discard_staged(execution_id)
+        await self._expect_made(execution_id, outcome, is_staged=False)
+        return outcome
 
     async def _expect_made(self, execution_id: str, outcome: str, *, is_staged: bool) -> None:
         """Raises what the outcome of the last call says against it."""

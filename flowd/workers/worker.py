@@ -19,6 +19,7 @@ from flowd.errors import StoreError
 from flowd.handlers.context import Resources
 from flowd.handlers.registry import Registry
 from flowd.log import get_logger
+from flowd.orchestrator.children import Children
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group, recover_worker
@@ -65,7 +66,9 @@ class Worker:
         self._pulse = pulse
         self._store = store
         self._plans = Plans(store)
-        self._resources = Resources(store.budgets, store.executions, store.nodes.maps)
+        self._resources = Resources(
+            store.budgets, store.executions, store.nodes.maps, Children(store, self._plans)
+        )
         self._threads = ThreadPoolExecutor(settings.workers.concurrency, thread_name_prefix=name)
         self._tally = Tally()
         self._equipment = Equipment(

@@ -13,7 +13,7 @@ import orjson
 
 from flowd.workflow.choices import Choice
 from flowd.workflow.definition import SECONDS_MAX, MapDefinition
-from flowd.workflow.ids import MAP_HANDLER, split_item
+from flowd.workflow.ids import MAP_HANDLER, WORKFLOW, split_item
 from flowd.workflow.language import language_of
 from flowd.workflow.repeating import OUTPUT, Repeat
 from flowd.workflow.templating import CompiledConfig
@@ -76,6 +76,7 @@ class Outline(NamedTuple):
     language: int = 0
     labels: Mapping[str, str] = MappingProxyType({})
     has_input_schema: bool = False
+    has_children: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,12 @@ class Plan:
         return found
 
     @property
+    def has_children(self) -> bool:
+        """Whether one of its nodes runs another workflow."""
+        ran_as = (node.map.item if node.map else node for node in self.nodes.values())
+        return any(node.handler == WORKFLOW for node in ran_as)
+
+    @property
     def outline(self) -> Outline:
         return Outline(
             self.digest,
@@ -138,6 +145,7 @@ class Plan:
             self.language,
             self.labels,
             self.has_input_schema,
+            self.has_children,
         )
 
     def downstream(self, node_id: str) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from typing import Final
 
 # What a node with `map` itself is run by; no workflow can name it.
 MAP_HANDLER: Final = "flowd.map"
+# What a node is run by that has a child.
+WORKFLOW: Final = "workflow"
 # Names that are parts of keys and paths: of saved definitions, and of what refers to them.
 NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 NAME_RULE: Final = "1 to 100 letters, digits, '_', '.' and '-', the first of them not '.' or '-'"
@@ -29,6 +31,12 @@ def scheduled_id(schedule: str, time_ms: int) -> str:
     """The execution that a schedule starts for this time. It is as old as that."""
     digest = hashlib.sha256(f"{schedule} {time_ms}".encode()).hexdigest()
     return f"{time_ms:012x}{digest[:12]}"
+
+
+def child_id(parent_id: str, node_id: str, number: int) -> str:
+    """What a node waits for in its wait of this number; it sorts beside its parent."""
+    digest = hashlib.sha256(f"{parent_id} {node_id} {number}".encode()).hexdigest()
+    return parent_id[:12] + digest[:12]
 
 
 def is_execution_id(text: str) -> bool:

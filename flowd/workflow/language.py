@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from flowd.workflow.ids import WORKFLOW
+
 # One more with each addition that an older process would run wrongly: 1 are the fields and handlers
-# below, and `finally`.
-LANGUAGE: Final = 1
+# below, and `finally`; 2 are children, whose end an older process tells nobody.
+LANGUAGE: Final = 2
 _FIELDS: Final = frozenset({"when", "after", "allow_failure", "repeat", "map"})
 _HANDLERS: Final = frozenset({"delay", "signal"})
 
 
 def language_of(nodes: Iterable[Mapping[str, Any]], *, has_finally: bool) -> int:
     """0 for what every version runs as it is meant."""
-    needs_more = has_finally or any(
-        node["handler"] in _HANDLERS or not _FIELDS.isdisjoint(node) for node in nodes
-    )
-    return LANGUAGE if needs_more else 0
+    needed = 1 if has_finally else 0
+    for node in nodes:
+        if node["handler"] == WORKFLOW:
+            return LANGUAGE
+        if node["handler"] in _HANDLERS or not _FIELDS.isdisjoint(node):
+            needed = 1
+    return needed

@@ -13,7 +13,7 @@ from flowd.workflow.conditions import Condition, MalformedCondition, Read, Scope
 # What the condition of a repeat reads besides what others may: the output of the call.
 OUTPUT: Final = "output"
 # The handlers of which a call is a wait already.
-WAITING_HANDLERS: Final = frozenset({"delay", "signal"})
+WAITING_HANDLERS: Final = frozenset({"delay", "signal", "workflow"})
 _DELAY_S: Final = 10.0
 _BACKOFF: Final = 1.0
 _MAX_DELAY_S: Final = 300.0

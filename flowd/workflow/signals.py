@@ -12,6 +12,7 @@ import orjson
 
 from flowd.errors import Problem
 from flowd.workflow.definition import SECONDS_MAX
+from flowd.workflow.ids import WORKFLOW
 from flowd.workflow.references import ReadingNode
 from flowd.workflow.secret_places import SECRET_KEY
 from flowd.workflow.strict_json import join_path
@@ -76,7 +77,8 @@ def describe(answer: Answer) -> str:
 def find_signal_problems(node: ReadingNode) -> Iterator[Problem]:
     """What is wrong with its retries, its time-out and what has to be literal."""
     if node.handler != SIGNAL:
-        if node.timeout_s is not None and node.timeout_s > SECONDS_MAX:
+        is_long = node.timeout_s is not None and node.timeout_s > SECONDS_MAX
+        if is_long and node.handler != WORKFLOW:
             message = f"input should be less than or equal to {SECONDS_MAX:g}"
             yield Problem(f"{node.path}.timeout_s", "invalid_value", message)
         return

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flowd.errors import InvalidWorkflow, Problem
+from flowd.workflow.children import find_child_problems
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.reachability import find_cycles
 from flowd.workflow.reading import nodes_of, read_nodes, written_nodes
@@ -115,6 +116,7 @@ class _Graph:
             if self._is_shallow(node):
                 self._check_config(node, handlers)
                 self._report.extend(find_signal_problems(node))
+                self._report.extend(find_child_problems(node))
                 if has_secrets:
                     self._report.extend(find_secret_problems(node.config, f"{node.path}.config"))
         if has_templates or any(one.when or one.until or one.over for one in self._nodes):

@@ -191,6 +191,21 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         ),
         "node B is WAITING and no date wakes it",
     ),
+    "wait for a child that is gone": (
+        both(
+            set_to(":status", "RUNNING"),
+            set_to(":node:B", "WAITING"),
+            lambda redis, one: redis.hset(f"workflow:{one}:waits", "B", f"1 child 1 - {NOBODY}"),
+        ),
+        f"node B is WAITING for its child {NOBODY}, which has no status",
+    ),
+    "child of one that has ended": (
+        both(
+            set_to(":status", "RUNNING"),
+            lambda redis, one: redis.hset(f"workflow:{one}:run", "parent", f"{NOBODY} a 1 x 2"),
+        ),
+        f"runs, and its parent {NOBODY} has no status",
+    ),
     "open node": (set_to(":node:B", "PENDING"), "is COMPLETED and its node B PENDING"),
     "no execution": (
         lambda redis, _: redis.hset(f"workflow:{NOBODY}:run", "x", 1),

@@ -13,6 +13,7 @@ import pytest
 
 from flowd.api.app import create_app
 from flowd.api.routers import nodes as nodes_router
+from flowd.handlers.registry import Registry
 from flowd.orchestrator.executor import submit_workflow
 from flowd.store import open_store
 from tests.flow.engine import Engine, calls, node, until, workflow
@@ -62,8 +63,10 @@ class Api:
 
 
 @asynccontextmanager
-async def serving(settings, workers: int = 2) -> AsyncIterator[Api]:
-    async with Engine(settings, workers) as engine:
+async def serving(
+    settings, workers: int = 2, registry: Registry | None = None
+) -> AsyncIterator[Api]:
+    async with Engine(settings, workers, registry) as engine:
         transport = httpx2.ASGITransport(app=create_app(engine.store, {"echo": None}))
         async with httpx2.AsyncClient(transport=transport, base_url="http://flowd") as client:
             yield Api(engine, client)

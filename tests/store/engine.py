@@ -33,8 +33,10 @@ from flowd.store.endings import (
 from flowd.store.entries import Entry, parse_entry
 from flowd.store.redis import keys
 from flowd.store.tasks import Claim, Exchange
+from flowd.workflow.children import Parent
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
+from flowd.workflow.ids import child_id
 
 WAIT_MAX_S = 180.0
 HOUR_MS = 3_600_000
@@ -323,6 +325,19 @@ class ScriptedEngine:
     async def start_and_take(self, graph: Graph, worker: Worker) -> tuple[Execution, list[Entry]]:
         execution = await self.start(graph)
         return execution, await worker.take()
+
+    async def start_child(
+        self, parent: Execution, node_id: str, graph: Graph, number: int = 1, given: bytes = b""
+    ) -> tuple[str, Execution]:
+        """The outcome, and the child a node has for its wait of this number."""
+        definition, plan = compiled(graph)
+        self._plans[plan.digest] = plan
+        wanted = Parent(parent.id, node_id, number)
+        execution_id = child_id(*wanted)
+        outcome = await self.store.submissions.start_child(
+            definition, plan, parent=wanted, execution_id=execution_id, given_input=given
+        )
+        return outcome, Execution(execution_id, plan, self._redis)
 
     def worker(self, name: str = "w1") -> Worker:
         worker = Worker(self.store, name, self._plans)

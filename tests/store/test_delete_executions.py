@@ -112,3 +112,22 @@ async def test_one_that_has_waited_leaves_nothing(engine, store, redis):
 
     assert redis.keys("workflow:0*") == []
     assert redis.zcard(keys.RETRIES) == redis.zcard(keys.ALARMS) == 0
+
+
+async def test_a_tree_is_deleted_from_its_root_and_when_all_of_it_has_ended(engine, store, redis):
+    worker = engine.worker()
+    parent, (a,) = await engine.start_and_take({"a": []}, worker)
+    _, child = await engine.start_child(parent, "a", {"x": []})
+    await worker.complete(a)
+    before = everything(redis)
+    assert await store.finished.delete_execution(parent.id) == "parent"
+    assert everything(redis) == before
+    await engine.finish(worker)
+
+    before = everything(redis)
+    assert await store.finished.delete_execution(child.id) == "child"
+    assert everything(redis) == before
+    assert await store.finished.delete_execution(parent.id) == "deleted"
+    # Nobody is left who would take it along.
+    assert await store.finished.delete_execution(child.id) == "deleted"
+    assert redis.zcard(keys.EXECUTIONS) == 0

@@ -39,6 +39,7 @@ from tests.store.engine import (
     DIAMOND,
     GROUP,
     STREAM,
+    Execution,
     ScriptedEngine,
     compiled,
     fan,
@@ -140,6 +141,20 @@ async def postpone_schedule(bench: Bench) -> None:
 async def delete_schedule(bench: Bench) -> None:
     leap = await _leap(bench)
     await bench.insist(lambda: bench.store.schedules.delete(leap.name))
+
+
+async def start_child(bench: Bench) -> None:
+    # Its own id, from which that of the child comes, is the same each time.
+    definition, plan = compiled(CHAIN)
+    await bench.near.store.submissions.run_workflow(definition, plan, execution_id=AN_ID)
+    parent = Execution(AN_ID, plan, bench.redis)
+    await bench.insist(lambda: bench.far.start_child(parent, "a", DIAMOND))
+
+
+async def settle_follow(bench: Bench) -> None:
+    execution = await bench.near.start(CHAIN)
+    children = bench.store.children
+    await bench.insist(lambda: children.settle_follow(execution.id, "hold", "RUNNING"))
 
 
 async def claim(bench: Bench) -> None:
@@ -434,6 +449,8 @@ SCRIPT_CALLS = {
     scripts.RETRY_NODE: retry,
     scripts.STAGE_ITEMS: stage_items,
     scripts.EXPAND_NODE: expand_node,
+    scripts.START_CHILD: start_child,
+    scripts.SETTLE_FOLLOW: settle_follow,
     scripts.COMPLETE_ITEMS: complete_items,
     scripts.FAIL_ITEMS: fail_items,
     scripts.RETRY_ITEM: retry_item,
@@ -534,4 +551,4 @@ def picture(redis: Any) -> dict[str, Any]:
 
 def alike(value: Any) -> str:
     text = re.sub(r"\b(?!0{12})[0-9a-f]{24}\b", "<id>", str(value))
-    return re.sub(r"\b1\d{12}(-\d+|\.0)?\b", "<ms>", text)
+    return re.sub(r"\b1\d{12}(\d{3}|-\d+|\.0)?\b", "<ms>", text)

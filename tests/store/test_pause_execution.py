@@ -59,3 +59,14 @@ async def test_an_unknown_execution_cannot_be_paused(store, outcomes):
     with pytest.raises(UnknownExecution):
         await store.lifecycle.pause_execution(AN_ID)
     assert outcomes["pause_execution"] == ["unknown"]
+
+
+async def test_a_child_is_paused_only_while_its_parent_is(engine, store, redis):
+    parent, child = await engine.start(CHAIN), await engine.start(CHAIN)
+    before = everything(redis)
+    assert await store.lifecycle.pause_execution(child.id, parent_id=parent.id) == "moved"
+    assert everything(redis) == before
+
+    await store.lifecycle.pause_execution(parent.id)
+    assert await store.lifecycle.pause_execution(child.id, parent_id=parent.id) == "paused"
+    assert child.state().status == "PAUSED"

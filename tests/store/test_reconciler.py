@@ -20,6 +20,8 @@ from tests.store.engine import (
     run_rounds,
 )
 
+CALLS = {"call": {"handler": "workflow", "config": {"name": "x"}}}
+
 
 async def test_a_busy_system_is_left_alone(engine, redis, reconciler):
     worker = engine.worker()
@@ -336,6 +338,64 @@ async def test_a_node_that_waits_with_a_waker_is_left_alone(engine, redis, recon
 
     assert everything(redis) == before
     assert execution.state().nodes == {"a": "WAITING"}
+
+
+async def waiting_parent(engine, worker, **said):
+    parent, (call,) = await engine.start_and_take(CALLS, worker)
+    _, child = await engine.start_child(parent, "call", {"a": []})
+    await worker.wait(call, "child", text=child.id, **said)
+    return parent, child
+
+
+@pytest.mark.parametrize("dated", [{}, {"due_ms": 3_600_000}])
+async def test_a_node_that_waits_for_a_child_that_runs_is_left_alone(
+    engine, redis, reconciler, dated
+):
+    parent, child = await waiting_parent(engine, engine.worker(), **dated)
+    before = everything(redis)
+
+    assert await run_rounds(reconciler, 3)
+
+    assert everything(redis) == before
+    assert parent.state().nodes == {"call": "WAITING"}
+    assert child.state().status == "RUNNING"
+
+
+@pytest.mark.parametrize("dated", [{}, {"due_ms": 3_600_000}])
+async def test_a_node_whose_child_ended_unheard_begins_its_wait_anew(
+    engine, redis, reconciler, dated
+):
+    parent, child = await waiting_parent(engine, engine.worker(), **dated)
+    redis.set(child.key(":status"), "COMPLETED")
+
+    await run_rounds(reconciler, 3)
+
+    state = parent.state()
+    assert (state.nodes, state.queued, state.waiting) == ({"call": "QUEUED"}, ["call#2"], [])
+
+
+async def test_the_lost_date_of_a_node_whose_child_runs_is_found_again(engine, redis, reconciler):
+    parent, _ = await waiting_parent(engine, engine.worker(), due_ms=3_600_000)
+    redis.delete(keys.RETRIES)
+
+    await run_rounds(reconciler, 3)
+
+    state = parent.state()
+    assert (state.nodes, state.waiting) == ({"call": "WAITING"}, ["call"])
+
+
+async def test_a_child_nobody_waits_for_any_more_is_cancelled(engine, reconciler):
+    """As after three workers that died right after they had made it."""
+    worker = engine.worker()
+    parent, (call, other) = await engine.start_and_take({**CALLS, "other": []}, worker)
+    _, child = await engine.start_child(parent, "call", {"a": []})
+    await worker.claim(other)
+    assert await worker.fail(call) == "failed"
+
+    await run_rounds(reconciler)
+
+    assert child.state().status == "CANCELLED"
+    assert parent.state().status == "RUNNING"
 
 
 @pytest.mark.parametrize("waker", ["date", "moment", "signal"])

@@ -157,3 +157,17 @@ async def test_a_damaged_list_of_what_was_kept_is_its_executions_trouble_alone(
     with pytest.raises(CorruptExecution, match="parked"):
         await engine.store.lifecycle.resume_execution(execution.id, is_begun=is_begun)
     assert everything(redis) == before
+
+
+async def test_a_child_is_resumed_only_while_its_parent_runs(engine, store, redis, outcomes):
+    parent, child = await engine.start(CHAIN), await engine.start(CHAIN)
+    for one in (parent, child):
+        await store.lifecycle.pause_execution(one.id)
+    before = everything(redis)
+    await store.lifecycle.resume_execution(child.id, parent_id=parent.id)
+    assert outcomes["resume_execution"] == [["moved", "0"]]
+    assert everything(redis) == before
+
+    await store.lifecycle.resume_execution(parent.id)
+    assert await store.lifecycle.resume_execution(child.id, parent_id=parent.id) == "resumed"
+    assert child.state().status == "RUNNING"

@@ -185,7 +185,7 @@ async def test_an_id_its_key_no_longer_stands_for_is_to_be_asked_for_again(engin
 
 async def run_saved(engine, ids, *, version=1, is_latest=True, **said):
     definition, plan = compiled(DIAMOND)
-    pin = Pin("report", version, is_latest)
+    pin = Pin("report", version, is_latest, plan.digest)
     runs = Runs([(one, b"") for one in ids], pin=pin, **said)
     return await engine.store.submissions.run_slice(definition, plan, runs)
 

@@ -67,5 +67,8 @@ def test_a_head_names_keys_arguments_and_outcomes(script):
 def test_only_what_makes_new_work_is_refused_by_a_full_server():
     refused = {script.name for script in scripts.ALL if "allow-oom" not in script.text}
 
-    begin = {"stage_nodes", "submit_workflow", "trigger_workflow", "run_workflow", "fire_schedule"}
+    begin = {
+        "stage_nodes", "submit_workflow", "trigger_workflow", "run_workflow", "fire_schedule",
+        "start_child",
+    }  # fmt: skip
     assert refused == {*begin, "stage_items", "wake_node", "put_definition", "put_schedule"}

@@ -40,6 +40,19 @@ class ExecutionStatus(_Body):
     status: ExecutionState
 
 
+class ParentOf(_Body):
+    """The node that an execution is run for."""
+
+    execution_id: str
+    node_id: str
+
+
+class ChildStatus(ExecutionStatus):
+    """Of an execution that is the child of another one."""
+
+    parent: ParentOf
+
+
 class ExecutionResults(_Body):
     execution_id: str
     results: dict[str, Any]

@@ -26,6 +26,7 @@ from flowd.api.routers.listing import without_secrets
 from flowd.api.shared import Shared, shared_of
 from flowd.errors import InvalidRequest, Problem, StoreUnavailable, UnknownDefinition
 from flowd.log import get_logger
+from flowd.orchestrator.pinning import pinned
 from flowd.orchestrator.runs import ids_of, run_each
 from flowd.orchestrator.saved import SavedWorkflow
 from flowd.store.executions import now_ms
@@ -267,11 +268,13 @@ async def _run(shared: Shared, saved: SavedWorkflow, body: RunBody, runs: Runs) 
     name, version = saved.saved.name, body.version
     for _ in range(_CHANGES_MAX):
         _check_size(saved, len(runs.inputs))
-        number = saved.saved.version
-        pinned = runs._replace(
-            origin=Origin(f"{name}@{number}", body.labels), pin=Pin(name, number, version is None)
+        number, digest = saved.saved.version, saved.saved.digest
+        these = runs._replace(
+            origin=Origin(f"{name}@{number}", body.labels),
+            pin=Pin(name, number, version is None, digest),
         )
-        if await run_each(shared.store, saved.saved.definition, saved.outline, pinned):
+        definition, outline = await pinned(shared.store, saved.saved.definition, saved.outline)
+        if await run_each(shared.store, definition, outline, these):
             return
         shared.saved.forget(name, version)
         saved = await shared.saved.load(name, version)

@@ -6,7 +6,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.route import Endpoint
-from flowd.api.contract.schemas import About, ExecutionOutput, ExecutionResults, ExecutionStatus
+from flowd.api.contract.schemas import (
+    About,
+    ChildStatus,
+    ExecutionOutput,
+    ExecutionResults,
+    ExecutionStatus,
+    ParentOf,
+)
 from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.api.results_response import results_response
 from flowd.api.shared import shared_of
@@ -18,8 +25,11 @@ async def show_status(request: Request) -> Response:
     """Show the state of an execution."""
     execution_id = requested_execution_id(request)
     store = shared_of(request.app).store
-    status = await store.executions.execution_status(execution_id)
-    return json_response(ExecutionStatus(execution_id=execution_id, status=status))
+    status, kin = await store.executions.status_and_kin(execution_id)
+    if kin is None:
+        return json_response(ExecutionStatus(execution_id=execution_id, status=status))
+    parent = ParentOf(execution_id=kin.parent_id, node_id=kin.node_id)
+    return json_response(ChildStatus(execution_id=execution_id, status=status, parent=parent))
 
 
 async def show_results(request: Request) -> Response:
@@ -48,7 +58,7 @@ ROUTES = [
         "/workflows/{execution_id}",
         show_status,
         scope="read",
-        answers={200: ExecutionStatus},
+        answers={200: (ExecutionStatus, ChildStatus)},
         problems=_PROBLEMS,
     ),
     Endpoint(

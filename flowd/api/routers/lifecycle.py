@@ -30,6 +30,7 @@ from flowd.api.shared import shared_of
 from flowd.errors import InvalidWorkflow, WrongState
 from flowd.orchestrator import executor
 from flowd.orchestrator.rerun import FAILED, plan_rerun, rerun_execution
+from flowd.store import Store
 
 
 class RerunBody(SmallBody):
@@ -130,8 +131,22 @@ async def delete(request: Request) -> Response:
     execution_id = requested_execution_id(request)
     outcome = await store.finished.delete_execution(execution_id)
     if outcome != "deleted":
-        raise WrongState(execution_id, outcome, "delete")
+        raise await _undeletable(store, execution_id, outcome)
     return json_response(Deleted(execution_id=execution_id, message="Workflow deleted"))
+
+
+async def _undeletable(store: Store, execution_id: str, outcome: str) -> WrongState:
+    if outcome == "child":
+        kin = await store.children.kin(execution_id)
+        parent_id = kin.parent_id if kin else "another"
+        hint = "; delete that, and its children go with it"
+        return WrongState(execution_id, f"a child of {parent_id!r}", "delete", hint)
+    if outcome == "parent":
+        status = await store.executions.execution_status(execution_id)
+        return WrongState(
+            execution_id, status, "delete", ", but not all of its children have ended"
+        )
+    return WrongState(execution_id, outcome, "delete")
 
 
 _PROBLEMS = ("unknown_execution", "wrong_state")

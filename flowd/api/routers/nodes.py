@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -24,6 +25,7 @@ from flowd.store.attempt_records import AttemptRecord
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.nodes import NO_REPORT, NodeRow, WaitStanding
 from flowd.workflow.graph import Plan, PlannedNode
+from flowd.workflow.ids import WORKFLOW
 from flowd.workflow.states import ExecutionState, NodeState
 
 LIMIT_DEFAULT = 100
@@ -66,9 +68,16 @@ class Node(_Body):
     items: dict[str, int] | None
 
 
+class ParentNode(Node):
+    """A node of the handler `workflow`: `child` is the newest execution it has waited for, null
+    before there is one."""
+
+    child: str | None
+
+
 class NodePage(_Body):
     execution_id: str
-    nodes: list[Node]
+    nodes: list[ParentNode | Node]
     next_cursor: str | None
 
 
@@ -92,6 +101,12 @@ class NodeDetail(Node):
     output: Any
     traceback: str | None
     retry: NodeRetry | None
+
+
+class ParentNodeDetail(NodeDetail):
+    """One of the handler `workflow`, with its `child`."""
+
+    child: str | None
 
 
 class TimelineNode(_Body):
@@ -137,16 +152,30 @@ async def list_nodes(request: Request) -> Response:
     items = {
         one: await store.nodes.maps.counts(execution_id, one) for one in plan.maps if one in states
     }
+    parents = [one for one in states if plan.nodes[one].handler == WORKFLOW]
+    children = await store.children.newest(execution_id, parents)
     return json_response(
         NodePage(
             execution_id=execution_id,
             nodes=[
-                Node(**node_fields(row, plan.nodes[row.node_id]), items=items.get(row.node_id))
+                _node(row, plan.nodes[row.node_id], items.get(row.node_id), children)
                 for row in rows
             ],
             next_cursor=write_cursor(next_id),
         )
     )
+
+
+def _node(
+    row: NodeRow,
+    node: PlannedNode,
+    items: dict[str, int] | None,
+    children: Mapping[str, str],
+) -> Node:
+    fields = node_fields(row, node) | {"items": items}
+    if node.handler != WORKFLOW:
+        return Node(**fields)
+    return ParentNode(**fields, child=children.get(row.node_id))
 
 
 async def _page(
@@ -184,19 +213,21 @@ async def show_node(request: Request) -> Response:
     ran_as = node.map.item if node.map else node
     config = dict(ran_as.config.source)
     given = item.given if item else NOTHING
-    return json_response(
-        NodeDetail(
-            **node_fields(row, node),
-            items=await store.nodes.maps.counts(execution_id, node_id) if node.map else None,
-            dependencies=list(node.dependencies),
-            dependents=[*node.opens, *(one for one, _ in node.joins)],
-            config=config,
-            rendered_config=await rendered_config(store, plan, execution_id, config, given),
-            output=orjson.Fragment(output or b"null") if has_output else report.output,
-            traceback=report.traceback,
-            retry=await _retry(store, execution_id, node),
-        )
-    )
+    detail = {
+        **node_fields(row, node),
+        "items": await store.nodes.maps.counts(execution_id, node_id) if node.map else None,
+        "dependencies": list(node.dependencies),
+        "dependents": [*node.opens, *(one for one, _ in node.joins)],
+        "config": config,
+        "rendered_config": await rendered_config(store, plan, execution_id, config, given),
+        "output": orjson.Fragment(output or b"null") if has_output else report.output,
+        "traceback": report.traceback,
+        "retry": await _retry(store, execution_id, node),
+    }
+    if node.handler != WORKFLOW:
+        return json_response(NodeDetail(**detail))
+    children = await store.children.newest(execution_id, [node_id])
+    return json_response(ParentNodeDetail(**detail, child=children.get(node_id)))
 
 
 async def _retry(store: Store, execution_id: str, node: PlannedNode) -> NodeRetry | None:
@@ -298,7 +329,7 @@ ROUTES = [
         "/workflows/{execution_id}/nodes/{node_id}",
         show_node,
         scope="read",
-        answers={200: NodeDetail},
+        answers={200: (NodeDetail, ParentNodeDetail)},
         problems=(*_PROBLEMS, "unknown_node"),
     ),
     Endpoint(

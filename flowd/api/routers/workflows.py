@@ -36,6 +36,7 @@ from flowd.api.shared import shared_of
 from flowd.api.workflow_check import CheckedWorkflow
 from flowd.errors import InvalidRequest, Problem, UnknownExecution
 from flowd.orchestrator import executor
+from flowd.orchestrator.pinning import pinned
 from flowd.orchestrator.runs import run_workflow
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
@@ -104,18 +105,20 @@ async def _submit(
 ) -> str:
     """Submit, or run where there is a traceparent, if an empty one; the execution's id."""
     execution_id = execution_id or new_execution_id(now_ms())
+    definition, outline = await pinned(store, *workflow)
     if traceparent is not None:
         await run_workflow(
             store,
-            *workflow,
+            definition,
+            outline,
             execution_id=execution_id,
             key_digest=key_digest,
             traceparent=traceparent,
         )
         return execution_id
-    await expect_no_older_process(store, workflow.outline.language)
+    await expect_no_older_process(store, outline.language)
     return await store.submissions.submit_workflow(
-        *workflow, execution_id=execution_id, key_digest=key_digest
+        definition, outline, execution_id=execution_id, key_digest=key_digest
     )
 
 

@@ -2,6 +2,7 @@
 --- @use announce
 --- @use end_execution
 --- @use is_live
+--- @use leave_follow
 --- @use note_halt
 -- Ends an execution before its time. Its nodes follow by cancel_nodes. One with a `finally` becomes
 -- CANCELLING, in which nothing opens or starts, until the last of its other nodes is cancelled; where
@@ -19,10 +20,11 @@ if status == 'CANCELLED' then
 elseif status ~= 'PENDING' and status ~= 'CANCELLING' and not is_live(status) then
   return status or 'unknown'
 end
-local finally, ends_as = unpack(redis.pcall('HMGET', KEYS[7], 'finally', 'ends_as'))
+local finally, ends_as, children =
+  unpack(redis.pcall('HMGET', KEYS[7], 'finally', 'ends_as', 'children'))
 local event
 if status == 'PENDING' or ARGV[3] == '1' or not (finally or ends_as) then
-  event = end_execution(KEYS[2], execution_id, 'CANCELLED', now_ms)
+  event = end_execution(KEYS[5], KEYS[2], execution_id, 'CANCELLED', now_ms)
   redis.pcall('ZADD', KEYS[3], now_ms, 'cancel ' .. execution_id)
   redis.call('DEL', KEYS[4])
   note_halt(KEYS[5], KEYS[6])
@@ -44,5 +46,7 @@ else
     return 'cancelling'
   end
 end
+-- Those of its `finally` may be paused.
+leave_follow(execution_id, children, ARGV[3] == '1' and 'force' or 'hold', now_ms)
 announce({ event, execution_id })
 return event == 'execution.cancelling' and 'cancelling' or 'cancelled'

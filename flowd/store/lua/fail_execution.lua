@@ -4,7 +4,7 @@
 --- @use failure_text
 -- Ends an execution whose keys no longer make sense: visibly, and without touching what is in them.
 --
--- KEYS  1 status (string)  2 run (hash)  3 active (set)
+-- KEYS  1 status (string)  2 run (hash)  3 active (set)  4 stream
 -- ARGV  1 execution id  2 reason  3 now, ms
 -- RETURNS 'failed', or 'ended' when it does not run
 local state = redis.pcall('GET', KEYS[1])
@@ -16,6 +16,6 @@ if not state or state == 'COMPLETED' or state == 'FAILED' or state == 'CANCELLED
   return 'ended'
 end
 redis.pcall('HSET', KEYS[2], 'error', ARGV[2])
-announce({ end_execution(KEYS[3], ARGV[1], 'FAILED', ARGV[3]),
+announce({ end_execution(KEYS[4], KEYS[3], ARGV[1], 'FAILED', ARGV[3]),
   ARGV[1] .. ' ' .. failure_text(KEYS[2], ARGV[2]) })
 return 'failed'

@@ -33,11 +33,13 @@ if state == 'RETRYING' then
   redis.call('ZADD', KEYS[5], 'NX', steady_ms(), ARGV[1] .. ' ' .. ARGV[2])
 elseif state == 'WAITING' then
   local record = redis.pcall('HGET', KEYS[7], ARGV[2])
-  local number, waker, due_ms
+  local number, waker, due_ms, text
   if type(record) == 'string' then
-    number, waker, due_ms = string.match(record, '^(%d+) (%l+) %d+ (%d+)')
+    number, waker, due_ms, text = string.match(record, '^(%d+) (%l+) %d+ (%d+) (.*)$')
   end
-  if due_ms and not decision_of(ARGV[1], ARGV[2], number) then
+  local child = waker == 'child' and redis.pcall('GET', 'workflow:' .. text .. ':status')
+  local has_ended = waker == 'child' and not is_live(child) and child ~= 'CANCELLING'
+  if due_ms and not has_ended and not decision_of(ARGV[1], ARGV[2], number) then
     local dates = waker == 'moment' and KEYS[6] or KEYS[5]
     redis.call('ZADD', dates, 'NX', due_ms, ARGV[1] .. ' ' .. ARGV[2])
   else

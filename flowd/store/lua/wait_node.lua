@@ -32,9 +32,15 @@ if not is_live(status) or not is_outstanding(state) then
 end
 redis.pcall('HSET', prefix .. ':attempts', node_id, ARGV[5])
 redis.pcall('HSET', run, 'waits:' .. node_id, number)
-redis.pcall('HDEL', run, 'failures:' .. node_id, 'error:' .. node_id, 'report:' .. node_id)
+local child
+if waker == 'child' then
+  -- Its failures say which child it is.
+  child = ARGV[9]
+else
+  redis.pcall('HDEL', run, 'failures:' .. node_id, 'error:' .. node_id, 'report:' .. node_id)
+end
 local happened = { 'node.waiting', execution_id .. ' ' .. node_id .. ' ' .. ARGV[5] .. '\n'
-  .. cjson.encode({ waits_for = waker }) }
+  .. cjson.encode({ waits_for = waker, child = child }) }
 local decision = decision_of(execution_id, node_id, number)
 if decision then
   end_wait(KEYS[1], execution_id, node_id, status)

@@ -151,16 +151,18 @@ def run(execution_id: str) -> str:
 
     name, nodes, plan, roots, remaining, failed, callback, idempotency (digest of the key it was
     submitted with), rerun_of, rerun_roots, input_schema (there is one), definition
-    (`name@version`), labels (a line `name=value` each), parent (its id and the node there),
+    (`name@version`), labels (a line `name=value` each), parent (its id, the node there, which wait
+    of that it is for, the root of the tree, how deep it is), children (how many have not ended),
+    tree (at the root, how many executions it has), rerun_failed (what failed of rerun_of),
     schedule, scheduled_at (ISO 8601), submitted_ms, triggered_ms, traceparent (of the trigger),
-    finished_ms, finally (how many nodes that has, and its roots; until it begins), ends_as
-    (what the others came to; from then on), `allowed:<node>` (failed as it may),
-    `skipped:<node>` (why), `arrived:<join>`, `opened:<node>` (progress of a wide fan-out),
-    `failures:<node>` and `error:<node>` (of attempts that were retried), `waits:<node>` (how
-    often it has waited), failure (the node that failed first, and why), `report:<node>` (JSON:
-    the `traceback` of its newest failure, or as `output` what a program wrote), `tokens:…`
-    (what language models have cost: calls, prompt, completion, total, spent, reserved,
-    `reserved:<node>`, `settled:<node>`), error (why the whole execution failed).
+    finished_ms, finally (how many nodes that has, and its roots; until it begins), ends_as (what
+    the others came to; from then on), `allowed:<node>` (failed as it may), `skipped:<node>` (why),
+    `arrived:<join>`, `opened:<node>` (progress of a wide fan-out), `failures:<node>` and
+    `error:<node>` (of attempts that were retried), `waits:<node>` (how often it has waited),
+    failure (the node that failed first, and why), `report:<node>` (JSON: the `traceback` of its
+    newest failure, or as `output` what a program wrote), `tokens:…` (what language models have
+    cost: calls, prompt, completion, total, spent, reserved, `reserved:<node>`, `settled:<node>`),
+    error (why the whole execution failed).
     """
     return f"workflow:{execution_id}:run"
 
@@ -193,6 +195,11 @@ def map_todo(execution_id: str, node_id: str) -> str:
 def map_open(execution_id: str, node_id: str) -> str:
     """Set: the indexes that have a place: QUEUED, RUNNING, WAITING or parked."""
     return f"workflow:{execution_id}:map:{node_id}:open"
+
+
+def children(execution_id: str) -> str:
+    """Hash: execution id of a child -> `node number`: the wait of the node that it is for."""
+    return f"workflow:{execution_id}:children"
 
 
 def callback(execution_id: str) -> str:

@@ -38,7 +38,8 @@ local function begin_execution(making, names, execution_id, given, own)
     redis.call('HSET', prefix .. ':run', unpack(own))
   end
   make_execution(execution_id, making.definition, making.labels, making.values, 1, making.count, making.status)
-  announce({ 'execution.submitted', execution_id, 'execution.triggered', execution_id })
+  local text = execution_id .. (making.told or '')
+  announce({ 'execution.submitted', text, 'execution.triggered', text })
   return open_roots(names.stream, names.continuations, execution_id, making.plan, making.roots,
     making.status, making.now_ms)
 end

@@ -12,10 +12,10 @@ local function finish_execution(stream, active, execution_id, status, now_ms)
   if begun then
     return begun, execution_id
   elseif ends_as == 'CANCELLED' then
-    return end_execution(active, execution_id, ends_as, now_ms), execution_id
+    return end_execution(stream, active, execution_id, ends_as, now_ms), execution_id
   elseif state == 'COMPLETED' then
-    return end_execution(active, execution_id, state, now_ms), execution_id
+    return end_execution(stream, active, execution_id, state, now_ms), execution_id
   end
   local text = execution_id .. ' ' .. failure_text(run, redis.pcall('HGET', run, 'failure'))
-  return end_execution(active, execution_id, state, now_ms), text
+  return end_execution(stream, active, execution_id, state, now_ms), text
 end

@@ -7,8 +7,9 @@
 --
 -- 'woken'; 'kept' (it does not wait yet, and finds the decision when it does); 'decided' (somebody was
 -- quicker); 'ended' (the node or its execution runs no more); 'unknown'; 'corrupt' (the key of the
--- decisions holds something flowd did not write).
-local function wake_node(stream, execution_id, node_id, kind, payload, happened)
+-- decisions holds something flowd did not write). It is about the wait of this number, by default the
+-- newest one.
+local function wake_node(stream, execution_id, node_id, kind, payload, happened, number)
   local prefix = 'workflow:' .. execution_id
   local status, state =
     unpack(redis.call('MGET', prefix .. ':status', prefix .. ':node:' .. node_id))
@@ -22,15 +23,17 @@ local function wake_node(stream, execution_id, node_id, kind, payload, happened)
     return decision and 'decided' or 'ended', decision
   end
   local waits = redis.pcall('HGET', prefix .. ':run', 'waits:' .. node_id)
-  local number = type(waits) == 'string' and tonumber(waits) or 1
+  local newest = type(waits) == 'string' and tonumber(waits) or 1
+  number = tonumber(number) or newest
   local decision, is_new = decide_wait(execution_id, node_id, number, kind, payload)
   if not decision then
     return 'corrupt'
   end
-  if state == 'WAITING' then
+  local is_woken = state == 'WAITING' and number == newest
+  if is_woken then
     end_wait(stream, execution_id, node_id, status)
     happened[#happened + 1] = 'node.woken'
     happened[#happened + 1] = woken_text(execution_id, node_id, decision)
   end
-  return not is_new and 'decided' or state == 'WAITING' and 'woken' or 'kept', decision
+  return not is_new and 'decided' or is_woken and 'woken' or 'kept', decision
 end

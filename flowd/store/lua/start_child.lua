@@ -1,0 +1,72 @@
+#!lua
+--- @use announce
+--- @use begin_execution
+--- @use is_live
+--- @use is_outstanding
+--- @use refuse_making
+-- Makes the execution that a node waits for, and starts it in the state its parent is in: once for each
+-- wait of the node, and only while that node is to run. What counts the tree stands at its root.
+--
+-- KEYS  1 active (set)  2 stream  3 continuations (zset)  4 executions (zset)
+-- ARGV  1 '1' when nodes were staged before  2 parent (execution id)  3 node id there  4 number of its
+--       wait: one more than its attempts that failed  5 the deepest an execution may be, the root is 1
+--       6 the most executions of a tree  7 execution id  8 input (JSON), or empty  9… see begin_execution
+-- RETURNS 'triggered' or 'continue', see open_roots; 'exists' when this child does; 'taken' when another
+--         execution has its id; 'ended' when the parent or the node is not to run; 'deep'; 'large';
+--         'closed' when it took so long that what was staged has been removed; 'corrupt' when a key of the
+--         parent or the root holds something flowd did not write
+local parent_id, node_id, number, execution_id = ARGV[2], ARGV[3], ARGV[4], ARGV[7]
+local parent, place = 'workflow:' .. parent_id, ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4] .. ' '
+local refusal = refuse_making(KEYS[3], execution_id, ARGV[1] == '1')
+if refusal == 'exists' then
+  local said = redis.pcall('HGET', 'workflow:' .. execution_id .. ':run', 'parent')
+  local is_same = type(said) == 'string' and string.sub(said, 1, #place) == place
+  return is_same and 'exists' or 'taken'
+elseif refusal then
+  return refusal
+end
+local status, state = unpack(redis.call('MGET', parent .. ':status', parent .. ':node:' .. node_id))
+local failures, above, traceparent =
+  unpack(redis.pcall('HMGET', parent .. ':run', 'failures:' .. node_id, 'parent', 'traceparent'))
+if not is_live(status) or not is_outstanding(state)
+    or (tonumber(failures or 0) or 0) + 1 ~= tonumber(number) then
+  return 'ended'
+end
+local root_id, depth = parent_id, 1
+if above then
+  root_id, depth = string.match(above, '(%x+) (%d+)$')
+end
+if not root_id then
+  return 'corrupt'
+elseif tonumber(depth) >= tonumber(ARGV[5]) then
+  return 'deep'
+end
+local root = 'workflow:' .. root_id .. ':run'
+-- The root itself is not counted until it has a child.
+local size = redis.pcall('HGET', root, 'tree') or 1
+size = type(size) ~= 'table' and tonumber(size)
+if not size or type(redis.pcall('HLEN', parent .. ':children')) ~= 'number' then
+  return 'corrupt'
+elseif size >= tonumber(ARGV[6]) then
+  return 'large'
+end
+local making = read_making(9)
+making.status = status
+making.told = ' \n' .. cjson.encode({ parent = { execution_id = parent_id, node_id = node_id } })
+local names = { active = KEYS[1], stream = KEYS[2], continuations = KEYS[3], executions = KEYS[4] }
+local own = { 'parent', place .. root_id .. ' ' .. string.format('%.0f', depth + 1) }
+if traceparent then
+  own[3], own[4] = 'traceparent', traceparent
+end
+local outcome = begin_execution(making, names, execution_id, ARGV[8], own)
+if type(outcome) == 'table' then
+  return outcome
+end
+redis.call('HSET', root, 'tree', size + 1)
+redis.call('HINCRBY', parent .. ':run', 'children', 1)
+redis.call('HSET', parent .. ':children', execution_id, node_id .. ' ' .. number)
+redis.pcall('ZREM', KEYS[3], 'submit ' .. execution_id)
+if status == 'PAUSED' then
+  announce({ 'execution.paused', execution_id })
+end
+return outcome

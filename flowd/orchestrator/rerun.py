@@ -321,14 +321,15 @@ async def rerun_execution(
 
 
 async def _origin(store: Store, wanted: RerunPlan) -> Origin:
-    """A rerun is of the same saved definition, and has the labels its execution was given."""
+    """A rerun is of the same saved definition and the same time of a schedule, and has the labels
+    its execution was given."""
     source = await store.executions.listing.origin(wanted.execution_id)
     own = {
         name: value
         for name, value in source.labels.items()
         if wanted.plan.labels.get(name) != value
     }
-    return Origin(definition=source.definition, labels=own)
+    return source._replace(labels=own, parent=None)
 
 
 async def reuse_of(store: Store, wanted: RerunPlan) -> Reuse:

@@ -260,11 +260,10 @@ class Submissions:
             outcome = await self._stage(execution_id, definition, staged, None)
             if outcome != "staged":
                 return [outcome]
-        run = _new_run(plan, node_ids, None, runs.key_digest, runs.origin)
-        run["triggered_ms"] = run["submitted_ms"]
-        if runs.traceparent:
-            run["traceparent"] = runs.traceparent
         pin = runs.pin
+        common = self._common(
+            definition, plan, rest, runs.key_digest, runs.origin, runs.traceparent
+        )
         outcomes: list[str] = await begin_execution(
             self._client,
             scripts.RUN_WORKFLOW,
@@ -274,7 +273,7 @@ class Submissions:
             ),
             *("1" if staged else "0", runs.key_digest, runs.claimant),
             *((pin.version, "1" if pin.is_latest else "0", pin.digest) if pin else ("", "", "")),
-            *making_arguments(plan, definition, group=self._group, run=run, node_ids=rest),
+            *common,
             *(part for pair in runs.inputs for part in pair),
         )
         return outcomes
@@ -296,9 +295,7 @@ class Submissions:
         if staged:
             outcome = await self._stage(execution_id, definition, staged, None)
             await self._expect_made(execution_id, outcome, is_staged=True)
-        run = _new_run(plan, node_ids, None, key_digest, origin)
-        run["triggered_ms"] = run["submitted_ms"]
-        common = making_arguments(plan, definition, group=self._group, run=run, node_ids=rest)
+        common = self._common(definition, plan, rest, key_digest, origin)
         return Making(execution_id, given_input, bool(staged), common)
 
     async def start_child(
@@ -339,6 +336,22 @@ class Submissions:
             await self.discard_staged(execution_id)
         await self._expect_made(execution_id, outcome, is_staged=False)
         return outcome
+
+    def _common(
+        self,
+        definition: bytes,
+        plan: Plan | Outline,
+        node_ids: Sequence[str],
+        key_digest: str,
+        origin: Origin,
+        traceparent: str = "",
+    ) -> Sequence[Argument]:
+        """What read_making reads; `node_ids` are those not yet staged."""
+        run = _new_run(plan, list(plan.nodes), None, key_digest, origin)
+        run["triggered_ms"] = run["submitted_ms"]
+        if traceparent:
+            run["traceparent"] = traceparent
+        return making_arguments(plan, definition, group=self._group, run=run, node_ids=node_ids)
 
     async def _expect_made(self, execution_id: str, outcome: str, *, is_staged: bool) -> None:
         """Raises what the outcome of the last call says against it."""

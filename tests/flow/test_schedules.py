@@ -58,6 +58,13 @@ async def test_it_runs_at_its_times_and_its_nodes_read_them(settings):
         results = await here.client.results(last["execution_id"])
         assert results["A"]["result"] == {"at": last["scheduled_at"], "of": "us"}
         assert last["scheduled_at"].endswith("+05:45")
+        summary = await here.client.get(last["execution_id"])
+        assert {name: summary[name] for name in ("definition", "schedule", "scheduled_at")} == {
+            "definition": "report@1",
+            "schedule": "nightly",
+            "scheduled_at": last["scheduled_at"],
+        }
+        assert "labels" not in summary
 
 
 async def test_made_again_it_is_unchanged_and_changed_when_it_says_something_else(settings):
@@ -243,3 +250,31 @@ async def test_they_are_listed_by_name_page_by_page(settings):
         with pytest.raises(ApiError, match="is run by the schedule") as refused:
             await here.client.delete_definition("report")
         assert refused.value.status == 409
+
+
+async def test_an_input_that_does_not_fit_is_refused(settings):
+    schema = {"type": "object", "properties": {"of": {"type": "string"}}, "required": ["of"]}
+    async with stand(settings, workers=0) as here:
+        await here.client.put_definition("report", {**READS, "input_schema": schema})
+        status, problem = await here.send(
+            "PUT", "/schedules/nightly", {**SECOND, "input": {"of": 1}}
+        )
+        assert (status, problem["code"]) == (400, "invalid_request")
+        assert problem["errors"][0]["path"].startswith("input")
+
+        assert (await here.send("PUT", "/schedules/nightly", {**SECOND, "input": {"of": "us"}}))[
+            0
+        ] == 201
+
+
+async def test_a_rerun_is_of_the_same_time(settings):
+    async with stand(settings) as here:
+        await made(here, READS, paused=True, input={"of": "us"})
+        first = await here.client.run_schedule("nightly")
+        await here.client.wait(first)
+
+        again = (await here.client.rerun(first, "A"))["execution_id"]
+
+        assert await here.client.wait(again) == "COMPLETED"
+        assert await here.client.results(again) == await here.client.results(first)
+        assert (await schedule_of(here))["running"] == []

@@ -53,6 +53,7 @@ RowField = Literal[
     "rerun_of",
 ]
 _ROW_FIELDS: tuple[RowField, ...] = get_args(RowField)
+_ORIGIN_FIELDS = ("definition", "labels", "schedule", "scheduled_at")
 # A plus sign that was not escaped arrives as a space.
 _SPACE_FOR_PLUS = re.compile(r" (?=\d\d:\d\d$)")
 
@@ -156,6 +157,9 @@ class Budget(BaseModel):
 
 
 class WorkflowSummary(WorkflowRow):
+    """`definition` (`name@version`), `labels`, `schedule` and `scheduled_at` are there only where
+    it has them."""
+
     counts: dict[str, int]
     usage: Usage
     budget: Budget | None
@@ -163,6 +167,10 @@ class WorkflowSummary(WorkflowRow):
     error: str | None
     cancelling: bool
     callback: CallbackDelivery | None
+    definition: str | None = None
+    labels: dict[str, str] | None = None
+    schedule: str | None = None
+    scheduled_at: str | None = None
 
 
 async def list_workflows(request: Request) -> Response:
@@ -196,23 +204,26 @@ async def show_summary(request: Request) -> Response:
     row, details = await store.executions.listing.execution(execution_id)
     plan = await shared_of(request.app).plans.load(execution_id, "")
     states = await store.nodes.states(execution_id, list(plan.nodes))
-    return json_response(
-        WorkflowSummary(
-            **{name: getattr(row, name) for name in _ROW_FIELDS},
-            counts=Counter(str(state or CORRUPT) for state in states.values()),
-            usage=Usage(
-                calls=details.usage.calls,
-                prompt_tokens=details.usage.prompt,
-                completion_tokens=details.usage.completion,
-                total_tokens=details.usage.total,
-            ),
-            budget=_budget(plan, details),
-            input=await effective_input(store, plan, execution_id) or None,
-            error=details.error,
-            cancelling=details.is_cancelling,
-            callback=await _callback(store, row) if plan.has_callback else None,
-        )
+    origin = await store.executions.listing.origin(execution_id)
+    said = {name: getattr(origin, name) or None for name in _ORIGIN_FIELDS}
+    summary = WorkflowSummary(
+        **{name: getattr(row, name) for name in _ROW_FIELDS},
+        counts=Counter(str(state or CORRUPT) for state in states.values()),
+        usage=Usage(
+            calls=details.usage.calls,
+            prompt_tokens=details.usage.prompt,
+            completion_tokens=details.usage.completion,
+            total_tokens=details.usage.total,
+        ),
+        budget=_budget(plan, details),
+        input=await effective_input(store, plan, execution_id) or None,
+        error=details.error,
+        cancelling=details.is_cancelling,
+        callback=await _callback(store, row) if plan.has_callback else None,
+        **said,
     )
+    fields = {name: one for name, one in summary.__dict__.items() if said.get(name, name)}
+    return Response(orjson.dumps(fields, default=vars), media_type="application/json")
 
 
 def _budget(plan: Plan, details: Details) -> Budget | None:

@@ -18,7 +18,7 @@ from flowd.api.http.responses import (
     json_response,
     requested_idempotency_key,
 )
-from flowd.api.shared import shared_of
+from flowd.api.shared import Shared, shared_of
 from flowd.errors import (
     CorruptStore,
     InvalidRequest,
@@ -48,6 +48,11 @@ log = get_logger(__name__)
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 1000
 NEXT_MAX: Final = 100
+# However often it is read: what is due is read 100 at a time.
+BODY_BYTES_MAX: Final = 64 * 1024
+# What one answer may read, and so many rows at least.
+PAGE_BYTES_MAX: Final = 4 * 2**20
+_SLICE: Final = 100
 
 
 class _Body(BaseModel):
@@ -162,12 +167,11 @@ async def save_schedule(request: Request) -> Response:
     if not is_name(name):
         message = f"bad name {quote(name)}; use {NAME_RULE}"
         raise InvalidRequest([Problem("path.name", "bad_name", message)])
-    body, _ = await read_small_body(request, ScheduleBody)
+    body, _ = await read_small_body(request, ScheduleBody, BODY_BYTES_MAX)
     schedule = ScheduleDefinition(**{one: getattr(body, one) for one in body.model_fields_set})
     store = shared_of(request.app).store
     try:
-        version = None if schedule.version == LATEST else int(schedule.version)
-        await store.saved.find(schedule.workflow, version)
+        await _check_input(shared_of(request.app), schedule)
         outcome = await put_schedule(store, name, schedule)
     except UnknownDefinition as error:
         path = "version" if "version" in str(error) else "workflow"
@@ -178,17 +182,33 @@ async def save_schedule(request: Request) -> Response:
     return json_response(answer, 201 if outcome == "created" else 200)
 
 
+async def _check_input(shared: Shared, schedule: ScheduleDefinition) -> None:
+    """Raises UnknownDefinition, and InvalidRequest where its input does not fit what it runs."""
+    version = None if schedule.version == LATEST else int(schedule.version)
+    # Not what is kept here: it may be out of date.
+    shared.saved.forget(schedule.workflow, version)
+    saved = await shared.saved.load(schedule.workflow, version)
+    if saved.input_schema is not None:
+        check = shared.check_workflow.expect_inputs_fit
+        await check(saved.input_schema, saved.default_input, {"input": schedule.input})
+
+
 async def list_schedules(request: Request) -> Response:
     """List the schedules by name."""
     query = read_query(request, SchedulesQuery)
     schedules = shared_of(request.app).store.schedules
     names = await schedules.names(query.limit + 1, read_cursor(query.cursor, is_name))
-    shown = names[: query.limit]
-    rows = {row.name: row for row in await schedules.rows(shown)}
+    rows: list[ScheduleRow] = []
+    looked_at = size = 0
+    while looked_at < min(len(names), query.limit) and size < PAGE_BYTES_MAX:
+        some = names[looked_at : min(looked_at + _SLICE, query.limit)]
+        rows += await schedules.rows(some)
+        looked_at += len(some)
+        size = sum(len(row.said) for row in rows)
     return json_response(
         SchedulePage(
-            schedules=[_view_or_damage(rows[one]) for one in shown if one in rows],
-            next_cursor=write_cursor(shown[-1] if len(names) > query.limit else None),
+            schedules=list(map(_view_or_damage, rows)),
+            next_cursor=write_cursor(names[looked_at - 1] if looked_at < len(names) else None),
         )
     )
 
@@ -261,9 +281,11 @@ async def run_schedule(request: Request) -> Response:
     shared, name = shared_of(request.app), _requested_name(request)
     body, text = await read_small_body(request, RunScheduleBody)
     store = shared.store
+    row = await find_schedule(store, name)
+    await _check_input(shared, read_schedule(name, row.said))
     time_ms, key_digest = None, ""
     if key := requested_idempotency_key(request):
-        time_ms = by_hand((await find_schedule(store, name)).now_ms)
+        time_ms = by_hand(row.now_ms)
         asked = b"schedule " + name.encode() + b" " + text
         claimed = await store.submissions.idempotency.claim(key, asked, scheduled_id(name, time_ms))
         time_ms, key_digest = time_of(claimed.execution_id), claimed.key_digest

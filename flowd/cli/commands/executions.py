@@ -172,8 +172,9 @@ def _written(output: Any) -> str:
 
 
 def _show_head(summary: Mapping[str, Any]) -> None:
-    for name in ("execution_id", "name", "status", "rerun_of", "error"):
-        if summary[name] is not None:
+    origin = ("rerun_of", "definition", "schedule", "scheduled_at")
+    for name in ("execution_id", "name", "status", *origin, "error"):
+        if summary.get(name) is not None:
             also = " (cancelling)" if name == "status" and summary["cancelling"] else ""
             click.echo(f"{name.replace('_', ' ')}: {plain(summary[name])}{also}")
     click.echo(f"submitted: {clock(summary['submitted_ms'])}")

@@ -74,6 +74,18 @@ def _executions(ctx: click.Context) -> Iterator[CompletionItem]:
         yield CompletionItem(row["execution_id"], help=f"{row['name']} {row['status']}")
 
 
+def _definitions(ctx: click.Context) -> Iterator[CompletionItem]:
+    from flowd.client import Client, ClientError
+
+    try:
+        with Client(url_of(ctx)) as client:
+            rows = list(client.definitions(count_max=_EXECUTIONS_MAX))
+    except ClientError:
+        return
+    for row in rows:
+        yield CompletionItem(row["name"], help=f"version {row['version']}")
+
+
 def _processes(ctx: click.Context) -> Iterator[CompletionItem]:
     from flowd.cli.running import data_dir_of
     from flowd.supervisor.asking import ControlUnavailable, ask
@@ -88,4 +100,13 @@ def _processes(ctx: click.Context) -> Iterator[CompletionItem]:
 
 
 complete_executions = offering(_executions)
+complete_definitions = offering(_definitions)
 complete_processes = offering(_processes)
+
+
+def complete_runs(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The saved workflows, and whatever files there are."""
+    files = CompletionItem(incomplete, type="file")
+    return [*complete_definitions(ctx, param, incomplete), files]

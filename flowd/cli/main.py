@@ -45,7 +45,8 @@ _GROUPS = {
         "schema": "Print the JSON Schema of workflow files, for editors",
         "submit": "Submit a workflow, and print the id of its execution",
         "trigger": "Start an execution that was submitted",
-        "run": "Submit a workflow, start it, and follow it until it ends",
+        "run": "Run a workflow, from a file or saved, and follow it until it ends",
+        "definitions": "List, show, save and delete workflows saved under names",
     },
     "Schedules": {
         "schedules": "List, change, hold up and run schedules",

@@ -58,6 +58,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "twice.yaml").write_text("name: a\nname: b\n")
     held = {"name": "held", "dag": {"nodes": [node("A", handler="delay", seconds=600)]}}
     (folder / "held.json").write_text(json.dumps(held))
+    (folder / "hourly.yaml").write_text("workflow: report\ncron: 0 * * * *\n")
     gates = [node(one, handler="signal", prompt=f"Open {one}?") for one in "ABC"]
     (folder / "asked.json").write_text(json.dumps({"name": "asked", "dag": {"nodes": gates}}))
     fan = node("fan") | {"map": {"over": "{{ input.rows }}"}}
@@ -91,8 +92,8 @@ class Shell:
         self.stderr = ended.stderr
         return ended.stdout
 
-    def json(self, *arguments: str, code: int = 0) -> Any:
-        return json.loads(self.pipe(*arguments, "-o", "json", code=code))
+    def json(self, *arguments: str, stdin: str = "", code: int = 0) -> Any:
+        return json.loads(self.pipe(*arguments, "-o", "json", stdin=stdin, code=code))
 
     def terminal(self, *arguments: str, code: int = 0) -> str:
         """What a person sees, without colours."""
@@ -524,6 +525,45 @@ def test_who_is_asked_answers_once(shell: Shell) -> None:
     assert "has no node 'D'" in shell.stderr
 
 
+def test_a_workflow_is_saved_run_by_its_name_and_deleted(shell: Shell) -> None:
+    shell.pipe("definitions", "put", "report", "some.yaml")
+    assert shell.stderr == "Definition saved: report, version 1\n"
+    assert shell.pipe("definitions", "put", "report", "some.yaml", "-o", "id") == "1\n"
+    assert (
+        "Definition unchanged" in shell.json("definitions", "put", "report", "some.yaml").values()
+    )
+    written = shell.pipe("definitions", "get", "report")
+    assert "unchanged" in shell.json("definitions", "put", "report", "-", stdin=written)["message"]
+    assert shell.json("definitions", "put", "report", "good.json")["version"] == 2
+    assert [one["version"] for one in shell.json("definitions", "versions", "report")] == [2, 1]
+    assert shell.pipe("definitions", "ls", "-o", "id") == "report\n"
+    assert shell.json("definitions", "get", "report", "--version", "1")["latest"] == 2
+
+    assert json.loads(shell.pipe("run", "report")).keys() == {"A", "B"}
+    results = shell.pipe("run", "report", "--version", "1", "--input", "n=7", "--input", "who=you")
+    assert json.loads(results)["A"] == {"result": {"who": "you", "n": 7}}
+    # A file of this name goes before.
+    (shell.folder / "report").write_text((shell.files / "good.json").read_text())
+    shell.pipe("run", "report")
+    assert shell.json("get", "@latest")["name"] == "good"
+
+    shell.pipe("definitions", "rm", "report", code=2)
+    assert "--yes" in shell.stderr
+    shell.pipe("definitions", "rm", "report", "--yes")
+    assert shell.stderr == "deleted report\n"
+    (shell.folder / "report").unlink()
+    shell.pipe("run", "report", code=1)
+    assert "there is no file 'report' either" in shell.stderr
+    assert "`flowd definitions ls` lists those that are" in shell.stderr
+    shell.pipe("run", "report.json", code=1)
+    assert "cannot read report.json" in shell.stderr
+    shell.pipe("run", "report", "--local", code=2)
+    shell.pipe("definitions", "put", "no/name", "good.json", code=1)
+    shell.pipe("definitions", "put", "report", "nothing.json", code=1)
+    shell.pipe("ls", "--label", "team", code=1)
+    assert "write a label as name:value" in shell.stderr
+
+
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
 def test_completion_is_printed(shell: Shell, name: str) -> None:
     assert "_FLOWD_COMPLETE" in shell.pipe("completion", name)
@@ -532,6 +572,7 @@ def test_completion_is_printed(shell: Shell, name: str) -> None:
 # Each with what is seen of it; `terminal` ends when the command does.
 ANYWHERE = [
     ("validate good.json", "valid workflow of 2 nodes"),
+    ("schema", "json-schema.org"),
     ("submit good.json", r"[0-9a-f]{24}"),
     ("run good.json", "COMPLETED 2"),
     ("ls", "good"),
@@ -545,6 +586,19 @@ ANYWHERE = [
     ("rerun @latest --preview", "is reused"),
     ("rerun @latest --from A", r"[0-9a-f]{24}"),
     ("rm @latest --yes", ""),
+    ("definitions put report good.json", ""),
+    ("definitions ls", r"report +1 +2 "),
+    ("definitions get report", r'"handler": "noop"'),
+    ("definitions versions report", r"1 +2 "),
+    ("schedules put hourly hourly.yaml", ""),
+    ("schedules ls", "hourly"),
+    ("schedules get hourly", "report"),
+    ("schedules next hourly", r"T\d\d:00:00"),
+    ("schedules pause hourly", ""),
+    ("schedules resume hourly", ""),
+    ("schedules run hourly", r"[0-9a-f]{24}"),
+    ("schedules rm hourly --yes", ""),
+    ("definitions rm report --yes", ""),
     ("dlq list", "REASON"),
     ("dlq purge --all --yes", ""),
     ("completion bash", "_FLOWD_COMPLETE"),
@@ -646,7 +700,9 @@ def _leaves(group: click.Group, before: str = "") -> Iterator[tuple[str, click.C
 
 def _name(words: list[str]) -> str:
     """Without arguments and options."""
-    return " ".join(words[: 2 if words[0] in ("config", "dlq", "token") else 1])
+    return " ".join(
+        words[: 2 if words[0] in ("config", "definitions", "dlq", "schedules", "token") else 1]
+    )
 
 
 def test_a_name_cannot_give_orders_to_the_terminal(shell: Shell) -> None:

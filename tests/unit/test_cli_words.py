@@ -68,6 +68,7 @@ def test_a_group_without_a_command_shows_its_help() -> None:
             "`flowd get 0a` lists them, `flowd results 0a NODE` has",
         ),
         ("no such letter; GET /dead-letters lists", "no such letter; `flowd dlq list` lists"),
+        ("not saved; GET /definitions lists", "not saved; `flowd definitions ls` lists"),
         ("nothing to call", "nothing to call"),
     ],
 )  # fmt: skip
@@ -95,6 +96,9 @@ class Executions:
     def list(self, **_: object) -> list[dict[str, Any]]:
         return [{"execution_id": one, "name": "n", "status": "RUNNING"} for one in ("0b1", "0a1")]
 
+    def definitions(self, **_: object) -> list[dict[str, Any]]:  # type: ignore[valid-type]
+        return [{"name": "report", "version": 3}]
+
 
 def test_a_shell_is_offered_ids_files_and_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWD_URL", "http://127.0.0.1:9")
@@ -106,8 +110,12 @@ def test_a_shell_is_offered_ids_files_and_processes(monkeypatch: pytest.MonkeyPa
         assert offered([command]) == [("plain", "@latest"), ("plain", "0b1"), ("plain", "0a1")]
     assert offered(["get"], "0a") == [("plain", "0a1")]
     assert offered(["diff", "0a1"], "@") == [("plain", "@latest")]
-    for command in ("run", "submit", "validate"):
+    for command in ("submit", "validate"):
         assert offered([command]) == [("file", "")]
+    assert offered(["run"]) == [("plain", "report"), ("file", "")]
+    assert offered(["run"], "x") == [("file", "x")]
+    for command in ("get", "versions", "rm", "put"):
+        assert offered(["definitions", command]) == [("plain", "report")]
     for command in ("restart", "logs"):
         assert offered([command], "wor") == [("plain", "worker-1")]
 

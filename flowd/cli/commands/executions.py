@@ -49,6 +49,13 @@ REPORTS_SHOWN_MAX: Final = 3
 @click.option("--name", help="Only executions with this name; may end with `*`.")
 @click.option("--handler", help="Only executions with a node of this handler.")
 @click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME:VALUE",
+    help="Only executions with this label; may be repeated.",
+)
+@click.option(
     "--after",
     "submitted_after",
     callback=read_moment,
@@ -69,6 +76,7 @@ def ls(
     status: tuple[str, ...],
     name: str | None,
     handler: str | None,
+    labels: tuple[str, ...],
     submitted_after: str | None,
     submitted_before: str | None,
     limit: int,
@@ -80,6 +88,7 @@ def ls(
             status=[one.upper() for one in status] or None,
             name=name,
             handler=handler,
+            label=list(labels) or None,
             submitted_after=submitted_after,
             submitted_before=submitted_before,
         )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from flowd.cli.commands.definitions import version_option
+from flowd.cli.completing import complete_runs
 from flowd.cli.outcome import (
     check_timeout,
     said_to_run_on,
@@ -19,11 +23,16 @@ from flowd.cli.remote import (
     find_id,
     of_an_execution,
     output_option,
+    plain,
     server_options,
     show_done,
     show_json,
 )
 from flowd.cli.workflow_file import read_input, read_workflow
+from flowd.workflow.ids import is_name
+
+if TYPE_CHECKING:
+    from flowd.client import Client
 
 file_argument = click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
 input_option = click.option(
@@ -114,8 +123,11 @@ def trigger(
 @click.command()
 @server_options
 @output_option
-@file_argument
+@click.argument(
+    "workflow", metavar="FILE|NAME", type=click.Path(allow_dash=True), shell_complete=complete_runs
+)
 @input_option
+@version_option
 @timeout_option
 @click.option(
     "--local",
@@ -130,13 +142,16 @@ def trigger(
 def run(
     url: str | None,
     output: str,
-    file: str,
+    workflow: str,
     inputs: tuple[str, ...],
+    version: int | None,
     timeout: float | None,
     local: bool,
     config: Path | None,
 ) -> None:
-    """Submit a workflow, start it, and follow it until it ends.
+    """Run a workflow, from a file or saved, and follow it until it ends.
+
+    What is no file is the NAME of a saved workflow, see `flowd definitions`.
 
     On a terminal it shows the nodes while they run, and then a summary; in a pipe it prints the
     outputs, with -o json everything. Exits with 0 if the execution completed, 1 if not, 124 after
@@ -145,23 +160,66 @@ def run(
     """
     if config is not None and not local:
         raise click.UsageError("--config is for --local; a flowd that runs has its own settings")
-    workflow, given_input = read_workflow(file), read_input(inputs)
+    given_input = read_input(inputs)
+    if version is not None or _is_saved(workflow):
+        if local:
+            message = "--local runs a FILE; `flowd definitions get NAME` prints a saved workflow"
+            raise click.UsageError(message)
+        _run(url, lambda client: _start(client, workflow, given_input, version), timeout, output)
+        return
+    definition = read_workflow(workflow)
     if local:
         from flowd.cli.local_run import run_locally
 
         run_locally(
-            file,
             workflow,
+            definition,
             given_input,
             settings_file=config,
             timeout_s=timeout,
             output=output,
         )
         return
+    _run(
+        url,
+        lambda client: client.submit(definition, trigger=True, input=given_input),
+        timeout,
+        output,
+        workflow,
+    )
+
+
+def _is_saved(workflow: str) -> bool:
+    """Whether it names a saved workflow, and no file."""
+    path = Path(workflow)
+    is_file = path.is_file() or path.suffix in (".json", ".yaml", ".yml")
+    return is_name(workflow) and not is_file and not path.is_fifo()
+
+
+def _start(
+    client: Client, name: str, given_input: dict[str, Any] | None, version: int | None
+) -> str:
+    from flowd.client import ApiError
+
+    try:
+        return client.run_definition(name, given_input, version=version)
+    except ApiError as error:
+        if error.code == "unknown_definition" and version is None:
+            click.echo(f"flowd: there is no file {plain(name)!r} either", err=True)
+        raise
+
+
+def _run(
+    url: str | None,
+    start: Callable[[Client], str],
+    timeout: float | None,
+    output: str,
+    file: str | None = None,
+) -> None:
     from flowd.cli.watching import watch_execution
 
     with connected(url, file) as client:
-        execution_id = client.submit(workflow, trigger=True, input=given_input)
+        execution_id = start(client)
         with said_to_run_on(execution_id):
             status = watch_execution(client, execution_id, timeout)
         show_end(client, execution_id, status, output)

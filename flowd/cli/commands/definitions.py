@@ -1,0 +1,127 @@
+"""`flowd definitions`: workflows saved under names."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from flowd.cli.completing import complete_definitions
+from flowd.cli.exit_codes import FAILED
+from flowd.cli.numbers import WholeNumber
+from flowd.cli.remote import (
+    confirmed,
+    connected,
+    output_option,
+    server_options,
+    show_done,
+    show_json,
+    show_rows,
+    table_or_json_option,
+    yes_option,
+)
+from flowd.cli.times import clock
+from flowd.cli.workflow_file import read_workflow
+
+name_argument = click.argument("name", metavar="NAME", shell_complete=complete_definitions)
+version_option = click.option(
+    "--version", type=WholeNumber(1), metavar="N", help="This version; default: the latest."
+)
+_limit_option = click.option("-n", "--limit", type=WholeNumber(1), default=50, show_default=True)
+
+
+@click.group()
+def definitions() -> None:
+    """List, show, save and delete workflows that are saved under names.
+
+    `flowd run NAME` runs one.
+    """
+
+
+@definitions.command()
+@server_options
+@output_option
+@_limit_option
+def ls(url: str | None, output: str, limit: int) -> None:
+    """List the saved workflows, each with its latest version."""
+    with connected(url) as client:
+        show_rows(
+            client.definitions(count_max=limit),
+            output,
+            {
+                "NAME": lambda row: row["name"],
+                "VERSION": lambda row: "-" if row["version"] is None else str(row["version"]),
+                "NODES": lambda row: "-" if row["nodes"] is None else f"{row['nodes']:,}",
+                "SAVED": lambda row: clock(row["saved_ms"]),
+            },
+            key="name",
+        )
+
+
+@definitions.command()
+@server_options
+@table_or_json_option
+@name_argument
+@version_option
+def get(url: str | None, output: str, name: str, version: int | None) -> None:
+    """Print a saved workflow; `flowd definitions put` takes it again.
+
+    With -o json the answer says its version too.
+    """
+    with connected(url) as client:
+        found = client.saved_definition(name, version)
+    show_json(found if output == "json" else found["definition"])
+
+
+@definitions.command()
+@server_options
+@output_option
+@name_argument
+@click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
+def put(url: str | None, output: str, name: str, file: str) -> None:
+    """Save a workflow under a name, as its next version.
+
+    What equals the latest version stays that.
+    """
+    workflow = read_workflow(file)
+    with connected(url, file) as client:
+        answer = client.put_definition(name, workflow)
+    message = f"{answer['message']}: {name}, version {answer['version']}"
+    show_done(answer, output, message, key="version")
+
+
+@definitions.command()
+@server_options
+@output_option
+@name_argument
+@_limit_option
+def versions(url: str | None, output: str, name: str, limit: int) -> None:
+    """List the versions of a saved workflow, the newest first."""
+    with connected(url) as client:
+        show_rows(
+            client.versions(name, count_max=limit),
+            output,
+            {
+                "VERSION": lambda row: str(row["version"]),
+                "NODES": lambda row: f"{row['nodes']:,}",
+                "SAVED": lambda row: clock(row["saved_ms"]),
+            },
+            key="version",
+        )
+
+
+@definitions.command()
+@server_options
+@output_option
+@name_argument
+@yes_option
+def rm(url: str | None, output: str, name: str, yes: bool) -> None:
+    """Delete a saved workflow with all its versions; its executions stay."""
+    with connected(url) as client:
+        if not yes and not confirmed(f"delete {name} with all its versions?"):
+            click.echo("nothing was deleted", err=True)
+            sys.exit(FAILED)
+        client.delete_definition(name)
+    show_done(
+        {"name": name, "message": "Definition deleted"}, output, f"deleted {name}", key="name"
+    )

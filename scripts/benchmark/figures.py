@@ -99,6 +99,10 @@ FIGURES: tuple[Figure, ...] = (
     Figure("W11 late", "from the date of a wait to its entry, p99", "ms", True, value_goal=50),
     Figure("W12 p50", "a signal, to the end of the node behind", "ms", True, "W5 p50", 3.0),
     Figure("W12 p99", "a signal, to the end of the node behind", "ms", True, "W12 p50"),
+    Figure("W13 run", "a saved diamond is run, 32 clients", "runs/s", False, "POST + trigger", 2.0),
+    Figure(
+        "W13 inputs", "the same, 1,000 inputs a request", "runs/s", False, "POST + trigger", 10.0
+    ),
     Figure(
         "W15 scheduler",
         "CPU beside 10,000 schedules",

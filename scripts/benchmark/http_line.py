@@ -49,6 +49,12 @@ def execution_id_of(body: bytes) -> str:
     return str(orjson.loads(body)["execution_id"])
 
 
+def execution_ids_of(body: bytes) -> list[str]:
+    """Of an answer about one execution, or about many."""
+    answer = orjson.loads(body)
+    return answer.get("execution_ids") or [answer["execution_id"]]
+
+
 class HttpLine:
     """One keep-alive connection that waits for each answer."""
 
@@ -95,12 +101,25 @@ class Load(NamedTuple):
 
 def submit_and_trigger(address: Address, clients: int, pairs: int, body: bytes) -> Load:
     """`pairs` submissions, each followed by its trigger, over `clients` keep-alive connections."""
+    return ask(address, clients, pairs, request("POST", "/workflow", body), triggers=True)
+
+
+def ask(address: Address, clients: int, times: int, asked: bytes, *, triggers: bool) -> Load:
+    """The same request `times` over, over `clients` keep-alive connections."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_submit_and_trigger(address, clients, pairs, body))
+        return runner.run(_ask(address, clients, _Submission(times, asked, triggers)))
 
 
-async def _submit_and_trigger(address: Address, clients: int, pairs: int, body: bytes) -> Load:
-    crowd = _Crowd(clients, pairs, request("POST", "/workflow", body))
+class _Submission(NamedTuple):
+    """How often it is sent, what, and whether what it makes is triggered."""
+
+    times: int
+    asked: bytes
+    triggers: bool
+
+
+async def _ask(address: Address, clients: int, submission: _Submission) -> Load:
+    crowd = _Crowd(clients, submission)
     loop = asyncio.get_running_loop()
     protocols = [
         (await loop.create_connection(lambda: _Client(crowd), *address))[1] for _ in range(clients)
@@ -116,13 +135,13 @@ async def _submit_and_trigger(address: Address, clients: int, pairs: int, body: 
 class _Crowd:
     """What is left to submit, and what has been triggered."""
 
-    def __init__(self, clients: int, pairs: int, submission: bytes) -> None:
+    def __init__(self, clients: int, submission: _Submission) -> None:
         self.submission = submission
         self.execution_ids: list[str] = []
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.end = 0.0
         self._working = clients
-        self._left = pairs
+        self._left = submission.times
 
     def take(self) -> bool:
         """Whether one more is to be submitted."""
@@ -168,15 +187,18 @@ class _Client(asyncio.Protocol):
     def submit(self) -> None:
         if self._crowd.take():
             self._take_answer = self._trigger
-            self._transport.write(self._crowd.submission)
+            self._transport.write(self._crowd.submission.asked)
         else:
             self._crowd.leave()
 
     def _trigger(self, body: bytes) -> None:
-        execution_id = execution_id_of(body)
-        self._crowd.execution_ids.append(execution_id)
+        execution_ids = execution_ids_of(body)
+        self._crowd.execution_ids += execution_ids
+        if not self._crowd.submission.triggers:
+            self.submit()
+            return
         self._take_answer = self._go_on
-        self._transport.write(trigger_request(execution_id))
+        self._transport.write(trigger_request(execution_ids[0]))
 
     def _go_on(self, _body: bytes) -> None:
         self.submit()

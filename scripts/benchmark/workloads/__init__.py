@@ -11,6 +11,7 @@ from scripts.benchmark.workloads.http_load import http_load
 from scripts.benchmark.workloads.http_single import http_single
 from scripts.benchmark.workloads.lone_chain import lone_chain
 from scripts.benchmark.workloads.rest import rest
+from scripts.benchmark.workloads.runs import runs
 from scripts.benchmark.workloads.schedules import schedules
 from scripts.benchmark.workloads.single import single_node
 from scripts.benchmark.workloads.sleepers import sleepers
@@ -31,5 +32,6 @@ WORKLOADS: Mapping[str, Workload] = {
     "W10": steady_state,
     "W11": waiting,
     "W12": answers,
+    "W13": runs,
     "W15": schedules,
 }

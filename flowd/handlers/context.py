@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flowd.destinations import Destination
     from flowd.handlers.process_pool import IsolatedCalls
     from flowd.outgoing.http_client import HttpClient
-    from flowd.store.budgets import Budgets
+    from flowd.store.budgets import Budgets, Payer
     from flowd.store.executions import Executions
     from flowd.store.maps import Maps
     from flowd.store.waits import Decision
@@ -30,12 +30,18 @@ class ChildEnd(NamedTuple):
     error: str | None
 
 
+class WantedChild(NamedTuple):
+    """Which saved workflow a node runs, None for its latest version, and what it is given."""
+
+    name: str
+    version: int | None
+    given: Mapping[str, Any] | None
+
+
 class ChildExecutions(Protocol):
     """The executions that nodes wait for. Raises StoreUnavailable; each call may be repeated."""
 
-    async def start(
-        self, parent: Parent, name: str, version: int | None, given: Mapping[str, Any] | None
-    ) -> bool:
+    async def start(self, parent: Parent, wanted: WantedChild, payer: Payer | None) -> bool:
         """Make it; False where it was made before. Raises Fail where none is to be made."""
         ...
 
@@ -130,6 +136,8 @@ class HandlerContext(Context):
     only: tuple[Destination, ...] | None = None
     # What the execution may spend; None is no limit.
     budget_tokens: int | None = None
+    # The execution above it whose budget that is; empty for its own.
+    payer_id: str = ""
     # What ended the wait of the node, where it has waited.
     decision: Decision | None = None
     # How many attempts of the node have failed.

@@ -80,7 +80,9 @@ async def within_budget(context: HandlerContext, request: dict[str, Any]) -> Asy
     place = (context.execution_id, context.node_id, context.attempt)
     if budget is not None:
         tokens = bound_tokens(request, budget)
-        reserve = partial(budgets.reserve, *place, tokens=tokens, budget=budget)
+        reserve = partial(
+            budgets.reserve, *place, tokens=tokens, budget=budget, payer_id=context.payer_id
+        )
         await _reserve(
             context, reserve, f"of {budget:,} tokens are spent, this call may take {tokens:,}"
         )
@@ -96,7 +98,8 @@ async def within_budget(context: HandlerContext, request: dict[str, Any]) -> Asy
         raise
     finally:
         spent = cost.usage.total if cost.usage else 0 if is_free else None
-        settle = partial(budgets.settle, *place, spent, cost.usage or TokenUsage(1))
+        usage = cost.usage or TokenUsage(1)
+        settle = partial(budgets.settle, *place, spent, usage, context.payer_id)
         await (_insist(settle) if is_patient else settle())
 
 

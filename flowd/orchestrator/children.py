@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import orjson
 
 from flowd.errors import (
@@ -17,7 +14,7 @@ from flowd.errors import (
     UnknownExecution,
     WrongState,
 )
-from flowd.handlers.context import ChildEnd
+from flowd.handlers.context import ChildEnd, WantedChild
 from flowd.orchestrator import executor
 from flowd.orchestrator.pinning import pin_versions
 from flowd.orchestrator.plans import Plans
@@ -25,6 +22,7 @@ from flowd.orchestrator.rerun import FAILED, plan_rerun, reuse_of
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.orchestrator.worth import output_of
 from flowd.store import Store
+from flowd.store.budgets import Payer
 from flowd.store.origins import Origin
 from flowd.store.submissions import Reuse
 from flowd.workflow.children import DEPTH_MAX, TREE_MAX, Parent
@@ -46,30 +44,29 @@ class Children:
         self._store = store
         self._plans = plans
 
-    async def start(
-        self, parent: Parent, name: str, version: int | None, given: Mapping[str, Any] | None
-    ) -> bool:
+    async def start(self, parent: Parent, wanted: WantedChild, payer: Payer | None) -> bool:
         """False where it was made before. Raises Fail where none can be, and OlderProcess."""
         store, execution_id = self._store, child_id(*parent)
         try:
-            saved = await store.saved.find(name, version)
+            saved = await store.saved.find(wanted.name, wanted.version)
         except UnknownDefinition as error:
             if await store.children.is_made(execution_id, parent):
                 return False
             raise Fail(str(error)) from None
-        definition, what = saved.definition, f"{name}@{saved.version}"
+        definition, what = saved.definition, f"{wanted.name}@{saved.version}"
         plan = await self._plans.of_definition(what, definition)
         if plan.has_children:
             definition = await self._pinned(definition)
             plan = await self._plans.of_definition(what, definition)
         await expect_no_older_process(store, plan.language)
-        given_input = orjson.dumps(given) if given else b""
+        given_input = orjson.dumps(wanted.given) if wanted.given else b""
         outcome = await store.submissions.start_child(
             definition,
             plan,
             parent=parent,
             execution_id=execution_id,
             given_input=given_input,
+            payer=payer,
             origin=Origin(definition=what),
             reuse=await self._reuse(parent, definition, given_input),
         )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import RedisClient
+from flowd.store.redis.text import count_of
 
 _FIELDS = ("calls", "prompt", "completion", "total", "spent", "reserved")
 
@@ -20,6 +21,19 @@ class TokenUsage(NamedTuple):
     total: int = 0
     spent: int = 0
     reserved: int = 0
+
+
+class Payer(NamedTuple):
+    """The execution of a tree whose budget its children spend, and how many tokens that is."""
+
+    execution_id: str
+    tokens: int
+
+
+def parse_payer(text: str | None) -> Payer | None:
+    """None where there is none, or what flowd did not write."""
+    execution_id, _, tokens = (text or "").partition(" ")
+    return Payer(execution_id, count_of(tokens)) if count_of(tokens) else None
 
 
 class Reservation(NamedTuple):
@@ -43,21 +57,40 @@ class Budgets:
         self._client = client
 
     async def reserve(
-        self, execution_id: str, node_id: str, attempt: int, *, tokens: int, budget: int
+        self,
+        execution_id: str,
+        node_id: str,
+        attempt: int,
+        *,
+        tokens: int,
+        budget: int,
+        payer_id: str = "",
     ) -> Reservation:
         """Set tokens aside for one call; see reserve_tokens.lua for the outcomes."""
         found = await self._client.run(
-            scripts.RESERVE_TOKENS, (keys.run(execution_id),), node_id, attempt, tokens, budget
+            scripts.RESERVE_TOKENS,
+            (keys.run(execution_id), keys.run(payer_id or execution_id)),
+            node_id,
+            attempt,
+            tokens,
+            budget,
+            payer_id,
         )
         return Reservation(*found)
 
     async def settle(
-        self, execution_id: str, node_id: str, attempt: int, spent: int | None, usage: TokenUsage
+        self,
+        execution_id: str,
+        node_id: str,
+        attempt: int,
+        spent: int | None,
+        usage: TokenUsage,
+        payer_id: str = "",
     ) -> None:
         """Say what the call has cost; None for `spent` counts all that was set aside."""
         await self._client.run(
             scripts.SETTLE_TOKENS,
-            (keys.run(execution_id),),
+            (keys.run(execution_id), keys.run(payer_id or execution_id)),
             node_id,
             attempt,
             "" if spent is None else spent,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
+from flowd.store.budgets import Payer
 from flowd.store.definitions import map_ids_of, node_ids_of, reading_definition
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.executions import (
@@ -306,11 +307,12 @@ class Submissions:
         parent: Parent,
         execution_id: str,
         given_input: bytes = b"",
+        payer: Payer | None = None,
         origin: Origin = NOWHERE,
         reuse: Reuse | None = None,
     ) -> str:
         """Make the execution that a node waits for, as `run_workflow`, in the state and the trace
-        of its parent.
+        of its parent. Its calls spend the budget of the `payer`, where there is one.
 
         Returns the outcome of start_child.lua but `closed`: `exists` also when it is said again,
         and `ended`, `taken`, `deep`, `large` or `corrupt` when none is made.
@@ -323,6 +325,8 @@ class Submissions:
         if outcome in ("", "staged"):
             run = _new_run(plan, fresh, reuse, "", origin)
             run["triggered_ms"] = run["submitted_ms"]
+            if payer is not None:
+                run["payer"] = f"{payer.execution_id} {payer.tokens}"
             outcome = await begin_execution(
                 self._client,
                 scripts.START_CHILD,

@@ -15,6 +15,7 @@ from flowd.handlers.registry import Handler, Registry
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
+from flowd.store.budgets import parse_payer
 from flowd.store.endings import Completion
 from flowd.store.entries import Entry, Garbage
 from flowd.store.facts import Fact
@@ -31,7 +32,7 @@ from flowd.workers.decision import (
 )
 from flowd.workers.large_inputs import SMALL_BYTES_MAX, may_read
 from flowd.workers.node_run import PreparedNode
-from flowd.workflow.ids import MAP_HANDLER, WORKFLOW, split_item
+from flowd.workflow.ids import MAP_HANDLER, SPENDING, WORKFLOW, split_item
 from flowd.workflow.references import EXECUTION
 from flowd.workflow.states import ExecutionState, NodeState
 from flowd.workflow.templating import INDEX, INPUT, ITEM, NO_CONFIG
@@ -200,6 +201,8 @@ class Intake:
                 wanted[Fact("state", entry.execution_id, entry.node_id)] = None
             if node.is_static:
                 continue
+            if node.handler in SPENDING:
+                wanted[Fact("payer", entry.execution_id)] = None
             for name in node.config.inputs:
                 wanted[input_fact(one, name)] = None
             if node.choice is not None:
@@ -286,6 +289,9 @@ def _made_ready(prepared: PreparedNode, fetched: Mapping[Fact, _Value]) -> Prepa
     handler, which raises why.
     """
     node = prepared.node
+    if node.handler in SPENDING:
+        payer = fetched.get(Fact("payer", prepared.entry.execution_id))
+        prepared = prepared._replace(payer=parse_payer(str(payer)) if payer else None)
     if prepared.entry.waits:
         prepared = prepared._replace(decision=decision_in(prepared, fetched))
     if node.repeat is not None:

@@ -15,6 +15,7 @@ from flowd.orchestrator.attempts import fail_attempt
 from flowd.orchestrator.executor import node_failure
 from flowd.store import endings
 from flowd.store.attempt_records import attempt_record
+from flowd.store.budgets import Payer
 from flowd.store.endings import Completion, Ending, ItemCompletion
 from flowd.store.entries import Entry
 from flowd.store.executions import now_ms
@@ -30,7 +31,8 @@ class PreparedNode(NamedTuple):
     """An entry with everything its handler call needs.
 
     `inputs` is upstream output by node id; `policy` what a node has that says nothing of retries;
-    `decision` what ended its wait, where it has waited; `scope` what its `repeat` looks up.
+    `decision` what ended its wait, where it has waited; `scope` what its `repeat` looks up;
+    `payer` whose budget it spends, where that is not its own execution's.
     """
 
     entry: Entry
@@ -41,6 +43,7 @@ class PreparedNode(NamedTuple):
     policy: RetryPolicy
     decision: Decision | None = None
     scope: Mapping[str, Any] = MappingProxyType({})
+    payer: Payer | None = None
 
 
 def output_text(prepared: PreparedNode, output: object) -> bytes:

@@ -190,6 +190,7 @@ class Slots:
         facts = {
             "only": context.only,
             "budget_tokens": context.budget_tokens,
+            "payer_id": context.payer_id,
             "decision": context.decision,
         }
         return await isolated.call(prepared.handler.name, config, context, **facts)
@@ -213,14 +214,15 @@ class Slots:
         return config
 
     def _context(self, prepared: PreparedNode) -> HandlerContext:
-        entry = prepared.entry
+        entry, payer = prepared.entry, prepared.payer
         return HandlerContext(
             entry.execution_id,
             entry.node_id,
             entry.attempt,
             self._settings,
             self._resources,
-            budget_tokens=prepared.plan.budget_tokens,
+            budget_tokens=payer.tokens if payer else prepared.plan.budget_tokens,
+            payer_id=payer.execution_id if payer else "",
             decision=prepared.decision,
             failures=entry.failures,
             call=entry.waits + 1,

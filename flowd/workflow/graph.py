@@ -13,7 +13,7 @@ import orjson
 
 from flowd.workflow.choices import Choice
 from flowd.workflow.definition import SECONDS_MAX, MapDefinition
-from flowd.workflow.ids import MAP_HANDLER, WORKFLOW, split_item
+from flowd.workflow.ids import MAP_HANDLER, SPENDING, WORKFLOW, split_item
 from flowd.workflow.language import language_of
 from flowd.workflow.repeating import OUTPUT, Repeat
 from flowd.workflow.templating import CompiledConfig
@@ -43,7 +43,7 @@ class PlannedNode(NamedTuple):
     `repeat` is None for a node of which one call is enough.
     A node with `map` runs by itself to read its list, and to gather what has become of its items;
     those have ids such as `fan.17`, which no node has, and no dependents. `is_static` says that
-    nothing in its workflow reads what another node has put out.
+    nothing in its workflow reads what another node has put out, and that it spends no tokens.
     """
 
     id: str
@@ -213,7 +213,7 @@ def compile_plan(definition: bytes) -> Plan:
             node.get("allow_failure", False),
             _looks(written_after, single, joined) if written_after else (),
             Repeat(node["repeat"]) if "repeat" in node else None,
-            is_static,
+            is_static and node["handler"] not in SPENDING,
         )
         if "map" in node:
             nodes[node_id] = _mapped(planned, node["map"])

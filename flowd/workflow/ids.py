@@ -11,6 +11,8 @@ from typing import Final
 MAP_HANDLER: Final = "flowd.map"
 # What a node is run by that has a child.
 WORKFLOW: Final = "workflow"
+# The handlers that spend of a budget, or whose children may.
+SPENDING: Final = frozenset({"llm", WORKFLOW})
 # Names that are parts of keys and paths: of saved definitions, and of what refers to them.
 NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 NAME_RULE: Final = "1 to 100 letters, digits, '_', '.' and '-', the first of them not '.' or '-'"

@@ -20,6 +20,7 @@ from flowd.store.redis import keys
 from flowd.workflow.graph import nodes_of
 from flowd.workflow.ids import split_item
 from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
+from scripts.soaking.child_checks import check_children
 from scripts.soaking.ledger import END, START, Note
 from scripts.soaking.map_checks import Items, check_items, read_items
 from scripts.soaking.waits import check_waits, dated_nodes
@@ -34,7 +35,7 @@ _LIVE = (ExecutionState.RUNNING, ExecutionState.PAUSED, CANCELLING)
 _TERMINAL = {state for state in ExecutionState if state.is_terminal}
 _ENDED_NODE = {state for state in NodeState if state.is_terminal}
 # Who has no ledger to keep.
-_SILENT = frozenset({"delay", "signal"})
+_SILENT = frozenset({"delay", "signal", "workflow"})
 _OUTSTANDING = (NodeState.QUEUED, NodeState.RUNNING)
 
 NodeKey = tuple[str, str]
@@ -154,6 +155,7 @@ def find_violations(
     found += _check_elsewhere(redis, executions)
     found += _check_active(redis, executions)
     found += _check_labels(redis, executions)
+    found += check_children(redis, executions, excused)
     found += _check_commits(redis)
     if ledger is not None:
         found += _check_ledger(executions, ledger, faults)

@@ -11,7 +11,7 @@ from flowd.store.waits import Decision, WaitRecord, parse_decision, parse_wait
 from flowd.workflow.states import NodeState
 
 # Who wakes a node, and whether that takes a date.
-_WAKERS = {"date": True, "moment": True, "signal": False, "items": False}
+_WAKERS = {"date": True, "moment": True, "signal": False, "items": False, "child": False}
 
 Node = tuple[str, str]
 

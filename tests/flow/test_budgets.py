@@ -10,6 +10,9 @@ from flowd.diagnosis.observer import Observer
 from flowd.errors import StoreUnavailable
 from flowd.handlers.registry import built_in_registry
 from flowd.orchestrator.plans import Plans
+from flowd.store.redis import keys
+from flowd.store.saved import About
+from flowd.workflow.graph import plan_digest
 from tests.flow.engine import Engine, node, until, workflow
 from tests.local_services import completion, running_service
 
@@ -180,3 +183,30 @@ async def test_usage_in_an_unknown_form_counts_with_all_that_was_set_aside(setti
     # 1,024 of an answer and what bounds the prompt, twice.
     assert sum("answer" in one for one in results.values()) == 2
     assert 2048 < usage.spent <= 2600
+
+
+async def test_the_calls_of_a_whole_tree_spend_the_budget_at_its_root(settings):
+    model = Model()
+    asks = [node(f"n{number}", handler="llm", prompt="x", max_tokens=300) for number in range(20)]
+    with running_service(model) as service:
+        own = using(settings, service.url)
+        async with Engine(own, registry=built_in_registry()) as engine, engine.ticking():
+            for name, nodes in (
+                ("leaf", asks),
+                # A budget of its own says nothing below one that has one.
+                ("middle", [node("call", handler="workflow", name="leaf"), *asks]),
+            ):
+                saved = workflow(*nodes, name=name, budget={"tokens": 1_000_000}).to_json()
+                await engine.store.saved.put(name, saved, plan_digest(saved), About(0, 1, ""))
+            calls = [node(f"c{at}", handler="workflow", name="middle") for at in range(3)]
+            execution_id = await engine.run(workflow(*calls, *asks, budget={"tokens": BUDGET}))
+
+            usage = await engine.store.budgets.usage(execution_id)
+            children = await engine.redis("HKEYS", keys.children(execution_id))
+            of_children = [await engine.store.budgets.usage(one) for one in children]
+    assert 0 < model.total <= BUDGET
+    assert (usage.total, usage.spent, usage.reserved) == (model.total, model.total, 0)
+    assert usage.calls == model.calls
+    assert sum(one.calls for one in of_children) > 0
+    assert all((one.spent, one.reserved) == (0, 0) for one in of_children)
+    assert BUDGET - model.total < 300 + 150

@@ -21,9 +21,11 @@ from flowd.store.redis import keys
 from flowd.store.saved import About
 from flowd.workflow.graph import plan_digest
 from flowd.workflow.ids import child_id, item_id
+from scripts.soaking.checker import find_violations
 from tests.flow import handlers
 from tests.flow.engine import _HANDLERS, Engine, calls, node, until, workflow
 from tests.flow.test_reads import serving
+from tests.store.engine import everything
 
 ABOUT = About(0, 1, "")
 WITH_CHILDREN = {
@@ -437,3 +439,31 @@ async def test_a_child_is_not_deleted_before_its_parent(settings):
         )
         await api.request(f"/workflows/{execution_id}", 200, "DELETE")
         await api.request(f"/workflows/{child}", status=404)
+
+
+async def test_the_checker_knows_trees_and_what_is_wrong_with_them(settings, redis):
+    async with engine_of(settings) as engine, engine.ticking():
+        await save(engine, node("A", handler="fail"), name="bad")
+        await save(engine, node("A"), call("leaf", name="leaf"))
+        await save(engine, node("A"), name="leaf")
+        more = {"retry": {"max_attempts": 2, "delay_s": 0}}
+        bad = call("bad", name="bad", more=more | {"allow_failure": True})
+        execution_id = await engine.run(workflow(call(), bad))
+        assert find_violations(redis, [execution_id]) == []
+
+        child, run = child_id(execution_id, "call", 1), keys.run(execution_id)
+        listed = keys.children(execution_id)
+        for damage, found in (
+            (("hset", run, "tree", 9), "its tree has 5 executions"),
+            (("hset", run, "children", 1), "0 of its children have not ended"),
+            (("set", keys.status(child), "FAILED"), "call: it is COMPLETED, and no child of it is"),
+            (("set", keys.status(child), "RUNNING"), "it is RUNNING, and its parent COMPLETED"),
+            (("hset", listed, "x", "call 1"), "it has 2 children for call 1"),
+            (("delete", keys.status(execution_id)), f"its parent {execution_id} is gone"),
+        ):
+            before = everything(redis)
+            getattr(redis, damage[0])(*damage[1:])
+            assert any(found in one for one in find_violations(redis, [])), found
+            redis.flushall()
+            for key, dump in before.items():
+                redis.execute_command("RESTORE", key, 0, dump)

@@ -11,7 +11,8 @@ from flowd.errors import OlderProcess
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
-from flowd.workflow.graph import compile_plan
+from flowd.store.saved import About
+from flowd.workflow.graph import compile_plan, plan_digest
 from flowd.workflow.language import LANGUAGE
 from tests.flow.engine import Engine, node, workflow
 from tests.flow.test_finally import with_finally
@@ -89,4 +90,20 @@ async def test_a_plain_workflow_asks_for_nobody(settings, monkeypatch):
 
 def test_the_language_a_definition_needs_is_known_without_its_plan():
     assert compile_plan(PLAIN.to_json()).outline.language == 0
-    assert {compile_plan(one.to_json()).outline.language for one in NEW.values()} == {LANGUAGE}
+    assert {compile_plan(one.to_json()).outline.language for one in NEW.values()} == {1}
+    runs_another = workflow(node("A", handler="workflow", name="report"))
+    assert compile_plan(runs_another.to_json()).outline.language == LANGUAGE == 2
+
+
+async def test_who_would_tell_nobody_of_the_end_of_a_child_is_older(settings):
+    async with Engine(settings, workers=0) as engine:
+        definition = PLAIN.to_json()
+        about = About(0, 1, "")
+        await engine.store.saved.put("report", definition, plan_digest(definition), about)
+        before_children = orjson.loads(Owner.of_this_process().to_json()) | {"language": 1}
+        await enroll(engine, orjson.dumps(before_children))
+        await submit_workflow(engine.store, NEW["when"])
+        with pytest.raises(OlderProcess):
+            await submit_workflow(
+                engine.store, workflow(node("A", handler="workflow", name="report"))
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -64,3 +65,37 @@ async def test_nothing_is_set_aside_for_an_execution_that_is_gone(store, redis):
 
     assert await reserve(store, "a", 60) == ("gone", 0, 0)
     assert redis.keys() == []
+
+
+async def test_a_child_spends_what_the_payer_above_it_has(store, redis):
+    root, other = "1" * 24, "2" * 24
+    for one in (root, other):
+        redis.hset(keys.run(one), "nodes", 1)
+    from_child = partial(store.budgets.reserve, other, "a", 1, budget=100, payer_id=root)
+    assert tuple(await from_child(tokens=60)) == ("reserved", 0, 60)
+    assert tuple(await from_child(tokens=60)) == ("reserved", 0, 60)
+    at_root = await store.budgets.reserve(root, "a", 1, tokens=60, budget=100)
+    assert at_root.outcome == "occupied"
+
+    await store.budgets.settle(other, "a", 1, 20, TokenUsage(1, 5, 15, 20), root)
+
+    assert await store.budgets.usage(root) == TokenUsage(1, 5, 15, 20, 20, 0)
+    assert await store.budgets.usage(other) == TokenUsage(1, 5, 15, 20, 0, 0)
+
+
+async def test_what_a_dead_child_set_aside_is_spent_where_it_was_set_aside(engine, store, redis):
+    worker = engine.worker()
+    root, _ = await engine.start_and_take({"a": []}, worker)
+    child, (a,) = await engine.start_and_take({"a": []}, worker)
+    await store.budgets.reserve(child.id, "a", 1, tokens=30, budget=100, payer_id=root.id)
+
+    await worker.fail(a)
+
+    assert (await store.budgets.usage(root.id))[4:] == (30, 0)
+    assert (await store.budgets.usage(child.id))[4:] == (0, 0)
+    assert not redis.hexists(child.key(":run"), "tokens:reserved:a")
+
+
+async def test_nothing_is_set_aside_where_the_payer_is_gone(store):
+    gone = await store.budgets.reserve(AN_ID, "a", 1, tokens=1, budget=100, payer_id="3" * 24)
+    assert gone.outcome == "gone"

@@ -22,9 +22,10 @@ from flowd.errors import (
     WaitFor,
 )
 from flowd.handlers.config import NodeConfig
-from flowd.handlers.context import ChildExecutions, HandlerContext
+from flowd.handlers.context import ChildExecutions, HandlerContext, WantedChild
 from flowd.handlers.outcome import OUTPUT_BYTES_MAX, JsonText
 from flowd.handlers.registry import handler
+from flowd.store.budgets import Payer
 from flowd.workflow.children import CHILD, Parent
 from flowd.workflow.ids import NAME_PATTERN, WORKFLOW, child_id
 from flowd.workflow.states import ExecutionState
@@ -67,7 +68,8 @@ async def _advance(
         text = f"timed out: its child {execution_id!r} had not ended in time, and is cancelled"
         raise HandlerFailed(text, kinds=frozenset({"timeout"}))
     is_new = decision is None or decision.number < parent.number
-    if is_new and await children.start(parent, config.name, config.version, config.input):
+    wanted = WantedChild(config.name, config.version, config.input)
+    if is_new and await children.start(parent, wanted, _payer(context)):
         raise WaitFor(CHILD, text=execution_id)
     end = await children.find_end(execution_id)
     if end is None:
@@ -79,3 +81,10 @@ async def _advance(
     text = f"its child {execution_id!r} is {end.status}{because}"
     # Whoever cancelled it does not want another one.
     raise Fail(text) if end.status is ExecutionState.CANCELLED else HandlerFailed(text)
+
+
+def _payer(context: HandlerContext) -> Payer | None:
+    """Whose budget the child spends: that of the first execution above it that has one."""
+    if context.budget_tokens is None:
+        return None
+    return Payer(context.payer_id or context.execution_id, context.budget_tokens)

@@ -34,6 +34,7 @@ from flowd.api.routers import (
     operations,
     reference,
     schedules,
+    sets,
     signals,
     workflows,
 )
@@ -110,6 +111,7 @@ def all_routes() -> list[Endpoint]:
         *lifecycle.ROUTES,
         *definitions.ROUTES,
         *schedules.ROUTES,
+        *sets.ROUTES,
         *signals.ROUTES,
         *events.ROUTES,
         *callbacks.ROUTES,

@@ -35,6 +35,16 @@ class Finding:
     place: str
     problem: Problem
 
+    def to_json(self) -> dict[str, Any]:
+        """For programs, beside the name of the file."""
+        return {
+            "line": self.line,
+            "node_id": self.node,
+            "path": self.problem.path,
+            "code": self.problem.code,
+            "message": self.problem.message,
+        }
+
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         node = None if self.node is None else f"node {self.node!r}"

@@ -8,8 +8,10 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
+from flowd.cli.kinds import KINDS, Kind
 from flowd.handlers.registry import Handler
 from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.ids import NAME_PATTERN
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 # What a value of a config may be instead: a text that is filled in, or a secret.
@@ -41,7 +43,31 @@ def file_schema(handlers: Mapping[str, Handler]) -> dict[str, Any]:
         for name, handler in sorted(handlers.items())
         if handler.model is not None
     ]
-    return {"$schema": _DIALECT, "title": "A workflow of flowd", **schema}
+    parts = schema.pop("$defs")
+    parts["WorkflowDefinition"] = schema
+    default, *others = KINDS
+    told: dict[str, Any] = {"$ref": f"#/$defs/{default.model.__name__}"}
+    for kind in others:
+        parts |= _part_of(kind)
+        has_mark = {"anyOf": [{"required": [mark]} for mark in sorted(kind.marks)]}
+        is_default = {"anyOf": [{"required": [mark]} for mark in sorted(default.marks)]}
+        told = {
+            "if": {"allOf": [has_mark, {"not": is_default}]},
+            "then": {"$ref": f"#/$defs/{kind.model.__name__}"},
+            "else": told,
+        }
+    return {"$schema": _DIALECT, "title": "A document of flowd", **told, "$defs": parts}
+
+
+def _part_of(kind: Kind) -> dict[str, Any]:
+    """Of a document that stands under a name which the model does not know."""
+    schema = _without_titles(kind.model.model_json_schema())
+    parts: dict[str, Any] = schema.pop("$defs", {})
+    schema["properties"] = {"name": {"type": "string", "pattern": NAME_PATTERN}} | schema[
+        "properties"
+    ]
+    schema["required"] = ["name", *schema.get("required", ())]
+    return {**parts, kind.model.__name__: schema}
 
 
 def _config_of(handler: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import click
 
 from flowd.cli.documents import Document, Finding, Verdict, read_documents
 from flowd.cli.exit_codes import FAILED
+from flowd.cli.kinds import kind_of, name_problems
 from flowd.cli.options import MACHINE_FILE, config_of_running
 from flowd.cli.remote import plain
 from flowd.config import DEFAULT_FILE
@@ -18,6 +19,8 @@ from flowd.config.loading import load_settings
 from flowd.errors import InvalidWorkflow, Problem
 from flowd.handlers.config_checks import config_checks, find_schema_flaw
 from flowd.handlers.loading import open_registry
+from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.strict_json import parse_json
 from flowd.workflow.validator import Handlers, validate_workflow
 
 
@@ -56,6 +59,10 @@ class LocalCheck:
             limit = f"the limit of {rules.bytes_max:,} bytes; the setting is api.body_max_mb"
             return Verdict([Problem("", "body_too_large", f"it is longer than {limit}")])
         try:
+            content, _, hidden = parse_json(document.body)
+            kind = kind_of(content)
+            if kind.model is not WorkflowDefinition:
+                return Verdict([*name_problems(content), *kind.problems(content), *hidden])
             workflow = validate_workflow(document.body, rules.handlers, find_schema_flaw)
         except InvalidWorkflow as error:
             return Verdict(error.problems)

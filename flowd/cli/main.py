@@ -42,6 +42,7 @@ _GROUPS = {
     },
     "Workflows": {
         "validate": "Check workflows, and list everything that is wrong with them",
+        "apply": "Save what files hold: definitions and schedules",
         "schema": "Print the JSON Schema of workflow files, for editors",
         "submit": "Submit a workflow, and print the id of its execution",
         "trigger": "Start an execution that was submitted",

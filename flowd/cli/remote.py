@@ -126,9 +126,11 @@ def _say_refusal(error: ApiError, file: str | None) -> None:
 
 def _findings(file: str, error: ApiError) -> Iterator[Finding]:
     from flowd.cli.documents import Finding, problems_of, read_documents
+    from flowd.cli.workflow_yaml import is_workflow
 
-    for document in read_documents(file):
-        if not isinstance(document, Finding):
+    found = [one for one in read_documents(file) if not isinstance(one, Finding)]
+    for document in found:
+        if len(found) == 1 or is_workflow(document.body):
             yield from document.findings(problems_of(error))
 
 

@@ -7,7 +7,6 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import yaml
@@ -100,15 +99,24 @@ class YamlDocument(NamedTuple):
 
 
 def yaml_to_json(data: bytes) -> bytes:
-    """The one document there is. Raises BadYaml."""
-    documents = list(islice(read_documents(data), 2))
+    """The one document there is, or the one workflow among several. Raises BadYaml."""
+    documents = list(read_documents(data))
     if len(documents) > 1:
-        message = "a file holds one workflow, and here a second document begins"
-        raise BadYaml(documents[1].line, message)
+        workflows = [one for one in documents if is_workflow(one.body)]
+        if len(workflows) != 1:
+            message = "a file holds one workflow, and here a second document begins"
+            raise BadYaml(documents[1].line, message)
+        documents = workflows
     body = documents[0].body if documents else b"null"
     if isinstance(body, BadYaml):
         raise body
     return body
+
+
+def is_workflow(body: bytes | BadYaml) -> bool:
+    """Whether a document among others is meant to be one."""
+    content = json.loads(body) if isinstance(body, bytes) else None
+    return isinstance(content, dict) and "dag" in content
 
 
 def read_documents(data: bytes) -> Iterator[YamlDocument]:

@@ -255,6 +255,14 @@ class AsyncClient:
         call = calls.run_definition(name, {"inputs": list(inputs)}, version, idempotency_key)
         return [str(one) for one in (await self._send(call))["execution_ids"]]
 
+    async def applied_set(self, name: str) -> builtins.list[Json]:
+        """What belongs to a set: of each member its kind and name."""
+        return [dict(one) for one in (await self._send(calls.applied_set(name)))["members"]]
+
+    async def put_set(self, name: str, members: Sequence[Mapping[str, str]]) -> None:
+        """Say what belongs to a set from now on; nothing is made or deleted by this."""
+        await self._send(calls.put_set(name, members))
+
     async def put_schedule(self, name: str, schedule: Workflow) -> Json:
         """Make a schedule (a dict, or its JSON), or change it; the answer says which."""
         return dict(await self._send(calls.put_schedule(name, schedule)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -208,6 +208,14 @@ def schedules(name: str = "", what: str = "", *, method: str = "GET", **params: 
 
 def put_schedule(name: str, schedule: Workflow) -> Call:
     return Call("PUT", f"/schedules/{_id(name)}", content=_body(schedule))
+
+
+def applied_set(name: str) -> Call:
+    return Call("GET", f"/sets/{_id(name)}")
+
+
+def put_set(name: str, members: Sequence[Mapping[str, str]]) -> Call:
+    return Call("PUT", f"/sets/{_id(name)}", content=_body({"members": list(members)}))
 
 
 def run_schedule(name: str, *, force: bool, idempotency_key: str | None) -> Call:

@@ -11,6 +11,7 @@ from flowd.errors import CorruptStore, DefinitionInUse, UnknownDefinition, Wrong
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type
 from flowd.store.redis.text import raw_bytes
+from flowd.store.sets import Sets
 
 _ABOUT: Final = "about:"
 
@@ -55,6 +56,7 @@ class SavedDefinitions:
 
     def __init__(self, client: RedisClient) -> None:
         self._client = client
+        self.sets = Sets(client)
 
     async def put(
         self, name: str, definition: bytes, digest: str, about: About

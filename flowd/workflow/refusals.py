@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from flowd.errors import Problem
+from flowd.workflow.strict_json import join_path
 from flowd.workflow.suggestions import Suggestions
 
 if TYPE_CHECKING:
@@ -25,3 +27,18 @@ def names_of(model: type[BaseModel]) -> list[str]:
 def hint_among(name: str, known: Collection[str]) -> str:
     """Which of the known names may have been meant, or else all of them; to stand behind a text."""
     return Suggestions(known).hint(name) or (f"; there is {', '.join(known)}" if known else "")
+
+
+def problem_of(model: type[BaseModel], error: ErrorDetails) -> Problem:
+    """What a model refused, in flowd's words and with its path."""
+    path, loc, kind = "", error["loc"], error["type"]
+    for step in loc:
+        path = join_path(path, step) if isinstance(step, str) else f"{path}[{step}]"
+    if kind == "extra_forbidden":
+        hint = hint_among(str(loc[-1]), names_of(model))
+        return Problem(path, "unknown_field", f"unknown field{hint}")
+    if kind == "missing":
+        return Problem(path, "missing_field", "this field is required")
+    if kind == "model_type":
+        return Problem(path, "wrong_type", "expected an object")
+    return Problem(path, "invalid_value", message_of(error))

@@ -38,6 +38,7 @@ FIRST = "test_the_first_page_works_when_it_is_followed"
 APPROVAL = "test_an_approval_goes_as_it_is_told"
 CHECKING = "test_validate_says_what_the_manual_shows"
 EDITOR = "test_the_schema_is_used_as_the_manual_shows"
+APPLYING = "test_files_are_applied_as_the_manual_shows"
 TOKEN = "test_a_token_opens_what_it_is_said_to"
 # The tests that run the examples, by section and language, one for each.
 RUN_BY = {
@@ -80,6 +81,8 @@ RUN_BY = {
     ("Running it", "python"): ["test_the_example_of_the_manual_saves_and_runs"],
     ("Workflows in an editor", "console"): [EDITOR],
     ("Workflows in an editor", "yaml"): [EDITOR],
+    ("Applying files", "yaml"): [APPLYING],
+    ("Applying files", "console"): [APPLYING],
     ("Python client", "python"): [EXAMPLES] * 2,
     ("Running as a service", "bash"): ["tests/process/test_install.py"],
     ("A nightly run", "yaml"): [NIGHTLY],

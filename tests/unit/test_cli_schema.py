@@ -21,6 +21,7 @@ from flowd.errors import InvalidWorkflow
 from flowd.handlers.config_checks import config_checks
 from flowd.handlers.registry import built_in_registry
 from flowd.workflow.definition import MapDefinition, NodeDefinition, WorkflowDefinition
+from flowd.workflow.schedule import ScheduleDefinition
 from flowd.workflow.validator import validate_workflow
 from tests.manual import blocks
 
@@ -84,7 +85,28 @@ def test_it_has_every_field_the_models_have(checker: Any) -> None:
     definitions = checker.schema["$defs"]
     for model in (NodeDefinition, MapDefinition):
         assert set(definitions[model.__name__]["properties"]) == set(model.model_fields)
-    assert set(checker.schema["properties"]) == set(WorkflowDefinition.model_fields)
+    assert set(definitions["WorkflowDefinition"]["properties"]) == set(
+        WorkflowDefinition.model_fields
+    )
+    schedule = definitions["ScheduleDefinition"]["properties"]
+    assert set(schedule) == {"name", *ScheduleDefinition.model_fields}
+
+
+@pytest.mark.parametrize(
+    ("document", "is_taken"),
+    [
+        ({"name": "s", "workflow": "w", "cron": "0 6 * * *"}, True),
+        ({"name": "s", "workflow": "w", "every_s": 60, "paused": True}, True),
+        ({"name": "s", "workflow": "w", "every_s": "60"}, False),
+        ({"name": "s", "cron": "0 6 * * *"}, False),
+        ({"workflow": "w", "cron": "0 6 * * *"}, False),
+        ({"name": "s", "workflow": "w", "cron": "0 6 * * *", "overlaps": "skip"}, False),
+    ],
+)
+def test_a_schedule_is_told_from_a_workflow(
+    checker: Any, document: dict[str, Any], is_taken: bool
+) -> None:
+    assert (problems(checker, document) == []) is is_taken
 
 
 SECONDS = st.sampled_from([1, 2.5, 0, -1, "1", "{{ input.n }}", {"$secret": "N"}, [], True])

@@ -72,6 +72,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "RunBody": {"input": {"day": "2026-01-31"}},
     "SignalBody": {"data": {"approved": True}},
     "RerunBody": {"from": "failed", "preview": True},
+    "SetBody": {"members": [{"kind": "definition", "name": "report"}]},
     "CancelBody": {"force": False},
 }
 _INTRODUCTION = """\

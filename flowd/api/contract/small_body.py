@@ -6,14 +6,13 @@ import asyncio
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
 from flowd.api.http.body import read_body
 from flowd.api.shared import shared_of
 from flowd.errors import InvalidRequest, InvalidWorkflow, Problem
-from flowd.workflow.refusals import hint_among, message_of, names_of
-from flowd.workflow.strict_json import join_path, parse_json
+from flowd.workflow.refusals import problem_of
+from flowd.workflow.strict_json import parse_json
 
 # Parsed within a few milliseconds, whatever it is.
 SMALL_BYTES_MAX: Final = 16 * 1024
@@ -43,7 +42,7 @@ async def read_small_body(
     try:
         parsed = model.model_validate(document)
     except ValidationError as refused:
-        problems = [_problem(model, error) for error in refused.errors(include_url=False)]
+        problems = [problem_of(model, error) for error in refused.errors(include_url=False)]
         raise InvalidRequest([*problems, *hidden]) from None
     if hidden:
         raise InvalidRequest(hidden)
@@ -57,17 +56,3 @@ async def _parse(body: bytes) -> tuple[Any, list[Problem]]:
     else:
         document, _, hidden = await asyncio.to_thread(parse_json, body)
     return document, hidden
-
-
-def _problem(model: type[SmallBody], error: ErrorDetails) -> Problem:
-    path, loc, kind = "", error["loc"], error["type"]
-    for step in loc:
-        path = join_path(path, step) if isinstance(step, str) else f"{path}[{step}]"
-    if kind == "extra_forbidden":
-        hint = hint_among(str(loc[-1]), names_of(model))
-        return Problem(path, "unknown_field", f"unknown field{hint}")
-    if kind == "missing":
-        return Problem(path, "missing_field", "this field is required")
-    if kind == "model_type":
-        return Problem(path, "wrong_type", "expected an object")
-    return Problem(path, "invalid_value", message_of(error))

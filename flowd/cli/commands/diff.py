@@ -95,9 +95,7 @@ def _show(report: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> 
         rows = report[part]
         click.echo(f"\n{part}: {_counted(len(rows))}")
         for row in rows:
-            click.echo(
-                f"  {plain(row['path'])}\n    a {_shown(row['a'])}\n    b {_shown(row['b'])}"
-            )
+            click.echo(f"  {plain(row['path'])}\n    a {shown(row['a'])}\n    b {shown(row['b'])}")
     if report["first_difference"]:
         click.echo(f"\nthe first node that differs: {report['first_difference']}")
     click.echo("\ntimes:")
@@ -109,5 +107,5 @@ def _counted(count: int) -> str:
     return f"{count:,} difference{'s' * (count != 1)}" if count else "equal"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     return _MISSING if value is _MISSING else short(value, _SHOWN_CHARS_MAX)

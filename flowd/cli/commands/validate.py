@@ -125,16 +125,7 @@ def _document(reports: Sequence[_Report]) -> dict[str, Any]:
             {
                 "file": report.file,
                 "valid": not report.findings,
-                "problems": [
-                    {
-                        "line": one.line,
-                        "node_id": one.node,
-                        "path": one.problem.path,
-                        "code": one.problem.code,
-                        "message": one.problem.message,
-                    }
-                    for one in report.findings
-                ],
+                "problems": [one.to_json() for one in report.findings],
             }
             for report in reports
         ],

@@ -31,6 +31,7 @@ CLOCK: Final = "flowd:clock"  # hash: the clock by which everything waits; last_
 TROUBLES: Final = "flowd:troubles"  # hash that expires: duties and continuations that fail -> why
 READY_PROBE: Final = "flowd:ready"  # string that expires: Redis takes writes
 DEFINITIONS: Final = "flowd:definitions"  # zset: names of saved definitions, with score 0
+SETS: Final = "flowd:sets"  # hash: `kind name` of what was applied -> the set it belongs to
 DEAD_LETTERS: Final = "flowd:dead_letters"  # stream: what no worker can run, with its raw fields
 
 
@@ -91,6 +92,7 @@ def shared_types(stream: str) -> dict[str, str]:
         CONTINUATIONS: "zset",
         EXECUTIONS: "zset",
         DEFINITIONS: "zset",
+        SETS: "hash",
         FINISHED: "zset",
         RETRIES: "zset",
         ALARMS: "zset",

@@ -1,0 +1,276 @@
+"""`flowd apply`: what is saved is as the files say, whoever is killed in the middle of it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowd.client import ApiError, Client
+from tests.daemon import PATIENCE_S
+from tests.manual import blocks
+from tests.process.flowd_process import Flowd, clean_environ
+
+COUNT = 100
+
+
+@pytest.fixture(scope="module")
+def flowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flowd]:
+    folder = tmp_path_factory.mktemp("flowd")
+    with Flowd(folder, ["start", "--workers", "0"]) as flowd:
+        flowd.wait_for_status(lambda status: status["state"] == "RUNNING", "the API")
+        yield flowd
+
+
+class Applying:
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.folder = url, folder
+        self.client = Client(url)
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flowd.cli.main", "apply", "--url", self.url, *arguments],
+            cwd=self.folder,
+            env=clean_environ(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def apply(self, *arguments: str, code: int = 0) -> tuple[list[str], str]:
+        """What it has done, a line each, and what it said beside."""
+        process = self.start(*arguments)
+        output, errors = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == code, output + errors
+        return output.splitlines(), errors
+
+    def saved(self) -> dict[str, Any]:
+        """The latest version of each definition, and what each schedule says."""
+        definitions = {one["name"]: one["version"] for one in self.client.definitions()}
+        schedules = {one["name"]: one["cron"] for one in self.client.schedules()}
+        return definitions | schedules
+
+
+@pytest.fixture
+def here(flowd: Flowd, tmp_path: Path) -> Iterator[Applying]:
+    applying = Applying(flowd.url, tmp_path)
+    with applying.client as client:
+        yield applying
+        for schedule in list(client.schedules()):
+            client.delete_schedule(schedule["name"])
+        for definition in list(client.definitions()):
+            client.delete_definition(definition["name"])
+
+
+def definition(name: str, handler: str = "noop") -> str:
+    return f"name: {name}\ndag:\n  nodes:\n    - {{id: A, handler: {handler}}}\n"
+
+
+def schedule(name: str, workflow: str, cron: str = "0 6 * * *") -> str:
+    return f'name: {name}\nworkflow: {workflow}\ncron: "{cron}"\n'
+
+
+def test_a_definition_and_its_schedule_stand_in_one_file(here: Applying) -> None:
+    here.write("a.yaml", schedule("nightly", "report") + "---\n" + definition("report"))
+
+    done, _ = here.apply("a.yaml")
+    assert done == ["definition report created", "schedule nightly created"]
+    done, said = here.apply("a.yaml")
+    assert (done, said) == ([], "nothing changed: 2 unchanged\n")
+    here.write("a.yaml", schedule("nightly", "report", "1 6 * * *"))
+    here.write("b.yaml", definition("report", "delay, config: {seconds: 1}"))
+    done, said = here.apply("a.yaml", "b.yaml")
+    assert done == ["definition report changed (version 2)", "schedule nightly changed"]
+    assert said == "2 changed\n"
+
+
+def test_files_are_applied_as_the_manual_shows(here: Applying) -> None:
+    here.write("nightly.yaml", blocks("Applying files", "yaml")[0])
+    outputs = []
+    for line in blocks("Applying files", "console")[0].splitlines():
+        ended = subprocess.run(
+            [sys.executable, "-m", "flowd.cli.main", *line.removeprefix("$ flowd ").split()],
+            cwd=here.folder,
+            env={**clean_environ(), "FLOWD_URL": here.url},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE_S,
+        )
+        outputs.append(ended.stdout + ended.stderr)
+
+    assert "would be created" in outputs[1]
+    assert "schedule nightly created" in outputs[2]
+    assert outputs[3] == "nothing changed: 2 unchanged\n"
+
+
+def test_a_schedule_that_was_paused_by_hand_stays_paused(here: Applying) -> None:
+    text = definition("report") + "---\n" + schedule("nightly", "report")
+    here.write("a.yaml", text)
+    here.apply("a.yaml")
+    here.client.pause_schedule("nightly")
+
+    assert here.apply("a.yaml") == ([], "nothing changed: 2 unchanged\n")
+    assert here.client.schedule("nightly")["paused"] is True
+    here.write("a.yaml", text + "paused: false\n")
+    assert here.apply("a.yaml")[0] == ["schedule nightly changed"]
+
+
+def test_a_diff_shows_every_place_that_would_change_and_changes_nothing(here: Applying) -> None:
+    here.write("a.yaml", definition("report") + "---\n" + schedule("nightly", "report"))
+    assert here.apply("a.yaml", "--diff")[0] == [
+        "definition report would be created",
+        "schedule nightly would be created",
+    ]
+    here.apply("a.yaml", "--set", "s")
+    before = here.saved()
+    here.write("a.yaml", definition("report", "delay, config: {seconds: 1}"))
+
+    done, said = here.apply("a.yaml", "--diff", "--set", "s", "--prune")
+    assert done == [
+        "definition report would be changed",
+        "  dag.nodes[0].handler",
+        '    - "noop"',
+        '    + "delay"',
+        "  dag.nodes[0].config.seconds",
+        "    - (missing)",
+        "    + 1",
+        "schedule nightly would be removed",
+    ]
+    assert said == "1 changed, 1 removed\n"
+    assert here.saved() == before
+    here.write("a.yaml", definition("report") + "---\n" + schedule("nightly", "report"))
+    assert here.apply("a.yaml", "--diff") == ([], "nothing would change: 2 unchanged\n")
+
+
+def test_what_is_broken_keeps_no_other_from_being_applied(here: Applying) -> None:
+    here.write("f/a.yaml", definition("a", "nop") + "---\n" + definition("good"))
+    here.write("f/b.yaml", "name: [")
+    here.write("f/c.yaml", definition("bad name"))
+    here.write("f/d.json", "{}")
+    here.write("f/e.yaml", definition("good"))
+    here.write("f/f.yaml", schedule("s", "nobody") + "---\n" + schedule("t", "good", "61 * * * *"))
+
+    done, said = here.apply("f", code=1)
+    assert done == ["definition good created"]
+    for line in (
+        "f/a.yaml:4: node 'A': handler: unknown handler 'nop'; did you mean 'noop'?",
+        "f/b.yaml:2: this is neither JSON nor YAML",
+        "f/c.yaml:1: name: bad name 'bad name'; use 1 to 100 letters",
+        "f/d.json:1: name: a document that is applied needs a name",
+        "f/e.yaml:1: name: the definition 'good' stands in f/a.yaml:5 already",
+        "f/f.yaml:2: workflow: ",
+        "'nobody'",
+        "f/f.yaml:7: cron: ",
+    ):
+        assert line in said
+    assert here.saved() == {"good": 1}
+
+
+def test_a_prune_removes_what_the_set_has_made_and_nothing_else(here: Applying) -> None:
+    here.write("other.yaml", definition("other"))
+    here.apply("other.yaml", "--set", "others")
+    here.write("by-hand.yaml", definition("by-hand"))
+    here.apply("by-hand.yaml")
+    here.write("f/a.yaml", definition("a") + "---\n" + schedule("s", "a"))
+    here.write("f/b.yaml", definition("b"))
+    here.apply("f", "--set", "mine")
+    (here.folder / "f/a.yaml").unlink()
+
+    assert here.apply("f", "--set", "mine") == ([], "nothing changed: 1 unchanged\n")
+    assert here.apply("f", "--set", "mine", "--prune")[0] == [
+        "schedule s removed",
+        "definition a removed",
+    ]
+    assert here.saved() == {"b": 1, "by-hand": 1, "other": 1}
+    assert here.client.applied_set("mine") == [{"kind": "definition", "name": "b"}]
+    here.apply("f", "--prune", code=2)
+
+
+def test_nothing_is_removed_while_a_file_cannot_be_read(here: Applying) -> None:
+    """It may hold what would be removed."""
+    here.write("f/a.yaml", definition("a"))
+    here.write("f/b.yaml", definition("b"))
+    here.apply("f", "--set", "mine")
+    here.write("f/a.yaml", "name: [")
+
+    _, said = here.apply("f", "--set", "mine", "--prune", code=1)
+    assert "nothing is removed, as some files cannot be read" in said
+    assert here.saved() == {"a": 1, "b": 1}
+
+
+def test_what_something_outside_the_set_needs_stays_and_is_told(here: Applying) -> None:
+    here.write("f/a.yaml", definition("a"))
+    here.write("f/b.yaml", definition("b"))
+    here.apply("f", "--set", "mine")
+    here.client.put_schedule("by-hand", {"workflow": "a", "every_s": 3600})
+    (here.folder / "f/a.yaml").unlink()
+
+    _, said = here.apply("f", "--set", "mine", "--prune", code=1)
+    assert "definition a: " in said
+    assert "by-hand" in said
+    here.client.delete_schedule("by-hand")
+    assert here.apply("f", "--set", "mine", "--prune")[0] == ["definition a removed"]
+
+
+def test_a_hundred_files_twice_change_nothing_the_second_time(here: Applying) -> None:
+    for at in range(COUNT):
+        here.write(
+            f"many/{at:03}.yaml", definition(f"w{at}") + "---\n" + schedule(f"s{at}", f"w{at}")
+        )
+
+    done, _ = here.apply("many", "--set", "many", "--prune")
+    assert len(done) == 2 * COUNT
+    before = here.saved()
+    answer = json.loads("\n".join(here.apply("many", "--set", "many", "--prune", "--json")[0]))
+    assert answer["changed"] is False
+    assert {one["outcome"] for one in answer["documents"]} == {"unchanged"}
+    assert here.apply("many") == ([], f"nothing changed: {2 * COUNT} unchanged\n")
+    assert here.saved() == before
+
+
+def test_one_that_was_killed_in_the_middle_is_applied_again_to_the_same_end(here: Applying) -> None:
+    for at in range(COUNT):
+        here.write(
+            f"many/{at:03}.yaml", definition(f"w{at}") + "---\n" + schedule(f"s{at}", f"w{at}")
+        )
+    for reached in (3, 60):
+        process = here.start("many", "--set", "many", "--prune")
+        deadline = time.monotonic() + PATIENCE_S
+        while len(list(here.client.definitions())) < reached and process.poll() is None:
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=PATIENCE_S)
+    # What was made before the kill, and is in no file any more.
+    (here.folder / "many/000.yaml").unlink()
+
+    here.apply("many", "--set", "many", "--prune")
+
+    expected = {f"w{at}": 1 for at in range(1, COUNT)}
+    assert here.saved() == expected | {f"s{at}": "0 6 * * *" for at in range(1, COUNT)}
+    assert len(here.client.applied_set("many")) == 2 * (COUNT - 1)
+
+
+def test_a_set_takes_over_what_another_has_made(here: Applying) -> None:
+    here.write("a.yaml", definition("a"))
+    here.apply("a.yaml", "--set", "one")
+    here.apply("a.yaml", "--set", "two")
+    here.write("b.yaml", definition("b"))
+
+    here.apply("b.yaml", "--set", "one", "--prune")
+    assert here.saved() == {"a": 1, "b": 1}
+    with pytest.raises(ApiError, match="bad name"):
+        here.client.put_set("no name", [])

@@ -27,6 +27,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
 from flowd.store.origins import Origin
+from flowd.store.saved import Saved
 from flowd.store.schedules import DueSchedule, Fired, Firing, ScheduleRow
 from flowd.workflow.ids import scheduled_id
 from flowd.workflow.schedule import LATEST, ScheduleDefinition
@@ -35,6 +36,8 @@ log = get_logger(__name__)
 
 PUTS_MAX: Final = 20
 READ_MAX: Final = 20_000
+# A definition that is kept while a hundred schedules are fired.
+KEPT_BYTES_MAX: Final = 64 * 1024
 # An execution was made, now or before.
 MADE: Final = frozenset({"triggered", "continue", "exists"})
 
@@ -126,6 +129,11 @@ class Firings:
         self._plans = plans
         # By name, with the revision that says so.
         self._read: dict[str, tuple[str, ScheduleDefinition]] = {}
+        self._saved: dict[tuple[str, int | None], Saved] = {}
+
+    def forget_saved(self) -> None:
+        """From here on the latest version is asked for again: many schedules may run one."""
+        self._saved.clear()
 
     async def attend(self, due: DueSchedule, now_ms: int) -> None:
         """Do what is to be done about a schedule now: about one time of it, two at most.
@@ -230,7 +238,11 @@ class Firings:
     async def _prepare(self, schedule: ScheduleDefinition, firing: Firing, time_ms: int) -> Firing:
         """The same with what its execution is made of."""
         version = None if schedule.version == LATEST else int(schedule.version)
-        saved = await self._store.saved.find(schedule.workflow, version)
+        saved = self._saved.get((schedule.workflow, version))
+        if saved is None:
+            saved = await self._store.saved.find(schedule.workflow, version)
+            if len(saved.definition) <= KEPT_BYTES_MAX:
+                self._saved[schedule.workflow, version] = saved
         plan = await self._plans.of_definition(f"{saved.name}@{saved.version}", saved.definition)
         await expect_no_older_process(self._store, plan.language)
         definition, outline = await pinned(self._store, saved.definition, plan.outline)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from flowd.errors import FlowdError, StoreReadOnly, StoreUnavailable
@@ -11,12 +13,14 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.schedules import Firings
 from flowd.scheduler.duty import Duty, backoff_s
 from flowd.store import Store
+from flowd.store.executions import slices
 from flowd.store.schedules import DueSchedule
 
 log = get_logger(__name__)
 
 # However many are due at once, whoever waits for a date has his turn.
 BUDGET_S: Final = 0.5
+AT_ONCE: Final = 10
 REASON_CHARS_MAX: Final = 500
 
 
@@ -34,8 +38,9 @@ class FireSchedules(Duty):
         end_s = time.monotonic() + BUDGET_S
         while True:
             page = await self._store.schedules.due()
-            for due in page.schedules:
-                await self._attend(due, page.now_ms)
+            self._firings.forget_saved()
+            for some in slices(page.schedules, AT_ONCE):
+                await self._attend_each(some, page.now_ms)
             if not page.schedules:
                 if page.next_in_ms is not None:
                     self.next_in_s = page.next_in_ms / 1000
@@ -43,6 +48,13 @@ class FireSchedules(Duty):
             if time.monotonic() > end_s:
                 self.next_in_s = 0.0
                 return
+
+    async def _attend_each(self, some: Sequence[DueSchedule], now_ms: int) -> None:
+        """None waits for the answer about another. Raises when Redis was away for any of them."""
+        attending = (self._attend(due, now_ms) for due in some)
+        for end in await asyncio.gather(*attending, return_exceptions=True):
+            if isinstance(end, BaseException):
+                raise end
 
     async def _attend(self, due: DueSchedule, now_ms: int) -> None:
         """One that cannot be fired holds up no other, and is tried again."""

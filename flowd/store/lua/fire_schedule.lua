@@ -52,8 +52,8 @@ if time_ms ~= '' and not is_busy then
     redis.pcall('ZREM', KEYS[6], 'submit ' .. ARGV[11])
     redis.call('HINCRBY', schedule, 'fired', 1)
     redis.pcall('HINCRBY', 'flowd:metrics', 'schedules fired', 1)
+    redis.call('SADD', KEYS[2], ARGV[11])
   end
-  redis.call('SADD', KEYS[2], ARGV[11])
   redis.call('HSET', schedule, 'last_ms', time_ms, 'last_id', ARGV[11])
   redis.call('HDEL', schedule, 'error', 'failures')
 elseif time_ms == '' then

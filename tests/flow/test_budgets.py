@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
-from flowd.config import HandlersSettings, LlmSettings
+from flowd.config import HandlersSettings, LlmSettings, SecretsSettings
 from flowd.diagnosis.observer import Observer
 from flowd.errors import StoreUnavailable
 from flowd.handlers.registry import built_in_registry
@@ -98,6 +98,20 @@ async def test_a_model_that_cannot_be_reached_costs_nothing(settings):
         execution_id = await engine.run(workflow(node_a, budget={"tokens": BUDGET}))
         usage = await engine.store.budgets.usage(execution_id)
     assert (usage.spent, usage.reserved) == (0, 0)
+
+
+async def test_a_call_that_is_refused_before_it_is_made_costs_nothing(settings, monkeypatch):
+    monkeypatch.setenv("FLOWD_SECRET_KEY", "a secret")
+    model = Model()
+    with running_service(model) as service:
+        bound = SecretsSettings(bound=("KEY@elsewhere.example",))
+        own = replace(using(settings, service.url), secrets=bound)
+        async with Engine(own, registry=built_in_registry()) as engine:
+            node_a = node("A", handler="llm", prompt={"$secret": "KEY"}, max_tokens=50)
+            execution_id = await engine.run(workflow(node_a, budget={"tokens": BUDGET}))
+            usage = await engine.store.budgets.usage(execution_id)
+            assert "bound to other hosts" in (await engine.results(execution_id))["A"]["error"]
+    assert (model.calls, usage.spent, usage.reserved) == (0, 0, 0)
 
 
 async def test_usage_is_summed_without_a_budget_too(settings):

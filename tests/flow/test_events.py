@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 import time
@@ -311,6 +312,30 @@ async def test_waiters_share_the_reader_and_hear_of_the_end(redis, store):
     # One that has ended is known at once, one that does not end is given up.
     assert await Waiting(store, feed).wait_for_end(ids[0], 10) is ExecutionState.FAILED
     assert await Waiting(store, feed).wait_for_end(new_execution(redis), 0.05) is None
+
+
+async def test_what_happens_while_a_page_is_read_is_not_passed_over(redis, store, monkeypatch):
+    feed = EventFeed(store.events)
+    execution_id = new_execution(redis)
+    happen(redis, ("execution.submitted", execution_id))
+    read, meanwhile = store.events.read, []
+
+    async def read_slowly(after, *count_max):
+        page = await read(after, *count_max)
+        if not meanwhile:
+            before = feed.position
+            meanwhile.append(happen(redis, completed(execution_id, "a")))
+            await until(lambda: feed.position > before, "the feed behind what happened")
+        return page
+
+    monkeypatch.setattr(store.events, "read", read_slowly)
+    with contextlib.closing(await feed.replay(execution_id, has_ended=False)) as subscription:
+        seen = await subscription.read(PATIENCE_S)
+        # It has caught up with the feed when it hears of what comes next.
+        happen(redis, completed(execution_id, "b"))
+        while seen[-1].node_id != "b":
+            seen += await subscription.read(PATIENCE_S)
+    assert [one.node_id for one in seen] == [None, "a", "b"]
 
 
 @pytest.mark.parametrize("about", ["all", "one"])

@@ -298,6 +298,16 @@ async def test_a_node_about_to_fail_with_its_dependency(settings):
         assert found == {"B": ["dependency_failed"], "C": ["dependency_failed"]}
 
 
+async def test_a_failure_that_is_allowed_holds_nobody_back(settings):
+    async with Engine(settings) as engine:
+        may = node("may", handler="fail") | {"allow_failure": True}
+        execution_id = await engine.start(
+            workflow(may, node("held", handler="held"), node("J", ["may", "held"]))
+        )
+        await becomes(engine, execution_id, "may", "FAILED")
+        assert await codes(engine, execution_id, "J") == {"J": ["waiting_for"]}
+
+
 async def test_a_cancelled_execution(settings):
     async with Engine(settings, workers=0) as engine:
         execution_id = await engine.start(workflow(*CHAIN))

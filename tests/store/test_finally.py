@@ -492,6 +492,19 @@ async def test_a_cancel_ends_a_pause(engine, store):
     assert execution.state().queued == ["z#1"]
 
 
+async def test_what_a_pause_has_kept_does_not_come_back_beside_finally(engine, store):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    await store.lifecycle.pause_execution(execution.id)
+    await worker.complete(a)
+    assert execution.state().parked == {"b": "0"}
+
+    await cancel_execution(store, execution.id)
+
+    state = execution.state()
+    assert (state.parked, state.queued, state.nodes["b"]) == ({}, ["z#1"], "CANCELLED")
+
+
 async def test_a_cancel_ends_a_pause_in_finally(engine, store):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take({"a": [], **Z}, worker)

@@ -475,6 +475,17 @@ async def test_a_node_that_held_up_its_worker_beyond_its_time_has_timed_out(engi
     assert state.dead_letters == []
 
 
+async def test_where_nobody_knows_what_held_a_worker_up_no_node_has_timed_out(engine, store, plans):
+    worker = engine.worker()
+    execution, entries = await engine.start_and_take({"a": [], "b": []}, worker)
+    await worker.claim(*entries)
+
+    hung_s = store.nodes.default_timeout_s + 1
+    await recover_worker(store, plans, "w1", "w1 was hung", is_blamed=True, hung_s=hung_s)
+
+    assert sorted(execution.state().queued) == ["a#2 after 1 deaths", "b#2 after 1 deaths"]
+
+
 async def test_what_timed_out_so_is_tried_again_where_its_retries_say_so(engine, store, plans):
     policy = replace(store.nodes.default_policy, max_attempts=2, delay_s=60)
     store.nodes.default_policy = replace(policy, on=frozenset({"timeout"}))

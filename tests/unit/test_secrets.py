@@ -134,6 +134,28 @@ def test_a_bound_secret_says_where_it_may_go(tmp_path: Path) -> None:
         filled(secrets, {"env": {"x": KEY}}, "shell")
 
 
+@pytest.mark.parametrize(
+    ("bound", "common"),
+    [
+        (["API_KEY@a.example", "API_KEY@b.example", "OTHER@b.example"], ["b.example"]),
+        (["API_KEY@a.example", "OTHER@a.example", "OTHER@b.example"], ["a.example"]),
+        (["API_KEY@a.example", "OTHER@b.example"], []),
+        (["API_KEY@a.example"], ["a.example"]),
+        (["OTHER@b.example"], ["b.example"]),
+    ],
+)
+def test_a_call_goes_only_where_each_of_its_bound_secrets_may(
+    tmp_path: Path, bound: list[str], common: list[str]
+) -> None:
+    environ = {"FLOWD_SECRET_API_KEY": "s3cret", "FLOWD_SECRET_OTHER": "an0ther"}
+    secrets = Secrets(settings_of(tmp_path, secrets__bound=bound), environ)
+    headers = {"x": KEY, "y": {"$secret": "OTHER"}}
+
+    for config in (headers, dict(reversed(headers.items()))):
+        _, only = filled(secrets, {"headers": config}, "call_external_service")
+        assert [one.name for one in only] == common
+
+
 @pytest.mark.parametrize("entry", ["API_KEY", "@host", "API-KEY@host", "API_KEY@", "K@1.2.3"])
 def test_a_bad_binding_stops_the_start(tmp_path: Path, entry: str) -> None:
     with pytest.raises(InvalidSettings, match=r"secrets\.bound"):

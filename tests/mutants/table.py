@@ -279,15 +279,15 @@ MUTANTS = (
     Mutant(
         "U8 key",
         "a key does not hear that its execution was deleted",
-        "    close_key(execution_id, prefix)\n",
+        "    close_key(execution_id, digest)\n",
         "",
         "test_a_key_whose_execution_is_gone_answers_as_before_and_does_nothing",
     ),
     Mutant(
         "U8 slow",
         "a slow process makes the deleted execution again",
-        "  elseif string.find(claim, '^deleted ') then",
-        "  elseif false then",
+        "  return is_deleted and 'deleted' or nil",
+        "  return nil",
         "test_of_two_operations_each_is_whole[submit and delete]",
     ),
     Mutant(
@@ -413,7 +413,7 @@ MUTANTS = (
     Mutant(
         "U10 above",
         "a rerun from a node runs what is directly above it and nothing further up",
-        "                upstream.append(one)\n",
+        "                upstream.append((one, start))\n",
         "",
         "test_a_rerun_from_a_node_runs_all_above_it_that_it_cannot_do_without",
     ),

@@ -198,12 +198,27 @@ class NoSignal(FlowdError):
 
     code = "no_signal"
 
-    def __init__(self, execution_id: str, node_id: str, handler: str) -> None:
+    def __init__(
+        self, execution_id: str, node_id: str, handler: str, *, has_items: bool = False
+    ) -> None:
+        self.execution_id = execution_id
+        self.node_id = node_id
+        why = f"its handler is {handler!r}, and only nodes of the handler 'signal' do"
+        if has_items:
+            why = f"each of its items does; name one of its items, for example {f'{node_id}.0'!r}"
+        super().__init__(f"node {node_id!r} of execution {execution_id!r} takes no signal: {why}")
+
+
+class NoMap(FlowdError):
+    """This node runs once, for no list."""
+
+    code = "no_map"
+
+    def __init__(self, execution_id: str, node_id: str) -> None:
         self.execution_id = execution_id
         self.node_id = node_id
         super().__init__(
-            f"node {node_id!r} of execution {execution_id!r} takes no signal: its handler is "
-            f"{handler!r}, and only nodes of the handler 'signal' do"
+            f"node {node_id!r} of execution {execution_id!r} has no items: only one with `map` does"
         )
 
 

@@ -7,7 +7,7 @@ that no counter of the execution knows: those of the map say when all of them ha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -18,7 +18,7 @@ from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type
 from flowd.store.redis.text import count_of, raw_bytes, readable
-from flowd.workflow.ids import item_id
+from flowd.workflow.ids import item_id, split_item
 from flowd.workflow.states import NodeState
 
 # Of the items that one call stores, or of the outputs it reads; but for one that is larger.
@@ -240,9 +240,19 @@ class Maps:
         counts.update(one for one in places.open.values() if one is not None)
         counts[NodeState.PENDING] += places.waiting
         left = standing.n - standing.ended - places.waiting - len(places.open)
-        is_ended = NodeState.CANCELLED in places.open.values() or standing.is_over
-        counts[NodeState.CANCELLED if is_ended else NodeState.RETRYING] += left
+        if NodeState.CANCELLED in places.open.values() or standing.is_over:
+            counts[NodeState.CANCELLED] += left
+        elif left > 0:
+            repeated = min(left, await self._count_paused(execution_id, node_id, places.open))
+            counts[NodeState.WAITING] += repeated
+            counts[NodeState.RETRYING] += left - repeated
         return _in_order(counts)
+
+    async def _count_paused(self, execution_id: str, node_id: str, placed: Collection[str]) -> int:
+        """How many items wait between two calls, and have given their place away."""
+        (reply,) = await self._client.converse_freely([("HKEYS", keys.waits(execution_id))])
+        waiting = () if is_wrong_type(reply) else map(split_item, reply)
+        return sum(above == node_id and index not in placed for above, index in waiting if index)
 
     async def remove(self, execution_id: str, node_id: str) -> None:
         """Remove all that is kept of the items, their number last."""

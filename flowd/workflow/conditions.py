@@ -8,8 +8,8 @@ a decision costs no more than one walk over what it reads.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import orjson
@@ -75,11 +75,13 @@ class _Missing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Operand:
-    """A value with the words it was written in, for errors."""
+    """A value with the words it was written in, for errors; where it is true, there is something of
+    each name that it `proves`."""
 
     evaluate: _Evaluate
     written: str
     reads: tuple[Read, ...] = ()
+    proves: frozenset[str] = frozenset()
 
 
 class Condition:
@@ -152,7 +154,9 @@ class _Parser:
                     return is_decided_by
             return not is_decided_by
 
-        return _combined(evaluate, f" {word} ", parts)
+        if is_decided_by:
+            return _combined(evaluate, f" {word} ", parts)
+        return _combined(evaluate, f" {word} ", _behind_proofs(parts), _proven_by(parts))
 
     def _inverted(self) -> _Operand:
         if not self._take("not"):
@@ -188,7 +192,13 @@ class _Parser:
             self._refuse("expected `defined`, the one test there is")
         written = f"{operand.written} is {'not ' if is_negated else ''}defined"
         reads = tuple(read._replace(is_guarded=True) for read in operand.reads)
-        return _Operand(lambda scope: _is_there(operand, scope) is not is_negated, written, reads)
+        proves = () if is_negated else (read.name for read in operand.reads if not read.is_guarded)
+        return _Operand(
+            lambda scope: _is_there(operand, scope) is not is_negated,
+            written,
+            reads,
+            frozenset(proves),
+        )
 
     def _apply_filter(self, operand: _Operand) -> _Operand:
         name = self._next
@@ -215,7 +225,7 @@ class _Parser:
         if self._take("("):
             inner = self._nested(self._either)
             self._expect(")", "expected `)`")
-            return _Operand(inner.evaluate, f"({inner.written})", inner.reads)
+            return replace(inner, written=f"({inner.written})")
         if token.kind == "name" and token.text not in _WORDS:
             return self._look_up()
         literal = self._literal()
@@ -351,12 +361,33 @@ def _tokens(text: str) -> Iterator[_Token]:
         position = found.end()
 
 
-def _combined(evaluate: _Evaluate, between: str, parts: list[_Operand]) -> _Operand:
+def _combined(
+    evaluate: _Evaluate, between: str, parts: list[_Operand], proves: frozenset[str] = frozenset()
+) -> _Operand:
     return _Operand(
         evaluate,
         between.join(part.written for part in parts),
         tuple(read for part in parts for read in part.reads),
+        proves,
     )
+
+
+def _proven_by(parts: Iterable[_Operand]) -> frozenset[str]:
+    return frozenset(name for part in parts for name in part.proves)
+
+
+def _behind_proofs(parts: Sequence[_Operand]) -> list[_Operand]:
+    """Parts between `and`: what one has proved to be there, those behind it read as they like."""
+    return [
+        replace(
+            part,
+            reads=tuple(
+                read._replace(is_guarded=read.is_guarded or read.name in _proven_by(parts[:at]))
+                for read in part.reads
+            ),
+        )
+        for at, part in enumerate(parts)
+    ]
 
 
 def _comparison(operator: str, left: _Operand, right: _Operand) -> _Evaluate:

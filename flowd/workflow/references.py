@@ -274,11 +274,9 @@ class _References:
 
     def _report_unsure(self, index: int, target: int) -> None:
         path, read = self._unguarded[index][target], self._nodes[target].id or ""
-        example = f"{read}.key | default(null)"
+        example = f"{{{{ {read}.key | default(null) }}}}"
         if _is_condition(path):
-            example = f"`{example}` or `{read}.key is defined`"
-        else:
-            example = f"{{{{ {example} }}}}"
+            example = f"`{read}.key | default(false)` or `{read}.key is defined and {read}.key …`"
         message = (
             f"node {quote(read)} may be skipped or fail before this is read; say what to take "
             f"then: {example}"

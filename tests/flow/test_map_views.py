@@ -60,11 +60,32 @@ async def test_items_there_are_not_are_refused_or_none(settings):
         fan = node("fan") | {"map": {"over": "{{ input.rows }}"}}
         execution_id = await api.engine.run(workflow(fan, node("A"), input={"rows": [1]}))
         path = f"/workflows/{execution_id}/nodes"
-        assert (await api.request(f"{path}/A/items"))["items"] == []
+        await api.refuses(f"{path}/A/items", 404, "no_map")
         await api.refuses(f"{path}/gone/items", 404, "unknown_node")
         for one in ("fan.1", "fan.01", "fan.x", "A.0", "fan."):
             await api.refuses(f"{path}/{one}", 404, "unknown_node")
         await api.refuses(f"{path}/fan/items?cursor=eHg", 400, "invalid_request")
+
+
+async def test_an_item_between_two_calls_waits_and_one_between_two_attempts_is_retrying(settings):
+    async with serving(settings) as api:
+        again = {"repeat": {"until": "output.calls > 9", "delay_s": 3600}}
+        retry = {"retry": {"max_attempts": 2, "delay_s": 3600}}
+        nodes = [
+            node("asks", handler="count_calls") | again,
+            node("fails", handler="fail_first", times=1) | retry,
+        ]
+        maps = {"map": {"over": "{{ input.rows }}", "concurrency": 1}}
+        execution_id = await api.engine.start(
+            workflow(*(one | maps for one in nodes), input={"rows": [1, 2, 3]})
+        )
+
+        async def all_pause() -> bool:
+            return await api.engine.redis("ZCARD", "flowd:retries") == 6
+
+        await until(all_pause, "every item to pause")
+        rows = (await api.request(f"/workflows/{execution_id}/nodes"))["nodes"]
+        assert [row["items"] for row in rows] == [{"WAITING": 3}, {"RETRYING": 3}]
 
 
 async def test_what_an_item_and_its_map_wait_for_is_explained(settings):

@@ -272,7 +272,9 @@ async def test_each_item_of_a_map_is_asked_for_itself(settings, redis):
 
         await until(are_open, "two items to wait")
         send = here.client.signal
-        assert (await refused(send(execution_id, "fan", 0)))[1] == "no_signal"
+        with pytest.raises(ApiError, match=r"name one of its items, for example 'fan\.0'") as error:
+            await send(execution_id, "fan", 0)
+        assert error.value.code == "no_signal"
         assert (await refused(send(execution_id, "fan.2", 0)))[1] == "unknown_node"
         assert (await refused(send(execution_id, "fan.0:output", 0)))[1] == "unknown_node"
         await send(execution_id, "fan.1", "for b")

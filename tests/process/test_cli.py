@@ -64,6 +64,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fan = node("fan") | {"map": {"over": "{{ input.rows }}"}}
     mapped = {"name": "mapped", "input": {"rows": ["a", "b", "c"]}, "dag": {"nodes": [fan]}}
     (folder / "mapped.json").write_text(json.dumps(mapped))
+    over = {"map": {"over": "{{ input.rows }}", "max_failed": 1}}
+    fan = node("fan", x="{{ item.x }}") | over
+    mixed = {"name": "mixed", "input": {"rows": [{"x": 1}, {}]}, "dag": {"nodes": [fan, node("A")]}}
+    (folder / "mixed.json").write_text(json.dumps(mixed))
     return folder
 
 
@@ -494,6 +498,16 @@ def test_the_items_of_a_map_are_listed_in_their_order(shell: Shell) -> None:
     shell.pipe("items", "@latest", "gone", code=1)
 
 
+def test_of_a_map_that_bore_failures_it_is_said_how_they_run_again(shell: Shell) -> None:
+    shell.pipe("run", "mixed.json")
+    shell.pipe("items", "@latest", "fan")
+    rerun = shell.stderr.strip().rpartition(": ")[2]
+    assert re.fullmatch(r"flowd rerun [0-9a-f]{24} --from fan\.1", rerun)
+    assert "1 of its 2 items run" in shell.pipe(*rerun.split()[1:], "--preview")
+    shell.pipe("items", "@latest", "A", code=1)
+    assert "node 'A'" in shell.stderr and "has no items" in shell.stderr
+
+
 def test_who_is_asked_answers_once(shell: Shell) -> None:
     execution_id = shell.pipe("submit", "asked.json", "--trigger").strip()
     wait_until(lambda: "Open A?" in shell.pipe("explain", execution_id, "A"), "the question")
@@ -516,6 +530,8 @@ def test_who_is_asked_answers_once(shell: Shell) -> None:
     assert "is not JSON; text needs its quotes" in shell.stderr
     decision = shell.json("signal", execution_id, "B", "--data", '{"n": 1.5}')["decision"]
     assert (decision["data"], decision["by"]) == ({"n": 1.5}, None)
+    shell.pipe("reject", execution_id, "C", "--reason", " ", code=2)
+    assert "'--reason': it is empty" in shell.stderr
     shell.pipe("reject", execution_id, "C", "--reason", "too \x1b[31mrisky")
     assert shell.stderr == f"rejected node C of {execution_id}\n"
     shell.pipe("watch", execution_id, code=1)

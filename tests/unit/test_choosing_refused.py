@@ -75,8 +75,10 @@ def test_a_condition_that_reads_what_may_be_missing_says_what_to_take() -> None:
     assert found(workflow(*nodes)) == [("dag.nodes[2].when", "may_be_missing")]
     (text,) = texts(workflow(*nodes))
     assert "A.key is defined" in text
-    nodes[2]["when"] = "A.y is defined and R.y == 1"
-    validate(workflow(*nodes))
+    assert "A.key | default(false)" in text
+    for when in ("A.y is defined and R.y == 1", "A.y | default(false)", "A.y is defined and A.y"):
+        nodes[2]["when"] = when
+        validate(workflow(*nodes))
 
 
 def test_who_could_not_run_without_a_node_reads_it_without_a_default() -> None:

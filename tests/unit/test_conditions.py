@@ -128,6 +128,23 @@ def test_what_is_no_condition_is_refused_with_the_place(text: str, reason: str) 
     assert reason in str(malformed.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "guarded"),
+    [
+        ("A.x is defined and A.y", [True, True]),
+        ("(A.x is defined) and (B.x or A.y == 1)", [True, False, True]),
+        ("A.y and A.x is defined", [False, True]),
+        ("A.x is not defined and A.y", [True, False]),
+        ("A.x is defined or A.y", [True, False]),
+        ("(A.x is defined or B.x is defined) and A.y", [True, True, False]),
+        ("A.x | default(1) is defined and A.y", [True, False]),
+        ("B.x is defined and A.x is defined and A.y and B.y", [True] * 4),
+    ],
+)
+def test_what_is_proved_to_be_there_is_read_behind_an_and(text: str, guarded: list[bool]) -> None:
+    assert [read.is_guarded for read in Condition(text).reads] == guarded
+
+
 def test_a_condition_tells_what_it_reads_and_what_may_be_missing() -> None:
     condition = Condition(
         "A.score > 5 and (B.x is defined or C | default(1) == 1) and state.D == 'x'"

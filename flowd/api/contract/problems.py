@@ -65,6 +65,7 @@ KINDS: Mapping[str, Kind] = {
     "schedule_busy": Kind(409, "Schedule is busy"),
     "unknown_dead_letter": Kind(404, "Unknown dead letter"),
     "no_signal": Kind(404, "Takes no signal"),
+    "no_map": Kind(404, "Has no items"),
     "wrong_state": Kind(409, "Wrong state"),
     "already_decided": Kind(409, "Already decided"),
     "idempotency_mismatch": Kind(422, "Idempotency key used before"),

@@ -15,7 +15,7 @@ from flowd.api.contract.route import Endpoint
 from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.api.shared import shared_of
-from flowd.errors import UnknownNode
+from flowd.errors import NoMap, UnknownNode
 from flowd.orchestrator.items import item_states
 from flowd.store import Store
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
@@ -80,7 +80,9 @@ async def list_items(request: Request) -> Response:
     node = plan.nodes.get(node_id)
     if node is None:
         raise UnknownNode(execution_id, node_id[:128])
-    standing = await store.nodes.maps.standing(execution_id, node_id) if node.map else None
+    if node.map is None:
+        raise NoMap(execution_id, node_id)
+    standing = await store.nodes.maps.standing(execution_id, node_id)
     n = standing.n if standing else 0
     after = read_cursor(query.cursor, lambda text: _is_index(text, n))
     begin = int(after) + 1 if after is not None else 0
@@ -161,7 +163,7 @@ ROUTES = [
         list_items,
         scope="read",
         answers={200: ItemPage},
-        problems=(*_PROBLEMS, "unknown_node", "invalid_request"),
+        problems=(*_PROBLEMS, "unknown_node", "no_map", "invalid_request"),
         query=ItemsQuery,
     ),
 ]

@@ -66,7 +66,8 @@ async def signal(request: Request) -> Response:
     if node is None:
         raise UnknownNode(execution_id, node_id[:128])
     if node.handler != SIGNAL:
-        raise NoSignal(execution_id, node_id, node.handler)
+        has_items = node.map is not None and node.map.item.handler == SIGNAL
+        raise NoSignal(execution_id, node_id, node.handler, has_items=has_items)
     schema = node.config.source.get("schema")
     if schema is not None and not body.reject:
         await _check_data(shared.check_workflow, schema, body.data)

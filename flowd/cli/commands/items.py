@@ -33,12 +33,9 @@ def items(
 ) -> None:
     """List the items of a node with `map`, in the order of its list."""
     with connected(url) as client:
-        rows = client.items(
-            find_id(client, execution),
-            node,
-            count_max=limit,
-            state=[one.upper() for one in state] or None,
-        )
+        execution_id = find_id(client, execution)
+        wanted = [one.upper() for one in state] or None
+        rows = list(client.items(execution_id, node, count_max=limit, state=wanted))
         show_rows(
             rows,
             output,
@@ -54,3 +51,7 @@ def items(
             },
             key="node_id",
         )
+        failed = next((row for row in rows if row["state"] == "FAILED"), None)
+        if failed and output == "table" and client.node(execution_id, node)["state"] == "COMPLETED":
+            again = f"flowd rerun {execution_id} --from {failed['node_id']}"
+            click.echo(f"as many may fail; to run the items again that did: {again}", err=True)

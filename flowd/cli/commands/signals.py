@@ -63,6 +63,12 @@ def signal(
     _send(url, output, execution, node, {"data": read_json("--data", data)}, key)
 
 
+def _reason(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    if not text.strip():
+        raise click.BadParameter("it is empty; say why, for whoever reads the node's error")
+    return text
+
+
 @click.command()
 @server_options
 @output_option
@@ -81,7 +87,13 @@ def approve(url: str | None, output: str, execution: str, node: str, key: str | 
 @output_option
 @execution_argument
 @node_argument
-@click.option("--reason", required=True, metavar="TEXT", help="Why; it is the node's error.")
+@click.option(
+    "--reason",
+    required=True,
+    metavar="TEXT",
+    callback=_reason,
+    help="Why; it is the node's error.",
+)
 @key_option
 def reject(
     url: str | None, output: str, execution: str, node: str, reason: str, key: str | None

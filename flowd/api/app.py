@@ -20,6 +20,7 @@ from flowd.api.http.auth import AuthMiddleware, Guard
 from flowd.api.http.limits import address_of
 from flowd.api.http.server import HttpServer
 from flowd.api.routers import (
+    batch,
     callbacks,
     dead_letters,
     definitions,
@@ -107,6 +108,7 @@ def all_routes() -> list[Endpoint]:
     return [
         *health.ROUTES,
         *workflows.ROUTES,
+        *batch.ROUTES,
         *executions.ROUTES,
         *lifecycle.ROUTES,
         *definitions.ROUTES,

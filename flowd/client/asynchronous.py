@@ -91,6 +91,18 @@ class AsyncClient:
             )
         )
 
+    async def submit_batch(
+        self,
+        workflows: Sequence[Workflow],
+        *,
+        trigger: bool = False,
+        idempotency_key: str | None = None,
+    ) -> builtins.list[Json]:
+        """Store up to 1,000 workflows, and start them with `trigger`; of each its `execution_id`,
+        or the `problem` for which it was refused."""
+        call = calls.submit_batch(workflows, trigger=trigger, idempotency_key=idempotency_key)
+        return list((await self._send(call))["results"])
+
     async def validate(self, workflow: Workflow) -> int:
         """Check a workflow; the number of its nodes. Raises ApiError with all that is wrong."""
         return int((await self._send(calls.validate(workflow)))["nodes"])

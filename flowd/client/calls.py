@@ -101,6 +101,15 @@ def submit(
     return Call("POST", "/workflow", params, _body(workflow), _idempotent(idempotency_key))
 
 
+def submit_batch(
+    workflows: Sequence[Workflow], *, trigger: bool, idempotency_key: str | None
+) -> Call:
+    content = b'{"workflows":[%b]}' % b",".join(map(_body, workflows))
+    params = {"trigger": True} if trigger else {}
+    headers = _idempotent(idempotency_key)
+    return Call("POST", "/workflows/batch", params, content, headers)
+
+
 def _idempotent(key: str | None) -> dict[str, str]:
     return {"idempotency-key": key} if key else {}
 

@@ -329,7 +329,9 @@ async def _origin(store: Store, wanted: RerunPlan) -> Origin:
         for name, value in source.labels.items()
         if wanted.plan.labels.get(name) != value
     }
-    return source._replace(labels=own, parent=None)
+    # A corrected one is that of no version.
+    definition = "" if wanted.definition else source.definition
+    return source._replace(labels=own, definition=definition)
 
 
 async def reuse_of(store: Store, wanted: RerunPlan) -> Reuse:

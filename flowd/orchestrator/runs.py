@@ -28,6 +28,7 @@ async def run_workflow(
     execution_id: str,
     given_input: bytes = b"",
     key_digest: str = "",
+    claimant: str = "",
     traceparent: str = "",
     origin: Origin = NOWHERE,
 ) -> None:
@@ -44,6 +45,7 @@ async def run_workflow(
         execution_id=execution_id,
         given_input=given_input,
         key_digest=key_digest,
+        claimant=claimant,
         traceparent=traceparent,
         origin=origin,
     )

@@ -12,6 +12,7 @@ from flowd.store.definitions import node_ids_of, reading_definition
 from flowd.store.dependents import Arrives
 from flowd.store.kin import Kin, parse_kin
 from flowd.store.listing import Listing
+from flowd.store.origins import NOWHERE, Origin, read_origin
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, RedisClient, is_wrong_type
 from flowd.store.redis.scripts import Script
@@ -236,15 +237,18 @@ class Executions:
         state = await self._read(execution_id, "GET", keys.status(execution_id))
         return self._state(execution_id, state)
 
-    async def status_and_kin(self, execution_id: str) -> tuple[ExecutionState, Kin | None]:
-        """As `execution_status`, and what a child is to its parent, read in one write."""
-        state, parent = await self._client.converse_freely(
-            [("GET", keys.status(execution_id)), ("HGET", keys.run(execution_id), "parent")]
-        )
+    async def status_and_origin(
+        self, execution_id: str
+    ) -> tuple[ExecutionState, Kin | None, Origin]:
+        """As `execution_status`, with what a child is to its parent, and where it comes from: read
+        in one write."""
+        asked = ("HMGET", keys.run(execution_id), "parent", *Origin._fields)
+        state, run = await self._client.converse_freely([("GET", keys.status(execution_id)), asked])
         if is_wrong_type(state):
             raise CorruptExecution(execution_id, "its status is of another type")
-        kin = None if is_wrong_type(parent) else parse_kin(parent)
-        return self._state(execution_id, state), kin
+        if is_wrong_type(run):
+            return self._state(execution_id, state), None, NOWHERE
+        return self._state(execution_id, state), parse_kin(run[0]), read_origin(run[1:])
 
     def _state(self, execution_id: str, state: str | None) -> ExecutionState:
         if state is None:

@@ -188,16 +188,18 @@ class Submissions:
         *,
         execution_id: str = "",
         key_digest: str = "",
+        claimant: str = "",
         reuse: Reuse | None = None,
         origin: Origin = NOWHERE,
     ) -> str:
         """Store a validated definition with its nodes PENDING; the new execution's id.
 
-        Whoever names the `execution_id` may submit twice, and has submitted once; `key_digest` is
-        that of the Idempotency-Key that stands for it. Nodes beyond one call's worth are staged
-        first. The last call makes the execution exist; if it never comes, `discard_staged` removes
-        what was staged. Raises StoreUnavailable when that has happened before the last call came,
-        and UnknownExecution when this one was deleted since, or the one it reuses.
+        Whoever names the `execution_id` may submit twice, and has submitted once;
+        `key_digest` is that of the Idempotency-Key that stands for it, or for the
+        `claimant`, of whom it is one. Nodes beyond one call's worth are staged first. The
+        last call makes the execution exist; if it never comes, `discard_staged` removes
+        what was staged. Raises StoreUnavailable when that has happened before the last call
+        came, and UnknownExecution when this one was deleted since, or the one it reuses.
         """
         execution_id = execution_id or new_execution_id(now_ms())
         settled = reuse.settled() if reuse else ()
@@ -216,6 +218,7 @@ class Submissions:
                     *((keys.idempotency(key_digest),) if key_digest else ()),
                 ),
                 execution_id,
+                claimant or execution_id,
                 definition,
                 "1" if is_staged else "0",
                 run.get("labels", ""),
@@ -234,6 +237,7 @@ class Submissions:
         execution_id: str,
         given_input: bytes = b"",
         key_digest: str = "",
+        claimant: str = "",
         traceparent: str = "",
         origin: Origin = NOWHERE,
     ) -> str:
@@ -244,7 +248,7 @@ class Submissions:
         """
         node_ids = list(plan.nodes)
         is_staged = len(node_ids) > NODES_PER_CALL_MAX
-        runs = Runs([(execution_id, given_input)], key_digest, "", traceparent, origin)
+        runs = Runs([(execution_id, given_input)], key_digest, claimant, traceparent, origin)
         (outcome,) = await self.run_slice(definition, plan, runs)
         await self._expect_made(execution_id, outcome, is_staged=is_staged)
         return outcome

@@ -412,6 +412,7 @@ async def test_parent_and_child_are_linked_both_ways(settings):
             "execution_id": child,
             "status": "RUNNING",
             "parent": {"execution_id": execution_id, "node_id": "call"},
+            "definition": "report@1",
         }
         assert await api.request(f"/workflows/{execution_id}") == {
             "execution_id": execution_id,

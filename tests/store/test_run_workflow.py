@@ -57,7 +57,6 @@ async def test_its_run_says_where_it_comes_from(engine, redis):
     origin = Origin(
         definition="report@3",
         labels={"team": "x", "env": "a b"},
-        parent=(AN_ID, "child"),
         schedule="nightly",
         scheduled_at="2026-03-01T06:30:00+01:00",
     )
@@ -67,7 +66,6 @@ async def test_its_run_says_where_it_comes_from(engine, redis):
     assert {name: said[name] for name in Origin._fields} == {
         "definition": "report@3",
         "labels": "env=a b\nteam=x",
-        "parent": f"{AN_ID} child",
         "schedule": "nightly",
         "scheduled_at": "2026-03-01T06:30:00+01:00",
     }

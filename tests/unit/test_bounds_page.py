@@ -8,7 +8,7 @@ import pytest
 
 import flowd
 from flowd.api import shared_check, workflow_check
-from flowd.api.routers import definitions, nodes
+from flowd.api.routers import batch, definitions, nodes
 from flowd.handlers import bounded_jmespath, forked_calls, json_schema, outcome
 from flowd.handlers.builtin import transform
 from flowd.orchestrator import portions, rendering
@@ -57,6 +57,7 @@ HELD_ROW = f"large inputs (over {HELD_KIB} KiB) that a worker holds at once"
             "holding inputs against an `input_schema`",
             [f"{json_schema.MISFITS_MAX} problems", f"{report.PROBLEMS_MAX} of all"],
         ),
+        ("workflows of a batch", [f"{batch.WORKFLOWS_MAX:,}"]),
         ("labels of a workflow", [f"{definition.LABELS_MAX}"]),
         ("checks for `GET /readyz`", [f"{shared_check.CHECKS_PER_S_MAX} per second"]),
         ("page of a list", [f"{nodes.LIMIT_MAX:,} rows"]),

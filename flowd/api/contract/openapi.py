@@ -69,6 +69,9 @@ _EXAMPLES: Mapping[str, Any] = {
         "timezone": "Europe/Berlin",
     },
     "RunScheduleBody": {"force": False},
+    "BatchBody": {
+        "workflows": [{"name": "one", "dag": {"nodes": [{"id": "A", "handler": "noop"}]}}]
+    },
     "RunBody": {"input": {"day": "2026-01-31"}},
     "SignalBody": {"data": {"approved": True}},
     "RerunBody": {"from": "failed", "preview": True},

@@ -134,6 +134,13 @@ def problem_document(
     return orjson.dumps(document | more)
 
 
+def as_document(error: FlowdError) -> Any:
+    """The body as a value, for an answer that holds others too."""
+    problems = error.problems if isinstance(error, InvalidWorkflow | InvalidRequest) else ()
+    detail = summarize(problems) if problems else str(error)
+    return orjson.loads(problem_document(error.code, detail, problems))
+
+
 def problem_response(
     code: str,
     detail: str,

@@ -47,10 +47,15 @@ class ParentOf(_Body):
     node_id: str
 
 
-class ChildStatus(ExecutionStatus):
-    """Of an execution that is the child of another one."""
+class ShownExecution(ExecutionStatus):
+    """What an execution has not does not stand there. `definition` is `name@version` of a saved
+    workflow, `scheduled_at` the nominal time of its schedule."""
 
-    parent: ParentOf
+    parent: ParentOf = Field(default=None)  # type: ignore[assignment]
+    definition: str = ""
+    labels: dict[str, str] = {}
+    schedule: str = ""
+    scheduled_at: str = ""
 
 
 class ExecutionResults(_Body):

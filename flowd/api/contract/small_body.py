@@ -35,10 +35,7 @@ async def read_small_body(
     limit = shared_of(request.app).body_bytes_max
     longest = limit if bytes_max is None else min(limit, bytes_max)
     body = await read_body(request, longest, is_setting=longest != bytes_max)
-    try:
-        document, hidden = await _parse(body) if body.strip() else ({}, [])
-    except InvalidWorkflow as error:
-        raise InvalidRequest(error.problems) from None
+    document, hidden = await parse_body(body)
     try:
         parsed = model.model_validate(document)
     except ValidationError as refused:
@@ -49,10 +46,16 @@ async def read_small_body(
     return parsed, body
 
 
-async def _parse(body: bytes) -> tuple[Any, list[Problem]]:
-    """What hides something is parsed a second time, slowly."""
-    if len(body) <= SMALL_BYTES_MAX:
-        document, _, hidden = parse_json(body)
-    else:
-        document, _, hidden = await asyncio.to_thread(parse_json, body)
+async def parse_body(body: bytes) -> tuple[Any, list[Problem]]:
+    """The document, `{}` for an empty body, and what a parser passes over in silence: what hides
+    something is parsed a second time, slowly. Raises InvalidRequest."""
+    if not body.strip():
+        return {}, []
+    try:
+        if len(body) <= SMALL_BYTES_MAX:
+            document, _, hidden = parse_json(body)
+        else:
+            document, _, hidden = await asyncio.to_thread(parse_json, body)
+    except InvalidWorkflow as error:
+        raise InvalidRequest(error.problems) from None
     return document, hidden

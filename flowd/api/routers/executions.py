@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.schemas import (
     About,
-    ChildStatus,
     ExecutionOutput,
     ExecutionResults,
-    ExecutionStatus,
-    ParentOf,
+    ShownExecution,
 )
-from flowd.api.http.responses import json_response, requested_execution_id
+from flowd.api.http.responses import requested_execution_id
 from flowd.api.results_response import results_response
 from flowd.api.shared import shared_of
 from flowd.handlers.outcome import OUTPUT_BYTES_MAX
@@ -22,14 +21,15 @@ from flowd.orchestrator.worth import output_of
 
 
 async def show_status(request: Request) -> Response:
-    """Show the state of an execution."""
+    """Show the state of an execution, and where it comes from, if not from a submission."""
     execution_id = requested_execution_id(request)
     store = shared_of(request.app).store
-    status, kin = await store.executions.status_and_kin(execution_id)
-    if kin is None:
-        return json_response(ExecutionStatus(execution_id=execution_id, status=status))
-    parent = ParentOf(execution_id=kin.parent_id, node_id=kin.node_id)
-    return json_response(ChildStatus(execution_id=execution_id, status=status, parent=parent))
+    status, kin, origin = await store.executions.status_and_origin(execution_id)
+    parent = {"execution_id": kin.parent_id, "node_id": kin.node_id} if kin else None
+    said = {"parent": parent, **origin._asdict()}
+    shown = {name: one for name, one in said.items() if one}
+    body = orjson.dumps({"execution_id": execution_id, "status": status, **shown})
+    return Response(body, media_type="application/json")
 
 
 async def show_results(request: Request) -> Response:
@@ -58,7 +58,7 @@ ROUTES = [
         "/workflows/{execution_id}",
         show_status,
         scope="read",
-        answers={200: (ExecutionStatus, ChildStatus)},
+        answers={200: ShownExecution},
         problems=_PROBLEMS,
     ),
     Endpoint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import BaseModel, Field
@@ -32,14 +32,13 @@ from flowd.api.http.responses import (
     requested_traceparent,
 )
 from flowd.api.results_response import results_response
-from flowd.api.shared import shared_of
+from flowd.api.shared import Shared, shared_of
 from flowd.api.workflow_check import CheckedWorkflow
 from flowd.errors import InvalidRequest, Problem, UnknownExecution
 from flowd.orchestrator import executor
 from flowd.orchestrator.pinning import pinned
 from flowd.orchestrator.runs import run_workflow
 from flowd.orchestrator.versions import expect_no_older_process
-from flowd.store import Store
 from flowd.store.executions import now_ms
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import new_execution_id
@@ -75,50 +74,63 @@ async def submit_workflow(request: Request) -> Response:
     body = await read_body(request, shared.body_bytes_max)
     workflow = await shared.check_workflow(body)
     traceparent = requested_traceparent(request) if query.trigger else None
-    if query.trigger and workflow.outline.has_input_schema:
-        plan = shared.plans.compile("", workflow.definition)
-        check = shared.check_workflow.expect_inputs_fit
-        await check(plan.input_schema or {}, plan.default_input, {"input": {}})
+    submission = Submission(new_execution_id(now_ms()), traceparent)
     if key := requested_idempotency_key(request):
         asked = b"submit %d " % query.trigger + body
         claimed = await shared.store.submissions.idempotency.claim(
-            key, asked, new_execution_id(now_ms())
+            key, asked, submission.execution_id
         )
-        execution_id = claimed.execution_id
+        submission = Submission(claimed.execution_id, traceparent, claimed.key_digest)
         # Deleted since, it is answered as the first time, and its work is not done again.
         if not claimed.is_deleted:
             with contextlib.suppress(UnknownExecution):
-                await _submit(shared.store, workflow, traceparent, execution_id, claimed.key_digest)
+                await submit(shared, workflow, submission)
     else:
-        execution_id = await _submit(shared.store, workflow, traceparent)
+        await submit(shared, workflow, submission)
+    execution_id = submission.execution_id
     if query.wait is not None:
         return await _wait(request, execution_id, query.wait)
     return json_response(Submitted(execution_id=execution_id, message="Workflow accepted"))
 
 
-async def _submit(
-    store: Store,
-    workflow: CheckedWorkflow,
-    traceparent: str | None,
-    execution_id: str = "",
-    key_digest: str = "",
-) -> str:
-    """Submit, or run where there is a traceparent, if an empty one; the execution's id."""
-    execution_id = execution_id or new_execution_id(now_ms())
+class Submission(NamedTuple):
+    """`traceparent` is None for what is only stored, and empty where nobody said; `key_digest` and
+    `claimant` are those of `Runs`."""
+
+    execution_id: str
+    traceparent: str | None
+    key_digest: str = ""
+    claimant: str = ""
+
+
+async def submit(shared: Shared, workflow: CheckedWorkflow, submission: Submission) -> None:
+    """Store a checked workflow as an execution, or run it. Raises InvalidRequest where the
+    workflow's own input does not fit its schema, and what the store does."""
+    execution_id, traceparent, key_digest, claimant = submission
+    store = shared.store
     definition, outline = await pinned(store, *workflow)
-    if traceparent is not None:
-        await run_workflow(
-            store,
+    if traceparent is None:
+        await expect_no_older_process(store, outline.language)
+        await store.submissions.submit_workflow(
             definition,
             outline,
             execution_id=execution_id,
             key_digest=key_digest,
-            traceparent=traceparent,
+            claimant=claimant,
         )
-        return execution_id
-    await expect_no_older_process(store, outline.language)
-    return await store.submissions.submit_workflow(
-        definition, outline, execution_id=execution_id, key_digest=key_digest
+        return
+    if outline.has_input_schema:
+        plan = await shared.plans.of_definition(execution_id, definition)
+        check = shared.check_workflow.expect_inputs_fit
+        await check(plan.input_schema or {}, plan.default_input, {"input": {}})
+    await run_workflow(
+        store,
+        definition,
+        outline,
+        execution_id=execution_id,
+        key_digest=key_digest,
+        claimant=claimant,
+        traceparent=traceparent,
     )
 
 

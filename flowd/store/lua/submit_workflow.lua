@@ -6,20 +6,20 @@
 --
 -- KEYS  1 continuations (zset)  2 executions (zset)  3 what the Idempotency-Key stands for (string),
 --       where there is one
--- ARGV  1 execution id  2 definition (JSON)  3 '1' when nodes were staged before  4 its
---       labels, a line `name=value` each  5 number of values of the run  6… the run, field and value, then
---       the ids of the nodes not yet staged
+-- ARGV  1 execution id  2 id the Idempotency-Key stands for  3 definition (JSON)  4 '1' when nodes were
+--       staged before  5 its labels, a line `name=value` each  6 number of values of the run  7… the run,
+--       field and value, then the ids of the nodes not yet staged
 -- RETURNS 'submitted', 'exists' when this id is taken, 'closed' when it took so long that what was
 --         staged has been removed, or the key no longer stands for this id, or 'deleted' when this id
 --         was, and the work is not to be done again
 local execution_id = ARGV[1]
-local refusal = refuse_making(KEYS[1], execution_id, ARGV[3] == '1', KEYS[3], execution_id)
+local refusal = refuse_making(KEYS[1], execution_id, ARGV[4] == '1', KEYS[3], ARGV[2])
 if refusal then
   return refusal
 end
 -- First, as it may be damaged: then nothing has been written.
 redis.call('ZADD', KEYS[2], 0, execution_id)
-make_execution(execution_id, ARGV[2], ARGV[4], ARGV, 6, ARGV[5], 'PENDING')
+make_execution(execution_id, ARGV[3], ARGV[5], ARGV, 7, ARGV[6], 'PENDING')
 redis.pcall('ZREM', KEYS[1], 'submit ' .. execution_id)
 announce({ 'execution.submitted', execution_id })
 return 'submitted'

@@ -103,6 +103,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "W13 inputs", "the same, 1,000 inputs a request", "runs/s", False, "POST + trigger", 10.0
     ),
+    Figure("W14", "1,000 children of one node", "nodes/s", False, "W3", 0.4),
     Figure(
         "W15 scheduler",
         "CPU beside 10,000 schedules",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from flowd.workflow.definition import MAP_CONCURRENCY_MAX, WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
+from flowd.workflow.ids import WORKFLOW
 
 
 class Shape(NamedTuple):
@@ -70,6 +71,12 @@ def half_diamond() -> Shape:
 def gated() -> Shape:
     """A node that waits for a signal, and one behind it."""
     return _shape("gated", [("A", ()), ("B", ("A",))], A="signal")
+
+
+def calling(name: str, width: int) -> Shape:
+    """Nodes beside each other, each of which runs the first version of a saved workflow."""
+    nodes = [(f"c{at}", ()) for at in range(width)]
+    return _shape(f"{width} children", nodes, WORKFLOW, {"name": name, "version": 1})
 
 
 def mapped(items: int) -> Shape:

@@ -27,6 +27,7 @@ class Sizes:
     chains_at_once: int = 400
     schedules: int = 10_000
     due_at_once: int = 500
+    children: int = 1000
 
 
 TINY = Sizes(
@@ -49,4 +50,5 @@ TINY = Sizes(
     chains_at_once=4,
     schedules=10,
     due_at_once=5,
+    children=4,
 )

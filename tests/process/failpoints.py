@@ -85,6 +85,13 @@ CANCEL_POINTS = {
     "cancelled": Point("flowd.store.lifecycle:Lifecycle", "cancel_execution", "after"),
     "mark": Point("flowd.store.lifecycle:Lifecycle", "cancel_nodes", "before"),
 }
+# In a worker whose node has a child, and in whoever cancels, pauses or resumes a tree.
+TREE_POINTS = {
+    "make": Point("flowd.store.submissions:Submissions", "start_child", "before"),
+    "made": Point("flowd.store.submissions:Submissions", "start_child", "after"),
+    "worth": Point("flowd.orchestrator.children:Children", "output", "before"),
+    "settle": Point("flowd.store.children:Children", "settle_follow", "before"),
+}
 POINTS = {
     **WORKER_POINTS,
     **SCHEDULER_POINTS,
@@ -93,6 +100,7 @@ POINTS = {
     **API_POINTS,
     **MAP_POINTS,
     **CANCEL_POINTS,
+    **TREE_POINTS,
 }
 
 # A lost reply is one of Redis: only what speaks to it can lose one.
@@ -102,6 +110,7 @@ LOSING = (
     *API_POINTS,
     *MAP_POINTS,
     *CANCEL_POINTS,
+    *TREE_POINTS,
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from scripts.benchmark.bench import Workload
 from scripts.benchmark.workloads.answers import answers
+from scripts.benchmark.workloads.children import children
 from scripts.benchmark.workloads.crowd import many_diamonds, one_fan
 from scripts.benchmark.workloads.http_load import http_load
 from scripts.benchmark.workloads.http_single import http_single
@@ -33,5 +34,6 @@ WORKLOADS: Mapping[str, Workload] = {
     "W11": waiting,
     "W12": answers,
     "W13": runs,
+    "W14": children,
     "W15": schedules,
 }

@@ -103,10 +103,7 @@ def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
     waits = CounterMetricFamily(
         "flowd_waits_decided", "Waits that were decided, by what came first", labels=["by"]
     )
-    schedules = {
-        word: CounterMetricFamily(f"flowd_schedules_{word}", text)
-        for word, text in _SCHEDULED.items()
-    }
+    schedules = dict.fromkeys(_SCHEDULED, 0)
     buckets: dict[str, dict[str, list[int]]] = {
         name: defaultdict(lambda: [0] * BUCKETS) for name in _LATENCIES
     }
@@ -120,13 +117,15 @@ def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
         elif kind == "decided":
             waits.add_metric([first], count)
         elif kind == "schedules" and first in schedules:
-            schedules[first].add_metric([], count)
+            schedules[first] = count
         elif kind in buckets and first.isdecimal() and int(first) < BUCKETS:
             buckets[kind][handler][int(first)] = count
     yield executions
     yield nodes
     yield waits
-    yield from schedules.values()
+    for word, text in _SCHEDULED.items():
+        # Also 0: of a counter that begins with 1 nobody sees that it rose.
+        yield CounterMetricFamily(f"flowd_schedules_{word}", text, value=schedules[word])
     for kind, (name, text) in _LATENCIES.items():
         family = HistogramMetricFamily(name, text, labels=["handler"])
         for handler, filled in buckets[kind].items():

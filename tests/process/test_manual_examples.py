@@ -31,7 +31,7 @@ HANDLERS = "test_the_page_works_when_it_is_followed"
 EXAMPLES = "test_the_examples_run_as_they_stand"
 SNIPPETS = "test_what_is_shown_of_settings_and_handlers_is_taken"
 TOUR = "test_the_tour_goes_as_it_is_told"
-NIGHTLY = "test_a_nightly_run_is_submitted_once_a_night_however_often_cron_tries"
+NIGHTLY = "test_a_nightly_job_goes_as_it_is_told_from_its_first_line_to_the_alert"
 BACKUP = "test_a_backup_is_restored_with_all_that_was_acknowledged_before_it"
 TOLD = "test_a_failure_is_told_by_the_exit_code_and_by_the_events"
 FIRST = "test_the_first_page_works_when_it_is_followed"
@@ -85,8 +85,11 @@ RUN_BY = {
     ("Applying files", "console"): [APPLYING],
     ("Python client", "python"): [EXAMPLES] * 2,
     ("Running as a service", "bash"): ["tests/process/test_install.py"],
-    ("A nightly run", "yaml"): [NIGHTLY],
-    ("A nightly run", "crontab"): [NIGHTLY],
+    ("A nightly job", "python"): [NIGHTLY],
+    ("A nightly job", "toml"): [NIGHTLY],
+    ("A nightly job", "yaml"): [NIGHTLY],
+    ("A nightly job", "console"): [NIGHTLY] * 3,
+    ("A nightly job", "promql"): [NIGHTLY],
     ("Told when it fails", "json"): [WORKFLOWS],
     ("Told when it fails", "bash"): ["test_a_failure_is_told_by_the_exit_code_and_by_the_events"]
     * 2,

@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -91,22 +93,52 @@ def workflow() -> dict[str, object]:
     return {"name": "waits", "dag": {"nodes": [node("A"), node("B", "A")]}}
 
 
-def test_a_nightly_run_is_submitted_once_a_night_however_often_cron_tries(
+def test_a_nightly_job_goes_as_it_is_told_from_its_first_line_to_the_alert(
     run_flowd: Run, tmp_path: Path, programs: Path
 ) -> None:
+    title = "A nightly job"
+    (tmp_path / "dates.py").write_text(blocks(title, "python")[0])
+    (tmp_path / "nightly.yaml").write_text(blocks(title, "yaml")[0])
+    (tmp_path / "flowd.toml").write_text(CONFIG + blocks(title, "toml")[0])
+    try_it, use_it, change_it = (
+        [line.removeprefix("$ ") for line in session.splitlines()]
+        for session in blocks(title, "console")
+    )
+
+    printed = [shell(line, tmp_path, programs) for line in try_it]
+    yesterday = (datetime.now() - timedelta(days=1)).date().isoformat()
+    assert json.loads(printed[-1])["day"] == {"date": yesterday}
+
     flowd = run_flowd("start", "--workers", "1")
     flowd.wait_until_running()
-    (tmp_path / "report.yaml").write_text(blocks("A nightly run", "yaml")[0])
-    (line,) = blocks("A nightly run", "crontab")
-    command = re.sub(r"^(\S+\s+){5}", "", line).replace("\\%", "%").replace("/srv/reports/", "")
+    printed = [shell(line, tmp_path, programs, FLOWD_URL=flowd.url) for line in use_it]
+    assert "schedule nightly created" in printed[0]
+    assert all(re.search(r"T06:30:00\+0[12]:00", line) for line in printed[1].splitlines())
+    results = json.loads(printed[-1])
+    assert set(results) == {"day", "fetch", "sum_up"}
+    assert results["fetch"]["data"].endswith(f"day={results['day']['date']}")
 
-    printed = [shell(command, tmp_path, programs, FLOWD_URL=flowd.url) for _ in range(2)]
+    printed = [shell(line, tmp_path, programs, FLOWD_URL=flowd.url) for line in change_it]
+    assert "Sum up in one sentence" in printed[1]
+    assert printed[2].splitlines() == ["definition report changed (version 2)"]
+    assert re.search(r"sum_up +runs +its config changed", printed[3])
+    assert re.search(r"fetch +is reused +unchanged", printed[3])
+    assert "one sentence" in json.loads(printed[4])["sum_up"]["answer"]
 
-    (execution_id,) = set(re.findall(r"[0-9a-f]{24}", "".join(printed)))
-    assert flowd.wait_for_execution(execution_id) == "COMPLETED"
-    with flowd.redis as redis:
-        given = json.loads(redis.get(f"workflow:{execution_id}:input"))
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d", given["day"])
+    text = (tmp_path / "nightly.yaml").read_text()
+    failing = text.replace("handler: llm", "handler: unreliable_handler").replace(
+        'prompt: "Sum up in one sentence: {{ fetch.data }}"', "failure_rate: 1"
+    )
+    (tmp_path / "nightly.yaml").write_text(failing)
+    shell(use_it[0], tmp_path, programs, FLOWD_URL=flowd.url)
+    started = shell(f"{use_it[2]} -o json", tmp_path, programs, FLOWD_URL=flowd.url)
+    execution_id = json.loads(started)["execution_id"]
+    assert flowd.wait_for_execution(execution_id) == "FAILED"
+    assert "service-b/alerts" in flowd.api.execution_results(execution_id)["alert"]["data"]
+
+    metrics = urllib.request.urlopen(f"{flowd.url}/metrics", timeout=PATIENCE_S).read().decode()
+    for name in re.findall(r"flowd_\w+", blocks(title, "promql")[0]):
+        assert re.search(rf"^{name} ", metrics, re.MULTILINE), name
 
 
 def test_a_failure_is_told_by_the_exit_code_and_by_the_events(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -125,6 +125,11 @@ Advance = Completion | Skip | AllowedFailure
 Single = Failure | RetryLater | Wait
 Ending = Advance | Single
 
+# What the scripts say of a node that has ended, all but the first with its execution.
+ENDED: Final = ("completed", "finished", "failed", "cancelled")
+# And of an ending that was committed at all; any other word is an oddity.
+COMMITTED: Final = frozenset((*ENDED, "retrying", "waiting", "woken"))
+
 _ADVANCED_BY: Final[Mapping[type[Advance], Callable[[], Script]]] = {
     Skip: lambda: scripts.SKIP_NODES,
     AllowedFailure: lambda: scripts.ALLOW_FAILURES,
@@ -193,15 +198,8 @@ class Commits:
         return calls
 
     def call(self, ending: Single) -> ScriptCall:
-        if isinstance(ending, Wait):
-            dates = (keys.RETRIES, keys.ALARMS, keys.RETRIES_WAKEUP)
-            arguments = _wait_arguments(self._group, ending)
-            return ScriptCall(scripts.WAIT_NODE, (self._keys[0], *dates), arguments)
-        if isinstance(ending, RetryLater):
-            names = (self._keys[0], keys.RETRIES, keys.RETRIES_WAKEUP)
-            script = scripts.RETRY_ITEM if isinstance(ending, ItemRetry) else scripts.RETRY_NODE
-            return ScriptCall(script, names, _retry_arguments(self._group, ending))
-        return ScriptCall(scripts.FAIL_NODE, self._keys, _failure_arguments(self._group, ending))
+        script, names, arguments = _SINGLY[type(ending)]
+        return ScriptCall(script(), (self._keys[0], *names), arguments(self._group, ending))
 
 
 def _allowed_arguments(failure: AllowedFailure) -> list[Argument]:
@@ -259,3 +257,26 @@ def _failure_arguments(group: str, failure: Failure) -> list[Argument]:
         failure.looks,
         *inline,
     ]
+
+
+class _Single(NamedTuple):
+    """A call that commits one ending: its script, its keys behind the stream, its arguments."""
+
+    script: Callable[[], Script]
+    names: tuple[str, ...]
+    arguments: Callable[[str, Any], list[Argument]]
+
+
+_DATES: Final = (keys.RETRIES, keys.ALARMS, keys.RETRIES_WAKEUP)
+_PAUSES: Final = (keys.RETRIES, keys.RETRIES_WAKEUP)
+_SINGLY: Final[Mapping[type[Single], _Single]] = {
+    Failure: _Single(
+        lambda: scripts.FAIL_NODE,
+        (keys.ACTIVE, keys.CONTINUATIONS, keys.DEAD_LETTERS),
+        _failure_arguments,
+    ),
+    RetryLater: _Single(lambda: scripts.RETRY_NODE, _PAUSES, _retry_arguments),
+    ItemRetry: _Single(lambda: scripts.RETRY_ITEM, _PAUSES, _retry_arguments),
+    Wait: _Single(lambda: scripts.WAIT_NODE, _DATES, _wait_arguments),
+    ItemPause: _Single(lambda: scripts.WAIT_NODE, _DATES, _wait_arguments),
+}

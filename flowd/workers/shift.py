@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,7 +19,6 @@ from typing import Any, Final
 from flowd.backoff import growing_pauses
 from flowd.config import Settings
 from flowd.errors import (
-    CorruptExecution,
     FlowdError,
     MissingGroup,
     MissingScript,
@@ -27,52 +26,34 @@ from flowd.errors import (
     StoreFull,
     StoreReadOnly,
     StoreUnavailable,
-    UnknownExecution,
     WrongType,
 )
 from flowd.handlers.context import Resources
 from flowd.handlers.registry import Registry
 from flowd.log import get_logger
-from flowd.orchestrator.executor import Step, steps_left
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_group
 from flowd.pulse import Pulse
 from flowd.store import Store
-from flowd.store.dependents import is_wide
 from flowd.store.endings import (
+    ENDED,
     Advance,
-    AllowedFailure,
     Completion,
     Ending,
-    Failure,
-    ItemCompletion,
-    ItemFailure,
-    ItemPause,
-    ItemRetry,
-    RetryLater,
     Single,
-    Skip,
-    Wait,
     kind_order,
 )
-from flowd.store.entries import Entry
 from flowd.store.tasks import Claim, Exchange
-from flowd.workers.ending_log import log_ending, log_failure, log_poison
 from flowd.workers.intake import Intake
+from flowd.workers.settlement import Settlement
 from flowd.workers.slots import Slots
 from flowd.workers.tally import Tally
-from flowd.workflow.graph import Plan
-from flowd.workflow.states import NodeState
 
 log = get_logger(__name__)
 
 # More entries than this in one call gain nothing and make the server hold its breath.
 READ_MAX: Final = 64
 DAMAGE_MET_MAX: Final = 3
-# What complete_nodes says of a node that ended well, all but the first with its execution.
-_ENDED: Final = ("completed", "finished", "failed", "cancelled")
-# What scripts say of an ending that was committed; any other word is an oddity.
-_COMMITTED: Final = frozenset((*_ENDED, "retrying", "waiting", "woken"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +81,12 @@ class Shift:
         self._store = store
         self._plans = plans
         self._pulse = equipment.pulse
-        self._tally = equipment.tally
         self._consumer = consumer
-        self._on_stale = on_stale
         self._slots_max = settings.workers.concurrency
         self._session = store.tasks.open_session(consumer)
         self._wake = asyncio.Event()
         self._intake = Intake(store, plans, equipment.registry, consumer)
+        self._settlement = Settlement(store, plans, self._intake, equipment.tally, on_stale)
         self._slots = Slots(
             settings,
             equipment.resources,
@@ -131,7 +111,6 @@ class Shift:
         self._is_redis_full = False
         self._damage_met = 0
         self._is_redis_away = False
-        self._side_tasks: set[asyncio.Task[None]] = set()
 
     def drain(self, within_s: float | None) -> None:
         """Take and start nothing from now on, and end what runs within this time, if it is one.
@@ -192,8 +171,7 @@ class Shift:
         """Let go of everything; True when a handler runs on that nothing can stop."""
         await self._stop_listening()
         is_stuck = await self._slots.cancel_all()
-        for task in self._side_tasks:
-            task.cancel()
+        self._settlement.break_off()
         await self._session.close()
         return is_stuck
 
@@ -273,79 +251,7 @@ class Shift:
         """Take the endings whose outcomes these are from the list they waited in."""
         endings = waiting[: len(outcomes)]
         del waiting[: len(outcomes)]
-        for ending, outcome in zip(endings, outcomes, strict=True):
-            self._intake.release(ending.entry.entry_id)
-            if outcome in _COMMITTED:
-                _SETTLE[type(ending)](self, ending, outcome)
-            else:
-                self._settle_oddity(ending.entry, outcome)
-        if log.is_debug():
-            for ending in endings:
-                if isinstance(ending, Completion):
-                    log_ending(log.debug, "node.completed", ending)
-
-    # How each ending that was committed is settled: said by its type, see _SETTLE.
-
-    def _settle_completion(self, completion: Completion, outcome: str) -> None:
-        node = completion.node
-        self._tally.note_record(node.handler, NodeState.COMPLETED, completion.record)
-        if outcome == "finished":
-            self._note_end(completion.entry)
-        elif outcome != "completed":
-            self._carry_on_after(completion, outcome)
-        elif node.opens or node.joins:
-            if not node.is_static:
-                self._intake.keep_output(completion)
-            if is_wide(node):
-                self._carry_on_after(completion, outcome)
-
-    def _settle_item(self, item: ItemCompletion, _outcome: str) -> None:
-        self._tally.note_record(item.node.handler, NodeState.COMPLETED, item.record)
-
-    def _settle_failed_item(self, failure: ItemFailure, _outcome: str) -> None:
-        self._tally.note_record(failure.node.handler, NodeState.FAILED, failure.record)
-        log_failure(failure)
-        if failure.dead_letter:
-            log_poison(failure)
-
-    def _settle_skip(self, skip: Skip, outcome: str) -> None:
-        self._tally.note_record(skip.node.handler, NodeState.SKIPPED, skip.record)
-        log_ending(log.info, "node.skipped", skip, reason=skip.reason.decode())
-        self._carry_on_after(skip, outcome)
-
-    def _settle_allowed_failure(self, failure: AllowedFailure, outcome: str) -> None:
-        self._tally.note_record(failure.node.handler, NodeState.FAILED, failure.record)
-        log_failure(failure)
-        if failure.dead_letter:
-            log_poison(failure)
-        self._carry_on_after(failure, outcome)
-
-    def _settle_retry(self, retry: RetryLater, _outcome: str) -> None:
-        self._note_failure(retry, NodeState.RETRYING)
-        log_ending(log.info, "node.retrying", retry, error=retry.error)
-
-    def _settle_wait(self, wait: Wait, _outcome: str) -> None:
-        self._note_failure(wait, NodeState.WAITING)
-        log_ending(log.debug, "node.waiting", wait, waits_for=wait.waker)
-
-    def _settle_failure(self, failure: Failure, outcome: str) -> None:
-        self._note_failure(failure, NodeState.FAILED)
-        log_failure(failure)
-        if failure.dead_letter:
-            log_poison(failure)
-        self._carry_on_after(failure, outcome)
-
-    def _note_failure(self, failure: Single, state: NodeState) -> None:
-        entry = failure.entry
-        plan = self._plans.cached(entry.plan_digest)
-        handler = plan.node(entry.node_id).handler if plan else ""
-        self._tally.note_record(handler, state, failure.record)
-
-    def _note_end(self, entry: Entry) -> None:
-        """Write the line of an execution that has ended as COMPLETED with this node."""
-        plan = self._plans.cached(entry.plan_digest)
-        name = plan.name if plan else None
-        log.info("execution.completed", execution_id=entry.execution_id, name=name)
+        self._settlement.settle(endings, outcomes)
 
     def _settle_claims(self, claims: Sequence[Claim], outcomes: list[str]) -> None:
         for claim, outcome in zip(claims, outcomes, strict=True):
@@ -354,36 +260,7 @@ class Shift:
                 self._slots.note_claimed(entry_id)
             elif self._slots.cancel(entry_id):
                 self._intake.release(entry_id)
-                self._settle_oddity(claim.entry, outcome)
-
-    def _settle_oddity(self, entry: Entry, outcome: str) -> None:
-        if outcome == "corrupt":
-            self._carry_on(_fail_corrupt, entry)
-            return
-        if outcome == "stale":
-            self._on_stale()
-        log.warning(
-            "node.commit_rejected",
-            execution_id=entry.execution_id,
-            node_id=entry.node_id,
-            attempt=entry.attempt,
-            outcome=outcome,
-        )
-
-    def _carry_on_after(self, ending: Ending, outcome: str) -> None:
-        for step, node_id in steps_left(ending, outcome):
-            self._carry_on(step, ending.entry._replace(node_id=node_id))
-
-    def _carry_on(self, step: Step, entry: Entry) -> None:
-        """Do beside the loop what is too much for one call; the scheduler ends what breaks off."""
-        task = asyncio.create_task(self._side_step(step, entry))
-        self._side_tasks.add(task)
-        task.add_done_callback(self._side_tasks.discard)
-
-    async def _side_step(self, step: Step, entry: Entry) -> None:
-        with contextlib.suppress(StoreError, UnknownExecution, CorruptExecution):
-            plan = await self._plans.load(entry.execution_id, entry.plan_digest)
-            await step(self._store, plan, entry.execution_id, entry.node_id)
+                self._settlement.settle_oddity(claim.entry, outcome)
 
     def _end(self, ending: Ending) -> None:
         """Put an ending where the next call finds it."""
@@ -453,27 +330,6 @@ class Shift:
                 return
 
 
-# A new way to end is a line here, one in the calls of the store, and its script.
-_SETTLE: Final[Mapping[type[Any], Callable[[Shift, Any, str], None]]] = {
-    Completion: Shift._settle_completion,
-    Skip: Shift._settle_skip,
-    AllowedFailure: Shift._settle_allowed_failure,
-    ItemCompletion: Shift._settle_item,
-    ItemFailure: Shift._settle_failed_item,
-    ItemPause: Shift._settle_wait,
-    ItemRetry: Shift._settle_retry,
-    Failure: Shift._settle_failure,
-    RetryLater: Shift._settle_retry,
-    Wait: Shift._settle_wait,
-}
-
-
 def _count_ended(exchange: Exchange) -> int:
     outcomes = (exchange.completed, exchange.failed)
-    return sum(each.count(ended) for each in outcomes for ended in _ENDED)
-
-
-async def _fail_corrupt(store: Store, _plan: Plan, execution_id: str, node_id: str) -> None:
-    reason = f"its counters were damaged; seen when node {node_id!r} ended"
-    if await store.executions.fail_execution(execution_id, reason):
-        log.error("execution.corrupt", execution_id=execution_id, reason=reason)
+    return sum(each.count(ended) for each in outcomes for ended in ENDED)

@@ -26,7 +26,7 @@ MODULE_LINES_MAX = 500
 CLASS_ATTRIBUTES_MAX = 15
 # What is larger today. The list may only become shorter, and the numbers smaller.
 EXCESS = {
-    "flowd.workers.shift.Shift": 26,
+    "flowd.workers.shift.Shift": 24,
 }
 
 

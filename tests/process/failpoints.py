@@ -92,6 +92,12 @@ TREE_POINTS = {
     "worth": Point("flowd.orchestrator.children:Children", "output", "before"),
     "settle": Point("flowd.store.children:Children", "settle_follow", "before"),
 }
+# In a scheduler that does what schedules say.
+SCHEDULE_POINTS = {
+    "look": Point("flowd.orchestrator.schedules:Firings", "attend", "before"),
+    "fire": Point("flowd.store.schedules:Schedules", "fire", "before"),
+    "fired": Point("flowd.store.schedules:Schedules", "fire", "after"),
+}
 POINTS = {
     **WORKER_POINTS,
     **SCHEDULER_POINTS,
@@ -101,6 +107,7 @@ POINTS = {
     **MAP_POINTS,
     **CANCEL_POINTS,
     **TREE_POINTS,
+    **SCHEDULE_POINTS,
 }
 
 # A lost reply is one of Redis: only what speaks to it can lose one.
@@ -111,6 +118,7 @@ LOSING = (
     *MAP_POINTS,
     *CANCEL_POINTS,
     *TREE_POINTS,
+    *("fire", "fired"),
 )
 
 

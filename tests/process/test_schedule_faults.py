@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import signal
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from flowd.store.redis import keys
 from flowd.workflow.ids import scheduled_id
+from scripts.soaking.checker import find_violations
 from tests.daemon import wait_until
+from tests.process.failpoints import ACTIONS, LOSING, SCHEDULE_POINTS
+from tests.process.faulty import FaultyFlowd
 from tests.process.flowd_process import Flowd, node
+from tests.process.means import Clock
+from tests.process.test_failpoints import armed
 
 Run = Callable[..., Flowd]
 NAME = "each-second"
@@ -27,8 +34,8 @@ def send(flowd: Flowd, method: str, path: str, **body: Any) -> None:
         assert answer.status in (200, 201)
 
 
-def begin(run_flowd: Run, **said: Any) -> Flowd:
-    flowd = run_flowd("start")
+def begin(run_flowd: Run, environ: Mapping[str, str] = MappingProxyType({}), **said: Any) -> Flowd:
+    flowd = run_flowd("start", **environ)
     flowd.wait_until_running()
     send(flowd, "PUT", "/definitions/report", **WORKFLOW)
     said = {"workflow": "report", "every_s": 1, "overlap": "allow", **said}
@@ -94,3 +101,49 @@ def test_when_a_scheduler_hangs_the_next_makes_up_for_its_times(
     if catch_up == "all":
         assert after["missed"] == before["missed"]
     check_runs(flowd)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_whatever_happens_to_a_scheduler_amid_a_time_it_has_one_fate(
+    run_faulty: Callable[..., FaultyFlowd], action: str
+) -> None:
+    points = [one for one in SCHEDULE_POINTS if action != "lose" or one in LOSING]
+    environ = {
+        "FLOWD_TEST_FAILPOINTS": armed(action, points),
+        "FLOWD_SUPERVISOR__HUNG_AFTER_S": "0.8",
+    }
+    flowd = begin(run_faulty, environ)
+    first_ms = begun_ms(flowd)
+    for _ in flowd.until_failed(points, most=40):
+        until_fired(flowd, 1)
+    until_fired(flowd, 1)
+
+    assert begun_ms(flowd) == first_ms
+    check_runs(flowd)
+    ids = flowd.redis.zrange(keys.EXECUTIONS, 0, -1)
+    assert {flowd.wait_for_execution(one) for one in ids} == {"COMPLETED"}
+    assert find_violations(flowd.redis, ids) == []
+
+
+def test_a_clock_that_jumps_runs_no_time_twice_and_counts_what_it_jumps_over(
+    run_flowd: Run, tmp_path: Path
+) -> None:
+    clock = Clock(tmp_path)
+    flowd = begin(run_flowd, clock.environ)
+    until_fired(flowd, 2)
+    first_ms = begun_ms(flowd)
+
+    clock.jump_to(1)
+    wait_until(lambda: counts(flowd)["missed"] >= 3_000, "what is missed to be counted")
+    until_fired(flowd, 2)
+    assert begun_ms(flowd) == first_ms
+
+    before = counts(flowd)
+    clock.jump_to(0)
+    # A node is run meanwhile: whatever waits for the schedule does not wait for the clock.
+    flowd.wait_for_execution(flowd.submit_and_trigger(node("A")))
+    assert counts(flowd)["missed"] == before["missed"]
+    assert counts(flowd)["fired"] <= before["fired"] + 1
+    clock.jump_to(1)
+    until_fired(flowd, 1)
+    assert begun_ms(flowd) == first_ms

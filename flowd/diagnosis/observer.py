@@ -66,11 +66,16 @@ class Observer:
                 break
             situation = await self._look(execution_id, node_id)
         explanation = explain(situation)
-        kin = await self._store.children.kin(execution_id)
-        if kin is None:
-            return explanation
-        whose = f" It is the child of node {kin.node_id!r} of {kin.parent_id}."
-        return replace(explanation, summary=explanation.summary + whose)
+        return replace(explanation, summary=explanation.summary + await self._whose(execution_id))
+
+    async def _whose(self, execution_id: str) -> str:
+        """Who has made it, as a sentence; empty where somebody has submitted it."""
+        if kin := await self._store.children.kin(execution_id):
+            return f" It is the child of node {kin.node_id!r} of {kin.parent_id}."
+        origin = await self._store.executions.listing.origin(execution_id)
+        if origin.schedule:
+            return f" The schedule {origin.schedule!r} has started it for {origin.scheduled_at}."
+        return ""
 
     async def _look(self, execution_id: str, node_id: str | None) -> Situation:
         store = self._store

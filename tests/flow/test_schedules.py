@@ -65,6 +65,9 @@ async def test_it_runs_at_its_times_and_its_nodes_read_them(settings):
             "scheduled_at": last["scheduled_at"],
         }
         assert "labels" not in summary
+        explained = await here.client.explain(last["execution_id"])
+        wanted = f"The schedule 'nightly' has started it for {last['scheduled_at']}."
+        assert explained["summary"].endswith(wanted)
 
 
 async def test_made_again_it_is_unchanged_and_changed_when_it_says_something_else(settings):

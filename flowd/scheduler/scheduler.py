@@ -29,7 +29,7 @@ from flowd.scheduler.reconciler import Reconciler
 from flowd.scheduler.repairs import NoticeLoss, Readmit, SetDamageAside
 from flowd.scheduler.retention import ForgetFinished
 from flowd.scheduler.retries import DispatchRetries
-from flowd.scheduler.schedules import FireSchedules
+from flowd.scheduler.schedules import FireSchedules, ReadmitSchedules
 from flowd.scheduler.sign_of_life import SignOfLife
 from flowd.scheduler.webhooks import Deliverer
 from flowd.store import Store, open_store
@@ -97,6 +97,7 @@ class Scheduler:
                 FinishContinuations(store, plans, interval_s),
                 readmit,
                 reconciler,
+                ReadmitSchedules(store),
                 ForgetFinished(store, interval_s, finished_days),
             ),
         )

@@ -12,6 +12,7 @@ from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.schedules import Firings
 from flowd.scheduler.duty import Duty, backoff_s
+from flowd.scheduler.reconciler import RECONCILE_EVERY_S
 from flowd.store import Store
 from flowd.store.executions import slices
 from flowd.store.schedules import DueSchedule
@@ -22,6 +23,20 @@ log = get_logger(__name__)
 BUDGET_S: Final = 0.5
 AT_ONCE: Final = 10
 REASON_CHARS_MAX: Final = 500
+
+
+class ReadmitSchedules(Duty):
+    """No step leaves a schedule that nobody looks at; a hand in the keys may."""
+
+    name = "schedule check"
+    every_s = RECONCILE_EVERY_S
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def run(self, _now_s: float) -> None:
+        for name in await self._store.schedules.readmit():
+            log.warning("schedule.readmitted", schedule=name)
 
 
 class FireSchedules(Duty):

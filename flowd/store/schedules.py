@@ -19,6 +19,7 @@ FiringKind = Literal["due", "late", "queued", "hand", "force"]
 
 DUE_PER_CALL_MAX: Final = 100
 HOLDERS_SHOWN_MAX: Final = 100
+_SLICE: Final = 1_000
 # What stands for a time that may be whatever it is.
 _ANY: Final = "*"
 _FIELDS: Final = (
@@ -223,6 +224,28 @@ class Schedules:
         while names:
             yield await self.rows(names)
             names = await self.names(DUE_PER_CALL_MAX, names[-1])
+
+    async def readmit(self) -> list[str]:
+        """Have each looked at that has a time and is not, and listed each that is looked at, where
+        a hand in the keys has taken it out; those that were not looked at."""
+        found: list[str] = []
+        async for rows in self.pages():
+            looks = await self.looks([row.name for row in rows])
+            for row, look_ms in zip(rows, looks, strict=True):
+                time_ms = row.next_ms if row.queued_ms is None else row.queued_ms
+                if look_ms is None and time_ms is not None:
+                    found.append(row.name)
+                    await self._client.execute("ZADD", keys.SCHEDULES_DUE, "NX", time_ms, row.name)
+        at = 0
+        while names := await self._client.execute(
+            "ZRANGE", keys.SCHEDULES_DUE, at, at + _SLICE - 1
+        ):
+            at += _SLICE
+            scores = await self._client.execute("ZMSCORE", keys.SCHEDULES, *names)
+            for name, score in zip(names, scores, strict=True):
+                if score is None and await self.row(name) is not None:
+                    await self._client.execute("ZADD", keys.SCHEDULES, 0, name)
+        return found
 
     async def looks(self, names: Sequence[str]) -> list[int | None]:
         """When each is looked at next."""

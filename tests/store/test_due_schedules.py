@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from flowd.orchestrator.plans import Plans
 from flowd.scheduler import schedules as duty
-from flowd.scheduler.schedules import FireSchedules
+from flowd.scheduler.schedules import FireSchedules, ReadmitSchedules
 from flowd.store.redis import keys
+from tests.store.engine import everything
 from tests.store.schedules import HOUR_MS, MINUTE_MS, NAME, schedule
 
 
@@ -115,3 +116,20 @@ async def test_the_duty_ends_within_its_budget(store, redis, monkeypatch):
 
     # The rest at once, behind the other duties.
     assert fire.next_in_s == 0.0
+
+
+async def test_schedules_are_looked_at_and_listed_again_after_damage(store, redis):
+    nightly = await schedule(store, redis)
+    await schedule(store, redis, name="paused", paused=True)
+    check = ReadmitSchedules(store)
+    redis.delete(keys.SCHEDULES_DUE)
+
+    await check.run(0.0)
+    assert redis.zrange(keys.SCHEDULES_DUE, 0, -1, withscores=True) == [(NAME, nightly.first_ms)]
+
+    redis.delete(keys.SCHEDULES)
+    await check.run(0.0)
+    assert await store.schedules.names(10) == [NAME]
+    before = everything(redis)
+    await check.run(0.0)
+    assert everything(redis) == before

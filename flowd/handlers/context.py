@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -36,13 +36,16 @@ class WantedChild(NamedTuple):
     name: str
     version: int | None
     given: Mapping[str, Any] | None
+    # Called with the schema of its input and that input. Raises Fail.
+    check_input: Callable[[dict[str, Any], dict[str, Any]], Awaitable[None]]
 
 
 class ChildExecutions(Protocol):
     """The executions that nodes wait for. Raises StoreUnavailable; each call may be repeated."""
 
     async def start(self, parent: Parent, wanted: WantedChild, payer: Payer | None) -> bool:
-        """Make it; False where it was made before. Raises Fail where none is to be made."""
+        """Make it; False where it was made before. Raises Fail where none is to be made, or what it
+        is given does not fit."""
         ...
 
     async def find_end(self, execution_id: str) -> ChildEnd | None:

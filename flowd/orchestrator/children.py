@@ -59,6 +59,9 @@ class Children:
             definition = await self._pinned(definition)
             plan = await self._plans.of_definition(what, definition)
         await expect_no_older_process(store, plan.language)
+        if plan.input_schema is not None:
+            whole = {**plan.default_input, **(wanted.given or {})}
+            await wanted.check_input(dict(plan.input_schema), whole)
         given_input = orjson.dumps(wanted.given) if wanted.given else b""
         outcome = await store.submissions.start_child(
             definition,

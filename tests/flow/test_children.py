@@ -468,3 +468,19 @@ async def test_the_checker_knows_trees_and_what_is_wrong_with_them(settings, red
             redis.flushall()
             for key, dump in before.items():
                 redis.execute_command("RESTORE", key, 0, dump)
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+async def test_a_child_that_must_not_be_given_this_is_not_made(settings, redis, is_quick):
+    day = {"type": "string"} if is_quick else {"type": "string", "pattern": "^m"}
+    schema = {"type": "object", "required": ["day"], "properties": {"day": day}}
+    async with engine_of(settings) as engine:
+        await save(engine, node("A"), input_schema=schema, input={"of": "us"})
+        bad = await engine.start(workflow(call(input={"day": 7})))
+        good = await engine.start(workflow(call(input={"day": "monday"})))
+
+        assert str(await engine.end(bad)) == "FAILED"
+        error = (await output_of(engine, bad))["error"]
+        assert "config.input.day: 7 is not of type 'string'" in error
+        assert str(await engine.end(good)) == "COMPLETED"
+        assert redis.zcard(keys.EXECUTIONS) == 3

@@ -19,6 +19,7 @@ from flowd.handlers.completions import check_error, json_of, read_completion
 from flowd.handlers.config import NodeConfig, PromptText, SchemaObject
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.registry import handler
+from flowd.handlers.schema_check import judge
 from flowd.handlers.token_budget import within_budget
 from flowd.redaction import REDACTOR
 
@@ -239,15 +240,7 @@ def _schema(config: LlmConfig) -> dict[str, Any] | None:
 
 async def _check(schema: dict[str, Any], context: HandlerContext, **value: Any) -> None:
     """Check the schema before it costs anything, and the answer after. Raises HandlerFailed."""
-    from flowd.handlers.json_schema import ANSWER_CHECK, check_answer, is_quick
-
-    config = {"schema": schema, **value}
-    if is_quick(schema, value.get("value")):
-        verdict = check_answer(config)
-    else:
-        isolated = context.resources.isolated(context.settings)
-        await isolated.ready()
-        verdict = await isolated.call(ANSWER_CHECK, config, context)
+    verdict = await judge(schema, context, **value)
     if verdict["flaw"]:
         place = "config.response_format.json_schema.schema"
         raise Fail(f"{place}: this is not a valid JSON Schema: {verdict['flaw']}")

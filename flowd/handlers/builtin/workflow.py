@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import Any, Final
 
 from pydantic import Field
@@ -25,6 +26,7 @@ from flowd.handlers.config import NodeConfig
 from flowd.handlers.context import ChildExecutions, HandlerContext, WantedChild
 from flowd.handlers.outcome import OUTPUT_BYTES_MAX, JsonText
 from flowd.handlers.registry import handler
+from flowd.handlers.schema_check import judge
 from flowd.store.budgets import Payer
 from flowd.workflow.children import CHILD, Parent
 from flowd.workflow.ids import NAME_PATTERN, WORKFLOW, child_id
@@ -68,7 +70,8 @@ async def _advance(
         text = f"timed out: its child {execution_id!r} had not ended in time, and is cancelled"
         raise HandlerFailed(text, kinds=frozenset({"timeout"}))
     is_new = decision is None or decision.number < parent.number
-    wanted = WantedChild(config.name, config.version, config.input)
+    check = partial(_check_input, context)
+    wanted = WantedChild(config.name, config.version, config.input, check)
     if is_new and await children.start(parent, wanted, _payer(context)):
         raise WaitFor(CHILD, text=execution_id)
     end = await children.find_end(execution_id)
@@ -81,6 +84,15 @@ async def _advance(
     text = f"its child {execution_id!r} is {end.status}{because}"
     # Whoever cancelled it does not want another one.
     raise Fail(text) if end.status is ExecutionState.CANCELLED else HandlerFailed(text)
+
+
+async def _check_input(
+    context: HandlerContext, schema: dict[str, Any], given: dict[str, Any]
+) -> None:
+    verdict = await judge(schema, context, value=given)
+    if verdict["misfit"]:
+        text = verdict["misfit"].replace("answer", "config.input", 1)
+        raise Fail(f"its child is not to be given this: {text}")
 
 
 def _payer(context: HandlerContext) -> Payer | None:

@@ -17,6 +17,9 @@ from scripts.soaking.shapes import random_workflow
 _UNANSWERED = (OSError, http.client.HTTPException)
 _PAUSE_S = 0.05
 _GATE_S = 0.4
+# What is run as a saved workflow, and the names for it: few, so that versions change meanwhile.
+_SAVED_SHARE = 0.3
+_NAMES = 3
 
 
 class NoHost(Exception):
@@ -131,9 +134,11 @@ class Clients:
             if self._active >= self._active_max:
                 time.sleep(_PAUSE_S)
                 continue
-            body = random_workflow(
-                chance, is_poisoned=self._take_poison(), may_choose=self._may_choose
-            )
+            is_poisoned = self._take_poison()
+            body = random_workflow(chance, is_poisoned=is_poisoned, may_choose=self._may_choose)
+            if self._may_choose and not is_poisoned and chance.random() < _SAVED_SHARE:
+                self._run_saved(chance, body)
+                continue
             key = f"{chance.getrandbits(64):x}"
             status, answer = self.insist("POST", "/workflow", body, Idempotency_Key=key)
             if status != 200:
@@ -153,6 +158,32 @@ class Clients:
             self.acknowledge(execution_id, definition)
             self.requests[execution_id] = (key, body)
             self._active += 1
+
+    def _run_saved(self, chance: random.Random, body: bytes) -> None:
+        """Save a workflow under a name that others save theirs under too, and run what is the
+        latest then."""
+        name = f"saved-{chance.randrange(_NAMES)}"
+        self._expect("PUT", f"/definitions/{name}", body)
+        key, run = f"{chance.getrandbits(64):x}", json.dumps({"labels": {"saved": name}}).encode()
+        path = f"/definitions/{name}/run"
+        execution_id = self._expect("POST", path, run, Idempotency_Key=key)["execution_id"]
+        _, _, version = self._expect("GET", f"/workflows/{execution_id}")["definition"].partition(
+            "@"
+        )
+        saved = self._expect("GET", f"/definitions/{name}?version={version}")
+        self.answer(execution_id, gates_of(saved["definition"], chance))
+        self.acknowledge(execution_id, saved["definition"])
+        self._active += 1
+
+    def _expect(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> dict[str, Any]:
+        """The answer, which is no refusal."""
+        status, answer = self.insist(method, path, body, **headers)
+        if status not in (200, 201):
+            raise RuntimeError(f"{method} {path} was answered {status}: {answer}")
+        told: dict[str, Any] = answer
+        return told
 
     def answer(self, execution_id: str, gates: Sequence[str], *, is_alone: bool = True) -> None:
         """Send each of these nodes what it waits for; others may end them first, where it is not

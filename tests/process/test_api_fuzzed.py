@@ -28,6 +28,7 @@ database = "none"
 include-operation-id = [
   "submit_workflow", "check_workflow", "trigger_workflow", "rerun", "watch_execution", "signal",
   "list_workflows", "list_nodes", "list_items", "list_dead_letters",
+  "put_definition", "run_definition", "list_definitions", "list_versions", "submit_batch",
 ]
 [operations.checks]
 positive_data_acceptance.expected-statuses = [

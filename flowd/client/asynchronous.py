@@ -344,9 +344,11 @@ class AsyncClient:
         async for row in self._pages(page, "items", count_max, filters):
             yield row
 
-    async def definitions(self, *, count_max: int | None = None) -> AsyncIterator[Json]:
-        """Iterate over the saved definitions, by name."""
-        async for row in self._pages(calls.definitions, "definitions", count_max, {}):
+    async def definitions(
+        self, *, count_max: int | None = None, label: str | Sequence[str] | None = None
+    ) -> AsyncIterator[Json]:
+        """Iterate over the saved definitions, by name; those with all of these labels."""
+        async for row in self._pages(calls.definitions, "definitions", count_max, {"label": label}):
             yield row
 
     async def versions(self, name: str, *, count_max: int | None = None) -> AsyncIterator[Json]:

@@ -325,9 +325,11 @@ class Client:
         page = partial(calls.items_page, execution_id, node_id)
         yield from self._pages(page, "items", count_max, filters)
 
-    def definitions(self, *, count_max: int | None = None) -> Iterator[Json]:
-        """Iterate over the saved definitions, by name."""
-        yield from self._pages(calls.definitions, "definitions", count_max, {})
+    def definitions(
+        self, *, count_max: int | None = None, label: str | Sequence[str] | None = None
+    ) -> Iterator[Json]:
+        """Iterate over the saved definitions, by name; those with all of these labels."""
+        yield from self._pages(calls.definitions, "definitions", count_max, {"label": label})
 
     def versions(self, name: str, *, count_max: int | None = None) -> Iterator[Json]:
         """Iterate over the versions of a saved definition, the newest first."""

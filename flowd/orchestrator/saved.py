@@ -58,6 +58,8 @@ class SavedWorkflows:
         except CorruptExecution as error:
             raise CorruptStore(f"{name}@{saved.version}") from error
         loaded = SavedWorkflow(saved, plan.outline, plan.input_schema, plan.default_input)
+        # Somebody may have been quicker.
+        self.forget(name, version)
         self._known[name, version] = loaded
         self._bytes += len(saved.definition)
         while self._bytes > _BYTES_MAX and len(self._known) > 1:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -14,6 +15,7 @@ from flowd.store.redis.text import raw_bytes
 from flowd.store.sets import Sets
 
 _ABOUT: Final = "about:"
+NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class About(NamedTuple):
@@ -24,6 +26,7 @@ class About(NamedTuple):
     saved_ms: int
     nodes: int
     handlers: str
+    labels: Mapping[str, str] = NO_LABELS
 
 
 class Version(NamedTuple):
@@ -65,7 +68,12 @@ class SavedDefinitions:
         outcome, *rest = await self._run(
             scripts.PUT_DEFINITION,
             (keys.DEFINITIONS, keys.saved_definition(name)),
-            *(name, definition, digest, orjson.dumps(about._asdict())),
+            *(
+                name,
+                definition,
+                digest,
+                orjson.dumps({**about._asdict(), "labels": dict(about.labels)}),
+            ),
         )
         if outcome == "corrupt":
             raise CorruptStore(keys.saved_definition(name))
@@ -85,8 +93,11 @@ class SavedDefinitions:
             raise UnknownDefinition(name, version)
         return Saved(name, number, latest, raw_bytes(written), digest, _about(about, key))
 
-    async def page(self, after: str | None, count_max: int) -> tuple[list[SavedRow], str | None]:
-        """By name, and behind which the next page begins; what is damaged says nothing."""
+    async def page(
+        self, after: str | None, count_max: int, labels: Mapping[str, str] = NO_LABELS
+    ) -> tuple[list[SavedRow], str | None]:
+        """By name those whose latest version has these labels, and behind which the next page
+        begins; it may be short before the last. What is damaged says nothing, and has no labels."""
         start = f"({after}" if after else "-"
         names = await self._read(
             keys.DEFINITIONS,
@@ -99,7 +110,8 @@ class SavedDefinitions:
             SavedRow(name, _version(name, number, about))
             for name, number, about in zip(shown, latest, abouts, strict=True)
         ]
-        return rows, shown[-1] if len(names) > count_max else None
+        passing = [row for row in rows if not labels or _has(row.latest, labels)]
+        return passing, shown[-1] if len(names) > count_max else None
 
     async def _fields(self, names: Sequence[str], fields: Sequence[str]) -> list[str | None]:
         """One field of each definition."""
@@ -152,6 +164,10 @@ class SavedDefinitions:
             return await self._client.execute(*command)
         except WrongType as error:
             raise CorruptStore(key) from error
+
+
+def _has(version: Version | None, labels: Mapping[str, str]) -> bool:
+    return version is not None and labels.items() <= version.about.labels.items()
 
 
 def _version(name: str, number: str | None, about: str | None) -> Version | None:

@@ -470,6 +470,30 @@ async def test_an_input_that_does_not_fit_is_refused_wherever_it_is_given(settin
         assert str(await here.engine.end(rerun["execution_id"])) == "COMPLETED"
 
 
+async def test_an_input_is_held_against_the_version_that_runs_and_not_against_one_known_before(
+    settings,
+):
+    """A process that knew an older version refused what the latest takes, for ever."""
+    async with stand(settings, 0) as here, api_server(settings) as elsewhere:
+        await here.client.put_definition(NAME, written(input_schema=SCHEMA))
+        await here.client.run_definition(NAME, {"day": "monday"})
+        async with AsyncClient(f"http://127.0.0.1:{elsewhere.port}") as other:
+            await other.put_definition(NAME, written(input_schema={"required": ["hour"]}))
+
+        await here.client.run_definition(NAME, {"hour": 7})
+        assert await refused(here.client.run_definition(NAME, {"day": "x"})) == (
+            400,
+            "invalid_request",
+        )
+        await here.client.run_definition(NAME, {"day": "x"}, version=1)
+        async with AsyncClient(f"http://127.0.0.1:{elsewhere.port}") as other:
+            await other.delete_definition(NAME)
+        assert await refused(here.client.run_definition(NAME, {"day": "x"})) == (
+            404,
+            "unknown_definition",
+        )
+
+
 async def test_the_workflows_own_input_counts_for_its_schema(settings, redis):
     async with stand(settings, 0) as here:
         await here.client.put_definition(
@@ -540,6 +564,18 @@ async def test_executions_are_listed_by_their_labels(settings, redis):
                 400,
                 "invalid_request",
             )
+        await here.client.put_definition("other", READS)
+
+        async def saved(*labels: str) -> list[tuple[str, dict[str, str]]]:
+            path = "/definitions?" + "&".join(f"label={one}" for one in labels)
+            _, page = await here.send("GET", path)
+            return [(row["name"], row["labels"]) for row in page["definitions"]]
+
+        its = {"team": "x", "env": "prod"}
+        assert await saved() == [("other", {}), (NAME, its)]
+        assert await saved("team:x", "env:prod") == await saved("team:x") == [(NAME, its)]
+        assert await saved("team:y") == await saved("team:x", "env:y") == []
+
         again = await here.client.rerun(other, "A")
         assert await found("run:1") == [again["execution_id"], other]
         await here.engine.end(again["execution_id"])

@@ -22,7 +22,7 @@ from flowd.api.http.responses import (
     requested_idempotency_key,
     requested_traceparent,
 )
-from flowd.api.routers.listing import without_secrets
+from flowd.api.routers.listing import Label, without_secrets
 from flowd.api.shared import Shared, shared_of
 from flowd.errors import InvalidRequest, Problem, StoreUnavailable, UnknownDefinition
 from flowd.log import get_logger
@@ -31,7 +31,7 @@ from flowd.orchestrator.runs import ids_of, run_each
 from flowd.orchestrator.saved import SavedWorkflow
 from flowd.store.executions import now_ms
 from flowd.store.origins import Origin
-from flowd.store.saved import About, Version
+from flowd.store.saved import About, SavedRow, Version
 from flowd.store.submissions import Pin, Runs
 from flowd.workflow.definition import Labels, WorkflowDefinition
 from flowd.workflow.ids import NAME_RULE, is_name, new_execution_id
@@ -72,6 +72,7 @@ class DefinitionRow(_Body):
     version: int | None
     saved_ms: int | None
     nodes: int | None
+    labels: dict[str, str]
 
 
 class DefinitionPage(_Body):
@@ -111,9 +112,16 @@ class RanMany(_Body):
     execution_ids: list[str]
 
 
-class DefinitionsQuery(BaseModel):
+class VersionsQuery(BaseModel):
     limit: int = Field(default=LIMIT_DEFAULT, ge=1, le=LIMIT_MAX)
     cursor: str | None = Field(default=None, description="`next_cursor` of the previous page")
+
+
+class DefinitionsQuery(VersionsQuery):
+    label: list[Label] = Field(
+        default_factory=list,
+        description="only with this label, `name:value`; with all, where there are several",
+    )
 
 
 class VersionQuery(BaseModel):
@@ -154,7 +162,8 @@ async def put_definition(request: Request) -> Response:
         raise InvalidRequest([Problem("path.name", "bad_name", message)])
     workflow = await shared.check_workflow(await read_body(request, shared.body_bytes_max))
     outline = workflow.outline
-    about = About(now_ms(), len(outline.nodes), shared.check_workflow.handlers_digest)
+    handlers = shared.check_workflow.handlers_digest
+    about = About(now_ms(), len(outline.nodes), handlers, outline.labels)
     version, is_new = await shared.store.saved.put(name, workflow.definition, outline.digest, about)
     if is_new:
         log.info("definition.saved", name=name, version=version)
@@ -167,13 +176,21 @@ async def list_definitions(request: Request) -> Response:
     """List the saved definitions by name, each with its latest version."""
     query = read_query(request, DefinitionsQuery)
     saved = shared_of(request.app).store.saved
-    rows, last = await saved.page(read_cursor(query.cursor, is_name), query.limit)
+    labels = dict(one.split("=", 1) for one in query.label)
+    rows, last = await saved.page(read_cursor(query.cursor, is_name), query.limit, labels)
     return json_response(
         DefinitionPage(
-            definitions=[DefinitionRow(name=one.name, **_shown(one.latest)) for one in rows],
+            definitions=[
+                DefinitionRow(name=one.name, labels=_labels(one), **_shown(one.latest))
+                for one in rows
+            ],
             next_cursor=write_cursor(last),
         )
     )
+
+
+def _labels(row: SavedRow) -> dict[str, str]:
+    return dict(row.latest.about.labels) if row.latest else {}
 
 
 def _shown(version: Version | None) -> dict[str, Any]:
@@ -200,7 +217,7 @@ async def show_saved_definition(request: Request) -> Response:
 
 async def list_versions(request: Request) -> Response:
     """List the versions of a saved definition, the newest first."""
-    query, name = read_query(request, DefinitionsQuery), requested_name(request)
+    query, name = read_query(request, VersionsQuery), requested_name(request)
     cursor = read_cursor(query.cursor, lambda text: text.isascii() and text.isdecimal())
     versions, last = await shared_of(request.app).store.saved.versions(
         name, int(cursor) if cursor else None, query.limit
@@ -234,8 +251,7 @@ async def run_definition(request: Request) -> Response:
     body, text = await read_small_body(request, RunBody)
     given = [body.input] if body.inputs is None else body.inputs
     inputs = [orjson.dumps(one) if one else b"" for one in given]
-    saved = await shared.saved.load(name, body.version)
-    await _check_inputs(shared, saved, body)
+    saved = await _load(shared, name, body)
     claimant, key_digest = new_execution_id(now_ms()), ""
     if key := requested_idempotency_key(request):
         asked = b"run " + name.encode() + b" " + text
@@ -254,7 +270,25 @@ async def run_definition(request: Request) -> Response:
     return json_response(RanMany(execution_ids=ids))
 
 
+async def _load(shared: Shared, name: str, body: RunBody) -> SavedWorkflow:
+    """What is to be run. Raises UnknownDefinition, and InvalidRequest where it is not to be run for
+    these inputs."""
+    saved = await shared.saved.load(name, body.version)
+    try:
+        await _check_inputs(shared, saved, body)
+    except InvalidRequest:
+        # What this process knows may be out of date, and another version take them.
+        shared.saved.forget(name, body.version)
+        fresh = await shared.saved.load(name, body.version)
+        if fresh.saved.digest == saved.saved.digest:
+            raise
+        await _check_inputs(shared, fresh, body)
+        return fresh
+    return saved
+
+
 async def _check_inputs(shared: Shared, saved: SavedWorkflow, body: RunBody) -> None:
+    _check_size(saved, len(body.inputs or ()))
     if saved.input_schema is None:
         return
     inputs = {"input": body.input or {}}
@@ -267,7 +301,6 @@ async def _check_inputs(shared: Shared, saved: SavedWorkflow, body: RunBody) -> 
 async def _run(shared: Shared, saved: SavedWorkflow, body: RunBody, runs: Runs) -> None:
     name, version = saved.saved.name, body.version
     for _ in range(_CHANGES_MAX):
-        _check_size(saved, len(runs.inputs))
         number, digest = saved.saved.version, saved.saved.digest
         these = runs._replace(
             origin=Origin(f"{name}@{number}", body.labels),
@@ -277,8 +310,7 @@ async def _run(shared: Shared, saved: SavedWorkflow, body: RunBody, runs: Runs) 
         if await run_each(shared.store, definition, outline, these):
             return
         shared.saved.forget(name, version)
-        saved = await shared.saved.load(name, version)
-        await _check_inputs(shared, saved, body)
+        saved = await _load(shared, name, body)
     raise StoreUnavailable(f"definition {name!r} changes all the time; send it again")
 
 
@@ -333,7 +365,7 @@ ROUTES = [
         scope="read",
         answers={200: VersionPage},
         problems=(_UNKNOWN, "invalid_request"),
-        query=DefinitionsQuery,
+        query=VersionsQuery,
     ),
     Endpoint(
         "DELETE",

@@ -41,12 +41,19 @@ def definitions() -> None:
 @definitions.command()
 @server_options
 @output_option
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME:VALUE",
+    help="Only those with this label; may be repeated.",
+)
 @_limit_option
-def ls(url: str | None, output: str, limit: int) -> None:
+def ls(url: str | None, output: str, labels: tuple[str, ...], limit: int) -> None:
     """List the saved workflows, each with its latest version."""
     with connected(url) as client:
         show_rows(
-            client.definitions(count_max=limit),
+            client.definitions(count_max=limit, label=list(labels) or None),
             output,
             {
                 "NAME": lambda row: row["name"],

@@ -9,6 +9,7 @@ from typing import Final
 
 from flowd.errors import UnknownNode, WrongState
 from flowd.orchestrator.executor import error_output
+from flowd.orchestrator.pinning import pin_versions
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
@@ -84,7 +85,8 @@ async def plan_rerun(
     what is downstream. With a `corrected` definition (as it is stored) that is what runs: what it
     changed and added runs, too.
 
-    Raises UnknownExecution, UnknownNode, and WrongState unless it has ended.
+    Raises UnknownExecution, UnknownNode, WrongState unless it has ended, and InvalidWorkflow for a
+    corrected one that runs what is not saved.
     """
     status = await store.executions.execution_status(execution_id)
     if not status.is_terminal:
@@ -95,6 +97,7 @@ async def plan_rerun(
     correction = None
     if corrected is not None:
         correction = await _correct(store, execution_id, corrected, states)
+        corrected = await pin_versions(store, corrected)
         plan = await plans.of_definition(execution_id, corrected)
         states = {one: states.get(one, NodeState.PENDING) for one in plan.nodes}
     standings = standings_of(states, await _allowed(store, execution_id, plan, states))

@@ -10,6 +10,7 @@ import orjson
 
 from flowd.errors import Problem, TemplateError
 from flowd.workflow.conditions import Condition
+from flowd.workflow.ids import WORKFLOW
 from flowd.workflow.templating import INPUT, find_templates
 
 # What a node has put out depends on these; its attempts, its time-out, and whether it may fail
@@ -61,6 +62,9 @@ def correct(
 
 
 def _changed_fields(was: dict[str, Any], node: dict[str, Any], *, has_failed: bool) -> list[str]:
+    if node["handler"] == WORKFLOW and "version" not in node["config"]:
+        # It was settled when the execution was made; what has gone well need not know.
+        was = {**was, "config": {k: v for k, v in was["config"].items() if k != "version"}}
     return [
         name
         for name in _FIELDS

@@ -11,12 +11,14 @@ import pytest
 
 from flowd.errors import UnknownNode, WrongState
 from flowd.orchestrator.executor import trigger_workflow
+from flowd.orchestrator.pinning import pin_versions
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.workflow.definition import WorkflowDefinition
 from scripts.soaking.checker import find_violations
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, workflow
 from tests.flow.test_any_workflow import Case, random_case
+from tests.flow.test_children import call, engine_of, save
 from tests.flow.test_finally import with_finally
 
 
@@ -124,6 +126,25 @@ async def test_finally_runs_again_with_what_the_correction_made_of_it(settings, 
         assert calls(second) == ["z", "y"]
         assert str(await engine.end(second)) == "COMPLETED"
         assert find_violations(redis, [first, second]) == []
+
+
+async def test_a_child_that_ended_well_stays_and_one_that_failed_is_made_of_the_latest(settings):
+    nodes = [call("good", name="good"), call("bad", name="bad"), node("end", ["good", "bad"])]
+    async with engine_of(settings) as engine:
+        await save(engine, node("A"), name="good")
+        await save(engine, node("A", handler="fail"), name="bad")
+        pinned = await pin_versions(engine.store, workflow(*nodes).to_json())
+        first = await engine.run(WorkflowDefinition.model_validate_json(pinned))
+        await save(engine, node("B"), name="good")
+        await save(engine, node("A"), name="bad")
+
+        planned, second = await rerun(engine, first, workflow(*nodes))
+
+        assert set(planned.reused) == {"good"}
+        assert planned.runs == {"bad": "was FAILED", "end": "was FAILED"}
+        assert str(await engine.end(second)) == "COMPLETED"
+        stored = json.loads(await engine.store.executions.definition(second))
+        assert [one["config"].get("version") for one in stored["dag"]["nodes"]] == [2, 2, None]
 
 
 def fan(rows: list[Any], handler: str = "fated", **said: Any) -> list[dict[str, Any]]:

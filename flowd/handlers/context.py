@@ -60,7 +60,7 @@ class ChildExecutions(Protocol):
         """Cancel the children of this execution that nobody waits for any more."""
         ...
 
-    async def output(self, execution_id: str, bytes_max: int) -> bytes:
+    async def output(self, execution_id: str, wanted: WantedChild, bytes_max: int) -> bytes:
         """What one that completed is worth, as a JSON object. Raises Fail where there is none."""
         ...
 

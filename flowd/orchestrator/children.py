@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Final, NamedTuple
+
 import orjson
 
 from flowd.errors import (
@@ -23,9 +26,10 @@ from flowd.orchestrator.versions import expect_no_older_process
 from flowd.orchestrator.worth import output_of
 from flowd.store import Store
 from flowd.store.budgets import Payer
-from flowd.store.origins import Origin
-from flowd.store.submissions import Reuse
+from flowd.store.saved import Saved
+from flowd.store.submissions import Pin, Reuse
 from flowd.workflow.children import DEPTH_MAX, TREE_MAX, Parent
+from flowd.workflow.graph import Plan
 from flowd.workflow.ids import child_id
 
 _REFUSALS = {
@@ -37,47 +41,90 @@ _REFUSALS = {
 }
 
 
+# Of the saved workflows that are kept: how many, and how large each may be.
+_KEPT_MAX: Final = 256
+_KEPT_BYTES_MAX: Final = 64 * 1024
+# The outputs of so many are read in one call, where they are small.
+_FEW_NODES: Final = 16
+
+
+class _Known(NamedTuple):
+    saved: Saved
+    plan: Plan
+
+
 class Children:
     """What the handler `workflow` is given."""
 
     def __init__(self, store: Store, plans: Plans) -> None:
         self._store = store
         self._plans = plans
+        # Versions never change; that one was deleted says the script that makes a child of it.
+        self._known: dict[tuple[str, int | None], _Known] = {}
 
     async def start(self, parent: Parent, wanted: WantedChild, payer: Payer | None) -> bool:
         """False where it was made before. Raises Fail where none can be, and OlderProcess."""
-        store, execution_id = self._store, child_id(*parent)
-        try:
-            saved = await store.saved.find(wanted.name, wanted.version)
-        except UnknownDefinition as error:
-            if await store.children.is_made(execution_id, parent):
-                return False
-            raise Fail(str(error)) from None
-        definition, what = saved.definition, f"{wanted.name}@{saved.version}"
-        plan = await self._plans.of_definition(what, definition)
+        execution_id = child_id(*parent)
+        while True:
+            try:
+                known = await self._find(wanted)
+            except UnknownDefinition as error:
+                if await self._store.children.is_made(execution_id, parent):
+                    return False
+                raise Fail(str(error)) from None
+            outcome = await self._start(parent, wanted, payer, known)
+            if outcome != "changed":
+                break
+            self._known.clear()
+        if outcome == "continue":
+            plan = await self._plans.load(execution_id, "")
+            await executor.advance_node(self._store, plan, execution_id, executor.ROOTS)
+        elif outcome in _REFUSALS:
+            raise Fail(_REFUSALS[outcome])
+        return outcome != "exists"
+
+    async def _find(self, wanted: WantedChild) -> _Known:
+        """Raises UnknownDefinition."""
+        known = self._known.get(wanted[:2])
+        if known is None:
+            saved = await self._store.saved.find(wanted.name, wanted.version)
+            what = f"{saved.name}@{saved.version}"
+            known = _Known(saved, await self._plans.of_definition(what, saved.definition))
+            if wanted.version is not None and len(saved.definition) <= _KEPT_BYTES_MAX:
+                while len(self._known) >= _KEPT_MAX:
+                    del self._known[next(iter(self._known))]
+                self._known[wanted[:2]] = known
+        return known
+
+    async def _start(
+        self, parent: Parent, wanted: WantedChild, payer: Payer | None, known: _Known
+    ) -> str:
+        """The outcome of start_child.lua."""
+        saved, plan = known
+        definition = saved.definition
         if plan.has_children:
             definition = await self._pinned(definition)
-            plan = await self._plans.of_definition(what, definition)
-        await expect_no_older_process(store, plan.language)
+            plan = await self._plans.of_definition(f"{saved.name}@{saved.version}", definition)
+        await expect_no_older_process(self._store, plan.language)
         if plan.input_schema is not None:
             whole = {**plan.default_input, **(wanted.given or {})}
             await wanted.check_input(dict(plan.input_schema), whole)
         given_input = orjson.dumps(wanted.given) if wanted.given else b""
-        outcome = await store.submissions.start_child(
+        start = partial(
+            self._store.submissions.start_child,
             definition,
             plan,
             parent=parent,
-            execution_id=execution_id,
+            execution_id=child_id(*parent),
+            pin=Pin(saved.name, saved.version, is_latest=False, digest=saved.digest),
             given_input=given_input,
             payer=payer,
-            origin=Origin(definition=what),
-            reuse=await self._reuse(parent, definition, given_input),
         )
-        if outcome == "continue":
-            await executor.advance_node(store, plan, execution_id, executor.ROOTS)
-        elif outcome in _REFUSALS:
-            raise Fail(_REFUSALS[outcome])
-        return outcome != "exists"
+        outcome = await start()
+        if outcome != "rerun":
+            return outcome
+        reuse = await self._reuse(parent, definition, given_input)
+        return await start(reuse=reuse, has_looked=True)
 
     async def _reuse(self, parent: Parent, definition: bytes, given_input: bytes) -> Reuse | None:
         """What a child takes over from that of the execution its parent reruns the failures of:
@@ -121,10 +168,15 @@ class Children:
         """Cancel the children of this execution that nobody waits for any more."""
         await executor.follow(self._store, execution_id)
 
-    async def output(self, execution_id: str, bytes_max: int) -> bytes:
+    async def output(self, execution_id: str, wanted: WantedChild, bytes_max: int) -> bytes:
         """What one that completed is worth, as a JSON object. Raises Fail where there is none."""
+        known = self._known.get(wanted[:2])
         try:
-            plan = await self._plans.load(execution_id, "")
+            plan = known.plan if known else await self._plans.load(execution_id, "")
+            if plan.output is None and len(plan.nodes) <= _FEW_NODES:
+                found = await self._store.nodes.small_outputs(execution_id, tuple(plan.nodes))
+                if found is not None:
+                    return found
             worth = await output_of(self._store, plan, execution_id, bytes_max)
         except (ResultsTooLarge, OutputFailed, UnknownExecution, WrongState) as error:
             raise Fail(f"the output of its child cannot be had: {error}") from None

@@ -24,6 +24,8 @@ from flowd.workflow.retrying import RetryPolicy
 from flowd.workflow.states import NodeState
 
 ERROR_CHARS_MAX: Final = 4_000
+# Of an output that is read together with others.
+_SMALL: Final = 16 * 1024
 # A range of bytes that holds any error a node of flowd's can have.
 _ERROR_BYTES_MAX: Final = 16_384
 # Parsing more than this takes milliseconds in which nothing else runs.
@@ -192,6 +194,20 @@ class Nodes:
                 if output is not None:
                     found[one] = output
         return found
+
+    async def small_outputs(self, execution_id: str, node_ids: Sequence[str]) -> bytes | None:
+        """The outputs there are as one JSON object; None where one of them is large, or no JSON."""
+        commands = [("GETRANGE", keys.output(execution_id, one), 0, _SMALL) for one in node_ids]
+        parts = []
+        for one, reply in zip(node_ids, await self._client.converse_freely(commands), strict=True):
+            if is_wrong_type(reply):
+                return None
+            data = raw_bytes(reply)
+            if len(data) > _SMALL or (data and _json(reply) is None):
+                return None
+            if data:
+                parts.append(orjson.dumps(one) + b":" + data)
+        return b"{" + b",".join(parts) + b"}"
 
     async def output_text(self, execution_id: str, node_id: str) -> bytes | None:
         """An output as JSON; None where there is none. A large one is not looked into."""

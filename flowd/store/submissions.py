@@ -310,16 +310,18 @@ class Submissions:
         *,
         parent: Parent,
         execution_id: str,
+        pin: Pin,
         given_input: bytes = b"",
         payer: Payer | None = None,
-        origin: Origin = NOWHERE,
         reuse: Reuse | None = None,
+        has_looked: bool = False,
     ) -> str:
         """Make the execution that a node waits for, as `run_workflow`, in the state and the trace
         of its parent. Its calls spend the budget of the `payer`, where there is one.
 
         Returns the outcome of start_child.lua but `closed`: `exists` also when it is said again,
-        and `ended`, `taken`, `deep`, `large` or `corrupt` when none is made.
+        and `ended`, `taken`, `deep`, `large` or `corrupt` when none is made, nor with `changed`
+        and, unless the caller `has_looked` for what to reuse, `rerun`.
         """
         settled = reuse.settled() if reuse else ()
         fresh = [one for one in plan.nodes if one not in settled]
@@ -327,17 +329,21 @@ class Submissions:
         is_staged = bool(staged or reuse)
         outcome = await self._stage(execution_id, definition, staged, reuse) if is_staged else ""
         if outcome in ("", "staged"):
-            run = _new_run(plan, fresh, reuse, "", origin)
+            run = _new_run(plan, fresh, reuse, "", Origin(f"{pin.name}@{pin.version}"))
             run["triggered_ms"] = run["submitted_ms"]
             if payer is not None:
                 run["payer"] = f"{payer.execution_id} {payer.tokens}"
             outcome = await begin_execution(
                 self._client,
                 scripts.START_CHILD,
-                (keys.ACTIVE, self._stream, keys.CONTINUATIONS, keys.EXECUTIONS),
+                (
+                    *(keys.ACTIVE, self._stream, keys.CONTINUATIONS, keys.EXECUTIONS),
+                    keys.saved_definition(pin.name),
+                ),
                 "1" if is_staged else "0",
                 *parent,
                 *(DEPTH_MAX, TREE_MAX, execution_id, given_input),
+                *(pin.version, pin.digest, "1" if has_looked else "0"),
                 *making_arguments(plan, definition, group=self._group, run=run, node_ids=rest),
             )
         if is_staged and outcome not in ("triggered", "continue", "exists"):

@@ -844,4 +844,25 @@ MUTANTS = (
         "if node_id not in",
         "test_a_failure_that_is_allowed_holds_nobody_back",
     ),
+    Mutant(
+        "U19",
+        "a child is made for an attempt that has failed since",
+        "    or (tonumber(failures or 0) or 0) + 1 ~= tonumber(number) then",
+        "    or false then",
+        "test_nothing_is_made_for_what_is_not_to_run",
+    ),
+    Mutant(
+        "U19 earlier",
+        "the end of an earlier child wakes who waits for a later one",
+        "  local is_woken = state == 'WAITING' and number == newest",
+        "  local is_woken = state == 'WAITING'",
+        "test_the_end_of_an_earlier_child_wakes_nobody_who_waits_for_a_later_one",
+    ),
+    Mutant(
+        "U19 follow",
+        "who follows a pause does not look whether it is over",
+        "if status ~= ARGV[3] then\n  return 'moved'",
+        "if false then\n  return 'moved'",
+        "test_who_follows_begins_anew_when_the_parent_has_moved_on",
+    ),
 )

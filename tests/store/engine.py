@@ -32,6 +32,7 @@ from flowd.store.endings import (
 )
 from flowd.store.entries import Entry, parse_entry
 from flowd.store.redis import keys
+from flowd.store.submissions import Pin
 from flowd.store.tasks import Claim, Exchange
 from flowd.workflow.children import Parent
 from flowd.workflow.definition import WorkflowDefinition
@@ -327,16 +328,20 @@ class ScriptedEngine:
         return execution, await worker.take()
 
     async def start_child(
-        self, parent: Execution, node_id: str, graph: Graph, number: int = 1, given: bytes = b""
+        self, parent: Execution, node_id: str, graph: Graph, number: int = 1, **said: Any
     ) -> tuple[str, Execution]:
         """The outcome, and the child a node has for its wait of this number."""
         definition, plan = compiled(graph)
         self._plans[plan.digest] = plan
         wanted = Parent(parent.id, node_id, number)
         execution_id = child_id(*wanted)
+        saved = keys.saved_definition("report")
+        self._redis.hset(saved, "digest:1", plan.digest)
+        pin = said.pop("pin", Pin("report", 1, is_latest=False, digest=plan.digest))
         outcome = await self.store.submissions.start_child(
-            definition, plan, parent=wanted, execution_id=execution_id, given_input=given
+            definition, plan, parent=wanted, execution_id=execution_id, pin=pin, **said
         )
+        self._redis.delete(saved)
         return outcome, Execution(execution_id, plan, self._redis)
 
     def worker(self, name: str = "w1") -> Worker:

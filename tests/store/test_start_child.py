@@ -7,6 +7,7 @@ import pytest
 
 from flowd.errors import StoreUnavailable
 from flowd.store.redis import keys
+from flowd.store.submissions import Pin
 from flowd.workflow.ids import child_id
 from tests.store.engine import CHAIN, State, everything
 
@@ -14,14 +15,18 @@ from tests.store.engine import CHAIN, State, everything
 async def test_a_child_is_made_and_runs(engine, redis):
     parent, _ = await engine.start_and_take({"a": [], "b": ["a"]}, engine.worker())
 
-    outcome, child = await engine.start_child(parent, "a", CHAIN, given=b'{"x": 1}')
+    outcome, child = await engine.start_child(parent, "a", CHAIN, given_input=b'{"x": 1}')
 
     assert outcome == "triggered"
     assert child.id == child_id(parent.id, "a", 1)
     assert child.state() == State(
         status="RUNNING",
         nodes={"a": "QUEUED", "b": "PENDING", "c": "PENDING"},
-        counters={"remaining": "3", "parent": f"{parent.id} a 1 {parent.id} 2"},
+        counters={
+            "remaining": "3",
+            "parent": f"{parent.id} a 1 {parent.id} 2",
+            "definition": "report@1",
+        },
         queued=["a#1"],
     )
     assert redis.get(keys.given_input(child.id)) == '{"x": 1}'
@@ -175,3 +180,25 @@ async def test_the_events_of_a_child_name_its_parent(engine, redis):
     facts, _, more = next(text for text in entry.values()).partition("\n")
     assert facts.strip() == child.id
     assert orjson.loads(more) == {"parent": {"execution_id": parent.id, "node_id": "a"}}
+
+
+async def test_what_is_not_saved_any_more_is_not_made(engine, redis):
+    parent, _ = await engine.start_and_take({"a": []}, engine.worker())
+    before = everything(redis)
+
+    outcome, _ = await engine.start_child(parent, "a", CHAIN, pin=Pin("report", 1, False, "other"))
+
+    assert outcome == "changed"
+    assert everything(redis) == before
+
+
+async def test_of_a_rerun_nothing_is_made_before_somebody_looked(engine, redis):
+    parent, _ = await engine.start_and_take({"a": []}, engine.worker())
+    redis.hset(parent.key(":run"), "rerun_failed", 1)
+    before = everything(redis)
+
+    outcome, _ = await engine.start_child(parent, "a", CHAIN)
+
+    assert outcome == "rerun"
+    assert everything(redis) == before
+    assert (await engine.start_child(parent, "a", CHAIN, has_looked=True))[0] == "triggered"

@@ -74,11 +74,13 @@ async def _advance(
     wanted = WantedChild(config.name, config.version, config.input, check)
     if is_new and await children.start(parent, wanted, _payer(context)):
         raise WaitFor(CHILD, text=execution_id)
+    if not is_new and decision is not None and decision.payload.endswith(" COMPLETED"):
+        return JsonText(await children.output(execution_id, wanted, OUTPUT_BYTES_MAX))
     end = await children.find_end(execution_id)
     if end is None:
         raise WaitFor(CHILD, text=execution_id)
     if end.status is ExecutionState.COMPLETED:
-        return JsonText(await children.output(execution_id, OUTPUT_BYTES_MAX))
+        return JsonText(await children.output(execution_id, wanted, OUTPUT_BYTES_MAX))
     # Of the children of children the nodes are named, and what went wrong: the path to it.
     because = f": {_NESTED.sub('', end.error)}" if end.error else ""
     text = f"its child {execution_id!r} is {end.status}{because}"

@@ -7,12 +7,15 @@
 -- Makes the execution that a node waits for, and starts it in the state its parent is in: once for each
 -- wait of the node, and only while that node is to run. What counts the tree stands at its root.
 --
--- KEYS  1 active (set)  2 stream  3 continuations (zset)  4 executions (zset)
+-- KEYS  1 active (set)  2 stream  3 continuations (zset)  4 executions (zset)  5 saved definition (hash)
 -- ARGV  1 '1' when nodes were staged before  2 parent (execution id)  3 node id there  4 number of its
 --       wait: one more than its attempts that failed  5 the deepest an execution may be, the root is 1
---       6 the most executions of a tree  7 execution id  8 input (JSON), or empty  9… see begin_execution
+--       6 the most executions of a tree  7 execution id  8 input (JSON), or empty  9 version of the saved
+--       definition  10 its digest  11 '1' when the caller has looked at what its parent reruns
+--       12… see begin_execution
 -- RETURNS 'triggered' or 'continue', see open_roots; 'exists' when this child does; 'taken' when another
 --         execution has its id; 'ended' when the parent or the node is not to run; 'deep'; 'large';
+--         'changed' when this is not what is saved; 'rerun' when its parent reruns what failed of another;
 --         'closed' when it took so long that what was staged has been removed; 'corrupt' when a key of the
 --         parent or the root holds something flowd did not write
 local parent_id, node_id, number, execution_id = ARGV[2], ARGV[3], ARGV[4], ARGV[7]
@@ -26,8 +29,8 @@ elseif refusal then
   return refusal
 end
 local status, state = unpack(redis.call('MGET', parent .. ':status', parent .. ':node:' .. node_id))
-local failures, above, traceparent =
-  unpack(redis.pcall('HMGET', parent .. ':run', 'failures:' .. node_id, 'parent', 'traceparent'))
+local failures, above, traceparent, reruns = unpack(redis.pcall('HMGET', parent .. ':run',
+  'failures:' .. node_id, 'parent', 'traceparent', 'rerun_failed'))
 if not is_live(status) or not is_outstanding(state)
     or (tonumber(failures or 0) or 0) + 1 ~= tonumber(number) then
   return 'ended'
@@ -50,7 +53,12 @@ if not size or type(redis.pcall('HLEN', parent .. ':children')) ~= 'number' then
 elseif size >= tonumber(ARGV[6]) then
   return 'large'
 end
-local making = read_making(9)
+if redis.pcall('HGET', KEYS[5], 'digest:' .. ARGV[9]) ~= ARGV[10] then
+  return 'changed'
+elseif reruns and ARGV[11] ~= '1' then
+  return 'rerun'
+end
+local making = read_making(12)
 making.status = status
 making.told = ' \n' .. cjson.encode({ parent = { execution_id = parent_id, node_id = node_id } })
 local names = { active = KEYS[1], stream = KEYS[2], continuations = KEYS[3], executions = KEYS[4] }

@@ -569,7 +569,7 @@ def test_a_workflow_is_saved_run_by_its_name_and_deleted(shell: Shell) -> None:
     assert shell.stderr == "deleted report\n"
     (shell.folder / "report").unlink()
     shell.pipe("run", "report", code=1)
-    assert "there is no file 'report' either" in shell.stderr
+    assert "'report' is no file" in shell.stderr
     assert "`flowd definitions ls` lists those that are" in shell.stderr
     shell.pipe("run", "report.json", code=1)
     assert "cannot read report.json" in shell.stderr
@@ -649,6 +649,7 @@ ELSEWHERE = {
     "scheduler": "test_roles",
     "worker": "test_roles",
     "demo": "test_demo",
+    "apply": "test_apply",
     "redis-cli": "test_redis_access",
     "top": "test_control",
     "stop": "test_control",

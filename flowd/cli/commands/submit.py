@@ -205,7 +205,7 @@ def _start(
         return client.run_definition(name, given_input, version=version)
     except ApiError as error:
         if error.code == "unknown_definition" and version is None:
-            click.echo(f"flowd: there is no file {plain(name)!r} either", err=True)
+            click.echo(f"flowd: {plain(name)!r} is no file", err=True)
         raise
 
 

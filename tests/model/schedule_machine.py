@@ -218,5 +218,5 @@ class ScheduleMachine(EngineMachine):
         look_ms = self.scheduled.look_ms()
         if self.reference.next_ms is not None:
             assert look_ms is not None and look_ms <= max(
-                self.reference.next_ms, self.run(self.store.schedules.now_ms()) + 30_000
+                self.reference.next_ms, self.run(self.store.schedules.now_ms()) + 60_000
             )

@@ -4,7 +4,7 @@
 local function plan_look(due, name, next_ms, waits, now_ms)
   local look_ms = tonumber(next_ms) or math.huge
   if waits then
-    look_ms = math.min(look_ms > now_ms and look_ms or math.huge, now_ms + 30000)
+    look_ms = math.min(look_ms > now_ms and look_ms or math.huge, now_ms + 60000)
   end
   if look_ms == math.huge then
     redis.call('ZREM', due, name)

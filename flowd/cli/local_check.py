@@ -62,7 +62,9 @@ class LocalCheck:
             content, _, hidden = parse_json(document.body)
             kind = kind_of(content)
             if kind.model is not WorkflowDefinition:
-                return Verdict([*name_problems(content), *kind.problems(content), *hidden])
+                # Without a name it is for `flowd schedules put NAME FILE`.
+                names = name_problems(content) if "name" in content else []
+                return Verdict([*names, *kind.problems(content), *hidden])
             workflow = validate_workflow(document.body, rules.handlers, find_schema_flaw)
         except InvalidWorkflow as error:
             return Verdict(error.problems)

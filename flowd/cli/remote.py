@@ -117,7 +117,7 @@ def _say_refusal(error: ApiError, file: str | None) -> None:
     click.echo(f"flowd: refused ({error.code}):", err=True)
     if error.code == "invalid_workflow" and file not in (None, "-"):
         for finding in _findings(str(file), error):
-            click.echo(plain(f"  {finding}"), err=True)
+            click.echo(plain(as_commands(f"  {finding}")), err=True)
         return
     for problem in error.errors:
         place = f"{problem['path']}: " if problem.get("path") else ""
@@ -143,6 +143,7 @@ _CALLS: Final = (
     (re.compile(r"GET /workflows/(\w+)/nodes"), r"`flowd get \1`"),
     (re.compile(r"GET /definitions"), r"`flowd definitions ls`"),
     (re.compile(r"GET /dead-letters"), r"`flowd dlq list`"),
+    (re.compile(r"GET /definitions\b(?!/)"), r"`flowd definitions ls`"),
     (re.compile(r"GET /schedules"), r"`flowd schedules ls`"),
 )
 

@@ -101,6 +101,15 @@ def test_each_document_of_a_file_is_checked_at_its_own_lines(here: Path) -> None
     assert [line.split(": ")[0] for line in lines] == ["a.yaml:10", "a.yaml:11", "a.yaml:11"]
 
 
+def test_a_schedule_is_checked_with_a_name_or_without_one(here: Path) -> None:
+    said = 'workflow: report\ncron: "0 6 * * *"\n'
+    write(here, a_yaml=said, b_yaml=f"name: nightly\n{said}", c_yaml=f"{said}overlaps: skip\n")
+
+    lines = validate("a.yaml", "b.yaml", "c.yaml", code=1).stderr.splitlines()
+    assert "c.yaml:3: overlaps: unknown field; did you mean 'overlap'?" in lines
+    assert lines[-1] == "2 of 3 files are valid"
+
+
 def test_a_broken_file_keeps_no_other_from_being_checked(here: Path) -> None:
     write(here, flows__a_yaml="name: [", flows__deep__b_json=GOOD, flows___hidden__c_json="{")
 

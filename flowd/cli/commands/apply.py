@@ -11,6 +11,7 @@ import click
 from flowd.cli.documents import Document, Finding, find_files, problems_of, read_documents
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.remote import (
+    as_commands,
     connected,
     json_option,
     plain,
@@ -241,7 +242,7 @@ def _show(
         for change in one.changes:
             click.echo("\n".join(_lines(change)))
     for finding in findings:
-        click.echo(plain(str(finding)), err=True)
+        click.echo(plain(as_commands(str(finding))), err=True)
     counts: dict[str, int] = {}
     for one in (*results, *removed):
         word = one.outcome.partition(" ")[0]

@@ -321,7 +321,8 @@ def _entry_mismatches(snapshot: Snapshot) -> Iterator[str]:
     counts = Counter(snapshot.stream.entries.values())
     for (execution_id, node_id), state in snapshot.node_states.items():
         count = counts[execution_id, node_id]
-        if snapshot.statuses.get(execution_id) in _LIVE and (state in _IN_STREAM) != (count == 1):
+        wanted = 1 if state in _IN_STREAM else 0
+        if snapshot.statuses.get(execution_id) in _LIVE and count != wanted:
             yield f"execution {execution_id}: node {node_id} is {state} and has {count} entries"
     for execution_id, node_id in sorted(counts):
         status = snapshot.statuses.get(execution_id)

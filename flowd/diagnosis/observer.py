@@ -222,10 +222,11 @@ class Observer:
     async def _first_failure(
         self, execution_id: str, states: Mapping[str, NodeState | None]
     ) -> NodeRow | None:
-        """A node that has failed by itself."""
+        """A node that has failed by itself, and not as it may."""
         nodes = self._store.nodes
         failed = [one for one, state in states.items() if state is NodeState.FAILED]
-        portion = failed[:NODES_PER_CALL_MAX]
+        allowed = await nodes.allowed_failures(execution_id, failed)
+        portion = [one for one in failed if one not in allowed][:NODES_PER_CALL_MAX]
         records = await nodes.records(execution_id, portion)
         # Nodes that could not run because of others have no attempt.
         ran = [one for one in portion if records[one] is not None][:1]

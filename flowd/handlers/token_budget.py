@@ -39,9 +39,13 @@ _ANSWER: Final = ("completion_tokens", "output_tokens")
 
 
 class Cost:
-    """What came out of a call; `usage` stays None when nobody said, or said what cannot be."""
+    """What came out of a call; `usage` stays None when nobody said, or said what cannot be.
+
+    What was answered was paid for, whatever is made of the answer.
+    """
 
     def __init__(self) -> None:
+        self.is_answered = False
         self.usage: TokenUsage | None = None
 
     def note(self, written: Any) -> None:
@@ -94,7 +98,8 @@ async def within_budget(context: HandlerContext, request: dict[str, Any]) -> Asy
         raise
     except HandlerFailed as error:
         # An error status and a call never made cost nothing. After a time-out nobody knows.
-        is_free = "status" in error.kinds or isinstance(error, Fail | NotSent)
+        is_unpaid = "status" in error.kinds or isinstance(error, Fail | NotSent)
+        is_free = is_unpaid and not cost.is_answered
         raise
     finally:
         spent = cost.usage.total if cost.usage else 0 if is_free else None

@@ -114,6 +114,22 @@ async def test_a_call_that_is_refused_before_it_is_made_costs_nothing(settings, 
     assert (model.calls, usage.spent, usage.reserved) == (0, 0, 0)
 
 
+async def test_an_answer_that_is_of_no_use_was_paid_for(settings):
+    # No double holds that number, so the node fails for good. Nobody believes its usage either.
+    def model(_request):
+        return completion("fine", created=10**40, usage={"total_tokens": 30})
+
+    with running_service(model) as service:
+        own = using(settings, service.url)
+        async with Engine(own, registry=built_in_registry()) as engine:
+            node_a = node("A", handler="llm", prompt="x", max_tokens=50)
+            execution_id = await engine.run(workflow(node_a, budget={"tokens": BUDGET}))
+            usage = await engine.store.budgets.usage(execution_id)
+            assert (await engine.states(execution_id))["A"] == "FAILED"
+    assert usage.spent >= 50
+    assert usage.reserved == 0
+
+
 async def test_usage_is_summed_without_a_budget_too(settings):
     model = Model()
     nodes = [node(f"n{number}", handler="llm", prompt="x", max_tokens=50) for number in range(5)]

@@ -168,6 +168,14 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         ),
         "node B is RUNNING and has 2 entries",
     ),
+    "two entries of a node whose turn has not come": (
+        both(
+            set_to(":status", "RUNNING"),
+            set_to(":node:B", "PENDING"),
+            lambda redis, one: [append_entry(redis, one, "B") for _ in range(2)],
+        ),
+        "node B is PENDING and has 2 entries",
+    ),
     "entry too many": (append_entry, "an entry of node A of execution"),
     "entry of nobody": (lambda redis, _: append_entry(redis, NOBODY), "which has no status"),
     "garbage": (lambda redis, _: redis.xadd(STREAM, {"x": "y"}), "it names no execution_id"),

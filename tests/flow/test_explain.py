@@ -308,6 +308,14 @@ async def test_a_failure_that_is_allowed_holds_nobody_back(settings):
         assert await codes(engine, execution_id, "J") == {"J": ["waiting_for"]}
 
 
+async def test_what_failed_an_execution_is_no_failure_that_is_allowed(settings):
+    async with Engine(settings) as engine:
+        may = node("may", handler="fail") | {"allow_failure": True}
+        execution_id = await engine.run(workflow(may, node("bad", ["may"], handler="fail")))
+        summary = (await observing(engine).explain(execution_id)).summary
+        assert summary.startswith("FAILED: 'bad' failed: ")
+
+
 async def test_a_cancelled_execution(settings):
     async with Engine(settings, workers=0) as engine:
         execution_id = await engine.start(workflow(*CHAIN))

@@ -149,6 +149,7 @@ async def _ask(config: LlmConfig, context: HandlerContext) -> dict[str, Any]:
         deadline_s = config.timeout_s or provider.timeout_s
         call = OutgoingCall("POST", url, headers, None, deadline_s, only=context.only)
         answer = await _send(client, call, request)
+        cost.is_answered = True
         completion = parse_json(answer)
         cost.note(completion.get("usage") if isinstance(completion, dict) else None)
         check_error(completion, answer.place)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from flowd.client import Client
 from flowd.config.loading import load_settings
 from flowd.handlers import Fail
 from flowd.handlers.loading import ENTRY_POINT_GROUP
@@ -64,6 +65,7 @@ RUN_BY = {
     ("Answering", "bash"): [APPROVAL],
     ("Answering", "json"): [APPROVAL],
     ("Secrets", "json"): [WORKFLOWS],
+    ("Workflows that run workflows", "json"): [WORKFLOWS],
     ("llm", "toml"): [SNIPPETS],
     ("Handlers of your own", "bash"): [HANDLERS] * 2,
     ("Handlers of your own", "toml"): [HANDLERS, SNIPPETS],
@@ -259,8 +261,14 @@ def test_every_workflow_that_is_shown_is_a_valid_one(
         if test == WORKFLOWS
     ]
     assert len(shown) >= 5
+    # What one of them runs as its child, in that version.
+    with Client(flowd.url) as client:
+        for at in range(3):
+            saved = {"name": "report", "dag": {"nodes": [node("A", x=at)]}}
+            client.put_definition("report", saved)
     for one in shown:
-        workflow = one if "dag" in one else {"name": "x", "dag": {"nodes": [one]}}
+        above = map(node, one.get("dependencies", ()))
+        workflow = one if "dag" in one else {"name": "x", "dag": {"nodes": [*above, one]}}
         flowd.api.submit_workflow(json.dumps(workflow).encode())
 
 

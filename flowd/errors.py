@@ -137,7 +137,7 @@ class DefinitionInUse(FlowdError):
         listed = ", ".join(map(repr, self.schedules[:5]))
         more = f" and {len(self.schedules) - 5} more" if len(self.schedules) > 5 else ""
         super().__init__(
-            f"definition {name!r} is run by the schedule {listed}{more}; delete it first"
+            f"definition {name!r} is run by the schedule {listed}{more}; delete the schedule first"
         )
 
 

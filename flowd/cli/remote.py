@@ -141,7 +141,7 @@ _CALLS: Final = (
     (re.compile(r"POST /workflows/(\w+)/(\w+)"), r"`flowd \2 \1`"),
     (re.compile(r"GET /workflows/(\w+)/nodes/<node_id>"), r"`flowd results \1 NODE`"),
     (re.compile(r"GET /workflows/(\w+)/nodes"), r"`flowd get \1`"),
-    (re.compile(r"GET /definitions"), r"`flowd definitions ls`"),
+    (re.compile(r"GET /workflows/(\w+)/explain"), r"`flowd explain \1`"),
     (re.compile(r"GET /dead-letters"), r"`flowd dlq list`"),
     (re.compile(r"GET /definitions\b(?!/)"), r"`flowd definitions ls`"),
     (re.compile(r"GET /schedules"), r"`flowd schedules ls`"),

@@ -69,6 +69,7 @@ def test_a_group_without_a_command_shows_its_help() -> None:
         ),
         ("no such letter; GET /dead-letters lists", "no such letter; `flowd dlq list` lists"),
         ("not saved; GET /definitions lists", "not saved; `flowd definitions ls` lists"),
+        ("a child; GET /workflows/0a/explain says", "a child; `flowd explain 0a` says"),
         ("nothing to call", "nothing to call"),
     ],
 )  # fmt: skip

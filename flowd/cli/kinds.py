@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from flowd.cli.documents import Verdict
 from flowd.errors import Problem
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import NAME_RULE, is_name
@@ -69,6 +70,16 @@ def name_problems(content: Any) -> list[Problem]:
         shown = quote(name) if isinstance(name, str) else repr(name)
         return [Problem("name", "bad_name", f"bad name {shown}; use {NAME_RULE}")]
     return []
+
+
+def schedule_verdict(content: Any, hidden: Sequence[Problem]) -> Verdict | None:
+    """What is wrong with a schedule, as far as it says by itself; None for a workflow."""
+    kind = kind_of(content)
+    if kind.model is WorkflowDefinition:
+        return None
+    # Without a name it is for `flowd schedules put NAME FILE`.
+    names = name_problems(content) if "name" in content else []
+    return Verdict([*names, *kind.problems(content), *hidden])
 
 
 def _said_definition(content: Content) -> Content:

@@ -11,7 +11,7 @@ import click
 
 from flowd.cli.documents import Document, Finding, Verdict, read_documents
 from flowd.cli.exit_codes import FAILED
-from flowd.cli.kinds import kind_of, name_problems
+from flowd.cli.kinds import schedule_verdict
 from flowd.cli.options import MACHINE_FILE, config_of_running
 from flowd.cli.remote import plain
 from flowd.config import DEFAULT_FILE
@@ -19,7 +19,6 @@ from flowd.config.loading import load_settings
 from flowd.errors import InvalidWorkflow, Problem
 from flowd.handlers.config_checks import config_checks, find_schema_flaw
 from flowd.handlers.loading import open_registry
-from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.strict_json import parse_json
 from flowd.workflow.validator import Handlers, validate_workflow
 
@@ -60,11 +59,8 @@ class LocalCheck:
             return Verdict([Problem("", "body_too_large", f"it is longer than {limit}")])
         try:
             content, _, hidden = parse_json(document.body)
-            kind = kind_of(content)
-            if kind.model is not WorkflowDefinition:
-                # Without a name it is for `flowd schedules put NAME FILE`.
-                names = name_problems(content) if "name" in content else []
-                return Verdict([*names, *kind.problems(content), *hidden])
+            if verdict := schedule_verdict(content, hidden):
+                return verdict
             workflow = validate_workflow(document.body, rules.handlers, find_schema_flaw)
         except InvalidWorkflow as error:
             return Verdict(error.problems)

@@ -141,10 +141,20 @@ def _body_of(loader: Any, tree: Any) -> bytes | BadYaml:
         return error
 
 
+# Where the library says less than it could.
+_SAID: Final = {
+    "found character that cannot start any token": (
+        "nothing begins with this character; indent with spaces, not tabs, and put a text that "
+        "begins with @, ` or % in quotes"
+    )
+}
+
+
 def _bad(error: yaml.YAMLError) -> BadYaml:
     mark: Any = getattr(error, "problem_mark", None)
     # What stands on a second line is where, in words of the library's own.
     problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+    problem = _SAID.get(problem, problem)
     line = mark.line + 1 if mark else None
     return BadYaml(line, f"this is neither JSON nor YAML: {problem}")
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def message_of(error: ErrorDetails) -> str:
-    text = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "dict_type":
+        return "input should be an object"
+    text = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
     return text[:1].lower() + text[1:]
 
 

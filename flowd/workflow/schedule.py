@@ -36,6 +36,13 @@ class ScheduleDefinition(BaseModel):
     catch_up_window_s: Annotated[int, Field(ge=0, le=int(WAIT_S_MAX))] = 3600
     paused: bool = False
 
+    @field_validator("version", mode="before")
+    @classmethod
+    def _is_version(cls, version: Any) -> Any:
+        if version != LATEST and (type(version) is not int or version < 1):
+            raise PydanticCustomError("version", "write the number of a version, or 'latest'")
+        return version
+
     @field_validator("cron")
     @classmethod
     def _is_cron(cls, cron: str | None) -> str | None:

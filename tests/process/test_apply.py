@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +151,47 @@ def test_a_diff_shows_every_place_that_would_change_and_changes_nothing(here: Ap
         "    + 1",
         "schedule nightly would be removed",
     ]
-    assert said == "1 changed, 1 removed\n"
+    assert said == "1 would be changed, 1 would be removed\n"
     assert here.saved() == before
     here.write("a.yaml", definition("report") + "---\n" + schedule("nightly", "report"))
     assert here.apply("a.yaml", "--diff") == ([], "nothing would change: 2 unchanged\n")
+
+
+def test_a_diff_refuses_what_applying_would_refuse(here: Applying) -> None:
+    here.write("a.yaml", definition("report"))
+    here.apply("a.yaml")
+    here.write(
+        "b.yaml",
+        definition("report", "delay, config: {seconds: 1}")
+        + "---\n"
+        + schedule("next", "report")
+        + "version: 2\n---\n"
+        + schedule("later", "report")
+        + "version: 3\n---\n"
+        + schedule("lost", "nobody"),
+    )
+    here.write("c.yaml", definition("labelled") + "labels: {team: 'a,b'}\n")
+
+    for arguments in (("--diff",), ()):
+        done, said = here.apply("b.yaml", "c.yaml", *arguments, code=1)
+        assert any(line.startswith("schedule next ") for line in done)
+        assert "version: definition 'report' has no version 3; its latest is 2\n" in said
+        assert "workflow: no definition 'nobody' is saved; `flowd definitions ls`" in said
+        assert "labels.team: bad value 'a,b'; use 1 to 100 characters" in said
+        assert said.endswith("3 refused\n")
+
+
+def test_a_flowd_that_runs_is_asked_about_workflows_only(here: Applying) -> None:
+    here.write("a.yaml", definition("report") + "---\n" + schedule("nightly", "report"))
+    here.write("b.yaml", schedule("nightly", "report", "61 * * * *"))
+    command = [sys.executable, "-m", "flowd.cli.main", "validate", "a.yaml", "--url", here.url]
+    run = partial(
+        subprocess.run, cwd=here.folder, env=clean_environ(), capture_output=True, text=True
+    )
+
+    assert run(command).stderr == "a.yaml is valid: 1 workflow of 1 node, 1 schedule\n"
+    command[4] = "b.yaml"
+    assert run(command).stderr.startswith("b.yaml:3: cron: bad minute")
 
 
 def test_what_is_broken_keeps_no_other_from_being_applied(here: Applying) -> None:

@@ -110,6 +110,37 @@ def test_a_schedule_is_checked_with_a_name_or_without_one(here: Path) -> None:
     assert lines[-1] == "2 of 3 files are valid"
 
 
+def test_a_valid_file_is_said_to_hold_what_it_holds(here: Path) -> None:
+    workflow = "name: w\ndag: {nodes: [{id: A, handler: noop}]}\n"
+    timed = "name: s\nworkflow: w\nevery_s: 60\n"
+    write(here, a_yaml=timed, b_yaml=f"{workflow}---\n{timed}", c_yaml=f"{workflow}---\n{workflow}")
+
+    assert validate("a.yaml", "b.yaml", "c.yaml").stderr.splitlines() == [
+        "a.yaml is valid: 1 schedule",
+        "b.yaml is valid: 1 workflow of 1 node, 1 schedule",
+        "c.yaml is valid: 2 workflows of 2 nodes",
+        "3 of 3 files are valid",
+    ]
+
+
+@pytest.mark.parametrize("version", ["0", "newest", "1.5", "true", "null"])
+def test_a_wrong_version_of_a_schedule_is_one_mistake(here: Path, version: str) -> None:
+    write(here, a_yaml=f"workflow: w\nevery_s: 60\nversion: {version}\ninput: [1]\n")
+
+    assert validate("a.yaml", code=1).stderr.splitlines() == [
+        "a.yaml:3: version: write the number of a version, or 'latest'",
+        "a.yaml:4: input: input should be an object",
+    ]
+
+
+def test_a_tab_is_named_as_what_it_is(here: Path) -> None:
+    write(here, a_yaml="name: w\ndag:\n\tnodes: []\n")
+
+    assert validate("a.yaml", code=1).stderr.startswith(
+        "a.yaml:3: this is neither JSON nor YAML: nothing begins with this character; indent with "
+    )
+
+
 def test_a_broken_file_keeps_no_other_from_being_checked(here: Path) -> None:
     write(here, flows__a_yaml="name: [", flows__deep__b_json=GOOD, flows___hidden__c_json="{")
 

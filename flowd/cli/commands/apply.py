@@ -140,6 +140,8 @@ class _Apply:
     def __init__(self, client: Client, *, is_preview: bool) -> None:
         self._client = client
         self._is_preview = is_preview
+        # The definitions that a preview has found to get a version.
+        self._new: set[str] = set()
 
     def begin_set(self, name: str | None, wanted: Sequence[Wanted]) -> set[tuple[str, str]]:
         """What the set has had. Whatever is made from here on is in it before it is there, so that
@@ -175,16 +177,42 @@ class _Apply:
         from flowd.cli.kinds import CHANGED, CREATED
 
         kind, name, document = wanted.kind, wanted.name, wanted.document
-        if problems := kind.problems(wanted.content):
-            return Result(kind.name, name, REFUSED, document.findings(problems), document=document)
         if kind.name == "definition":
             self._client.validate(document.body)
+        elif problems := kind.problems(wanted.content) or self._unsaved(wanted.content):
+            return Result(kind.name, name, REFUSED, document.findings(problems), document=document)
         there = kind.find(self._client, name)
-        if there is None:
-            return Result(kind.name, name, CREATED, document=document)
-        changes = list(differences(there, kind.said(wanted.content)))
-        outcome = CHANGED if changes else UNCHANGED
+        changes = [] if there is None else list(differences(there, kind.said(wanted.content)))
+        outcome = CREATED if there is None else CHANGED if changes else UNCHANGED
+        if kind.name == "definition" and outcome != UNCHANGED:
+            self._new.add(name)
         return Result(kind.name, name, outcome, changes=changes, document=document)
+
+    def _unsaved(self, schedule: dict[str, Any]) -> list[Problem]:
+        """What is wrong with what it runs, once what stands before it is applied."""
+        from flowd.errors import UnknownDefinition
+
+        name, version = schedule["workflow"], schedule.get("version", "latest")
+        latest = self._latest(name) + (name in self._new)
+        if version == "latest" and latest:
+            return []
+        if version == "latest":
+            error = UnknownDefinition(name)
+            return [Problem("workflow", error.code, str(error))]
+        if version <= latest:
+            return []
+        error = UnknownDefinition(name, version, latest)
+        return [Problem("version" if latest else "workflow", error.code, str(error))]
+
+    def _latest(self, name: str) -> int:
+        from flowd.client import ApiError
+
+        try:
+            return int(self._client.saved_definition(name)["latest"])
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return 0
 
     def prune(
         self, set_name: str, wanted: Sequence[Wanted], before: set[tuple[str, str]]
@@ -247,7 +275,10 @@ def _show(
     for one in (*results, *removed):
         word = one.outcome.partition(" ")[0]
         counts[word] = counts.get(word, 0) + 1
-    said = ", ".join(f"{count:,} {word}" for word, count in counts.items())
+    order = sorted(counts, key=lambda word: (word in (UNCHANGED, REFUSED), word))
+    said = ", ".join(
+        f"{counts[word]:,} {'' if word in (UNCHANGED, REFUSED) else would}{word}" for word in order
+    )
     if not counts.keys() - {UNCHANGED, REFUSED}:
         said = f"nothing {'would change' if is_preview else 'changed'}" + (f": {said}" * bool(said))
     click.echo(said, err=True)

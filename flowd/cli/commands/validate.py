@@ -67,15 +67,18 @@ def validate(url: str | None, config: Path | None, output: str, files: tuple[str
 
 
 class _Report(NamedTuple):
-    """What there is to say of a file; `nodes` are those of its documents that are valid."""
+    """What there is to say of a file; `nodes` are those of its workflows that are valid."""
 
     file: str
     findings: list[Finding]
     nodes: int
+    workflows: int
+    schedules: int
 
 
 def _report(file: str, check: Callable[[Document], Verdict]) -> _Report:
-    name, findings, nodes = "stdin" if file == "-" else file, [], 0
+    name, findings = "stdin" if file == "-" else file, []
+    nodes = workflows = schedules = 0
     try:
         for document in read_documents(file):
             if isinstance(document, Finding):
@@ -84,15 +87,26 @@ def _report(file: str, check: Callable[[Document], Verdict]) -> _Report:
             verdict = check(document)
             findings += document.findings(verdict.problems)
             nodes += verdict.nodes
+            workflows += verdict.nodes > 0
+            schedules += verdict.nodes == 0
     except click.ClickException as error:
         problem = Problem("", _UNREADABLE, error.message)
         findings.append(Finding(name, None, None, "", problem))
-    return _Report(name, findings, nodes)
+    return _Report(name, findings, nodes, workflows, schedules)
 
 
 def _ask(client: Client, document: Document) -> Verdict:
+    from flowd.cli.kinds import schedule_verdict
     from flowd.client import ApiError
+    from flowd.errors import InvalidWorkflow
+    from flowd.workflow.strict_json import parse_json
 
+    try:
+        content, _, hidden = parse_json(document.body)
+    except InvalidWorkflow as error:
+        return Verdict(error.problems)
+    if verdict := schedule_verdict(content, hidden):
+        return verdict
     try:
         return Verdict((), client.validate(document.body))
     except ApiError as error:
@@ -109,12 +123,26 @@ def _show(reports: Sequence[_Report]) -> None:
             text = str(finding) if is_read else f"flowd: {finding.problem.message}"
             click.echo(plain(text), err=True)
         if not report.findings:
-            count = report.nodes
-            nodes = f"{count:,} node{'s' * (count != 1)}"
-            click.echo(f"{report.file} is a valid workflow of {nodes}", err=True)
+            click.echo(_praise(report), err=True)
     valid = sum(not report.findings for report in reports)
     if len(reports) > 1:
         click.echo(f"{valid:,} of {len(reports):,} files are valid", err=True)
+
+
+def _praise(report: _Report) -> str:
+    nodes = _count(report.nodes, "node")
+    if (report.workflows, report.schedules) == (1, 0):
+        return f"{report.file} is a valid workflow of {nodes}"
+    parts = []
+    if report.workflows:
+        parts.append(f"{_count(report.workflows, 'workflow')} of {nodes}")
+    if report.schedules:
+        parts.append(_count(report.schedules, "schedule"))
+    return f"{report.file} is valid: {', '.join(parts)}"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _document(reports: Sequence[_Report]) -> dict[str, Any]:

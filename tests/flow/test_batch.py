@@ -93,6 +93,11 @@ async def test_what_is_no_batch_is_refused_as_a_whole(settings, redis):
             status, problem = await here.send("POST", "/workflows/batch", body)
             assert (status, problem["code"]) == (400, "invalid_request"), body
         assert (await here.send("POST", "/workflows/batch"))[0] == 400
+        # It was taken for the id of an execution.
+        for method in ("GET", "DELETE"):
+            status, problem = await here.send(method, "/workflows/batch")
+            assert (status, problem["code"]) == (405, "method_not_allowed")
+            assert "use POST" in problem["detail"]
         assert redis.zcard(keys.EXECUTIONS) == 0
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope as Received
 
 Scope = Literal["public", "read", "trigger", "admin"]
 EndpointFunction = Callable[[Request], Awaitable[Response]]
@@ -39,6 +40,10 @@ class Description:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+# A path that is written out is no value of a parameter: `batch` is no id of an execution.
+_WHOLE_PATHS: Final[set[str]] = set()
+
+
 class Endpoint(Route):
     """A route that is described. The summary is the first line of the function's docstring."""
 
@@ -57,7 +62,15 @@ class Endpoint(Route):
     ) -> None:
         super().__init__(path, answer, methods=[method])
         self.method = method
+        self._has_parameters = "{" in path
+        if not self._has_parameters:
+            _WHOLE_PATHS.add(path)
         summary = (answer.__doc__ or "").partition("\n")[0]
         self.description = Description(
             summary, scope, answers, problems, query, body, dict(headers or {})
         )
+
+    def matches(self, scope: Received) -> tuple[Match, Received]:
+        if self._has_parameters and scope["path"] in _WHOLE_PATHS:
+            return Match.NONE, {}
+        return super().matches(scope)

@@ -136,11 +136,21 @@ class ScheduleMachine(EngineMachine):
     @rule(data=st.data())
     def thaw(self, data: st.DataObject) -> None:
         """It goes on, by its time of then; of use only if nobody else did anything since."""
-        seen, then_ms = data.draw(st.sampled_from(self.seen))
+        self._go_on(*data.draw(st.sampled_from(self.seen)))
+
+    def _go_on(self, seen: DueSchedule, then_ms: int) -> None:
         is_current = seen == self.run(self.scheduled.seen())
         self.run(self.firings.attend(seen, then_ms))
         if is_current:
             self.reference.look(then_ms)
+
+    @rule(minutes=st.integers(1, 60))
+    def overtake(self, minutes: int) -> None:
+        """One looks and is frozen, another one looks later, and the first goes on."""
+        self.see()
+        self.pass_time(minutes)
+        self.look(is_new=True)
+        self._go_on(*self.seen.pop())
 
     @precondition(lambda self: self.reference.running)
     @rule(data=st.data(), is_silent=st.booleans())

@@ -772,7 +772,7 @@ MUTANTS = (
         "whoever was frozen is not told that it was done",
         "if revision ~= ARGV[2] or (ARGV[3] ~= '*' and (next_ms or '') ~= ARGV[3])",
         "if revision ~= ARGV[2]",
-        "test_each_time_of_a_schedule_has_the_fate_the_reference_says",
+        "test_two_schedulers_of_which_one_was_frozen_run_it_once",
     ),
     Mutant(
         "U18 rule",

@@ -285,15 +285,19 @@ STYLES: Mapping[str, str] = {
 
 
 def why(node: Mapping[str, Any]) -> str | None:
-    """The error of a node that failed, why one does not run, how far its items are, or what one
-    that waits asks."""
+    """The error of a node that failed, why one does not run, how far its items or its child are, or
+    what one that waits asks."""
     reason: str | None = node["error"] or node.get("skipped_because")
     if reason is None and node.get("items"):
         counts = node["items"].items()
         reason = "items: " + ", ".join(f"{count:,} {state}" for state, count in counts)
-    return reason or _waits(node.get("waiting") or {}) or None
+    return reason or _waits(node) or None
 
 
-def _waits(waiting: Mapping[str, Any]) -> str:
+def _waits(node: Mapping[str, Any]) -> str:
+    waiting = node.get("waiting") or {}
+    text = waiting.get("text")
+    if child := node.get("child"):
+        text = " ".join(("child", child, *filter(None, (node.get("child_progress"),))))
     until = f"until {clock(waiting['until_ms'])}" if waiting.get("until_ms") else ""
-    return "; ".join(filter(None, (waiting.get("text"), until)))
+    return "; ".join(filter(None, (text, until)))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowd.cli.node_tree import parents_of
+from flowd.cli.progress import ENDED, count_ended, with_children
 from flowd.cli.remote import STYLES, plain, why
 from flowd.cli.times import span
 from flowd.workflow.states import ExecutionState, NodeState
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 LOOK_EVERY_S: Final = 0.2
 # Of more nodes than this, those that run and failed are shown: nobody reads more while they change.
 SHOWN_MAX: Final = 20
-ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 _ORDER: Final = (
     *("FAILED", "RUNNING", "RETRYING", "WAITING", "QUEUED", "PENDING"),
     *("CANCELLED", "SKIPPED", "COMPLETED"),
@@ -147,7 +147,7 @@ class _Picture:
 
         summary = self._client.get(self._id)
         counts: Counter[str] = Counter(summary["counts"])
-        done, total = sum(counts[state] for state in ENDED), sum(counts.values())
+        done, total = count_ended(counts), sum(counts.values())
         counted = "  ".join(f"{state} {counts[state]}" for state in _ORDER if counts[state])
         head = Text.assemble(
             f"{plain(str(summary['name']))} {self._id} ",
@@ -167,7 +167,8 @@ class _Picture:
         written = [*self._dag["nodes"], *self._dag.get("finally", ())]
         last = {one["id"] for one in self._dag.get("finally", ())}
         dependencies = {one["id"]: one["dependencies"] for one in written}
-        nodes = {one["node_id"]: one for one in self._client.nodes(self._id)}
+        rows = with_children(self._client, self._client.nodes(self._id))
+        nodes = {one["node_id"]: one for one in rows}
         trunk = Tree("", hide_root=True)
         branches: dict[str, Tree] = {}
         last_trunk: Tree | None = None
@@ -186,6 +187,7 @@ class _Picture:
         for state in ("FAILED", "RUNNING", "RETRYING", "WAITING", "QUEUED"):
             left = SHOWN_MAX - len(rows)
             rows += self._client.nodes(self._id, state=state, count_max=left)
+        rows = list(with_children(self._client, rows))
         more = Text(f"… and {total - len(rows):,} more nodes", style="dim")
         return [*map(_label, rows), more]
 

@@ -580,6 +580,34 @@ def test_a_workflow_is_saved_run_by_its_name_and_deleted(shell: Shell) -> None:
     assert "write a label as name:value" in shell.stderr
 
 
+def test_a_node_and_the_child_it_waits_for_name_each_other(shell: Shell) -> None:
+    shell.pipe("definitions", "put", "asked", "asked.json")
+    calling = node("call", handler="workflow", name="asked", version=1)
+    parent = shell.pipe("submit", "-", "--trigger", stdin=as_workflow("calling", calling)).strip()
+    shown = wait_until(
+        lambda: re.search(
+            r"call +WAITING .* child (\w{24}) RUNNING 0/3", shell.pipe("get", parent)
+        ),
+        "the node to wait for its child",
+    )
+    child = shown[1]
+    assert f"\nparent: {parent} call\n" in shell.pipe("get", child)
+    for gate in "ABC":
+        shell.pipe("approve", child, gate)
+    shell.pipe("watch", parent)
+    assert f"call COMPLETED: child {child}\n" in shell.stderr
+    assert re.search(rf"call +COMPLETED .* child {child}\n", shell.pipe("get", parent))
+    assert re.search(
+        rf"call COMPLETED workflow [^\n]*child {child}", shell.terminal("watch", parent)
+    )
+    assert "parent: " not in shell.pipe("get", parent)
+    shell.pipe("definitions", "rm", "asked", "--yes")
+
+
+def as_workflow(name: str, *nodes: dict[str, Any]) -> str:
+    return json.dumps({"name": name, "dag": {"nodes": nodes}})
+
+
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
 def test_completion_is_printed(shell: Shell, name: str) -> None:
     assert "_FLOWD_COMPLETE" in shell.pipe("completion", name)

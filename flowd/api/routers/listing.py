@@ -15,7 +15,7 @@ from starlette.responses import Response
 from flowd.api.contract.cursor import read_cursor, write_cursor
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
-from flowd.api.contract.schemas import CallbackDelivery
+from flowd.api.contract.schemas import CallbackDelivery, ParentOf
 from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
 from flowd.api.routers.callbacks import read_definition, read_delivery
@@ -157,8 +157,8 @@ class Budget(BaseModel):
 
 
 class WorkflowSummary(WorkflowRow):
-    """`definition` (`name@version`), `labels`, `schedule` and `scheduled_at` are there only where
-    it has them."""
+    """`parent`, `definition` (`name@version`), `labels`, `schedule` and `scheduled_at` are there
+    only where it has them."""
 
     counts: dict[str, int]
     usage: Usage
@@ -167,6 +167,7 @@ class WorkflowSummary(WorkflowRow):
     error: str | None
     cancelling: bool
     callback: CallbackDelivery | None
+    parent: ParentOf | None = None
     definition: str | None = None
     labels: dict[str, str] | None = None
     schedule: str | None = None
@@ -204,8 +205,9 @@ async def show_summary(request: Request) -> Response:
     row, details = await store.executions.listing.execution(execution_id)
     plan = await shared_of(request.app).plans.load(execution_id, "")
     states = await store.nodes.states(execution_id, list(plan.nodes))
-    origin = await store.executions.listing.origin(execution_id)
-    said = {name: getattr(origin, name) or None for name in _ORIGIN_FIELDS}
+    _, kin, origin = await store.executions.status_and_origin(execution_id)
+    parent = ParentOf(execution_id=kin.parent_id, node_id=kin.node_id) if kin else None
+    said = {name: getattr(origin, name) or None for name in _ORIGIN_FIELDS} | {"parent": parent}
     summary = WorkflowSummary(
         **{name: getattr(row, name) for name in _ROW_FIELDS},
         counts=Counter(str(state or CORRUPT) for state in states.values()),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.numbers import WholeNumber
+from flowd.cli.progress import ENDED, with_children, with_progress
 from flowd.cli.remote import (
     as_commands,
     connected,
@@ -32,11 +33,7 @@ from flowd.cli.times import clock, read_moment, took
 
 if TYPE_CHECKING:
     from flowd.client import Client
-    from flowd.client.calls import Json
 
-ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
-# Of a list; each costs a call.
-PROGRESS_MAX: Final = 50
 INPUT_CHARS_MAX: Final = 500
 
 REPORTS_SHOWN_MAX: Final = 3
@@ -93,7 +90,7 @@ def ls(
             submitted_before=submitted_before,
         )
         if output == "table":
-            rows = _with_progress(client, rows)
+            rows = with_progress(client, rows)
         show_rows(
             rows,
             output,
@@ -106,18 +103,6 @@ def ls(
                 "TOOK": _time_of,
             },
         )
-
-
-def _with_progress(client: Client, rows: Iterable[Json]) -> Iterator[Json]:
-    """Each with how many of its nodes have ended, where it has not; asked for the first ones."""
-    left = PROGRESS_MAX
-    for row in rows:
-        progress = f"{row['nodes']:,}" if row["nodes"] else "-"
-        if left > 0 and row["status"] in ("RUNNING", "PAUSED"):
-            left -= 1
-            counts = client.get(row["execution_id"])["counts"]
-            progress = f"{sum(counts.get(state, 0) for state in ENDED):,}/{progress}"
-        yield {**row, "progress": progress}
 
 
 def _time_of(row: Mapping[str, Any]) -> str:
@@ -139,6 +124,7 @@ def get(url: str | None, output: str, execution: str) -> None:
             shown = [{**one, **reports.get(one["node_id"], {})} for one in nodes]
             show_json({**summary, "node_list": shown})
             return
+        shown_nodes = list(with_children(client, nodes))
         submitted = client.definition(execution_id)
     _show_head(summary)
     after = {one["id"]: ", ".join(one["dependencies"]) for one in submitted["dag"]["nodes"]}
@@ -156,7 +142,7 @@ def get(url: str | None, output: str, execution: str) -> None:
             took(node["duration_ms"], node["started_ms"], runs=node["state"] == "RUNNING"),
             why(node) or "",
         )
-        for node in nodes
+        for node in shown_nodes
     ]
     show_table(columns, rows)
     for node_id, report in reports.items():
@@ -186,6 +172,8 @@ def _show_head(summary: Mapping[str, Any]) -> None:
         if summary.get(name) is not None:
             also = " (cancelling)" if name == "status" and summary["cancelling"] else ""
             click.echo(f"{name.replace('_', ' ')}: {plain(summary[name])}{also}")
+    if parent := summary.get("parent"):
+        click.echo(f"parent: {parent['execution_id']} {parent['node_id']}")
     click.echo(f"submitted: {clock(summary['submitted_ms'])}")
     click.echo(f"took: {_time_of(summary)}")
     if (budget := summary["budget"]) is not None:

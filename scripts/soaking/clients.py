@@ -7,7 +7,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from scripts.soaking.gates import answer_to, gates_of, late_codes
@@ -83,6 +83,11 @@ class Clients:
         """Let one of the next workflows have a node that kills its workers."""
         with self._lock:
             self._poison += 1
+
+    def save(self, definitions: Mapping[str, Mapping[str, Any]]) -> None:
+        """What workflows run as their children."""
+        for name, definition in definitions.items():
+            self._expect("PUT", f"/definitions/{name}", json.dumps(definition).encode())
 
     def pick(self, chance: random.Random) -> str | None:
         """One of the newest executions."""

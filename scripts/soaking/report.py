@@ -23,6 +23,7 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
         "faults": {kind: faults[kind] for kind in outcome.kinds},
         "never_happened": outcome.missing,
         "executions": outcome.executions,
+        "children": outcome.children,
         "ended": dict(sorted(outcome.statuses.items())),
         "given_up_after_three_deaths": outcome.given_up,
         "calls": _calls(outcome.ledger, outcome),
@@ -113,7 +114,7 @@ def as_text(outcome: Outcome) -> str:
     calls = told["calls"]
     lines += [
         "",
-        f"executions             {told['executions']}: {ended}",
+        f"executions             {told['executions']}, {outcome.children} children: {ended}",
         f"nodes called           {calls['nodes']}, {calls['started']} calls",
         f"  again, as configured {calls['again_as_retries']}",
         f"  again, cut short     {calls['again_cut_short']}",

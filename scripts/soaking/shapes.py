@@ -10,7 +10,7 @@ from typing import Any
 
 from flowd.workflow.graph import nodes_of
 from flowd.workflow.states import ExecutionState, NodeState
-from scripts.soaking import gates
+from scripts.soaking import families, gates
 
 NODES_MAX = 40
 # Of the workflows, those with nodes that choose.
@@ -21,6 +21,8 @@ WAITING_SHARE = 0.25
 ASKING_SHARE = 0.25
 # And those with a node that maps a list.
 MAPPING_SHARE = 0.25
+# And those that run others.
+CALLING_SHARE = 0.2
 # And those with nodes that clean up.
 FINALLY_SHARE = 0.25
 # A node of `finally` that runs when the others have failed.
@@ -65,8 +67,11 @@ def random_workflow(
     if may_choose and chance.random() < MAPPING_SHARE:
         document["input"] = {"rows": list(range(chance.randint(0, 12)))}
         nodes += _mapping(nodes[0]["id"], document["input"]["rows"], chance)
+    if may_choose and chance.random() < CALLING_SHARE:
+        document["input"] = document.get("input", {}) | {"kin": ["x", "y"]}
+        nodes += families.calling(nodes[0]["id"], chance)
     if may_choose and chance.random() < FINALLY_SHARE:
-        document["dag"]["finally"] = _cleaning_up(has_rows="input" in document)
+        document["dag"]["finally"] = _cleaning_up(has_rows="rows" in document.get("input", {}))
     return json.dumps(document).encode()
 
 
@@ -168,6 +173,8 @@ def is_doomed(node: Mapping[str, Any]) -> bool:
     handler = node["handler"]
     if handler in ("ledger_failing", "ledger_poison"):
         return "calls" not in config
+    if handler == families.HANDLER and config["name"] == families.FAILS:
+        return True
     if handler == gates.HANDLER:
         return bool(node["id"] == gates.REFUSED)
     return handler == "ledger_hopeless" or "timeout_s" in node

@@ -17,7 +17,7 @@ from flowd.store.attempt_records import parse_record
 from flowd.store.redis import keys
 from flowd.workflow.graph import nodes_of
 from flowd.workflow.states import ExecutionState, NodeState
-from scripts.soaking import checker
+from scripts.soaking import checker, families
 from scripts.soaking.clients import Clients
 from scripts.soaking.faults import UPGRADES, Fault, Hand, missing
 from scripts.soaking.gates import check_answers
@@ -54,6 +54,7 @@ class Outcome:
     ledger: Sequence[Note] = ()
     definitions: Mapping[str, Any] = field(default_factory=dict)
     executions: int = 0
+    children: int = 0
     statuses: dict[str, int] = field(default_factory=dict)
     given_up: int = 0
     refused: int = 0
@@ -102,6 +103,8 @@ def soak(seed: int, minutes: float, kinds: Sequence[str]) -> Outcome:
         clients = Clients(hosts, seed, count=CLIENTS, active_max=ACTIVE_MAX, may_choose=may_choose)
         with server.client() as client:
             firsts = put_schedules(clients, client)
+        if may_choose:
+            clients.save(families.SAVED)
         hand = Hand(kinds, seed, hosts, server, clients, seconds=minutes * 60)
         open_things.callback(hand.close)
         _run(outcome, minutes * 60, clients, hand, server)
@@ -224,7 +227,8 @@ def _deaths(outcome: Outcome) -> list[float]:
 
 
 def _check_deleted(client: redis_py.Redis, clients: Clients) -> Iterator[str]:
-    """That nothing is left of what was deleted."""
+    """That nothing is left of what was deleted, nor of its children."""
+    yield from families.check_deleted(families.kins_of(client), clients.deleted)
     for execution_id in clients.deleted:
         if left := list(client.scan_iter(f"workflow:{execution_id}*", count=10_000)):
             yield f"{execution_id}: it was deleted, and {left[0]} is left"
@@ -236,25 +240,42 @@ def _attempt_of(execution: checker.Execution, node_id: str) -> int:
     return (record and record.attempt) or 0
 
 
+def _given_up(execution: checker.Execution) -> list[str]:
+    """Nodes whose workers died again and again, or those of what they run."""
+    return [
+        one
+        for one, output in execution.outputs.items()
+        if GIVEN_UP in (output or "")
+        and (
+            _attempt_of(execution, one) >= GIVEN_UP_AFTER
+            or execution.written[one]["handler"] == families.HANDLER
+        )
+    ]
+
+
 # What a node of a cancelled execution may have come to.
 _ENDED = tuple(state for state in NodeState if state.is_terminal)
 
 
 def _check_shapes(outcome: Outcome, client: redis_py.Redis, clients: Clients) -> Iterator[str]:
-    """That each execution ended as its shape demands."""
+    """That each execution ended as its shape demands, and so did its children."""
     kept = [one for one in clients.acknowledged if one not in clients.doomed]
+    roots = {one: kin.root_id for one, kin in families.kins_of(client).items()}
+    kept += [one for one, root_id in roots.items() if root_id in set(kept)]
     for execution in checker.read_executions(client, kept):
         status = execution.status or "gone"
         outcome.statuses[status] = outcome.statuses.get(status, 0) + 1
-        definition = clients.acknowledged[execution.id]
-        given_up = [
-            one
-            for one, output in execution.outputs.items()
-            if GIVEN_UP in (output or "") and _attempt_of(execution, one) >= GIVEN_UP_AFTER
-        ]
+        is_child = execution.id in roots
+        outcome.children += is_child
+        definition = clients.acknowledged.get(execution.id, execution.definition) or {}
+        given_up = _given_up(execution)
         outcome.given_up += len(given_up)
-        wanted = expected_states(definition, given_up, clients.settled[execution.id])
-        if execution.id in clients.cancelled and status == ExecutionState.CANCELLED:
+        settled = clients.settled.get(execution.id, {})
+        wanted = expected_states(definition, given_up, settled)
+        may_cancel = roots.get(execution.id, execution.id) in clients.cancelled
+        if is_child and families.is_awaited_in_vain(definition):
+            may_cancel = True
+        if may_cancel and status == ExecutionState.CANCELLED:
             allowed = _ENDED
             wrong = [one for one, state in execution.nodes.items() if state not in allowed]
             # Whatever the others came to; `given_up` is what its workers died with.

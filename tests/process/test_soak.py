@@ -10,6 +10,7 @@ import pytest
 from flowd.workflow.graph import nodes_of
 from scripts.soaking.__main__ import _kinds, main
 from scripts.soaking.checker import Execution
+from scripts.soaking.families import SAVED
 from scripts.soaking.faults import KINDS, UPGRADES, Fault
 from scripts.soaking.gates import asking, check_answers
 from scripts.soaking.ledger import CANCELLED, END, START, Note
@@ -48,6 +49,9 @@ def test_the_mixture_has_all_that_a_workflow_can_say():
     assert {"when", "after", "allow_failure", "repeat", "map", "signal", "delay"} <= said
     assert {"Tidy", "Told", "Swept"} <= {one["id"] for one in nodes}
     assert any(one["map"].get("fail_fast") for one in nodes if "map" in one)
+    called = {one["config"]["name"] for one in nodes if one["handler"] == "workflow"}
+    assert called | {"child-good"} == set(SAVED)
+    assert any("map" in one for one in nodes if one["handler"] == "workflow")
 
 
 def test_a_recovery_is_the_time_until_each_node_that_was_cut_short_starts_again():

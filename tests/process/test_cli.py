@@ -608,6 +608,18 @@ def as_workflow(name: str, *nodes: dict[str, Any]) -> str:
     return json.dumps({"name": name, "dag": {"nodes": nodes}})
 
 
+def test_the_next_times_of_a_paused_schedule_are_said_to_start_nothing(shell: Shell) -> None:
+    shell.pipe("definitions", "put", "report", "good.json")
+    shell.pipe("schedules", "put", "hourly", "hourly.yaml")
+    shell.pipe("schedules", "next", "hourly")
+    assert shell.stderr == ""
+    shell.pipe("schedules", "pause", "hourly")
+    shell.pipe("schedules", "next", "hourly")
+    assert shell.stderr == ("it is paused: nothing starts until `flowd schedules resume hourly`\n")
+    shell.pipe("schedules", "rm", "hourly", "--yes")
+    shell.pipe("definitions", "rm", "report", "--yes")
+
+
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
 def test_completion_is_printed(shell: Shell, name: str) -> None:
     assert "_FLOWD_COMPLETE" in shell.pipe("completion", name)

@@ -113,13 +113,31 @@ def test_a_schedule_is_checked_with_a_name_or_without_one(here: Path) -> None:
 def test_a_valid_file_is_said_to_hold_what_it_holds(here: Path) -> None:
     workflow = "name: w\ndag: {nodes: [{id: A, handler: noop}]}\n"
     timed = "name: s\nworkflow: w\nevery_s: 60\n"
-    write(here, a_yaml=timed, b_yaml=f"{workflow}---\n{timed}", c_yaml=f"{workflow}---\n{workflow}")
+    write(
+        here,
+        a_yaml=timed,
+        b_yaml=f"{workflow}---\n{timed}",
+        c_yaml=f"{workflow}---\n{workflow.replace('w', 'v')}",
+    )
 
     assert validate("a.yaml", "b.yaml", "c.yaml").stderr.splitlines() == [
         "a.yaml is valid: 1 schedule",
         "b.yaml is valid: 1 workflow of 1 node, 1 schedule",
         "c.yaml is valid: 2 workflows of 2 nodes",
         "3 of 3 files are valid",
+    ]
+
+
+def test_a_name_that_stands_twice_in_a_file_is_said(here: Path) -> None:
+    workflow = "name: w\ndag: {nodes: [{id: A, handler: noop}]}\n"
+    timed = "name: w\nworkflow: w\nevery_s: 60\n"
+    write(here, a_yaml=f"{workflow}---\n{timed}---\n{workflow}---\n{timed}", b_yaml=workflow)
+
+    assert validate("a.yaml", "b.yaml", code=1).stderr.splitlines() == [
+        "a.yaml:8: name: the definition 'w' stands in line 1 already",
+        "a.yaml:11: name: the schedule 'w' stands in line 3 already",
+        "b.yaml is a valid workflow of 1 node",
+        "1 of 2 files are valid",
     ]
 
 

@@ -206,7 +206,11 @@ def show_next(url: str | None, output: str, name: str, count: int) -> None:
     """Print the next times of a schedule."""
     with connected(url) as client:
         times = client.next_times(name, count)
+        is_paused = client.schedule(name)["paused"]
     if output == "json":
         show_json(times)
     else:
         click.echo("\n".join(times))
+    if is_paused:
+        message = f"it is paused: nothing starts until `flowd schedules resume {name}`"
+        click.echo(message, err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,6 +30,7 @@ from flowd.cli.remote import (
     token_option,
 )
 from flowd.errors import Problem
+from flowd.workflow.report import quote
 
 if TYPE_CHECKING:
     from flowd.client import Client
@@ -79,13 +81,14 @@ class _Report(NamedTuple):
 def _report(file: str, check: Callable[[Document], Verdict]) -> _Report:
     name, findings = "stdin" if file == "-" else file, []
     nodes = workflows = schedules = 0
+    names: dict[tuple[str, str], int] = {}
     try:
         for document in read_documents(file):
             if isinstance(document, Finding):
                 findings.append(document)
                 continue
             verdict = check(document)
-            findings += document.findings(verdict.problems)
+            findings += document.findings([*verdict.problems, *_named_before(document, names)])
             nodes += verdict.nodes
             workflows += verdict.nodes > 0
             schedules += verdict.nodes == 0
@@ -93,6 +96,24 @@ def _report(file: str, check: Callable[[Document], Verdict]) -> _Report:
         problem = Problem("", _UNREADABLE, error.message)
         findings.append(Finding(name, None, None, "", problem))
     return _Report(name, findings, nodes, workflows, schedules)
+
+
+def _named_before(document: Document, names: dict[tuple[str, str], int]) -> Sequence[Problem]:
+    """Whether a document of its kind and name stands before it in its file; notes where it does."""
+    from flowd.cli.kinds import kind_of
+
+    try:
+        content = json.loads(document.body)
+    except ValueError:
+        return ()
+    name = content.get("name") if isinstance(content, dict) else None
+    if not isinstance(name, str):
+        return ()
+    kind = kind_of(content).name
+    if (line := names.setdefault((kind, name), document.line)) == document.line:
+        return ()
+    text = f"the {kind} {quote(name)} stands in line {line} already"
+    return (Problem("name", "duplicate_name", text),)
 
 
 def _ask(client: Client, document: Document) -> Verdict:

@@ -46,8 +46,8 @@ _GROUPS = {
         "schema": "Print the JSON Schema of workflow files, for editors",
         "submit": "Submit a workflow, and print the id of its execution",
         "trigger": "Start an execution that was submitted",
-        "run": "Run a workflow, from a file or saved, and follow it until it ends",
-        "definitions": "List, show, save and delete workflows saved under names",
+        "run": "Run a workflow, from a file or saved, and follow it",
+        "definitions": "List, show, save and delete saved workflows",
     },
     "Schedules": {
         "schedules": "List, change, hold up and run schedules",

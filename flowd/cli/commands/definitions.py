@@ -32,7 +32,7 @@ _limit_option = click.option("-n", "--limit", type=WholeNumber(1), default=50, s
 
 @click.group()
 def definitions() -> None:
-    """List, show, save and delete workflows that are saved under names.
+    """List, show, save and delete saved workflows.
 
     `flowd run NAME` runs one.
     """

@@ -25,6 +25,7 @@ from flowd.store.maps import Maps
 from flowd.store.origins import NOWHERE, Origin
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient
+from flowd.store.redis.joined import Joined
 from flowd.workflow.children import DEPTH_MAX, TREE_MAX, Parent
 from flowd.workflow.graph import Outline, Plan
 from flowd.workflow.ids import new_execution_id
@@ -174,6 +175,7 @@ class Submissions:
         self, client: RedisClient, settings: Settings, executions: Executions, maps: Maps
     ) -> None:
         self._client = client
+        self._joined = Joined(client)
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
         self._executions = executions
@@ -334,7 +336,7 @@ class Submissions:
             if payer is not None:
                 run["payer"] = f"{payer.execution_id} {payer.tokens}"
             outcome = await begin_execution(
-                self._client,
+                self._joined,
                 scripts.START_CHILD,
                 (
                     *(keys.ACTIVE, self._stream, keys.CONTINUATIONS, keys.EXECUTIONS),

@@ -46,7 +46,7 @@ WORKER_POINTS = {
     "ended": Point("flowd.workers.shift:Shift", "_end", "before"),
     "commit": Point("flowd.store.tasks:TaskSession", "complete_and_claim", "before"),
     "committed": Point("flowd.workers.shift:Shift", "_settle", "before"),
-    "retried": Point("flowd.workers.shift:Shift", "_note_failure", "before"),
+    "retried": Point("flowd.workers.settlement:Settlement", "_note_failure", "before"),
 }
 SCHEDULER_POINTS = {
     "dispatch": Point("flowd.store.retries:Retries", "dispatch", "before"),

@@ -29,10 +29,19 @@ include-operation-id = [
   "submit_workflow", "check_workflow", "trigger_workflow", "rerun", "watch_execution", "signal",
   "list_workflows", "list_nodes", "list_items", "list_dead_letters",
   "put_definition", "run_definition", "list_definitions", "list_versions", "submit_batch",
+  "save_schedule", "list_schedules",
 ]
 [operations.checks]
 positive_data_acceptance.expected-statuses = [
   "2xx", "400", "401", "403", "404", "409", "422", "429", "5xx",
+]
+
+# Each workflow of a batch is accepted or refused on its own.
+[[operations]]
+include-operation-id = "submit_batch"
+[operations.checks]
+negative_data_rejection.expected-statuses = [
+  "200", "400", "401", "403", "404", "405", "406", "409", "415", "422", "428", "429", "5xx",
 ]
 """
 

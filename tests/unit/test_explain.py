@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowd.diagnosis.explain import _ahead, _listed, _span
+from flowd.diagnosis.phrases import ahead, listed, span
 
 
 @pytest.mark.parametrize(
@@ -22,20 +22,20 @@ from flowd.diagnosis.explain import _ahead, _listed, _span
     ],
 )
 def test_a_length_of_time(ms: int, text: str) -> None:
-    assert _span(ms) == text
+    assert span(ms) == text
 
 
 def test_names_are_listed_and_the_rest_counted() -> None:
-    assert _listed(["A"]) == "A"
-    assert _listed(["A", "B"]) == "A and B"
-    assert _listed(["A", "B", "C"]) == "A, B and C"
-    many = _listed([f"n{number}" for number in range(1_210)])
+    assert listed(["A"]) == "A"
+    assert listed(["A", "B"]) == "A and B"
+    assert listed(["A", "B", "C"]) == "A, B and C"
+    many = listed([f"n{number}" for number in range(1_210)])
     assert many.startswith("n0, n1, ")
     assert many.endswith(", n9 and 1,200 more")
 
 
-def test_what_is_ahead() -> None:
-    assert [_ahead(count) for count in (0, 1, 1_204)] == [
+def test_what_isahead() -> None:
+    assert [ahead(count) for count in (0, 1, 1_204)] == [
         "no entry is",
         "1 entry is",
         "1,204 entries are",

@@ -22,6 +22,7 @@ BUILT_IN = (
     "signal",
     "transform",
     "shell",
+    "workflow",
 )
 
 

@@ -121,6 +121,16 @@ async def test_a_scheduler_that_died_before_the_clock_was_put_back_is_dead(store
     assert (await store.health.standing.cluster_state()).scheduler_ticked_ms is None
 
 
+async def test_a_clock_put_forward_is_known_before_it_is_put_back(engine, redis):
+    """No scheduler has looked since: a date of then would lie an hour ahead once it is put back."""
+    redis.hset(keys.CLOCK, "last_ms", server_ms(redis) - HOUR_MS)
+    worker = engine.worker()
+    execution, (entry,) = await engine.start_and_take(CHAIN, worker)
+    await retry(worker, later(entry, pause_ms=60_000))
+    due_ms = redis.zscore(keys.RETRIES, f"{execution.id} a")
+    assert int(redis.hget(keys.CLOCK, "last_ms")) == due_ms - 60_000
+
+
 async def test_what_is_put_off_is_so_by_the_clock_that_never_goes_back(engine, store, redis):
     """By the server's own, put back an hour, all tries were over within seconds."""
     redis.hset(keys.CLOCK, "ahead_ms", HOUR_MS)

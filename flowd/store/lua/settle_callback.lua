@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---- @use steady_ms
+--- @use dating_ms
 -- Writes down how one attempt of a callback went. Only the newest attempt counts: one that came
 -- back after its time must not undo what a later one has reached.
 --
@@ -19,7 +19,7 @@ end
 redis.call('HSET', KEYS[3], 'state', ARGV[3], 'last_status', ARGV[5],
   'last_error', ARGV[6], 'delivered_ms', ARGV[3] == 'DELIVERED' and ARGV[7] or '')
 if ARGV[3] == 'PENDING' then
-  redis.call('ZADD', KEYS[1], steady_ms() + ARGV[4], ARGV[1])
+  redis.call('ZADD', KEYS[1], dating_ms() + ARGV[4], ARGV[1])
 else
   redis.call('ZREM', KEYS[1], ARGV[1])
 end

@@ -7,7 +7,7 @@
 --- @use is_outstanding
 --- @use leave_place
 --- @use let_item_go lazily
---- @use steady_ms
+--- @use dating_ms
 --- @use woken_text
 -- Takes a node out of the stream until what it waits for has come; where that has come already, it goes
 -- back at once.
@@ -48,7 +48,7 @@ if decision then
   announce(happened)
   return 'woken'
 end
-local now_ms, due_ms = steady_ms(), '-'
+local now_ms, due_ms = dating_ms(), '-'
 if ARGV[8] ~= '' then
   local dates = waker == 'moment' and KEYS[3] or KEYS[2]
   due_ms = string.format('%.0f', waker == 'moment' and ARGV[8] or now_ms + ARGV[8])

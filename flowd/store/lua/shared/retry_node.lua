@@ -5,7 +5,7 @@
 --- @use is_outstanding
 --- @use keep_report
 --- @use let_item_go lazily
---- @use steady_ms
+--- @use dating_ms
 -- Takes a node whose attempt has failed out of the stream until its next one is due: the body of
 -- retry_node and retry_item, which say what KEYS and ARGV hold. The outcome, and the state of its
 -- execution.
@@ -26,7 +26,7 @@ local function retry_node()
   local run = prefix .. ':run'
   redis.pcall('HSET', run, 'failures:' .. node_id, ARGV[7], 'error:' .. node_id, ARGV[8])
   keep_report(run, node_id, ARGV[9])
-  redis.pcall('ZADD', KEYS[2], steady_ms() + ARGV[2], member)
+  redis.pcall('ZADD', KEYS[2], dating_ms() + ARGV[2], member)
   if redis.pcall('ZRANGE', KEYS[2], 0, 0)[1] == member then
     -- Whoever sleeps until the next one is due has to look again.
     redis.call('DEL', KEYS[3])

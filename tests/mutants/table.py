@@ -581,7 +581,7 @@ MUTANTS = (
     Mutant(
         "R8 callback",
         "a callback that failed waits by a clock that may be put back",
-        "  redis.call('ZADD', KEYS[1], steady_ms() + ARGV[4], ARGV[1])",
+        "  redis.call('ZADD', KEYS[1], dating_ms() + ARGV[4], ARGV[1])",
         "  redis.call('ZADD', KEYS[1], server_ms() + ARGV[4], ARGV[1])",
         "test_what_is_put_off_is_so_by_the_clock_that_never_goes_back",
     ),

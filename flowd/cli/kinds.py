@@ -7,17 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
-
 from flowd.cli.documents import Verdict
 from flowd.errors import Problem
-from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import NAME_RULE, is_name
 from flowd.workflow.refusals import problem_of
 from flowd.workflow.report import quote
-from flowd.workflow.schedule import ScheduleDefinition
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from flowd.client import Client
 
 CREATED, CHANGED, UNCHANGED = "created", "changed", "unchanged"
@@ -28,19 +26,26 @@ Content = Mapping[str, Any]
 class Kind:
     """`marks` are the fields of which a document of this kind has one. `put` says what became of
     it: it is given the content, and the document as it was written. `find` is what is there in
-    the form of `said`, None for nothing; both leave out what is not to be compared.
+    the form of `said`, None for nothing; both leave out what is not to be compared. The model is
+    loaded when it is asked for: who has a flowd check a document does without.
     """
 
     name: str
     marks: frozenset[str]
-    model: type[BaseModel]
+    load_model: Callable[[], type[BaseModel]]
     said: Callable[[Content], Content]
     find: Callable[[Client, str], Content | None]
     put: Callable[[Client, str, Content, bytes], str]
     delete: Callable[[Client, str], None]
 
+    @property
+    def model(self) -> type[BaseModel]:
+        return self.load_model()
+
     def problems(self, content: Any) -> list[Problem]:
         """What the model refuses; not what only flowd can tell."""
+        from pydantic import ValidationError
+
         try:
             self.model.model_validate(_nameless(self, content))
         except ValidationError as refused:
@@ -75,15 +80,28 @@ def name_problems(content: Any) -> list[Problem]:
 def schedule_verdict(content: Any, hidden: Sequence[Problem]) -> Verdict | None:
     """What is wrong with a schedule, as far as it says by itself; None for a workflow."""
     kind = kind_of(content)
-    if kind.model is WorkflowDefinition:
+    if kind is KINDS[0]:
         return None
     # Without a name it is for `flowd schedules put NAME FILE`.
     names = name_problems(content) if "name" in content else []
     return Verdict([*names, *kind.problems(content), *hidden])
 
 
+def _definition() -> type[BaseModel]:
+    from flowd.workflow.definition import WorkflowDefinition
+
+    return WorkflowDefinition
+
+
+def _schedule() -> type[BaseModel]:
+    from flowd.workflow.schedule import ScheduleDefinition
+
+    return ScheduleDefinition
+
+
 def _said_definition(content: Content) -> Content:
     from flowd.api.routers.listing import without_secrets
+    from flowd.workflow.definition import WorkflowDefinition
 
     said = json.loads(WorkflowDefinition.model_validate(content).to_json())
     return without_secrets(said)
@@ -115,14 +133,14 @@ def _put_definition(client: Client, name: str, _: Content, body: bytes) -> str:
 
 def _said_schedule(content: Content) -> Content:
     said = {key: value for key, value in content.items() if key != "name"}
-    return ScheduleDefinition.model_validate(said).model_dump()
+    return _schedule().model_validate(said).model_dump()
 
 
 def _find_schedule(client: Client, name: str) -> Content | None:
     found = _found(lambda: client.schedule(name), "unknown_schedule")
     if found is None:
         return None
-    return {one: found[one] for one in ScheduleDefinition.model_fields}
+    return {one: found[one] for one in _schedule().model_fields}
 
 
 def _put_schedule(client: Client, name: str, content: Content, _: bytes) -> str:
@@ -138,7 +156,7 @@ KINDS: Sequence[Kind] = (
     Kind(
         "definition",
         frozenset({"dag"}),
-        WorkflowDefinition,
+        _definition,
         _said_definition,
         _find_definition,
         _put_definition,
@@ -147,7 +165,7 @@ KINDS: Sequence[Kind] = (
     Kind(
         "schedule",
         frozenset({"cron", "every_s", "workflow"}),
-        ScheduleDefinition,
+        _schedule,
         _said_schedule,
         _find_schedule,
         _put_schedule,

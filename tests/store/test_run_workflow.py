@@ -221,10 +221,11 @@ async def test_nothing_is_made_of_what_is_not_saved_any_more(engine, redis, outc
     assert await run_saved(engine, ids) == ["changed"]
     for version, is_latest in ((2, True), (2, False), (3, False)):
         assert await run_saved(engine, ids, version=version, is_latest=is_latest) == ["changed"]
+    assert everything(redis) == before
     redis.hdel(keys.saved_definition("report"), "latest")
     assert await run_saved(engine, ids) == ["changed"]
+    assert everything(redis).keys() == before.keys()
     redis.hset(keys.saved_definition("report"), "latest", "2")
-    assert everything(redis) == before
 
     assert await run_saved(engine, ids, is_latest=False) == ["triggered"] * count
     assert outcomes["run_workflow"][0] == ["changed"]

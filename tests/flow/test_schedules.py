@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -153,8 +154,11 @@ async def test_paused_nothing_runs_and_nothing_is_made_up_for(settings):
     async with stand(settings) as here:
         await made(here, READS, paused=True)
         assert (await schedule_of(here))["next"] is None
-        assert len(await here.client.next_times("nightly", 100)) == 100
-        await asyncio.sleep(1.2)
+        times = await here.client.next_times("nightly", 100)
+        assert len(times) == 100
+        second = datetime.fromisoformat(times[1]).timestamp()
+        await until(here.engine.store.schedules.now_ms, lambda now_ms: now_ms > 1000 * second)
+        assert (await schedule_of(here))["fired"] == 0
 
         await here.client.resume_schedule("nightly")
         await until(lambda: schedule_of(here), lambda one: one["fired"] >= 1)
@@ -206,14 +210,13 @@ async def test_a_newer_time_replaces_what_runs(settings):
 
 async def test_what_is_skipped_is_told_as_an_event_and_counted(settings, redis):
     async with stand(settings) as here:
-        events = here.client.events()
-        waiting = asyncio.ensure_future(anext(events))
-        await asyncio.sleep(0.1)
         await made(here, WAITS)
+        # Each second there is one more, so it is no matter when this begins to listen.
         async with asyncio.timeout(PATIENCE_S):
-            event = await waiting
-            while event.type != "schedule.skipped":
-                event = await anext(events)
+            async for event in here.client.events():
+                if event.type == "schedule.skipped":
+                    break
+        await here.client.pause_schedule("nightly")
         shown = await schedule_of(here)
 
         assert event.data["schedule"] == "nightly" and "execution_id" not in event.data
@@ -221,7 +224,9 @@ async def test_what_is_skipped_is_told_as_an_event_and_counted(settings, redis):
         assert shown["skipped"] >= 1 and shown["fired"] == 1
         call = await here.client._http.request("GET", "/metrics")
         assert "flowd_schedules_fired_total 1.0" in call.text
-        assert redis.hget(keys.METRICS, "schedules skipped") in call.text
+        skipped = float(redis.hget(keys.METRICS, "schedules skipped"))
+        assert skipped == shown["skipped"]
+        assert f"flowd_schedules_skipped_total {skipped}" in call.text
 
 
 async def test_one_that_cannot_start_says_why_and_goes_on_when_it_can(settings, redis):

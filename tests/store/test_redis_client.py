@@ -75,12 +75,12 @@ async def test_a_port_nobody_listens_on_is_unavailable(server):
 
 
 async def test_a_refused_login_says_where_to_look(store, redis, server):
-    with configured(redis, requirepass="secret"):
+    with configured(redis, requirepass="hush-hush"):
         with pytest.raises(StoreUnavailable, match="refused the login"):
             await store.ping()
 
         config = server.folder / "flowd.toml"
-        for password, is_right in (("secret", True), ("wrong", False)):
+        for password, is_right in (("hush-hush", True), ("wrong", False)):
             url = f"unix://:{password}@{server.socket_path}"
             other = open_store(load_settings(config, {}, {"FLOWD_REDIS__URL": url}))
             if is_right:

@@ -201,7 +201,7 @@ async def _fail_overdue(
         plan = await plans.load(entry.execution_id, entry.plan_digest)
     except (UnknownExecution, CorruptExecution):
         return False
-    timeout_s = plan.node(entry.node_id).timeout_s or store.nodes.default_timeout_s
+    timeout_s = plan.node(entry.node_id).call_limit_s(store.nodes.default_timeout_s)
     if hung_s < timeout_s:
         return False
     text = f"timed out: it took longer than {timeout_s:g} s and let nothing else run; {cause}"

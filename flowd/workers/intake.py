@@ -32,7 +32,7 @@ from flowd.workers.decision import (
 )
 from flowd.workers.large_inputs import SMALL_BYTES_MAX, may_read
 from flowd.workers.node_run import PreparedNode
-from flowd.workflow.ids import MAP_HANDLER, SPENDING, WORKFLOW, split_item
+from flowd.workflow.ids import SPENDING, STEPS, split_item
 from flowd.workflow.references import EXECUTION
 from flowd.workflow.states import ExecutionState, NodeState
 from flowd.workflow.templating import INDEX, INPUT, ITEM, NO_CONFIG
@@ -251,7 +251,7 @@ class Intake:
         return going_on
 
     def _handler(self, name: str, deaths: int) -> Handler:
-        if deaths >= DEATHS_BEFORE_APART and name not in (MAP_HANDLER, WORKFLOW):
+        if deaths >= DEATHS_BEFORE_APART and name not in STEPS:
             return Handler(name, _in_a_process, "process")
         try:
             return self._registry.load(name)

@@ -33,7 +33,8 @@ class Lease:
             try:
                 async with asyncio.timeout(LET_GO_AFTER_S):
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._doubt.wait(), RENEW_EVERY_S)
+                        async with asyncio.timeout(RENEW_EVERY_S):
+                            await self._doubt.wait()
                     self._doubt.clear()
                     await self._renew()
             except TimeoutError:

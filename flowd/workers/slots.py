@@ -22,8 +22,6 @@ from flowd.store.executions import now_ms
 from flowd.store.tasks import DEATHS_BEFORE_APART, Claim
 from flowd.workers.node_run import PreparedNode, complete_node, fail_node, output_text
 from flowd.workers.watched_call import watched
-from flowd.workflow.definition import SECONDS_MAX
-from flowd.workflow.ids import WORKFLOW
 
 # A node that ends sooner is never seen RUNNING, and saves the call that would have said so.
 CLAIM_AFTER_S: Final = 0.002
@@ -231,10 +229,7 @@ class Slots:
     # Time-outs. A heartbeat begins the time anew.
 
     def _timeout_s(self, prepared: PreparedNode) -> float:
-        if prepared.node.handler == WORKFLOW:
-            # Its own is that of the wait; to make a child it waits for Redis as long as it takes.
-            return SECONDS_MAX
-        return prepared.node.timeout_s or self._settings.defaults.timeout_s
+        return prepared.node.call_limit_s(self._settings.defaults.timeout_s)
 
     def _begin_time(self, run: _Run) -> None:
         run.since_s = time.monotonic()

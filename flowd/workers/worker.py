@@ -129,7 +129,8 @@ class Worker:
                 log.info("worker.enrolled", consumer=consumer)
                 return True
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._stop.wait()
                 return False
         return False
 

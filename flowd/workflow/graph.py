@@ -13,7 +13,7 @@ import orjson
 
 from flowd.workflow.choices import Choice
 from flowd.workflow.definition import SECONDS_MAX, MapDefinition
-from flowd.workflow.ids import MAP_HANDLER, SPENDING, WORKFLOW, split_item
+from flowd.workflow.ids import MAP_HANDLER, SPENDING, STEPS, WORKFLOW, split_item
 from flowd.workflow.language import language_of
 from flowd.workflow.repeating import OUTPUT, Repeat
 from flowd.workflow.templating import CompiledConfig
@@ -61,6 +61,11 @@ class PlannedNode(NamedTuple):
     is_static: bool = False
     map: PlannedMap | None = None
     is_item: bool = False
+
+    def call_limit_s(self, default_s: float) -> float:
+        """How long one call of its handler may take. Steps of the engine wait for Redis as long as
+        it takes: the time-out of their node is about the wait, or the items."""
+        return SECONDS_MAX if self.handler in STEPS else self.timeout_s or default_s
 
 
 class Outline(NamedTuple):
@@ -270,10 +275,9 @@ def _mapped(node: PlannedNode, written: dict[str, Any]) -> PlannedNode:
     return node._replace(
         handler=MAP_HANDLER,
         config=CompiledConfig(said.model_dump()),
-        # What the list is wrong with is wrong with it at the next attempt too, and it waits for
-        # Redis as long as it takes.
+        # What the list is wrong with is wrong with it at the next attempt too.
         retry={"max_attempts": 1},
-        timeout_s=SECONDS_MAX,
+        timeout_s=None,
         repeat=None,
         map=PlannedMap(said.concurrency, said.max_failed, said.fail_fast, said.results, item),
     )

@@ -11,6 +11,8 @@ from typing import Final
 MAP_HANDLER: Final = "flowd.map"
 # What a node is run by that has a child.
 WORKFLOW: Final = "workflow"
+# These are steps of the engine itself, and use what only the worker has: none runs apart from it.
+STEPS: Final = frozenset({MAP_HANDLER, WORKFLOW})
 # The handlers that spend of a budget, or whose children may.
 SPENDING: Final = frozenset({"llm", WORKFLOW})
 # Names that are parts of keys and paths: of saved definitions, and of what refers to them.

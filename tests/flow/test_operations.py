@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 import orjson
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowd import __version__
@@ -241,3 +242,22 @@ async def test_counts_travel_with_each_renewal_and_never_cost_the_lease(store, m
     await until(lambda: len(calls) >= 3, "three renewals")
     assert not keeping.done()
     keeping.cancel()
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_who_doubts_its_lease_and_is_told_to_end_at_once_ends(store, turns):
+    """It did not: what the wait for a doubt was cancelled with came to nothing as one came."""
+    await store.tasks.enroll_worker("w1", b"{}")
+    kept = lease.Lease(store.tasks, "w1")
+    keeping = asyncio.create_task(kept.keep())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    kept.doubt()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    keeping.cancel()
+
+    done, _ = await asyncio.wait([keeping], timeout=lease.RENEW_EVERY_S / 2)
+    assert done
+    assert keeping.cancelled()

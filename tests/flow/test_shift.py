@@ -16,7 +16,8 @@ from flowd.orchestrator.recovery import recover_worker
 from flowd.workers.intake import Intake
 from flowd.workers.shift import Shift
 from tests.daemon import PATIENCE_S
-from tests.flow.engine import Engine, node, until, workflow
+from tests.flow import handlers
+from tests.flow.engine import Engine, calls, node, until, workflow
 from tests.flow.test_suspects import engine_of, lose_workers, own  # noqa: F401
 
 MODES = ("ordinary", "suspect", "paused", "full")
@@ -213,5 +214,17 @@ async def test_a_drain_that_comes_while_entries_are_prepared_is_not_forgotten(
     async with Engine(patient, workers=1) as engine:
         monkeypatch.setattr(Intake, "prepare", stop_and_prepare)
         await engine.start(workflow(node("A")))
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(*engine._tasks)
+
+
+async def test_a_worker_ends_whose_last_node_was_taken_away(settings):
+    """It waited for its lease to be kept no more, for ever: what is stale makes it doubt that."""
+    async with Engine(settings, workers=1) as engine:
+        execution_id = await engine.start(workflow(node("A", handler="held")))
+        await until(lambda: calls(execution_id), "A to run")
+        await cancel_execution(engine.store, execution_id)
+        handlers.GATES["A"].set()
+        engine.workers[0].stop()
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*engine._tasks)

@@ -10,6 +10,7 @@ from flowd.errors import StoreUnavailable
 from flowd.store.redis import scripts
 from flowd.store.redis.client import RedisClient
 from flowd.store.redis.joined import _JOINED_MAX, Joined
+from tests.daemon import PATIENCE_S
 
 
 class Counting(RedisClient):
@@ -19,12 +20,13 @@ class Counting(RedisClient):
         super().__init__(settings)
         self.writes: list[int] = []
         self.is_away = False
+        self.replies_max: int | None = None
 
     async def converse_freely(self, commands):
         self.writes.append(len(commands))
         if self.is_away:
             raise StoreUnavailable("away")
-        return await super().converse_freely(commands)
+        return (await super().converse_freely(commands))[: self.replies_max]
 
 
 @pytest.fixture
@@ -80,6 +82,36 @@ async def test_where_redis_is_away_everybody_hears_it_and_may_ask_again(client):
     assert [type(one) for one in replies] == [StoreUnavailable] * 2
     client.is_away = False
     assert await joined.converse_freely([("ECHO", 3)]) == ["3"]
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_nobody_waits_on_for_a_write_that_was_broken_off(client, turns):
+    """It may be cancelled before it begins, or on its way."""
+    joined = Joined(client)
+    asked = [asyncio.create_task(joined.converse_freely([("ECHO", n)])) for n in range(3)]
+    await asyncio.sleep(0)
+    (write,) = joined._writes
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    write.cancel()
+
+    async with asyncio.timeout(PATIENCE_S):
+        replies = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(one) for one in replies] == [StoreUnavailable] * 3
+        assert await joined.converse_freely([("ECHO", 3)]) == ["3"]
+
+
+async def test_too_few_replies_are_an_error_to_who_waits_for_more(client):
+    joined = Joined(client)
+    client.replies_max = 1
+
+    async with asyncio.timeout(PATIENCE_S):
+        first, *others = await asyncio.gather(
+            *(joined.converse_freely([("ECHO", n)]) for n in range(3)), return_exceptions=True
+        )
+
+    assert first == ["0"]
+    assert all(isinstance(one, RuntimeError) for one in others)
 
 
 async def test_a_script_that_the_server_has_forgotten_is_loaded(client, redis):

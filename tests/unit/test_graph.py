@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from hypothesis import given
 
+from flowd.workflow.definition import SECONDS_MAX
 from flowd.workflow.graph import compile_plan, plan_digest
 from tests.unit.graphs import Graph, graphs, upstream_of
 
@@ -88,3 +89,13 @@ def test_downstream_agrees_with_a_plain_search(graph: Graph) -> None:
         downstream = plan.downstream(str(one))
         assert set(downstream) == below
         assert len(downstream) == len(below)
+
+
+def test_the_time_out_of_a_node_is_none_of_the_steps_that_the_engine_does_for_it() -> None:
+    child = {**node("child", name="report"), "handler": "workflow", "timeout_s": 5}
+    fan = {**node("fan"), "map": {"over": "{{ child.rows }}"}, "timeout_s": 5}
+    plan = compile_plan(definition(child, fan, {**node("A"), "timeout_s": 5}, node("B")))
+
+    limits = {one: plan.node(one).call_limit_s(30) for one in ("child", "fan", "fan.0", "A", "B")}
+
+    assert limits == {"child": SECONDS_MAX, "fan": SECONDS_MAX, "fan.0": 5, "A": 5, "B": 30}

@@ -226,7 +226,8 @@ class HttpServer(uvicorn.Server):
         it should stop, and at rest that is most of what the API costs."""
         while not await self.on_tick(0):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_told_to_stop.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._is_told_to_stop.wait()
 
     async def serve_on(self, listener: socket.socket) -> None:
         await self.serve(sockets=[listener])

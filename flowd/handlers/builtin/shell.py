@@ -88,7 +88,8 @@ async def shell(config: ShellConfig, context: HandlerContext) -> dict[str, Any]:
         # comes first: to some loops a process has not ended while its pipes are open.
         process._transport.close()  # type: ignore[attr-defined]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), _REAP_LIMIT_S)
+            async with asyncio.timeout(_REAP_LIMIT_S):
+                await process.wait()
     if code not in config.expected_exit_codes:
         raise _failure(_refusal(config.command[0], code, written), code, written)
     return {"exit_code": code, "stdout": _text(written.stdout), "stderr": _text(written.stderr)}

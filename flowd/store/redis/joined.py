@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
-from flowd.errors import MissingScript
+from flowd.errors import MissingScript, StoreUnavailable
 from flowd.store.redis.client import Argument, Command, RedisClient, script_call, translate
 from flowd.store.redis.scripts import Script
 
@@ -31,9 +32,9 @@ class Joined:
         replies: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         if not self._waiting:
             # It runs after all that are ready now, and so finds what they ask.
-            write = asyncio.create_task(self._write())
+            write = asyncio.create_task(self._write(self._waiting))
             self._writes.add(write)
-            write.add_done_callback(self._writes.discard)
+            write.add_done_callback(partial(self._end_write, self._waiting))
         self._waiting.append((commands, replies))
         return await replies
 
@@ -47,23 +48,25 @@ class Joined:
             return await self._client.run(script, keys, *arguments)
         raise error from reply
 
-    async def _write(self) -> None:
-        asked, self._waiting = self._waiting, []
+    async def _write(self, asked: Sequence[_Asked]) -> None:
+        self._waiting = []
         for first in range(0, len(asked), _JOINED_MAX):
-            await self._write_some(asked[first : first + _JOINED_MAX])
-
-    async def _write_some(self, asked: Sequence[_Asked]) -> None:
-        # Who was cancelled meanwhile asks for nothing.
-        asked = [one for one in asked if not one[1].done()]
-        commands = [command for some, _ in asked for command in some]
-        try:
+            # Who was cancelled meanwhile asks for nothing.
+            some = [one for one in asked[first : first + _JOINED_MAX] if not one[1].done()]
+            commands = [command for own, _ in some for command in own]
             left = iter(await self._client.converse_freely(commands) if commands else ())
-        except Exception as error:  # noqa: BLE001 - theirs, whatever it is
-            for _, replies in asked:
+            for own, replies in some:
+                received = [next(left) for _ in own]
                 if not replies.done():
-                    replies.set_exception(error)
-            return
-        for some, replies in asked:
-            own = [next(left) for _ in some]
-            if not replies.done():
-                replies.set_result(own)
+                    replies.set_result(received)
+
+    def _end_write(self, asked: Sequence[_Asked], write: asyncio.Task[None]) -> None:
+        """However it ended, nobody who shared it waits on."""
+        self._writes.discard(write)
+        if self._waiting is asked:
+            # It was cancelled before it began.
+            self._waiting = []
+        error = StoreUnavailable("it was broken off") if write.cancelled() else write.exception()
+        for _, replies in asked:
+            if error is not None and not replies.done():
+                replies.set_exception(error)

@@ -27,12 +27,14 @@ from flowd.api.routers import (
     events,
     executions,
     explain,
+    graph,
     health,
     items,
     lifecycle,
     listing,
     nodes,
     operations,
+    overview,
     reference,
     schedules,
     sets,
@@ -47,6 +49,8 @@ from flowd.api.workflow_check import WorkflowCheck
 from flowd.config import ApiSettings, Settings
 from flowd.diagnosis import readiness
 from flowd.diagnosis.observer import Observer
+from flowd.handlers.config_checks import config_checks
+from flowd.handlers.registry import Registry, built_in_registry
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.saved import SavedWorkflows
 from flowd.pulse import Pulse
@@ -63,6 +67,7 @@ def create_app(
     guard: Guard | None = None,
     check: WorkflowCheck | None = None,
     *,
+    registry: Registry | None = None,
     shows_tracebacks: bool = False,
 ) -> Starlette:
     """The application; it closes the store when it stops. Without a guard anybody may do anything.
@@ -82,6 +87,7 @@ def create_app(
         Observer(store, plans),
         SharedCheck(partial(readiness.check, store)),
         body_bytes_max=int((guard.api if guard else ApiSettings()).body_max_mb * 2**20),
+        registry=registry or built_in_registry(),
     )
 
     @asynccontextmanager
@@ -118,8 +124,10 @@ def all_routes() -> list[Endpoint]:
         *events.ROUTES,
         *callbacks.ROUTES,
         *operations.ROUTES,
+        *overview.ROUTES,
         *listing.ROUTES,
         *nodes.ROUTES,
+        *graph.ROUTES,
         *items.ROUTES,
         *explain.ROUTES,
         *dead_letters.ROUTES,
@@ -130,7 +138,7 @@ def all_routes() -> list[Endpoint]:
 def serve(
     settings: Settings,
     listener: socket.socket,
-    handlers: Handlers,
+    registry: Registry,
     pulse: Pulse,
 ) -> None:
     """Answer requests on a bound listener until SIGTERM or SIGINT; returns when all is answered.
@@ -138,6 +146,7 @@ def serve(
     It is ready once connections are accepted. The store need not answer by then.
     """
 
+    handlers = config_checks(registry, settings)
     check = WorkflowCheck.forked(handlers)
 
     async def run() -> None:
@@ -148,6 +157,7 @@ def serve(
             handlers,
             guard,
             check,
+            registry=registry,
             shows_tracebacks=settings.shows_tracebacks,
         )
         shared = shared_of(app)

@@ -13,6 +13,7 @@ from flowd.api.waiting import Waiting
 from flowd.api.workflow_check import WorkflowCheck
 from flowd.diagnosis.observer import Observer
 from flowd.diagnosis.readiness import Verdict
+from flowd.handlers.registry import Registry
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.saved import SavedWorkflows
 from flowd.store import Store
@@ -21,7 +22,7 @@ from flowd.store import Store
 @dataclass(slots=True)
 class Shared:
     """`control_socket` is that of the supervisor, where there is one; `openapi` is the document
-    once somebody has asked for it."""
+    and `handlers` the list of them once somebody has asked for it."""
 
     store: Store
     plans: Plans
@@ -32,8 +33,10 @@ class Shared:
     observer: Observer
     readiness: SharedCheck[Verdict]
     body_bytes_max: int
+    registry: Registry
     control_socket: Path | None = None
     openapi: bytes | None = None
+    handlers: bytes | None = None
 
 
 def shared_of(app: Starlette) -> Shared:

@@ -16,8 +16,14 @@ TIMEOUT_S: Final = 1.0
 
 async def processes(control_socket: Path | None) -> list[dict[str, Any]]:
     """What `flowd status` shows of each process; empty where nobody answers."""
+    rows: list[dict[str, Any]] = (await daemon(control_socket)).get("processes", [])
+    return rows
+
+
+async def daemon(control_socket: Path | None) -> dict[str, Any]:
+    """What `flowd status` is told; empty where nobody answers."""
     if control_socket is None:
-        return []
+        return {}
     try:
         async with asyncio.timeout(TIMEOUT_S):
             reader, writer = await asyncio.open_unix_connection(reachable_path(control_socket))
@@ -26,7 +32,7 @@ async def processes(control_socket: Path | None) -> list[dict[str, Any]]:
                 answer = orjson.loads(await reader.readline())
             finally:
                 writer.close()
-        rows: list[dict[str, Any]] = answer["processes"]
+        rows = answer["processes"]
     except (OSError, ValueError, KeyError, TypeError):
-        return []
-    return rows
+        return {}
+    return dict(answer) if isinstance(rows, list) else {}

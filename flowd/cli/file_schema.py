@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-
 from flowd.cli.kinds import KINDS, Kind
+from flowd.handlers.config_schema import schema_of
 from flowd.handlers.registry import Handler
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import NAME_PATTERN
@@ -19,18 +17,6 @@ _RENDERED: Final = (
     {"type": "string", "pattern": r"\{\{"},
     {"type": "object", "required": ["$secret"]},
 )
-
-
-class _Lenient(GenerateJsonSchema):
-    """What JSON Schema has no word for, such as a class of the user's own, may be anything."""
-
-    def handle_invalid_for_json_schema(self, *_: Any) -> JsonSchemaValue:
-        return {}
-
-
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Of the config of a handler."""
-    return model.model_json_schema(schema_generator=_Lenient)
 
 
 def file_schema(handlers: Mapping[str, Handler]) -> dict[str, Any]:

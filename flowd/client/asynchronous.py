@@ -153,6 +153,14 @@ class AsyncClient:
         """The workflow of an execution, as it was submitted."""
         return dict(await self._send(calls.look(execution_id, "/definition")))
 
+    async def graph(self, execution_id: str) -> Json:
+        """The graph of an execution, in columns: ids, handlers, dependencies. It never changes."""
+        return dict(await self._send(calls.look(execution_id, "/graph")))
+
+    async def states(self, execution_id: str) -> Json:
+        """The states of all nodes, a letter each, in the order of the graph."""
+        return dict(await self._send(calls.look(execution_id, "/states")))
+
     async def timeline(self, execution_id: str) -> Json:
         """When each node was queued, started and ended, in Unix ms."""
         return dict(await self._send(calls.look(execution_id, "/timeline")))
@@ -310,6 +318,26 @@ class AsyncClient:
     async def delete_schedule(self, name: str) -> None:
         """Delete a schedule. What it has started goes on."""
         await self._send(calls.schedules(name, method="DELETE"))
+
+    async def overview(self) -> Json:
+        """How flowd is: health, counts, the queue, and what somebody should look at."""
+        return dict(await self._send(calls.about("overview")))
+
+    async def token(self) -> Json:
+        """What the token of this client may do, and until when."""
+        return dict(await self._send(calls.about("token")))
+
+    async def handlers(self) -> builtins.list[Json]:
+        """The handlers that a workflow may name, with what their configs may hold."""
+        return builtins.list((await self._send(calls.about("handlers")))["handlers"])
+
+    async def processes(self) -> Json:
+        """The daemon that answers, and its processes."""
+        return dict(await self._send(calls.about("processes")))
+
+    async def workers(self) -> builtins.list[Json]:
+        """The workers of all machines, with what they hold."""
+        return builtins.list((await self._send(calls.about("workers")))["workers"])
 
     async def dead_letter(self, letter_id: str) -> Json:
         """One dead letter, with all fields of its entry."""

@@ -145,6 +145,11 @@ def explain(execution_id: str, node_id: str | None = None) -> Call:
     return look(execution_id, "/explain" if node_id is None else f"/explain/{_id(node_id)}")
 
 
+def about(what: str) -> Call:
+    """Of flowd itself: `overview`, `token`, `handlers`, `processes`, `workers`."""
+    return Call("GET", f"/{what}")
+
+
 def listing(**filters: Any) -> Call:
     return Call("GET", "/workflows", filters)
 

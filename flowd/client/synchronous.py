@@ -141,6 +141,14 @@ class Client:
         """The workflow of an execution, as it was submitted."""
         return dict(self._send(calls.look(execution_id, "/definition")))
 
+    def graph(self, execution_id: str) -> Json:
+        """The graph of an execution, in columns: ids, handlers, dependencies. It never changes."""
+        return dict(self._send(calls.look(execution_id, "/graph")))
+
+    def states(self, execution_id: str) -> Json:
+        """The states of all nodes, a letter each, in the order of the graph."""
+        return dict(self._send(calls.look(execution_id, "/states")))
+
     def timeline(self, execution_id: str) -> Json:
         """When each node was queued, started and ended, in Unix ms."""
         return dict(self._send(calls.look(execution_id, "/timeline")))
@@ -294,6 +302,26 @@ class Client:
     def delete_schedule(self, name: str) -> None:
         """Delete a schedule. What it has started goes on."""
         self._send(calls.schedules(name, method="DELETE"))
+
+    def overview(self) -> Json:
+        """How flowd is: health, counts, the queue, and what somebody should look at."""
+        return dict(self._send(calls.about("overview")))
+
+    def token(self) -> Json:
+        """What the token of this client may do, and until when."""
+        return dict(self._send(calls.about("token")))
+
+    def handlers(self) -> builtins.list[Json]:
+        """The handlers that a workflow may name, with what their configs may hold."""
+        return builtins.list((self._send(calls.about("handlers")))["handlers"])
+
+    def processes(self) -> Json:
+        """The daemon that answers, and its processes."""
+        return dict(self._send(calls.about("processes")))
+
+    def workers(self) -> builtins.list[Json]:
+        """The workers of all machines, with what they hold."""
+        return builtins.list((self._send(calls.about("workers")))["workers"])
 
     def dead_letter(self, letter_id: str) -> Json:
         """One dead letter, with all fields of its entry."""

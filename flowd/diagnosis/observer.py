@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from flowd.diagnosis.explain import (
     METERED,
@@ -47,6 +47,17 @@ _URGENCY: Final[Mapping[NodeState | None, int]] = {
 }
 
 
+class WorkerStanding(NamedTuple):
+    """A worker, and how many nodes it holds. `dead` and `stalled` say why it is, None if it is not;
+    `owner` is None where it has said nothing readable of itself."""
+
+    name: str
+    owner: Owner | None
+    dead: str | None
+    in_flight: int
+    stalled: str | None
+
+
 class Observer:
     """Remembers heartbeats from look to look: one that stands still shows only in time."""
 
@@ -67,6 +78,20 @@ class Observer:
             situation = await self._look(execution_id, node_id)
         explanation = explain(situation)
         return replace(explanation, summary=explanation.summary + await self._whose(execution_id))
+
+    async def workers(self) -> list[WorkerStanding]:
+        """All that have a lease, by name."""
+        health = self._store.health
+        state = await health.standing.cluster_state()
+        held = await health.standing.in_flight()
+        stalled = {one.what: one.reason for one in await health.troubles.workers()}
+        dead = self._dead(state)
+        return [
+            WorkerStanding(
+                one, _owner(state, one), dead.get(one), held.get(one, 0), stalled.get(one)
+            )
+            for one in sorted(state.leases)
+        ]
 
     async def _whose(self, execution_id: str) -> str:
         """Who has made it, as a sentence; empty where somebody has submitted it."""
@@ -232,6 +257,13 @@ class Observer:
         ran = [one for one in portion if records[one] is not None][:1]
         rows = await nodes.rows(execution_id, {one: states[one] for one in ran})
         return rows[0] if rows else None
+
+
+def _owner(state: ClusterState, consumer: str) -> Owner | None:
+    try:
+        return Owner.from_json(state.owners.get(consumer, ""))
+    except (ValueError, TypeError):
+        return None
 
 
 def _open_nodes(states: Mapping[str, NodeState | None]) -> Sequence[str]:

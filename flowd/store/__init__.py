@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flowd.config import Settings
+from flowd.store.attention import Attention
 from flowd.store.budgets import Budgets
 from flowd.store.callbacks import Callbacks
 from flowd.store.children import Children
@@ -42,6 +43,7 @@ class Health:
     gave up."""
 
     def __init__(self, client: RedisClient, settings: Settings) -> None:
+        self.attention = Attention(client)
         self.dead_letters = DeadLetters(client)
         self.inspection = Inspection(client, settings)
         self.metrics = Metrics(client, settings)

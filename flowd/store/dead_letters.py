@@ -64,6 +64,10 @@ class DeadLetters:
         letters = [_letter(*row) for row in rows[:count_max]]
         return DeadLetterPage(letters, letters[-1].letter_id if len(rows) > count_max else None)
 
+    async def count(self) -> int:
+        count: int = await self._execute("XLEN", keys.DEAD_LETTERS)
+        return count
+
     async def letter(self, letter_id: str) -> DeadLetter:
         """Raises UnknownDeadLetter."""
         rows = await self._execute("XRANGE", keys.DEAD_LETTERS, letter_id, letter_id)

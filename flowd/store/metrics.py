@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from flowd.config import Settings
-from flowd.errors import MissingGroup
+from flowd.errors import CorruptStore, MissingGroup, WrongType
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.fitness import Fitness, judge, questions
 from flowd.store.redis import keys, scripts
@@ -109,25 +109,24 @@ class Metrics:
         """All numbers there are, in a handful of calls however much Redis holds."""
         ahead_ms = await self._client.execute("HGET", keys.CLOCK, "ahead_ms")
         now = now_ms() + count_of(ahead_ms)
-        replies = await self._client.converse_freely(
-            [
-                ("ZCARD", keys.EXECUTIONS),
-                ("ZCARD", keys.FINISHED),
-                ("SCARD", keys.ACTIVE),
-                ("HLEN", keys.LEASES),
-                ("ZCARD", keys.RETRIES),
-                ("ZCOUNT", keys.RETRIES, "-inf", now),
-                ("XLEN", keys.DEAD_LETTERS),
-                ("XLEN", keys.EVENTS),
-                ("ZCARD", keys.CALLBACKS),
-                ("INFO", "memory"),
-                ("HGETALL", keys.METRICS),
-                *self._queue_commands(),
-            ]
-        )
-        for place, reply in enumerate(replies[:11]):
-            if isinstance(reply, Exception) and place != _INFO_PLACE:
-                raise translate(reply) from reply
+        asked: list[Command] = [
+            ("ZCARD", keys.EXECUTIONS),
+            ("ZCARD", keys.FINISHED),
+            ("SCARD", keys.ACTIVE),
+            ("HLEN", keys.LEASES),
+            ("ZCARD", keys.RETRIES),
+            ("ZCOUNT", keys.RETRIES, "-inf", now),
+            ("XLEN", keys.DEAD_LETTERS),
+            ("XLEN", keys.EVENTS),
+            ("ZCARD", keys.CALLBACKS),
+            ("INFO", "memory"),
+            ("HGETALL", keys.METRICS),
+            *self._queue_commands(),
+        ]
+        replies = await self._client.converse_freely(asked)
+        for place, (command, reply) in enumerate(zip(asked, replies, strict=True)):
+            if place != _INFO_PLACE:
+                _expect_sound(command, reply)
         known, finished, active, workers, retries, due, dead, events, callbacks = replies[:9]
         info, flat = replies[_INFO_PLACE], replies[10]
         memory = None if isinstance(info, Exception) else parse_info(info)
@@ -169,10 +168,8 @@ class Metrics:
 
     def _queue(self, replies: list[Any]) -> Queue:
         """A group that is gone holds nothing: the scheduler makes it again."""
-        for reply in replies:
-            error = translate(reply) if isinstance(reply, Exception) else None
-            if error is not None and not isinstance(error, MissingGroup):
-                raise error
+        for command, reply in zip(self._queue_commands(), replies, strict=True):
+            _expect_sound(command, reply)
         entries, pending, oldest, (seconds, micros) = replies
         in_flight = 0 if isinstance(pending, Exception) else pending[0]
         age_ms = 0
@@ -180,3 +177,12 @@ class Metrics:
             redis_ms = int(seconds) * 1000 + int(micros) // 1000
             age_ms = max(0, redis_ms - int(oldest[0][0].partition("-")[0]))
         return Queue(entries, in_flight, max(0, entries - in_flight), age_ms)
+
+
+def _expect_sound(command: Command, reply: Any) -> None:
+    """Raises CorruptStore for a key of another type, and other errors but that of a lost group."""
+    error = translate(reply) if isinstance(reply, Exception) else None
+    if isinstance(error, WrongType):
+        raise CorruptStore(str(command[1])) from error
+    if error is not None and not isinstance(error, MissingGroup):
+        raise error

@@ -81,6 +81,14 @@ class Standing:
             parse_tick(ticked, server_time),
         )
 
+    async def in_flight(self) -> dict[str, int]:
+        """How many nodes each consumer holds."""
+        (pending,) = await self._client.converse_freely([("XPENDING", self._stream, self._group)])
+        if isinstance(pending, Exception):
+            _trouble(pending)
+            return {}
+        return {consumer: int(count) for consumer, count in pending[3] or ()}
+
     async def queue(self, execution_id: str, node_ids: Collection[str]) -> QueueView:
         """Look for the entries of these nodes, from the oldest entry on, until all are found."""
         (groups,) = await self._client.converse_freely([("XINFO", "GROUPS", self._stream)])

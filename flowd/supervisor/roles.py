@@ -92,10 +92,9 @@ def load_what_children_share() -> None:
 
 def run_api(settings: Settings, listener: socket.socket, pulse: Pulse) -> None:
     from flowd.api.app import serve
-    from flowd.handlers.config_checks import config_checks
     from flowd.handlers.loading import open_registry
 
-    serve(settings, listener, config_checks(open_registry(settings), settings), pulse)
+    serve(settings, listener, open_registry(settings), pulse)
 
 
 def run_scheduler(settings: Settings, pulse: Pulse) -> None:

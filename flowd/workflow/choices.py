@@ -28,6 +28,10 @@ class Choice:
         self._when = when
         self._dependencies = dependencies
 
+    @property
+    def has_condition(self) -> bool:
+        return self._when is not None
+
     @cached_property
     def condition(self) -> Condition | None:
         """Raises MalformedCondition, which no definition does that went through the API."""

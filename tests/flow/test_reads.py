@@ -26,9 +26,14 @@ PATHS = (
     "/workflows/{id}/nodes",
     "/workflows/{id}/nodes/A",
     "/workflows/{id}/timeline",
+    "/workflows/{id}/graph",
+    "/workflows/{id}/states",
     "/workflows/{id}/explain",
     "/workflows/{id}/explain/A",
     "/dead-letters",
+    "/overview",
+    "/metrics",
+    "/workers",
 )
 SOME_ID = "0123456789abcdef01234567"
 ROW = [

@@ -199,6 +199,20 @@ def test_public_paths_ask_nobody_and_unknown_ones_everybody(make: Make, tmp_path
         assert client.get(path).status_code == 401, path
 
 
+def test_a_token_is_told_what_it_may_do(make: Make, tmp_path: Path) -> None:
+    assert make().get("/token").json() == {
+        "name": None, "scope": "admin", "expires_ms": None, "required": False,
+    }  # fmt: skip
+    text = token(tmp_path, "trigger", name="ops", lifetime_ms=60_000)
+    client = make()
+
+    told = client.get("/token", headers=bearer(text)).json()
+
+    assert told.pop("expires_ms") > time.time() * 1000
+    assert told == {"name": "ops", "scope": "trigger", "required": True}
+    assert client.get("/token").status_code == 401
+
+
 def test_a_route_that_says_no_scope_takes_an_admin(make: Make, tmp_path: Path) -> None:
     text, reader = token(tmp_path, "admin"), token(tmp_path, "read")
     app = make().app

@@ -288,7 +288,11 @@ def _answers(endpoint: Endpoint, schemas: _Schemas) -> list[tuple[int, dict[str,
     return answers
 
 
-_ANSWER_TEXTS = {202: "time ran out before the end", 204: "there is nothing more to come"}
+_ANSWER_TEXTS = {
+    202: "time ran out before the end",
+    204: "there is nothing more to come",
+    304: "what `If-None-Match` names is still what there is",
+}
 
 
 def _problems(endpoint: Endpoint) -> list[tuple[int, list[str]]]:

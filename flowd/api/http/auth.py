@@ -187,7 +187,7 @@ class AuthMiddleware:
         if not token.allows(needed):
             self._refusals.add(code="forbidden", **facts, needed=needed)
             return _forbidden(token, needed)
-        scope[CALLER] = token.name
+        scope[CALLER] = token
         if scope["method"] not in _SAFE_METHODS and needed != "read":
             log.info("request.authorized", **facts)
         return None

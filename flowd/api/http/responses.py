@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.errors import InvalidRequest, Problem, UnknownExecution
+from flowd.tokens import Token
 from flowd.workflow.ids import is_execution_id
 
 # W3C Trace Context: version, trace, parent and flags; later versions may say more behind them.
@@ -18,7 +19,7 @@ _TRACEPARENT = re.compile(
 )
 IDEMPOTENCY_HEADER = {"Idempotency-Key": "the same key and body again: the first answer again"}
 KEY_CHARS_MAX = 256
-# Where the scope of a request says whose token it came with.
+# Where the scope of a request has the token it came with.
 CALLER = "flowd.caller"
 TRACEPARENT_HEADER = {"traceparent": "the trace to go on with in the calls of its nodes"}
 
@@ -48,8 +49,14 @@ def requested_idempotency_key(request: Request) -> str:
 
 def requested_by(request: Request) -> str | None:
     """The name of the token it came with; None where it needs none."""
-    name: str | None = request.scope.get(CALLER)
-    return name
+    token = token_of(request)
+    return token.name if token else None
+
+
+def token_of(request: Request) -> Token | None:
+    """The token it came with; None where it needs none."""
+    token: Token | None = request.scope.get(CALLER)
+    return token
 
 
 def json_response(body: BaseModel, status: int = 200) -> Response:

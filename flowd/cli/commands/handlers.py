@@ -37,7 +37,7 @@ def handlers(name: str | None, config: Path | None, output: str) -> None:
 
 
 def _record(entry: Handler) -> dict[str, Any]:
-    from flowd.cli.file_schema import schema_of
+    from flowd.handlers.config_schema import schema_of
 
     return {
         "name": entry.name,
@@ -55,7 +55,7 @@ def _page(entry: Handler) -> str:
     lines.append(f"  defined by {entry.place}")
     if entry.model is None:
         return "\n".join([*lines, "  takes any config"])
-    from flowd.cli.file_schema import schema_of
+    from flowd.handlers.config_schema import schema_of
 
     schema = schema_of(entry.model)
     required = schema.get("required", ())

@@ -1,0 +1,152 @@
+"""What somebody should look at: what has failed lately, waits for an answer, or is tried again.
+
+A look around for people, within bounds: of each kind a few, and how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from flowd.store.executions import NODES_PER_CALL_MAX, slices
+from flowd.store.redis import keys
+from flowd.store.redis.client import Command, RedisClient, is_wrong_type
+from flowd.store.redis.text import count_of, readable
+from flowd.store.waits import parse_wait
+from flowd.workflow.signals import SIGNAL
+from flowd.workflow.states import ExecutionState
+
+# Executions looked at for nodes that wait, and nodes of one of them.
+_ACTIVE_LOOKED_AT: Final = 200
+_WAITS_LOOKED_AT: Final = 100
+_ENDED_LOOKED_AT: Final = 1_000
+
+
+class Notice(NamedTuple):
+    """One thing to look at. None is what it has not, or nobody knows."""
+
+    execution_id: str | None
+    node_id: str | None
+    text: str | None
+    at_ms: int | None
+    letter_id: str | None = None
+
+
+class Notices(NamedTuple):
+    """A few of one kind, and how many there are; None where that is more than was counted."""
+
+    total: int | None
+    sample: Sequence[Notice]
+
+
+class Attention:
+    """Raises StoreUnavailable while Redis does not answer."""
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+
+    async def failed(self, since_ms: int, sample_max: int) -> Notices:
+        """Executions that ended FAILED since then, those first that did last."""
+        newest = ("BYSCORE", "REV", "LIMIT", 0, _ENDED_LOOKED_AT, "WITHSCORES")
+        (listed,) = await self._client.converse_freely(
+            [("ZRANGE", keys.FINISHED, "+inf", since_ms, *newest)]
+        )
+        flat = [] if is_wrong_type(listed) else listed
+        ended = dict(zip(flat[::2], map(_ms, flat[1::2]), strict=True))
+        failed: list[str] = []
+        for some in slices(list(ended), NODES_PER_CALL_MAX):
+            states = await self._client.execute("MGET", *map(keys.status, some))
+            pairs = zip(some, states, strict=True)
+            failed += [one for one, state in pairs if state == ExecutionState.FAILED]
+        shown = failed[:sample_max]
+        asked: list[Command] = [("HMGET", keys.run(one), "failure", "error") for one in shown]
+        replies = await self._client.converse_freely(asked) if asked else []
+        sample = [
+            Notice(one, None, _first(reply), ended[one])
+            for one, reply in zip(shown, replies, strict=True)
+        ]
+        is_whole = len(ended) < _ENDED_LOOKED_AT
+        return Notices(len(failed) if is_whole else None, sample)
+
+    async def signals(self, sample_max: int) -> Notices:
+        """Nodes that wait for a signal, of a part of what runs, those first that wait longest."""
+        size, listed, ahead = await self._client.converse_freely(
+            [
+                ("SCARD", keys.ACTIVE),
+                ("SSCAN", keys.ACTIVE, 0, "COUNT", _ACTIVE_LOOKED_AT),
+                ("HGET", keys.CLOCK, "ahead_ms"),
+            ]
+        )
+        if is_wrong_type(listed) or is_wrong_type(size):
+            return Notices(0, [])
+        ids = listed[1][:_ACTIVE_LOOKED_AT]
+        ahead_ms = 0 if is_wrong_type(ahead) else count_of(ahead)
+        asked: list[Command] = [
+            ("HSCAN", keys.waits(one), 0, "COUNT", _WAITS_LOOKED_AT) for one in ids
+        ]
+        found: list[Notice] = []
+        is_whole = len(ids) >= size
+        for one, reply in zip(
+            ids, await self._client.converse_freely(asked) if asked else (), strict=True
+        ):
+            if is_wrong_type(reply):
+                continue
+            cursor, flat = reply
+            is_whole = is_whole and cursor == "0"
+            for node_id, text in zip(flat[::2], flat[1::2], strict=True):
+                wait = parse_wait(text)
+                if wait is not None and wait.waker == SIGNAL:
+                    since_ms = wait.since_ms - ahead_ms
+                    found.append(Notice(one, node_id, readable(wait.text) or None, since_ms))
+        found.sort(key=lambda notice: notice.at_ms or 0)
+        return Notices(len(found) if is_whole else None, found[:sample_max])
+
+    async def retrying(self, sample_max: int) -> Notices:
+        """Nodes that have failed and are to run again, those first that are due first; `at_ms` is
+        when."""
+        count, listed, ahead = await self._client.converse_freely(
+            [
+                ("ZCARD", keys.RETRIES),
+                ("ZRANGE", keys.RETRIES, 0, sample_max - 1, "WITHSCORES"),
+                ("HGET", keys.CLOCK, "ahead_ms"),
+            ]
+        )
+        if is_wrong_type(count) or is_wrong_type(listed):
+            return Notices(0, [])
+        ahead_ms = 0 if is_wrong_type(ahead) else count_of(ahead)
+        waiting = [(*one.partition(" ")[::2], _ms(at)) for one, at in _pairs(listed)]
+        asked: list[Command] = [
+            ("HGET", keys.run(one), f"error:{node_id}") for one, node_id, _ in waiting
+        ]
+        errors = await self._client.converse_freely(asked) if asked else []
+        sample = [
+            Notice(one, node_id, None if is_wrong_type(error) else error and readable(error), at_ms)
+            for (one, node_id, due_ms), error in zip(waiting, errors, strict=True)
+            for at_ms in [None if due_ms is None else due_ms - ahead_ms]
+        ]
+        return Notices(count, sample)
+
+    async def names(self, execution_ids: Sequence[str]) -> dict[str, str | None]:
+        """The names of these executions; None where nobody knows it."""
+        asked: list[Command] = [("HGET", keys.run(one), "name") for one in execution_ids]
+        replies = await self._client.converse_freely(asked) if asked else []
+        return {
+            one: None if is_wrong_type(reply) or reply is None else readable(reply)
+            for one, reply in zip(execution_ids, replies, strict=True)
+        }
+
+
+def _pairs(flat: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _ms(score: str) -> int | None:
+    number = float(score)
+    return int(number) if abs(number) < 2**53 else None
+
+
+def _first(reply: object) -> str | None:
+    """The first of these fields that says anything."""
+    if not isinstance(reply, list):
+        return None
+    return next((readable(one) for one in reply if one), None)

@@ -1,0 +1,225 @@
+"""What a page is made of: the graph and the states of an execution, and flowd at a glance."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from flowd.handlers.registry import built_in_registry
+from flowd.orchestrator.executor import submit_workflow
+from flowd.workflow.definition import WorkflowDefinition
+from tests.flow import handlers
+from tests.flow.engine import node, until, workflow
+from tests.flow.test_reads import SOME_ID, serving
+
+
+async def states(api, execution_id: str) -> str:
+    return (await api.request(f"/workflows/{execution_id}/states"))["states"]
+
+
+async def test_a_graph_has_its_nodes_in_columns_and_in_the_order_of_the_definition(settings):
+    async with serving(settings, workers=0) as api:
+        saved = {"name": "x", "dag": {"nodes": [node("A")]}}
+        assert (await api._client.put("/definitions/x", json=saved)).is_success
+        written = {
+            "name": "page",
+            "dag": {
+                "nodes": [
+                    {"id": "B", "handler": "echo", "dependencies": ["A"], "when": "A.x == 1"},
+                    {"id": "A", "handler": "noop", "allow_failure": True},
+                    {"id": "M", "handler": "echo", "map": {"over": "{{ input.xs }}"}},
+                    {"id": "S", "handler": "signal", "dependencies": ["A", "M"]},
+                ],
+                "finally": [{"id": "tidy", "handler": "workflow", "config": {"name": "x"}}],
+            },
+        }
+        one = await submit_workflow(api.engine.store, WorkflowDefinition.model_validate(written))
+
+        graph = await api.request(f"/workflows/{one}/graph")
+
+        assert graph.pop("plan")
+        assert graph == {
+            "execution_id": one,
+            "name": "page",
+            "nodes": 5,
+            "ids": ["B", "A", "M", "S", "tidy"],
+            "handlers": ["echo", "noop", "signal", "workflow"],
+            "handler": [0, 1, 0, 2, 3],
+            "dependencies": [[1], [], [], [1, 2], []],
+            "maps": [2],
+            "finally": [4],
+            "when": [0],
+            "allow_failure": [1],
+            "signals": [3],
+            "workflows": [4],
+        }
+
+
+async def test_a_graph_that_is_known_is_not_sent_again(settings):
+    async with serving(settings, workers=0) as api:
+        ids = [await submit_workflow(api.engine.store, workflow(node("A"))) for _ in range(2)]
+        first = await api._client.get(f"/workflows/{ids[0]}/graph")
+        tag = first.headers["etag"]
+        assert tag == f'"{first.json()["plan"]}"'
+
+        for asked in (tag, f'"other", W/{tag}', "*"):
+            again = await api._client.get(
+                f"/workflows/{ids[1]}/graph", headers={"if-none-match": asked}
+            )
+            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        for asked in ('"other"', "x", tag.strip('"')):
+            again = await api._client.get(
+                f"/workflows/{ids[1]}/graph", headers={"if-none-match": asked}
+            )
+            assert again.status_code == 200
+        unknown = await api._client.get(
+            f"/workflows/{SOME_ID}/graph", headers={"if-none-match": tag}
+        )
+        assert unknown.status_code == 404
+
+
+async def test_each_state_has_a_letter_and_a_failure_from_upstream_its_own(settings):
+    async with serving(settings, workers=1) as api:
+        one = await api.engine.run(
+            workflow(node("A", handler="fail"), node("B", ["A"]), node("C"), node("D", ["B"]))
+        )
+
+        seen = await api.request(f"/workflows/{one}/states")
+
+        graph = await api.request(f"/workflows/{one}/graph")
+        assert dict(zip(graph["ids"], seen["states"], strict=True)) == {
+            "A": "F", "B": "U", "C": "C", "D": "U",
+        }  # fmt: skip
+        assert seen["plan"] == graph["plan"]
+        assert (seen["status"], seen["cancelling"], seen["items"]) == ("FAILED", False, {})
+        assert seen["counts"] == {"FAILED": 3, "COMPLETED": 1}
+
+
+async def test_every_state_a_node_can_have_is_a_letter_of_the_legend(settings):
+    async with serving(settings, workers=0) as api:
+        names = [
+            "PENDING", "QUEUED", "RUNNING", "RETRYING", "WAITING", "COMPLETED", "SKIPPED",
+            "CANCELLED", "rubbish",
+        ]  # fmt: skip
+        one = await submit_workflow(api.engine.store, workflow(*map(node, "abcdefghi")))
+        for letter, name in zip("abcdefghi", names, strict=True):
+            await api.engine.redis("SET", f"workflow:{one}:node:{letter}", name)
+
+        seen = await api.request(f"/workflows/{one}/states")
+
+        assert seen["states"] == "PQRTWCSX?"
+        assert [seen["letters"][letter] for letter in seen["states"]] == [*names[:-1], "CORRUPT"]
+
+
+async def test_the_items_of_a_map_are_counted_beside_its_letter(settings):
+    async with serving(settings, workers=1) as api:
+        written = {
+            "name": "page",
+            "input": {"xs": [1, 2, 3]},
+            "dag": {"nodes": [{"id": "M", "handler": "echo", "map": {"over": "{{ input.xs }}"}}]},
+        }
+        one = await submit_workflow(api.engine.store, WorkflowDefinition.model_validate(written))
+        assert (await api.request(f"/workflows/{one}/states"))["items"] == {}
+
+        one = await api.engine.run(WorkflowDefinition.model_validate(written))
+
+        seen = await api.request(f"/workflows/{one}/states")
+        assert (seen["states"], seen["items"]) == ("C", {"0": {"COMPLETED": 3}})
+
+
+async def test_ten_thousand_nodes_are_little_more_than_ten_thousand_letters(settings):
+    async with serving(settings, workers=0) as api:
+        ids = [f"n{number}" for number in range(10_000)]
+        many = workflow(node("n0"), *(node(one, ["n0"]) for one in ids[1:]))
+        one = await submit_workflow(api.engine.store, many)
+
+        response = await api._client.get(f"/workflows/{one}/states")
+
+        assert response.json()["states"] == "P" * 10_000
+        assert len(response.content) < 10_600
+
+
+async def test_the_overview_says_how_flowd_is_and_what_needs_somebody(settings):
+    async with serving(settings, 1, built_in_registry()) as api:
+        quiet = await api.request("/overview")
+        assert quiet["executions"]["RUNNING"] == 0
+        # The scheduler of this test is none.
+        assert [one["kind"] for one in quiet["attention"]] == ["health"]
+        assert not quiet["health"]["ok"]
+        assert quiet["health"]["problems"][0]["code"] == "no_scheduler"
+
+        await api.engine.store.health.metrics.beat()
+        failing = node("A", handler="unreliable_handler", failure_rate=1.0)
+        failed = await api.engine.run(workflow(failing, name="night"))
+        gate = workflow(node("G", handler="signal", prompt="go?"), name="gate")
+        asked = await api.engine.start(gate)
+        await until(lambda: _waits(api, asked), "the wait")
+
+        seen = await api.request("/overview")
+
+        assert seen["health"]["ok"]
+        assert seen["health"]["sentence"].startswith("flowd works: 1 worker")
+        assert seen["executions"]["RUNNING"] == 1
+        assert seen["workers"] == {"live": 1, "stalled": 0}
+        by_kind = {one["kind"]: one for one in seen["attention"]}
+        assert list(by_kind) == ["failed", "waiting_for_signal"]
+        (row,) = by_kind["failed"]["sample"]
+        assert by_kind["failed"]["count"] == 1
+        assert (row["execution_id"], row["name"]) == (failed, "night")
+        assert "A" in row["text"]
+        assert row["at_ms"] <= seen["at_ms"]
+        (row,) = by_kind["waiting_for_signal"]["sample"]
+        assert (row["execution_id"], row["node_id"], row["name"]) == (asked, "G", "gate")
+
+
+async def _waits(api, execution_id: str) -> bool:
+    return await states(api, execution_id) == "W"
+
+
+async def test_without_a_worker_the_overview_says_so(settings):
+    async with serving(settings, workers=0) as api:
+        await api.engine.store.health.metrics.beat()
+        await api.engine.start(workflow(node("A")))
+
+        seen = await api.request("/overview")
+
+        assert seen["health"]["sentence"] == "No worker is alive: 1 node waits for one."
+
+
+async def test_a_worker_is_shown_with_what_it_holds(settings):
+    async with serving(settings, workers=1) as api:
+        one = await api.engine.start(workflow(node("A", handler="held")))
+
+        async def held() -> bool:
+            (worker,) = (await api.request("/workers"))["workers"]
+            return worker["in_flight"] == 1
+
+        await until(held, "the node to be held")
+        (worker,) = (await api.request("/workers"))["workers"]
+        assert worker["name"].startswith("worker-1-")
+        assert (worker["pid"], worker["alive"], worker["why_not"]) == (os.getpid(), True, None)
+        handlers.GATES["A"].set()
+        await api.engine.end(one)
+
+
+async def test_without_a_daemon_there_are_no_processes(settings):
+    async with serving(settings, workers=0) as api:
+        assert await api.request("/processes") == {
+            "pid": None, "state": None, "uptime_s": None, "processes": [],
+        }  # fmt: skip
+
+
+async def test_every_handler_is_listed_with_the_schema_of_its_config(settings):
+    async with serving(settings, workers=0) as api:
+        for _ in range(2):
+            rows = {one["name"]: one for one in (await api.request("/handlers"))["handlers"]}
+            assert rows["noop"]["config"] is None
+            assert rows["delay"]["config"]["properties"].keys() >= {"seconds"}
+            assert all(one["summary"].endswith(".") for one in rows.values())
+
+
+@pytest.mark.parametrize("path", ["/overview", "/workers", "/handlers", "/processes", "/token"])
+async def test_what_is_about_flowd_is_read_only(settings, path):
+    async with serving(settings, workers=0) as api:
+        await api.refuses(path, 405, "method_not_allowed", "POST")

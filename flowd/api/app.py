@@ -22,6 +22,7 @@ from flowd.api.http.server import HttpServer
 from flowd.api.routers import (
     batch,
     callbacks,
+    dashboard,
     dead_letters,
     definitions,
     events,
@@ -132,6 +133,7 @@ def all_routes() -> list[Endpoint]:
         *explain.ROUTES,
         *dead_letters.ROUTES,
         *reference.ROUTES,
+        *dashboard.ROUTES,
     ]
 
 

@@ -50,6 +50,8 @@ _PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
     "name": {"type": "string", "pattern": NAME_PATTERN},
     "letter_id": {"type": "string", "pattern": "^[0-9]{1,15}-[0-9]{1,15}$"},
     "topic": {"type": "string", "pattern": "^[a-z-]{1,32}$"},
+    "file": {"type": "string", "pattern": "^[0-9a-z./-]{1,80}$"},
+    "view": {"type": "string", "pattern": "^[0-9a-z./-]{0,80}$"},
 }
 # What a request may look like, by the name of its body's model.
 _EXAMPLES: Mapping[str, Any] = {
@@ -106,7 +108,7 @@ def openapi_document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     for endpoint in endpoints:
         operation = _operation(endpoint, schemas, definitions)
         operation["responses"] = _responses(endpoint, schemas, responses)
-        paths[endpoint.path][endpoint.method.lower()] = operation
+        paths[documented_path(endpoint)][endpoint.method.lower()] = operation
     queries = {_name(schemas[one, "validation"]) for one in _queries(endpoints)}
     return {
         "openapi": "3.1.0",
@@ -124,6 +126,11 @@ def openapi_document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
             },
         },
     }
+
+
+def documented_path(endpoint: Endpoint) -> str:
+    """Without the kinds of its parameters, which are Starlette's."""
+    return endpoint.path.replace(":path}", "}")
 
 
 def problem_codes(endpoint: Endpoint) -> set[str]:

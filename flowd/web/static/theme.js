@@ -1,0 +1,7 @@
+// Before the first paint: the theme somebody has chosen over that of their system.
+try {
+  const theme = localStorage.getItem('flowd.theme');
+  if (theme === 'light' || theme === 'dark') document.documentElement.dataset.theme = theme;
+} catch {
+  // Storage is switched off: the system decides.
+}

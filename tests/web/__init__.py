@@ -1,0 +1,1 @@
+"""The dashboard in a real Chromium, on a flowd of its own."""

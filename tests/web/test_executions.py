@@ -1,0 +1,99 @@
+"""The list of executions: filters, live changes that move no row, and what is done to many."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.web.conftest import Submit, WebFlowd
+
+
+def rows(page: Page) -> list[str]:
+    return [
+        str(one)
+        for one in page.locator("tr[data-id]").evaluate_all("r => r.map(x => x.dataset.id)")
+    ]
+
+
+def test_the_list_shows_what_there_is_and_filters_stand_in_the_address(
+    page: Page, submit: Submit
+) -> None:
+    good = submit("list-good")
+    bad = submit("list-bad", {"id": "A", "handler": "shell", "config": {"command": ["false"]}})
+
+    page.goto("executions?name=list-*")
+    expect(page.locator(f"tr[data-id='{bad}']")).to_contain_text("Failed")
+    expect(page.locator(f"tr[data-id='{good}']")).to_contain_text("Completed")
+    page.get_by_role("button", name="Completed").click()
+
+    expect(page).to_have_url(re.compile(r"status=COMPLETED"))
+    expect(page.locator(f"tr[data-id='{bad}']")).to_have_count(0)
+    expect(page.locator(f"tr[data-id='{good}']")).to_be_visible()
+    page.reload()
+    expect(page.locator(f"tr[data-id='{good}']")).to_be_visible()
+    page.go_back()
+    expect(page.locator(f"tr[data-id='{bad}']")).to_be_visible()
+
+
+def test_new_rows_wait_behind_a_pill_and_known_ones_change_in_place(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
+    first = submit("pill", trigger=False)
+    page.goto("executions?name=pill")
+    expect(page.locator(f"tr[data-id='{first}']")).to_contain_text("Pending")
+    expect(page.locator(".live")).to_contain_text("Live")
+
+    second = submit("pill", trigger=False)
+    flowd.client.trigger(first)
+
+    expect(page.get_by_role("button", name="1 new")).to_be_visible()
+    expect(page.locator(f"tr[data-id='{first}']")).to_contain_text("Completed")
+    assert rows(page) == [first]
+    page.get_by_role("button", name="1 new").click()
+    expect(page.locator(f"tr[data-id='{second}']")).to_be_visible()
+    assert rows(page) == [second, first]
+
+
+def test_several_are_cancelled_after_a_look_at_how_many(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
+    ended = submit("many")
+    waiting = [submit("many", trigger=False) for _ in range(2)]
+    page.goto("executions?name=many")
+    expect(page.locator(f"tr[data-id='{ended}']")).to_contain_text("Completed")
+
+    page.get_by_label("Select all that are loaded").check()
+    page.get_by_role("region", name="Selected").get_by_role("button", name="Cancel").click()
+    dialog = page.get_by_role("dialog", name="Cancel 2 executions?")
+    expect(dialog).to_contain_text("1 selected execution have ended already")
+    dialog.get_by_role("button", name="Cancel 2").click()
+
+    expect(dialog).to_have_count(0)
+    assert {flowd.client.status(one) for one in waiting} == {"CANCELLED"}
+    for one in waiting:
+        expect(page.locator(f"tr[data-id='{one}']")).to_contain_text("Cancelled")
+
+
+def test_keys_move_in_the_list_and_can_be_switched_off(page: Page, submit: Submit) -> None:
+    older, newer = submit("keyed"), submit("keyed")
+    page.goto("executions?name=keyed")
+    expect(page.locator(f"tr[data-id='{older}']")).to_be_visible()
+
+    page.keyboard.press("j")
+    expect(page.locator("tr.current")).to_have_attribute("data-id", newer)
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    expect(page.locator(f"tr[data-id='{older}']")).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("Escape")
+    expect(page.locator(f"tr[data-id='{older}']")).to_have_attribute("aria-selected", "false")
+    page.keyboard.press("/")
+    expect(page.get_by_placeholder("name, or begin*")).to_be_focused()
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Keys")
+    dialog.get_by_label("Keys of one letter are on").uncheck()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    page.keyboard.press("/")
+    expect(page.get_by_placeholder("name, or begin*")).not_to_be_focused()

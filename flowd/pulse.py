@@ -18,18 +18,28 @@ if TYPE_CHECKING:
 BEAT_EVERY_S: Final = 0.5
 
 _BEAT, _IN_FLIGHT, _DONE, _STUCK, _INSIDE_MS, _INSIDE_SEQUENCE, _UNLISTED, _ANSWER_DUE = range(8)
-_STALLED_S, _IS_PATIENT = 8, 9
-# The entries that run in threads, a pair of numbers each, up to the end of the page.
-_THREADS = 10
-_THREADS_MAX: Final = (mmap.PAGESIZE // 8 - _THREADS) // 2
+_STALLED_S, _IS_PATIENT, _INSIDE_QUEUE = 8, 9, 10
+# The entries that run in threads, three numbers each, up to the end of the numbers.
+_THREADS = 11
+_NUMBERS_BYTES: Final = 2 * mmap.PAGESIZE
+_THREADS_MAX: Final = (_NUMBERS_BYTES // 8 - _THREADS) // 3
+_PLACES: Final = range(_THREADS, _THREADS + 3 * _THREADS_MAX, 3)
+# Behind them the queues that those were taken from, where that is not the default one.
+_QUEUE_BYTES: Final = 128
+_QUEUES_MAX: Final = mmap.PAGESIZE // _QUEUE_BYTES
+_UNLISTED_QUEUE: Final = -1
 
 
 class Vitals:
-    """The shared page. Made before the fork; each number is written in one piece."""
+    """The shared pages. Made before the fork; each number is written in one piece."""
 
     def __init__(self) -> None:
-        self._numbers = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
-        self._free_places = list(range(_THREADS, _THREADS + 2 * _THREADS_MAX, 2))
+        pages = memoryview(mmap.mmap(-1, _NUMBERS_BYTES + mmap.PAGESIZE))
+        self._numbers = pages[:_NUMBERS_BYTES].cast("q")
+        self._queue_names = pages[_NUMBERS_BYTES:]
+        # Queue -> its place there, from 1; 0 is the default one.
+        self._queues = {"": 0}
+        self._free_places = list(_PLACES)
 
     @property
     def last_beat(self) -> int:
@@ -67,18 +77,50 @@ class Vitals:
 
     @property
     def suspects(self) -> tuple[str, ...]:
-        """The entries whose handlers may hold up the event loop; empty where nobody knows.
+        """The names of the entries whose handlers may hold up the event loop; empty where nobody
+        knows.
 
         The one the loop is inside of; between two steps of it, those in threads: a thread that
         keeps Python's lock stops everybody. What waits on the loop holds up nobody.
         """
-        if ms := self._numbers[_INSIDE_MS]:
-            return (f"{ms}-{self._numbers[_INSIDE_SEQUENCE]}",)
-        if self._numbers[_UNLISTED]:
+        numbers = self._numbers
+        if ms := numbers[_INSIDE_MS]:
+            entries = [(ms, numbers[_INSIDE_SEQUENCE], numbers[_INSIDE_QUEUE])]
+        elif numbers[_UNLISTED]:
             return ()
-        places = range(_THREADS, _THREADS + 2 * _THREADS_MAX, 2)
-        pairs = ((self._numbers[place], self._numbers[place + 1]) for place in places)
-        return tuple(f"{ms}-{sequence}" for ms, sequence in pairs if ms)
+        else:
+            entries = [
+                (numbers[at], numbers[at + 1], numbers[at + 2]) for at in _PLACES if numbers[at]
+            ]
+        if any(queue == _UNLISTED_QUEUE for _, _, queue in entries):
+            return ()
+        return tuple(f"{self._prefix(queue)}{ms}-{sequence}" for ms, sequence, queue in entries)
+
+    def _prefix(self, queue: int) -> str:
+        """What stands in front of the id of an entry of the queue that has this place."""
+        if not queue:
+            return ""
+        written = bytes(self._queue_names[(queue - 1) * _QUEUE_BYTES : queue * _QUEUE_BYTES])
+        return written.rstrip(b"\0").decode() + "/"
+
+    def _place_of_queue(self, queue: str) -> int:
+        """Written down where it is new."""
+        place = self._queues.get(queue)
+        if place is None:
+            place, written = len(self._queues), queue.encode()
+            if place > _QUEUES_MAX or len(written) > _QUEUE_BYTES:
+                return _UNLISTED_QUEUE
+            start = (place - 1) * _QUEUE_BYTES
+            self._queue_names[start : start + len(written)] = written
+            self._queues[queue] = place
+        return place
+
+    def _note_entry(self, name: str, ms_at: int, sequence_at: int, queue_at: int) -> None:
+        queue, _, entry_id = name.rpartition("/")
+        ms, _, sequence = entry_id.partition("-")
+        self._numbers[queue_at] = self._place_of_queue(queue)
+        self._numbers[sequence_at] = int(sequence)
+        self._numbers[ms_at] = int(ms)
 
     @property
     def answer_due(self) -> int:
@@ -99,24 +141,20 @@ class Vitals:
     def expect_answer(self, within_s: float) -> None:
         self._numbers[_ANSWER_DUE] = time.monotonic_ns() + int(within_s * 1e9)
 
-    def enter(self, entry_id: str) -> None:
-        ms, _, sequence = entry_id.partition("-")
-        self._numbers[_INSIDE_SEQUENCE] = int(sequence)
-        self._numbers[_INSIDE_MS] = int(ms)
+    def enter(self, name: str) -> None:
+        self._note_entry(name, _INSIDE_MS, _INSIDE_SEQUENCE, _INSIDE_QUEUE)
 
     def leave(self) -> None:
         self._numbers[_INSIDE_MS] = 0
 
-    def enter_thread(self, entry_id: str) -> int:
+    def enter_thread(self, name: str) -> int:
         """Called in the thread; the place to leave."""
         try:
             place = self._free_places.pop()
         except IndexError:
             self._numbers[_UNLISTED] += 1
             return 0
-        ms, _, sequence = entry_id.partition("-")
-        self._numbers[place + 1] = int(sequence)
-        self._numbers[place] = int(ms)
+        self._note_entry(name, place, place + 1, place + 2)
         return place
 
     def leave_thread(self, place: int) -> None:
@@ -164,16 +202,17 @@ class Pulse:
         """Redis has answered, and should again within this time, or it is said not to."""
         self._vitals.expect_answer(within_s)
 
-    def enter(self, entry_id: str) -> None:
-        """The loop goes into a handler, and is not seen again until it comes back by `leave`."""
-        self._vitals.enter(entry_id)
+    def enter(self, name: str) -> None:
+        """The loop goes into the handler of an entry, and is not seen again until it comes back by
+        `leave`."""
+        self._vitals.enter(name)
 
     def leave(self) -> None:
         self._vitals.leave()
 
-    def enter_thread(self, entry_id: str) -> int:
+    def enter_thread(self, name: str) -> int:
         """A thread goes into a handler; the place it gives back by `leave_thread`."""
-        return self._vitals.enter_thread(entry_id)
+        return self._vitals.enter_thread(name)
 
     def leave_thread(self, place: int) -> None:
         self._vitals.leave_thread(place)

@@ -17,8 +17,8 @@ from flowd.errors import CorruptExecution
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.portions import DEFINITION_BYTES_MAX, portions
 from flowd.store import Store
-from flowd.store.entries import Entry, entry_order
-from flowd.store.inspection import Begun, Group, NodeKey
+from flowd.store.entries import Entry
+from flowd.store.inspection import Begun, Consumer, NodeKey
 from flowd.store.kin import Kin
 from flowd.store.metrics import Queue
 from flowd.store.troubles import Trouble
@@ -67,14 +67,15 @@ class Examination:
 
 @dataclass(slots=True)
 class StreamView:
-    """The task stream and those who read it.
+    """The task streams and those who read them.
 
-    `entries` says by entry id what each is about, `garbage` what is wrong with it, `holders` who
-    has it.
+    By the name of an entry `entries` says what each is about, `garbage` what is wrong with it,
+    `holders` who has it; `delivered` are those that somebody was given.
     """
 
     leases: set[str]
-    group: Group | None
+    consumers: Sequence[Consumer] = ()
+    delivered: set[str] = field(default_factory=set)
     entries: dict[str, NodeKey] = field(default_factory=dict)
     garbage: dict[str, str] = field(default_factory=dict)
     holders: dict[str, str] = field(default_factory=dict)
@@ -184,18 +185,17 @@ async def look(store: Store) -> Snapshot:
 
 async def _look_at_stream(store: Store) -> StreamView:
     stream = StreamView(
-        await store.health.inspection.leases(), await store.health.inspection.group()
+        await store.health.inspection.leases(), await store.health.inspection.consumers()
     )
-    after = ""
-    while page := await store.tasks.stream_page(after):
-        for entry_id, entry in page:
+    async for page in store.tasks.outstanding():
+        for entry, is_delivered in page:
             if isinstance(entry, Entry):
-                stream.entries[entry_id] = (entry.execution_id, entry.node_id)
+                stream.entries[entry.name] = (entry.execution_id, entry.node_id)
+                if is_delivered:
+                    stream.delivered.add(entry.name)
             else:
-                stream.garbage[entry_id] = entry.reason
-        after = page[-1][0]
-    if stream.group is not None:
-        stream.holders = await store.health.inspection.holders()
+                stream.garbage[entry.name] = entry.reason
+    stream.holders = await store.health.inspection.holders()
     return stream
 
 
@@ -384,18 +384,15 @@ def _ownerless(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _holder_mismatches(snapshot: Snapshot) -> Iterator[str]:
-    if snapshot.stream.group is None:
-        return
-    for name, pending in snapshot.stream.group.consumers:
+    for name, pending in snapshot.stream.consumers:
         if pending and name not in snapshot.stream.leases:
             yield f"consumer {name} holds {pending} entries without a lease"
-    for entry_id, consumer in snapshot.stream.holders.items():
-        if entry_id not in snapshot.stream.entries and entry_id not in snapshot.stream.garbage:
-            yield f"consumer {consumer} holds {entry_id}, which is no entry any more"
-    last = entry_order(snapshot.stream.group.last_delivered_id)
-    for entry_id in snapshot.stream.entries:
-        if entry_order(entry_id) <= last and entry_id not in snapshot.stream.holders:
-            yield f"entry {entry_id} was handed out and nobody holds it"
+    for entry, consumer in snapshot.stream.holders.items():
+        if entry not in snapshot.stream.entries and entry not in snapshot.stream.garbage:
+            yield f"consumer {consumer} holds {entry}, which is no entry any more"
+    for entry in snapshot.stream.entries:
+        if entry in snapshot.stream.delivered and entry not in snapshot.stream.holders:
+            yield f"entry {entry} was handed out and nobody holds it"
 
 
 def _overdue(snapshot: Snapshot) -> Iterator[str]:

@@ -28,7 +28,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.store import Store, open_store
 from flowd.store.attempt_records import lost_record
 from flowd.store.endings import Ending, RetryLater
-from flowd.store.entries import Entry, Garbage, entry_order
+from flowd.store.entries import Entry, Garbage
 from flowd.store.executions import Continuation
 from flowd.store.tasks import DEATHS_MAX
 from flowd.workflow.graph import Plan
@@ -113,44 +113,33 @@ async def recover_worker(
     """
     await store.tasks.revoke_lease(consumer)
     requeued = 0
-    for entry_id in await _pending_ids(store, consumer):
-        is_suspect = is_blamed and (not suspects or entry_id in suspects)
+    for name in await store.tasks.pending(consumer):
+        is_suspect = is_blamed and (not suspects or name in suspects)
         is_alone = is_suspect and len(suspects) == 1
-        if is_alone and await _fail_overdue(store, plans, entry_id, consumer, cause, hung_s):
+        if is_alone and await _fail_overdue(store, plans, name, consumer, cause, hung_s):
             continue
-        requeued += await recover_entry(
-            store, plans, entry_id, consumer, cause, is_blamed=is_suspect
-        )
+        requeued += await recover_entry(store, plans, name, consumer, cause, is_blamed=is_suspect)
     await store.tasks.retire_worker(consumer)
     if requeued or is_blamed:
         log.warning("worker.recovered", consumer=consumer, cause=cause, nodes=requeued)
     return requeued
 
 
-async def _pending_ids(store: Store, consumer: str | None) -> list[str]:
-    found: list[str] = []
-    after = ""
-    while page := await store.tasks.pending_ids(consumer, after):
-        found += page
-        after = page[-1]
-    return found
-
-
 async def recover_entry(
     store: Store,
     plans: Plans,
-    entry_id: str,
+    name: str,
     consumer: str,
     cause: str,
     *,
     is_blamed: bool,
 ) -> bool:
     """Requeue one entry; True when its node runs again. A node that kills its workers is failed."""
-    outcome, entry = await store.tasks.requeue_entry(entry_id, consumer, is_death=is_blamed)
+    outcome, entry = await store.tasks.requeue_entry(name, consumer, is_death=is_blamed)
     if outcome == "garbage":
         reason = entry.reason if isinstance(entry, Garbage) else "flowd wrote no such entry"
-        await store.tasks.bury_entry(entry_id, reason)
-        log.error("entry.buried", entry_id=entry_id, reason=reason)
+        await store.tasks.bury_entry(name, reason)
+        log.error("entry.buried", entry_id=name, reason=reason)
     elif outcome == "poison" and isinstance(entry, Entry):
         await _fail_poison(store, plans, entry, consumer, cause)
     elif outcome == "requeued" and isinstance(entry, Entry):
@@ -187,14 +176,14 @@ async def _fail_poison(store: Store, plans: Plans, entry: Entry, consumer: str, 
 
 
 async def _fail_overdue(
-    store: Store, plans: Plans, entry_id: str, consumer: str, cause: str, hung_s: float
+    store: Store, plans: Plans, name: str, consumer: str, cause: str, hung_s: float
 ) -> bool:
     """End the attempt that made its worker stand still beyond the node's time-out as timed out.
 
     The worker could not see that the time was over: its own clock stood still too. False when it
     was not over, or somebody else has the entry.
     """
-    entry = await store.tasks.find_entry(entry_id) if hung_s else None
+    entry = await store.tasks.find_entry(name) if hung_s else None
     if not isinstance(entry, Entry):
         return False
     try:
@@ -235,11 +224,15 @@ async def _end_attempt(store: Store, plan: Plan, ending: Ending) -> bool:
     return True
 
 
-async def ensure_group(store: Store, plans: Plans, *, was_there: bool = False) -> None:
-    """Make the stream's group where it is missing; requeue what a destroyed one had handed out."""
-    if await store.tasks.ensure_group():
-        if was_there:
-            log.error("group.recreated")
+async def ensure_groups(
+    store: Store, plans: Plans, queues: Sequence[str] = (), *, was_there: bool = False
+) -> None:
+    """Make the group of each queue, and of these, where it is missing; requeue what a destroyed one
+    had handed out."""
+    made = await store.tasks.queues.ensure_groups(queues)
+    for queue in made if was_there else ():
+        log.error("group.recreated", queue=queue)
+    if made:
         await recover_orphans(store, plans)
 
 
@@ -249,22 +242,19 @@ async def recover_orphans(store: Store, plans: Plans) -> None:
     Only a group that was destroyed leaves such entries. They are read before the pending list is,
     and the script looks again, so an entry that ends meanwhile is not mistaken for one.
     """
-    last_delivered = entry_order(await store.tasks.last_delivered_id())
     delivered: list[str] = []
-    after = ""
-    while page := await store.tasks.stream_page(after):
-        delivered += [one for one, _ in page if entry_order(one) <= last_delivered]
-        after = page[-1][0]
+    async for page in store.tasks.outstanding():
+        delivered += [one.entry.name for one in page if one.is_delivered]
     await recover_unheld(store, plans, delivered)
 
 
 async def recover_unheld(store: Store, plans: Plans, delivered: Sequence[str]) -> None:
     """Requeue those of these entries, which were delivered, that are pending for nobody."""
-    pending = set(await _pending_ids(store, None)) if delivered else set()
-    for entry_id in delivered:
-        if entry_id not in pending:
+    pending = set(await store.tasks.pending(None)) if delivered else set()
+    for name in delivered:
+        if name not in pending:
             cause = "its consumer group was destroyed"
-            await recover_entry(store, plans, entry_id, "", cause, is_blamed=False)
+            await recover_entry(store, plans, name, "", cause, is_blamed=False)
 
 
 async def finish_continuation(store: Store, plans: Plans, one: Continuation) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flowd.errors import MissingGroup
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.plans import Plans
-from flowd.orchestrator.recovery import ensure_group, local_owners, recover_worker
+from flowd.orchestrator.recovery import ensure_groups, local_owners, recover_worker
 from flowd.scheduler.duty import Duty
 from flowd.store import Store
 
@@ -29,7 +29,7 @@ class RecoverExpired(Duty):
                 await recover_worker(self._store, self._plans, consumer, cause, is_blamed=True)
             self._has_group = True
         except MissingGroup:
-            await ensure_group(self._store, self._plans, was_there=self._has_group)
+            await ensure_groups(self._store, self._plans, was_there=self._has_group)
 
     def pause(self) -> None:
         self._leases.pause()

@@ -22,7 +22,7 @@ from flowd.scheduler.duty import Duty
 from flowd.scheduler.map_check import check_map
 from flowd.scheduler.wakers import has_waker
 from flowd.store import Store
-from flowd.store.entries import Entry, entry_order
+from flowd.store.entries import Entry
 from flowd.store.executions import parse_states
 from flowd.workflow.definition import MAP_CONCURRENCY_MAX
 from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
@@ -142,16 +142,13 @@ class Reconciler(Duty):
 
     async def _read_entries(self, this: _Round) -> AsyncIterator[None]:
         """Also requeues those that were handed out and that nobody holds."""
-        last_delivered = entry_order(await self._store.tasks.last_delivered_id())
         delivered: list[str] = []
-        after = ""
-        while page := await self._store.tasks.stream_page(after):
-            for entry_id, entry in page:
+        async for page in self._store.tasks.outstanding():
+            for entry, is_delivered in page:
                 if isinstance(entry, Entry):
                     this.entries[entry.execution_id].add(entry.node_id)
-                if entry_order(entry_id) <= last_delivered:
-                    delivered.append(entry_id)
-            after = page[-1][0]
+                if is_delivered:
+                    delivered.append(entry.name)
             yield
         await recover_unheld(self._store, self._plans, delivered)
         async for waiting in self._store.retries.waiting_pages():

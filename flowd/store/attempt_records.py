@@ -42,8 +42,8 @@ def attempt_record(entry: Entry, consumer: str, started_ms: int, finished_ms: in
 
     Under 65 bytes for usual names: Redis keeps a small hash of short values in half the space.
     """
-    queued_ms = entry.entry_id.partition("-")[0]
-    waited_ms = max(0, started_ms - int(queued_ms))
+    queued_ms = entry.queued_ms
+    waited_ms = max(0, started_ms - queued_ms)
     ran_ms = "-" if finished_ms is None else finished_ms - started_ms
     return f"{entry.attempt} {queued_ms} {waited_ms} {ran_ms} {consumer}"
 

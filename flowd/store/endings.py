@@ -140,9 +140,14 @@ _ADVANCED_BY: Final[Mapping[type[Advance], Callable[[], Script]]] = {
 _KIND_ORDER: Final = {kind: place for place, kind in enumerate(_ADVANCED_BY)}
 
 
-def kind_order(ending: Advance) -> int:
-    """What sorts endings into as few calls as there are kinds; those with much to say come last."""
-    return _KIND_ORDER[type(ending)]
+def kind_order(ending: Advance) -> tuple[int, str]:
+    """What sorts endings into as few calls as there are kinds and queues; those with much to say
+    come last."""
+    return _KIND_ORDER[type(ending)], ending.entry.queue
+
+
+def _kind_and_queue(ending: Advance) -> tuple[type[Advance], str]:
+    return type(ending), ending.entry.queue
 
 
 class ScriptCall(NamedTuple):
@@ -160,16 +165,16 @@ class Commits:
 
     def advance_calls(self, endings: Sequence[Advance]) -> list[ScriptCall]:
         """Calls for the first of these, as many as one transaction bears: one for each run of
-        endings of a kind, see `kind_order`.
+        endings of a kind and a queue, see `kind_order`.
         """
         calls: list[ScriptCall] = []
         size = arguments = 0
-        for kind, run in groupby(endings[:COMMIT_MAX], type):
-            ids: list[Argument] = []
+        for (kind, _), run in groupby(endings[:COMMIT_MAX], _kind_and_queue):
+            names: list[Argument] = []
             said: list[Argument] = []
             for ending in run:
                 entry, node, record, text = ending[:4]
-                ids.append(entry.entry_id)
+                names.append(entry.name)
                 said += (entry.execution_id, entry.node_id, entry.plan_digest, record, text)
                 if isinstance(ending, AllowedFailure):
                     said += _allowed_arguments(ending)
@@ -178,9 +183,9 @@ class Commits:
                 size += len(text)
                 if size > BYTES_MAX or arguments + len(said) > ARGUMENTS_MAX:
                     break
-            names = self._keys if issubclass(kind, AllowedFailure) else self._keys[:3]
-            whole = [self._group, now_ms(), len(ids), *ids, *said]
-            calls.append(ScriptCall(_ADVANCED_BY[kind](), names, whole))
+            touched = self._keys if issubclass(kind, AllowedFailure) else self._keys[:3]
+            whole = [self._group, now_ms(), len(names), *names, *said]
+            calls.append(ScriptCall(_ADVANCED_BY[kind](), touched, whole))
             arguments += len(said)
             if size > BYTES_MAX or arguments > ARGUMENTS_MAX:
                 break
@@ -210,13 +215,13 @@ def _allowed_arguments(failure: AllowedFailure) -> list[Argument]:
 
 def _retry_arguments(group: str, retry: RetryLater) -> list[Argument]:
     entry, record, pause_ms, failures, error, report = retry
-    ids: list[Argument] = [entry.entry_id, entry.execution_id, entry.node_id]
+    ids: list[Argument] = [entry.name, entry.execution_id, entry.node_id]
     return [group, pause_ms, *ids, record, failures, error, report, _brief(error)]
 
 
 def _wait_arguments(group: str, wait: Wait) -> list[Argument]:
     entry, record, waker, number, due_ms, text = wait
-    ids: list[Argument] = [entry.entry_id, entry.execution_id, entry.node_id]
+    ids: list[Argument] = [entry.name, entry.execution_id, entry.node_id]
     due = "" if due_ms is None else due_ms
     gives_way = "1" if isinstance(wait, ItemPause) else "0"
     return [group, *ids, record, number, waker, due, text, gives_way]
@@ -243,7 +248,7 @@ def _failure_arguments(group: str, failure: Failure) -> list[Argument]:
     return [
         group,
         now_ms(),
-        entry.entry_id,
+        entry.name,
         entry.execution_id,
         entry.node_id,
         failure.record,

@@ -1,22 +1,24 @@
-"""Entries of the task stream: one attempt of one node each."""
+"""Entries of the task streams: one attempt of one node each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from flowd.workflow.ids import is_execution_id
+from flowd.workflow.ids import DEFAULT_QUEUE, is_execution_id
 
 
 class Entry(NamedTuple):
-    """One attempt of one node, as it stands in the stream.
+    """One attempt of one node, as it stands in the stream of its queue.
 
+    `name` is its full name: two streams may give equal ids. That is its id in the default queue,
+    and `queue/id` in another.
     `deaths` counts the workers lost with it, `failures` the attempts that failed; neither counts
     what was taken away from a worker that did nothing wrong, as `attempt` does. `waits` is how
     often the node has waited.
     """
 
-    entry_id: str
+    name: str
     execution_id: str
     node_id: str
     attempt: int
@@ -26,8 +28,12 @@ class Entry(NamedTuple):
     waits: int = 0
 
     @property
+    def queue(self) -> str:
+        return queue_of(self.name)
+
+    @property
     def queued_ms(self) -> int:
-        return int(self.entry_id.partition("-")[0])
+        return int(id_of(self.name).partition("-")[0])
 
 
 # The fields of append_entry.lua.
@@ -37,17 +43,31 @@ _FIRST_ATTEMPT: Final = ["execution_id", "node_id", "attempt", "plan"]
 class Garbage(NamedTuple):
     """An entry flowd did not write, or somebody has damaged."""
 
-    entry_id: str
+    name: str
     reason: str
 
 
-def entry_order(entry_id: str) -> tuple[int, int]:
-    """What sorts entry ids as the stream does."""
-    ms, _, sequence = entry_id.partition("-")
+def name_in(queue: str, entry_id: str) -> str:
+    """The full name of the entry of this id."""
+    return entry_id if queue == DEFAULT_QUEUE else f"{queue}/{entry_id}"
+
+
+def queue_of(name: str) -> str:
+    return name.rpartition("/")[0] or DEFAULT_QUEUE
+
+
+def id_of(name: str) -> str:
+    """What an entry is called in its own stream."""
+    return name.rpartition("/")[2]
+
+
+def entry_order(name: str) -> tuple[int, int]:
+    """What sorts the entries of one stream as that does."""
+    ms, _, sequence = id_of(name).partition("-")
     return int(ms), int(sequence)
 
 
-def parse_entry(entry_id: str, fields: Sequence[str] | None) -> Entry | Garbage | None:
+def parse_entry(name: str, fields: Sequence[str] | None) -> Entry | Garbage | None:
     """None for an entry that is pending but was deleted from the stream."""
     if fields is None:
         return None
@@ -62,9 +82,9 @@ def parse_entry(entry_id: str, fields: Sequence[str] | None) -> Entry | Garbage 
         deaths, failures = named.get("deaths", "0"), named.get("failures", "0")
         waits = named.get("waits", "0")
     if not is_execution_id(execution_id) or not node_id:
-        return Garbage(entry_id, "it names no execution_id and node_id")
+        return Garbage(name, "it names no execution_id and node_id")
     try:
         counts = int(attempt), int(deaths), int(failures), int(waits)
     except ValueError:
-        return Garbage(entry_id, "its attempt, deaths, failures or waits is not a number")
-    return Entry(entry_id, execution_id, node_id, counts[0], plan, *counts[1:])
+        return Garbage(name, "its attempt, deaths, failures or waits is not a number")
+    return Entry(name, execution_id, node_id, counts[0], plan, *counts[1:])

@@ -5,6 +5,7 @@ Reads only. What is read in several calls may have moved in between.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
 from flowd.errors import MissingGroup, WrongType
+from flowd.store.entries import name_in
 from flowd.store.executions import age_ms, parse_continuation
+from flowd.store.queues import Queues
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type, translate
 
@@ -42,13 +45,6 @@ class Consumer(NamedTuple):
     pending: int
 
 
-class Group(NamedTuple):
-    """Entries up to `last_delivered_id` were given to somebody."""
-
-    last_delivered_id: str
-    consumers: tuple[Consumer, ...]
-
-
 class Begun(NamedTuple):
     """Work that was left for a later call."""
 
@@ -65,10 +61,13 @@ class Inspection:
         self._client = client
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
+        self._queues = Queues(client, self._stream, self._group)
 
     async def mistyped(self) -> list[Mistyped]:
         """The keys shared by all executions that are of another type than flowd keeps there."""
         types = {**keys.shared_types(self._stream), keys.SCHEDULER: "string"}
+        with contextlib.suppress(WrongType):
+            types |= dict.fromkeys(await self._queues.streams(), "stream")
         found = await self._client.converse([("TYPE", key) for key in types])
         return [
             Mistyped(key, one, types[key])
@@ -159,42 +158,47 @@ class Inspection:
             found.append(Begun(f"{verb} {node_id}".rstrip(), execution_id, age_ms(began_ms)))
         return found
 
-    async def group(self) -> Group | None:
-        """Who reads the stream; None while there is no group, which the next trigger makes."""
-        groups, consumers = await self._client.converse_freely(
-            [
-                ("XINFO", "GROUPS", self._stream),
-                ("XINFO", "CONSUMERS", self._stream, self._group),
-            ]
-        )
-        for reply in (groups, consumers):
-            if isinstance(reply, Exception):
-                error = translate(reply)
-                if isinstance(error, MissingGroup):
-                    return None
-                raise error from reply
-        (mine,) = (row for row in map(_named, groups) if row["name"] == self._group)
-        return Group(
-            mine["last-delivered-id"],
-            tuple(Consumer(row["name"], row["pending"]) for row in map(_named, consumers)),
-        )
+    async def consumers(self) -> list[Consumer]:
+        """Who reads each queue, and how many of its entries it holds. A queue whose group is gone,
+        which the next tick of a scheduler makes, is read by nobody."""
+        commands: list[Command] = [
+            ("XINFO", "CONSUMERS", stream, self._group) for stream in await self._queues.streams()
+        ]
+        found = []
+        for reply in await self._client.converse_freely(commands):
+            if not _is_group_missing(reply):
+                found += [Consumer(row["name"], row["pending"]) for row in map(_named, reply)]
+        return found
 
     async def holders(self) -> dict[str, str]:
-        """Which consumer holds which entry, by entry id."""
+        """Which consumer holds which entry, by the name of that."""
         found: dict[str, str] = {}
-        start = "-"
-        while True:
-            rows = await self._client.execute(
-                "XPENDING", self._stream, self._group, start, "+", SLICE
-            )
-            found.update((row[0], row[1]) for row in rows)
-            if len(rows) < SLICE:
-                return found
-            start = f"({rows[-1][0]}"
+        for queue in await self._queues.known():
+            start = "-"
+            while True:
+                command = ("XPENDING", self._queues.stream(queue), self._group, start, "+", SLICE)
+                (rows,) = await self._client.converse_freely([command])
+                if _is_group_missing(rows):
+                    break
+                found.update((name_in(queue, row[0]), row[1]) for row in rows)
+                if len(rows) < SLICE:
+                    break
+                start = f"({rows[-1][0]}"
+        return found
 
     async def leases(self) -> set[str]:
         """The consumers that have a lease."""
         return set(await self._client.execute("HKEYS", keys.LEASES))
+
+
+def _is_group_missing(reply: Any) -> bool:
+    """Raises any other error that was answered."""
+    if not isinstance(reply, Exception):
+        return False
+    error = translate(reply)
+    if not isinstance(error, MissingGroup):
+        raise error from reply
+    return True
 
 
 def _named(row: Any) -> dict[str, Any]:

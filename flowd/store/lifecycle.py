@@ -57,7 +57,7 @@ class Lifecycle:
                 keys.attempts(entry.execution_id),
             ),
             self._group,
-            entry.entry_id,
+            entry.name,
             entry.execution_id,
             entry.node_id,
             lost_record(entry, "-"),

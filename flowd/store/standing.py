@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from flowd.config import Settings
 from flowd.errors import MissingGroup, WrongType
-from flowd.store.entries import Entry, Garbage, entry_order, parse_entry
+from flowd.store.entries import Entry, Garbage, entry_order, id_of, parse_entry
 from flowd.store.metrics import parse_tick
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type, parse_info, translate
@@ -123,7 +123,7 @@ class Standing:
         taken = [one for one, place in places.items() if place.ahead is None][:_HOLDERS_MAX]
         commands: list[Command] = []
         for one in taken:
-            entry_id = places[one].entry.entry_id
+            entry_id = id_of(places[one].entry.name)
             commands.append(("XPENDING", self._stream, self._group, entry_id, entry_id, 1))
         replies = await self._client.converse_freely(commands) if commands else []
         for one, reply in zip(taken, replies, strict=True):

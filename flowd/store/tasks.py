@@ -1,26 +1,38 @@
-"""The task stream: what is outstanding, who holds it, and how it changes hands.
+"""The task streams, one a queue: what is outstanding, who holds it, and how it changes hands.
 
 An entry is one attempt of one node. It is delivered to one worker once; when that attempt is
-taken away, the entry is closed and the next attempt gets an entry of its own. So an entry id is
-the fence, and the group's list of pending entries is the table of who runs what.
+taken away, the entry is closed and the next attempt gets an entry of its own. So the name of an
+entry is the fence, and the list of pending entries of the group, of which each stream has one, is
+the table of who runs what.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
-from flowd.errors import MissingGroup, MissingScript, StoreFull
+from flowd.errors import MissingGroup, MissingScript, StoreFull, WrongType
 from flowd.store.endings import Advance, Commits, Ending, Single
-from flowd.store.entries import Entry, Garbage, parse_entry
+from flowd.store.entries import (
+    Entry,
+    Garbage,
+    entry_order,
+    id_of,
+    name_in,
+    parse_entry,
+    queue_of,
+)
 from flowd.store.executions import now_ms
 from flowd.store.facts import Facts
+from flowd.store.queues import Queues, Reader
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient, script_call, translate
 from flowd.store.waits import Waits
+from flowd.workflow.ids import DEFAULT_QUEUE
 
 # A node that was there at this many deaths of its worker, which prove nothing as others were there
 # too, runs in a process of its own: if that dies as well, the node is given up.
@@ -55,10 +67,19 @@ class Exchange:
     halted_ms: int | None = None
 
 
-class TaskSession:
-    """The conversation one worker has with the stream, under one consumer name."""
+class Outstanding(NamedTuple):
+    """What stands in a stream; `is_delivered` once it was given to somebody."""
 
-    def __init__(self, client: RedisClient, settings: Settings, consumer: str) -> None:
+    entry: Entry | Garbage
+    is_delivered: bool
+
+
+class TaskSession:
+    """The conversation one worker has with the streams, under one consumer name."""
+
+    def __init__(
+        self, client: RedisClient, settings: Settings, consumer: str, queues: Sequence[str]
+    ) -> None:
         self.consumer = consumer
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
@@ -66,6 +87,7 @@ class TaskSession:
         # A blocked connection answers nothing else, so the doorbell has its own.
         self._doorbell = client.new_session()
         self._commits = Commits(self._stream, self._group)
+        self._reader = Reader(self._stream, self._group, consumer, queues)
 
     async def complete_and_claim(
         self,
@@ -89,7 +111,7 @@ class TaskSession:
         if claims:
             commands.append(self._claim_call(claims))
         if read_max > 0:
-            commands.append(self._read_command(read_max, ">"))
+            commands.append(self._reader.take(read_max))
         replies = await self._converse(commands)
         replies = await self._with_scripts_loaded(commands, replies)
 
@@ -129,51 +151,42 @@ class TaskSession:
         return replies
 
     def _take_entries(self, exchange: Exchange, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            error = translate(reply)
-            if not isinstance(error, MissingGroup):
-                raise error from reply
-            exchange.is_group_missing = True
-        else:
-            exchange.entries = _entries(reply)
+        exchange.entries, trouble = self._reader.taken(reply)
+        if trouble is not None:
+            error = translate(trouble)
+            exchange.is_group_missing = isinstance(error, MissingGroup)
+            # What was taken must not be lost; the next read meets the same trouble.
+            if not exchange.is_group_missing and not exchange.entries:
+                raise error from trouble
 
     def _claim_call(self, claims: Sequence[Claim]) -> Command:
         arguments: list[Argument] = [self._group, self.consumer]
         for entry, record in claims:
-            arguments += (entry.entry_id, entry.execution_id, entry.node_id, record)
+            arguments += (entry.name, entry.execution_id, entry.node_id, record)
         return script_call(scripts.CLAIM_NODES, (self._stream,), arguments)
 
-    def _read_command(self, count: int, after: str, *options: Argument) -> Command:
-        return (
-            "XREADGROUP",
-            "GROUP",
-            self._group,
-            self.consumer,
-            "COUNT",
-            count,
-            *options,
-            "STREAMS",
-            self._stream,
-            after,
-        )
-
     async def wait_for_entry(self) -> list[Entry | Garbage]:
-        """Block until there is an entry, and take it; empty when none came for a while."""
-        command = self._read_command(1, ">", "BLOCK", BLOCK_MS)
+        """Block until there is an entry, and take it; empty when none came for a while.
+
+        Where several queues have one at once, it is one of each.
+        """
+        command = self._reader.wait(BLOCK_MS)
         reply = await self._doorbell.execute(*command, timeout_s=BLOCK_MS / 1000 + 5)
-        return _entries(reply)
+        return self._reader.entries(reply)
 
     async def own_entries(self) -> list[Entry | Garbage]:
         """Everything this consumer holds, also what came in replies that were lost."""
         found: list[Entry | Garbage] = []
-        after = "0"
-        while True:
-            reply = await self._session.execute(*self._read_command(PAGE, after))
-            rows = reply[0][1] if reply else []
-            if not rows:
-                return found
-            found += _entries(reply)
-            after = rows[-1][0]
+        for stream in self._reader.streams:
+            after = "0"
+            while True:
+                reply = await self._session.execute(*self._reader.own(stream, PAGE, after))
+                rows = reply[0][1] if reply else []
+                if not rows:
+                    break
+                found += self._reader.entries(reply)
+                after = rows[-1][0]
+        return found
 
     async def close(self) -> None:
         await self._doorbell.close()
@@ -186,15 +199,8 @@ def _outcomes(reply: Any) -> Any:
     return reply
 
 
-def _entries(reply: Any) -> list[Entry | Garbage]:
-    if not reply:
-        return []
-    parsed = (parse_entry(entry_id, fields) for entry_id, fields in reply[0][1])
-    return [entry for entry in parsed if entry is not None]
-
-
 class Tasks:
-    """The stream as those see it who look after it: workers, leases, entries left behind."""
+    """The streams as those see them who look after it: workers, leases, entries left behind."""
 
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
@@ -202,37 +208,21 @@ class Tasks:
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
         self._commits = Commits(self._stream, self._group)
+        self.queues = Queues(client, self._stream, self._group)
         self.facts = Facts(client)
         self.waits = Waits(client, self._stream)
 
-    def open_session(self, consumer: str) -> TaskSession:
-        return TaskSession(self._client, self._settings, consumer)
+    def open_session(self, consumer: str, queues: Sequence[str] = (DEFAULT_QUEUE,)) -> TaskSession:
+        return TaskSession(self._client, self._settings, consumer, queues)
 
     async def set_aside(self) -> list[str]:
         """Move what is damaged of the keys that all executions share out of the way; where to."""
         types = keys.shared_types(self._stream)
+        with contextlib.suppress(WrongType):
+            types |= dict.fromkeys(await self.queues.streams(), "stream")
         names = (keys.damaged(now_ms()), *types.values())
         moved: list[str] = await self._client.run(scripts.SET_ASIDE, tuple(types), *names)
         return moved
-
-    async def ensure_group(self) -> bool:
-        """Make stream and group where they are missing. True when it made the group.
-
-        A group that was destroyed begins anew behind what is in the stream: those entries were
-        delivered once and may be running; recovery gives their nodes entries of their own.
-        """
-        # A full server refuses to make a group, also one that is there.
-        with contextlib.suppress(MissingGroup):
-            await self.last_delivered_id()
-            return False
-        start = "$" if await self._client.execute("EXISTS", self._stream) else "0"
-        command = ("XGROUP", "CREATE", self._stream, self._group, start, "MKSTREAM")
-        (reply,) = await self._client.converse_freely([command])
-        if isinstance(reply, Exception):
-            if "BUSYGROUP" in str(reply):
-                return False
-            raise translate(reply) from reply
-        return True
 
     async def enroll_worker(self, consumer: str, owner: bytes) -> None:
         """Give a worker its lease. `owner` (JSON) says which process it is."""
@@ -250,14 +240,18 @@ class Tasks:
 
     async def leases(self) -> dict[str, int | None]:
         """Heartbeat sequence of every consumer, None for one without a lease that is any."""
-        flat, consumers = await self._client.converse(
-            [("HGETALL", keys.LEASES), ("XINFO", "CONSUMERS", self._stream, self._group)]
+        streams = await self.queues.streams()
+        flat, *consumers = await self._client.converse(
+            [
+                ("HGETALL", keys.LEASES),
+                *(("XINFO", "CONSUMERS", stream, self._group) for stream in streams),
+            ]
         )
         found: dict[str, int | None] = {
             consumer: int(beat) if beat.isdecimal() else None
             for consumer, beat in zip(flat[::2], flat[1::2], strict=True)
         }
-        for row in consumers:
+        for row in chain.from_iterable(consumers):
             described = dict(zip(row[::2], row[1::2], strict=True))
             found.setdefault(described["name"], None)
         return found
@@ -267,24 +261,48 @@ class Tasks:
         flat = await self._client.execute("HGETALL", keys.WORKERS)
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
-    async def pending_ids(self, consumer: str | None, after: str = "") -> list[str]:
-        """One page of the ids of entries that are delivered and not ended."""
-        start = f"({after}" if after else "-"
-        command = ("XPENDING", self._stream, self._group, start, "+", PAGE)
-        rows = await self._client.execute(*command, *([consumer] if consumer else []))
-        return [row[0] for row in rows]
+    async def pending(self, consumer: str | None) -> list[str]:
+        """The names of the entries of all queues that are delivered and not ended; of one consumer,
+        or of all."""
+        found: list[str] = []
+        of_consumer = [consumer] if consumer else []
+        for queue in await self.queues.known():
+            start = "-"
+            while True:
+                command = ("XPENDING", self.queues.stream(queue), self._group, start, "+", PAGE)
+                rows = await self._client.execute(*command, *of_consumer)
+                if not rows:
+                    break
+                found += [name_in(queue, row[0]) for row in rows]
+                start = f"({rows[-1][0]}"
+        return found
 
-    async def find_entry(self, entry_id: str) -> Entry | Garbage | None:
-        """None when it is not in the stream."""
-        rows = await self._client.execute("XRANGE", self._stream, entry_id, entry_id)
-        return parse_entry(entry_id, rows[0][1]) if rows else None
+    async def find_entry(self, name: str) -> Entry | Garbage | None:
+        """None when it is not in its stream."""
+        stream, entry_id = self.queues.stream(queue_of(name)), id_of(name)
+        rows = await self._client.execute("XRANGE", stream, entry_id, entry_id)
+        return parse_entry(name, rows[0][1]) if rows else None
 
-    async def stream_page(self, after: str = "") -> list[tuple[str, Entry | Garbage]]:
-        """One page of everything outstanding, oldest first."""
-        start = f"({after}" if after else "-"
-        rows = await self._client.execute("XRANGE", self._stream, start, "+", "COUNT", 10 * PAGE)
-        parsed = ((entry_id, parse_entry(entry_id, fields)) for entry_id, fields in rows)
-        return [(entry_id, entry) for entry_id, entry in parsed if entry is not None]
+    async def outstanding(self) -> AsyncIterator[list[Outstanding]]:
+        """Everything outstanding, some at a time, the oldest of each queue first.
+
+        What is delivered is read before what is there, so that who looks behind this at what is
+        pending finds it, unless it ended meanwhile. Without a group nothing is.
+        """
+        for queue in await self.queues.known():
+            stream = self.queues.stream(queue)
+            last = (0, 0)
+            with contextlib.suppress(MissingGroup):
+                last = entry_order(await self.queues.last_delivered_id(stream))
+            start = "-"
+            while True:
+                rows = await self._client.execute("XRANGE", stream, start, "+", "COUNT", 10 * PAGE)
+                if not rows:
+                    break
+                page = ((name_in(queue, entry_id), fields) for entry_id, fields in rows)
+                entries = [parse_entry(name, fields) for name, fields in page]
+                yield [Outstanding(one, entry_order(one.name) <= last) for one in entries if one]
+                start = f"({rows[-1][0]}"
 
     async def entries_added(self) -> int:
         """How many entries the stream has had since it was made; none where there is no stream."""
@@ -294,16 +312,8 @@ class Tasks:
             return 0
         return int(dict(zip(flat[::2], flat[1::2], strict=True))["entries-added"])
 
-    async def last_delivered_id(self) -> str:
-        """Entries up to this id were delivered to somebody. Raises MissingGroup."""
-        for row in await self._client.execute("XINFO", "GROUPS", self._stream):
-            described = dict(zip(row[::2], row[1::2], strict=True))
-            if described["name"] == self._group:
-                return str(described["last-delivered-id"])
-        raise MissingGroup(f"NOGROUP no group {self._group!r}")
-
     async def requeue_entry(
-        self, entry_id: str, consumer: str, *, is_death: bool = False
+        self, name: str, consumer: str, *, is_death: bool = False
     ) -> tuple[str, Entry | Garbage | None]:
         """Give an entry's node to the others as its next attempt; see requeue_entry.lua."""
         outcome, *rest = await self._client.run(
@@ -311,11 +321,11 @@ class Tasks:
             (self._stream,),
             self._group,
             consumer,
-            entry_id,
+            name,
             "1" if is_death else "0",
             DEATHS_MAX,
         )
-        return outcome, parse_entry(entry_id, rest[0] if rest else None)
+        return outcome, parse_entry(name, rest[0] if rest else None)
 
     async def end_attempt(self, ending: Ending) -> str:
         """Commit an ending outside of any worker; the outcome word of its script."""
@@ -326,19 +336,22 @@ class Tasks:
         reply = await self._client.run(call.script, call.names, *call.arguments)
         return str(reply[0] if isinstance(reply, list) else reply)
 
-    async def bury_entry(self, entry_id: str, reason: str) -> None:
+    async def bury_entry(self, name: str, reason: str) -> None:
         """Move an entry that nobody can run to the dead letters, with its raw fields."""
         await self._client.run(
             scripts.BURY_ENTRY,
             (self._stream, keys.DEAD_LETTERS),
             self._group,
-            entry_id,
+            name,
             reason,
         )
 
     async def retire_worker(self, consumer: str) -> bool:
         """Forget a worker that holds nothing; False while it holds something."""
         outcome = await self._client.run(
-            scripts.RETIRE_WORKER, (self._stream, keys.LEASES, keys.WORKERS), self._group, consumer
+            scripts.RETIRE_WORKER,
+            (keys.LEASES, keys.WORKERS, *await self.queues.streams()),
+            self._group,
+            consumer,
         )
         return bool(outcome == "retired")

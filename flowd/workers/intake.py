@@ -74,13 +74,13 @@ class Intake:
     def receive(self, entries: Sequence[Entry | Garbage]) -> None:
         """Take note of entries; those known already came by two ways after a lost reply."""
         for entry in entries:
-            if entry.entry_id not in self._held:
-                self._held[entry.entry_id] = 0
+            if entry.name not in self._held:
+                self._held[entry.name] = 0
                 self._arrived.append(entry)
 
-    def release(self, entry_id: str) -> None:
+    def release(self, name: str) -> None:
         """Forget an entry whose outcome is known."""
-        self._held.pop(entry_id, None)
+        self._held.pop(name, None)
 
     def keep_output(self, completion: Completion) -> None:
         """Keep a small output: whoever needs it next most often runs here."""
@@ -134,14 +134,14 @@ class Intake:
                 taken.append(_made_ready(one, fetched))
                 continue
             size = sum(large[fact] for fact in read)
-            has_room = has_room and may_read(size, one.entry.entry_id, self._held)
+            has_room = has_room and may_read(size, one.entry.name, self._held)
             if has_room:
-                self._held[one.entry.entry_id] = size
+                self._held[one.entry.name] = size
                 own = {**fetched, **await self._store.tasks.facts.read_whole(read)}
                 # Parsing takes as long as reading: others go on meanwhile.
                 taken.append(await asyncio.to_thread(_made_ready, one, own))
-        entry_ids = {one.entry.entry_id for one in taken}
-        self._arrived = [one for one in self._arrived if one.entry_id not in entry_ids]
+        names = {one.entry.name for one in taken}
+        self._arrived = [one for one in self._arrived if one.name not in names]
         return taken
 
     def _plan_at_once(self, entry: Entry | Garbage) -> PreparedNode | None:
@@ -159,7 +159,7 @@ class Intake:
     async def _plan(self, entry: Entry | Garbage) -> PreparedNode | None:
         """As `_plan_at_once`; None when there is no node to run."""
         if isinstance(entry, Garbage):
-            await self._bury(entry.entry_id, entry.reason)
+            await self._bury(entry.name, entry.reason)
             return None
         try:
             plan = await self._plans.load(entry.execution_id, entry.plan_digest)
@@ -168,19 +168,19 @@ class Intake:
             return None
         prepared = self._plan_at_once(entry._replace(plan_digest=plan.digest))
         if prepared is None:
-            await self._bury(entry.entry_id, f"its execution has no node {entry.node_id!r}")
+            await self._bury(entry.name, f"its execution has no node {entry.node_id!r}")
         return prepared
 
     async def _give_up(self, entry: Entry, reason: str) -> None:
         if await self._store.executions.fail_execution(entry.execution_id, reason):
             log.error("execution.corrupt", execution_id=entry.execution_id, reason=reason)
-        await self._store.tasks.requeue_entry(entry.entry_id, self._consumer)
-        self.release(entry.entry_id)
+        await self._store.tasks.requeue_entry(entry.name, self._consumer)
+        self.release(entry.name)
 
-    async def _bury(self, entry_id: str, reason: str) -> None:
-        await self._store.tasks.bury_entry(entry_id, reason)
-        self.release(entry_id)
-        log.error("entry.buried", entry_id=entry_id, reason=reason)
+    async def _bury(self, name: str, reason: str) -> None:
+        await self._store.tasks.bury_entry(name, reason)
+        self.release(name)
+        log.error("entry.buried", entry_id=name, reason=reason)
 
     def _wanted(self, planned: Sequence[PreparedNode]) -> dict[Fact, None]:
         """What these nodes need to know: the outputs and the input that their templates read,
@@ -245,9 +245,9 @@ class Intake:
                 going_on.append(one)
                 continue
             if await self._store.lifecycle.park_node(entry) == "moved":
-                await self._store.tasks.requeue_entry(entry.entry_id, self._consumer)
-            self._arrived = [each for each in self._arrived if each.entry_id != entry.entry_id]
-            self.release(entry.entry_id)
+                await self._store.tasks.requeue_entry(entry.name, self._consumer)
+            self._arrived = [each for each in self._arrived if each.name != entry.name]
+            self.release(entry.name)
         return going_on
 
     def _handler(self, name: str, deaths: int) -> Handler:

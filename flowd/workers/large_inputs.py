@@ -14,9 +14,9 @@ SMALL_BYTES_MAX: Final = 64 * 1024
 BYTES_HELD_MAX: Final = 32 * 1024 * 1024
 
 
-def may_read(size: int, entry_id: str, held: Mapping[str, int]) -> bool:
+def may_read(size: int, name: str, held: Mapping[str, int]) -> bool:
     """Whether a node may be given large inputs of this size beside what others hold, by entry. One
     that is alone always may.
     """
-    others = sum(each for other, each in held.items() if other != entry_id)
+    others = sum(each for other, each in held.items() if other != name)
     return not others or others + size <= BYTES_HELD_MAX

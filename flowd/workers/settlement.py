@@ -64,7 +64,7 @@ class Settlement:
     def settle(self, endings: Sequence[Ending], outcomes: Sequence[str]) -> None:
         """Settle each of these by what its script has said."""
         for ending, outcome in zip(endings, outcomes, strict=True):
-            self._intake.release(ending.entry.entry_id)
+            self._intake.release(ending.entry.name)
             if outcome in COMMITTED:
                 _SETTLE[type(ending)](self, ending, outcome)
             else:

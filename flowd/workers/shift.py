@@ -32,7 +32,7 @@ from flowd.handlers.context import Resources
 from flowd.handlers.registry import Registry
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
-from flowd.orchestrator.recovery import ensure_group
+from flowd.orchestrator.recovery import ensure_groups
 from flowd.pulse import Pulse
 from flowd.store import Store
 from flowd.store.endings import (
@@ -237,7 +237,7 @@ class Shift:
             self._settle_claims(claims, exchange.claimed)
         self._pulse.note_work(len(self._slots), _count_ended(exchange))
         if exchange.is_group_missing:
-            await ensure_group(self._store, self._plans, was_there=True)
+            await ensure_groups(self._store, self._plans, was_there=True)
 
     def _take_entries(self, exchange: Exchange, read_max: int) -> None:
         self._is_hungry = len(exchange.entries) == read_max
@@ -255,11 +255,11 @@ class Shift:
 
     def _settle_claims(self, claims: Sequence[Claim], outcomes: list[str]) -> None:
         for claim, outcome in zip(claims, outcomes, strict=True):
-            entry_id = claim.entry.entry_id
+            name = claim.entry.name
             if outcome == "claimed":
-                self._slots.note_claimed(entry_id)
-            elif self._slots.cancel(entry_id):
-                self._intake.release(entry_id)
+                self._slots.note_claimed(name)
+            elif self._slots.cancel(name):
+                self._intake.release(name)
                 self._settlement.settle_oddity(claim.entry, outcome)
 
     def _end(self, ending: Ending) -> None:
@@ -318,7 +318,7 @@ class Shift:
         self._is_redis_away = True
         for pause_s in growing_pauses():
             try:
-                await ensure_group(self._store, self._plans, was_there=True)
+                await ensure_groups(self._store, self._plans, was_there=True)
                 self._intake.receive(await self._session.own_entries())
                 log.warning("redis.reconnected")
                 self._is_redis_away = False

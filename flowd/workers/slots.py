@@ -111,7 +111,7 @@ class Slots:
                 self._on_end(ending)
             return
         run = _Run(prepared, self._context(prepared))
-        self._runs[prepared.entry.entry_id] = run
+        self._runs[prepared.entry.name] = run
         run.task = self._loop.create_task(self._handle(run))
         # The first call of a process waits for imports, which are no work of its own.
         if prepared.handler.kind != "process":
@@ -126,12 +126,12 @@ class Slots:
         try:
             context = self._context(prepared)
             config = self._config(prepared, context)
-            self._pulse.enter(prepared.entry.entry_id)
+            self._pulse.enter(prepared.entry.name)
             text = output_text(prepared, prepared.handler.function(config, context))
             redacted = REDACTOR.data_at_once(text)
             if redacted is not None:
                 return complete_node(prepared, self._consumer, started_ms, redacted)
-            run = self._runs[prepared.entry.entry_id] = _Run(prepared, context)
+            run = self._runs[prepared.entry.name] = _Run(prepared, context)
             run.started_ms = started_ms
             run.task = self._loop.create_task(self._handle(run, text))
             return None
@@ -156,11 +156,11 @@ class Slots:
             # The loop closes this task: a handler's own came as a failure.
             raise
         except BaseException as error:
-            was_let_go = prepared.entry.entry_id not in self._runs
+            was_let_go = prepared.entry.name not in self._runs
             if was_let_go and isinstance(error, asyncio.CancelledError):
                 raise
             ending = fail_node(prepared, self._consumer, run.started_ms, error)
-        if self._take(prepared.entry.entry_id) is not None:
+        if self._take(prepared.entry.name) is not None:
             self._on_end(ending)
 
     async def _call(self, run: _Run) -> Any:
@@ -170,7 +170,7 @@ class Slots:
         config = self._config(run.prepared, run.context)
         if handler.kind != "thread":
             call = handler.function(config, run.context)
-            return await watched(call, self._pulse, run.prepared.entry.entry_id)
+            return await watched(call, self._pulse, run.prepared.entry.name)
         run.thread = self._threads.submit(self._call_in_thread, run, config)
         return await asyncio.wrap_future(run.thread)
 
@@ -194,7 +194,7 @@ class Slots:
         return await isolated.call(prepared.handler.name, config, context, **facts)
 
     def _call_in_thread(self, run: _Run, config: dict[str, Any]) -> Any:
-        place = self._pulse.enter_thread(run.prepared.entry.entry_id)
+        place = self._pulse.enter_thread(run.prepared.entry.name)
         try:
             return run.prepared.handler.function(config, run.context)
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything
@@ -241,7 +241,7 @@ class Slots:
         if left_s > 0.001:
             run.timer = self._loop.call_later(left_s, self._time_out, run)
             return
-        if not self.cancel(prepared.entry.entry_id):
+        if not self.cancel(prepared.entry.name):
             return
         silent = "" if run.context.heartbeat_at is None else " since its last heartbeat"
         error = HandlerFailed(
@@ -274,8 +274,8 @@ class Slots:
             for entry in (run.prepared.entry,)
         ]
 
-    def note_claimed(self, entry_id: str) -> None:
-        run = self._runs.get(entry_id)
+    def note_claimed(self, name: str) -> None:
+        run = self._runs.get(name)
         if run is not None:
             run.is_claimed = True
             if run.on_claimed is not None and not run.on_claimed.done():
@@ -283,18 +283,18 @@ class Slots:
 
     # Letting go.
 
-    def _take(self, entry_id: str) -> _Run | None:
-        run = self._runs.pop(entry_id, None)
+    def _take(self, name: str) -> _Run | None:
+        run = self._runs.pop(name, None)
         if run is not None and run.timer is not None:
             run.timer.cancel()
         return run
 
-    def cancel(self, entry_id: str) -> bool:
+    def cancel(self, name: str) -> bool:
         """Let go of one call: what it still returns is dropped; False when it has ended already.
 
         A thread runs on to its end, or until it looks at its context.
         """
-        run = self._take(entry_id)
+        run = self._take(name)
         if run is None:
             return False
         run.context.cancelled = True
@@ -326,8 +326,8 @@ class Slots:
     async def cancel_all(self) -> bool:
         """Let go of every call; True when one of them does not end: a thread cannot be stopped,
         and an async handler may take no notice."""
-        for entry_id in list(self._runs):
-            self.cancel(entry_id)
+        for name in list(self._runs):
+            self.cancel(name)
         tasks = [one for one in self._let_go if isinstance(one, asyncio.Task)]
         if tasks:
             await asyncio.wait(tasks, timeout=GRACE_S)

@@ -12,12 +12,12 @@ from flowd.pulse import Pulse
 
 @coroutine
 def watched(
-    handler_call: Coroutine[Any, Any, Any], pulse: Pulse, entry_id: str
+    handler_call: Coroutine[Any, Any, Any], pulse: Pulse, name: str
 ) -> Generator[Any, Any, Any]:
     """The same as awaiting it; every step of it is marked in the shared page."""
     step, argument = handler_call.send, None
     while True:
-        pulse.enter(entry_id)
+        pulse.enter(name)
         try:
             waited_for = step(argument)
         except StopIteration as end:

@@ -22,7 +22,7 @@ from flowd.log import get_logger
 from flowd.orchestrator.children import Children
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
-from flowd.orchestrator.recovery import ensure_group, recover_worker
+from flowd.orchestrator.recovery import ensure_groups, recover_worker
 from flowd.pulse import Pulse
 from flowd.store import Store, open_store
 from flowd.workers.lease import Lease
@@ -117,7 +117,7 @@ class Worker:
         is_lost = False
         for pause_s in growing_pauses():
             try:
-                await ensure_group(self._store, self._plans)
+                await ensure_groups(self._store, self._plans)
                 await self._store.tasks.enroll_worker(consumer, self._owner.to_json())
             except StoreError as error:
                 if not is_lost:

@@ -15,6 +15,8 @@ WORKFLOW: Final = "workflow"
 STEPS: Final = frozenset({MAP_HANDLER, WORKFLOW})
 # The handlers that spend of a budget, or whose children may.
 SPENDING: Final = frozenset({"llm", WORKFLOW})
+# Where the nodes are queued that name no queue.
+DEFAULT_QUEUE: Final = "default"
 # Names that are parts of keys and paths: of saved definitions, and of what refers to them.
 NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 NAME_RULE: Final = "1 to 100 letters, digits, '_', '.' and '-', the first of them not '.' or '-'"

@@ -246,7 +246,7 @@ async def test_an_entry_that_a_destroyed_group_had_given_out(settings):
         execution_id = await engine.start(workflow(node("A")))
         await take_one(engine, "w1")
         await engine.redis("XGROUP", "DESTROY", "workflow:tasks", "workflow_group")
-        await engine.store.tasks.ensure_group()
+        await engine.store.tasks.queues.ensure_groups()
         assert await codes(engine, execution_id) == {"A": ["group_missing", "no_worker"]}
 
 

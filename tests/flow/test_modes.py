@@ -61,7 +61,7 @@ async def suspect(bench: Bench) -> None:
     session = bench.engine.store.tasks.open_session("dead")
     for _ in range(DEATHS_BEFORE_APART):
         (entry,) = (await session.complete_and_claim((), (), (), 1)).entries
-        await bench.engine.store.tasks.requeue_entry(entry.entry_id, "dead", is_death=True)
+        await bench.engine.store.tasks.requeue_entry(entry.name, "dead", is_death=True)
     await session.close()
     await bench.engine.store.tasks.retire_worker("dead")
     await plain(bench)

@@ -264,7 +264,7 @@ async def open_bench(store: Store, redis: redis_py.Redis, scene: Operation) -> B
     engine = ScriptedEngine(store, redis)
     app = create_app(store, {"noop": None})
     api = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://flowd")
-    await store.tasks.ensure_group()
+    await store.tasks.queues.ensure_groups()
     await store.tasks.enroll_worker("w1", b"{}")
     body, plan = compiled(GRAPH)
     engine._plans[plan.digest] = plan

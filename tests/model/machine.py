@@ -18,7 +18,7 @@ from flowd.orchestrator.executor import cancel_execution
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
-from flowd.orchestrator.recovery import ensure_group, recover_entry, recover_worker
+from flowd.orchestrator.recovery import ensure_groups, recover_entry, recover_worker
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.scheduler.retention import DAY_MS, forget_finished
 from flowd.store import open_store
@@ -125,7 +125,7 @@ class Machine(EngineMachine):
         self.submitted_ids: set[str] = set()
         self.is_full = False
         self.attempts: dict[tuple[str, str], int] = {}
-        self.run(ensure_group(self.store, self.plans))
+        self.run(ensure_groups(self.store, self.plans))
         for name in WORKERS:
             self._employ(name)
 
@@ -502,13 +502,13 @@ class Machine(EngineMachine):
         gone = self.workers[slot].name
         held = sorted(
             (one for one in self.delivered if one[2].holder == gone and one[2].is_open),
-            key=lambda one: entry_order(one[1].entry_id),
+            key=lambda one: entry_order(one[1].name),
         )
         self.run(self.store.tasks.revoke_lease(gone))
         self.leased.discard(gone)
         for _, entry, ticket in held[: len(held) // 2]:
             requeue = recover_entry(
-                self.store, self.plans, entry.entry_id, gone, "killed", is_blamed=True
+                self.store, self.plans, entry.name, gone, "killed", is_blamed=True
             )
             self.run(requeue)
             self.reference.take_one_away(ticket, is_blamed=True)
@@ -552,7 +552,7 @@ class Machine(EngineMachine):
     def flush_everything(self) -> None:
         self._fill(is_full=False)
         self.redis.flushall()
-        self.run(ensure_group(self.store, self.plans))
+        self.run(ensure_groups(self.store, self.plans))
         lost = list(self.reference.executions)
         self.reference.forget_everything()
         self.delivered.clear()

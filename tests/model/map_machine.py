@@ -209,7 +209,7 @@ class MapMachine(EngineMachine):
         self.reference = MapReference(**said)
         self.run(self.store.tasks.enroll_worker("w1", ELSEWHERE))
         self.execution, (fan,) = self.run(self.engine.start_and_take(mapping(), self.worker))
-        self.taken, self.held = [fan], {fan.entry_id}
+        self.taken, self.held = [fan], {fan.name}
         maps = self.store.nodes.maps
         assert self.run(maps.stage(self.execution.id, FAN, list(range(said["n"]))))
         assert self.run(self._expand())
@@ -228,9 +228,9 @@ class MapMachine(EngineMachine):
 
     def _close(self, entry: Entry) -> str:
         """`stale`, `ended`, or empty when the attempt counts."""
-        if entry.entry_id not in self.held:
+        if entry.name not in self.held:
             return "stale"
-        self.held.discard(entry.entry_id)
+        self.held.discard(entry.name)
         if self.reference.counts(entry.node_id):
             return ""
         self.reference.let_go(entry.node_id)
@@ -255,12 +255,12 @@ class MapMachine(EngineMachine):
         )
         assert [(one.node_id, one.attempt) for one in entries] == expected
         self.taken += entries
-        self.held |= {one.entry_id for one in entries}
+        self.held |= {one.name for one in entries}
 
     def _some(self, data: st.DataObject, size: int = 1) -> list[Entry]:
         """Items, mostly those that are held."""
         items = [one for one in self.taken if one.node_id != FAN]
-        held = [one for one in items if one.entry_id in self.held]
+        held = [one for one in items if one.name in self.held]
         chosen = st.sampled_from((held * 3 + items)[-20:])
         return data.draw(st.lists(chosen, min_size=1, max_size=size, unique_by=id))
 
@@ -293,7 +293,7 @@ class MapMachine(EngineMachine):
     @rule(data=st.data())
     def claim(self, data: st.DataObject) -> None:
         (entry,) = self._some(data)
-        if entry.entry_id not in self.held:
+        if entry.name not in self.held:
             expected = "stale"
         elif self.reference.counts(entry.node_id):
             self.reference._set(entry.node_id, "RUNNING")
@@ -321,7 +321,7 @@ class MapMachine(EngineMachine):
         outcome = self._close(entry)
         if not outcome:
             self.reference.put(entry.node_id)
-        said, _ = self.run(self.store.tasks.requeue_entry(entry.entry_id, "w1"))
+        said, _ = self.run(self.store.tasks.requeue_entry(entry.name, "w1"))
         assert said == {"stale": "gone", "ended": "ended", "": "requeued"}[outcome]
 
     @precondition(lambda self: self.reference.dated)
@@ -367,7 +367,7 @@ class MapMachine(EngineMachine):
             assert self.run(self.worker.complete(fan)) == [outcome]
 
     def _is_fan(self, entry: Entry) -> bool:
-        return entry.node_id == FAN and entry.entry_id in self.held
+        return entry.node_id == FAN and entry.name in self.held
 
     # What users do.
 
@@ -451,7 +451,7 @@ class MapMachine(EngineMachine):
                 self.come_due()
             if reference.queue:
                 self.read(6)
-            items = [one for one in self.taken if one.entry_id in self.held and one.node_id != FAN]
+            items = [one for one in self.taken if one.name in self.held and one.node_id != FAN]
             if items:
                 self._end(items[:4], is_failure=False)
             if any(self._is_fan(one) for one in self.taken):

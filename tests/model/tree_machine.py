@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from flowd.orchestrator import executor
-from flowd.orchestrator.recovery import ensure_group, recover_worker
+from flowd.orchestrator.recovery import ensure_groups, recover_worker
 from flowd.store.entries import Entry
 from flowd.store.redis import keys
 from scripts.soaking.checker import find_violations, read_executions
@@ -85,7 +85,7 @@ class TreeMachine(EngineMachine):
         self.reference = Reference()
         self.held: list[Entry] = []
         self.lives = 0
-        self.run(ensure_group(self.store, self.plans))
+        self.run(ensure_groups(self.store, self.plans))
         self._employ()
 
     def teardown(self) -> None:

@@ -26,8 +26,8 @@ MUTANTS = (
     Mutant(
         "P2",
         "what came in a lost reply is not looked for",
-        "            found += _entries(reply)\n            after",
-        "            after",
+        "                found += self._reader.entries(reply)\n                after",
+        "                after",
         "test_p02_whatever_happens_at_any_point_nothing_is_lost",
     ),
     Mutant(
@@ -83,7 +83,7 @@ MUTANTS = (
     Mutant(
         "P10",
         "a node's time never ends",
-        "        if not self.cancel(prepared.entry.entry_id):\n            return",
+        "        if not self.cancel(prepared.entry.name):\n            return",
         "        return",
         "test_a_node_that_takes_too_long_fails_while_its_neighbours_finish",
     ),
@@ -146,7 +146,7 @@ MUTANTS = (
     Mutant(
         "R2",
         "a group that was destroyed is not made anew",
-        '        command = ("XGROUP", "CREATE", self._stream, self._group, start, "MKSTREAM")',
+        '        command = ("XGROUP", "CREATE", stream, self._group, start, "MKSTREAM")',
         '        command = ("PING",)',
         "test_r02_what_redis_forgets_is_made_anew_and_nobody_dies_of_it",
     ),
@@ -195,7 +195,7 @@ MUTANTS = (
     Mutant(
         "R9",
         "garbage stays where it is",
-        "            await self._bury(entry.entry_id, entry.reason)",
+        "            await self._bury(entry.name, entry.reason)",
         "            pass",
         "test_garbage_in_the_stream_is_buried_and_the_others_go_on",
     ),
@@ -406,8 +406,8 @@ MUTANTS = (
     Mutant(
         "U10 inputs",
         "a cancelled node keeps the room of its large inputs",
-        "self._slots.cancel(entry_id):\n                self._intake.release(entry_id)",
-        "self._slots.cancel(entry_id):\n                pass",
+        "self._slots.cancel(name):\n                self._intake.release(name)",
+        "self._slots.cancel(name):\n                pass",
         "test_however_a_node_ends_others_may_have_the_large_inputs_it_held[cancelled]",
     ),
     Mutant(

@@ -30,14 +30,14 @@ from flowd.store.endings import (
     Skip,
     Wait,
 )
-from flowd.store.entries import Entry, parse_entry
+from flowd.store.entries import Entry, name_in, parse_entry
 from flowd.store.redis import keys
 from flowd.store.submissions import Pin
 from flowd.store.tasks import Claim, Exchange
 from flowd.workflow.children import Parent
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
-from flowd.workflow.ids import child_id
+from flowd.workflow.ids import DEFAULT_QUEUE, child_id
 
 WAIT_MAX_S = 180.0
 HOUR_MS = 3_600_000
@@ -61,8 +61,8 @@ class State:
 
     `is_active` need not be said where it follows from the contract: active means RUNNING or PAUSED.
     `waiting` are the nodes that wait for a further attempt, or for a date, `alarms` those that wait
-    for a moment. Entries read `b#2` for attempt 2 of b, attempts `#2 ended on w1`, waits `1 date`
-    and decisions `1 date ` for the first wait of a node.
+    for a moment. Entries read `b#2` for attempt 2 of b, `gpu/b#2` in another queue, attempts `#2
+    ended on w1`, waits `1 date` and decisions `1 date ` for the first wait of a node.
     """
 
     status: str | None
@@ -162,9 +162,16 @@ class Execution:
         return [one.partition(" ")[2] for one in members if one.startswith(self.id)]
 
     def _place_entries(self, state: State) -> None:
-        last_delivered, holders = _group_view(self._redis)
-        for entry_id, fields in self._redis.xrange(STREAM):
-            entry = parse_entry(entry_id, [part for pair in fields.items() for part in pair])
+        for queue in (DEFAULT_QUEUE, *self._redis.smembers(keys.QUEUES)):
+            self._place_entries_of(queue, state)
+
+    def _place_entries_of(self, queue: str, state: State) -> None:
+        stream = keys.task_stream(STREAM, queue)
+        last_delivered, holders = _group_view(self._redis, stream)
+        for entry_id, fields in self._redis.xrange(stream):
+            entry = parse_entry(
+                name_in(queue, entry_id), [part for pair in fields.items() for part in pair]
+            )
             if not isinstance(entry, Entry) or entry.execution_id != self.id:
                 continue
             if entry_id in holders:
@@ -185,14 +192,14 @@ class Execution:
         return counts
 
 
-def _group_view(redis: redis_py.Redis) -> tuple[tuple[int, int], dict[str, str]]:
+def _group_view(redis: redis_py.Redis, stream: str) -> tuple[tuple[int, int], dict[str, str]]:
     """The last entry that was delivered, and who holds which."""
-    if not redis.exists(STREAM):
+    if not redis.exists(stream):
         return (0, 0), {}
-    groups = [group for group in redis.xinfo_groups(STREAM) if group["name"] == GROUP]
+    groups = [group for group in redis.xinfo_groups(stream) if group["name"] == GROUP]
     if not groups:
         return (0, 0), {}
-    rows = redis.xpending_range(STREAM, GROUP, "-", "+", 100_000)
+    rows = redis.xpending_range(stream, GROUP, "-", "+", 100_000)
     holders = {row["message_id"]: row["consumer"] for row in rows}
     return _order(groups[0]["last-delivered-id"]), holders
 
@@ -204,7 +211,8 @@ def _order(entry_id: str) -> tuple[int, int]:
 
 def _label(entry: Entry) -> str:
     deaths = f" after {entry.deaths} deaths" if entry.deaths else ""
-    return f"{entry.node_id}#{entry.attempt}{deaths}"
+    queue = "" if entry.queue == DEFAULT_QUEUE else f"{entry.queue}/"
+    return f"{queue}{entry.node_id}#{entry.attempt}{deaths}"
 
 
 def _attempt(record: str) -> str:
@@ -220,9 +228,11 @@ def _attempt(record: str) -> str:
 class Worker:
     """One consumer, and what it says to the store; it knows every plan and has no handlers."""
 
-    def __init__(self, store: Store, name: str, plans: dict[str, Plan]) -> None:
+    def __init__(
+        self, store: Store, name: str, plans: dict[str, Plan], queues: Sequence[str]
+    ) -> None:
         self.name = name
-        self.session = store.tasks.open_session(name)
+        self.session = store.tasks.open_session(name, queues)
         self._plans = plans
 
     async def exchange(
@@ -344,8 +354,8 @@ class ScriptedEngine:
         self._redis.delete(saved)
         return outcome, Execution(execution_id, plan, self._redis)
 
-    def worker(self, name: str = "w1") -> Worker:
-        worker = Worker(self.store, name, self._plans)
+    def worker(self, name: str = "w1", queues: Sequence[str] = (DEFAULT_QUEUE,)) -> Worker:
+        worker = Worker(self.store, name, self._plans, queues)
         self._workers.append(worker)
         return worker
 

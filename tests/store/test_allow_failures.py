@@ -122,7 +122,7 @@ async def test_one_that_was_given_up_goes_to_the_dead_letters_as_well(engine, re
 
     ((_, letter),) = redis.xrange(keys.DEAD_LETTERS)
     assert letter["reason"] == "3 workers died with it"
-    assert letter["entry_id"] == a.entry_id
+    assert letter["entry_id"] == a.name
     assert execution.state().dead_letters == ["a"]
     assert execution.state().nodes == {"a": "FAILED", "b": "QUEUED"}
 

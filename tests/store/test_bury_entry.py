@@ -20,7 +20,7 @@ def raw_fields(redis) -> list[bytes]:
 
 
 async def take_garbage(engine, redis, fields, worker) -> Garbage:
-    await engine.store.tasks.ensure_group()
+    await engine.store.tasks.queues.ensure_groups()
     redis.xadd(STREAM, fields)
     (garbage,) = (await worker.exchange(read_max=1)).entries
     assert isinstance(garbage, Garbage)
@@ -43,11 +43,11 @@ async def test_a_buried_entry_leaves_the_stream_and_keeps_its_bytes(
     worker = engine.worker()
     garbage = await take_garbage(engine, redis, fields, worker)
 
-    await engine.store.tasks.bury_entry(garbage.entry_id, "it makes no sense")
+    await engine.store.tasks.bury_entry(garbage.name, "it makes no sense")
 
     assert outcomes["bury_entry"] == ["buried"]
     ((_, letter),) = redis.xrange(keys.DEAD_LETTERS)
-    assert (letter["reason"], letter["entry_id"]) == ("it makes no sense", garbage.entry_id)
+    assert (letter["reason"], letter["entry_id"]) == ("it makes no sense", garbage.name)
     assert raw_fields(redis) == [part for pair in fields.items() for part in pair]
     assert redis.xlen(STREAM) == 0
     assert redis.xpending(STREAM, GROUP)["pending"] == 0
@@ -56,10 +56,10 @@ async def test_a_buried_entry_leaves_the_stream_and_keeps_its_bytes(
 async def test_an_entry_is_buried_once(engine, redis, outcomes):
     worker = engine.worker()
     garbage = await take_garbage(engine, redis, {"x": "y"}, worker)
-    await engine.store.tasks.bury_entry(garbage.entry_id, "first")
+    await engine.store.tasks.bury_entry(garbage.name, "first")
     before = everything(redis)
 
-    await engine.store.tasks.bury_entry(garbage.entry_id, "second")
+    await engine.store.tasks.bury_entry(garbage.name, "second")
 
     assert outcomes["bury_entry"] == ["buried", "gone"]
     assert everything(redis) == before
@@ -68,9 +68,9 @@ async def test_an_entry_is_buried_once(engine, redis, outcomes):
 async def test_an_entry_that_was_deleted_by_hand_leaves_the_pending_list(engine, redis, outcomes):
     worker = engine.worker()
     garbage = await take_garbage(engine, redis, {"x": "y"}, worker)
-    redis.xdel(STREAM, garbage.entry_id)
+    redis.xdel(STREAM, garbage.name)
 
-    await engine.store.tasks.bury_entry(garbage.entry_id, "late")
+    await engine.store.tasks.bury_entry(garbage.name, "late")
 
     assert outcomes["bury_entry"] == ["gone"]
     assert redis.xpending(STREAM, GROUP)["pending"] == 0
@@ -83,7 +83,7 @@ async def test_an_entry_of_a_group_that_is_gone_is_buried_too(engine, redis, out
     garbage = await take_garbage(engine, redis, {"x": "y"}, worker)
     redis.xgroup_destroy(STREAM, GROUP)
 
-    await engine.store.tasks.bury_entry(garbage.entry_id, "orphaned")
+    await engine.store.tasks.bury_entry(garbage.name, "orphaned")
 
     assert outcomes["bury_entry"] == ["buried"]
     assert redis.xlen(STREAM) == 0
@@ -97,7 +97,7 @@ async def test_an_entry_that_cannot_be_kept_is_not_deleted(engine, redis):
     before = everything(redis)
 
     with pytest.raises(Exception, match="WRONGTYPE"):
-        await engine.store.tasks.bury_entry(garbage.entry_id, "it makes no sense")
+        await engine.store.tasks.bury_entry(garbage.name, "it makes no sense")
 
     assert everything(redis) == before
 
@@ -107,7 +107,7 @@ async def test_the_other_entries_stay(engine, redis):
     garbage = await take_garbage(engine, redis, {"x": "y"}, worker)
     execution, _ = await engine.start_and_take(CHAIN, worker)
 
-    await engine.store.tasks.bury_entry(garbage.entry_id, "it makes no sense")
+    await engine.store.tasks.bury_entry(garbage.name, "it makes no sense")
 
     assert execution.state().held == {"w1": ["a#1"]}
     assert redis.xlen(STREAM) == 1

@@ -44,7 +44,7 @@ def changes(redis):
 async def test_a_claim_of_a_node_that_was_requeued_is_stale(engine, redis):
     worker = engine.worker()
     execution, (entry,) = await engine.start_and_take(CHAIN, worker)
-    await engine.store.tasks.requeue_entry(entry.entry_id, "w1")
+    await engine.store.tasks.requeue_entry(entry.name, "w1")
     before = everything(redis)
 
     assert await worker.claim(entry) == ["stale"]
@@ -97,7 +97,7 @@ async def test_several_claims_in_one_call_are_judged_one_by_one(engine, redis):
     taken = [await engine.start_and_take(CHAIN, worker) for _ in range(5)]
     executions = [execution for execution, _ in taken]
     entries = [entry for _, (entry,) in taken]
-    await engine.store.tasks.requeue_entry(entries[1].entry_id, "w1")
+    await engine.store.tasks.requeue_entry(entries[1].name, "w1")
     await engine.store.executions.fail_execution(executions[2].id, "damaged")
     redis.delete(executions[3].key(":status"))
     redis.lpush(executions[3].key(":status"), "RUNNING")

@@ -64,7 +64,7 @@ async def test_said_again_it_is_stale_and_counts_nothing(engine, redis):
 async def test_an_attempt_that_was_taken_away_is_stale_and_the_next_counts(engine, redis):
     worker, other = engine.worker(), engine.worker("w2")
     execution, (first,) = await expanded(engine, worker, 1)
-    await engine.store.tasks.requeue_entry(first.entry_id, "w1")
+    await engine.store.tasks.requeue_entry(first.name, "w1")
     (again,) = await other.take()
 
     assert (again.node_id, again.attempt) == ("fan.0", 2)

@@ -158,7 +158,7 @@ async def test_a_late_worker_is_stale_and_its_successor_completes(engine, redis)
     late, successor = engine.worker("w1"), engine.worker("w2")
     execution, (entry,) = await engine.start_and_take(CHAIN, late)
     await late.claim(entry)
-    await engine.store.tasks.requeue_entry(entry.entry_id, "w1", is_death=True)
+    await engine.store.tasks.requeue_entry(entry.name, "w1", is_death=True)
     second = await successor.take_one()
     await successor.claim(second)
     before = everything(redis)
@@ -181,7 +181,7 @@ async def test_a_late_worker_is_stale_and_its_successor_completes(engine, redis)
 async def test_a_late_worker_does_not_touch_a_failed_node(engine, redis):
     late, other = engine.worker("w1"), engine.worker("w2")
     execution, (entry,) = await engine.start_and_take(CHAIN, late)
-    await engine.store.tasks.requeue_entry(entry.entry_id, "w1")
+    await engine.store.tasks.requeue_entry(entry.name, "w1")
     await other.fail(await other.take_one())
     before = everything(redis)
 
@@ -308,7 +308,7 @@ async def test_the_nodes_of_several_executions_are_committed_in_one_call(engine)
     executions = [await engine.start(DIAMOND) for _ in range(20)]
     late = await worker.take()
     for entry in late[5:10]:
-        await engine.store.tasks.requeue_entry(entry.entry_id, "w1")
+        await engine.store.tasks.requeue_entry(entry.name, "w1")
 
     outcomes = await worker.complete(*late)
 

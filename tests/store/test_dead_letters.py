@@ -13,7 +13,7 @@ from tests.store.engine import CHAIN, STREAM, ScriptedEngine
 
 
 async def bury(store: Store, redis: redis_py.Redis, *fields: object) -> None:
-    await store.tasks.ensure_group()
+    await store.tasks.queues.ensure_groups()
     entry_id = redis.execute_command("XADD", STREAM, "*", *fields)
     await store.tasks.bury_entry(entry_id, "it names no execution_id and node_id")
 
@@ -33,7 +33,7 @@ async def test_a_node_that_was_given_up_is_named_with_its_attempt(
     )
     assert letter.attempt is not None
     assert (letter.attempt.attempt, letter.attempt.worker) == (1, "w9")
-    assert (letter.entry_id, letter.fields, next_id) == (entry.entry_id, None, None)
+    assert (letter.entry_id, letter.fields, next_id) == (entry.name, None, None)
     assert await store.health.dead_letters.letter(letter.letter_id) == letter
 
 

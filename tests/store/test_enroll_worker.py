@@ -8,7 +8,7 @@ from tests.store.engine import configured
 
 async def test_a_worker_enrolls_on_a_full_server(store, redis, outcomes):
     """One that was replaced there never came back, and `flowd start` gave up."""
-    await store.tasks.ensure_group()
+    await store.tasks.queues.ensure_groups()
 
     with configured(redis, maxmemory=1):
         await store.tasks.enroll_worker("w1", b'{"pid":1}')

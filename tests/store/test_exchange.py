@@ -101,7 +101,7 @@ async def test_what_was_read_back_and_deleted_meanwhile_is_left_out(engine, redi
     worker = engine.worker()
     await engine.start({"a": [], "b": [], "c": []})
     entries = await worker.take()
-    redis.xdel(STREAM, entries[1].entry_id)
+    redis.xdel(STREAM, entries[1].name)
 
     assert await worker.session.own_entries() == [entries[0], entries[2]]
 
@@ -111,7 +111,7 @@ async def test_a_page_of_deleted_entries_does_not_hide_those_behind_it(engine, r
     worker = engine.worker()
     await engine.start({f"r{number}": [] for number in range(250)})
     entries = await worker.take()
-    redis.xdel(STREAM, *(entry.entry_id for entry in entries[:130]))
+    redis.xdel(STREAM, *(entry.name for entry in entries[:130]))
 
     assert await worker.session.own_entries() == entries[130:]
 
@@ -162,7 +162,7 @@ async def test_every_other_call_survives_forgotten_scripts_too(engine, redis):
 
 async def test_the_doorbell_brings_one_entry_the_moment_it_is_queued(engine, redis):
     worker = engine.worker()
-    await engine.store.tasks.ensure_group()
+    await engine.store.tasks.queues.ensure_groups()
     bell = asyncio.create_task(worker.session.wait_for_entry())
     await until_blocked(redis)
     execution = await engine.start({"a": [], "b": []})
@@ -176,7 +176,7 @@ async def test_the_doorbell_brings_one_entry_the_moment_it_is_queued(engine, red
 
 async def test_the_doorbell_gives_up_after_a_while(engine, monkeypatch):
     monkeypatch.setattr("flowd.store.tasks.BLOCK_MS", 20)
-    await engine.store.tasks.ensure_group()
+    await engine.store.tasks.queues.ensure_groups()
 
     assert await engine.worker().session.wait_for_entry() == []
     assert BLOCK_MS >= 1_000
@@ -184,7 +184,7 @@ async def test_the_doorbell_gives_up_after_a_while(engine, monkeypatch):
 
 async def test_a_cancelled_doorbell_does_not_mix_up_later_replies(engine, redis):
     worker = engine.worker()
-    await engine.store.tasks.ensure_group()
+    await engine.store.tasks.queues.ensure_groups()
     bell = asyncio.create_task(worker.session.wait_for_entry())
     await until_blocked(redis)
     bell.cancel()

@@ -55,7 +55,7 @@ async def test_the_last_that_ran_of_a_map_that_was_stopped_wakes_the_node(engine
     assert execution.state().queued == []
 
     if last == "die":
-        assert (await engine.store.tasks.requeue_entry(third.entry_id, "w1"))[0] == "ended"
+        assert (await engine.store.tasks.requeue_entry(third.name, "w1"))[0] == "ended"
     else:
         say = {"claim": worker.claim, "complete": worker.complete}
         say |= {one.__name__: partial(one, worker) for one in (fail, retry, pause)}

@@ -151,7 +151,7 @@ async def test_a_failure_sent_again_after_a_lost_reply_is_stale(engine, redis):
 async def test_a_late_failure_does_not_harm_the_next_attempt(engine, redis):
     late, successor = engine.worker("w1"), engine.worker("w2")
     execution, (a,) = await engine.start_and_take(CHAIN, late)
-    await engine.store.tasks.requeue_entry(a.entry_id, "w1")
+    await engine.store.tasks.requeue_entry(a.name, "w1")
     second = await successor.take_one()
     before = everything(redis)
 
@@ -237,7 +237,7 @@ async def test_a_dead_letter_says_which_attempt_of_which_node_and_why(engine, re
     ((_, letter),) = redis.xrange(keys.DEAD_LETTERS)
     assert letter == {
         "reason": "it kills workers",
-        "entry_id": a.entry_id,
+        "entry_id": a.name,
         "execution_id": execution.id,
         "node_id": "a",
         "attempt": f"1 {a.queued_ms} 3 7 w1",

@@ -163,6 +163,15 @@ async def claim(bench: Bench) -> None:
     await bench.insist(lambda: worker.claim(a))
 
 
+async def take(bench: Bench) -> None:
+    """What a reply that was lost has delivered is found under the consumer's name."""
+    await bench.near.start(CHAIN)
+    await bench.near.store.tasks.queues.ensure_groups(["gpu"])
+    worker = bench.far.worker(queues=("gpu", "default"))
+    taken = await bench.insist(worker.take)
+    assert taken or await worker.session.own_entries()
+
+
 async def complete(bench: Bench) -> None:
     _, (a,) = await bench.near.start_and_take(DIAMOND, bench.near.worker())
     worker = bench.far.worker()
@@ -299,7 +308,7 @@ async def cancel_its_nodes(bench: Bench) -> None:
 async def requeue(bench: Bench) -> None:
     _, (a,) = await bench.near.start_and_take(CHAIN, bench.near.worker())
     tasks = bench.store.tasks
-    await bench.insist(lambda: tasks.requeue_entry(a.entry_id, "w1", is_death=True))
+    await bench.insist(lambda: tasks.requeue_entry(a.name, "w1", is_death=True))
 
 
 async def restore(bench: Bench) -> None:
@@ -311,7 +320,7 @@ async def restore(bench: Bench) -> None:
 
 
 async def bury(bench: Bench) -> None:
-    await bench.near.store.tasks.ensure_group()
+    await bench.near.store.tasks.queues.ensure_groups()
     entry_id = bench.redis.xadd(STREAM, {"x": "y"})
     await bench.near.worker().exchange(read_max=1)
     await bench.insist(lambda: bench.store.tasks.bury_entry(entry_id, "makes no sense"))
@@ -351,7 +360,7 @@ async def renew(bench: Bench) -> None:
 
 
 async def retire(bench: Bench) -> None:
-    await bench.near.store.tasks.ensure_group()
+    await bench.near.store.tasks.queues.ensure_groups()
     await bench.near.store.tasks.enroll_worker("w1", b"{}")
     await bench.insist(lambda: bench.store.tasks.retire_worker("w1"))
 
@@ -369,7 +378,7 @@ async def set_aside(bench: Bench) -> None:
 
 async def make_group(bench: Bench) -> None:
     bench.redis.delete(STREAM)
-    await bench.insist(bench.store.tasks.ensure_group)
+    await bench.insist(bench.store.tasks.queues.ensure_groups)
 
 
 async def enroll(bench: Bench) -> None:
@@ -439,6 +448,7 @@ SCRIPT_CALLS = {
     scripts.FIRE_SCHEDULE: fire_schedule,
     scripts.POSTPONE_SCHEDULE: postpone_schedule,
     scripts.DELETE_SCHEDULE: delete_schedule,
+    scripts.TAKE_ENTRIES: take,
     scripts.CLAIM_NODES: claim,
     scripts.COMPLETE_NODES: complete,
     scripts.SKIP_NODES: skip,

@@ -213,12 +213,12 @@ async def exit_by_skip(_engine, worker, entry):
 
 async def exit_by_hand_back(engine, worker, entry):
     assert await engine.store.lifecycle.park_node(entry) == "moved"
-    outcome, _ = await engine.store.tasks.requeue_entry(entry.entry_id, worker.name)
+    outcome, _ = await engine.store.tasks.requeue_entry(entry.name, worker.name)
     assert outcome == "ended"
 
 
 async def exit_by_death(engine, worker, entry):
-    outcome, _ = await engine.store.tasks.requeue_entry(entry.entry_id, worker.name, is_death=True)
+    outcome, _ = await engine.store.tasks.requeue_entry(entry.name, worker.name, is_death=True)
     assert outcome == "ended"
 
 
@@ -339,8 +339,8 @@ async def test_an_entry_of_an_item_that_is_lost_holds_up_no_finally(engine, stor
     await run_rounds(Reconciler(store, plans), 3)
     assert execution.state().status == "CANCELLING"
     await worker.claim(first)
-    redis.xack(STREAM, "workflow_group", second.entry_id)
-    redis.xdel(STREAM, second.entry_id)
+    redis.xack(STREAM, "workflow_group", second.name)
+    redis.xdel(STREAM, second.name)
 
     await run_rounds(Reconciler(store, plans), 3)
 
@@ -568,8 +568,8 @@ async def test_an_entry_that_is_lost_holds_up_no_finally(engine, store, plans, r
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)
     await cancel_execution(store, execution.id)
-    redis.xack(STREAM, "workflow_group", a.entry_id)
-    redis.xdel(STREAM, a.entry_id)
+    redis.xack(STREAM, "workflow_group", a.name)
+    redis.xdel(STREAM, a.name)
     reconciler = Reconciler(store, plans)
 
     for _ in range(3):

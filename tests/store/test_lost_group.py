@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from flowd.errors import MissingGroup, UnknownExecution
-from flowd.orchestrator.recovery import ensure_group, recover_orphans
+from flowd.orchestrator.recovery import ensure_groups, recover_orphans
 from flowd.store.redis import keys
 from tests.store.engine import (
     CHAIN,
@@ -22,13 +22,13 @@ from tests.store.engine import (
 
 
 async def test_a_group_is_made_once(engine, redis):
-    assert await engine.store.tasks.ensure_group()
-    assert not await engine.store.tasks.ensure_group()
+    assert await engine.store.tasks.queues.ensure_groups()
+    assert not await engine.store.tasks.queues.ensure_groups()
     assert redis.xlen(STREAM) == 0
 
 
 async def test_a_group_made_on_an_empty_server_hands_out_what_comes_first(engine):
-    await engine.store.tasks.ensure_group()
+    await engine.store.tasks.queues.ensure_groups()
     execution = await engine.start(CHAIN)
 
     await engine.worker().take()
@@ -47,7 +47,7 @@ async def test_nodes_of_a_destroyed_group_get_new_attempts_and_late_commits_are_
     redis.xgroup_destroy(STREAM, GROUP)
     during = await engine.start(CHAIN)
 
-    await ensure_group(engine.store, plans)
+    await ensure_groups(engine.store, plans)
 
     for execution in (running, taken, waiting, during):
         state = execution.state()
@@ -69,7 +69,7 @@ async def test_a_node_that_was_queued_while_the_group_was_away_is_not_lost(engin
     await worker.complete(a)
     redis.xgroup_destroy(STREAM, GROUP)
 
-    await ensure_group(engine.store, plans)
+    await ensure_groups(engine.store, plans)
 
     assert execution.state() == State(
         status="RUNNING",
@@ -88,7 +88,7 @@ async def test_the_death_of_a_group_counts_against_no_node(engine, redis, plans)
         (entry,) = await worker.take()
         await worker.claim(entry)
         redis.xgroup_destroy(STREAM, GROUP)
-        await ensure_group(engine.store, plans)
+        await ensure_groups(engine.store, plans)
 
     assert execution.state().queued == ["a#6"]
 
@@ -108,7 +108,7 @@ async def test_orphans_are_not_sought_among_what_is_held_or_waits(engine, redis,
 async def test_an_entry_acknowledged_by_hand_is_an_orphan_too(engine, redis, plans):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)
-    redis.xack(STREAM, GROUP, a.entry_id)
+    redis.xack(STREAM, GROUP, a.name)
     assert execution.state().orphaned == ["a#1"]
 
     await recover_orphans(engine.store, plans)
@@ -118,12 +118,12 @@ async def test_an_entry_acknowledged_by_hand_is_an_orphan_too(engine, redis, pla
 
 
 async def test_a_garbage_orphan_is_buried(engine, redis, plans):
-    await engine.store.tasks.ensure_group()
+    await engine.store.tasks.queues.ensure_groups()
     redis.xadd(STREAM, {"x": "y"})
     await engine.worker().exchange(read_max=1)
     redis.xgroup_destroy(STREAM, GROUP)
 
-    await ensure_group(engine.store, plans)
+    await ensure_groups(engine.store, plans)
     await recover_orphans(engine.store, plans)
 
     assert redis.xlen(STREAM) == 0
@@ -136,7 +136,7 @@ async def test_many_orphans_are_all_recovered(engine, redis, plans):
     await engine.worker().take(333)
     redis.xgroup_destroy(STREAM, GROUP)
 
-    await ensure_group(engine.store, plans)
+    await ensure_groups(engine.store, plans)
 
     state = execution.state()
     assert state.queued == [f"r{number}#2" for number in range(450)]
@@ -164,7 +164,7 @@ async def test_after_flushall_late_commits_are_refused_and_new_work_goes_on(engi
         with pytest.raises(UnknownExecution):
             await ask(old.id)
 
-    await ensure_group(engine.store, plans)
+    await ensure_groups(engine.store, plans)
     new, (entry,) = await engine.start_and_take({"a": []}, late)
     assert await late.complete(entry) == ["finished"]
     assert await late.complete(a) == ["stale"]
@@ -193,7 +193,7 @@ async def test_a_trigger_after_flushall_makes_the_group_by_itself(engine, redis)
 )
 async def test_a_waiting_worker_is_told_that_its_group_is_gone(engine, redis, destroy):
     """Redis 7.0 says so in other words than its successors."""
-    await engine.store.tasks.ensure_group()
+    await engine.store.tasks.queues.ensure_groups()
     bell = asyncio.create_task(engine.worker().session.wait_for_entry())
     await until_blocked(redis)
 
@@ -210,8 +210,7 @@ async def test_whoever_looks_after_the_group_is_told_that_it_is_gone(engine, red
             redis.xadd(STREAM, {"x": "y"})
         for ask in (
             tasks.leases,
-            tasks.last_delivered_id,
-            lambda: tasks.pending_ids("w1"),
+            lambda: tasks.pending("w1"),
             lambda: tasks.retire_worker("w1"),
             engine.worker().session.own_entries,
         ):

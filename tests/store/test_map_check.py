@@ -28,8 +28,8 @@ async def test_an_item_without_an_entry_is_given_one(engine, redis, reconciler, 
     execution, (first, second) = await expanded(engine, worker, 2)
     if has_claimed:
         await worker.claim(first)
-    redis.xack(STREAM, GROUP, first.entry_id)
-    redis.xdel(STREAM, first.entry_id)
+    redis.xack(STREAM, GROUP, first.name)
+    redis.xdel(STREAM, first.name)
 
     await run_rounds(reconciler, 2)
 
@@ -66,8 +66,8 @@ async def test_a_stopped_item_without_an_entry_holds_up_nobody(engine, redis, re
     await fail(worker, first)
     await run_rounds(reconciler, 3)
     assert execution.state().nodes == {"fan": "WAITING"}
-    redis.xack(STREAM, GROUP, second.entry_id)
-    redis.xdel(STREAM, second.entry_id)
+    redis.xack(STREAM, GROUP, second.name)
+    redis.xdel(STREAM, second.name)
 
     await run_rounds(reconciler, 2)
 

@@ -36,7 +36,7 @@ async def test_a_pause_makes_nobody_forget_how_many_workers_died_with_a_node(eng
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)
     for _ in range(2):
-        await store.tasks.requeue_entry(a.entry_id, "w1", is_death=True)
+        await store.tasks.requeue_entry(a.name, "w1", is_death=True)
         a = await worker.take_one()
     await store.lifecycle.pause_execution(execution.id)
     await store.lifecycle.park_node(a)
@@ -70,7 +70,7 @@ async def test_a_node_that_was_taken_away_is_not_parked(engine, store):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(CHAIN, worker)
     await store.lifecycle.pause_execution(execution.id)
-    await store.tasks.requeue_entry(a.entry_id, "w1")
+    await store.tasks.requeue_entry(a.name, "w1")
 
     assert await store.lifecycle.park_node(a) == "stale"
     assert (execution.state().parked, execution.state().queued) == ({}, ["a#2"])

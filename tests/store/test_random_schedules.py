@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flowd.orchestrator.plans import Plans
-from flowd.orchestrator.recovery import ensure_group, recover_orphans, recover_worker
+from flowd.orchestrator.recovery import ensure_groups, recover_orphans, recover_worker
 from flowd.scheduler.reconciler import Reconciler
 from flowd.store.entries import Entry
 from flowd.store.redis import keys
@@ -145,11 +145,11 @@ class Misfortune:
     async def lose_group(self, _worker: Worker) -> None:
         if self.choose.random() < 0.2:
             self.redis.xgroup_destroy(STREAM, GROUP)
-            await ensure_group(self.engine.store, self.plans)
+            await ensure_groups(self.engine.store, self.plans)
 
     async def lose_entry(self, _worker: Worker) -> None:
         """A hand in what nobody has taken yet; two rounds later it is mended."""
-        held = {entry.entry_id for entries in self.held.values() for entry in entries}
+        held = {entry.name for entries in self.held.values() for entry in entries}
         waiting = [one for one, _ in self.redis.xrange(STREAM) if one not in held]
         if waiting and self.choose.random() < 0.2:
             self.redis.xdel(STREAM, self.choose.choice(waiting))

@@ -48,7 +48,7 @@ async def test_a_round_that_broke_off_counts_for_nothing(
 ):
     """Taken for a whole one, what it had not come to would have been well for a minute."""
     execution, (entry,) = await engine.start_and_take(CHAIN, engine.worker())
-    redis.xdel(STREAM, entry.entry_id)
+    redis.xdel(STREAM, entry.name)
 
     async def refuse(*_arguments):
         raise StoreUnavailable("away")
@@ -83,7 +83,7 @@ async def test_a_node_whose_entry_was_deleted_by_hand_is_restored_exactly_once(
     execution, (entry,) = await engine.start_and_take(CHAIN, worker)
     if is_running:
         await worker.claim(entry)
-    redis.xdel(STREAM, entry.entry_id)
+    redis.xdel(STREAM, entry.name)
 
     # It is suspected at first: it may have been given an entry since the round began.
     assert not await run_rounds(reconciler)
@@ -122,7 +122,7 @@ async def test_a_node_that_moved_between_the_rounds_is_not_restored(engine, redi
     worker = engine.worker()
     execution, (entry,) = await engine.start_and_take(CHAIN, worker)
     ((_, fields),) = redis.xrange(STREAM)
-    redis.xdel(STREAM, entry.entry_id)
+    redis.xdel(STREAM, entry.name)
     await run_rounds(reconciler)
     # Somebody puts it back, and it completes before the next round.
     redis.xadd(STREAM, fields)
@@ -148,7 +148,7 @@ async def test_a_deleted_stream_is_made_anew_with_all_that_was_in_it(engine, red
     executions = [await engine.start(DIAMOND) for _ in range(3)]
     await worker.complete(*await worker.take(2))
     redis.delete(STREAM)
-    await engine.store.tasks.ensure_group()
+    await engine.store.tasks.queues.ensure_groups()
 
     await run_rounds(reconciler, 2)
     await engine.finish(engine.worker("w2"))

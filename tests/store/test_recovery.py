@@ -228,7 +228,7 @@ async def test_who_is_too_late_to_give_a_node_up_harms_nothing(engine, plans, mo
     end_attempt = engine.store.tasks.end_attempt
 
     async def end_attempt_late(failure):
-        await engine.store.tasks.requeue_entry(entry.entry_id, "w1")
+        await engine.store.tasks.requeue_entry(entry.name, "w1")
         return await end_attempt(failure)
 
     with monkeypatch.context() as patch:
@@ -284,7 +284,7 @@ async def test_a_poisoned_node_without_a_readable_definition_fails_its_execution
 
 
 async def test_a_garbage_entry_a_dead_worker_held_is_buried(engine, redis, plans):
-    await engine.store.tasks.ensure_group()
+    await engine.store.tasks.queues.ensure_groups()
     redis.xadd(STREAM, {"execution_id": "../../etc", "node_id": "passwd"})
     execution = await engine.start(CHAIN)
     await engine.worker("w1").exchange(read_max=5)
@@ -409,7 +409,7 @@ async def test_only_the_culprit_is_blamed_where_it_is_known(engine, store, plans
     execution, entries = await engine.start_and_take({"a": [], "b": [], "c": []}, worker)
     await worker.claim(*entries)
 
-    suspects = [entries[1].entry_id]
+    suspects = [entries[1].name]
     await recover_worker(store, plans, "w1", "hung", is_blamed=True, suspects=suspects)
 
     assert sorted(execution.state().queued) == ["a#2", "b#2 after 1 deaths", "c#2"]
@@ -450,7 +450,7 @@ async def hold_up(engine, store, plans, hung_s):
     worker = engine.worker()
     execution, entries = await engine.start_and_take({"a": [], "b": [], "c": ["a"]}, worker)
     await worker.claim(*entries)
-    suspects = [one.entry_id for one in entries if one.node_id == "a"]
+    suspects = [one.name for one in entries if one.node_id == "a"]
     await recover_worker(
         store, plans, "w1", "w1 was hung", is_blamed=True, suspects=suspects, hung_s=hung_s
     )

@@ -103,7 +103,7 @@ async def test_a_replica_without_its_primary_is_unavailable(client, redis):
 
 
 async def test_a_server_that_becomes_a_replica_sends_the_waiting_away(engine, redis):
-    await engine.store.tasks.ensure_group()
+    await engine.store.tasks.queues.ensure_groups()
     bell = asyncio.create_task(engine.worker().session.wait_for_entry())
     await until_blocked(redis)
     redis.execute_command("REPLICAOF", "127.0.0.1", "1")

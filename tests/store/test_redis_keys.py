@@ -70,7 +70,7 @@ async def test_whatever_happens_on_the_way_nothing_else_is_left(engine, redis, s
     await advance_node(store, wide.plan, wide.id, "first")
     await fail_downstream(store, failing.plan, failing.id, "first")
     (lost,) = await worker.take(1)
-    redis.xdel(STREAM, lost.entry_id)
+    redis.xdel(STREAM, lost.name)
     reconciler = Reconciler(store, plans)
     while not await reconciler.run_slice():
         pass

@@ -119,8 +119,8 @@ async def test_a_full_server_is_looked_after_as_ever(engine, redis):
 
     with full(redis):
         assert await engine.store.tasks.renew_lease("w1")
-        assert (await engine.store.tasks.requeue_entry(a.entry_id, "w1"))[0] == "requeued"
-        await engine.store.tasks.bury_entry(garbage.entry_id, "makes no sense")
+        assert (await engine.store.tasks.requeue_entry(a.name, "w1"))[0] == "requeued"
+        await engine.store.tasks.bury_entry(garbage.name, "makes no sense")
         assert await engine.store.tasks.retire_worker("w1")
         assert await engine.store.executions.execution_status(execution.id) == "RUNNING"
         assert await engine.store.executions.fail_execution(execution.id, "enough")
@@ -132,13 +132,13 @@ async def test_a_full_server_is_looked_after_as_ever(engine, redis):
 async def test_a_group_that_is_there_is_found_on_a_full_server(engine, redis):
     """Making it was refused there, so that a worker whose connection broke waited for room, and did
     not commit what it ran."""
-    await engine.store.tasks.ensure_group()
+    await engine.store.tasks.queues.ensure_groups()
 
     with full(redis):
-        assert not await engine.store.tasks.ensure_group()
+        assert not await engine.store.tasks.queues.ensure_groups()
         redis.xgroup_destroy(STREAM, GROUP)
         with pytest.raises(StoreFull):
-            await engine.store.tasks.ensure_group()
+            await engine.store.tasks.queues.ensure_groups()
 
 
 async def test_a_replica_refuses_every_write_and_answers_every_read(engine, redis):
@@ -162,8 +162,8 @@ async def test_a_replica_refuses_every_write_and_answers_every_read(engine, redi
             lambda: worker.take(),
             lambda: worker.exchange([worker.completion(a)], [worker.failure(b)], read_max=4),
             lambda: worker.session.wait_for_entry(),
-            lambda: tasks.requeue_entry(a.entry_id, "w1"),
-            lambda: tasks.bury_entry(a.entry_id, "x"),
+            lambda: tasks.requeue_entry(a.name, "w1"),
+            lambda: tasks.bury_entry(a.name, "x"),
             lambda: tasks.renew_lease("w1"),
             lambda: tasks.revoke_lease("w1"),
             lambda: tasks.enroll_worker("w2", b"{}"),

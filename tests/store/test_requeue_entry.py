@@ -14,7 +14,7 @@ AN_ID = "0123456789ab0123456789ab"
 
 async def requeue(engine, entry, consumer="w1", *, is_death=False):
     """Only the outcome word."""
-    outcome, _ = await engine.store.tasks.requeue_entry(entry.entry_id, consumer, is_death=is_death)
+    outcome, _ = await engine.store.tasks.requeue_entry(entry.name, consumer, is_death=is_death)
     return outcome
 
 
@@ -23,7 +23,7 @@ async def test_a_requeued_node_waits_for_its_next_attempt(engine, redis):
     execution, (entry,) = await engine.start_and_take(CHAIN, worker)
     await worker.claim(entry)
 
-    outcome = await engine.store.tasks.requeue_entry(entry.entry_id, "w1")
+    outcome = await engine.store.tasks.requeue_entry(entry.name, "w1")
 
     assert outcome == ("requeued", entry)
     assert execution.state() == State(
@@ -34,7 +34,7 @@ async def test_a_requeued_node_waits_for_its_next_attempt(engine, redis):
         queued=["a#2"],
     )
     ((entry_id, fields),) = redis.xrange(STREAM)
-    assert entry_id != entry.entry_id
+    assert entry_id != entry.name
     assert fields == {
         "execution_id": execution.id,
         "node_id": "a",
@@ -99,7 +99,7 @@ async def test_an_entry_whose_node_is_completed_is_gone(engine, redis):
 async def test_an_entry_deleted_by_hand_leaves_the_pending_list(engine, redis):
     worker = engine.worker()
     _, (entry,) = await engine.start_and_take(CHAIN, worker)
-    redis.xdel(STREAM, entry.entry_id)
+    redis.xdel(STREAM, entry.name)
 
     assert await requeue(engine, entry) == "gone"
 
@@ -123,7 +123,7 @@ async def test_an_entry_with_nothing_left_to_run_is_ended(engine, redis, change)
     change(redis, execution.key)
     before = everything(redis)
 
-    outcome = await engine.store.tasks.requeue_entry(entry.entry_id, "w1", is_death=True)
+    outcome = await engine.store.tasks.requeue_entry(entry.name, "w1", is_death=True)
 
     assert outcome == ("ended", entry)
     assert redis.xlen(STREAM) == 0
@@ -184,7 +184,7 @@ async def test_the_last_death_after_a_recorded_start_is_poison(engine, redis):
     await worker.claim(entry)
     before = everything(redis)
 
-    outcome = await engine.store.tasks.requeue_entry(entry.entry_id, "w1", is_death=True)
+    outcome = await engine.store.tasks.requeue_entry(entry.name, "w1", is_death=True)
 
     assert outcome == ("poison", entry)
     assert entry.deaths == DEATHS_MAX - 1
@@ -211,13 +211,13 @@ async def test_an_entry_flowd_did_not_write_is_garbage_and_stays_to_be_buried(
 ):
     """One whose id had the wrong form was once deleted, and its bytes with it."""
     worker = engine.worker()
-    await engine.store.tasks.ensure_group()
+    await engine.store.tasks.queues.ensure_groups()
     redis.xadd(STREAM, fields)
     (found,) = (await worker.exchange(read_max=1)).entries
     assert isinstance(found, Garbage)
     before = everything(redis)
 
-    outcome, entry = await engine.store.tasks.requeue_entry(found.entry_id, "w1", is_death=True)
+    outcome, entry = await engine.store.tasks.requeue_entry(found.name, "w1", is_death=True)
 
     assert outcome == "garbage"
     assert isinstance(entry, Garbage)
@@ -241,7 +241,7 @@ async def test_an_entry_with_only_the_documented_fields_is_requeued(engine, redi
     redis.xtrim(STREAM, maxlen=0, approximate=False)
     redis.xadd(STREAM, {"execution_id": execution.id, "node_id": "a"})
     (entry,) = await worker.take()
-    assert entry == Entry(entry.entry_id, execution.id, "a", 1, "", 0)
+    assert entry == Entry(entry.name, execution.id, "a", 1, "", 0)
 
     assert await requeue(engine, entry, is_death=True) == "requeued"
 

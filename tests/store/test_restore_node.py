@@ -40,11 +40,11 @@ async def test_a_queued_node_without_an_entry_gets_one(engine, redis, outcomes):
 async def test_a_running_node_without_an_entry_gets_its_next_attempt(engine, redis, outcomes):
     worker = engine.worker()
     execution, (entry,) = await engine.start_and_take(CHAIN, worker)
-    await engine.store.tasks.requeue_entry(entry.entry_id, "w1")
+    await engine.store.tasks.requeue_entry(entry.name, "w1")
     (entry,) = await worker.take()
     await worker.claim(entry)
     record = redis.hget(execution.key(":attempts"), "a")
-    redis.xdel(STREAM, entry.entry_id)
+    redis.xdel(STREAM, entry.name)
 
     assert await restore(engine, execution, "RUNNING", record)
 

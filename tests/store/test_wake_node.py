@@ -146,7 +146,7 @@ async def test_a_lost_worker_of_a_woken_node_costs_neither_decision_nor_number(e
     await store.tasks.waits.wake(execution.id, "a", "signal", "1")
     entry = await worker.take_one()
 
-    assert (await store.tasks.requeue_entry(entry.entry_id, "w1"))[0] == "requeued"
+    assert (await store.tasks.requeue_entry(entry.name, "w1"))[0] == "requeued"
 
     again = await worker.take_one()
     assert (again.attempt, again.waits) == (3, 1)

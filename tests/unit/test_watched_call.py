@@ -86,3 +86,23 @@ def test_more_threads_than_there_are_places_are_suspects_all() -> None:
         pulse.leave_thread(place)
     pulse.enter_thread("1-1")
     assert vitals.suspects == ("1-1",)
+
+
+def test_a_suspect_is_named_with_its_queue() -> None:
+    """Two streams give equal ids."""
+    vitals = Vitals()
+    vitals.enter("gpu/1700000000000-3")
+    assert vitals.suspects == ("gpu/1700000000000-3",)
+    vitals.leave()
+    places = [vitals.enter_thread(name) for name in ("5-0", "gpu/5-0", "low/5-0", "gpu/6-1")]
+    assert set(vitals.suspects) == {"5-0", "gpu/5-0", "low/5-0", "gpu/6-1"}
+    for place in places:
+        vitals.leave_thread(place)
+    assert vitals.suspects == ()
+
+
+def test_nobody_is_suspected_where_the_queue_of_one_is_not_known() -> None:
+    vitals = Vitals()
+    for number in range(40):
+        vitals.enter_thread(f"queue{number}/5-0")
+    assert vitals.suspects == ()

@@ -10,7 +10,7 @@
 -- then, which tells its worker when it is not to run any more.
 --
 -- KEYS  1 stream
--- ARGV  1 group  2 consumer  3… four for each node: entry id, execution id, node id, attempt record
+-- ARGV  1 group  2 consumer  3… four for each node: name of its entry, execution id, node id, attempt record
 -- RETURNS for each node 'claimed' (also when it is said again), 'stale' (it is no longer this
 --         worker's to run) or 'ended' (the node or its execution runs no more; the entry is gone)
 local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]

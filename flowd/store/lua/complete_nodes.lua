@@ -5,7 +5,7 @@
 -- the server can do for the whole batch at once is one command.
 --
 -- KEYS  1 stream  2 active (set)  3 continuations (zset)
--- ARGV  1 group  2 now, ms  3 number of nodes  4… their entry ids, then for each node:
+-- ARGV  1 group  2 now, ms  3 number of nodes  4… the names of their entries, all of one queue, then for each node:
 --       execution id, node id, plan digest, attempt record, output (JSON), number of dependents with
 --       one dependency, number of joins, number of dependents left to advance_node, then the ids of
 --       the first, then of each join its id and how many it waits for

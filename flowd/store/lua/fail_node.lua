@@ -13,7 +13,7 @@
 -- Fails a node and everything that waits for it.
 --
 -- KEYS  1 stream  2 active (set)  3 continuations (zset)  4 dead letters (stream)
--- ARGV  1 group  2 now, ms  3 entry id  4 execution id  5 node id  6 attempt record
+-- ARGV  1 group  2 now, ms  3 name of its entry  4 execution id  5 node id  6 attempt record
 --       7 output (JSON) of the node  8 output (JSON) of the nodes downstream
 --       9 reason to keep it as a dead letter, or empty  10 report (JSON) of the node, or empty
 --       11 its error, cut for an event  12 number of nodes downstream left to fail_downstream

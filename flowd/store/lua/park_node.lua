@@ -5,7 +5,7 @@
 -- attempt after the one that was in the stream.
 --
 -- KEYS  1 stream  2 status (string)  3 node (string)  4 attempts (hash)
--- ARGV  1 group  2 entry id  3 execution id  4 node id  5 attempt record  6 deaths of its workers
+-- ARGV  1 group  2 name of its entry  3 execution id  4 node id  5 attempt record  6 deaths of its workers
 -- RETURNS 'parked', 'stale' (the attempt was taken away) or 'moved' (the execution is not paused any
 --         more, or the node does not wait); after the last the entry is as it was
 if redis.pcall('GET', KEYS[2]) ~= 'PAUSED' or redis.pcall('GET', KEYS[3]) ~= 'QUEUED' then

@@ -4,22 +4,24 @@
 --- @use is_outstanding
 --- @use is_owner
 --- @use let_item_go lazily
+--- @use place_of
 --- @use requeue_node
 -- Takes an entry away from a worker that is dead or draining and gives its node to the others as
 -- the next attempt: a new entry, so that whatever the old worker still says is stale.
 --
--- KEYS  1 stream
+-- KEYS  1 stream of the default queue
 -- ARGV  1 group  2 consumer that holds the entry (empty: no one, it was delivered to a group that is
---       gone)  3 entry id  4 '1' when the consumer died  5 the most deaths a node may cause
+--       gone)  3 name of the entry  4 '1' when the consumer died  5 the most deaths a node may cause
 -- RETURNS 'requeued' | 'gone' (not that consumer's) | 'ended' (nothing left to run) |
 --         'garbage' (flowd wrote no such entry) | 'poison' (this death was one too many), all but
 --         'gone' followed by the entry's fields; after the last two the entry is left to the caller
 local function is_count(text)
   return #text <= 9 and string.match(text, '^%d+$')
 end
-local stream, group, consumer, entry_id = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local group, consumer = ARGV[1], ARGV[2]
+local stream, entry_id = place_of(KEYS[1], ARGV[3])
 if consumer ~= '' then
-  if not is_owner(stream, group, entry_id, consumer) then
+  if not is_owner(KEYS[1], group, ARGV[3], consumer) then
     return { 'gone' }
   end
 elseif #redis.call('XPENDING', stream, group, entry_id, entry_id, 1) == 1 then
@@ -58,7 +60,7 @@ end
 redis.call('XACK', stream, group, entry_id)
 redis.call('XDEL', stream, entry_id)
 if ended then
-  let_item_go(stream, execution_id, node_id, status)
+  let_item_go(KEYS[1], execution_id, node_id, status)
   return { 'ended', found[2] }
 end
 local record = requeue_node(stream, execution_id, node_id, attempt + 1, fields.plan or '', deaths,

@@ -13,7 +13,7 @@
 -- back at once.
 --
 -- KEYS  1 stream  2 retries (zset)  3 alarms (zset)  4 bell (list)
--- ARGV  1 group  2 entry id  3 execution id  4 node id  5 attempt record  6 number of this wait, from 1
+-- ARGV  1 group  2 name of its entry  3 execution id  4 node id  5 attempt record  6 number of this wait, from 1
 --       7 what wakes it: 'date' (as many ms from now as 8 says), 'moment' (at 8, Unix ms), or the kind
 --         of what will be decided, with a date only where 8 is not empty
 --       8 due, ms, or empty  9 text for whoever looks, or empty  10 '1' for an item of a map that gives

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from flowd.workflow.ids import DEFAULT_QUEUE
+
 # Contract: clients and redis-cli rely on these.
 ACTIVE: Final = "workflows:active"  # set: ids of executions that were triggered and have not ended
 
@@ -16,6 +18,7 @@ CONTINUATIONS: Final = "flowd:continuations"  # zset: work left for a later call
 EXECUTIONS: Final = "flowd:executions"  # zset: all execution ids, with score 0: they sort by age
 FINISHED: Final = "flowd:finished"  # zset: ids of executions that have ended, by when, ms
 RETRIES: Final = "flowd:retries"  # zset: `execution_id node_id` that waits, by when it is due, ms
+QUEUES: Final = "flowd:queues"  # set: queues that were ever used, but for the default
 HALTED: Final = "flowd:halted"  # string: entries queued up to here, ms, may be of who is to wait
 ALARMS: Final = "flowd:alarms"  # zset: `execution_id node_id` that waits until then, Unix ms
 RETRIES_WAKEUP: Final = "flowd:retries:wakeup"  # list: the first of the dates has changed
@@ -84,6 +87,11 @@ def schedules_of(name: str) -> str:
     return f"flowd:definition:{name}:schedules"
 
 
+def task_stream(stream: str, queue: str) -> str:
+    """Stream: the entries of a queue; `stream` is that of the default one."""
+    return stream if queue == DEFAULT_QUEUE else f"{stream}:{queue}"
+
+
 def shared_types(stream: str) -> dict[str, str]:
     """The type of each key that all executions share. Strings are none of them."""
     return {
@@ -101,6 +109,7 @@ def shared_types(stream: str) -> dict[str, str]:
         SCHEDULES_DUE: "zset",
         LEASES: "hash",
         WORKERS: "hash",
+        QUEUES: "set",
         EVENTS: "stream",
         CALLBACKS: "zset",
         METRICS: "hash",

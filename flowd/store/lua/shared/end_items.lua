@@ -1,4 +1,5 @@
 --- @use announce
+--- @use end_entries
 --- @use failure_text
 --- @use is_live
 --- @use is_outstanding
@@ -15,17 +16,7 @@
 -- an execution but its maps counts items.
 local function end_items(state, event, width)
   local stream, group, count = KEYS[1], ARGV[1], tonumber(ARGV[3])
-
-  -- The fence, see shared/end_entry.lua and shared/end_nodes.lua.
-  local is_stale = {}
-  if redis.call('XACK', stream, group, unpack(ARGV, 4, 3 + count)) ~= count then
-    for nth = 1, count do
-      local entry_id = ARGV[3 + nth]
-      is_stale[nth] = is_stale[entry_id] or #redis.call('XRANGE', stream, entry_id, entry_id) == 0
-      is_stale[entry_id] = true
-    end
-  end
-  redis.call('XDEL', stream, unpack(ARGV, 4, 3 + count))
+  local is_stale = end_entries(stream, group, 4, 3 + count)
 
   local keys = {}
   for nth = 1, count do

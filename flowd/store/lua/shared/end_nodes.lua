@@ -1,6 +1,7 @@
 --- @use announce
 --- @use append_entry
 --- @use arrivals
+--- @use end_entries
 --- @use finish_execution lazily
 --- @use is_live
 --- @use is_outstanding
@@ -16,18 +17,7 @@ local function end_nodes(write_end, event, arrival, width)
   local call, pcall = redis.call, redis.pcall
   local stream, active, continuations = KEYS[1], KEYS[2], KEYS[3]
   local group, now_ms, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
-
-  -- The fence, see shared/end_entry.lua. One command ends all entries; only when it ended fewer is it
-  -- worth asking which: those that are no longer in the stream.
-  local is_stale = {}
-  if call('XACK', stream, group, unpack(ARGV, 4, 3 + count)) ~= count then
-    for nth = 1, count do
-      local entry_id = ARGV[3 + nth]
-      is_stale[nth] = is_stale[entry_id] or #call('XRANGE', stream, entry_id, entry_id) == 0
-      is_stale[entry_id] = true
-    end
-  end
-  call('XDEL', stream, unpack(ARGV, 4, 3 + count))
+  local is_stale = end_entries(stream, group, 4, 3 + count)
 
   local starts, keys = {}, {}
   local at = 4 + count

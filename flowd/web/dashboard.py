@@ -34,7 +34,7 @@ _TYPES: Final = {
     ".txt": "text/plain; charset=utf-8",
 }
 # A file is loaded at once where another says `from` it; what `import()` loads comes later.
-_FROM: Final = re.compile(r"""\bfrom\s*["']([^"']+)["']""")
+_FROM: Final = re.compile(r"""\bfrom\s*["']([\w@./-]+)["']""")
 # No view lies deeper.
 DEPTH_MAX: Final = 8
 _FOREVER: Final = "public, max-age=31536000, immutable"

@@ -10,11 +10,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from starlette.testclient import TestClient
 
 from flowd.api.app import create_app
 from flowd.api.http.auth import Guard
+from flowd.cli.main import main
 from flowd.config.loading import load_settings
 from flowd.store import open_store
 from flowd.tokens import change_tokens, new_token
@@ -22,7 +24,7 @@ from flowd.web import dashboard
 from scripts.vendoring import LOCK, VENDOR, differences
 
 SOURCES = sorted(path for path in dashboard.STATIC.rglob("*.*js") if path.parent != VENDOR)
-IMPORT = re.compile(r"""(?:\bfrom\s*|\bimport\s*\(\s*)["']([^"']+)["']""")
+IMPORT = re.compile(r"""(?:\bfrom\s*|\bimport\s*\(\s*)["']([\w@./-]+)["']""")
 FIRST_BYTES_MAX = 60 * 1024
 FIRST_MODULES_MAX = 30
 PACKED_BYTES_MAX = 300 * 1024
@@ -142,7 +144,7 @@ def behind(name: str) -> set[str]:
         if current not in found:
             found.add(current)
             text = (dashboard.STATIC / current).read_text()
-            for target in re.findall(r"""\bfrom\s*["'](\.[^"']+)["']""", text):
+            for target in re.findall(r"""\bfrom\s*["'](\.[\w./-]+)["']""", text):
                 path = (dashboard.STATIC / current).parent.joinpath(target).resolve()
                 left.append(path.relative_to(dashboard.STATIC).as_posix())
     return found
@@ -185,3 +187,23 @@ def test_a_changed_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     (tmp_path / "more.mjs").touch()
 
     assert [one.split()[0].rpartition("/")[2] for one in differences()] == ["htm.mjs", "more.mjs"]
+
+
+COMMANDS = sorted(
+    {
+        (path.name, command)
+        for path in SOURCES
+        for command in re.findall(r"[`\"'>]flowd ([a-z]+(?: [a-z]+)?)", path.read_text())
+        if not command.startswith("does ")
+    }
+)
+
+
+@pytest.mark.parametrize(("source", "command"), COMMANDS)
+def test_a_command_the_page_names_is_one(source: str, command: str) -> None:
+    first, _, second = command.partition(" ")
+    found = main.get_command(click.Context(main), first)
+
+    assert found is not None, source
+    if isinstance(found, click.Group):
+        assert found.get_command(click.Context(found), second) is not None

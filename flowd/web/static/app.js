@@ -2,7 +2,7 @@
 import { html, render, signal, useEffect, useErrorBoundary, useLayoutEffect, useRef, useState } from './lib.js';
 import { api } from './api.js';
 import { allKeys, useKeys } from './keys.js';
-import { liveState } from './live.js';
+import { liveState, polls } from './live.js';
 import { dismiss, notices, spoken } from './notices.js';
 import { Link, ROOT, match, navigate, route } from './router.js';
 import { NAVIGATION, ROUTES } from './routes.js';
@@ -20,7 +20,8 @@ const LIVE = {
   lost: ['Reconnecting', 'RETRYING', 'flowd does not answer; what is shown may be old'],
   paused: ['Paused', 'PAUSED', 'nothing is asked until you let it go on'],
   ended: ['Ended', 'COMPLETED', 'nothing more will come'],
-  off: ['Not live', 'PENDING', 'this view is as it was when it was opened'],
+  asking: ['Every few seconds', 'COMPLETED', 'this view asks again every few seconds'],
+  off: ['As it was', 'PENDING', 'this view is as it was when it was opened'],
 };
 
 function useShellKeys() {
@@ -92,7 +93,7 @@ function AskForToken() {
 }
 
 function Live() {
-  const [word, glyph, why] = LIVE[liveState.value];
+  const [word, glyph, why] = LIVE[liveState.value === 'off' && polls.value > 0 ? 'asking' : liveState.value];
   return html`<div class="live" title=${why}><${Glyph} state=${glyph} /><span class="grow">${word}</span>
     <button class="btn quiet" aria-pressed=${String(paused.value)} onClick=${() => { paused.value = !paused.value; }}>${paused.value ? 'Go on' : 'Pause'}</button>
   </div>`;

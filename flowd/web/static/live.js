@@ -12,6 +12,8 @@ const SEEN_MS = 1_000;
 
 /** 'off' | 'connecting' | 'live' | 'polling' | 'lost' | 'ended' | 'paused' */
 export const liveState = signal('off');
+/** How many documents are asked for again every few seconds. */
+export const polls = signal(0);
 const listeners = [];
 const wanted = signal(null);
 let lastId = '';
@@ -221,6 +223,7 @@ export function useResource(path, { query, everyMs, keep = false } = {}) {
     if (!everyMs || key === null) return undefined;
     let poll = null;
     let wasAway = false;
+    polls.value += 1;
     const stop = effect(() => {
       clearInterval(poll);
       if (!visible.value || paused.value) {
@@ -234,6 +237,7 @@ export function useResource(path, { query, everyMs, keep = false } = {}) {
     return () => {
       stop();
       clearInterval(poll);
+      polls.value -= 1;
     };
   }, [key, everyMs]);
 

@@ -1,10 +1,29 @@
 // Every view, by its path under the root; each is loaded when it is first visited.
+const now = () => import('./views/now.js');
+const executions = () => import('./views/executions.js');
+const definition = () => import('./views/definition.js');
+
 export const ROUTES = [
-  ['', () => import('./views/executions.js')],
-  ['executions', () => import('./views/executions.js')],
+  ['', now],
+  ['now', now],
+  ['executions', executions],
+  ['definitions', () => import('./views/definitions.js')],
+  ['definitions/:name', definition],
+  ['definitions/:name/:tab', definition],
+  ['schedules', () => import('./views/schedules.js')],
+  ['schedules/:name', () => import('./views/schedule.js')],
+  ['dead-letters', () => import('./views/dead_letters.js')],
+  ['submit', () => import('./views/submit.js')],
+  ['system', () => import('./views/system.js')],
 ];
 
 /** What stands in the navigation: path, word, the key behind `g`. */
 export const NAVIGATION = [
+  ['now', 'Now', 'n'],
   ['executions', 'Executions', 'e'],
+  ['definitions', 'Definitions', 'd'],
+  ['schedules', 'Schedules', 's'],
+  ['dead-letters', 'Dead letters', 'l'],
+  ['submit', 'Submit', 'u'],
+  ['system', 'System', 'y'],
 ];

@@ -71,7 +71,7 @@ export function Failure({ error, retry, compact = false }) {
   </div>`;
 }
 
-/** Data that is there, on its way, or refused; \`children\` is a function of it. */
+/** Data that is there, on its way, or refused; `children` is a function of it. */
 export function Loaded({ of, children, empty }) {
   if (of.data) return html`${of.error && html`<${Failure} error=${of.error} retry=${of.reload} compact />`}${children(of.data)}`;
   if (of.error) return html`<${Failure} error=${of.error} retry=${of.reload} />`;
@@ -229,5 +229,5 @@ export function Linked({ text }) {
 }
 
 export { announce, navigate, notify, plural };
-export { duration, moment, number } from './format.js';
+export { bytes, duration, moment, number } from './format.js';
 export { useEffect };

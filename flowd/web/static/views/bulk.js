@@ -19,7 +19,7 @@ const KINDS = {
   },
   delete: {
     label: 'Delete', scope: 'admin', kind: 'danger', fits: row => row.status !== 'RUNNING', not: 'run',
-    send: id => api.del(`workflows/${id}`), flowd: id => `flowd delete ${id}`,
+    send: id => api.del(`workflows/${id}`), flowd: id => `flowd rm ${id}`,
   },
 };
 

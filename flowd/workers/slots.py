@@ -22,6 +22,7 @@ from flowd.store.executions import now_ms
 from flowd.store.tasks import DEATHS_BEFORE_APART, Claim
 from flowd.workers.node_run import PreparedNode, complete_node, fail_node, output_text
 from flowd.workers.watched_call import watched
+from flowd.workflow.ids import STEPS
 
 # A node that ends sooner is never seen RUNNING, and saves the call that would have said so.
 CLAIM_AFTER_S: Final = 0.002
@@ -51,7 +52,8 @@ class _Run:
         self.context = context
         self.started_ms = now_ms()
         self.since_s = time.monotonic()
-        self.is_claimed = False
+        # Steps of the engine end soon, or wait: those are claimed that take longer than a second.
+        self.is_claimed = prepared.node.handler in STEPS
         # Where a handler waits until its start is recorded.
         self.on_claimed: asyncio.Future[None] | None = None
         self.thread: Future[Any] | None = None

@@ -9,6 +9,7 @@ import pytest
 
 from flowd.errors import InvalidWorkflow
 from flowd.handlers.registry import Registry
+from flowd.orchestrator.children import Children
 from flowd.orchestrator.executor import (
     cancel_execution,
     pause_execution,
@@ -19,6 +20,7 @@ from flowd.orchestrator.pinning import pin_versions
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.store.redis import keys
 from flowd.store.saved import About
+from flowd.workers import slots
 from flowd.workflow.graph import plan_digest
 from flowd.workflow.ids import child_id, item_id
 from scripts.soaking.checker import find_violations
@@ -484,3 +486,46 @@ async def test_a_child_that_must_not_be_given_this_is_not_made(settings, redis, 
         assert "config.input.day: 7 is not of type 'string'" in error
         assert str(await engine.end(good)) == "COMPLETED"
         assert redis.zcard(keys.EXECUTIONS) == 3
+
+
+async def test_a_step_is_not_said_to_run_unless_it_takes_long(settings, redis, monkeypatch):
+    """What it waits for follows at once; each word about it would cost as much as the step."""
+    monkeypatch.setattr(slots, "CLAIM_AFTER_S", 0)
+    async with engine_of(settings) as engine:
+        await save(engine, node("A", handler="echo_async"))
+        execution_id = await engine.run(workflow(call()))
+    started = [text for _, one in redis.xrange(keys.EVENTS) for text in events_of(one)]
+    child = child_id(execution_id, "call", 1)
+    assert {one.rpartition(" ")[0] for one in started} <= {f"{child} A"}
+
+
+async def test_a_step_that_takes_long_is_said_to_run_and_hears_of_a_cancellation(
+    settings, monkeypatch
+):
+    monkeypatch.setattr(slots, "CLAIM_AGAIN_S", 0.01)
+    async with engine_of(settings, workers=1) as engine:
+        await save(engine, node("A"))
+        asked = asyncio.Event()
+
+        async def never_ends(*_):
+            asked.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(Children, "start", never_ends)
+        execution_id = await engine.start(workflow(call()))
+        await asked.wait()
+
+        async def is_running():
+            return (await engine.states(execution_id))["call"] == "RUNNING"
+
+        await until(is_running, "it to be said to run")
+        await cancel_execution(engine.store, execution_id)
+        (worker,) = engine.workers
+        await until(lambda: not worker._shift._slots.taken, "its slot to be free")
+
+
+def events_of(entry):
+    """The execution, node and attempt of each `node.started`."""
+    flat = [part for pair in entry.items() for part in pair]
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return [" ".join(text.split()[:3]) for kind, text in pairs if kind == "node.started"]

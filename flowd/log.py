@@ -80,6 +80,7 @@ EVENTS: dict[str, str] = {
     "schedule.fired": "a schedule has started an execution, for the time `scheduled_at`",
     "schedule.missed": "times of a schedule passed while no scheduler ran, and are not made up for",
     "schedule.skipped": "a time of a schedule was left out: the execution before has not ended",
+    "places.settled": "executions waited for a place that was free, and were started",
     "schedule.readmitted": "a schedule was due and nobody looked at it; somebody does again",
     "schedule.failed": "a schedule could not start its execution; it is tried again",
     "node.completed": "a node ended well",

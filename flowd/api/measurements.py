@@ -31,6 +31,10 @@ _SCHEDULED: Final = {
     "missed": "Times of schedules that passed while no scheduler ran, and were not made up for",
     "skipped": "Times of schedules left out as the execution before had not ended",
 }
+_PLACES: Final = {
+    "waited": "Executions that had to wait for a place of their workflow",
+    "replaced": "Executions that were cancelled to make room for a newer one",
+}
 
 
 def measurements_text(snapshot: Snapshot, processes: Sequence[Mapping[str, Any]] = ()) -> bytes:
@@ -85,6 +89,11 @@ def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
         ("flowd_dead_letters", "What no worker could run", snapshot.dead_letters),
         ("flowd_events_kept", "Entries in the stream of events", snapshot.events),
         ("flowd_callbacks_waiting", "Callbacks that are not delivered yet", snapshot.callbacks),
+        (
+            "flowd_executions_waiting",
+            "Executions that wait for a place of their workflow",
+            snapshot.places_awaited,
+        ),
         ("flowd_redis_memory_used_bytes", "Memory Redis uses", snapshot.memory_used),
         ("flowd_redis_memory_max_bytes", "Its limit; 0 is none", snapshot.memory_max),
     ):
@@ -104,6 +113,7 @@ def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
         "flowd_waits_decided", "Waits that were decided, by what came first", labels=["by"]
     )
     schedules = dict.fromkeys(_SCHEDULED, 0)
+    places = dict.fromkeys(_PLACES, 0)
     buckets: dict[str, dict[str, list[int]]] = {
         name: defaultdict(lambda: [0] * BUCKETS) for name in _LATENCIES
     }
@@ -118,6 +128,8 @@ def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
             waits.add_metric([first], count)
         elif kind == "schedules" and first in schedules:
             schedules[first] = count
+        elif kind == "concurrency" and first in places:
+            places[first] = count
         elif kind in buckets and first.isdecimal() and int(first) < BUCKETS:
             buckets[kind][handler][int(first)] = count
     yield executions
@@ -126,6 +138,8 @@ def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
     for word, text in _SCHEDULED.items():
         # Also 0: of a counter that begins with 1 nobody sees that it rose.
         yield CounterMetricFamily(f"flowd_schedules_{word}", text, value=schedules[word])
+    for word, text in _PLACES.items():
+        yield CounterMetricFamily(f"flowd_executions_{word}", text, value=places[word])
     for kind, (name, text) in _LATENCIES.items():
         family = HistogramMetricFamily(name, text, labels=["handler"])
         for handler, filled in buckets[kind].items():

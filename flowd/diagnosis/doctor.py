@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from flowd.diagnosis.label_check import Labels, label_mismatches
+from flowd.diagnosis.place_check import PlacesView, broken_places, look_at_places
 from flowd.diagnosis.schedule_check import ScheduleStanding, broken_schedules, schedules_of
 from flowd.errors import CorruptExecution
 from flowd.orchestrator.plans import Plans
@@ -32,6 +33,7 @@ EXECUTIONS_PER_READ: Final = 100
 # A scheduler carries on what was left for seconds, and for a minute where it is a submission.
 OVERDUE_MS: Final = 120_000
 _LIVE: Final = frozenset({ExecutionState.RUNNING, ExecutionState.PAUSED, CANCELLING})
+_UNENDED: Final = _LIVE | {ExecutionState.PENDING}
 _ENDED: Final = frozenset(one for one in ExecutionState if one.is_terminal)
 _NODE_ENDED: Final = frozenset(one for one in NodeState if one.is_terminal)
 _IN_STREAM: Final = frozenset({NodeState.QUEUED, NodeState.RUNNING})
@@ -92,6 +94,14 @@ NOTHING_FAILS: Final = Failing((), ())
 
 
 @dataclass(slots=True)
+class Held:
+    """What holds executions back: schedules, until their times, and places."""
+
+    schedules: list[ScheduleStanding] = field(default_factory=list)
+    places: PlacesView = field(default_factory=PlacesView)
+
+
+@dataclass(slots=True)
 class Snapshot:
     """Everything that one look has seen.
 
@@ -115,7 +125,7 @@ class Snapshot:
     begun: list[Begun] = field(default_factory=list)
     labels: Labels = field(default_factory=Labels)
     failing: Failing = NOTHING_FAILS
-    schedules: list[ScheduleStanding] = field(default_factory=list)
+    held: Held = field(default_factory=Held)
 
     @property
     def in_progress(self) -> set[str]:
@@ -173,7 +183,8 @@ async def look(store: Store) -> Snapshot:
     snapshot.failing = Failing(
         await store.health.troubles.duties(), await store.health.troubles.continuations()
     )
-    snapshot.schedules = await schedules_of(store)
+    snapshot.held.schedules = await schedules_of(store)
+    snapshot.held.places = await look_at_places(store)
     snapshot.active = await store.health.inspection.active()
     snapshot.finished = await store.health.inspection.finished()
     snapshot.known = await store.health.inspection.known()
@@ -213,6 +224,7 @@ async def _look_at_executions(store: Store, snapshot: Snapshot) -> None:
     """Status of everything that is named anywhere; nodes of what is live, by its definition."""
     plans = Plans(store)
     named = snapshot.known | snapshot.active | snapshot.finished | snapshot.with_keys
+    named |= snapshot.held.places.named
     named |= {one for one, _ in snapshot.stream.entries.values()} | {
         one for one, _ in snapshot.retries
     }
@@ -238,6 +250,8 @@ async def _look_at_portion(
             live[execution_id] = tuple(plans.compile(execution_id, definition).nodes)
         except CorruptExecution as error:
             snapshot.unreadable.append(str(error))
+    unended = [one for one in portion if snapshot.statuses[one] in _UNENDED]
+    snapshot.held.places.asked |= await store.lifecycle.places.asked(unended)
     snapshot.kins |= await store.children.kins(list(live))
     for execution_id, states in (await store.executions.states_of_nodes(live)).items():
         for node_id, state in states.items():
@@ -351,7 +365,7 @@ def _wait_mismatches(snapshot: Snapshot) -> Iterator[str]:
             yield f"execution {execution_id}: node {node_id} is WAITING and nothing says for what"
         elif wait.due_ms is not None and (execution_id, node_id) not in snapshot.retries:
             yield f"execution {execution_id}: node {node_id} is WAITING and no date wakes it"
-        elif wait.waker == CHILD and snapshot.statuses.get(wait.text) not in _LIVE:
+        elif wait.waker == CHILD and snapshot.statuses.get(wait.text) not in _UNENDED:
             child = f"its child {wait.text}, which {_said(snapshot.statuses.get(wait.text))}"
             yield f"execution {execution_id}: node {node_id} is WAITING for {child}"
 
@@ -453,8 +467,13 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
     ("what was begun is carried on", lambda snapshot: len(snapshot.begun), _overdue),
     (
         "a schedule is looked at in time",
-        lambda snapshot: len(snapshot.schedules),
-        lambda snapshot: broken_schedules(snapshot.schedules, snapshot.statuses),
+        lambda snapshot: len(snapshot.held.schedules),
+        lambda snapshot: broken_schedules(snapshot.held.schedules, snapshot.statuses),
+    ),
+    (
+        "who holds a place runs, and nobody waits for a free one",
+        lambda snapshot: len(snapshot.held.places.holders) + len(snapshot.held.places.waiters),
+        lambda snapshot: broken_places(snapshot.held.places, snapshot.statuses),
     ),
     (
         "no duty of a scheduler fails",

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from flowd.diagnosis.phrases import ahead, listed, sentence, span
+from flowd.diagnosis.place_text import place_text
 from flowd.store.budgets import Holds
 from flowd.store.nodes import NO_REPORT, NodeRow, Report, RetryStanding
+from flowd.store.places import Place
 from flowd.store.standing import QueueView
 from flowd.store.troubles import Trouble
 from flowd.workflow.children import CHILD
@@ -70,6 +72,8 @@ class Cluster:
     stalled: Sequence[Trouble] = ()
     # None where no node that runs may wait for the budget.
     budget: Holds | None = None
+    # What it waits for before it starts, where its workflow has a `concurrency`.
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,8 @@ def _by(row: NodeRow) -> str:
 
 
 def _not_triggered(situation: Situation) -> tuple[Reason, ...]:
+    if situation.cluster.place is not None and situation.cluster.place.waits:
+        return (Reason("limit_reached", place_text(situation.cluster.place, situation.now_ms)),)
     path = f"/workflow/trigger/{situation.execution_id}"
     reason = Reason("not_triggered", f"its execution was not triggered yet: POST {path}")
     return (reason, _store_full()) if situation.cluster.is_store_full else (reason,)
@@ -424,6 +430,8 @@ def _summary(situation: Situation) -> str:
     if status is None:
         return "The status of this execution is damaged."
     if status is ExecutionState.PENDING:
+        if situation.cluster.place is not None and situation.cluster.place.waits:
+            return f"PENDING: {place_text(situation.cluster.place, situation.now_ms)}."
         return "Not triggered yet."
     simulated = ""
     if situation.simulated:

@@ -139,6 +139,7 @@ class Observer:
             replace(
                 await self._cluster(cluster_state, holders),
                 budget=await self._budget(execution_id, plan, states, shown),
+                place=await store.lifecycle.places.find(execution_id) if plan.concurrency else None,
             ),
             store.nodes.default_policy.max_attempts,
             {

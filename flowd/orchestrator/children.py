@@ -10,6 +10,8 @@ import orjson
 from flowd.errors import (
     CorruptExecution,
     Fail,
+    HandlerFailed,
+    InvalidRequest,
     InvalidWorkflow,
     OutputFailed,
     ResultsTooLarge,
@@ -20,14 +22,15 @@ from flowd.errors import (
 from flowd.handlers.context import ChildEnd, WantedChild
 from flowd.orchestrator import executor
 from flowd.orchestrator.pinning import pin_versions
+from flowd.orchestrator.places import place_for
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.rerun import FAILED, plan_rerun, reuse_of
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.orchestrator.worth import output_of
 from flowd.store import Store
 from flowd.store.budgets import Payer
+from flowd.store.making import Pin, Reuse
 from flowd.store.saved import Saved
-from flowd.store.submissions import Pin, Reuse
 from flowd.workflow.children import DEPTH_MAX, TREE_MAX, Parent
 from flowd.workflow.graph import Plan
 from flowd.workflow.ids import child_id
@@ -37,6 +40,7 @@ _REFUSALS = {
     "taken": "the id of its child is that of another execution",
     "deep": f"its child would be more than {DEPTH_MAX} executions deep",
     "large": f"its tree has {TREE_MAX:,} executions already, and no more may be",
+    "own": "its child would wait for a place that its own execution, or one above that, holds",
     "corrupt": "what its execution keeps of children was damaged",
 }
 
@@ -81,6 +85,10 @@ class Children:
             await executor.advance_node(self._store, plan, execution_id, executor.ROOTS)
         elif outcome in _REFUSALS:
             raise Fail(_REFUSALS[outcome])
+        elif outcome == "refused":
+            # It has places again when others have ended: that is worth another attempt.
+            raise HandlerFailed("its child was refused: all places of that workflow are taken")
+        await executor.stop_replaced(self._store, outcome)
         return outcome != "exists"
 
     async def _find(self, wanted: WantedChild) -> _Known:
@@ -110,6 +118,10 @@ class Children:
             whole = {**plan.default_input, **(wanted.given or {})}
             await wanted.check_input(dict(plan.input_schema), whole)
         given_input = orjson.dumps(wanted.given) if wanted.given else b""
+        try:
+            place = place_for(plan.concurrency, given_input)
+        except InvalidRequest as error:
+            raise Fail(f"its child is not to be given this: {error}") from None
         start = partial(
             self._store.submissions.start_child,
             definition,
@@ -119,6 +131,7 @@ class Children:
             pin=Pin(saved.name, saved.version, is_latest=False, digest=saved.digest),
             given_input=given_input,
             payer=payer,
+            place=place,
         )
         outcome = await start()
         if outcome != "rerun":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import orjson
 from flowd.errors import CorruptExecution, UnknownExecution, WrongState
 from flowd.log import get_logger
 from flowd.orchestrator.pinning import pin_versions
+from flowd.orchestrator.places import refusal
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
@@ -27,6 +29,7 @@ from flowd.store.dependents import (
 from flowd.store.endings import AllowedFailure, Ending, Failure, ItemFailure, RetryLater, Wait
 from flowd.store.entries import Entry
 from flowd.store.executions import slices
+from flowd.workflow.concurrency import place_of
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
 from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
@@ -44,6 +47,8 @@ ROOTS = ""
 # How children follow their parent, besides that those nobody waits for are cancelled.
 HOLD: Final = "hold"
 FORCE: Final = "force"
+# What an outcome begins with that says who was cancelled to make room.
+REPLACED: Final = "replaced"
 # Children that are held up at a time, each with a connection of its own.
 FOLLOWING_TOGETHER: Final = 8
 
@@ -72,24 +77,39 @@ async def trigger_workflow(
     traceparent: str = "",
     check_input: InputCheck | None = None,
 ) -> None:
-    """Start an execution; harmless when it was started before. Raises UnknownExecution, and what
-    `check_input` does, which is asked where the workflow has an `input_schema`.
+    """Start an execution, or have it wait for a place; harmless when that was done before. Raises
+    UnknownExecution, LimitReached, InvalidRequest where the key of its `concurrency` cannot be
+    made, and what `check_input` does, which is asked where the workflow has an `input_schema`.
 
     `given_input` (a JSON object) is what its templates read as `input`, over the workflow's own;
     `traceparent` (W3C Trace Context) goes along with its calls to services.
     """
     start = partial(store.executions.trigger_workflow, execution_id, given_input, traceparent)
     outcome = await start(is_checked=check_input is None)
-    if outcome == "unchecked" and check_input is not None:
+    if outcome == "unchecked":
         plan = await Plans(store).load(execution_id, "")
         # That of a rerun is there before.
         given = orjson.loads(given_input) if given_input else None
         kept = await store.executions.listing.given_input(execution_id) if given is None else given
-        await check_input(plan.input_schema or {}, plan.default_input, {"input": kept or {}})
-        outcome = await start()
+        if check_input is not None and plan.input_schema is not None:
+            await check_input(plan.input_schema, plan.default_input, {"input": kept or {}})
+        place = place_of(plan.concurrency, kept or {}) if plan.concurrency else ""
+        outcome = await start(place=place)
+        if outcome == "refused":
+            raise await refusal(store, plan.concurrency, place, execution_id=execution_id)
+    await stop_replaced(store, outcome)
     if outcome == "continue":
         plan = await Plans(store).load(execution_id, "")
         await advance_node(store, plan, execution_id, ROOTS)
+
+
+async def stop_replaced(store: Store, outcome: str) -> None:
+    """Carry on with what an outcome says was cancelled to make room: `replaced`, and the ids."""
+    if not outcome.startswith(REPLACED):
+        return
+    for execution_id in outcome.split(" ")[1:]:
+        with suppress(UnknownExecution, WrongState, CorruptExecution):
+            await cancel_execution(store, execution_id)
 
 
 async def advance_node(store: Store, plan: Plan, execution_id: str, node_id: str) -> None:

@@ -13,9 +13,9 @@ from flowd.orchestrator.pinning import pin_versions
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
+from flowd.store.making import Reuse
 from flowd.store.map_copies import Again
 from flowd.store.origins import Origin
-from flowd.store.submissions import Reuse
 from flowd.workflow.choices import FAILED as FAILED_ARRIVAL
 from flowd.workflow.choices import SKIPPED
 from flowd.workflow.corrections import Correction, correct

@@ -8,12 +8,13 @@ from typing import Final
 
 from flowd.errors import StoreUnavailable
 from flowd.orchestrator import executor
+from flowd.orchestrator.places import place_for, places_for, refusal
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
 from flowd.store.executions import NODES_PER_CALL_MAX
+from flowd.store.making import Runs
 from flowd.store.origins import NOWHERE, Origin
-from flowd.store.submissions import Runs
 from flowd.workflow.graph import Outline, Plan
 
 # What the executions made in one call may take: the definition is copied for each.
@@ -33,12 +34,14 @@ async def run_workflow(
     origin: Origin = NOWHERE,
 ) -> None:
     """Harmless when repeated with the same `execution_id`. Raises UnknownExecution when that was
-    deleted since, StoreUnavailable, and OlderProcess.
+    deleted since, StoreUnavailable, OlderProcess, LimitReached, and InvalidRequest where the key
+    of its `concurrency` cannot be made.
 
     `given_input` (a JSON object) is what its templates read as `input`, over the workflow's own;
     `traceparent` (W3C Trace Context) goes along with its calls to services.
     """
     await expect_no_older_process(store, plan.language)
+    place = place_for(plan.concurrency, given_input)
     outcome = await store.submissions.run_workflow(
         definition,
         plan,
@@ -48,7 +51,11 @@ async def run_workflow(
         claimant=claimant,
         traceparent=traceparent,
         origin=origin,
+        place=place,
     )
+    if outcome == "refused":
+        raise await refusal(store, plan.concurrency, place)
+    await executor.stop_replaced(store, outcome)
     if outcome == "exists":
         # An older process has submitted it under this key, and may have gone no further.
         await executor.trigger_workflow(store, execution_id, given_input, traceparent)
@@ -60,9 +67,14 @@ async def run_each(store: Store, definition: bytes, plan: Plan | Outline, runs: 
     """Run one workflow for many inputs, as many to a call as it takes; False, with what came before
     made, where `runs.pin` is not what is saved any more. Harmless when repeated with the same ids.
 
-    Those that were deleted since are not made again. Raises StoreUnavailable, and OlderProcess.
+    Those that were deleted since are not made again. Raises StoreUnavailable, OlderProcess,
+    InvalidRequest where the key of a `concurrency` cannot be made, then nothing was, and
+    LimitReached, when all that were not refused are made.
     """
     await expect_no_older_process(store, plan.language)
+    is_one = not runs.claimant
+    runs = runs._replace(places=places_for(plan.concurrency, runs.inputs, is_one=is_one))
+    refused: set[str] = set()
     for some in _slices(runs.inputs, len(plan.nodes), len(definition)):
         outcomes = await store.submissions.run_slice(definition, plan, runs._replace(inputs=some))
         if outcomes == ["changed"]:
@@ -72,8 +84,15 @@ async def run_each(store: Store, definition: bytes, plan: Plan | Outline, runs: 
         for (execution_id, _), outcome in zip(some, outcomes, strict=True):
             if outcome == "continue":
                 await _open_roots(store, execution_id)
-            elif outcome == "deleted" and len(plan.nodes) > NODES_PER_CALL_MAX:
+            elif outcome in ("deleted", "refused") and len(plan.nodes) > NODES_PER_CALL_MAX:
                 await store.submissions.discard_staged(execution_id)
+            if outcome == "refused":
+                refused.add(execution_id)
+            await executor.stop_replaced(store, outcome)
+    if refused:
+        made = None if is_one else [None if id_ in refused else id_ for id_, _ in runs.inputs]
+        place = runs.places[min(refused)]
+        raise await refusal(store, plan.concurrency, place, execution_ids=made)
     return True
 
 

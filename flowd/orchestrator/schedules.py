@@ -23,12 +23,14 @@ from flowd.errors import (
 from flowd.log import get_logger
 from flowd.orchestrator import executor
 from flowd.orchestrator.pinning import pinned
+from flowd.orchestrator.places import place_for
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
 from flowd.store.origins import Origin
 from flowd.store.saved import Saved
 from flowd.store.schedules import DueSchedule, Fired, Firing, ScheduleRow
+from flowd.workflow.concurrency import LimitReached
 from flowd.workflow.ids import scheduled_id
 from flowd.workflow.schedule import LATEST, ScheduleDefinition
 
@@ -39,7 +41,7 @@ READ_MAX: Final = 20_000
 # A definition that is kept while a hundred schedules are fired.
 KEPT_BYTES_MAX: Final = 64 * 1024
 # An execution was made, now or before.
-MADE: Final = frozenset({"triggered", "continue", "exists"})
+MADE: Final = frozenset({"triggered", "continue", "exists", "held"})
 
 
 def read_schedule(name: str, said: str) -> ScheduleDefinition:
@@ -210,8 +212,13 @@ class Firings:
     async def _follow(self, firing: Firing, fired: Fired) -> None:
         """What is left to do behind the one call."""
         making, outcome = firing.making, fired.outcome
-        if making and making.is_staged and outcome not in MADE:
+        is_replacing = outcome.startswith(executor.REPLACED)
+        if making and making.is_staged and outcome not in MADE and not is_replacing:
             await self._store.submissions.discard_staged(making.execution_id)
+        await executor.stop_replaced(self._store, outcome)
+        if outcome == "refused" and making and firing.kind in ("hand", "force"):
+            holders = await self._store.lifecycle.places.holders(making.place)
+            raise LimitReached(making.place, holders, making.places)
         if outcome == "closed":
             raise StoreError("storing the execution took too long")
         if outcome == "continue" and making:
@@ -230,9 +237,10 @@ class Firings:
             facts["scheduled_at"] = schedule.timetable.iso(firing.time_ms)
         if firing.missed:
             log.warning("schedule.missed", schedule=firing.name, times=firing.missed)
-        if fired.outcome in ("triggered", "continue") and firing.making:
+        is_made = fired.outcome in MADE - {"exists"} or fired.outcome.startswith(executor.REPLACED)
+        if is_made and firing.making:
             log.info("schedule.fired", execution_id=firing.making.execution_id, **facts)
-        elif fired.outcome == "skipped" and firing.kind != "hand":
+        elif fired.outcome in ("skipped", "refused") and firing.kind not in ("hand", "force"):
             log.info("schedule.skipped", **facts)
 
     async def _prepare(self, schedule: ScheduleDefinition, firing: Firing, time_ms: int) -> Firing:
@@ -246,11 +254,13 @@ class Firings:
         plan = await self._plans.of_definition(f"{saved.name}@{saved.version}", saved.definition)
         await expect_no_older_process(self._store, plan.language)
         definition, outline = await pinned(self._store, saved.definition, plan.outline)
+        given_input = orjson.dumps(schedule.input) if schedule.input else b""
         making = await self._store.submissions.prepare(
             definition,
             outline,
             execution_id=scheduled_id(firing.name, time_ms),
-            given_input=orjson.dumps(schedule.input) if schedule.input else b"",
+            given_input=given_input,
+            place=place_for(plan.concurrency, given_input),
             key_digest=firing.key_digest,
             origin=Origin(
                 definition=f"{saved.name}@{saved.version}",

@@ -25,6 +25,7 @@ from flowd.scheduler.continuations import FinishContinuations
 from flowd.scheduler.duty import REDIS_AWAY
 from flowd.scheduler.lane import Lane
 from flowd.scheduler.lost_workers import RecoverExpired, RecoverGone
+from flowd.scheduler.places import SettlePlaces
 from flowd.scheduler.reconciler import Reconciler
 from flowd.scheduler.repairs import NoticeLoss, Readmit, SetDamageAside
 from flowd.scheduler.retention import ForgetFinished
@@ -98,6 +99,7 @@ class Scheduler:
                 readmit,
                 reconciler,
                 ReadmitSchedules(store),
+                SettlePlaces(store),
                 ForgetFinished(store, interval_s, finished_days),
             ),
         )

@@ -15,7 +15,9 @@ from flowd.workflow.children import Parent
 from flowd.workflow.ids import child_id
 from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 
-_LIVE: Final = frozenset({ExecutionState.RUNNING, ExecutionState.PAUSED, CANCELLING})
+_LIVE: Final = frozenset(
+    {ExecutionState.PENDING, ExecutionState.RUNNING, ExecutionState.PAUSED, CANCELLING}
+)
 
 
 class Child(NamedTuple):
@@ -32,6 +34,7 @@ class Child(NamedTuple):
 
     @property
     def is_live(self) -> bool:
+        """It runs, or waits for a place: what was made is triggered, too."""
         return self.status in _LIVE
 
     @property

@@ -21,6 +21,7 @@ BLOCK_MS: Final = 5_000
 EventType = Literal[
     "execution.submitted",
     "execution.triggered",
+    "execution.waiting",
     "execution.completed",
     "execution.failed",
     "execution.cancelled",

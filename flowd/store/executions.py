@@ -94,12 +94,15 @@ class Executions:
         traceparent: str = "",
         *,
         is_checked: bool = True,
+        place: str = "",
     ) -> str:
         """Start a PENDING execution and open its roots; `given_input` is a JSON object, or empty.
 
-        Returns `unchecked` for one with an `input_schema`, unless it `is_checked`;
-        `triggered`, `continue` when the roots are left to `advance_node`, or the state the
-        execution was in already. Raises UnknownExecution, or CorruptExecution.
+        Returns `unchecked` for one with an `input_schema`, unless it `is_checked`, and for one with
+        a `concurrency`, unless `place` says what it asks for; `triggered`, `continue` when the
+        roots are left to `advance_node`; `waiting`, `replaced …` or `refused` where all places are
+        taken; or the state the execution was in already. Raises UnknownExecution, or
+        CorruptExecution.
         """
         outcome: str = await begin_execution(
             self._client,
@@ -118,6 +121,7 @@ class Executions:
             given_input,
             traceparent,
             "1" if is_checked else "0",
+            place,
         )
         if outcome == "unknown":
             raise UnknownExecution(execution_id)

@@ -34,7 +34,7 @@ _RIGHTS: Final = {
     " ZREM ZSCORE ZMSCORE",
     "{key} x 1": "HSET HSETNX HINCRBY",
     "{key} 0": "BLPOP EXPIRE HSCAN SSCAN ZSCAN",
-    "{key} 0 1": "GETRANGE ZADD ZCOUNT ZRANGE ZRANGEBYSCORE",
+    "{key} 0 1": "GETRANGE ZADD ZCOUNT ZRANGE ZRANGEBYSCORE ZLEXCOUNT",
     "{key} {key}": "RENAME COPY",
     "{stream} * x y": "XADD",
     "{stream}": "XLEN XDEL XTRIM",

@@ -9,6 +9,7 @@ from flowd.errors import CorruptExecution, UnknownExecution, WrongType
 from flowd.store.attempt_records import lost_record
 from flowd.store.entries import Entry
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
+from flowd.store.places import Places
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import RedisClient
 from flowd.workflow.states import CANCELLING, ExecutionState
@@ -25,6 +26,7 @@ class Lifecycle:
         self._client = client
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
+        self.places = Places(client, settings)
 
     async def pause_execution(self, execution_id: str, *, parent_id: str = "") -> str:
         """`paused`: no further node of it starts. With `parent_id` only while that is paused, too;
@@ -103,15 +105,7 @@ class Lifecycle:
         out. Its nodes are marked by `cancel_nodes`."""
         outcome = await self._client.run(
             scripts.CANCEL_EXECUTION,
-            (
-                keys.status(execution_id),
-                keys.ACTIVE,
-                keys.CONTINUATIONS,
-                keys.parked(execution_id),
-                self._stream,
-                keys.HALTED,
-                keys.run(execution_id),
-            ),
+            (keys.ACTIVE, self._stream),
             execution_id,
             now_ms(),
             "1" if force else "0",

@@ -24,7 +24,7 @@ BUCKETS: Final = 22
 # Beyond this many the state of each is not looked at: they count as RUNNING.
 ACTIVE_LOOKED_AT_MAX: Final = 10_000
 # Of the commands of a snapshot.
-_INFO_PLACE: Final = 9
+_INFO_PLACE: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Snapshot:
     dead_letters: int
     events: int
     callbacks: int
+    # Executions that wait for a place of their workflow's `concurrency`.
+    places_awaited: int
     # None where the user of this Redis may not ask (INFO).
     memory_used: int | None
     memory_max: int | None
@@ -119,6 +121,7 @@ class Metrics:
             ("XLEN", keys.DEAD_LETTERS),
             ("XLEN", keys.EVENTS),
             ("ZCARD", keys.CALLBACKS),
+            ("ZCARD", keys.PLACE_WAITERS),
             ("INFO", "memory"),
             ("HGETALL", keys.METRICS),
             *self._queue_commands(),
@@ -128,20 +131,21 @@ class Metrics:
             if place != _INFO_PLACE:
                 _expect_sound(command, reply)
         known, finished, active, workers, retries, due, dead, events, callbacks = replies[:9]
-        info, flat = replies[_INFO_PLACE], replies[10]
+        info, flat = replies[_INFO_PLACE], replies[11]
         memory = None if isinstance(info, Exception) else parse_info(info)
         executions = await self._active(active)
         executions[ExecutionState.PENDING] = max(0, known - finished - active)
         return Snapshot(
             executions=executions,
             finished=finished,
-            queue=self._queue(replies[11:]),
+            queue=self._queue(replies[12:]),
             workers=workers,
             retries=retries,
             retries_due=due,
             dead_letters=dead,
             events=events,
             callbacks=callbacks,
+            places_awaited=replies[9],
             memory_used=None if memory is None else int(memory.get("used_memory", 0)),
             memory_max=None if memory is None else int(memory.get("maxmemory", 0)),
             counts={name: int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)},

@@ -10,10 +10,10 @@ from typing import Final, Literal, NamedTuple
 
 from flowd.config import Settings
 from flowd.errors import UnknownDefinition
+from flowd.store.making import Making
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient, is_wrong_type
 from flowd.store.redis.text import count_of
-from flowd.store.submissions import Making
 
 FiringKind = Literal["due", "late", "queued", "hand", "force"]
 
@@ -132,7 +132,7 @@ class Schedules:
             *(firing.name, firing.revision, *seen, _text(firing.time_ms)),
             *(firing.kind, firing.overlap, firing.missed, firing.missed_ms),
             _text(firing.moves_to) if firing.moves_on else _ANY,
-            *(_made_of(making) if making else ("", "", "0")),
+            *(_made_of(making) if making else ("", "", "0", "")),
         )
         return Fired(outcome, holders)
 
@@ -257,7 +257,8 @@ class Schedules:
 
 def _made_of(making: Making) -> Sequence[Argument]:
     is_staged = "1" if making.is_staged else "0"
-    return (making.execution_id, making.given_input, is_staged, *making.common)
+    head = (making.execution_id, making.given_input, is_staged, making.place)
+    return (*head, *making.common)
 
 
 def _row(

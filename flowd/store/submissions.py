@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
 from flowd.store.budgets import Payer
 from flowd.store.definitions import map_ids_of, node_ids_of, reading_definition
-from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.executions import (
     NODES_PER_CALL_MAX,
     Executions,
@@ -20,7 +17,8 @@ from flowd.store.executions import (
     slices,
 )
 from flowd.store.idempotency import Idempotency
-from flowd.store.map_copies import Again, MapCopies
+from flowd.store.making import Making, Pin, Reuse, Runs, flat, is_made, making_arguments, new_run
+from flowd.store.map_copies import MapCopies
 from flowd.store.maps import Maps
 from flowd.store.origins import NOWHERE, Origin
 from flowd.store.redis import keys, scripts
@@ -29,136 +27,7 @@ from flowd.store.redis.joined import Joined
 from flowd.workflow.children import DEPTH_MAX, TREE_MAX, Parent
 from flowd.workflow.graph import Outline, Plan
 from flowd.workflow.ids import new_execution_id
-from flowd.workflow.states import ExecutionState, NodeState
-
-
-class Reuse(NamedTuple):
-    """What a new execution takes over from one that has ended.
-
-    `roots` are the nodes it begins with, none where only its `finally` runs; `arrived` says of
-    every join that waits for others too what has arrived at it from nodes that do not run again.
-    `skipped` are SKIPPED again, for the same reason; `allowed` are FAILED again, as they may be.
-    `maps` says of nodes with `map` which items run again, where they have the list they had.
-    `left_out` are FAILED from the beginning: with the error they failed of, or with this output
-    where they never ran. `is_of_failed` says that what failed runs again, and no node was named.
-    """
-
-    rerun_of: str
-    node_ids: frozenset[str]
-    left_out: Mapping[str, bytes]
-    roots: tuple[str, ...]
-    arrived: Mapping[str, int]
-    skipped: Mapping[str, str] = MappingProxyType({})
-    allowed: frozenset[str] = frozenset()
-    maps: Mapping[str, Again] = MappingProxyType({})
-    is_of_failed: bool = False
-
-    def settled(self) -> set[str]:
-        """The nodes that do not run again."""
-        return {*self.node_ids, *self.left_out, *self.skipped, *self.allowed}
-
-
-class Making(NamedTuple):
-    """An execution that one call makes and starts: `common` is what read_making in
-    begin_execution.lua reads."""
-
-    execution_id: str
-    given_input: bytes
-    is_staged: bool
-    common: Sequence[Argument]
-
-
-class Pin(NamedTuple):
-    """The version of a saved definition that is run; nothing is made where it is not saved any
-    more, or `is_latest` and is not the latest any more."""
-
-    name: str
-    version: int
-    is_latest: bool
-    digest: str
-
-
-class Runs(NamedTuple):
-    """New executions of one workflow: the id of each, and its input (JSON), or empty.
-
-    `key_digest` is that of the Idempotency-Key that stands for the `claimant`, of whom they are
-    some; empty where it stands for the execution itself.
-    """
-
-    inputs: Sequence[tuple[str, bytes]]
-    key_digest: str = ""
-    claimant: str = ""
-    traceparent: str = ""
-    origin: Origin = NOWHERE
-    pin: Pin | None = None
-
-
-def _new_run(
-    plan: Plan | Outline,
-    fresh: Sequence[str],
-    reuse: Reuse | None,
-    key_digest: str,
-    origin: Origin = NOWHERE,
-) -> dict[str, Argument]:
-    """The run hash of a new execution; `fresh` are the nodes to run."""
-    roots = plan.roots if reuse is None else reuse.roots
-    nodes_to_run = len(fresh) - len(plan.finally_nodes)
-    # A rerun of its `finally` alone begins where the others have ended.
-    is_begun = not nodes_to_run
-    if is_begun:
-        roots, nodes_to_run = plan.finally_roots, len(fresh)
-    # Too many to open in one call are opened slice by slice.
-    is_wide = len(roots) > DEPENDENTS_PER_CALL_MAX
-    run: dict[str, Argument] = {
-        "name": plan.name,
-        "nodes": len(plan.nodes),
-        "plan": plan.digest,
-        "roots": "" if is_wide else ",".join(roots),
-        "remaining": nodes_to_run,
-        "submitted_ms": now_ms(),
-    }
-    if plan.has_callback:
-        run["callback"] = 1
-    if is_begun:
-        is_failed = reuse is not None and reuse.left_out
-        run["ends_as"] = ExecutionState.FAILED if is_failed else ExecutionState.COMPLETED
-    elif plan.finally_nodes:
-        run["finally"] = f"{len(plan.finally_nodes)} {','.join(plan.finally_roots)}"
-    if plan.has_input_schema:
-        run["input_schema"] = 1
-    if key_digest:
-        run["idempotency"] = key_digest
-    if reuse is not None:
-        run["rerun_of"] = reuse.rerun_of
-        if reuse.is_of_failed:
-            run["rerun_failed"] = 1
-        if reuse.left_out:
-            run["failed"] = 1
-        if is_wide:
-            run["rerun_roots"] = ",".join(roots)
-        run.update({f"arrived:{join}": count for join, count in reuse.arrived.items()})
-        run.update({f"skipped:{one}": reason for one, reason in reuse.skipped.items()})
-        run.update({f"allowed:{one}": 1 for one in reuse.allowed})
-    return run | origin._replace(labels={**plan.labels, **origin.labels}).fields()
-
-
-def _flat(run: Mapping[str, Argument]) -> list[Argument]:
-    return [part for pair in run.items() for part in pair]
-
-
-def making_arguments(
-    plan: Plan | Outline,
-    definition: bytes,
-    *,
-    group: str,
-    run: Mapping[str, Argument],
-    node_ids: Sequence[str],
-    status: ExecutionState = ExecutionState.RUNNING,
-) -> list[Argument]:
-    """What read_making in begin_execution.lua reads: what new executions have in common."""
-    values = _flat(run)
-    head = (group, run["triggered_ms"], definition, status, plan.digest, run["roots"])
-    return [*head, run.get("labels", ""), len(values), *values, len(node_ids), *node_ids]
+from flowd.workflow.states import NodeState
 
 
 def _copies(source: str, execution_id: str, node_ids: Sequence[str]) -> list[Command]:
@@ -210,8 +79,8 @@ class Submissions:
         is_staged = bool(staged or reuse)
         outcome = await self._stage(execution_id, definition, staged, reuse) if is_staged else ""
         if outcome in ("", "staged"):
-            run = _new_run(plan, fresh, reuse, key_digest, origin)
-            values = _flat(run)
+            run = new_run(plan, fresh, reuse, key_digest, origin)
+            values = flat(run)
             outcome = await begin_execution(
                 self._client,
                 scripts.SUBMIT_WORKFLOW,
@@ -242,15 +111,24 @@ class Submissions:
         claimant: str = "",
         traceparent: str = "",
         origin: Origin = NOWHERE,
+        place: str = "",
     ) -> str:
         """Store a validated definition and start it in the same step; never only the one.
 
-        Returns `triggered`, `continue` when the roots are left to `advance_node`, or `exists`. Is
-        repeated, stages and raises as `submit_workflow`; what it takes is that of a trigger.
+        Returns `triggered`, `continue` when the roots are left to `advance_node`, `exists`, or,
+        with what it asks a `place` of, `waiting`, `replaced …` or `refused`. Is repeated, stages
+        and raises as `submit_workflow`; what it takes is that of a trigger.
         """
         node_ids = list(plan.nodes)
         is_staged = len(node_ids) > NODES_PER_CALL_MAX
-        runs = Runs([(execution_id, given_input)], key_digest, claimant, traceparent, origin)
+        runs = Runs(
+            [(execution_id, given_input)],
+            key_digest,
+            claimant,
+            traceparent,
+            origin,
+            places={execution_id: place} if place else {},
+        )
         (outcome,) = await self.run_slice(definition, plan, runs)
         await self._expect_made(execution_id, outcome, is_staged=is_staged)
         return outcome
@@ -281,7 +159,11 @@ class Submissions:
             *("1" if staged else "0", runs.key_digest, runs.claimant),
             *((pin.version, "1" if pin.is_latest else "0", pin.digest) if pin else ("", "", "")),
             *common,
-            *(part for pair in runs.inputs for part in pair),
+            *(
+                part
+                for one, given in runs.inputs
+                for part in (one, given, *((runs.places[one],) if runs.places else ()))
+            ),
         )
         return outcomes
 
@@ -294,6 +176,7 @@ class Submissions:
         given_input: bytes = b"",
         key_digest: str = "",
         origin: Origin = NOWHERE,
+        place: str = "",
     ) -> Making:
         """What a script needs to make and start an execution; its first nodes are staged where they
         are too many for one call. Unless it is made then, `discard_staged` removes those."""
@@ -303,7 +186,8 @@ class Submissions:
             outcome = await self._stage(execution_id, definition, staged, None)
             await self._expect_made(execution_id, outcome, is_staged=True)
         common = self._common(definition, plan, rest, key_digest, origin)
-        return Making(execution_id, given_input, bool(staged), common)
+        places = plan.concurrency["max"] if plan.concurrency else 0
+        return Making(execution_id, given_input, bool(staged), place, places, common)
 
     async def start_child(
         self,
@@ -317,13 +201,14 @@ class Submissions:
         payer: Payer | None = None,
         reuse: Reuse | None = None,
         has_looked: bool = False,
+        place: str = "",
     ) -> str:
         """Make the execution that a node waits for, as `run_workflow`, in the state and the trace
         of its parent. Its calls spend the budget of the `payer`, where there is one.
 
         Returns the outcome of start_child.lua but `closed`: `exists` also when it is said again,
-        and `ended`, `taken`, `deep`, `large` or `corrupt` when none is made, nor with `changed`
-        and, unless the caller `has_looked` for what to reuse, `rerun`.
+        and `ended`, `taken`, `deep`, `large`, `own`, `refused` or `corrupt` when none is made, nor
+        with `changed` and, unless the caller `has_looked` for what to reuse, `rerun`.
         """
         settled = reuse.settled() if reuse else ()
         fresh = [one for one in plan.nodes if one not in settled]
@@ -331,7 +216,7 @@ class Submissions:
         is_staged = bool(staged or reuse)
         outcome = await self._stage(execution_id, definition, staged, reuse) if is_staged else ""
         if outcome in ("", "staged"):
-            run = _new_run(plan, fresh, reuse, "", Origin(f"{pin.name}@{pin.version}"))
+            run = new_run(plan, fresh, reuse, "", Origin(f"{pin.name}@{pin.version}"))
             run["triggered_ms"] = run["submitted_ms"]
             if payer is not None:
                 run["payer"] = f"{payer.execution_id} {payer.tokens}"
@@ -345,10 +230,10 @@ class Submissions:
                 "1" if is_staged else "0",
                 *parent,
                 *(DEPTH_MAX, TREE_MAX, execution_id, given_input),
-                *(pin.version, pin.digest, "1" if has_looked else "0"),
+                *(pin.version, pin.digest, "1" if has_looked else "0", place),
                 *making_arguments(plan, definition, group=self._group, run=run, node_ids=rest),
             )
-        if is_staged and outcome not in ("triggered", "continue", "exists"):
+        if is_staged and not is_made(outcome):
             await self.discard_staged(execution_id)
         await self._expect_made(execution_id, outcome, is_staged=False)
         return outcome
@@ -363,7 +248,7 @@ class Submissions:
         traceparent: str = "",
     ) -> Sequence[Argument]:
         """What read_making reads; `node_ids` are those not yet staged."""
-        run = _new_run(plan, list(plan.nodes), None, key_digest, origin)
+        run = new_run(plan, list(plan.nodes), None, key_digest, origin)
         run["triggered_ms"] = run["submitted_ms"]
         if traceparent:
             run["traceparent"] = traceparent
@@ -377,6 +262,8 @@ class Submissions:
             if is_staged:
                 await self.discard_staged(execution_id)
             raise UnknownExecution(execution_id)
+        if outcome == "refused" and is_staged:
+            await self.discard_staged(execution_id)
 
     async def _stage(
         self, execution_id: str, definition: bytes, staged: Sequence[str], reuse: Reuse | None

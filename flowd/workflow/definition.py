@@ -19,6 +19,7 @@ ATTEMPTS_MAX = 1000
 SECONDS_MAX = 86_400.0
 CONDITION_CHARS_MAX = 4_000
 MAP_CONCURRENCY_MAX = 1_000
+PLACES_MAX = 10_000
 # What a retry may be limited to: a failure's kind, a status, or a class of them.
 FAILURE_KIND_PATTERN = r"^(error|timeout|connection|status|[1-5]\d\d|[1-5]xx)$"
 
@@ -101,6 +102,14 @@ class DagDefinition(_Definition):
     finally_: Annotated[list[NodeDefinition], FailFast()] = Field(default=[], alias="finally")
 
 
+class ConcurrencyDefinition(_Definition):
+    """How many executions with the same key run at a time, and what a further one does."""
+
+    key: Annotated[str, Field(min_length=1, max_length=CONDITION_CHARS_MAX)] | None = None
+    max: Annotated[int, Field(ge=1, le=PLACES_MAX)] = 1
+    when_full: Literal["queue", "refuse", "replace"] = "queue"
+
+
 class BudgetDefinition(_Definition):
     """What an execution may spend: on the prompts and answers of its llm nodes together."""
 
@@ -123,6 +132,7 @@ class WorkflowDefinition(_Definition):
     dag: DagDefinition
     input: dict[str, Any] | None = None
     budget: BudgetDefinition | None = None
+    concurrency: ConcurrencyDefinition | None = None
     callback: CallbackDefinition | None = None
     input_schema: dict[str, Any] | None = None
     output: Any = None
@@ -145,6 +155,8 @@ class WorkflowDefinition(_Definition):
             part: BaseModel | None = getattr(self, name)
             if part is not None:
                 document[name] = part.model_dump(exclude_none=True)
+        if self.concurrency is not None:
+            document["concurrency"] = self.concurrency.model_dump(exclude_none=True)
         for name in ("input_schema", "output"):
             value = getattr(self, name)
             if value is not None:

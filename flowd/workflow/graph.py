@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from flowd.workflow.choices import Choice
+from flowd.workflow.concurrency import Concurrency, planned_concurrency
 from flowd.workflow.definition import SECONDS_MAX, MapDefinition
 from flowd.workflow.ids import MAP_HANDLER, SPENDING, STEPS, WORKFLOW, split_item
 from flowd.workflow.language import language_of
@@ -82,6 +83,17 @@ class Outline(NamedTuple):
     labels: Mapping[str, str] = MappingProxyType({})
     has_input_schema: bool = False
     has_children: bool = False
+    concurrency: Concurrency | None = None
+
+
+class Bounds(NamedTuple):
+    """What an execution may spend, and how many of its kind run at a time; None without limit."""
+
+    tokens: int | None = None
+    concurrency: Concurrency | None = None
+
+
+NO_BOUNDS: Final = Bounds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,7 @@ class Plan:
     roots: tuple[str, ...]
     name: str = ""
     default_input: Mapping[str, Any] = field(default_factory=dict)
-    budget_tokens: int | None = None
+    bounds: Bounds = NO_BOUNDS
     has_callback: bool = False
     has_choices: bool = False
     maps: tuple[str, ...] = ()
@@ -108,6 +120,14 @@ class Plan:
     input_schema: Mapping[str, Any] | None = None
     # What an execution that completed is worth to a caller; its results where this is None.
     output: CompiledConfig | None = None
+
+    @property
+    def budget_tokens(self) -> int | None:
+        return self.bounds.tokens
+
+    @property
+    def concurrency(self) -> Concurrency | None:
+        return self.bounds.concurrency
 
     @property
     def has_input_schema(self) -> bool:
@@ -151,6 +171,7 @@ class Plan:
             self.labels,
             self.has_input_schema,
             self.has_children,
+            self.concurrency,
         )
 
     def downstream(self, node_id: str) -> tuple[str, ...]:
@@ -228,13 +249,13 @@ def compile_plan(definition: bytes) -> Plan:
         _roots(document["dag"]["nodes"]),
         document["name"],
         _object(document.get("input")),
-        _object(document.get("budget")).get("tokens"),
+        Bounds(_object(document.get("budget")).get("tokens"), planned_concurrency(document)),
         "callback" in document,
         bool(choices or last) or any(node.allow_failure for node in nodes.values()),
         tuple(node_id for node_id, node in nodes.items() if node.map),
         frozenset(node["id"] for node in last),
         _roots(last),
-        language_of(written, has_finally=bool(last)),
+        language_of(written, has_finally=bool(last), has_places="concurrency" in document),
         *_told_to_callers(document),
     )
 

@@ -8,18 +8,24 @@ from typing import Any, Final
 from flowd.workflow.ids import WORKFLOW
 
 # One more with each addition that an older process would run wrongly: 1 are the fields and handlers
-# below, and `finally`; 2 are children, whose end an older process tells nobody.
-LANGUAGE: Final = 2
+# below, and `finally`; 2 are children, whose end an older process tells nobody; 3 is `concurrency`,
+# of which it gives no place back.
+LANGUAGE: Final = 3
+_CHILDREN: Final = 2
 _FIELDS: Final = frozenset({"when", "after", "allow_failure", "repeat", "map"})
 _HANDLERS: Final = frozenset({"delay", "signal"})
 
 
-def language_of(nodes: Iterable[Mapping[str, Any]], *, has_finally: bool) -> int:
+def language_of(
+    nodes: Iterable[Mapping[str, Any]], *, has_finally: bool, has_places: bool = False
+) -> int:
     """0 for what every version runs as it is meant."""
+    if has_places:
+        return LANGUAGE
     needed = 1 if has_finally else 0
     for node in nodes:
         if node["handler"] == WORKFLOW:
-            return LANGUAGE
+            return _CHILDREN
         if node["handler"] in _HANDLERS or not _FIELDS.isdisjoint(node):
             needed = 1
     return needed

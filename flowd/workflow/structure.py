@@ -13,6 +13,7 @@ from flowd.workflow.definition import (
     LABELS_MAX,
     BudgetDefinition,
     CallbackDefinition,
+    ConcurrencyDefinition,
     DagDefinition,
     MapDefinition,
     NodeDefinition,
@@ -49,6 +50,7 @@ def explain_structure(report: Report, document: Any) -> None:
         return
     _explain_part(report, BudgetDefinition, document, "budget", "")
     _explain_part(report, CallbackDefinition, document, "callback", "")
+    _explain_part(report, ConcurrencyDefinition, document, "concurrency", "")
     _explain_labels(report, document.get("labels"))
     dag = document.get("dag")
     if not isinstance(dag, dict):

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from flowd.errors import InvalidWorkflow, Problem
 from flowd.workflow.children import find_child_problems
+from flowd.workflow.concurrency import find_concurrency_problems
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.reachability import find_cycles
 from flowd.workflow.reading import nodes_of, read_nodes, written_nodes
@@ -63,6 +64,7 @@ def validate_workflow(
     schema = document.get("input_schema") if isinstance(document, dict) else None
     if find_schema_flaw and isinstance(schema, dict) and (flaw := find_schema_flaw(schema)):
         report.add("input_schema", "bad_schema", flaw)
+    report.extend(find_concurrency_problems(document))
     if workflow is None:
         explain_structure(report, document)
     elif workflow.callback and isinstance(workflow.callback.secret, dict):

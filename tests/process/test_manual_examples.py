@@ -37,6 +37,7 @@ BACKUP = "test_a_backup_is_restored_with_all_that_was_acknowledged_before_it"
 TOLD = "test_a_failure_is_told_by_the_exit_code_and_by_the_events"
 FIRST = "test_the_first_page_works_when_it_is_followed"
 APPROVAL = "test_an_approval_goes_as_it_is_told"
+PLACES = "test_of_one_customer_one_execution_runs_at_a_time_as_it_is_told"
 CHECKING = "test_validate_says_what_the_manual_shows"
 EDITOR = "test_the_schema_is_used_as_the_manual_shows"
 APPLYING = "test_files_are_applied_as_the_manual_shows"
@@ -60,6 +61,8 @@ RUN_BY = {
     ("Schedules", "yaml"): ["test_a_schedule_goes_as_it_is_told"],
     ("Schedules", "bash"): ["test_a_schedule_goes_as_it_is_told"],
     ("Schedules", "console"): ["test_a_schedule_goes_as_it_is_told"],
+    ("At most so many at a time", "yaml"): [PLACES],
+    ("At most so many at a time", "console"): [PLACES],
     ("Approvals and signals", "yaml"): [APPROVAL],
     ("Approvals and signals", "console"): [APPROVAL],
     ("Answering", "bash"): [APPROVAL],
@@ -379,6 +382,33 @@ def test_a_schedule_goes_as_it_is_told(run_flowd: Callable[..., Flowd], tmp_path
     assert flowd.wait_for_execution(execution_id) == "COMPLETED"
     results = flowd.api.execution_results(execution_id)
     assert "day=20" in results["fetch"]["data"]
+
+
+def test_of_one_customer_one_execution_runs_at_a_time_as_it_is_told(
+    run_flowd: Callable[..., Flowd], tmp_path: Path
+) -> None:
+    flowd = run_flowd("start", "--workers", "1")
+    flowd.wait_until_running()
+    (written,) = blocks("At most so many at a time", "yaml")
+    (tmp_path / "import.yaml").write_text(written)
+    (session,) = blocks("At most so many at a time", "console")
+
+    told = []
+    for line in session.splitlines():
+        ended = subprocess.run(
+            [sys.executable, "-m", "flowd.cli.main", *line.removeprefix("$ flowd ").split()],
+            cwd=tmp_path,
+            env={**clean_environ(), "FLOWD_URL": flowd.url},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        told.append(ended.stdout)
+
+    first, second, explained = (one.strip() for one in told)
+    assert "it waits for a place" in explained and first in explained
+    assert [flowd.wait_for_execution(one) for one in (first, second)] == ["COMPLETED"] * 2
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="it is sent with curl")

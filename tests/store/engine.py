@@ -31,8 +31,8 @@ from flowd.store.endings import (
     Wait,
 )
 from flowd.store.entries import Entry, name_in, parse_entry
+from flowd.store.making import Pin
 from flowd.store.redis import keys
-from flowd.store.submissions import Pin
 from flowd.store.tasks import Claim, Exchange
 from flowd.workflow.children import Parent
 from flowd.workflow.definition import WorkflowDefinition
@@ -321,8 +321,9 @@ class ScriptedEngine:
         self._plans: dict[str, Plan] = {}
         self._workers: list[Worker] = []
 
-    async def submit(self, graph: Graph) -> Execution:
-        definition, plan = compiled(graph)
+    async def submit(self, graph: Graph, **document: Any) -> Execution:
+        """`document` is what the workflow says besides."""
+        definition, plan = compiled(graph, **document)
         self._plans[plan.digest] = plan
         execution_id = await self.store.submissions.submit_workflow(definition, plan)
         return Execution(execution_id, plan, self._redis)
@@ -341,7 +342,7 @@ class ScriptedEngine:
         self, parent: Execution, node_id: str, graph: Graph, number: int = 1, **said: Any
     ) -> tuple[str, Execution]:
         """The outcome, and the child a node has for its wait of this number."""
-        definition, plan = compiled(graph)
+        definition, plan = compiled(graph, **said.pop("document", {}))
         self._plans[plan.digest] = plan
         wanted = Parent(parent.id, node_id, number)
         execution_id = child_id(*wanted)
@@ -369,13 +370,13 @@ class ScriptedEngine:
             await worker.session.close()
 
 
-def compiled(graph: Graph) -> tuple[bytes, Plan]:
+def compiled(graph: Graph, **document: Any) -> tuple[bytes, Plan]:
     """A stored definition of this graph, and its plan."""
     dag: dict[str, list[Any]] = {"nodes": [], "finally": []}
     for node_id, said in graph.items():
         written = {"id": node_id, "handler": "noop", **_written(said)}
         dag["finally" if written.pop("finally", False) else "nodes"].append(written)
-    workflow = WorkflowDefinition.model_validate({"name": "test", "dag": dag})
+    workflow = WorkflowDefinition.model_validate({"name": "test", "dag": dag, **document})
     definition = workflow.to_json()
     return definition, compile_plan(definition)
 

@@ -22,8 +22,8 @@ HOUR_MS = 60 * MINUTE_MS
 NAME = "nightly"
 
 
-async def save(store: Store, graph: Graph = CHAIN, name: str = "report") -> None:
-    definition, plan = compiled(graph)
+async def save(store: Store, graph: Graph = CHAIN, name: str = "report", **document: Any) -> None:
+    definition, plan = compiled(graph, **document)
     await store.saved.put(name, definition, plan.digest, About(0, len(plan.nodes), ""))
 
 

@@ -20,6 +20,7 @@ from flowd.orchestrator.executor import (
     cancel_items,
     cancel_nodes,
     fail_downstream,
+    trigger_workflow,
 )
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.schedules import Firings, put_schedule
@@ -435,7 +436,16 @@ async def report(bench: Bench) -> None:
     await bench.insist(lambda: bench.store.health.troubles.report_duty("retention", "a defect"))
 
 
+async def settle_places(bench: Bench) -> None:
+    executions = [await bench.near.submit({"a": []}, concurrency={}) for _ in "12"]
+    for one in executions:
+        await trigger_workflow(bench.near.store, one.id)
+    bench.redis.delete(keys.PLACE_HOLDERS)
+    await bench.insist(lambda: bench.store.lifecycle.places.settle_slice(f"{keys.PLACE_WAITERS} -"))
+
+
 SCRIPT_CALLS = {
+    scripts.SETTLE_PLACES: settle_places,
     scripts.SUBMIT_WORKFLOW: submit,
     scripts.STAGE_NODES: stage,
     scripts.CLOSE_SUBMISSION: close_submission,

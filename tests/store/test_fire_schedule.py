@@ -7,11 +7,13 @@ import asyncio
 import pytest
 
 from flowd.errors import ScheduleBusy, UnknownDefinition
+from flowd.orchestrator.executor import cancel_execution, trigger_workflow
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.schedules import Firings, hold_schedule, put_schedule, read_schedule
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.executions import NODES_PER_CALL_MAX
 from flowd.store.redis import keys
+from flowd.workflow.concurrency import LimitReached
 from flowd.workflow.schedule import ScheduleDefinition
 from tests.store.engine import everything, fan, finish_continuations
 from tests.store.schedules import HOUR_MS, MINUTE_MS, NAME, save, schedule
@@ -407,3 +409,41 @@ async def test_without_its_definition_it_says_so_and_stays_due(store, redis):
     await save(store)
     await nightly.attend(nightly.first_ms)
     assert nightly.status_at(nightly.first_ms) == "RUNNING"
+
+
+async def test_without_a_free_place_of_its_workflow_it_is_made_and_waits(
+    engine, store, redis, outcomes
+):
+    nightly = await schedule(store, redis, overlap="skip")
+    await save(store, {"a": []}, concurrency={})
+    other = await engine.submit({"a": []}, concurrency={})
+    await trigger_workflow(store, other.id)
+    first = nightly.first_ms
+    await nightly.attend(first)
+    assert outcomes["fire_schedule"] == [["held"]]
+    assert nightly.status_at(first) == "PENDING"
+
+    await nightly.attend(first + HOUR_MS)
+    assert outcomes["fire_schedule"][-1] == ["skipped", nightly.id_at(first)]
+    await cancel_execution(store, other.id)
+
+    assert nightly.status_at(first) == "RUNNING"
+    assert nightly.counts() == {"fired": 1, "skipped": 1}
+
+
+async def test_a_time_that_is_refused_a_place_counts_as_skipped_and_by_hand_is_refused(
+    engine, store, redis, outcomes
+):
+    refuse = {"concurrency": {"when_full": "refuse"}}
+    nightly = await schedule(store, redis)
+    await save(store, {"a": []}, **refuse)
+    other = await engine.submit({"a": []}, **refuse)
+    await trigger_workflow(store, other.id)
+    await nightly.attend(nightly.first_ms)
+
+    assert outcomes["fire_schedule"] == [["refused"]]
+    assert nightly.counts() == {"skipped": 1}
+    for is_forced in (False, True):
+        with pytest.raises(LimitReached, match=other.id):
+            await nightly.firings.run_by_hand(NAME, None, is_forced=is_forced)
+    assert nightly.counts() == {"skipped": 1}

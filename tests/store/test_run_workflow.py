@@ -7,9 +7,10 @@ import pytest
 from flowd.errors import StoreUnavailable, UnknownExecution
 from flowd.orchestrator.runs import run_workflow
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
+from flowd.store.making import Pin, Runs
 from flowd.store.origins import Origin
 from flowd.store.redis import keys, scripts
-from flowd.store.submissions import Pin, Runs
+from flowd.workflow.concurrency import place_of
 from tests.store.engine import (
     DIAMOND,
     STREAM,
@@ -248,3 +249,18 @@ async def test_of_many_under_one_key_what_is_there_stays_and_what_was_deleted_to
     assert (await store.submissions.idempotency.claim("key", b"body", "x")).execution_id == AN_ID
     redis.delete(keys.idempotency(claimed.key_digest))
     assert await run_saved(engine, ["f" * 24], **said) == ["closed"]
+
+
+async def test_without_a_free_place_it_waits_or_is_refused(engine, redis, outcomes):
+    for at, when_full in enumerate(("queue", "refuse")):
+        definition, plan = compiled({"a": []}, name=when_full, concurrency={"when_full": when_full})
+        place = place_of(plan.concurrency, {})
+        for number in (1, 2):
+            execution_id = f"{at}{number}".ljust(24, "0")
+            await engine.store.submissions.run_workflow(
+                definition, plan, execution_id=execution_id, place=place
+            )
+
+    assert outcomes["run_workflow"] == [["triggered"], ["waiting"], ["triggered"], ["refused"]]
+    assert redis.get(keys.status("02".ljust(24, "0"))) == "PENDING"
+    assert redis.exists(keys.status("12".ljust(24, "0"))) == 0

@@ -6,10 +6,11 @@ import orjson
 import pytest
 
 from flowd.errors import StoreUnavailable
+from flowd.store.making import Pin
 from flowd.store.redis import keys
-from flowd.store.submissions import Pin
+from flowd.workflow.concurrency import place_of
 from flowd.workflow.ids import child_id
-from tests.store.engine import CHAIN, State, everything
+from tests.store.engine import CHAIN, State, compiled, everything
 
 
 async def test_a_child_is_made_and_runs(engine, redis):
@@ -202,3 +203,35 @@ async def test_of_a_rerun_nothing_is_made_before_somebody_looked(engine, redis):
     assert outcome == "rerun"
     assert everything(redis) == before
     assert (await engine.start_child(parent, "a", CHAIN, has_looked=True))[0] == "triggered"
+
+
+async def test_a_child_waits_for_a_place_or_is_refused_one(engine, redis):
+    outcomes = []
+    for when_full in ("queue", "refuse"):
+        document = {"name": when_full, "concurrency": {"when_full": when_full}}
+        place = place_of(compiled({"a": []}, **document)[1].concurrency, {})
+        for _ in "12":
+            parent = await engine.start({"n": []})
+            outcome, child = await engine.start_child(
+                parent, "n", {"a": []}, document=document, place=place
+            )
+            outcomes.append(outcome)
+
+    assert outcomes == ["triggered", "waiting", "triggered", "refused"]
+    assert child.state().status is None
+    assert redis.hget(parent.key(":run"), "children") is None
+
+
+async def test_a_child_that_would_wait_for_one_above_it_is_not_made(engine):
+    document = {"concurrency": {"max": 5}}
+    place = place_of(compiled({"a": []}, **document)[1].concurrency, {})
+    root = await engine.start({"n": []})
+    _, child = await engine.start_child(root, "n", {"a": []}, document=document, place=place)
+
+    _, grandchild = await engine.start_child(child, "a", {"x": []})
+
+    outcome, made = await engine.start_child(
+        grandchild, "x", {"a": []}, document=document, place=place
+    )
+
+    assert (outcome, made.state().status) == ("own", None)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from flowd.errors import CorruptExecution, UnknownExecution
 from flowd.orchestrator.executor import trigger_workflow
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.redis import keys
+from flowd.workflow.concurrency import LimitReached
 from tests.store.engine import DIAMOND, GROUP, STREAM, State, everything
 
 AN_ID = "0123456789ab0123456789ab"
@@ -87,6 +90,20 @@ async def test_an_input_that_a_schema_is_for_is_checked_before_anything_is_writt
     assert await store.executions.trigger_workflow(execution.id, is_checked=False) == "RUNNING"
 
     assert outcomes["trigger_workflow"] == ["unchecked", "triggered", "RUNNING"]
+
+
+async def test_without_a_free_place_it_waits_is_refused_or_replaces(engine, store, outcomes):
+    for when_full in ("queue", "refuse", "replace"):
+        said = {"concurrency": {"when_full": when_full}, "name": when_full}
+        first, second = [await engine.submit({"a": []}, **said) for _ in "12"]
+        await trigger_workflow(store, first.id)
+        with contextlib.suppress(LimitReached):
+            await trigger_workflow(store, second.id)
+
+    queue, refuse, replace = (outcomes["trigger_workflow"][at : at + 4] for at in (0, 4, 8))
+    assert queue == ["unchecked", "triggered", "unchecked", "waiting"]
+    assert refuse == ["unchecked", "triggered", "unchecked", "refused"]
+    assert replace == ["unchecked", "triggered", "unchecked", " ".join(["replaced", first.id])]
 
 
 async def test_a_second_trigger_changes_nothing(engine, redis, outcomes):

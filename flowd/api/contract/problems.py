@@ -19,9 +19,16 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
-from flowd.errors import AlreadyDecided, FlowdError, InvalidRequest, InvalidWorkflow, Problem
+from flowd.errors import (
+    AlreadyDecided,
+    FlowdError,
+    InvalidRequest,
+    InvalidWorkflow,
+    Problem,
+)
 from flowd.log import get_logger
 from flowd.redaction import REDACTOR
+from flowd.workflow.concurrency import LimitReached
 
 log = get_logger(__name__)
 
@@ -63,6 +70,7 @@ KINDS: Mapping[str, Kind] = {
     "definition_in_use": Kind(409, "Definition in use"),
     "unknown_schedule": Kind(404, "Unknown schedule"),
     "schedule_busy": Kind(409, "Schedule is busy"),
+    "limit_reached": Kind(409, "Limit reached"),
     "unknown_dead_letter": Kind(404, "Unknown dead letter"),
     "no_signal": Kind(404, "Takes no signal"),
     "no_map": Kind(404, "Has no items"),
@@ -141,6 +149,14 @@ def as_document(error: FlowdError) -> Any:
     return orjson.loads(problem_document(error.code, detail, problems))
 
 
+def limit_facts(error: LimitReached) -> dict[str, Any]:
+    """What a program reads of it."""
+    facts: dict[str, Any] = {"holders": list(error.holders)}
+    if error.execution_ids is not None:
+        facts["execution_ids"] = list(error.execution_ids)
+    return facts
+
+
 def problem_response(
     code: str,
     detail: str,
@@ -175,6 +191,8 @@ async def _answer_flowd_error(request: Request, error: Exception) -> Response:
         return problem_response(error.code, summarize(error.problems), error.problems)
     if isinstance(error, AlreadyDecided):
         return problem_response(error.code, str(error), decision=error.decision)
+    if isinstance(error, LimitReached):
+        return problem_response(error.code, str(error), **limit_facts(error))
     kind = KINDS.get(error.code, _DEFECT)
     if kind.status != 500:
         return problem_response(error.code, str(error))

@@ -37,6 +37,7 @@ from flowd.errors import (
 )
 from flowd.orchestrator.runs import ids_of
 from flowd.store.executions import now_ms
+from flowd.workflow.concurrency import LimitReached
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import new_execution_id
 
@@ -134,7 +135,7 @@ async def _submit_one(
     except UnknownExecution:
         # Deleted since: it is answered as the first time, and its work is not done again.
         pass
-    except (InvalidWorkflow, InvalidRequest, OlderProcess) as error:
+    except (InvalidWorkflow, InvalidRequest, LimitReached, OlderProcess) as error:
         return {"problem": as_document(error)}
     return Submitted(execution_id=submission.execution_id, message="Workflow accepted")
 

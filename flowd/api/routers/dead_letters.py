@@ -199,7 +199,11 @@ ROUTES = [
         redrive_dead_letter,
         scope="trigger",
         answers={200: DeadLetterRedriven},
-        problems=(*_OF_ONE, "unknown_execution", "unknown_node", "wrong_state", "older_process"),
+        problems=(
+            *_OF_ONE,
+            *("unknown_execution", "unknown_node", "wrong_state", "older_process"),
+            "limit_reached",
+        ),
     ),
     Endpoint(
         "DELETE",

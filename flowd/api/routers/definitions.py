@@ -30,9 +30,10 @@ from flowd.orchestrator.pinning import pinned
 from flowd.orchestrator.runs import ids_of, run_each
 from flowd.orchestrator.saved import SavedWorkflow
 from flowd.store.executions import now_ms
+from flowd.store.making import Pin, Runs
 from flowd.store.origins import Origin
 from flowd.store.saved import About, SavedRow, Version
-from flowd.store.submissions import Pin, Runs
+from flowd.workflow.concurrency import place_of
 from flowd.workflow.definition import Labels, WorkflowDefinition
 from flowd.workflow.ids import NAME_RULE, is_name, new_execution_id
 from flowd.workflow.report import quote
@@ -289,13 +290,15 @@ async def _load(shared: Shared, name: str, body: RunBody) -> SavedWorkflow:
 
 async def _check_inputs(shared: Shared, saved: SavedWorkflow, body: RunBody) -> None:
     _check_size(saved, len(body.inputs or ()))
-    if saved.input_schema is None:
-        return
     inputs = {"input": body.input or {}}
     if body.inputs is not None:
         inputs = {f"inputs[{at}]": one for at, one in enumerate(body.inputs)}
-    check = shared.check_workflow.expect_inputs_fit
-    await check(saved.input_schema, saved.default_input, inputs)
+    if saved.input_schema is not None:
+        check = shared.check_workflow.expect_inputs_fit
+        await check(saved.input_schema, saved.default_input, inputs)
+    if saved.outline.concurrency is not None:
+        for path, given in inputs.items():
+            place_of(saved.outline.concurrency, given, path)
 
 
 async def _run(shared: Shared, saved: SavedWorkflow, body: RunBody, runs: Runs) -> None:
@@ -387,6 +390,7 @@ ROUTES = [
             "invalid_workflow",
             "invalid_request",
             "idempotency_mismatch",
+            "limit_reached",
         ),
         body=RunBody,
         headers={**IDEMPOTENCY_HEADER, **TRACEPARENT_HEADER},

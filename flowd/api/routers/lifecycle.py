@@ -184,6 +184,7 @@ ROUTES = [
             "invalid_request",
             "invalid_workflow",
             "older_process",
+            "limit_reached",
         ),
         body=RerunBody,
         headers=TRACEPARENT_HEADER,

@@ -23,6 +23,7 @@ from flowd.api.shared import shared_of
 from flowd.orchestrator.rendering import effective_input
 from flowd.store import Store
 from flowd.store.listing import Details, ExecutionRow, Filters
+from flowd.store.places import Place
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.graph import Plan
 from flowd.workflow.ids import (
@@ -156,9 +157,21 @@ class Budget(BaseModel):
     reserved: int
 
 
+class Concurrency(BaseModel):
+    """What it holds a place of, or waits for since `waiting_since_ms`, behind `ahead` others;
+    `holders` are the executions that have one now, 100 at most."""
+
+    key: str | None
+    max: int
+    when_full: Literal["queue", "refuse", "replace"]
+    waiting_since_ms: int | None
+    ahead: int
+    holders: list[str]
+
+
 class WorkflowSummary(WorkflowRow):
-    """`parent`, `definition` (`name@version`), `labels`, `schedule` and `scheduled_at` are there
-    only where it has them."""
+    """`parent`, `definition` (`name@version`), `labels`, `schedule`, `scheduled_at` and
+    `concurrency` are there only where it has them."""
 
     counts: dict[str, int]
     usage: Usage
@@ -172,6 +185,7 @@ class WorkflowSummary(WorkflowRow):
     labels: dict[str, str] | None = None
     schedule: str | None = None
     scheduled_at: str | None = None
+    concurrency: Concurrency | None = None
 
 
 async def list_workflows(request: Request) -> Response:
@@ -207,7 +221,11 @@ async def show_summary(request: Request) -> Response:
     states = await store.nodes.states(execution_id, list(plan.nodes))
     _, kin, origin = await store.executions.status_and_origin(execution_id)
     parent = ParentOf(execution_id=kin.parent_id, node_id=kin.node_id) if kin else None
-    said = {name: getattr(origin, name) or None for name in _ORIGIN_FIELDS} | {"parent": parent}
+    place = await store.lifecycle.places.find(execution_id) if plan.concurrency else None
+    said = {name: getattr(origin, name) or None for name in _ORIGIN_FIELDS} | {
+        "parent": parent,
+        "concurrency": place and _concurrency(place),
+    }
     summary = WorkflowSummary(
         **{name: getattr(row, name) for name in _ROW_FIELDS},
         counts=Counter(str(state or CORRUPT) for state in states.values()),
@@ -226,6 +244,17 @@ async def show_summary(request: Request) -> Response:
     )
     fields = {name: one for name, one in summary.__dict__.items() if said.get(name, name)}
     return Response(orjson.dumps(fields, default=vars), media_type="application/json")
+
+
+def _concurrency(place: Place) -> Concurrency:
+    return Concurrency(
+        key=place.key or None,
+        max=place.max,
+        when_full=place.when_full,
+        waiting_since_ms=place.since_ms,
+        ahead=place.ahead,
+        holders=list(place.holders),
+    )
 
 
 def _budget(plan: Plan, details: Details) -> Budget | None:

@@ -38,6 +38,7 @@ from flowd.orchestrator.schedules import (
     time_of,
 )
 from flowd.store.schedules import ScheduleRow
+from flowd.workflow.concurrency import place_of
 from flowd.workflow.ids import NAME_RULE, is_name, scheduled_id
 from flowd.workflow.report import quote
 from flowd.workflow.schedule import LATEST, Overlap, ScheduleDefinition
@@ -191,6 +192,8 @@ async def _check_input(shared: Shared, schedule: ScheduleDefinition) -> None:
     if saved.input_schema is not None:
         check = shared.check_workflow.expect_inputs_fit
         await check(saved.input_schema, saved.default_input, {"input": schedule.input})
+    if saved.outline.concurrency is not None:
+        place_of(saved.outline.concurrency, schedule.input)
 
 
 async def list_schedules(request: Request) -> Response:
@@ -379,6 +382,7 @@ ROUTES = [
             *_OF_ONE,
             "unknown_definition",
             "schedule_busy",
+            "limit_reached",
             "older_process",
             "invalid_request",
             "idempotency_mismatch",

@@ -18,12 +18,13 @@
 --       6 what it is: 'due'; 'late', which waits for its turn; 'queued'; 'hand'; 'force'
 --       7 what to do while another runs: 'skip', 'queue', 'replace', 'allow'  8 how many are missed
 --       9 the last of them, ms  10 the next time from now on, ms, or empty; '*' for what it was
---       11 execution id  12 its input (JSON), or empty  13 '1' when nodes were staged before  14… see
---       begin_execution
+--       11 execution id  12 its input (JSON), or empty  13 '1' when nodes were staged before  14 what it
+--       asks a place of, by its `concurrency`, or empty  15… see begin_execution
 -- RETURNS an outcome, then the executions that hold a place: 'changed' (somebody else has done it, or
 --         another rule holds); 'passed' (there was none to make); 'triggered'; 'continue' (its roots are too
 --         many for one call: the caller opens them by advance_node); 'exists' when it was made before;
---         'waiting' (for its turn); 'queued'; 'skipped'; 'closed' when it took so long that what was staged
+--         'held' or 'replaced …' (it was made, and waits for a place, see begin_execution); 'refused' (all
+--         places are taken); 'waiting' (for its turn); 'queued'; 'skipped'; 'closed' when it took so long that what was staged
 --         has been removed, or the key no longer stands for this id; 'deleted' when the execution was, and
 --         the work is not to be done again
 local schedule, name, time_ms, kind, overlap = KEYS[1], ARGV[1], ARGV[5], ARGV[6], ARGV[7]
@@ -45,16 +46,22 @@ if time_ms ~= '' and not is_busy then
     return { outcome }
   elseif not outcome then
     local names = { active = KEYS[4], stream = KEYS[5], continuations = KEYS[6], executions = KEYS[7] }
-    outcome = begin_execution(read_making(14), names, ARGV[11], ARGV[12], {})
+    outcome = begin_execution(read_making(15), names, ARGV[11], ARGV[12], {}, ARGV[14])
     if type(outcome) == 'table' then
       return outcome
+    elseif outcome == 'waiting' then
+      outcome = 'held'
     end
-    redis.pcall('ZREM', KEYS[6], 'submit ' .. ARGV[11])
-    redis.call('HINCRBY', schedule, 'fired', 1)
-    redis.pcall('HINCRBY', 'flowd:metrics', 'schedules fired', 1)
-    redis.call('SADD', KEYS[2], ARGV[11])
+    if outcome ~= 'refused' then
+      redis.pcall('ZREM', KEYS[6], 'submit ' .. ARGV[11])
+      redis.call('HINCRBY', schedule, 'fired', 1)
+      redis.pcall('HINCRBY', 'flowd:metrics', 'schedules fired', 1)
+      redis.call('SADD', KEYS[2], ARGV[11])
+    end
   end
-  redis.call('HSET', schedule, 'last_ms', time_ms, 'last_id', ARGV[11])
+  if outcome ~= 'refused' then
+    redis.call('HSET', schedule, 'last_ms', time_ms, 'last_id', ARGV[11])
+  end
   redis.call('HDEL', schedule, 'error', 'failures')
 elseif time_ms == '' then
   outcome = 'passed'
@@ -69,7 +76,7 @@ end
 if tonumber(ARGV[8]) > 0 then
   count_times(schedule, name, 'missed', ARGV[8], ARGV[9], happened)
 end
-if outcome == 'skipped' and kind ~= 'hand' then
+if (outcome == 'skipped' or outcome == 'refused') and kind ~= 'hand' and kind ~= 'force' then
   count_times(schedule, name, 'skipped', 1, time_ms, happened)
 elseif outcome == 'queued' then
   if queued_ms then

@@ -8,11 +8,13 @@
 -- ARGV  1 '1' when nodes were staged before; then it is one execution  2 digest of the Idempotency-Key, or
 --       empty  3 id of the many it stands for, or empty  4 version of the saved definition, or empty
 --       5 '1' where that has to be the latest  6 its digest  7… what they have in common, see
---       begin_execution; then the id of each and its input (JSON), or empty
+--       begin_execution; then the id of each, its input (JSON), or empty, and, where they have a
+--       `concurrency`, what it asks a place of
 -- RETURNS for each 'triggered'; 'continue' (its roots are too many for one call: the caller opens them by
 --         advance_node); 'exists' when this id is taken; 'closed' when it took so long that what was
 --         staged has been removed, or the key no longer stands for this id; or 'deleted' when this id
---         was, and the work is not to be done again. Only 'changed', and nothing is made, when this is
+--         was, and the work is not to be done again; 'waiting', 'replaced …' or 'refused', see
+--         begin_execution. Only 'changed', and nothing is made, when this is
 --         not what is saved
 local names = { active = KEYS[1], stream = KEYS[2], continuations = KEYS[3], executions = KEYS[4] }
 if ARGV[4] ~= '' then
@@ -24,11 +26,13 @@ end
 local claim = ARGV[2] ~= '' and 'flowd:idempotency:' .. ARGV[2] or nil
 local making = read_making(7)
 local outcomes = {}
-for at = making.next, #ARGV, 2 do
+local has_places = making.concurrency ~= ''
+for at = making.next, #ARGV, has_places and 3 or 2 do
   local execution_id = ARGV[at]
   local claimant = ARGV[3] ~= '' and ARGV[3] or execution_id
   local outcome = refuse_making(KEYS[3], execution_id, ARGV[1] == '1', claim, claimant)
-    or begin_execution(making, names, execution_id, ARGV[at + 1], {})
+    or begin_execution(making, names, execution_id, ARGV[at + 1], {},
+      has_places and ARGV[at + 2])
   if type(outcome) == 'table' then
     return outcome
   end

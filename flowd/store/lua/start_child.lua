@@ -1,6 +1,7 @@
 #!lua
 --- @use announce
 --- @use begin_execution
+--- @use is_below_holder lazily
 --- @use is_live
 --- @use is_outstanding
 --- @use refuse_making
@@ -12,9 +13,10 @@
 --       wait: one more than its attempts that failed  5 the deepest an execution may be, the root is 1
 --       6 the most executions of a tree  7 execution id  8 input (JSON), or empty  9 version of the saved
 --       definition  10 its digest  11 '1' when the caller has looked at what its parent reruns
---       12… see begin_execution
--- RETURNS 'triggered' or 'continue', see open_roots; 'exists' when this child does; 'taken' when another
+--       12 what it asks a place of, by its `concurrency`, or empty  13… see begin_execution
+-- RETURNS 'triggered', 'continue', 'waiting', 'replaced …' or 'refused', see begin_execution; 'exists' when this child does; 'taken' when another
 --         execution has its id; 'ended' when the parent or the node is not to run; 'deep'; 'large';
+--         'own' when one above it has a place of the same key, and would wait for it as it for that;
 --         'changed' when this is not what is saved; 'rerun' when its parent reruns what failed of another;
 --         'closed' when it took so long that what was staged has been removed; 'corrupt' when a key of the
 --         parent or the root holds something flowd did not write
@@ -58,7 +60,10 @@ if redis.pcall('HGET', KEYS[5], 'digest:' .. ARGV[9]) ~= ARGV[10] then
 elseif reruns and ARGV[11] ~= '1' then
   return 'rerun'
 end
-local making = read_making(12)
+local making = read_making(13)
+if making.concurrency ~= '' and is_below_holder(parent_id, ARGV[12]) then
+  return 'own'
+end
 making.status = status
 making.told = ' \n' .. cjson.encode({ parent = { execution_id = parent_id, node_id = node_id } })
 local names = { active = KEYS[1], stream = KEYS[2], continuations = KEYS[3], executions = KEYS[4] }
@@ -66,15 +71,15 @@ local own = { 'parent', place .. root_id .. ' ' .. string.format('%.0f', depth +
 if traceparent then
   own[3], own[4] = 'traceparent', traceparent
 end
-local outcome = begin_execution(making, names, execution_id, ARGV[8], own)
-if type(outcome) == 'table' then
+local outcome = begin_execution(making, names, execution_id, ARGV[8], own, ARGV[12])
+if type(outcome) == 'table' or outcome == 'refused' or outcome == 'corrupt' then
   return outcome
 end
 redis.call('HSET', root, 'tree', size + 1)
 redis.call('HINCRBY', parent .. ':run', 'children', 1)
 redis.call('HSET', parent .. ':children', execution_id, node_id .. ' ' .. number)
 redis.pcall('ZREM', KEYS[3], 'submit ' .. execution_id)
-if status == 'PAUSED' then
+if status == 'PAUSED' and (outcome == 'triggered' or outcome == 'continue') then
   announce({ 'execution.paused', execution_id })
 end
 return outcome

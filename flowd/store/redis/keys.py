@@ -34,6 +34,8 @@ CLOCK: Final = "flowd:clock"  # hash: the clock by which everything waits; last_
 TROUBLES: Final = "flowd:troubles"  # hash that expires: duties and continuations that fail -> why
 READY_PROBE: Final = "flowd:ready"  # string that expires: Redis takes writes
 DEFINITIONS: Final = "flowd:definitions"  # zset: names of saved definitions, with score 0
+PLACE_HOLDERS: Final = "flowd:concurrency:holders"  # zset: `digest execution_id`, with score 0
+PLACE_WAITERS: Final = "flowd:concurrency:waiters"  # zset: `digest since_ms execution_id`, score 0
 SETS: Final = "flowd:sets"  # hash: `kind name` of what was applied -> the set it belongs to
 DEAD_LETTERS: Final = "flowd:dead_letters"  # stream: what no worker can run, with its raw fields
 
@@ -101,6 +103,8 @@ def shared_types(stream: str) -> dict[str, str]:
         EXECUTIONS: "zset",
         DEFINITIONS: "zset",
         SETS: "hash",
+        PLACE_HOLDERS: "zset",
+        PLACE_WAITERS: "zset",
         FINISHED: "zset",
         RETRIES: "zset",
         ALARMS: "zset",
@@ -161,7 +165,9 @@ def run(execution_id: str) -> str:
     """Hash: what the engine counts while the execution runs.
 
     name, nodes, plan, roots, remaining, failed, callback, idempotency (digest of the key it was
-    submitted with), rerun_of, rerun_roots, input_schema (there is one), definition
+    submitted with), rerun_of, rerun_roots, input_schema (there is one), concurrency (`max
+    when_full`), place (the digest of its key and the key, once it has asked for one), waiting
+    (since when it waits for that by steady_ms, and the consumer group), definition
     (`name@version`), labels (a line `name=value` each), parent (its id, the node there, which wait
     of that it is for, the root of the tree, how deep it is), children (how many have not ended),
     tree (at the root, how many executions it has), payer (the execution whose budget it spends, and

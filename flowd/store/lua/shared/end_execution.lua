@@ -1,5 +1,6 @@
 --- @use end_child lazily
 --- @use leave_follow lazily
+--- @use return_place lazily
 --- @use leave_schedule lazily
 --- @use steady_ms
 -- Ends an execution in this state, notes when, for its retention, and that somebody waits to be told;
@@ -12,8 +13,8 @@ local function end_execution(stream, active, execution_id, state, now_ms)
   redis.pcall('ZADD', 'flowd:finished', now_ms, execution_id)
   redis.pcall('HINCRBY', 'flowd:metrics', 'executions ' .. state, 1)
   redis.pcall('HSET', prefix .. ':run', 'finished_ms', now_ms)
-  local callback, schedule, parent, children =
-    unpack(redis.pcall('HMGET', prefix .. ':run', 'callback', 'schedule', 'parent', 'children'))
+  local callback, schedule, parent, children, place, waiting = unpack(redis.pcall('HMGET',
+    prefix .. ':run', 'callback', 'schedule', 'parent', 'children', 'place', 'waiting'))
   if callback == '1' then
     redis.pcall('ZADD', 'flowd:callbacks', steady_ms(), execution_id)
   end
@@ -22,6 +23,9 @@ local function end_execution(stream, active, execution_id, state, now_ms)
   end
   if children then
     leave_follow(execution_id, children, '', now_ms)
+  end
+  if place then
+    return_place(stream, active, execution_id, place, waiting, now_ms)
   end
   if parent then
     end_child(stream, execution_id, parent, state)

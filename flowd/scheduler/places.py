@@ -33,5 +33,5 @@ class SettlePlaces(Duty):
             if started:
                 log.warning("places.settled", started=started)
             if not self._cursor:
-                return None
-        return 0.0
+                break
+        return 0.0 if self._cursor else None

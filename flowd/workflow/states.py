@@ -48,7 +48,8 @@ class NodeState(StrEnum):
 
 _E, _N = ExecutionState, NodeState
 EXECUTION_TRANSITIONS: Mapping[ExecutionState, frozenset[ExecutionState]] = {
-    _E.PENDING: frozenset({_E.RUNNING, _E.CANCELLED}),
+    # A child that waits for a place starts as its parent is, which may be paused.
+    _E.PENDING: frozenset({_E.RUNNING, _E.PAUSED, _E.CANCELLED}),
     _E.RUNNING: frozenset({_E.PAUSED, _E.COMPLETED, _E.FAILED, _E.CANCELLED}),
     # What runs while an execution is paused goes on, and may be the last of it.
     _E.PAUSED: frozenset({_E.RUNNING, _E.COMPLETED, _E.FAILED, _E.CANCELLED}),

@@ -308,8 +308,8 @@ MUTANTS = (
     Mutant(
         "U8 parked",
         "what was kept by a pause stays after a cancellation",
-        "  redis.call('DEL', KEYS[4])\n  note_halt(KEYS[5], KEYS[6])\nelseif status",
-        "  note_halt(KEYS[5], KEYS[6])\nelseif status",
+        "    redis.call('DEL', prefix .. ':parked')\n    note",
+        "    if finally then redis.call('DEL', prefix .. ':parked') end\n    note",
         "test_of_two_operations_each_is_whole[resume and cancel]",
     ),
     Mutant(
@@ -714,8 +714,8 @@ MUTANTS = (
     Mutant(
         "U15 paused",
         "a cancel leaves a finally paused",
-        "  if status == 'PAUSED' then\n    redis.call('SET', KEYS[1], 'RUNNING')\n    redis.pcall(",
-        "  if false then\n    redis.call('SET', KEYS[1], 'RUNNING')\n    redis.pcall(",
+        "      if status == 'PAUSED' then\n        redis.call('SET', prefix",
+        "      if false then\n        redis.call('SET', prefix",
         "test_a_cancel_ends_a_pause_in_finally",
     ),
     Mutant(
@@ -833,8 +833,8 @@ MUTANTS = (
     Mutant(
         "U15 kept",
         "what a pause has kept comes back beside finally",
-        "  redis.call('DEL', KEYS[4])\n  note_halt(KEYS[5], KEYS[6])\nelse\n",
-        "  note_halt(KEYS[5], KEYS[6])\nelse\n",
+        "    redis.call('DEL', prefix .. ':parked')\n    note",
+        "    if not finally then redis.call('DEL', prefix .. ':parked') end\n    note",
         "test_what_a_pause_has_kept_does_not_come_back_beside_finally",
     ),
     Mutant(
@@ -864,5 +864,33 @@ MUTANTS = (
         "if status ~= ARGV[3] then\n  return 'moved'",
         "if false then\n  return 'moved'",
         "test_who_follows_begins_anew_when_the_parent_has_moved_on",
+    ),
+    Mutant(
+        "U16 place",
+        "an execution that has ended keeps its place",
+        "    return_place(stream, active, execution_id, place, waiting, now_ms)\n",
+        "",
+        "test_a_slot_comes_back_on_every_way_out_and_exactly_one_waiter_starts[completed]",
+    ),
+    Mutant(
+        "U16 turn",
+        "who asks overtakes those that wait",
+        "count < tonumber(most) and not first_waiter(digest)",
+        "count < tonumber(most)",
+        "test_who_asks_comes_behind_those_that_wait_also_where_a_place_is_free",
+    ),
+    Mutant(
+        "U16 own",
+        "a child waits for a place that its own parent holds",
+        "if making.concurrency ~= '' and is_below_holder(parent_id, ARGV[12]) then",
+        "if false then",
+        "test_a_child_that_would_wait_for_its_own_parent_is_not_made",
+    ),
+    Mutant(
+        "U16 newest",
+        "those that wait stay beside the newest",
+        "for _, key in ipairs({ 'flowd:concurrency:holders', 'flowd:concurrency:waiters' }) do",
+        "for _, key in ipairs({ 'flowd:concurrency:holders' }) do",
+        "test_while_the_replaced_one_cleans_up_only_the_newest_waits",
     ),
 )

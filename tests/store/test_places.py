@@ -372,3 +372,13 @@ async def test_a_chain_gives_its_place_back_with_its_last_node_only(engine):
     await worker.complete(*await worker.take())
 
     assert statuses(first, second) == ["COMPLETED", "RUNNING"]
+
+
+async def test_who_asks_comes_behind_those_that_wait_also_where_a_place_is_free(engine, redis):
+    first, second = await ask(engine), await ask(engine)
+    redis.zrem(keys.PLACE_HOLDERS, *redis.zrange(keys.PLACE_HOLDERS, 0, -1))
+
+    third = await ask(engine)
+
+    assert statuses(first, second, third) == ["RUNNING", "PENDING", "PENDING"]
+    assert waiting(redis) == [second.id, third.id]

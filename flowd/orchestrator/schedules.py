@@ -22,6 +22,7 @@ from flowd.errors import (
 )
 from flowd.log import get_logger
 from flowd.orchestrator import executor
+from flowd.orchestrator.input_fit import InputFit
 from flowd.orchestrator.pinning import pinned
 from flowd.orchestrator.places import place_for
 from flowd.orchestrator.plans import Plans
@@ -126,9 +127,11 @@ class RunByHand(NamedTuple):
 class Firings:
     """Fires schedules: those that are due, and by hand."""
 
-    def __init__(self, store: Store, plans: Plans) -> None:
+    def __init__(self, store: Store, plans: Plans, input_fit: InputFit | None = None) -> None:
+        """Whoever fires by hand has looked at the input before, and brings no `input_fit`."""
         self._store = store
         self._plans = plans
+        self._input_fit = input_fit
         # By name, with the revision that says so.
         self._read: dict[str, tuple[str, ScheduleDefinition]] = {}
         self._saved: dict[tuple[str, int | None], Saved] = {}
@@ -253,6 +256,8 @@ class Firings:
                 self._saved[schedule.workflow, version] = saved
         plan = await self._plans.of_definition(f"{saved.name}@{saved.version}", saved.definition)
         await expect_no_older_process(self._store, plan.language)
+        if self._input_fit is not None:
+            await self._input_fit.expect(plan, schedule.input)
         definition, outline = await pinned(self._store, saved.definition, plan.outline)
         given_input = orjson.dumps(schedule.input) if schedule.input else b""
         making = await self._store.submissions.prepare(

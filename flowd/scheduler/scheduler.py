@@ -17,6 +17,7 @@ import uvloop
 from flowd.config import Settings
 from flowd.errors import StoreError
 from flowd.log import get_logger
+from flowd.orchestrator.input_fit import InputFit
 from flowd.orchestrator.plans import Plans
 from flowd.outgoing.secrets import Secrets
 from flowd.pulse import Pulse
@@ -53,7 +54,10 @@ async def _serve(settings: Settings, pulse: Pulse) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     store = open_store(settings)
-    scheduler = Scheduler(store, settings.retention.finished_days, settings.scheduler.interval_s)
+    input_fit = InputFit(settings)
+    scheduler = Scheduler(
+        store, settings.retention.finished_days, settings.scheduler.interval_s, input_fit
+    )
     deliverer = Deliverer(store, settings.callbacks.allow, Secrets(settings).resolve_written)
     deliverer.start(on_end=stop.set)
     scheduler.start(pulse, on_end=stop.set)
@@ -62,6 +66,7 @@ async def _serve(settings: Settings, pulse: Pulse) -> None:
     finally:
         await deliverer.stop()
         await scheduler.stop()
+        await input_fit.close()
         await store.close()
 
 
@@ -71,14 +76,20 @@ class Scheduler:
     What it remembers between ticks is only what it has observed.
     """
 
-    def __init__(self, store: Store, finished_days: float = 0, interval_s: float = 0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        finished_days: float = 0,
+        interval_s: float = 0,
+        input_fit: InputFit | None = None,
+    ) -> None:
         self._store = store
         self._interval_s = interval_s
         plans = Plans(store)
         reconciler = Reconciler(store, plans)
         readmit = Readmit(store, reconciler)
         self._retries = DispatchRetries(store)
-        self._schedules = FireSchedules(store, plans)
+        self._schedules = FireSchedules(store, plans, input_fit)
         self._clock = Lane(
             store,
             (

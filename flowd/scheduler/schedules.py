@@ -9,6 +9,7 @@ from typing import Final
 
 from flowd.errors import FlowdError, StoreReadOnly, StoreUnavailable
 from flowd.log import get_logger
+from flowd.orchestrator.input_fit import InputFit
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.schedules import Firings
 from flowd.scheduler.duty import Duty, backoff_s
@@ -42,9 +43,9 @@ class ReadmitSchedules(Duty):
 class FireSchedules(Duty):
     name = "schedules"
 
-    def __init__(self, store: Store, plans: Plans) -> None:
+    def __init__(self, store: Store, plans: Plans, input_fit: InputFit | None = None) -> None:
         self._store = store
-        self._firings = Firings(store, plans)
+        self._firings = Firings(store, plans, input_fit)
         # None where no schedule is due later, or nobody knows.
         self.next_in_s: float | None = None
 

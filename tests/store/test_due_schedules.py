@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
+from flowd.orchestrator import input_fit as input_fits
+from flowd.orchestrator.input_fit import InputFit
 from flowd.orchestrator.plans import Plans
 from flowd.scheduler import schedules as duty
 from flowd.scheduler.schedules import FireSchedules, ReadmitSchedules
 from flowd.store.redis import keys
 from tests.store.engine import everything
-from tests.store.schedules import HOUR_MS, MINUTE_MS, NAME, schedule
+from tests.store.schedules import HOUR_MS, MINUTE_MS, NAME, save, schedule
 
 
 def make_due(redis, name: str, time_ms: int) -> None:
@@ -68,6 +72,60 @@ async def test_one_that_cannot_be_fired_holds_up_no_other_and_is_tried_again(sto
     assert len(redis.smembers(keys.ACTIVE)) == 1
     scores = {one: redis.zscore(keys.SCHEDULES_DUE, one) for one in ("bad", "odd")}
     assert all(row.now_ms - 1 < score <= row.now_ms + 61_000 for score in scores.values())
+
+
+@pytest.fixture
+def input_fit(settings, runner):
+    input_fit = InputFit(settings)
+    yield input_fit
+    runner.run(input_fit.close())
+
+
+async def test_what_does_not_fit_the_latest_version_starts_nothing_and_says_so(
+    store, redis, input_fit
+):
+    one = await schedule(store, redis, input={"day": 7})
+    make_due(redis, NAME, one.first_ms - HOUR_MS)
+    day = {"type": "object", "properties": {"day": {"type": "string"}}}
+    await save(store, input_schema=day)
+    fire = FireSchedules(store, Plans(store), input_fit)
+
+    await fire.run(0.0)
+
+    row = await one.row()
+    assert "input.day: 7 is not of type 'string'" in row.error
+    assert (row.failures, redis.scard(keys.ACTIVE)) == (1, 0)
+
+    await save(store)
+    redis.zadd(keys.SCHEDULES_DUE, {NAME: 1})
+    await fire.run(0.0)
+
+    assert redis.scard(keys.ACTIVE) == 1
+    assert (await one.row()).error is None
+
+
+async def test_a_schema_that_takes_for_ever_holds_up_no_other_schedule(
+    store, redis, input_fit, monkeypatch
+):
+    monkeypatch.setattr(input_fits, "LOOK_S_MAX", 5.0)
+    endless = {"type": "object", "properties": {"day": {"type": "string", "pattern": "^(a+)+$"}}}
+    await save(store, name="slow", input_schema=endless)
+    for name, more in (
+        ("bad", {"workflow": "slow", "input": {"day": "a" * 40 + "b"}}),
+        ("good", {}),
+    ):
+        one = await schedule(store, redis, name=name, **more)
+        make_due(redis, name, one.first_ms - HOUR_MS)
+    fire = FireSchedules(store, Plans(store), input_fit)
+
+    await fire.run(0.0)
+    assert "takes long" in (await store.schedules.row("bad")).error
+    assert redis.scard(keys.ACTIVE) == 1
+
+    while "given up" not in (await store.schedules.row("bad")).error:
+        redis.zadd(keys.SCHEDULES_DUE, {"bad": 1})
+        await fire.run(0.0)
+    assert redis.scard(keys.ACTIVE) == 1
 
 
 async def test_a_schedule_that_is_gone_is_looked_for_no_more(store, redis):

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from flowd.diagnosis.label_check import Labels, label_mismatches
+from flowd.diagnosis.index_check import Lists, list_mismatches
+from flowd.diagnosis.label_check import label_mismatches
 from flowd.diagnosis.place_check import PlacesView, broken_places, look_at_places
 from flowd.diagnosis.schedule_check import ScheduleStanding, broken_schedules, schedules_of
 from flowd.errors import CorruptExecution
@@ -25,6 +26,7 @@ from flowd.store.metrics import Queue
 from flowd.store.troubles import Trouble
 from flowd.store.waits import WaitRecord
 from flowd.workflow.children import CHILD
+from flowd.workflow.ids import is_execution_id
 from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 
 LOOKS: Final = 3
@@ -123,7 +125,7 @@ class Snapshot:
     waits: dict[NodeKey, WaitRecord | None] = field(default_factory=dict)
     kins: dict[str, Kin] = field(default_factory=dict)
     begun: list[Begun] = field(default_factory=list)
-    labels: Labels = field(default_factory=Labels)
+    lists: Lists = field(default_factory=Lists)
     failing: Failing = NOTHING_FAILS
     held: Held = field(default_factory=Held)
 
@@ -188,7 +190,8 @@ async def look(store: Store) -> Snapshot:
     snapshot.active = await store.health.inspection.active()
     snapshot.finished = await store.health.inspection.finished()
     snapshot.known = await store.health.inspection.known()
-    snapshot.labels.lists = await store.health.inspection.label_lists()
+    snapshot.lists.labels.lists = await store.health.inspection.label_lists()
+    await snapshot.lists.read(store)
     await _look_at_keys(store, snapshot)
     await _look_at_executions(store, snapshot)
     return snapshot
@@ -225,11 +228,14 @@ async def _look_at_executions(store: Store, snapshot: Snapshot) -> None:
     plans = Plans(store)
     named = snapshot.known | snapshot.active | snapshot.finished | snapshot.with_keys
     named |= snapshot.held.places.named
+    named |= {one for listed in snapshot.lists.by_status.values() for one in listed}
+    named |= {one for _, one in snapshot.lists.by_name if is_execution_id(one)}
     named |= {one for one, _ in snapshot.stream.entries.values()} | {
         one for one, _ in snapshot.retries
     }
     for part in _portions(sorted(named)):
-        await snapshot.labels.read_given(store.health.inspection, part)
+        await snapshot.lists.labels.read_given(store.health.inspection, part)
+        await snapshot.lists.read_names(store, part)
         sizes = await store.health.inspection.definition_sizes(part)
         for portion in portions(dict(zip(part, sizes, strict=True)), DEFINITION_BYTES_MAX):
             await _look_at_portion(store, plans, portion, snapshot)
@@ -432,6 +438,11 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
     ),
     ("active are those that run or pause", lambda snapshot: len(snapshot.active), _not_active),
     ("ended are those that count as ended", lambda snapshot: len(snapshot.finished), _not_finished),
+    (
+        "the lists by state and by name hold the executions they should",
+        lambda snapshot: sum(map(len, snapshot.lists.by_status.values())),
+        lambda snapshot: list_mismatches(snapshot.lists, snapshot.statuses),
+    ),
     ("what is stored can be read", lambda snapshot: len(snapshot.statuses), _unreadable),
     (
         "a QUEUED or RUNNING node has exactly one entry in the stream",
@@ -448,8 +459,10 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
     ),
     (
         "the list of a label holds the executions that have it",
-        lambda snapshot: len(snapshot.labels.lists),
-        lambda snapshot: label_mismatches(snapshot.labels, snapshot.statuses, snapshot.in_progress),
+        lambda snapshot: len(snapshot.lists.labels.lists),
+        lambda snapshot: label_mismatches(
+            snapshot.lists.labels, snapshot.statuses, snapshot.in_progress
+        ),
     ),
     ("no key without an execution", lambda snapshot: len(snapshot.with_keys), _ownerless),
     (

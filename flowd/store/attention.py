@@ -128,10 +128,15 @@ class Attention:
 
     async def names(self, execution_ids: Sequence[str]) -> dict[str, str | None]:
         """The names of these executions; None where nobody knows it."""
+        found = await self.raw_names(execution_ids)
+        return {one: None if name is None else readable(name) for one, name in found.items()}
+
+    async def raw_names(self, execution_ids: Sequence[str]) -> dict[str, str | None]:
+        """As `names`, as they stand in Redis."""
         asked: list[Command] = [("HGET", keys.run(one), "name") for one in execution_ids]
         replies = await self._client.converse_freely(asked) if asked else []
         return {
-            one: None if is_wrong_type(reply) or reply is None else readable(reply)
+            one: None if is_wrong_type(reply) else reply
             for one, reply in zip(execution_ids, replies, strict=True)
         }
 

@@ -10,6 +10,7 @@ from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, WrongType
 from flowd.store.definitions import node_ids_of, reading_definition
 from flowd.store.dependents import Arrives
+from flowd.store.indexes import Indexes
 from flowd.store.kin import Kin, parse_kin
 from flowd.store.listing import Listing
 from flowd.store.origins import NOWHERE, Origin, read_origin
@@ -85,7 +86,8 @@ class Executions:
         self._client = client
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
-        self.listing = Listing(client)
+        self.indexes = Indexes(client)
+        self.listing = Listing(client, self.indexes)
 
     async def trigger_workflow(
         self,
@@ -307,8 +309,11 @@ class Executions:
         )
         return next_cursor, execution_ids
 
-    async def readmit_slice(self, cursor: str, count: int) -> tuple[str, list[str]]:
-        """Of some of all executions those that run and were not among the active; they are now.
+    async def readmit_slice(
+        self, cursor: str, count: int, *, names: bool = False
+    ) -> tuple[str, list[str]]:
+        """Of some of all executions those that run and were not among the active; they are now, and
+        all of them are in the lists of their states, with `names` also in that of names.
 
         And the cursor for more; `0` begins and ends.
         """
@@ -318,7 +323,11 @@ class Executions:
         found: list[str] = []
         if flat:
             found = await self._client.run(
-                scripts.READMIT_EXECUTIONS, (keys.ACTIVE, keys.FINISHED), now_ms(), *flat[::2]
+                scripts.READMIT_EXECUTIONS,
+                (keys.ACTIVE, keys.FINISHED, keys.NAMES),
+                now_ms(),
+                "1" if names else "0",
+                *flat[::2],
             )
         return next_cursor, found
 

@@ -12,12 +12,14 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from flowd.errors import CorruptExecution, CorruptStore, UnknownExecution, WrongType
+from flowd.errors import CorruptExecution, UnknownExecution, WrongType
 from flowd.store.budgets import TokenUsage
+from flowd.store.indexes import Indexes
 from flowd.store.origins import NOWHERE, Origin, read_origin
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type, translate
 from flowd.store.redis.text import raw_bytes, readable
+from flowd.store.walks import ListWalk, Walk, shortest_walk
 from flowd.workflow.graph import nodes_of
 from flowd.workflow.ids import is_execution_id
 from flowd.workflow.states import CANCELLING, ExecutionState, parse_status
@@ -58,13 +60,6 @@ class Filters:
     submitted_before_ms: int | None = None
     # Each `name=value`; all have to be there.
     labels: tuple[str, ...] = ()
-
-    @property
-    def are_given(self) -> bool:
-        return bool(self.statuses or self.labels) or any(
-            one is not None
-            for one in (self.name, self.handler, self.submitted_after_ms, self.submitted_before_ms)
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +105,18 @@ class Details:
 class Listing:
     """Raises StoreUnavailable while Redis does not answer, CorruptStore when the index is none."""
 
-    def __init__(self, client: RedisClient) -> None:
+    def __init__(self, client: RedisClient, indexes: Indexes) -> None:
         self._client = client
+        self._indexes = indexes
         self._handlers: dict[str, frozenset[str]] = {}
 
     async def page(self, filters: Filters, count_max: int, after_id: str | None) -> ExecutionPage:
         """Up to `count_max` executions that pass, behind this one, the newest first."""
         rows: list[ExecutionRow] = []
-        scan = _Scan(self._client, filters, after_id)
+        scan = _Scan(await self._walk(filters), filters, after_id)
         budget = DEFINITION_BYTES_MAX
+        size = count_max + 1
         while scan.left > 0 and budget > 0:
-            size = _SLICE if filters.are_given else count_max - len(rows) + 1
             found = await self._rows(await scan.next(size))
             passing = [row for row in found if _passes(row, filters)]
             if filters.handler is not None:
@@ -139,7 +135,17 @@ class Listing:
                 rows.append(row)
             if scan.is_over:
                 return ExecutionPage(rows, None)
+            # Few pass: the next slice is larger.
+            size = _SLICE
         return ExecutionPage(rows, scan.last_id)
+
+    async def _walk(self, filters: Filters) -> Walk:
+        """Over what may pass. Until all executions are listed by state and name, over those with
+        the first of the labels, or over all."""
+        if (filters.statuses or filters.name) and await self._indexes.are_complete():
+            return await shortest_walk(self._client, filters.statuses, filters.name, filters.labels)
+        key = keys.label(filters.labels[0]) if filters.labels else keys.EXECUTIONS
+        return ListWalk(self._client, key)
 
     async def execution(self, execution_id: str) -> tuple[ExecutionRow, Details]:
         """One execution. Raises UnknownExecution, or CorruptExecution for a damaged status."""
@@ -234,35 +240,27 @@ class Listing:
 
 
 class _Scan:
-    """Walks the index from the newest id to the oldest, slice by slice."""
+    """Walks from the newest id to the oldest, slice by slice."""
 
-    def __init__(self, client: RedisClient, filters: Filters, after_id: str | None) -> None:
-        self._client = client
-        self._key = keys.label(filters.labels[0]) if filters.labels else keys.EXECUTIONS
-        self._from = f"({after_id}" if after_id else "+"
-        self._to = "-"
+    def __init__(self, walk: Walk, filters: Filters, after_id: str | None) -> None:
+        self._walk = walk
+        self._below, self._least = after_id or "", ""
         if filters.submitted_before_ms is not None:
             # An id is made before its execution is submitted, so a younger one cannot pass.
-            youngest = f"({_id_at(filters.submitted_before_ms)}"
-            self._from = youngest if self._from == "+" else min(self._from, youngest)
+            youngest = _id_at(filters.submitted_before_ms)
+            self._below = min(self._below, youngest) if self._below else youngest
         if filters.submitted_after_ms is not None:
-            self._to = f"[{_id_at(filters.submitted_after_ms - _SUBMISSION_MS)}"
+            self._least = _id_at(filters.submitted_after_ms - _SUBMISSION_MS)
         self.left = SCANNED_MAX
         self.last_id = after_id
         self.is_over = False
 
     async def next(self, size: int) -> list[str]:
         size = min(size, self.left)
-        try:
-            members = await self._client.execute(
-                *("ZRANGE", self._key, self._from, self._to, "BYLEX", "REV"),
-                *("LIMIT", 0, size),
-            )
-        except WrongType as error:
-            raise CorruptStore(self._key) from error
+        members = await self._walk.read(self._below, self._least, size)
         self.is_over = len(members) < size
         if members:
-            self._from = f"({members[-1]}"
+            self._below = members[-1]
         # Whatever else somebody has put there does not count, so that the scan gets past it.
         found = [one for one in members if is_execution_id(one)]
         self.left -= len(found)

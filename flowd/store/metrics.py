@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from flowd.config import Settings
 from flowd.errors import CorruptStore, MissingGroup, WrongType
-from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
+from flowd.store.executions import now_ms
 from flowd.store.fitness import Fitness, judge, questions
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, parse_info, translate
@@ -21,10 +21,8 @@ BEAT_EXPIRES_S_MIN: Final = 2.0
 BEAT_INTERVALS: Final = 5
 # Of a latency: bucket n holds what took at most 2^n ms (17 minutes in the last but one).
 BUCKETS: Final = 22
-# Beyond this many the state of each is not looked at: they count as RUNNING.
-ACTIVE_LOOKED_AT_MAX: Final = 10_000
 # Of the commands of a snapshot.
-_INFO_PLACE: Final = 10
+_INFO_PLACE: Final = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +120,7 @@ class Metrics:
             ("XLEN", keys.EVENTS),
             ("ZCARD", keys.CALLBACKS),
             ("ZCARD", keys.PLACE_WAITERS),
+            ("ZCARD", keys.by_status(ExecutionState.PAUSED)),
             ("INFO", "memory"),
             ("HGETALL", keys.METRICS),
             *self._queue_commands(),
@@ -131,36 +130,29 @@ class Metrics:
             if place != _INFO_PLACE:
                 _expect_sound(command, reply)
         known, finished, active, workers, retries, due, dead, events, callbacks = replies[:9]
-        info, flat = replies[_INFO_PLACE], replies[11]
+        waiters, paused = replies[9:11]
+        info, flat = replies[_INFO_PLACE], replies[12]
         memory = None if isinstance(info, Exception) else parse_info(info)
-        executions = await self._active(active)
-        executions[ExecutionState.PENDING] = max(0, known - finished - active)
+        executions = {
+            ExecutionState.RUNNING: max(0, active - paused),
+            ExecutionState.PAUSED: paused,
+            ExecutionState.PENDING: max(0, known - finished - active),
+        }
         return Snapshot(
             executions=executions,
             finished=finished,
-            queue=self._queue(replies[12:]),
+            queue=self._queue(replies[13:]),
             workers=workers,
             retries=retries,
             retries_due=due,
             dead_letters=dead,
             events=events,
             callbacks=callbacks,
-            places_awaited=replies[9],
+            places_awaited=waiters,
             memory_used=None if memory is None else int(memory.get("used_memory", 0)),
             memory_max=None if memory is None else int(memory.get("maxmemory", 0)),
             counts={name: int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)},
         )
-
-    async def _active(self, count: int) -> dict[ExecutionState, int]:
-        """Executions that were triggered and have not ended, by state."""
-        found = dict.fromkeys((ExecutionState.RUNNING, ExecutionState.PAUSED), 0)
-        if 0 < count <= ACTIVE_LOOKED_AT_MAX:
-            members = await self._client.execute("SMEMBERS", keys.ACTIVE)
-            for some in slices(list(members), NODES_PER_CALL_MAX):
-                states = await self._client.execute("MGET", *(keys.status(one) for one in some))
-                found[ExecutionState.PAUSED] += states.count("PAUSED")
-        found[ExecutionState.RUNNING] = count - found[ExecutionState.PAUSED]
-        return found
 
     def _queue_commands(self) -> list[Command]:
         return [

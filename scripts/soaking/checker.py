@@ -22,6 +22,7 @@ from flowd.workflow.ids import split_item
 from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 from scripts.soaking.child_checks import check_children
 from scripts.soaking.ledger import END, START, Note
+from scripts.soaking.list_checks import check_lists
 from scripts.soaking.map_checks import Items, check_items, read_items
 from scripts.soaking.waits import check_waits, dated_nodes
 
@@ -155,6 +156,7 @@ def find_violations(
     found += _check_elsewhere(redis, executions)
     found += _check_active(redis, executions)
     found += _check_labels(redis, executions)
+    found += check_lists(redis, executions)
     found += check_children(redis, executions, excused)
     found += _check_commits(redis)
     if ledger is not None:

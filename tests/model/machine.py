@@ -25,6 +25,7 @@ from flowd.store import open_store
 from flowd.store.endings import Advance, RetryLater
 from flowd.store.entries import Entry, entry_order
 from flowd.store.executions import now_ms
+from flowd.store.indexes import LISTED_STATES
 from flowd.store.redis import keys
 from flowd.workflow.ids import new_execution_id
 from scripts.soaking.checker import find_violations
@@ -690,3 +691,12 @@ class Machine(EngineMachine):
         ended = {one.id for one in self.reference.executions.values() if one.status in ENDED}
         assert set(self.redis.zrange(keys.FINISHED, 0, -1)) == ended
         assert self.redis.zcard(keys.CONTINUATIONS) == 0
+
+    @invariant()
+    def each_is_listed_by_its_name_and_in_the_list_of_its_state(self) -> None:
+        for state in LISTED_STATES:
+            listed = set(self.redis.zrange(keys.by_status(state), 0, -1))
+            executions = self.reference.executions.values()
+            assert listed == {one.id for one in executions if one.status == state}
+        named = [one.rpartition("\0")[2] for one in self.redis.zrange(keys.NAMES, 0, -1)]
+        assert sorted(named) == sorted(self.reference.executions)

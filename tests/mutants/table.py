@@ -567,8 +567,8 @@ MUTANTS = (
     Mutant(
         "U9 slice",
         "what a slice leaves of the look for lost executions waits for a minute",
-        "                return None\n        return 0.0",
-        "                return None\n        return None",
+        "indexes.sweep(now_ms())\n        return 0.0",
+        "indexes.sweep(now_ms())\n        return None",
         "test_what_a_run_has_no_time_for_follows_at_once",
     ),
     Mutant(
@@ -710,6 +710,27 @@ MUTANTS = (
         "if ARGV[2] == '1' and not is_forced then",
         "if ARGV[2] == '1' then",
         "test_who_cancels_slowly_leaves_what_is_forced_meanwhile_to_be_carried_on",
+    ),
+    Mutant(
+        "L1 before",
+        "an execution stays in the list of the state it was in",
+        "  if LISTED[before] then\n",
+        "  if false then\n",
+        "test_whatever_it_was_a_cancelled_one_is_in_the_list_of_those[PAUSED]",
+    ),
+    Mutant(
+        "L2 deleted",
+        "what is deleted stays in the list of its name",
+        "redis.pcall('ZREM', 'flowd:names', name",
+        "redis.pcall('ZSCORE', 'flowd:names', name",
+        "test_one_that_never_ran_is_in_no_list_once_it_is_deleted",
+    ),
+    Mutant(
+        "L3 shortest",
+        "a page of what is rare looks at all there is",
+        "ranked = sorted(range(len(choices)), key=totals.__getitem__)",
+        "ranked = [0]",
+        "test_a_page_of_what_is_rare_among_100_000_costs_little_more_than_the_first",
     ),
     Mutant(
         "U15 paused",

@@ -372,6 +372,17 @@ async def readmit(bench: Bench) -> None:
     await bench.insist(lambda: bench.store.executions.readmit_slice("0", 100))
 
 
+async def strike(bench: Bench) -> None:
+    await bench.near.start(CHAIN)
+    bench.redis.zadd(keys.NAMES, {f"gone\0{AN_ID}": 0})
+
+    async def sweep() -> None:
+        async for _ in bench.store.executions.indexes.sweep(1):
+            pass
+
+    await bench.insist(sweep)
+
+
 async def set_aside(bench: Bench) -> None:
     bench.redis.set(keys.RETRIES, "raw")
     await bench.insist(bench.store.tasks.set_aside)
@@ -495,6 +506,7 @@ SCRIPT_CALLS = {
     scripts.RENEW_LEASE: renew,
     scripts.RETIRE_WORKER: retire,
     scripts.READMIT_EXECUTIONS: readmit,
+    scripts.STRIKE_NAMES: strike,
     scripts.SET_ASIDE: set_aside,
     scripts.NOTE_TICK: beat,
     scripts.ENROLL_WORKER: enroll,
@@ -570,5 +582,6 @@ def picture(redis: Any) -> dict[str, Any]:
 
 
 def alike(value: Any) -> str:
-    text = re.sub(r"\b(?!0{12})[0-9a-f]{24}\b", "<id>", str(value))
+    text = str(value).replace("\\x00", " ")
+    text = re.sub(r"\b(?!0{12})[0-9a-f]{24}\b", "<id>", text)
     return re.sub(r"\b1\d{12}(\d{3}|-\d+|\.0)?\b", "<ms>", text)

@@ -49,6 +49,8 @@ async def test_a_submitted_execution_is_pending_with_all_its_nodes(engine, redis
         execution.key(":status"),
         execution.key(":run"),
         keys.EXECUTIONS,
+        keys.NAMES,
+        keys.by_status("PENDING"),
         keys.EVENTS,
         *(execution.key(f":node:{node_id}") for node_id in "abcd"),
     }
@@ -96,7 +98,7 @@ async def test_a_large_workflow_is_staged_and_then_exists_at_once(
     state = execution.state()
     assert (state.status, state.counters) == ("PENDING", {"remaining": str(count)})
     assert state.continuations == []
-    assert redis.dbsize() == count + 5
+    assert redis.dbsize() == count + 7
 
 
 async def test_a_submission_that_broke_off_is_unknown_and_is_removed(

@@ -2,6 +2,7 @@
 --- @use announce
 --- @use end_execution
 --- @use is_live
+--- @use list_status
 -- Begins to delete executions that do not run: from here on they are unknown, and nobody makes them
 -- again under the Idempotency-Key they were submitted with. Their other keys follow in slices; the
 -- continuation says so until the last is gone.
@@ -53,10 +54,10 @@ local outcomes = {}
 for at = 3, #ARGV do
   local execution_id, prefix = ARGV[at], 'workflow:' .. ARGV[at]
   local status = redis.pcall('GET', prefix .. ':status')
-  local outcome, digest, parent, children = verdict(status)
+  local outcome, digest, parent, children, name = verdict(status)
   if outcome == 'deleted' then
-    digest, parent, children =
-      unpack(redis.pcall('HMGET', prefix .. ':run', 'idempotency', 'parent', 'children'))
+    digest, parent, children, name =
+      unpack(redis.pcall('HMGET', prefix .. ':run', 'idempotency', 'parent', 'children', 'name'))
     outcome = kinship(parent, children) or outcome
   end
   if outcome == 'deleted' then
@@ -64,6 +65,11 @@ for at = 3, #ARGV do
     redis.call('ZADD', continuations, now_ms, 'delete ' .. execution_id)
     if status == 'PENDING' then
       announce({ end_execution(KEYS[4], KEYS[2], execution_id, 'CANCELLED', now_ms), execution_id })
+      status = 'CANCELLED'
+    end
+    list_status(execution_id, status)
+    if type(name) == 'string' then
+      redis.pcall('ZREM', 'flowd:names', name .. '\0' .. execution_id)
     end
     close_key(execution_id, digest)
     redis.call('DEL', prefix .. ':status')

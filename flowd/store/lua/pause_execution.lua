@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 --- @use announce
 --- @use leave_follow
+--- @use list_status
 --- @use note_halt
 -- Lets no further node of an execution start. What runs goes on, and may end the execution. Nothing holds
 -- up the `finally` of one that was cancelled: that cleans up.
@@ -19,6 +20,7 @@ elseif redis.pcall('HGET', KEYS[4], 'ends_as') == 'CANCELLED' then
   return 'CANCELLING'
 end
 redis.call('SET', KEYS[1], 'PAUSED')
+list_status(ARGV[1], status, 'PAUSED')
 note_halt(KEYS[2], KEYS[3])
 leave_follow(ARGV[1], redis.pcall('HGET', KEYS[4], 'children'), 'hold', ARGV[2])
 announce({ 'execution.paused', ARGV[1] })

@@ -1,13 +1,18 @@
 #!lua flags=allow-oom
 --- @use is_live
--- Puts executions that run back among the active, and those that have ended among the finished:
--- where they are missing, somebody has taken them out, or the key was damaged. So are those that hold a
--- place, or wait for one.
+-- Puts executions that run back among the active, those that have ended among the finished, and each into
+-- the list of its state and out of the others: where they are missing, somebody has taken them out, the
+-- key was damaged, or a version wrote them that knows no such list. So are those that hold a place, or wait
+-- for one.
 --
--- KEYS  1 active (set)  2 finished (zset)
--- ARGV  1 now, ms  2… execution ids
+-- KEYS  1 active (set)  2 finished (zset)  3 names (zset)
+-- ARGV  1 now, ms  2 '1' to list them by their names too  3… execution ids
 -- RETURNS the ids of those that run and were not among the active
-local statuses, ended, readmitted = {}, {}, {}
+local states = { 'PENDING', 'PAUSED', 'COMPLETED', 'FAILED', 'CANCELLED' }
+local statuses, ended, readmitted, names, lists = {}, {}, {}, {}, {}
+for at = 3, #ARGV do
+  statuses[at - 2] = 'workflow:' .. ARGV[at] .. ':status'
+end
 
 local function list_place(execution_id, status)
   local place, waiting = unpack(redis.pcall('HMGET', 'workflow:' .. execution_id .. ':run', 'place', 'waiting'))
@@ -21,11 +26,16 @@ local function list_place(execution_id, status)
   end
 end
 
-for at = 2, #ARGV do
-  statuses[at - 1] = 'workflow:' .. ARGV[at] .. ':status'
+local function note(list, ...)
+  for _, one in ipairs({ ... }) do
+    list[#list + 1] = one
+  end
+end
+for _, state in ipairs(states) do
+  lists[state] = { is = {}, is_not = {} }
 end
 for nth, status in ipairs(redis.call('MGET', unpack(statuses))) do
-  local execution_id = ARGV[nth + 1]
+  local execution_id = ARGV[nth + 2]
   if is_live(status) or status == 'CANCELLING' or status == 'PENDING' then
     list_place(execution_id, status)
   end
@@ -34,11 +44,33 @@ for nth, status in ipairs(redis.call('MGET', unpack(statuses))) do
       readmitted[#readmitted + 1] = execution_id
     end
   elseif status == 'COMPLETED' or status == 'FAILED' or status == 'CANCELLED' then
-    ended[#ended + 1] = ARGV[1]
-    ended[#ended + 1] = execution_id
+    note(ended, ARGV[1], execution_id)
+  end
+  for state, list in pairs(lists) do
+    if state == status then
+      note(list.is, 0, execution_id)
+    else
+      note(list.is_not, execution_id)
+    end
+  end
+  local name = status and ARGV[2] == '1'
+    and redis.pcall('HGET', 'workflow:' .. execution_id .. ':run', 'name')
+  if type(name) == 'string' then
+    note(names, 0, name .. '\0' .. execution_id)
   end
 end
 if ended[1] then
   redis.call('ZADD', KEYS[2], 'NX', unpack(ended))
+end
+for _, state in ipairs(states) do
+  if lists[state].is[1] then
+    redis.pcall('ZADD', 'flowd:status:' .. state, unpack(lists[state].is))
+  end
+  if lists[state].is_not[1] then
+    redis.pcall('ZREM', 'flowd:status:' .. state, unpack(lists[state].is_not))
+  end
+end
+if names[1] then
+  redis.pcall('ZADD', KEYS[3], unpack(names))
 end
 return readmitted

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 --- @use announce
 --- @use leave_follow
+--- @use list_status
 --- @use reopen_node
 -- Lets a paused execution go on: the nodes that were kept come in front of the workers, a slice at
 -- a time. The cursor goes from call to call: where a slice began is empty once it is done, and a look
@@ -24,6 +25,7 @@ if status == 'PAUSED' and ARGV[4] ~= '1' then
     return { 'moved', '0' }
   end
   redis.call('SET', KEYS[1], 'RUNNING')
+  list_status(execution_id, status, 'RUNNING')
   leave_follow(execution_id, redis.pcall('HGET', KEYS[5], 'children'), 'hold', ARGV[2])
   announce({ 'execution.resumed', execution_id })
 elseif status ~= 'RUNNING' then

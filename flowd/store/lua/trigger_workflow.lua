@@ -3,6 +3,7 @@
 --- @use announce
 --- @use ask_place lazily
 --- @use await_place lazily
+--- @use list_status
 --- @use open_roots
 --- @use take_place lazily
 -- Starts a PENDING execution and opens the nodes that depend on nothing. Harmless when repeated.
@@ -58,6 +59,7 @@ elseif asked then
   take_place(execution_id, ARGV[7])
 end
 redis.call('SET', KEYS[1], 'RUNNING')
+list_status(execution_id, 'PENDING', 'RUNNING')
 redis.call('HSET', KEYS[2], 'triggered_ms', now_ms)
 announce({ 'execution.triggered', execution_id })
 return open_roots(KEYS[4], KEYS[5], execution_id, plan, roots, 'RUNNING', now_ms)

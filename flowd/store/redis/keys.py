@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from flowd.workflow.ids import DEFAULT_QUEUE
+from flowd.workflow.states import ExecutionState
 
 # Contract: clients and redis-cli rely on these.
 ACTIVE: Final = "workflows:active"  # set: ids of executions that were triggered and have not ended
@@ -16,6 +17,9 @@ ACTIVE: Final = "workflows:active"  # set: ids of executions that were triggered
 # flowd's own.
 CONTINUATIONS: Final = "flowd:continuations"  # zset: work left for a later call, by its begin in ms
 EXECUTIONS: Final = "flowd:executions"  # zset: all execution ids, with score 0: they sort by age
+NAMES: Final = "flowd:names"  # zset: name, zero byte and execution id, with score 0: sorted so
+INDEXED: Final = "flowd:indexed"  # string: the lists by name and state have all executions
+ENDED: Final = "flowd:ended"  # hash: `hour state` -> executions that ended so, hours since 1970
 FINISHED: Final = "flowd:finished"  # zset: ids of executions that have ended, by when, ms
 RETRIES: Final = "flowd:retries"  # zset: `execution_id node_id` that waits, by when it is due, ms
 QUEUES: Final = "flowd:queues"  # set: queues that were ever used, but for the default
@@ -79,6 +83,12 @@ def saved_definition(name: str) -> str:
     return f"flowd:definition:{name}"
 
 
+def by_status(state: str) -> str:
+    """Zset: ids of the executions in this state, with score 0: they sort by age. What runs is in
+    none: the active are those, and what is PAUSED."""
+    return f"flowd:status:{state}"
+
+
 def label(line: str) -> str:
     """Zset: ids of the executions with this label, `name=value`, with score 0: they sort by age."""
     return f"flowd:label:{line}"
@@ -106,6 +116,9 @@ def shared_types(stream: str) -> dict[str, str]:
         PLACE_HOLDERS: "zset",
         PLACE_WAITERS: "zset",
         FINISHED: "zset",
+        NAMES: "zset",
+        ENDED: "hash",
+        **{by_status(state): "zset" for state in ExecutionState if state != "RUNNING"},
         RETRIES: "zset",
         ALARMS: "zset",
         RETRIES_WAKEUP: "list",

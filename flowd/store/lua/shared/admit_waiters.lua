@@ -2,6 +2,7 @@
 --- @use announce
 --- @use count_holders
 --- @use first_waiter
+--- @use list_status
 --- @use open_roots
 -- Starts the executions that wait for a place of this key, who has asked first first, as long as one is
 -- free; how many. A child starts in the state its parent is in. Who waits no more, or was damaged, is in
@@ -41,6 +42,7 @@ local function admit_waiters(stream, active, digest, now_ms)
       redis.call('HDEL', prefix .. ':run', 'waiting')
       redis.call('HSET', prefix .. ':run', 'triggered_ms', now_ms)
       redis.call('SET', prefix .. ':status', state)
+      list_status(execution_id, 'PENDING', state)
       announce({ 'execution.triggered', execution_id })
       announce(state == 'PAUSED' and { 'execution.paused', execution_id } or {})
       open_roots(stream, 'flowd:continuations', execution_id, plan, roots, state, now_ms)

@@ -2,6 +2,7 @@
 --- @use end_execution
 --- @use is_live
 --- @use leave_follow
+--- @use list_status
 --- @use note_halt
 -- Ends an execution before its time: 'cancelled' (also when it was before), 'cancelling' while there is a
 -- `finally` to run, 'unknown', or the state that cannot be cancelled. Its nodes follow by cancel_nodes. One
@@ -27,10 +28,12 @@ local function cancel_execution(stream, active, execution_id, now_ms, is_forced)
     event = 'execution.cancelling'
     if finally then
       redis.call('SET', prefix .. ':status', 'CANCELLING')
+      list_status(execution_id, status, 'RUNNING')
     else
       redis.call('HSET', prefix .. ':run', 'ends_as', 'CANCELLED')
       if status == 'PAUSED' then
         redis.call('SET', prefix .. ':status', 'RUNNING')
+        list_status(execution_id, status, 'RUNNING')
         redis.pcall('ZADD', continuations, now_ms, 'resume ' .. execution_id)
       elseif ends_as == 'CANCELLED' then
         return 'cancelling'

@@ -2,16 +2,22 @@
 --- @use leave_follow lazily
 --- @use return_place lazily
 --- @use leave_schedule lazily
+--- @use list_status
 --- @use steady_ms
 -- Ends an execution in this state, notes when, for its retention, and that somebody waits to be told;
 -- the event that says so. The node it is the child of is woken, and what children of its own still run are
 -- left to whoever follows. A set that is damaged stops nobody: the scheduler sets it aside.
 local function end_execution(stream, active, execution_id, state, now_ms)
   local prefix = 'workflow:' .. execution_id
-  redis.call('SET', prefix .. ':status', state)
+  local before = redis.pcall('SET', prefix .. ':status', state, 'GET')
+  if type(before) == 'table' then
+    redis.call('SET', prefix .. ':status', state)
+  end
+  list_status(execution_id, before, state)
   redis.pcall('SREM', active, execution_id)
   redis.pcall('ZADD', 'flowd:finished', now_ms, execution_id)
   redis.pcall('HINCRBY', 'flowd:metrics', 'executions ' .. state, 1)
+  redis.pcall('HINCRBY', 'flowd:ended', string.format('%.0f ', math.floor(now_ms / 3600000)) .. state, 1)
   redis.pcall('HSET', prefix .. ':run', 'finished_ms', now_ms)
   local callback, schedule, parent, children, place, waiting = unpack(redis.pcall('HMGET',
     prefix .. ':run', 'callback', 'schedule', 'parent', 'children', 'place', 'waiting'))

@@ -1,5 +1,6 @@
+--- @use list_status
 -- Makes a new execution exist in this state, its nodes PENDING. Of `values` those from `first` on are what
--- its run hash says, `count` of them, field and value by turns, and the others the ids of its nodes, but
+-- its run hash says, `count` of them, field and value by turns, the name first, and the others the ids of its nodes, but
 -- for those that were staged; `labels` are lines of `name=value`, or empty. The status goes last: an execution exists when its status does.
 local function make_execution(execution_id, definition, labels, values, first, count, state)
   local prefix, nodes = 'workflow:' .. execution_id, first + count
@@ -13,5 +14,7 @@ local function make_execution(execution_id, definition, labels, values, first, c
   for label in string.gmatch(labels, '[^\n]+') do
     redis.pcall('ZADD', 'flowd:label:' .. label, 0, execution_id)
   end
+  redis.pcall('ZADD', 'flowd:names', 0, values[first + 1] .. '\0' .. execution_id)
+  list_status(execution_id, nil, state)
   redis.call('SET', prefix .. ':status', state)
 end

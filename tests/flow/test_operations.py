@@ -124,6 +124,7 @@ async def test_everything_is_measured_and_parses(settings, redis, store):
     for one, state in zip(active, ("RUNNING", "PAUSED", "RUNNING"), strict=True):
         redis.set(keys.status(one), state)
         redis.sadd(keys.ACTIVE, one)
+    redis.zadd(keys.by_status("PAUSED"), {active[1]: 0})
     redis.zadd(keys.EXECUTIONS, dict.fromkeys([*active, "finished", "pending"], 0))
     redis.zadd(keys.FINISHED, {"finished": 1})
     redis.zadd(keys.RETRIES, {"x a": 1, "x b": 10**14})

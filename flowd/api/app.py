@@ -20,6 +20,7 @@ from flowd.api.http.auth import AuthMiddleware, Guard
 from flowd.api.http.limits import address_of
 from flowd.api.http.server import HttpServer
 from flowd.api.routers import (
+    actions,
     batch,
     callbacks,
     dashboard,
@@ -40,6 +41,7 @@ from flowd.api.routers import (
     schedules,
     sets,
     signals,
+    statistics,
     workflows,
 )
 from flowd.api.shared import Shared, shared_of
@@ -116,6 +118,8 @@ def all_routes() -> list[Endpoint]:
         *health.ROUTES,
         *workflows.ROUTES,
         *batch.ROUTES,
+        *actions.ROUTES,
+        *statistics.ROUTES,
         *executions.ROUTES,
         *lifecycle.ROUTES,
         *definitions.ROUTES,

@@ -319,6 +319,31 @@ class AsyncClient:
         """Delete a schedule. What it has started goes on."""
         await self._send(calls.schedules(name, method="DELETE"))
 
+    async def act(
+        self,
+        action: str,
+        ids: Sequence[str] | None = None,
+        *,
+        preview: bool = False,
+        force: bool = False,
+        idempotency_key: str | None = None,
+        **filters: Any,
+    ) -> Json:
+        """Cancel, pause, resume, rerun or delete up to 1,000 executions: these, or those that pass
+        the filters; what came of each. A `preview` only counts them and shows a few."""
+        call = calls.act(
+            action, ids, filters, preview=preview, force=force, idempotency_key=idempotency_key
+        )
+        return dict(await self._send(call))
+
+    async def counts(self) -> Json:
+        """How many executions there are, by status."""
+        return dict(await self._send(calls.about("workflows/counts")))
+
+    async def stats(self, bucket: str = "hour", **query: Any) -> Json:
+        """What has ended, by the hour or the `day`; `since` when, and of which `name`."""
+        return dict(await self._send(calls.about("workflows/stats", bucket=bucket, **query)))
+
     async def overview(self) -> Json:
         """How flowd is: health, counts, the queue, and what somebody should look at."""
         return dict(await self._send(calls.about("overview")))

@@ -145,9 +145,30 @@ def explain(execution_id: str, node_id: str | None = None) -> Call:
     return look(execution_id, "/explain" if node_id is None else f"/explain/{_id(node_id)}")
 
 
-def about(what: str) -> Call:
-    """Of flowd itself: `overview`, `token`, `handlers`, `processes`, `workers`."""
-    return Call("GET", f"/{what}")
+def about(what: str, **params: Any) -> Call:
+    """Of flowd itself: `overview`, `token`, `handlers`, `processes`, `workers` …"""
+    return Call("GET", f"/{what}", params)
+
+
+def act(
+    action: str,
+    ids: Sequence[str] | None,
+    filters: Mapping[str, Any],
+    *,
+    preview: bool,
+    force: bool,
+    idempotency_key: str | None,
+) -> Call:
+    chosen: Json = {"ids": list(ids)} if ids is not None else {}
+    if filters:
+        listed = ("status", "label")
+        chosen["filter"] = {
+            name: [one] if name in listed and isinstance(one, str) else one
+            for name, one in filters.items()
+        }
+    body = {"action": action, **chosen, "preview": preview, "force": force}
+    headers = _idempotent(idempotency_key)
+    return Call("POST", "/workflows/actions", content=_body(body), headers=headers)
 
 
 def listing(**filters: Any) -> Call:

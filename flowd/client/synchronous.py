@@ -303,6 +303,31 @@ class Client:
         """Delete a schedule. What it has started goes on."""
         self._send(calls.schedules(name, method="DELETE"))
 
+    def act(
+        self,
+        action: str,
+        ids: Sequence[str] | None = None,
+        *,
+        preview: bool = False,
+        force: bool = False,
+        idempotency_key: str | None = None,
+        **filters: Any,
+    ) -> Json:
+        """Cancel, pause, resume, rerun or delete up to 1,000 executions: these, or those that pass
+        the filters; what came of each. A `preview` only counts them and shows a few."""
+        call = calls.act(
+            action, ids, filters, preview=preview, force=force, idempotency_key=idempotency_key
+        )
+        return dict(self._send(call))
+
+    def counts(self) -> Json:
+        """How many executions there are, by status."""
+        return dict(self._send(calls.about("workflows/counts")))
+
+    def stats(self, bucket: str = "hour", **query: Any) -> Json:
+        """What has ended, by the hour or the `day`; `since` when, and of which `name`."""
+        return dict(self._send(calls.about("workflows/stats", bucket=bucket, **query)))
+
     def overview(self) -> Json:
         """How flowd is: health, counts, the queue, and what somebody should look at."""
         return dict(self._send(calls.about("overview")))

@@ -13,6 +13,7 @@ from flowd.store.attention import Notice, Notices
 from flowd.store.executions import now_ms
 from flowd.store.metrics import Snapshot
 from flowd.store.troubles import Trouble
+from flowd.workflow.states import ExecutionState
 
 # As long ago as a failure counts as news.
 FAILED_WITHIN_MS: Final = 24 * 3_600_000
@@ -31,6 +32,7 @@ class Overview:
     risks: Sequence[str]
     stalled: int
     scheduler_ticked_ms: int | None
+    executions: Mapping[ExecutionState, int]
     snapshot: Snapshot
     attention: Mapping[str, Notices]
     names: Mapping[str, str | None]
@@ -51,6 +53,7 @@ async def look(store: Store, verdict: Verdict) -> Overview:
         redis.get("risks", ()),
         len(workers.get("stalled", ())),
         checks.get("scheduler", {}).get("ticked_ms"),
+        await store.executions.indexes.counts(),
         snapshot,
         attention,
         await store.health.attention.names([one for one in named if one is not None]),

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type
 from flowd.store.redis.text import count_of, readable
@@ -19,7 +18,7 @@ from flowd.workflow.states import ExecutionState
 # Executions looked at for nodes that wait, and nodes of one of them.
 _ACTIVE_LOOKED_AT: Final = 200
 _WAITS_LOOKED_AT: Final = 100
-_ENDED_LOOKED_AT: Final = 1_000
+_FAILED_LOOKED_AT: Final = 1_000
 
 
 class Notice(NamedTuple):
@@ -47,25 +46,29 @@ class Attention:
 
     async def failed(self, since_ms: int, sample_max: int) -> Notices:
         """Executions that ended FAILED since then, those first that did last."""
-        newest = ("BYSCORE", "REV", "LIMIT", 0, _ENDED_LOOKED_AT, "WITHSCORES")
+        key = keys.by_status(ExecutionState.FAILED)
         (listed,) = await self._client.converse_freely(
-            [("ZRANGE", keys.FINISHED, "+inf", since_ms, *newest)]
+            [("ZRANGE", key, "+", "-", "BYLEX", "REV", "LIMIT", 0, _FAILED_LOOKED_AT)]
         )
-        flat = [] if is_wrong_type(listed) else listed
-        ended = dict(zip(flat[::2], map(_ms, flat[1::2]), strict=True))
-        failed: list[str] = []
-        for some in slices(list(ended), NODES_PER_CALL_MAX):
-            states = await self._client.execute("MGET", *map(keys.status, some))
-            pairs = zip(some, states, strict=True)
-            failed += [one for one, state in pairs if state == ExecutionState.FAILED]
+        ids = [] if is_wrong_type(listed) else listed
+        asked: list[Command] = [("ZMSCORE", keys.FINISHED, *ids)] if ids else []
+        (scores,) = await self._client.converse_freely(asked) if ids else ([],)
+        scores = [None] * len(ids) if is_wrong_type(scores) else scores
+        ended = {
+            one: _ms(score) or 0
+            for one, score in zip(ids, scores, strict=True)
+            if score is not None
+        }
+        failed = [one for one in ended if ended[one] >= since_ms]
+        failed.sort(key=ended.__getitem__, reverse=True)
         shown = failed[:sample_max]
-        asked: list[Command] = [("HMGET", keys.run(one), "failure", "error") for one in shown]
+        asked = [("HMGET", keys.run(one), "failure", "error") for one in shown]
         replies = await self._client.converse_freely(asked) if asked else []
         sample = [
             Notice(one, None, _first(reply), ended[one])
             for one, reply in zip(shown, replies, strict=True)
         ]
-        is_whole = len(ended) < _ENDED_LOOKED_AT
+        is_whole = len(ids) < _FAILED_LOOKED_AT or len(failed) < len(ids)
         return Notices(len(failed) if is_whole else None, sample)
 
     async def signals(self, sample_max: int) -> Notices:

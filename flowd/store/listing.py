@@ -117,7 +117,7 @@ class Listing:
         budget = DEFINITION_BYTES_MAX
         size = count_max + 1
         while scan.left > 0 and budget > 0:
-            found = await self._rows(await scan.next(size))
+            found = await self.rows(await scan.next(size))
             passing = [row for row in found if _passes(row, filters)]
             if filters.handler is not None:
                 known, spent = await self._handlers_of(passing, budget)
@@ -185,7 +185,8 @@ class Listing:
         except (WrongType, ValueError) as error:
             raise CorruptExecution(execution_id, f"its input is damaged: {error}") from error
 
-    async def _rows(self, execution_ids: Sequence[str]) -> list[ExecutionRow]:
+    async def rows(self, execution_ids: Sequence[str]) -> list[ExecutionRow]:
+        """Those of these executions that there are."""
         if not execution_ids:
             return []
         commands: list[Command] = [("MGET", *(keys.status(one) for one in execution_ids))]

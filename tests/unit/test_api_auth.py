@@ -213,6 +213,23 @@ def test_a_token_is_told_what_it_may_do(make: Make, tmp_path: Path) -> None:
     assert client.get("/token").status_code == 401
 
 
+def test_who_may_read_acts_on_none_and_only_an_admin_deletes_many(
+    make: Make, tmp_path: Path
+) -> None:
+    texts = {scope: token(tmp_path, scope) for scope in ("read", "trigger", "admin")}
+    client = make()
+
+    def act(scope: str, action: str) -> httpx2.Response:
+        body = {"action": action, "ids": [SOME_ID], "preview": True}
+        return client.post("/workflows/actions", json=body, headers=bearer(texts[scope]))
+
+    for action in ("cancel", "delete"):
+        problem(act("read", action), 403, "forbidden")
+    problem(act("trigger", "delete"), 403, "forbidden")
+    problem(act("trigger", "cancel"), 503, "store_unavailable")
+    problem(act("admin", "delete"), 503, "store_unavailable")
+
+
 def test_a_route_that_says_no_scope_takes_an_admin(make: Make, tmp_path: Path) -> None:
     text, reader = token(tmp_path, "admin"), token(tmp_path, "read")
     app = make().app

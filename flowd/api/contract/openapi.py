@@ -78,6 +78,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "SignalBody": {"data": {"approved": True}},
     "RerunBody": {"from": "failed", "preview": True},
     "SetBody": {"members": [{"kind": "definition", "name": "report"}]},
+    "ActionsBody": {"action": "rerun", "filter": {"status": ["FAILED"]}, "preview": True},
     "CancelBody": {"force": False},
 }
 _INTRODUCTION = """\

@@ -259,6 +259,11 @@ def _unauthenticated(*, has_tried: bool) -> Response:
     return problem_response("unauthenticated", detail, headers={"www-authenticate": challenge})
 
 
+def refuse_scope(token: Token | None, needed: str) -> Response | None:
+    """The refusal of what takes more than its endpoint; None where it is allowed."""
+    return None if token is None or token.allows(needed) else _forbidden(token, needed)
+
+
 def _forbidden(token: Token, needed: str) -> Response:
     challenge = f'Bearer realm="flowd", error="insufficient_scope", scope="{needed}"'
     detail = f"this takes the scope {needed!r}; the token {token.name!r} has {token.scope!r}"

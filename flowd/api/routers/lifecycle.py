@@ -129,10 +129,15 @@ async def delete(request: Request) -> Response:
     """Delete an execution that does not run, with its outputs and events."""
     store = shared_of(request.app).store
     execution_id = requested_execution_id(request)
+    await delete_execution(store, execution_id)
+    return json_response(Deleted(execution_id=execution_id, message="Workflow deleted"))
+
+
+async def delete_execution(store: Store, execution_id: str) -> None:
+    """Raises WrongState where it may not be deleted, and UnknownExecution."""
     outcome = await store.finished.delete_execution(execution_id)
     if outcome != "deleted":
         raise await _undeletable(store, execution_id, outcome)
-    return json_response(Deleted(execution_id=execution_id, message="Workflow deleted"))
 
 
 async def _undeletable(store: Store, execution_id: str, outcome: str) -> WrongState:

@@ -110,6 +110,8 @@ class ListQuery(BaseModel):
     handler: str | None = Field(default=None, description="only with a node of this handler")
     submitted_after: Time | None = Field(default=None, description="at this time or later")
     submitted_before: Time | None = Field(default=None, description="before this time")
+    since: Time | None = Field(default=None, description="as `submitted_after`")
+    until: Time | None = Field(default=None, description="as `submitted_before`")
     label: list[Label] = Field(
         default_factory=list,
         description="only with this label, `name:value`; with all, where there are several",
@@ -195,8 +197,8 @@ async def list_workflows(request: Request) -> Response:
         frozenset(query.status),
         query.name,
         query.handler,
-        query.submitted_after,
-        query.submitted_before,
+        query.submitted_after if query.since is None else query.since,
+        query.submitted_before if query.until is None else query.until,
         tuple(query.label),
     )
     store = shared_of(request.app).store
@@ -209,6 +211,11 @@ async def list_workflows(request: Request) -> Response:
             next_cursor=write_cursor(page.next_id),
         )
     )
+
+
+def row_fields(row: ExecutionRow) -> dict[str, Any]:
+    """A row of a list with all its fields."""
+    return {name: getattr(row, name) for name in _ROW_FIELDS}
 
 
 @whole

@@ -20,7 +20,6 @@ from flowd.handlers import HandlerKind
 from flowd.handlers.config_schema import schema_of
 from flowd.handlers.registry import Handler
 from flowd.store.metrics import Snapshot
-from flowd.workflow.states import ExecutionState
 
 
 class _Body(BaseModel):
@@ -85,7 +84,7 @@ class Overview(_Body):
     at_ms: int
     version: str
     health: HealthOverview
-    executions: dict[str, int | None]
+    executions: dict[str, int]
     queue: QueueOverview
     workers: WorkersOverview
     scheduler_ticked_ms: int | None
@@ -164,7 +163,7 @@ async def show_overview(request: Request) -> Response:
                 ],
                 risks=list(seen.risks),
             ),
-            executions={str(one): snapshot.executions.get(one) for one in ExecutionState},
+            executions={str(one): count for one, count in seen.executions.items()},
             queue=QueueOverview(
                 entries=snapshot.queue.entries,
                 waiting=snapshot.queue.waiting,

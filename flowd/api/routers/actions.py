@@ -1,0 +1,231 @@
+"""Act on many executions with one request: those that are named, or those that pass a filter."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flowd.api.contract.problems import as_document
+from flowd.api.contract.route import Endpoint
+from flowd.api.contract.small_body import SmallBody, read_small_body
+from flowd.api.http.auth import refuse_scope
+from flowd.api.http.responses import (
+    IDEMPOTENCY_HEADER,
+    json_response,
+    requested_idempotency_key,
+    token_of,
+)
+from flowd.api.routers.lifecycle import delete_execution
+from flowd.api.routers.listing import Label, Time, WorkflowRow, row_fields
+from flowd.api.shared import shared_of
+from flowd.errors import FlowdError, InvalidRequest, Problem, StoreError, UnknownExecution
+from flowd.orchestrator import executor
+from flowd.orchestrator.rerun import FAILED, plan_rerun, rerun_execution
+from flowd.store import Store
+from flowd.store.executions import now_ms
+from flowd.store.listing import ExecutionRow, Filters
+from flowd.workflow.ids import is_execution_id, new_execution_id
+from flowd.workflow.states import ExecutionState
+
+EXECUTIONS_MAX: Final = 1_000
+SAMPLE_MAX: Final = 10
+# How many are acted on side by side.
+_AT_ONCE: Final = 16
+_ID_CHARS_MAX: Final = 64
+
+Action = Literal["cancel", "pause", "resume", "rerun", "delete"]
+
+
+class ActionFilter(BaseModel):
+    """As the parameters of `GET /workflows`; at least one of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: list[ExecutionState] = Field(default_factory=list)
+    name: str | None = None
+    label: list[Label] = Field(default_factory=list)
+    since: Time | None = None
+    until: Time | None = None
+
+
+class ActionsBody(SmallBody):
+    action: Action
+    ids: list[str] | None = Field(
+        default=None, min_length=1, max_length=EXECUTIONS_MAX, description="these executions"
+    )
+    chosen: ActionFilter | None = Field(
+        default=None, alias="filter", strict=False, description="or those that pass"
+    )
+    preview: bool = Field(default=False, description="only count them and show a few")
+    force: bool = Field(default=False, description="of a cancellation: leave out `finally`")
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ActionPreview(_Body):
+    """How many would be acted on, and the first of them; `more` pass than one request acts on."""
+
+    action: Action
+    count: int
+    more: bool
+    sample: list[WorkflowRow]
+
+
+class ActionResult(_Body):
+    """What came of one; `new_execution_id` is that of a rerun."""
+
+    execution_id: str
+    outcome: Literal["done", "refused"]
+    code: str | None
+    message: str | None
+    new_execution_id: str | None
+
+
+class ActionAnswer(_Body):
+    """The result for each, in their order; `more` pass than one request acts on."""
+
+    action: Action
+    count: int
+    more: bool
+    results: list[ActionResult]
+
+
+async def act(request: Request) -> Response:
+    """Cancel, pause, resume, rerun or delete up to 1,000 executions; each on its own.
+
+    Those in `ids`, or the newest that pass the `filter`. A rerun starts at once with what failed.
+    With an Idempotency-Key the same request may be sent again: nothing is run again twice.
+    """
+    store = shared_of(request.app).store
+    body, written = await read_small_body(request, ActionsBody)
+    if body.action == "delete" and (refusal := refuse_scope(token_of(request), "admin")):
+        return refusal
+    rows, more = await _chosen(store, body)
+    if body.preview:
+        return json_response(
+            ActionPreview.model_construct(
+                action=body.action,
+                count=len(rows),
+                more=more,
+                sample=[row_fields(one) for one in rows[:SAMPLE_MAX]],
+            )
+        )
+    claimant = new_execution_id(now_ms())
+    if key := requested_idempotency_key(request):
+        idempotency = store.submissions.idempotency
+        claimant = (await idempotency.claim(key, b"actions " + written, claimant)).execution_id
+    results: list[ActionResult] = []
+    for at in range(0, len(rows), _AT_ONCE):
+        some = rows[at : at + _AT_ONCE]
+        results += await asyncio.gather(
+            *(_act_on(store, body, one.execution_id, claimant) for one in some)
+        )
+    return json_response(
+        ActionAnswer.model_construct(
+            action=body.action, count=len(results), more=more, results=results
+        )
+    )
+
+
+async def _chosen(store: Store, body: ActionsBody) -> tuple[Sequence[ExecutionRow], bool]:
+    """Raises InvalidRequest."""
+    if (body.ids is None) == (body.chosen is None):
+        message = "name the executions in `ids`, or say in `filter` which; one of both"
+        raise InvalidRequest([Problem("", "wrong_choice", message)])
+    if body.ids is not None:
+        ids = list(dict.fromkeys(one[:_ID_CHARS_MAX] for one in body.ids))
+        known = await store.executions.listing.rows([one for one in ids if is_execution_id(one)])
+        found = {row.execution_id: row for row in known}
+        return [found.get(one) or ExecutionRow(one, None) for one in ids], False
+    assert body.chosen is not None
+    wanted = body.chosen
+    if not wanted.model_fields_set or wanted == ActionFilter():
+        message = "a filter without anything would be all; name a status, name, label or time"
+        raise InvalidRequest([Problem("filter", "empty_filter", message)])
+    filters = Filters(
+        frozenset(wanted.status),
+        wanted.name,
+        submitted_after_ms=wanted.since,
+        submitted_before_ms=wanted.until,
+        labels=tuple(wanted.label),
+    )
+    rows: list[ExecutionRow] = []
+    after: str | None = None
+    while True:
+        page = await store.executions.listing.page(filters, EXECUTIONS_MAX - len(rows), after)
+        rows += page.rows
+        after = page.next_id
+        if after is None or len(rows) >= EXECUTIONS_MAX:
+            return rows, after is not None
+
+
+async def _act_on(
+    store: Store, body: ActionsBody, execution_id: str, claimant: str
+) -> ActionResult:
+    """Raises StoreError where Redis does not answer, or takes nothing: then the rest is left."""
+    new_id = None
+    try:
+        if not is_execution_id(execution_id):
+            raise UnknownExecution(execution_id)
+        new_id = await _do(store, body, execution_id, claimant)
+    except FlowdError as error:
+        if isinstance(error, StoreError) and error.code != "corrupt_execution":
+            raise
+        problem = as_document(error)
+        return ActionResult(
+            execution_id=execution_id,
+            outcome="refused",
+            code=problem["code"],
+            message=problem["detail"],
+            new_execution_id=None,
+        )
+    return ActionResult(
+        execution_id=execution_id, outcome="done", code=None, message=None, new_execution_id=new_id
+    )
+
+
+async def _do(store: Store, body: ActionsBody, execution_id: str, claimant: str) -> str | None:
+    """The id of the new execution, where there is one."""
+    match body.action:
+        case "cancel":
+            await executor.cancel_execution(store, execution_id, force=body.force)
+        case "pause":
+            await executor.pause_execution(store, execution_id)
+        case "resume":
+            await executor.resume_execution(store, execution_id)
+        case "delete":
+            await delete_execution(store, execution_id)
+        case "rerun":
+            planned = await plan_rerun(store, execution_id, FAILED, None)
+            new_id = await rerun_execution(store, planned, _rerun_id(claimant, execution_id))
+            await executor.trigger_workflow(store, new_id)
+            return new_id
+    return None
+
+
+def _rerun_id(claimant: str, execution_id: str) -> str:
+    """The same for the same request and the same execution, however often it is sent."""
+    digest = hashlib.sha256(f"{claimant} {execution_id}".encode()).hexdigest()
+    return claimant[:12] + digest[:12]
+
+
+ROUTES = [
+    Endpoint(
+        "POST",
+        "/workflows/actions",
+        act,
+        scope="trigger",
+        answers={200: (ActionAnswer, ActionPreview)},
+        problems=("invalid_request", "idempotency_mismatch"),
+        body=ActionsBody,
+        headers=IDEMPOTENCY_HEADER,
+    ),
+]

@@ -97,12 +97,12 @@ def test_the_page_reads_yaml_as_the_command_line_does_or_refuses_it(page: Page) 
     ]
     assert wrong == []
     # It may refuse more than the command line; of the manual, nothing but several documents.
-    refused = [
+    refused = {
         answer["wrong"]
         for text, answer in zip(manual, found[len(CASES) :], strict=True)
         if "wrong" in answer and expected(text)
-    ]
-    assert refused == []
+    }
+    assert refused <= {"here a second document begins; submit one workflow at a time"}
     assert sum("value" in one for one in found[: len(CASES)]) >= 16
 
 

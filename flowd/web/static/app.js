@@ -85,7 +85,7 @@ function AskForToken() {
     <p class="soft">${text.value ? asked.value : html`<code>flowd token create --name me --scope read</code> makes one.`}</p>
     <form class="row" onSubmit=${give}>
       <label class="visually-hidden" for="token">Token</label>
-      <input id="token" ref=${field} class="grow mono" type="password" autocomplete="off" spellcheck="false" placeholder="flowd_…" />
+      <input id="token" ref=${field} class="grow mono" type="password" autocomplete="off" spellcheck=${false} placeholder="flowd_…" />
       <button class="btn primary">Use it</button>
     </form>
     <p class="soft">It stays in this tab, and is gone when you close it.</p>
@@ -191,4 +191,6 @@ function Shell() {
     ${isHelpOpen.value && html`<${Help} />`}`;
 }
 
+// A relative address of an icon would be followed anew from every view.
+document.querySelector('link[rel=icon]').href = new URL('icon.svg', import.meta.url).href;
 render(html`<${Shell} />`, document.getElementById('app'));

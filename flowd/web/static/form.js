@@ -71,6 +71,6 @@ function SchemaField({ name, schema, isNeeded, value, wrong, onValue }) {
     if (type === 'boolean') return html`<input type="checkbox" ...${common} checked=${value} onChange=${event => onValue(event.target.checked)} />`;
     if (type === 'integer' || type === 'number') return html`<input inputmode="decimal" autocomplete="off" ...${common} value=${value} onInput=${event => onValue(event.target.value)} />`;
     if (type === 'string') return html`<input autocomplete="off" ...${common} value=${value} placeholder=${schema.examples?.[0] ?? ''} onInput=${event => onValue(event.target.value)} />`;
-    return html`<textarea class="mono" rows="4" spellcheck="false" ...${common} placeholder="JSON" value=${value} onInput=${event => onValue(event.target.value)}></textarea>`;
+    return html`<textarea class="mono" rows="4" spellcheck=${false} ...${common} placeholder="JSON" value=${value} onInput=${event => onValue(event.target.value)}></textarea>`;
   }}<//>`;
 }

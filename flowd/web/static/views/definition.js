@@ -70,7 +70,7 @@ function Run({ name, path, saved, query }) {
   return html`<form class="stack narrow" onSubmit=${event => { event.preventDefault(); if (!isWrong) run(); }}>
     ${hasForm
       ? html`<${SchemaForm} schema=${schema} typed=${typed} onTyped=${setTyped} wrong=${wrong} />`
-      : html`<${Field} label="Input" hint="This definition has no schema of its input: any JSON object is taken." error=${wrong.input}>${id => html`<textarea id=${id} class="mono" rows="10" spellcheck="false" value=${text} onInput=${event => setText(event.target.value)}></textarea>`}<//>`}
+      : html`<${Field} label="Input" hint="This definition has no schema of its input: any JSON object is taken." error=${wrong.input}>${id => html`<textarea id=${id} class="mono" rows="10" spellcheck=${false} value=${text} onInput=${event => setText(event.target.value)}></textarea>`}<//>`}
     <${Failure} error=${error} compact />
     <div class="row"><${Button} kind="primary" scope="trigger" type="button" disabled=${isWrong ? 'some fields are not filled in as they should be' : false} onClick=${run}>Run version ${saved.version}<//>
       <${CopyAs} flowd=${`flowd run ${name}${inputWords(input)}`} request=${{ method: 'POST', path: `${path}/run`, body }} /></div>

@@ -180,5 +180,5 @@ function Typed({ name, label, placeholder, value = '', search }) {
     clearTimeout(timer.current);
     timer.current = setTimeout(() => setQuery({ [name]: event.target.value.trim() || null }, { replace: true }), TYPED_MS);
   };
-  return html`<label><span class="visually-hidden">${label}</span><input type="search" autocomplete="off" spellcheck="false" data-search=${search} placeholder=${placeholder} value=${text} onInput=${change} /></label>`;
+  return html`<label><span class="visually-hidden">${label}</span><input type="search" autocomplete="off" spellcheck=${false} data-search=${search} placeholder=${placeholder} value=${text} onInput=${change} /></label>`;
 }

@@ -106,7 +106,7 @@ export default function Submit() {
     <div class="toolbar"><h1>Submit</h1><span class="soft">a workflow in YAML or JSON</span></div>
     <div class="submit">
       <div class="stack">
-        <${Field} label="Workflow">${id => html`<textarea id=${id} ref=${area} class="mono code" data-search spellcheck="false" autocapitalize="off" value=${text} aria-describedby="verdict" onInput=${event => setText(event.target.value)}
+        <${Field} label="Workflow">${id => html`<textarea id=${id} ref=${area} class="mono code" data-search spellcheck=${false} autocapitalize="off" value=${text} aria-describedby="verdict" onInput=${event => setText(event.target.value)}
           onDrop=${async event => { const file = event.dataTransfer?.files?.[0]; if (file) { event.preventDefault(); setText(await file.text()); } }} onDragOver=${event => event.preventDefault()}></textarea>`}<//>
         <div class="row"><${Button} kind="primary" scope="trigger" disabled=${why} onClick=${() => send('workflow', { trigger: true })}>Submit and trigger<//>
           <${Button} scope="trigger" disabled=${why} onClick=${() => send('workflow')}>Only submit<//>

@@ -3,11 +3,12 @@
 --- @use return_place lazily
 --- @use leave_schedule lazily
 --- @use list_status
---- @use steady_ms
+--- @use steady_ms lazily
 -- Ends an execution in this state, notes when, for its retention, and that somebody waits to be told;
 -- the event that says so. The node it is the child of is woken, and what children of its own still run are
--- left to whoever follows. A set that is damaged stops nobody: the scheduler sets it aside.
-local function end_execution(stream, active, execution_id, state, now_ms)
+-- left to whoever follows. A set that is damaged stops nobody: the scheduler sets it aside. `known` is what
+-- its run hash says of the six fields below, from whoever has asked already.
+local function end_execution(stream, active, execution_id, state, now_ms, known)
   local prefix = 'workflow:' .. execution_id
   local before = redis.pcall('SET', prefix .. ':status', state, 'GET')
   if type(before) == 'table' then
@@ -19,7 +20,7 @@ local function end_execution(stream, active, execution_id, state, now_ms)
   redis.pcall('HINCRBY', 'flowd:metrics', 'executions ' .. state, 1)
   redis.pcall('HINCRBY', 'flowd:ended', string.format('%.0f ', math.floor(now_ms / 3600000)) .. state, 1)
   redis.pcall('HSET', prefix .. ':run', 'finished_ms', now_ms)
-  local callback, schedule, parent, children, place, waiting = unpack(redis.pcall('HMGET',
+  local callback, schedule, parent, children, place, waiting = unpack(known or redis.pcall('HMGET',
     prefix .. ':run', 'callback', 'schedule', 'parent', 'children', 'place', 'waiting'))
   if callback == '1' then
     redis.pcall('ZADD', 'flowd:callbacks', steady_ms(), execution_id)

@@ -1,21 +1,27 @@
---- @use begin_finally
+--- @use begin_finally lazily
 --- @use end_execution
---- @use failure_text
+--- @use failure_text lazily
 -- Ends an execution none of whose nodes is left to run, or begins its `finally`; the event that says so,
--- and its text.
+-- and its text. The run hash is asked once for all that matters now, which begins with what end_execution
+-- wants to know.
 local function finish_execution(stream, active, execution_id, status, now_ms)
   local run = 'workflow:' .. execution_id .. ':run'
-  local has_failed, finally, plan, ends_as =
-    unpack(redis.pcall('HMGET', run, 'failed', 'finally', 'plan', 'ends_as'))
+  local known = redis.pcall('HMGET', run, 'callback', 'schedule', 'parent', 'children', 'place', 'waiting',
+    'failed', 'finally', 'ends_as')
+  local has_failed, finally, ends_as = known[7], known[8], known[9]
   local state = has_failed == '1' and 'FAILED' or 'COMPLETED'
-  local begun = finally and begin_finally(stream, execution_id, finally, plan, state, status)
-  if begun then
-    return begun, execution_id
-  elseif ends_as == 'CANCELLED' then
-    return end_execution(stream, active, execution_id, ends_as, now_ms), execution_id
-  elseif state == 'COMPLETED' then
-    return end_execution(stream, active, execution_id, state, now_ms), execution_id
+  if finally then
+    local plan = redis.pcall('HGET', run, 'plan')
+    local begun = begin_finally(stream, execution_id, finally, plan, state, status)
+    if begun then
+      return begun, execution_id
+    end
   end
-  local text = execution_id .. ' ' .. failure_text(run, redis.pcall('HGET', run, 'failure'))
-  return end_execution(stream, active, execution_id, state, now_ms), text
+  local text = execution_id
+  if ends_as == 'CANCELLED' then
+    state = ends_as
+  elseif state == 'FAILED' then
+    text = text .. ' ' .. failure_text(run, redis.pcall('HGET', run, 'failure'))
+  end
+  return end_execution(stream, active, execution_id, state, now_ms, known), text
 end

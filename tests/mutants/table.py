@@ -651,8 +651,8 @@ MUTANTS = (
     Mutant(
         "U15 begun",
         "what ends the last of the others ends the execution",
-        "  local begun = finally and begin_finally(",
-        "  local begun = nil and begin_finally(",
+        "  if finally then\n    local plan",
+        "  if nil then\n    local plan",
         "test_finally_begins_when_the_last_of_the_others_has_ended",
     ),
     Mutant(
@@ -700,8 +700,8 @@ MUTANTS = (
     Mutant(
         "U15 cancelled",
         "a finally after a cancel ends its execution as if there had been none",
-        "  elseif ends_as == 'CANCELLED' then\n    return end_execution(",
-        "  elseif false then\n    return end_execution(",
+        "  if ends_as == 'CANCELLED' then\n    state = ends_as",
+        "  if false then\n    state = ends_as",
         "test_a_cancel_in_finally_lets_it_run_and_end_as_cancelled",
     ),
     Mutant(

@@ -1,12 +1,16 @@
 // Every view, by its path under the root; each is loaded when it is first visited.
 const now = () => import('./views/now.js');
 const executions = () => import('./views/executions.js');
+const execution = () => import('./views/execution.js');
 const definition = () => import('./views/definition.js');
 
 export const ROUTES = [
   ['', now],
   ['now', now],
   ['executions', executions],
+  ['executions/:id', execution],
+  ['executions/:id/:tab', execution],
+  ['compare', () => import('./views/compare.js')],
   ['definitions', () => import('./views/definitions.js')],
   ['definitions/:name', definition],
   ['definitions/:name/:tab', definition],

@@ -5,3 +5,5 @@ try {
 } catch {
   // Storage is switched off: the system decides.
 }
+// The address of the page may lose a folder later on: what is relative to it is resolved now.
+document.querySelectorAll('link[rel=icon]').forEach(link => { link.href = link.href; });

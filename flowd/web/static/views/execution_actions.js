@@ -1,0 +1,93 @@
+// What can be done with an execution: each also as a command to copy, what destroys with its count.
+import { html, useEffect, useState } from '../lib.js';
+import { api } from '../api.js';
+import { shellWord } from '../format.js';
+import { Link, navigate } from '../router.js';
+import { isTerminal } from '../states.js';
+import { Action, Button, CopyAs, Dialog, Failure, Name, notify, number, plural } from '../ui.js';
+
+const ENDED = ['COMPLETED', 'FAILED', 'SKIPPED', 'CANCELLED'];
+const PLANNED_MAX = 100;
+
+export function Actions({ execution, node }) {
+  const { id, summary } = execution;
+  const { data } = summary;
+  const isOver = isTerminal(data.status);
+  return html`<div class="toolbar">
+    ${isOver ? html`<${Rerun} execution=${execution} node=${node} />` : html`<${Steering} execution=${execution} />`}
+    <${Link} class="btn quiet" to="compare" query=${{ left: data.rerun_of ?? null, right: id }}>Compare<//>
+    ${data.status !== 'RUNNING' && data.status !== 'PAUSED' && html`<${Delete} id=${id} data=${data} />`}
+    <${CopyAs} flowd=${`flowd get ${id}`} request=${{ method: 'GET', path: `workflows/${id}/summary` }} />
+  </div>`;
+}
+
+function Steering({ execution: { id, summary, reload } }) {
+  const { status, counts, nodes, cancelling } = summary.data;
+  const open = nodes - ENDED.reduce((sum, state) => sum + (counts[state] ?? 0), 0);
+  const verb = (one, body = {}) => ({ method: 'POST', path: `workflows/${id}/${one}`, body });
+  const run = ({ path, body }) => () => api.post(path, body).finally(reload);
+  const cancel = verb('cancel', cancelling ? { force: true } : {});
+  return html`
+    ${status === 'PENDING' && html`<${Action} label="Trigger" kind="primary" run=${run({ path: `workflow/trigger/${id}` })} done="Triggered" />`}
+    ${status === 'RUNNING' && html`<${Action} label="Pause" run=${run(verb('pause'))} done="Paused: running nodes finish" />`}
+    ${status === 'PAUSED' && html`<${Action} label="Resume" kind="primary" run=${run(verb('resume'))} done="Resumed" />`}
+    <${Action} label=${cancelling ? 'Cancel at once' : 'Cancel'} kind="danger" confirm=${`Cancel ${plural(open, 'node')}`} run=${run(cancel)} done="Cancelled"
+      flowd=${`flowd cancel ${id}${cancelling ? ' --force' : ''}`} request=${cancel}
+      ask=${html`<p>${cancelling ? 'It is being cancelled. This leaves out what cleans up after it. ' : ''}${plural(open, 'node has', 'nodes have')} not ended: what runs is told to stop, and nothing more starts.</p>`} />`;
+}
+
+function Delete({ id, data }) {
+  return html`<${Action} label="Delete" kind="danger" scope="admin" confirm=${`Delete 1 execution, ${plural(data.nodes, 'node')}`} run=${() => api.del(`workflows/${id}`)} done="Deleted"
+    onDone=${() => navigate('executions')} flowd=${`flowd rm ${id} --yes`} request=${{ method: 'DELETE', path: `workflows/${id}` }}
+    ask=${html`<p>The execution of ${plural(data.nodes, 'node')} goes, with its outputs, logs and events. Nothing brings them back.</p>`} />`;
+}
+
+function Rerun({ execution: { id, summary }, node }) {
+  const [from, setFrom] = useState(null);
+  const isWanting = (summary.data.counts.FAILED ?? 0) + (summary.data.counts.CANCELLED ?? 0) > 0;
+  return html`
+    ${isWanting && html`<${Button} scope="trigger" kind="primary" onClick=${() => setFrom('failed')}>Rerun from failed<//>`}
+    ${node && !node.includes('.') && html`<${Button} scope="trigger" onClick=${() => setFrom(node)}>Rerun from <${Name} value=${node} /><//>`}
+    ${from && html`<${RerunDialog} id=${id} from=${from} onClose=${() => setFrom(null)} />`}`;
+}
+
+/** What would run, before it does. */
+export function RerunDialog({ id, from, onClose }) {
+  const [planned, setPlanned] = useState({});
+  const [state, setState] = useState({ busy: false, error: null });
+  const request = { method: 'POST', path: `workflows/${id}/rerun`, body: { from } };
+  useEffect(() => {
+    api.post(request.path, { from, preview: true }).then(data => setPlanned({ data }), error => setPlanned({ error }));
+  }, []);
+  const act = async () => {
+    setState({ busy: true, error: null });
+    try {
+      const made = await api.post(request.path, request.body);
+      onClose();
+      notify(`Runs again as ${made.execution_id}`);
+      navigate(`executions/${made.execution_id}`);
+    } catch (error) {
+      setState({ busy: false, error });
+    }
+  };
+  const { data } = planned;
+  return html`<${Dialog} title=${from === 'failed' ? 'Rerun from failed' : `Rerun from ${from}`} onClose=${onClose} wide>
+    <div class="dialog-body">
+      ${!data && !planned.error && html`<p class="soft">Looking up what would run …</p>`}
+      <${Failure} error=${planned.error ?? state.error} compact />
+      ${data && html`<p>A new execution runs <b>${plural(data.runs.length, 'node')}</b> and takes over ${plural(data.reused.length, 'output')}.</p>
+        <${Planned} label="Runs" nodes=${data.runs} /><${Planned} label="Stays failed" nodes=${data.left_out} />`}
+    </div>
+    <footer><${CopyAs} flowd=${`flowd rerun ${id}${from === 'failed' ? '' : ` --from ${shellWord(from)}`}`} request=${request} /><span class="grow"></span>
+      <button class="btn" onClick=${onClose}>Keep</button>
+      <${Button} kind="primary" scope="trigger" disabled=${!data || state.busy} onClick=${act}>${data ? `Run ${plural(data.runs.length, 'node')}` : 'Run'}<//></footer>
+  <//>`;
+}
+
+function Planned({ label, nodes }) {
+  if (!nodes.length) return null;
+  return html`<h3>${label}</h3><ul class="planned">
+    ${nodes.slice(0, PLANNED_MAX).map(one => html`<li key=${one.node_id}><${Name} value=${one.node_id} mono /> <span class="soft">${one.why}</span></li>`)}
+    ${nodes.length > PLANNED_MAX && html`<li class="soft">and ${number(nodes.length - PLANNED_MAX)} more</li>`}
+  </ul>`;
+}

@@ -1,0 +1,65 @@
+// When each node stood in the queue, ran, and waited: one row a node.
+import { html, useMemo } from '../lib.js';
+import { duration } from '../format.js';
+import { now } from '../settings.js';
+import { codeOf, STATES } from '../graph/states.js';
+import { VirtualTable } from '../table.js';
+import { Empty, Glyph, Loaded, Name, moment, number } from '../ui.js';
+import { useDetails } from './execution_nodes.js';
+
+const TICKS = 6;
+const STEPS_MS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5, 72e5, 216e5, 864e5, 6048e5];
+
+/** Round moments between two, at most TICKS. */
+export function ticksOf(begin, end) {
+  const step = STEPS_MS.find(one => (end - begin) / one <= TICKS) ?? (end - begin) / TICKS;
+  const ticks = [];
+  for (let at = 0; at <= end - begin; at += step) ticks.push(at);
+  return ticks;
+}
+
+/** What of one attempt takes which time: [kind, begin, end]. */
+export function spansOf(attempt, state, waiting, until) {
+  const { queued_ms: queued, started_ms: started, finished_ms: finished } = attempt;
+  const spans = [];
+  if (queued) spans.push(['queued', queued, started ?? (['QUEUED', 'PENDING'].includes(state) ? until : finished ?? queued)]);
+  if (started && !waiting) spans.push([attempt.error ? 'failed' : 'ran', started, finished ?? (state === 'RUNNING' ? until : started)]);
+  if (waiting) spans.push(['waited', waiting.since_ms, until]);
+  return spans;
+}
+
+function Track({ one, begin, end }) {
+  const until = Math.min(end, Math.max(now.value, begin));
+  const spans = spansOf(one, one.state, one.waiting, until);
+  const place = at => `${Math.max(0, Math.min(100, (100 * (at - begin)) / (end - begin)))}%`;
+  const words = spans.map(([kind, from, to]) => `${kind} ${duration(to - from)}`).join(', ');
+  return html`<span class="track" role="img" aria-label=${words} title=${words}>
+    ${spans.map(([kind, from, to], at) => html`<i key=${at} class=${`span ${kind}`} style=${{ left: place(from), width: `max(2px, ${(100 * Math.max(0, to - from)) / (end - begin)}%)` }}></i>`)}
+  </span>`;
+}
+
+function Scale({ begin, end }) {
+  return html`<span class="track scale" aria-hidden="true">${ticksOf(begin, end).map(at => html`<i key=${at} class="tick" style=${{ left: `${(100 * at) / (end - begin)}%` }}>${duration(at)}</i>`)}</span>`;
+}
+
+export function Timeline({ execution, nodes, show }) {
+  const { timeline, details } = useDetails(execution);
+  const states = execution.states.data?.states ?? '';
+  const rows = useMemo(() => (timeline.data?.nodes ?? []).map(one => details.get(one.node_id) ?? one), [timeline.data, details]);
+  const begin = timeline.data?.triggered_ms ?? Math.min(...rows.map(one => one.queued_ms ?? Infinity));
+  const last = rows.reduce((most, one) => Math.max(most, one.finished_ms ?? 0, one.started_ms ?? 0), begin);
+  const end = Math.max(begin + 1, timeline.data?.finished_ms ?? (execution.isOver ? last : Math.max(last, now.value)));
+  const columns = [
+    { id: 'node', head: 'Node', width: '240px', cell: one => html`<span class="named"><${Glyph} state=${STATES[codeOf(states[nodes.place.get(one.node_id)] ?? '?')].name} /><${Name} value=${one.node_id} mono /></span>` },
+    { id: 'took', head: 'Took', width: '80px', cls: 'num', cell: one => duration(one.started_ms && one.finished_ms ? one.finished_ms - one.started_ms : null) },
+    { id: 'track', head: html`<${Scale} begin=${begin} end=${end} />`, cell: one => html`<${Track} one=${one} begin=${begin} end=${end} />` },
+  ];
+  return html`<${Loaded} of=${timeline}>${data => (rows.length
+    ? html`<div class="timeline-view">
+      <div class="toolbar soft"><span>From ${moment(begin)}</span><span class="key"><i class="span queued"></i> in the queue</span><span class="key"><i class="span ran"></i> ran</span>
+        <span class="key"><i class="span failed"></i> failed attempt</span><span class="key"><i class="span waited"></i> waits</span>
+        ${data.more > 0 && html`<span>${number(data.more)} more nodes are not shown</span>`}</div>
+      <${VirtualTable} label="Timeline" rows=${rows} columns=${columns} rowId=${one => one.node_id} onOpen=${one => show(one.node_id)} />
+    </div>`
+    : html`<${Empty} title="Nothing has been queued yet" />`)}<//>`;
+}

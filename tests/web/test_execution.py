@@ -1,0 +1,268 @@
+"""The view of one execution: what it shows, what can be done there, by hand and by keys alone."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.web.conftest import Submit, WebFlowd
+
+HOSTILE = "<img src=x onerror=alert(1)>\u202etxt.exe\x07"
+
+
+def node(name: str, *dependencies: str, handler: str = "noop", **more: Any) -> dict[str, Any]:
+    return {"id": name, "handler": handler, "dependencies": list(dependencies), **more}
+
+
+def failing(name: str, *dependencies: str) -> dict[str, Any]:
+    config = {"command": ["sh", "-c", "echo out of stock >&2; exit 3"]}
+    return node(name, *dependencies, handler="shell", config=config, retry={"max_attempts": 1})
+
+
+def box(page: Page, name: str) -> Any:
+    return page.locator(".g-box").filter(has_text=re.compile(rf"^{re.escape(name)}"))
+
+
+def test_the_graph_shows_each_node_with_its_state_in_words(page: Page, submit: Submit) -> None:
+    execution_id = submit("shown", node("a"), failing("b", "a"), node("c", "b"), node("d", "a"))
+
+    page.goto(f"executions/{execution_id}")
+
+    expect(page.get_by_role("heading", name="shown")).to_be_visible()
+    expect(page.locator(".execution-title .state")).to_have_text("Failed")
+    expect(box(page, "b")).to_contain_text("failed · shell")
+    expect(box(page, "c")).to_contain_text("failed (upstream) · noop")
+    expect(box(page, "d")).to_contain_text("completed · noop")
+    expect(page.locator(".execution-why")).to_contain_text("b")
+
+
+def test_states_change_in_place_and_the_graph_is_asked_for_once(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
+    execution_id = submit("in place", node("a"), node("b", "a"), trigger=False)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rsplit("/", 1)[-1]))
+    page.goto(f"executions/{execution_id}")
+    expect(box(page, "a")).to_contain_text("pending")
+    expect(page.locator(".live")).to_contain_text("Live")
+
+    flowd.client.trigger(execution_id)
+
+    expect(box(page, "b")).to_contain_text("completed")
+    expect(page.locator(".execution-title .state")).to_have_text("Completed")
+    assert asked.count("graph") == 1
+
+
+def test_folded_counts_equal_those_of_the_summary(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
+    middle = [node(f"m{at}", "a") for at in range(60)]
+    last = node("z", *(one["id"] for one in middle))
+    execution_id = submit("folded", node("a"), *middle, last, failing("f"), node("g", "f"))
+
+    page.goto(f"executions/{execution_id}")
+
+    expect(box(page, "noop × 60")).to_contain_text("60 completed")
+    expect(box(page, "f")).to_contain_text("failed")
+    shown = page.locator(".legend").evaluate_all(
+        "all => all.map(one => [one.querySelector('.word').textContent, "
+        "Number(one.querySelector('b').textContent)])"
+    )
+    assert sum(count for _, count in shown) == 64
+    counts = flowd.client.get(execution_id)["counts"]
+    failed = sum(count for word, count in shown if word.startswith("Failed"))
+    assert {"FAILED": failed, "COMPLETED": dict(shown)["Completed"]} == {
+        state: count for state, count in counts.items() if count
+    }
+
+
+def test_the_graph_is_one_stop_whose_arrows_follow_the_edges(page: Page, submit: Submit) -> None:
+    execution_id = submit("keys", node("a"), node("b", "a"), node("c", "a"), node("d", "b"))
+    page.goto(f"executions/{execution_id}")
+    expect(box(page, "d")).to_contain_text("completed")
+
+    graph = page.get_by_role("application")
+    graph.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".g-box.is-chosen")).to_contain_text("a")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".g-box.is-chosen")).to_contain_text("d")
+    active = graph.get_attribute("aria-activedescendant")
+    assert page.locator(f"#{active}").get_attribute("aria-label") == "d, noop, completed"
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+
+    drawer = page.locator(".drawer")
+    expect(drawer.get_by_role("heading", name="c")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"node=c"))
+    page.keyboard.press("Escape")
+    expect(drawer).to_have_count(0)
+    expect(graph).to_be_focused()
+
+
+def test_the_nodes_stand_in_a_table_with_what_failed_first(page: Page, submit: Submit) -> None:
+    execution_id = submit("table", node("a"), node("b"), failing("c"), node("d", "c"))
+
+    page.goto(f"executions/{execution_id}/nodes")
+
+    expect(page.locator("tr[data-id='c']")).to_contain_text("exit")
+    names = page.locator("tr[data-id]").evaluate_all("all => all.map(one => one.dataset.id)")
+    assert names == ["c", "d", "a", "b"]
+    page.get_by_label("State", exact=True).select_option("UPSTREAM")
+    expect(page.locator("tr[data-id]")).to_have_count(1)
+    page.locator("tr[data-id='d']").click()
+    expect(page.locator(".drawer .reasons")).to_contain_text("'c'")
+
+
+def test_the_drawer_says_why_with_config_output_and_neighbours(page: Page, submit: Submit) -> None:
+    echo = {"prompt": "say {{ a.status }}"}
+    execution_id = submit("drawer", node("a"), node("b", "a", handler="llm", config=echo))
+    page.goto(f"executions/{execution_id}?node=b")
+
+    drawer = page.locator(".drawer")
+    expect(drawer.locator(".neighbours")).to_contain_text("a")
+    drawer.get_by_role("tab", name="Config").click()
+    expect(drawer).to_contain_text("say {{ a.status }}")
+    expect(drawer).to_contain_text("say ok")
+    drawer.get_by_role("tab", name="Output").click()
+    expect(drawer).to_contain_text("Simulated response for: say ok")
+    drawer.get_by_role("tab", name="About").click()
+    drawer.get_by_role("button", name="a").click()
+    expect(drawer.get_by_role("heading", name="a")).to_be_visible()
+
+
+def test_what_waits_is_approved_or_rejected_where_it_stands(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
+    gates = [
+        node(name, handler="signal", config={"prompt": "Ship it? https://example.com/r/1"})
+        for name in ("yes", "no")
+    ]
+    execution_id = submit("approval", *gates)
+    page.goto(f"executions/{execution_id}?node=yes")
+
+    answer = page.get_by_role("region", name="Answer")
+    link = answer.get_by_role("link", name="https://example.com/r/1")
+    expect(link).to_have_attribute("rel", "noopener noreferrer")
+    answer.get_by_label("Data").fill("{no json")
+    expect(answer.get_by_role("button", name="Approve")).to_have_attribute("aria-disabled", "true")
+    answer.get_by_label("Data").fill('{"by": "me"}')
+    answer.get_by_role("button", name="Approve").click()
+    expect(answer).to_have_count(0)
+    box(page, "no").click()
+    answer.get_by_label("Reason").fill("not today")
+    answer.get_by_role("button", name="Reject").click()
+
+    expect(page.locator(".execution-title .state")).to_have_text("Failed")
+    output = flowd.client.results(execution_id)["yes"]
+    assert output["data"] == {"by": "me"}
+    expect(page.locator(".drawer")).to_contain_text("not today")
+
+
+def test_a_cancel_names_how_many_nodes_it_ends(page: Page, submit: Submit, flowd: WebFlowd) -> None:
+    execution_id = submit("cancel", node("a", handler="signal"), node("b", "a"), node("c"))
+    page.goto(f"executions/{execution_id}")
+    expect(box(page, "c")).to_contain_text("completed")
+    expect(box(page, "a")).to_contain_text("waiting")
+
+    page.get_by_role("button", name="Cancel").click()
+    dialog = page.get_by_role("dialog", name="Cancel")
+    expect(dialog).to_contain_text("2 nodes have not ended")
+    dialog.get_by_text("Copy as").click()
+    expect(dialog.get_by_role("button", name="flowd …")).to_be_visible()
+    dialog.get_by_role("button", name="Cancel 2 nodes").click()
+
+    expect(page.locator(".execution-title .state")).to_have_text("Cancelled")
+    assert flowd.client.status(execution_id) == "CANCELLED"
+
+
+def test_a_rerun_from_what_failed_shows_first_what_would_run(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
+    execution_id = submit("again", node("a"), failing("b", "a"), node("c", "b"))
+    page.goto(f"executions/{execution_id}")
+
+    page.get_by_role("button", name="Rerun from failed").click()
+    dialog = page.get_by_role("dialog", name="Rerun from failed")
+    expect(dialog).to_contain_text("runs 2 nodes and takes over 1 output")
+    dialog.get_by_role("button", name="Run 2 nodes").click()
+
+    expect(page).not_to_have_url(re.compile(execution_id))
+    expect(page.locator(".execution-facts")).to_contain_text(execution_id)
+    again = page.url.rsplit("/", 1)[-1]
+    assert flowd.client.get(again)["rerun_of"] == execution_id
+    page.get_by_role("link", name="Compare").click()
+    expect(page.locator(".compare")).to_contain_text("No node differs")
+
+
+def test_two_executions_differ_first_where_they_do(page: Page, submit: Submit) -> None:
+    good = submit("before", node("a"), node("b", "a"), node("c", "b"))
+    bad = submit("after", node("a"), failing("b", "a"), node("c", "b"))
+
+    page.goto(f"compare?left={good}&right={bad}")
+
+    expect(page.locator(".compare-first")).to_contain_text("The first of 2 nodes that differ is b")
+    expect(page.locator(".compare-first")).to_contain_text("state, definition")
+    expect(page.locator("tr[data-id='c']")).to_contain_text("Failed (upstream)")
+
+
+@pytest.mark.parametrize("tab", ["", "/nodes", "/timeline", "/events", "/results", "/definition"])
+def test_hostile_names_and_outputs_are_text_in_every_tab(
+    page: Page, submit: Submit, tab: str
+) -> None:
+    long = "n" * 128
+    execution_id = submit(
+        HOSTILE,
+        node(
+            "echo", handler="llm", config={"prompt": f"{HOSTILE} javascript:alert(1) {'x' * 5000}"}
+        ),
+        node(long, "echo"),
+        labels={"team": "<b>"},
+    )
+
+    page.goto(f"executions/{execution_id}{tab}?node=echo")
+
+    expect(page.locator("h1")).to_contain_text("<img src=x onerror=alert(1)>\\u202etxt.exe\\u0007")
+    expect(page.locator(".drawer dl")).to_be_visible()
+    page.locator(".drawer").get_by_role("tab", name="Output").click()
+    expect(page.locator(".drawer pre")).to_contain_text("<img src=x onerror=alert(1)>\\u202etxt")
+    assert page.locator("main img").count() == 0
+    assert page.locator("a[href^='javascript']").count() == 0
+
+
+def test_who_may_only_read_sees_no_enabled_action(page: Page, submit: Submit) -> None:
+    execution_id = submit("reader", node("ok", handler="signal"))
+
+    def answer(route: Route) -> None:
+        told = {"name": "eyes", "scope": "read", "expires_ms": None, "required": True}
+        route.fulfill(json=told)
+
+    page.route("**/token", answer)
+    page.goto(f"executions/{execution_id}?node=ok")
+
+    expect(page.get_by_role("button", name="Approve")).to_be_visible()
+    for name in ("Approve", "Pause", "Cancel"):
+        button = page.locator("main").get_by_role("button", name=name)
+        expect(button).to_have_attribute("aria-disabled", "true")
+        expect(button).to_have_attribute("title", re.compile("trigger"))
+
+
+def test_events_results_and_definition_show_what_happened(page: Page, submit: Submit) -> None:
+    execution_id = submit("told", node("a"), failing("b"), output={"x": "{{ a.status }}"})
+
+    page.goto(f"executions/{execution_id}/events")
+    expect(page.locator(".events-view")).to_contain_text("execution.failed")
+    expect(page.locator(".events-view")).to_contain_text("node.completed")
+    page.get_by_role("link", name="Results", exact=True).click()
+    expect(page.locator(".results-view")).to_contain_text('"status": "ok"')
+    page.get_by_role("link", name="Definition", exact=True).click()
+    expect(page.locator(".definition-view pre")).to_contain_text('"x": "{{ a.status }}"')
+    page.get_by_role("link", name="Timeline", exact=True).click()
+    expect(page.locator("tr[data-id='a'] .track")).to_have_attribute(
+        "aria-label", re.compile("ran ")
+    )

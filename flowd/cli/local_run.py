@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowd.cli.exit_codes import INTERRUPTED, UNAVAILABLE
+from flowd.cli.documents import find_files
+from flowd.cli.exit_codes import FAILED, INTERRUPTED, UNAVAILABLE
 from flowd.cli.local_check import refuse_wrong, settings_file_of
 from flowd.cli.outcome import show_end
 from flowd.cli.private_flowd import START, FlowdFailed, TemporaryFlowd, leave_on_signals
-from flowd.cli.remote import connected
+from flowd.cli.remote import connected, plain
 from flowd.cli.watching import watch_execution
 from flowd.config import DEFAULT_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from flowd.cli.commands.apply import Wanted
 
 # Whatever the settings say of these, a run of its own needs them so. Empty is none.
 _OWN: Mapping[str, str] = {
@@ -45,17 +48,20 @@ def run_locally(
     given_input: dict[str, Any] | None,
     *,
     settings_file: Path | None,
+    beside: Sequence[str] = (),
     timeout_s: float | None,
     output: str,
 ) -> None:
     """Ends the program as `flowd run` does, and leaves nothing behind.
 
     The settings are those of `settings_file`, else those beside the file or of this folder, but
-    for what keeps the run apart from every other flowd.
+    for what keeps the run apart from every other flowd. `beside` are files and folders whose
+    definitions are saved there first.
     """
     if settings_file is None and (named := os.environ.get("FLOWD_CONFIG")):
         settings_file = Path(named)
     used = settings_file_of(file, settings_file)
+    saved = _definitions(beside)
     if file != "-":
         refuse_wrong(file, settings_file)
     where = str(used.absolute()) if used else f"the defaults, there is no {DEFAULT_FILE}"
@@ -67,6 +73,8 @@ def run_locally(
             os.environ.pop("FLOWD_TOKEN", None)
             flowd.start()
             with connected(str(flowd.wait_until_ready()["api"]), file) as client:
+                for document in saved:
+                    client.put_definition(document.name, document.document.body)
                 execution_id = client.submit(workflow, trigger=True, input=given_input)
                 status = watch_execution(client, execution_id, timeout_s)
                 show_end(client, execution_id, status, output, is_kept=False)
@@ -75,6 +83,18 @@ def run_locally(
     except FlowdFailed as error:
         click.echo(f"flowd: {error}", err=True)
         sys.exit(UNAVAILABLE)
+
+
+def _definitions(beside: Sequence[str]) -> list[Wanted]:
+    """Those in these files and folders. Ends the program where one of them cannot be read."""
+    from flowd.cli.commands.apply import read_wanted
+
+    wanted, broken = read_wanted(find_files(beside))
+    for finding in broken:
+        click.echo(plain(str(finding)), err=True)
+    if broken:
+        sys.exit(FAILED)
+    return [one for one in wanted if one.kind.name == "definition"]
 
 
 def _private_flowd(settings_file: Path | None) -> TemporaryFlowd:

@@ -64,24 +64,34 @@ def show_end(
     if output == "id":
         click.echo(execution_id)
     elif output == "table" and sys.stdout.isatty():
-        _show_summary(client, execution_id)
+        _show_summary(client, execution_id, _worth(client, execution_id, status))
         where = f"`flowd results {execution_id}`" if is_kept else "-o json"
         click.echo(f"{where} prints every output")
     else:
-        results = client.results(execution_id)
-        whole = {"execution_id": execution_id, "status": status, "results": results}
-        show_json(whole if output == "json" else results)
+        results, worth = client.results(execution_id), _worth(client, execution_id, status)
+        whole = {"execution_id": execution_id, "status": status, "results": results, **worth}
+        show_json(whole if output == "json" else worth.get("output", results))
     sys.exit(0 if status == "COMPLETED" else FAILED)
 
 
-def _show_summary(client: Client, execution_id: str) -> None:
-    """A line of the whole, what failed, and the outputs nobody in the workflow reads."""
+def _worth(client: Client, execution_id: str, status: str) -> dict[str, Any]:
+    """Its `output`, where its definition has one and it completed."""
+    if status != "COMPLETED" or "output" not in client.definition(execution_id):
+        return {}
+    return {"output": client.output(execution_id)}
+
+
+def _show_summary(client: Client, execution_id: str, worth: Mapping[str, Any]) -> None:
+    """A line of the whole, what failed, and its output, or those nobody in the workflow reads."""
     summary = client.get(execution_id)
     counts = ", ".join(f"{count:,} {state}" for state, count in summary["counts"].items())
     name = plain(str(summary["name"]))
     click.echo(f"{name} {summary['status']} in {span(summary['duration_ms'])}: {counts}")
     for node in client.nodes(execution_id, state="FAILED", count_max=_LINES_MAX):
         click.echo(f"  {node['node_id']} failed: {plain(node['error'] or '')}")
+    if "output" in worth:
+        click.echo(f"  output {short(worth['output'], _VALUE_CHARS_MAX)}")
+        return
     ends = _last_nodes(client.definition(execution_id))
     for node_id in ends[:_LINES_MAX]:
         node = client.node(execution_id, node_id)

@@ -195,10 +195,21 @@ def _parse_cron(cron: str) -> CronSim:
         fields = CronSim(plain, datetime(2000, 1, 1))
         next(copy(fields))
     except CronSimError as error:
+        minute, hour, day, _month, weekday = plain.split()
+        if "day-of-month" in str(error).lower() and _is_cron(f"{minute} {hour} {day} * {weekday}"):
+            raise ValueError(f"{cron!r} is never due: no month of it has such a day") from None
         raise ValueError(f"{str(error).lower()} in the cron expression {cron!r}") from None
     except StopIteration:
         raise ValueError(f"{cron!r} is never due") from None
     return fields
+
+
+def _is_cron(cron: str) -> bool:
+    try:
+        CronSim(cron, datetime(2000, 1, 1))
+    except CronSimError:
+        return False
+    return True
 
 
 def _first_moment(wall: datetime, zone: tzinfo) -> datetime:

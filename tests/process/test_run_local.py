@@ -161,3 +161,45 @@ def test_a_signal_stops_it_and_leaves_nothing(folder: Folder, number: int, code:
     process.communicate(timeout=LIMIT_S)
     assert process.returncode == code
     assert folder.left() == []
+
+
+CHILD = """\
+name: leaf
+dag: {nodes: [{id: A, handler: transform, config: {input: "{{ input.x }}", expression: "@"}}]}
+output: "{{ A.result }}"
+---
+name: at_night
+cron: "0 2 * * *"
+workflow: leaf
+"""
+PARENT = """\
+name: parent
+dag: {nodes: [{id: call, handler: workflow, config: {name: leaf, input: {x: "{{ input.x }}"}}}]}
+output: {twice: ["{{ call.output }}", "{{ call.output }}"]}
+"""
+
+
+def test_a_parent_runs_with_the_definitions_that_are_given_beside_it(folder: Folder) -> None:
+    (folder.path / "parent.yaml").write_text(PARENT)
+    children = folder.path / "children"
+    children.mkdir()
+    (children / "leaf.yaml").write_text(CHILD)
+
+    code, output, errors = folder.run(
+        "parent.yaml", "--with", str(children), "--input", "x=word", "-o", "json"
+    )
+
+    assert code == 0, errors
+    assert json.loads(output)["output"] == {"twice": ["word", "word"]}
+    assert folder.left() == []
+
+
+def test_what_is_given_beside_it_and_cannot_be_read_ends_it(folder: Folder) -> None:
+    (folder.path / "parent.yaml").write_text(PARENT)
+    (folder.path / "leaf.yaml").write_text("name: [")
+
+    code, _, errors = folder.run("parent.yaml", "--with", "leaf.yaml")
+
+    assert code == 1
+    assert "leaf.yaml" in errors
+    assert folder.left() == []

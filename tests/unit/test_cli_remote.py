@@ -12,6 +12,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from flowd.api.routers import schedules as schedule_routes
+from flowd.cli.commands import schedules as schedule_commands
 from flowd.cli.commands.diff import differences, first_difference
 from flowd.cli.exit_codes import exit_code_of_status
 from flowd.cli.main import _COMMANDS, main
@@ -318,3 +320,22 @@ def test_the_help_and_the_package_load_nothing_heavy(statement: str) -> None:
 )
 def test_a_node_that_waits_is_shown_with_what_it_asks_and_until_when(waiting, shown) -> None:
     assert why({"error": None, "waiting": waiting}) == shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", ""], "'' is neither a FILE nor the NAME of a saved workflow"),
+        (["run", "a.yaml", "--local", "--url", "http://x"], "--url names another one"),
+        (["run", "a.yaml", "--with", "."], "--with is for --local"),
+        (["schedules", "next", "nightly", "-n", "1000"], "1000 is not in the range 1<=x<=100"),
+    ],
+)
+def test_what_cannot_be_meant_is_wrong_usage(arguments, said):
+    ended = CliRunner().invoke(main, arguments)
+    assert ended.exit_code == 2
+    assert said in ended.output
+
+
+def test_as_many_next_times_may_be_asked_for_as_are_answered():
+    assert schedule_commands._NEXT_MAX == schedule_routes.NEXT_MAX

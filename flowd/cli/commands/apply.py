@@ -61,7 +61,7 @@ def apply(
     """
     if prune and set_name is None:
         raise click.UsageError("--prune removes what belongs to a set; name it with --set")
-    wanted, broken = _read(find_files(files))
+    wanted, broken = read_wanted(find_files(files))
     with connected(url) as client:
         applied = _Apply(client, is_preview=diff)
         members = applied.begin_set(set_name, wanted)
@@ -97,7 +97,7 @@ class Result(NamedTuple):
     document: Document | None = None
 
 
-def _read(files: Iterable[str]) -> tuple[list[Wanted], list[Finding]]:
+def read_wanted(files: Iterable[str]) -> tuple[list[Wanted], list[Finding]]:
     """What is to be there, in the order in which it is made, and what cannot be understood."""
     from flowd.cli.kinds import KINDS
 

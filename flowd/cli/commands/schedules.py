@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import click
 from click.shell_completion import CompletionItem
@@ -25,6 +25,9 @@ from flowd.cli.remote import (
     yes_option,
 )
 from flowd.cli.workflow_file import read_workflow
+
+# As many as one request is answered with.
+_NEXT_MAX: Final = 100
 
 
 def _names(ctx: click.Context) -> Iterator[CompletionItem]:
@@ -201,7 +204,7 @@ def run(url: str | None, output: str, name: str, force: bool, key: str | None) -
 @server_options
 @table_or_json_option
 @name_argument
-@click.option("-n", "--count", type=WholeNumber(1), default=5, show_default=True)
+@click.option("-n", "--count", type=WholeNumber(1, _NEXT_MAX), default=5, show_default=True)
 def show_next(url: str | None, output: str, name: str, count: int) -> None:
     """Print the next times of a schedule."""
     with connected(url) as client:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from flowd.cli.commands.definitions import version_option
 from flowd.cli.completing import complete_runs
@@ -139,7 +140,18 @@ def trigger(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Settings file for --local; default: flowd.toml beside FILE, else of this folder.",
 )
+@click.option(
+    "--with",
+    "beside",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(exists=True),
+    help="For --local: a file or a folder with definitions that are saved there first, such as "
+    "those that the workflow runs as children; may be repeated.",
+)
+@click.pass_context
 def run(
+    ctx: click.Context,
     url: str | None,
     output: str,
     workflow: str,
@@ -148,23 +160,21 @@ def run(
     timeout: float | None,
     local: bool,
     config: Path | None,
+    beside: tuple[str, ...],
 ) -> None:
     """Run a workflow, from a file or saved, and follow it until it ends.
 
     What is no file is the NAME of a saved workflow, see `flowd definitions`.
 
     On a terminal it shows the nodes while they run, and then a summary; in a pipe it prints the
-    outputs, with -o json everything. Exits with 0 if the execution completed, 1 if not, 124 after
-    the timeout and 130 after Ctrl-C; after the last two the execution continues, except with
-    --local.
+    output that the workflow has, else those of all nodes, and with -o json everything. Exits with 0
+    if the execution completed, 1 if not, 124 after the timeout and 130 after Ctrl-C; after the last
+    two the execution continues, except with --local.
     """
-    if config is not None and not local:
-        raise click.UsageError("--config is for --local; a flowd that runs has its own settings")
+    is_saved = version is not None or _is_saved(workflow)
+    _check_usage(ctx, is_saved=is_saved)
     given_input = read_input(inputs)
-    if version is not None or _is_saved(workflow):
-        if local:
-            message = "--local runs a FILE; `flowd definitions get NAME` prints a saved workflow"
-            raise click.UsageError(message)
+    if is_saved:
         _run(url, lambda client: _start(client, workflow, given_input, version), timeout, output)
         return
     definition = read_workflow(workflow)
@@ -176,6 +186,7 @@ def run(
             definition,
             given_input,
             settings_file=config,
+            beside=beside,
             timeout_s=timeout,
             output=output,
         )
@@ -187,6 +198,25 @@ def run(
         output,
         workflow,
     )
+
+
+def _check_usage(ctx: click.Context, *, is_saved: bool) -> None:
+    given, local = ctx.params, ctx.params["local"]
+    names_another = ctx.get_parameter_source("url") is ParameterSource.COMMANDLINE
+    wrong = {
+        "'' is neither a FILE nor the NAME of a saved workflow": not given["workflow"],
+        "--config is for --local; a flowd that runs has its own settings": (
+            given["config"] is not None and not local
+        ),
+        "--with is for --local; `flowd apply` saves definitions": given["beside"] and not local,
+        "--local runs on a flowd of its own; --url names another one": local and names_another,
+        "--local runs a FILE; `flowd definitions get NAME` prints a saved workflow": (
+            local and is_saved
+        ),
+    }
+    for message, is_said in wrong.items():
+        if is_said:
+            raise click.UsageError(message)
 
 
 def _is_saved(workflow: str) -> bool:

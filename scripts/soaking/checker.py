@@ -24,6 +24,7 @@ from scripts.soaking.child_checks import check_children
 from scripts.soaking.ledger import END, START, Note
 from scripts.soaking.list_checks import check_lists
 from scripts.soaking.map_checks import Items, check_items, read_items
+from scripts.soaking.place_checks import check_places
 from scripts.soaking.waits import check_waits, dated_nodes
 
 STREAM = "workflow:tasks"
@@ -158,6 +159,7 @@ def find_violations(
     found += _check_labels(redis, executions)
     found += check_lists(redis, executions)
     found += check_children(redis, executions, excused)
+    found += check_places(redis, executions)
     found += _check_commits(redis)
     if ledger is not None:
         found += _check_ledger(executions, ledger, faults)

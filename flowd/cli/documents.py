@@ -104,15 +104,15 @@ def _line_of_syntax(problem: Problem) -> int | None:
     return int(match[1]) if match else None
 
 
-def find_files(paths: Sequence[str]) -> Iterator[str]:
+def find_files(paths: Sequence[str], *, may_be_none: bool = False) -> Iterator[str]:
     """The files among them, and those of workflows in the folders, at any depth; hidden ones are
-    left out. Raises ClickException for a folder without any."""
+    left out. Raises ClickException for a folder without any, unless there `may_be_none`."""
     for path in paths:
         if path == "-" or not Path(path).is_dir():
             yield path
             continue
         found = sorted(_files_below(Path(path)))
-        if not found:
+        if not found and not may_be_none:
             endings = ", ".join(_SUFFIXES)
             raise click.ClickException(f"{path} holds no workflow: no file ends in {endings}")
         yield from found

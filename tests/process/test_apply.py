@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from flowd.api.routers import sets
+from flowd.cli.kinds import KINDS
 from flowd.client import ApiError, Client
 from tests.daemon import PATIENCE_S
 from tests.manual import blocks
@@ -236,6 +238,27 @@ def test_a_prune_removes_what_the_set_has_made_and_nothing_else(here: Applying) 
     assert here.saved() == {"b": 1, "by-hand": 1, "other": 1}
     assert here.client.applied_set("mine") == [{"kind": "definition", "name": "b"}]
     here.apply("f", "--prune", code=2)
+
+
+def test_a_set_of_which_no_file_is_left_can_be_pruned(here: Applying) -> None:
+    here.write("f/a.yaml", definition("a") + "---\n" + schedule("s", "a"))
+    here.apply("f", "--set", "mine")
+    (here.folder / "f/a.yaml").unlink()
+
+    assert "holds no workflow" in here.apply("f", "--set", "mine", code=1)[1]
+    assert here.apply("f", "--set", "mine", "--prune")[0] == [
+        "schedule s removed",
+        "definition a removed",
+    ]
+    assert here.saved() == {}
+    assert here.client.applied_set("mine") == []
+
+
+def test_a_set_has_members_that_apply_knows_to_put(here: Applying) -> None:
+    with pytest.raises(ApiError) as refused:
+        here.client.put_set("mine", [{"kind": "workflow", "name": "a"}])
+    assert refused.value.status == 400
+    assert {kind.name for kind in KINDS} <= set(get_args(sets.Kind))
 
 
 def test_nothing_is_removed_while_a_file_cannot_be_read(here: Applying) -> None:

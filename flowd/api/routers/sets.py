@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -17,12 +17,14 @@ from flowd.workflow.ids import NAME_PATTERN, NAME_RULE, is_name
 from flowd.workflow.report import quote
 
 MEMBERS_MAX: Final = 10_000
+# What `flowd apply` knows to put, by the words it has for it.
+Kind = Literal["definition", "schedule", "limit"]
 
 
 class SetMember(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Annotated[str, Field(pattern="^[a-z]{1,32}$")]
+    kind: Kind
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
@@ -64,7 +66,12 @@ async def _answer(request: Request, name: str) -> Response:
     pairs = [
         one.split(" ", 1) for one in await shared_of(request.app).store.saved.sets.members(name)
     ]
-    members = [SetMember(kind=kind, name=member) for kind, member in pairs]
+    # A hand may have been in it: what is no member is none.
+    members = [
+        SetMember.model_validate({"kind": pair[0], "name": pair[1]})
+        for pair in pairs
+        if pair[0] in get_args(Kind) and is_name(pair[-1])
+    ]
     return json_response(AppliedSet(name=name, members=members))
 
 

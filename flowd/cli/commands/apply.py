@@ -61,7 +61,8 @@ def apply(
     """
     if prune and set_name is None:
         raise click.UsageError("--prune removes what belongs to a set; name it with --set")
-    wanted, broken = read_wanted(find_files(files))
+    # The last file of a set may have gone.
+    wanted, broken = read_wanted(find_files(files, may_be_none=prune))
     with connected(url) as client:
         applied = _Apply(client, is_preview=diff)
         members = applied.begin_set(set_name, wanted)

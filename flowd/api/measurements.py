@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -37,15 +38,26 @@ _PLACES: Final = {
 }
 
 
-def measurements_text(snapshot: Snapshot, processes: Sequence[Mapping[str, Any]] = ()) -> bytes:
+def measurements_text(
+    snapshot: Snapshot,
+    processes: Sequence[Mapping[str, Any]] = (),
+    limits: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+) -> bytes:
+    """`limits` are how many hold and wait for each, by name."""
     registry = CollectorRegistry()
-    registry.register(_Scrape(snapshot, processes))
+    registry.register(_Scrape(snapshot, processes, limits))
     return generate_latest(registry)
 
 
 class _Scrape(Collector):
-    def __init__(self, snapshot: Snapshot, processes: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        processes: Sequence[Mapping[str, Any]],
+        limits: Mapping[str, tuple[int, int]],
+    ) -> None:
         self._snapshot = snapshot
+        self._limits = limits
         self._processes = processes
 
     def collect(self) -> Iterator[Metric]:
@@ -56,6 +68,7 @@ class _Scrape(Collector):
         )
         yield from _executions(self._snapshot)
         yield from _gauges(self._snapshot)
+        yield from _limits(self._limits)
         yield from _counts(self._snapshot.counts)
         yield _restarts(self._processes)
 
@@ -70,6 +83,20 @@ def _executions(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "flowd_executions_kept", "Executions that have ended and are kept", snapshot.finished
     )
+
+
+def _limits(limits: Mapping[str, tuple[int, int]]) -> Iterator[Metric]:
+    holding = GaugeMetricFamily(
+        "flowd_limit_holding", "Nodes that hold a place of a limit", labels=["limit"]
+    )
+    waiting = GaugeMetricFamily(
+        "flowd_limit_waiting", "Nodes that wait for a place of a limit", labels=["limit"]
+    )
+    for name, (holders, waiters) in limits.items():
+        holding.add_metric([name], holders)
+        waiting.add_metric([name], waiters)
+    yield holding
+    yield waiting
 
 
 def _gauges(snapshot: Snapshot) -> Iterator[Metric]:

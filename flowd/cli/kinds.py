@@ -151,6 +151,27 @@ def _put_schedule(client: Client, name: str, content: Content, _: bytes) -> str:
     return str(client.put_schedule(name, said)["message"]).rpartition(" ")[2]
 
 
+def _limit() -> type[BaseModel]:
+    from flowd.workflow.limits import LimitRule
+
+    return LimitRule
+
+
+def _said_limit(content: Content) -> Content:
+    said = {key: value for key, value in content.items() if key != "name"}
+    return _limit().model_validate(said).model_dump()
+
+
+def _find_limit(client: Client, name: str) -> Content | None:
+    found = _found(lambda: client.limit(name), "unknown_limit")
+    return None if found is None else {one: found[one] for one in _limit().model_fields}
+
+
+def _put_limit(client: Client, name: str, content: Content, _: bytes) -> str:
+    answer = client.put_limit(name, **_said_limit(content))
+    return str(answer["message"]).rpartition(" ")[2]
+
+
 # In the order in which they are made: each may refer to those before.
 KINDS: Sequence[Kind] = (
     Kind(
@@ -170,5 +191,14 @@ KINDS: Sequence[Kind] = (
         _find_schedule,
         _put_schedule,
         lambda client, name: client.delete_schedule(name),
+    ),
+    Kind(
+        "limit",
+        frozenset({"max", "per_s", "burst"}),
+        _limit,
+        _said_limit,
+        _find_limit,
+        _put_limit,
+        lambda client, name: client.delete_limit(name),
     ),
 )

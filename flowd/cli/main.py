@@ -42,7 +42,7 @@ _GROUPS = {
     },
     "Workflows": {
         "validate": "Check workflows, and list everything that is wrong with them",
-        "apply": "Save what files hold: definitions and schedules",
+        "apply": "Save what files hold: definitions, schedules and limits",
         "schema": "Print the JSON Schema of workflow files, for editors",
         "submit": "Submit a workflow, and print the id of its execution",
         "trigger": "Start an execution that was submitted",
@@ -51,6 +51,7 @@ _GROUPS = {
     },
     "Schedules": {
         "schedules": "List, change, hold up and run schedules",
+        "limits": "List, show, make and lift limits",
     },
     "Executions": {
         "ls": "List executions, the newest first",

@@ -245,6 +245,16 @@ def put_schedule(name: str, schedule: Workflow) -> Call:
     return Call("PUT", f"/schedules/{_id(name)}", content=_body(schedule))
 
 
+def limits(name: str = "", *, method: str = "GET") -> Call:
+    """Of all limits, or of one."""
+    return Call(method, "/limits" + (f"/{_id(name)}" if name else ""))
+
+
+def put_limit(name: str, rule: Mapping[str, float | None]) -> Call:
+    said = {key: value for key, value in rule.items() if value is not None}
+    return Call("PUT", f"/limits/{_id(name)}", content=_body(said))
+
+
 def applied_set(name: str) -> Call:
     return Call("GET", f"/sets/{_id(name)}")
 

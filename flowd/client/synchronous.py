@@ -269,6 +269,30 @@ class Client:
         """Say what belongs to a set from now on; nothing is made or deleted by this."""
         self._send(calls.put_set(name, members))
 
+    def put_limit(
+        self,
+        name: str,
+        *,
+        max: int | None = None,
+        per_s: float | None = None,
+        burst: int | None = None,
+    ) -> Json:
+        """Make a limit, or change it; the answer says which."""
+        rule = {"max": max, "per_s": per_s, "burst": burst}
+        return dict(self._send(calls.put_limit(name, rule)))
+
+    def limit(self, name: str) -> Json:
+        """A limit: what it says, who holds its places and who waits for them."""
+        return dict(self._send(calls.limits(name)))
+
+    def limits(self) -> builtins.list[Json]:
+        """The limits, by name."""
+        return builtins.list((self._send(calls.limits()))["limits"])
+
+    def delete_limit(self, name: str) -> None:
+        """Lift a limit; everybody who waits for a place starts."""
+        self._send(calls.limits(name, method="DELETE"))
+
     def put_schedule(self, name: str, schedule: Workflow) -> Json:
         """Make a schedule (a dict, or its JSON), or change it; the answer says which."""
         return dict(self._send(calls.put_schedule(name, schedule)))

@@ -97,7 +97,7 @@ NOTHING_FAILS: Final = Failing((), ())
 
 @dataclass(slots=True)
 class Held:
-    """What holds executions back: schedules, until their times, and places."""
+    """What holds executions and nodes back: schedules, until their times, and places."""
 
     schedules: list[ScheduleStanding] = field(default_factory=list)
     places: PlacesView = field(default_factory=PlacesView)
@@ -486,7 +486,9 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
     (
         "who holds a place runs, and nobody waits for a free one",
         lambda snapshot: len(snapshot.held.places.holders) + len(snapshot.held.places.waiters),
-        lambda snapshot: broken_places(snapshot.held.places, snapshot.statuses),
+        lambda snapshot: broken_places(
+            snapshot.held.places, snapshot.statuses, snapshot.node_states
+        ),
     ),
     (
         "no duty of a scheduler fails",

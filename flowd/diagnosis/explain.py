@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from flowd.diagnosis.limit_check import PlaceStanding, describe_place
 from flowd.diagnosis.phrases import ahead, listed, sentence, span
 from flowd.diagnosis.place_text import place_text
 from flowd.store.budgets import Holds
@@ -21,6 +22,7 @@ from flowd.store.troubles import Trouble
 from flowd.workflow.children import CHILD
 from flowd.workflow.graph import Plan
 from flowd.workflow.ids import split_item
+from flowd.workflow.limiting import SLOT
 from flowd.workflow.signals import SIGNAL
 from flowd.workflow.states import ExecutionState, NodeState
 
@@ -72,6 +74,8 @@ class Cluster:
     stalled: Sequence[Trouble] = ()
     # None where no node that runs may wait for the budget.
     budget: Holds | None = None
+    # What nodes wait for a place of.
+    places: Mapping[str, PlaceStanding] = field(default_factory=dict)
     # What it waits for before it starts, where its workflow has a `concurrency`.
     place: Place | None = None
 
@@ -378,6 +382,8 @@ def _waiting(situation: Situation, row: NodeRow) -> list[Reason]:
     if wait.waker == SIGNAL:
         path = f"/workflows/{situation.execution_id}/nodes/{row.node_id}/signal"
         what += f"; answer it with POST {path}"
+    elif row.node_id in situation.cluster.places:
+        what += describe_place(situation.cluster.places[row.node_id])
     elif wait.waker == CHILD:
         what += f"; GET /workflows/{wait.text}/explain says how that stands"
     reasons = [Reason(code, what)]
@@ -393,6 +399,7 @@ _WAITS_FOR: Final = {
     SIGNAL: ("signal", "it waits for a signal"),
     "items": ("items", "it waits for its items"),
     CHILD: (CHILD, "it waits for its child"),
+    SLOT: ("waiting_for_place", "it waits for a place of the limit"),
 }
 
 _EXPLAIN: Final = {

@@ -15,6 +15,7 @@ from flowd.diagnosis.explain import (
     Situation,
     explain,
 )
+from flowd.diagnosis.limit_check import places_waited_for
 from flowd.errors import CorruptExecution, UnknownNode
 from flowd.orchestrator.items import find_item
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
@@ -139,6 +140,7 @@ class Observer:
             replace(
                 await self._cluster(cluster_state, holders),
                 budget=await self._budget(execution_id, plan, states, shown),
+                places=await places_waited_for(store, execution_id, rows),
                 place=await store.lifecycle.places.find(execution_id) if plan.concurrency else None,
             ),
             store.nodes.default_policy.max_attempts,

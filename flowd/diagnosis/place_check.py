@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
+from flowd.diagnosis.limit_check import HeldPlace, broken_limits, held_places
 from flowd.store import Store
 from flowd.store.places import Asked
 from flowd.workflow.states import CANCELLING, ExecutionState
@@ -18,11 +19,12 @@ _LIVE: Final = frozenset({ExecutionState.RUNNING, ExecutionState.PAUSED, CANCELL
 @dataclass(slots=True)
 class PlacesView:
     """Members are the digest of a key and an execution; `asked` is what those that ask for a place,
-    or hold one, say of it."""
+    or hold one, say of it; `limits` are the places of nodes."""
 
     holders: Sequence[tuple[str, str]] = ()
     waiters: Sequence[tuple[str, str]] = ()
     asked: dict[str, Asked] = field(default_factory=dict)
+    limits: Mapping[str, HeldPlace] = field(default_factory=dict)
 
     @property
     def named(self) -> set[str]:
@@ -31,11 +33,18 @@ class PlacesView:
 
 async def look_at_places(store: Store) -> PlacesView:
     return PlacesView(
-        await store.lifecycle.places.all_holders(), await store.lifecycle.places.all_waiters()
+        await store.lifecycle.places.all_holders(),
+        await store.lifecycle.places.all_waiters(),
+        limits=await held_places(store),
     )
 
 
-def broken_places(view: PlacesView, statuses: Mapping[str, str | None]) -> Iterator[str]:
+def broken_places(
+    view: PlacesView,
+    statuses: Mapping[str, str | None],
+    node_states: Mapping[tuple[str, str], str | None],
+) -> Iterator[str]:
+    yield from broken_limits(view.limits, node_states)
     counts: dict[str, list[str]] = defaultdict(list)
     for digest, execution_id in view.holders:
         counts[digest].append(execution_id)

@@ -245,8 +245,11 @@ class Reconciler(Duty):
         if waiting:
             waits = await self._store.tasks.waits.records(execution_id, waiting)
             decisions = await self._store.tasks.waits.decisions(execution_id, waiting)
+            queued = await self._store.tasks.limits.queued(execution_id, waits)
             proven = {
-                one for one in waiting if has_waker(waits[one], decisions[one], children.live)
+                one
+                for one in waiting
+                if has_waker(waits[one], decisions[one], children.live, is_queued=one in queued)
             }
             lost = [one for one in lost if one not in proven]
         if lost:

@@ -25,6 +25,7 @@ from flowd.scheduler.clock import KeepClock
 from flowd.scheduler.continuations import FinishContinuations
 from flowd.scheduler.duty import REDIS_AWAY
 from flowd.scheduler.lane import Lane
+from flowd.scheduler.limits import CheckLimits
 from flowd.scheduler.lost_workers import RecoverExpired, RecoverGone
 from flowd.scheduler.places import SettlePlaces
 from flowd.scheduler.reconciler import Reconciler
@@ -109,6 +110,7 @@ class Scheduler:
                 FinishContinuations(store, plans, interval_s),
                 readmit,
                 reconciler,
+                CheckLimits(store),
                 ReadmitSchedules(store),
                 SettlePlaces(store),
                 ForgetFinished(store, interval_s, finished_days),

@@ -15,7 +15,8 @@ class Entry(NamedTuple):
     and `queue/id` in another.
     `deaths` counts the workers lost with it, `failures` the attempts that failed; neither counts
     what was taken away from a worker that did nothing wrong, as `attempt` does. `waits` is how
-    often the node has waited.
+    often the node has waited. What `holds` has, or may have, a place of a limit to give back; where
+    the stream says so, it has one.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Entry(NamedTuple):
     deaths: int
     failures: int = 0
     waits: int = 0
+    holds: bool = False
 
     @property
     def queue(self) -> str:
@@ -72,6 +74,7 @@ def parse_entry(name: str, fields: Sequence[str] | None) -> Entry | Garbage | No
     if fields is None:
         return None
     deaths = failures = waits = "0"
+    holds = False
     if fields[::2] == _FIRST_ATTEMPT:
         # Nearly every entry, and twice as fast so.
         execution_id, node_id, attempt, plan = fields[1::2]
@@ -81,10 +84,11 @@ def parse_entry(name: str, fields: Sequence[str] | None) -> Entry | Garbage | No
         attempt, plan = named.get("attempt", "1"), named.get("plan", "")
         deaths, failures = named.get("deaths", "0"), named.get("failures", "0")
         waits = named.get("waits", "0")
+        holds = "place" in named
     if not is_execution_id(execution_id) or not node_id:
         return Garbage(name, "it names no execution_id and node_id")
     try:
         counts = int(attempt), int(deaths), int(failures), int(waits)
     except ValueError:
         return Garbage(name, "its attempt, deaths, failures or waits is not a number")
-    return Entry(name, execution_id, node_id, counts[0], plan, *counts[1:])
+    return Entry(name, execution_id, node_id, counts[0], plan, *counts[1:], holds=holds)

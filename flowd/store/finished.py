@@ -9,6 +9,7 @@ from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, WrongType
 from flowd.store.definitions import map_ids_of, node_ids_of
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
+from flowd.store.limits import Limits
 from flowd.store.maps import Maps
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type
@@ -27,6 +28,7 @@ class FinishedExecutions:
         self._client = client
         self._stream = settings.tasks.stream
         self._maps = maps
+        self._limits = Limits(client, settings)
 
     async def ended_before(self, ended_ms: int, count_max: int) -> list[str]:
         """Ids of executions that ended before this wall time, the oldest first."""
@@ -94,9 +96,10 @@ class FinishedExecutions:
         ]
         for execution_id, definition in zip(execution_ids, definitions, strict=True):
             await self._remove_below(execution_id, definition or "")
+            # It may have been deleted before its cancellation had come this far.
+            await self._limits.release_all(execution_id)
         await self._strike_labels(execution_ids)
         for some_nodes in slices(nodes, NODES_PER_CALL_MAX):
-            # It may have been deleted before its cancellation had come this far.
             waiting = [f"{execution_id} {node_id}" for execution_id, node_id in some_nodes]
             dates: list[Command] = [("ZREM", key, *waiting) for key in (keys.RETRIES, keys.ALARMS)]
             await self._client.converse(dates)
@@ -109,6 +112,7 @@ class FinishedExecutions:
                 keys.parked(execution_id),
                 keys.waits(execution_id),
                 keys.decisions(execution_id),
+                keys.places(execution_id),
                 keys.children(execution_id),
                 keys.callback(execution_id),
             )

@@ -29,12 +29,14 @@ from flowd.store.redis.client import (
 VERSION_MIN: Final = 7
 # Every command flowd sends or a script runs, by what stands behind its name.
 _RIGHTS: Final = {
-    "{key}": "GET EXISTS DEL TYPE STRLEN MGET HGETALL HKEYS HLEN LLEN LPOP SMEMBERS SCARD ZCARD",
+    "{key}": "GET EXISTS DEL TYPE STRLEN MGET HGETALL HKEYS HLEN LLEN LPOP SMEMBERS SCARD ZCARD"
+    " ZPOPMIN",
     "{key} x": "SET MSET HGET HMGET HDEL HEXISTS HSTRLEN SADD SREM SISMEMBER LPUSH RPUSH"
-    " ZREM ZSCORE ZMSCORE",
+    " ZREM ZSCORE ZMSCORE ZRANK",
     "{key} x 1": "HSET HSETNX HINCRBY",
     "{key} 0": "BLPOP EXPIRE HSCAN SSCAN ZSCAN",
     "{key} 0 1": "GETRANGE ZADD ZCOUNT ZRANGE ZRANGEBYSCORE ZLEXCOUNT",
+    "{key} - +": "ZRANGEBYLEX",
     "{key} {key}": "RENAME COPY",
     "{stream} * x y": "XADD",
     "{stream}": "XLEN XDEL XTRIM",

@@ -202,6 +202,7 @@ class Maps:
                     keys.ALARMS,
                     keys.waits(execution_id),
                     keys.map_open(execution_id, node_id),
+                    self._stream,
                 ),
                 execution_id,
                 node_id,

@@ -37,7 +37,7 @@ class Retries:
         for _ in range(CALLS_MAX):
             moved, left_ms = await self._client.run(
                 scripts.DISPATCH_RETRIES,
-                (keys.RETRIES, self._stream, keys.ALARMS),
+                (keys.RETRIES, self._stream, keys.ALARMS, keys.LIMITS_DUE),
                 RETRIES_PER_CALL_MAX,
             )
             if moved < RETRIES_PER_CALL_MAX:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
 from flowd.errors import MissingGroup, MissingScript, StoreFull, WrongType
-from flowd.store.endings import Advance, Commits, Ending, Single
+from flowd.store.endings import COMMIT_MAX, Advance, Commits, Ending, Single
 from flowd.store.entries import (
     Entry,
     Garbage,
@@ -28,9 +28,17 @@ from flowd.store.entries import (
 )
 from flowd.store.executions import now_ms
 from flowd.store.facts import Facts
+from flowd.store.limits import Limits, settle_arguments
 from flowd.store.queues import Queues, Reader
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import Argument, Command, RedisClient, script_call, translate
+from flowd.store.redis.client import (
+    Argument,
+    Command,
+    RedisClient,
+    is_wrong_type,
+    script_call,
+    translate,
+)
 from flowd.store.waits import Waits
 from flowd.workflow.ids import DEFAULT_QUEUE
 
@@ -108,6 +116,10 @@ class TaskSession:
         advances = self._commits.advance_calls(completions)
         calls = advances + self._commits.calls(failures)
         commands = [script_call(*call) for call in calls]
+        ended = (*completions[:COMMIT_MAX], *failures)
+        holders = [one.entry for one in ended if one.entry.holds]
+        if holders:
+            commands.append(_settle_call(self._stream, holders))
         if claims:
             commands.append(self._claim_call(claims))
         if read_max > 0:
@@ -120,6 +132,9 @@ class TaskSession:
             self._take_entries(exchange, replies.pop())
         if claims:
             exchange.claimed = _outcomes(replies.pop())
+        if holders:
+            # What is damaged there is mended by the schedulers.
+            is_wrong_type(replies.pop())
         for reply in replies[: len(advances)]:
             *outcomes, exchange.halted_ms = _outcomes(reply)
             exchange.completed += outcomes
@@ -193,6 +208,10 @@ class TaskSession:
         await self._session.close()
 
 
+def _settle_call(stream: str, ended: Sequence[Entry]) -> Command:
+    return script_call(scripts.SETTLE_LIMITS, (stream,), settle_arguments(ended))
+
+
 def _outcomes(reply: Any) -> Any:
     if isinstance(reply, Exception):
         raise translate(reply) from reply
@@ -210,6 +229,7 @@ class Tasks:
         self._commits = Commits(self._stream, self._group)
         self.queues = Queues(client, self._stream, self._group)
         self.facts = Facts(client)
+        self.limits = Limits(client, settings)
         self.waits = Waits(client, self._stream)
 
     def open_session(self, consumer: str, queues: Sequence[str] = (DEFAULT_QUEUE,)) -> TaskSession:
@@ -334,6 +354,9 @@ class Tasks:
         else:
             (call,) = self._commits.advance_calls([ending])
         reply = await self._client.run(call.script, call.names, *call.arguments)
+        # Whoever ends it outside of a worker does not know whether it holds a place.
+        arguments = settle_arguments([ending.entry])
+        await self._client.run(scripts.SETTLE_LIMITS, (self._stream,), *arguments)
         return str(reply[0] if isinstance(reply, list) else reply)
 
     async def bury_entry(self, name: str, reason: str) -> None:

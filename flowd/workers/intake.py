@@ -15,10 +15,12 @@ from flowd.handlers.registry import Handler, Registry
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store
+from flowd.store.attempt_records import lost_record
 from flowd.store.budgets import parse_payer
 from flowd.store.endings import Completion
 from flowd.store.entries import Entry, Garbage
 from flowd.store.facts import Fact
+from flowd.store.limits import Asking
 from flowd.store.tasks import DEATHS_BEFORE_APART
 from flowd.workers.decision import (
     decide,
@@ -112,12 +114,14 @@ class Intake:
             planned = await self._hold_back(planned, halted)
         if large:
             return await self._take_while_there_is_room(planned, fetched, large)
-        # What came in while the store was asked stays for the next time.
-        del self._arrived[: len(planned)]
-        return [
+        ready = [
             one if one.node.is_static and not one.entry.waits else _made_ready(one, fetched)
             for one in planned
         ]
+        admitted = await self._admit(ready)
+        # What came in while the store was asked stays for the next time.
+        del self._arrived[: len(planned)]
+        return admitted
 
     async def _take_while_there_is_room(
         self,
@@ -140,9 +144,25 @@ class Intake:
                 own = {**fetched, **await self._store.tasks.facts.read_whole(read)}
                 # Parsing takes as long as reading: others go on meanwhile.
                 taken.append(await asyncio.to_thread(_made_ready, one, own))
+        admitted = await self._admit(taken)
         names = {one.entry.name for one in taken}
         self._arrived = [one for one in self._arrived if one.name not in names]
-        return taken
+        return admitted
+
+    async def _admit(self, ready: list[PreparedNode]) -> list[PreparedNode]:
+        """Those that need no place of a limit, or have one; the others wait outside of here."""
+        asking = [one for one in ready if one.place]
+        if not asking:
+            return ready
+        outcomes = await self._store.tasks.limits.admit(
+            [Asking(one.entry, one.place, lost_record(one.entry, "-")) for one in asking]
+        )
+        held_back = set()
+        for one, outcome in zip(asking, outcomes, strict=True):
+            if outcome != "admitted":
+                held_back.add(one.entry.name)
+                self.release(one.entry.name)
+        return [one for one in ready if one.entry.name not in held_back]
 
     def _plan_at_once(self, entry: Entry | Garbage) -> PreparedNode | None:
         """An entry's node with all but its inputs; None where there is more to it than to look its
@@ -205,6 +225,8 @@ class Intake:
                 wanted[Fact("payer", entry.execution_id)] = None
             for name in node.config.inputs:
                 wanted[input_fact(one, name)] = None
+            if node.limit is not None:
+                wanted |= {input_fact(one, name): None for name in node.limit.inputs}
             if node.choice is not None:
                 wanted |= dict.fromkeys(facts_of_choice(one))
             if node.repeat is not None:
@@ -263,6 +285,8 @@ class Intake:
 def _facts_of(prepared: PreparedNode) -> set[Fact]:
     """What the node's templates and its condition read."""
     read = {input_fact(prepared, name) for name in prepared.node.config.inputs}
+    if prepared.node.limit is not None:
+        read |= {input_fact(prepared, name) for name in prepared.node.limit.inputs}
     if prepared.node.choice is not None:
         read |= set(facts_of_choice(prepared))
     if prepared.node.repeat is not None:
@@ -292,6 +316,9 @@ def _made_ready(prepared: PreparedNode, fetched: Mapping[Fact, _Value]) -> Prepa
     if node.handler in SPENDING:
         payer = fetched.get(Fact("payer", prepared.entry.execution_id))
         prepared = prepared._replace(payer=parse_payer(str(payer)) if payer else None)
+    asks = node.limit is not None and not prepared.entry.holds
+    if asks:
+        prepared = prepared._replace(entry=prepared.entry._replace(holds=True))
     if prepared.entry.waits:
         prepared = prepared._replace(decision=decision_in(prepared, fetched))
     if node.repeat is not None:
@@ -299,11 +326,14 @@ def _made_ready(prepared: PreparedNode, fetched: Mapping[Fact, _Value]) -> Prepa
     try:
         if node.choice is not None:
             decide(prepared, node.choice, fetched)
-        if not node.config.inputs:
-            return prepared
-        inputs, sizes = _read_inputs(prepared, fetched)
-        node.config.check_size(inputs, sizes)
-        return prepared._replace(inputs=inputs)
+        if node.config.inputs:
+            inputs, sizes = _read_inputs(prepared, fetched, node.config.inputs)
+            node.config.check_size(inputs, sizes)
+            prepared = prepared._replace(inputs=inputs)
+        if asks and node.limit is not None:
+            read, _ = _read_inputs(prepared, fetched, node.limit.inputs)
+            prepared = prepared._replace(place=node.limit.place(read))
+        return prepared
     except (HandlerFailed, TemplateError) as error:
         reason = error if isinstance(error, HandlerFailed) else Fail(str(error))
         # Its config is not looked at: it could be one that cannot be rendered.
@@ -312,13 +342,13 @@ def _made_ready(prepared: PreparedNode, fetched: Mapping[Fact, _Value]) -> Prepa
 
 
 def _read_inputs(
-    prepared: PreparedNode, fetched: Mapping[Fact, _Value]
+    prepared: PreparedNode, fetched: Mapping[Fact, _Value], names: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """By the name a template has for it, and how long each is as JSON. Raises Fail."""
+    """By the names templates have for it, and how long each is as JSON. Raises Fail."""
     plan = prepared.plan
     inputs: dict[str, Any] = {}
     sizes: dict[str, int] = {}
-    for name in prepared.node.config.inputs:
+    for name in names:
         text = fetched[input_fact(prepared, name)]
         sizes[name] = len(text or "")
         if name in plan.nodes:

@@ -32,7 +32,8 @@ class PreparedNode(NamedTuple):
 
     `inputs` is upstream output by node id; `policy` what a node has that says nothing of retries;
     `decision` what ended its wait, where it has waited; `scope` what its `repeat` looks up;
-    `payer` whose budget it spends, where that is not its own execution's.
+    `payer` whose budget it spends, where that is not its own execution's; `place` the place of a
+    limit it has to ask for before it starts.
     """
 
     entry: Entry
@@ -44,6 +45,7 @@ class PreparedNode(NamedTuple):
     decision: Decision | None = None
     scope: Mapping[str, Any] = MappingProxyType({})
     payer: Payer | None = None
+    place: str = ""
 
 
 def output_text(prepared: PreparedNode, output: object) -> bytes:

@@ -20,6 +20,7 @@ SECONDS_MAX = 86_400.0
 CONDITION_CHARS_MAX = 4_000
 MAP_CONCURRENCY_MAX = 1_000
 PLACES_MAX = 10_000
+LIMIT_KEY_CHARS_MAX = 1_000
 # What a retry may be limited to: a failure's kind, a status, or a class of them.
 FAILURE_KIND_PATTERN = r"^(error|timeout|connection|status|[1-5]\d\d|[1-5]xx)$"
 
@@ -30,6 +31,7 @@ Condition = Annotated[str, Field(min_length=1, max_length=CONDITION_CHARS_MAX)]
 FailureKind = Annotated[str, Field(pattern=FAILURE_KIND_PATTERN)]
 NodeId = Annotated[str, Field(pattern=NODE_ID_PATTERN)]
 LabelName = Annotated[str, Field(pattern=NAME_PATTERN)]
+LimitName = Annotated[str, Field(pattern=NAME_PATTERN)]
 LabelValue = Annotated[str, Field(pattern=LABEL_VALUE_PATTERN)]
 Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=LABELS_MAX)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARS_MAX)]
@@ -76,6 +78,13 @@ class MapDefinition(_Definition):
     results: bool = True
 
 
+class LimitDefinition(_Definition):
+    """Which limit a node takes a place of; each `key`, a template, has places of its own."""
+
+    name: LimitName
+    key: Annotated[str, Field(min_length=1, max_length=LIMIT_KEY_CHARS_MAX)] | None = None
+
+
 class NodeDefinition(_Definition):
     """`after` and `when` say when it runs at all; None is after its dependencies have completed."""
 
@@ -93,6 +102,7 @@ class NodeDefinition(_Definition):
     allow_failure: bool = False
     repeat: RepeatDefinition | None = None
     map: MapDefinition | None = None
+    limit: LimitName | LimitDefinition | None = None
 
 
 class DagDefinition(_Definition):
@@ -185,4 +195,8 @@ def _node_document(node: NodeDefinition) -> dict[str, Any]:
         document["allow_failure"] = True
     if node.map is not None:
         document["map"] = node.map.model_dump(exclude_defaults=True)
+    if isinstance(node.limit, LimitDefinition):
+        document["limit"] = node.limit.model_dump(exclude_none=True)
+    elif node.limit is not None:
+        document["limit"] = node.limit
     return document

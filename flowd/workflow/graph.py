@@ -16,6 +16,7 @@ from flowd.workflow.concurrency import Concurrency, planned_concurrency
 from flowd.workflow.definition import SECONDS_MAX, MapDefinition
 from flowd.workflow.ids import MAP_HANDLER, SPENDING, STEPS, WORKFLOW, split_item
 from flowd.workflow.language import language_of
+from flowd.workflow.limiting import Limit
 from flowd.workflow.repeating import OUTPUT, Repeat
 from flowd.workflow.templating import CompiledConfig
 
@@ -31,7 +32,7 @@ class PlannedMap(NamedTuple):
 
 
 # What stands in a definition whose nodes look at anything, besides those that choose.
-_READING: Final = (b"{{", b'"repeat"', b'"map"')
+_READING: Final = (b"{{", b'"repeat"', b'"map"', b'"limit"')
 
 
 class PlannedNode(NamedTuple):
@@ -44,7 +45,8 @@ class PlannedNode(NamedTuple):
     `repeat` is None for a node of which one call is enough.
     A node with `map` runs by itself to read its list, and to gather what has become of its items;
     those have ids such as `fan.17`, which no node has, and no dependents. `is_static` says that
-    nothing in its workflow reads what another node has put out, and that it spends no tokens.
+    nothing in its workflow reads what another node has put out or has a limit, and that it spends
+    no tokens.
     """
 
     id: str
@@ -61,7 +63,12 @@ class PlannedNode(NamedTuple):
     repeat: Repeat | None = None
     is_static: bool = False
     map: PlannedMap | None = None
-    is_item: bool = False
+    limit: Limit | None = None
+
+    @property
+    def is_item(self) -> bool:
+        """No id of a node has a dot."""
+        return "." in self.id
 
     def call_limit_s(self, default_s: float) -> float:
         """How long one call of its handler may take. Steps of the engine wait for Redis as long as
@@ -240,6 +247,7 @@ def compile_plan(definition: bytes) -> Plan:
             _looks(written_after, single, joined) if written_after else (),
             Repeat(node["repeat"]) if "repeat" in node else None,
             is_static and node["handler"] not in SPENDING,
+            limit=Limit(node["limit"]) if "limit" in node else None,
         )
         if "map" in node:
             nodes[node_id] = _mapped(planned, node["map"])
@@ -290,9 +298,7 @@ def _roots(written: list[dict[str, Any]]) -> tuple[str, ...]:
 def _mapped(node: PlannedNode, written: dict[str, Any]) -> PlannedNode:
     """The node that reads the list and gathers, where the one given is that of an item."""
     said = MapDefinition.model_validate(written)
-    item = node._replace(
-        opens=(), joins=(), choice=None, allow_failure=False, looks=(), is_item=True
-    )
+    item = node._replace(opens=(), joins=(), choice=None, allow_failure=False, looks=())
     return node._replace(
         handler=MAP_HANDLER,
         config=CompiledConfig(said.model_dump()),
@@ -300,6 +306,7 @@ def _mapped(node: PlannedNode, written: dict[str, Any]) -> PlannedNode:
         retry={"max_attempts": 1},
         timeout_s=None,
         repeat=None,
+        limit=None,
         map=PlannedMap(said.concurrency, said.max_failed, said.fail_fast, said.results, item),
     )
 
@@ -313,6 +320,7 @@ def _check_form(node: dict[str, Any]) -> None:
         and (retry is None or isinstance(retry, dict))
         and (timeout_s is None or isinstance(timeout_s, float | int))
         and isinstance(node.get("when", ""), str)
+        and isinstance(node.get("limit", ""), str | dict)
         and isinstance(node.get("repeat", {"until": ""})["until"], str)
         and node.get("after", "ended") in ("completed", "failed", "ended")
     )

@@ -8,12 +8,13 @@ from typing import Any, Final
 from flowd.workflow.ids import WORKFLOW
 
 # One more with each addition that an older process would run wrongly: 1 are the fields and handlers
-# below, and `finally`; 2 are children, whose end an older process tells nobody; 3 is `concurrency`,
-# of which it gives no place back.
+# below, and `finally`; 2 are children, whose end an older process tells nobody; 3 are `concurrency`
+# and limits, of which it gives no place back.
 LANGUAGE: Final = 3
 _CHILDREN: Final = 2
 _FIELDS: Final = frozenset({"when", "after", "allow_failure", "repeat", "map"})
 _HANDLERS: Final = frozenset({"delay", "signal"})
+_HOLDING_BACK: Final = frozenset({"limit"})
 
 
 def language_of(
@@ -24,8 +25,10 @@ def language_of(
         return LANGUAGE
     needed = 1 if has_finally else 0
     for node in nodes:
+        if not _HOLDING_BACK.isdisjoint(node):
+            return LANGUAGE
         if node["handler"] == WORKFLOW:
-            return _CHILDREN
-        if node["handler"] in _HANDLERS or not _FIELDS.isdisjoint(node):
-            needed = 1
+            needed = _CHILDREN
+        elif node["handler"] in _HANDLERS or not _FIELDS.isdisjoint(node):
+            needed = max(needed, 1)
     return needed

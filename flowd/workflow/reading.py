@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from flowd.errors import WAIT_S_MAX
-from flowd.workflow.definition import NodeDefinition, WorkflowDefinition
+from flowd.workflow.definition import LimitDefinition, NodeDefinition, WorkflowDefinition
 from flowd.workflow.references import ReadingNode
 from flowd.workflow.refusals import names_of
 from flowd.workflow.suggestions import Suggestions
@@ -29,6 +29,7 @@ def nodes_of(workflow: WorkflowDefinition) -> list[ReadingNode]:
             node.timeout_s,
             node.retry is not None,
             part == "finally",
+            limit=_key_of(node.limit),
         )
         for part, nodes in (("nodes", workflow.dag.nodes), ("finally", workflow.dag.finally_))
         for index, node in enumerate(nodes)
@@ -71,6 +72,7 @@ def _read_node(path: str, written: dict[str, Any], suggestions: Suggestions) -> 
         fields.get("retry") is not None,
         path.startswith("dag.finally"),
         str(node_id) if isinstance(node_id, int | float) else None,
+        limit=_key_of(fields.get("limit")),
     )
 
 
@@ -78,6 +80,13 @@ def written_nodes(document: Any, part: str) -> list[Any]:
     dag = _typed(document, dict, {}).get("dag")
     nodes: list[Any] = _typed(_typed(dag, dict, {}).get(part), list, [])
     return nodes
+
+
+def _key_of(limit: Any) -> str | None:
+    """The template of its key; empty where it has none that could be read, None for no limit."""
+    if isinstance(limit, LimitDefinition):
+        return limit.key or ""
+    return None if limit is None else _typed(_typed(limit, dict, {}).get("key"), str, "")
 
 
 def _typed(value: Any, wanted: type[_Item], otherwise: Any) -> Any:

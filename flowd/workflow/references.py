@@ -68,8 +68,14 @@ class ReadingNode:
     has_retry: bool = False
     is_finally: bool = False
     lost_id: str | None = None
-    # What the execution is worth, and no node; `config` is then any JSON.
-    is_output: bool = False
+    # The template of its limit's key, which reads what is there before anything has run; empty for
+    # a limit without one, None where there is no limit.
+    limit: str | None = None
+
+    @property
+    def is_output(self) -> bool:
+        """What the execution is worth, and no node; `config` is then any JSON."""
+        return self.path == OUTPUT
 
     @property
     def config_path(self) -> str:
@@ -185,8 +191,22 @@ class _References:
                 is_output = isinstance(found, Reference) and found.node_id == OUTPUT
                 if not is_output or OUTPUT in self._index_of:
                     yield found
+        if node.limit:
+            yield from self._found_in_key(node, node.limit)
         if node.over:
             yield from _found_in_over(node.over, f"{node.path}.map.over")
+
+    def _found_in_key(self, node: ReadingNode, text: str) -> Iterator[Reference | Problem]:
+        path = f"{node.path}.limit"
+        for found in find_templates({"key": text}, path):
+            if isinstance(found, Problem) or (
+                found.node_id not in self._index_of and _is_given(node, found)
+            ):
+                yield found
+                continue
+            known = "`input`, `item` and `index`" if node.over is not None else "`input`"
+            message = f"the key of a limit reads {known}, and not {quote(found.node_id)}"
+            yield Problem(found.path, "unknown_reference", message)
 
     def _found_in_condition(self, text: str, path: str) -> Iterator[Reference | Problem]:
         try:
@@ -292,7 +312,7 @@ def _is_given(node: ReadingNode, found: Reference) -> bool:
     """Whether there is something of this name for the node besides other nodes."""
     if found.node_id == INPUT:
         return True
-    places = (f"{node.path}.config", f"{node.path}.repeat")
+    places = tuple(f"{node.path}.{one}" for one in ("config", "repeat", "limit"))
     is_of_items = node.over is not None and found.path.startswith(places)
     return is_of_items and found.node_id in (ITEM, INDEX)
 

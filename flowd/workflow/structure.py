@@ -15,6 +15,7 @@ from flowd.workflow.definition import (
     CallbackDefinition,
     ConcurrencyDefinition,
     DagDefinition,
+    LimitDefinition,
     MapDefinition,
     NodeDefinition,
     RepeatDefinition,
@@ -94,6 +95,22 @@ def _explain_nodes(report: Report, nodes: Sequence[Any], part: str) -> None:
             _explain_part(report, RetryDefinition, node, "retry", path)
             _explain_part(report, RepeatDefinition, node, "repeat", path)
             _explain_part(report, MapDefinition, node, "map", path)
+            _explain_limit(report, node, path)
+
+
+def _explain_limit(report: Report, node: dict[str, Any], path: str) -> None:
+    """A name, or an object."""
+    limit = node.get("limit")
+    name = limit.get("name") if isinstance(limit, dict) else limit
+    place = f"{path}.limit.name" if isinstance(limit, dict) else f"{path}.limit"
+    if isinstance(name, str) and not is_name(name):
+        report.add(place, "invalid_value", f"bad name {quote(name)}; use {NAME_RULE}")
+        return
+    if isinstance(limit, dict):
+        _explain_part(report, LimitDefinition, node, "limit", path)
+    elif limit is not None and not isinstance(limit, str):
+        message = f"expected a string or an object, not {describe_type(limit)}"
+        report.add(place, "wrong_type", message)
 
 
 def _explain_dependencies(report: Report, dependencies: Any, path: str) -> None:

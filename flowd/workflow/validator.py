@@ -15,6 +15,7 @@ from flowd.errors import InvalidWorkflow, Problem
 from flowd.workflow.children import find_child_problems
 from flowd.workflow.concurrency import find_concurrency_problems
 from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.limiting import find_limit_problems
 from flowd.workflow.reachability import find_cycles
 from flowd.workflow.reading import nodes_of, read_nodes, written_nodes
 from flowd.workflow.references import Names, ReadingNode, check_references
@@ -115,6 +116,7 @@ class _Graph:
             self._check_handler(node, handlers, suggest_handler)
             self._check_dependencies(node, suggest_node)
             self._check_repeat(node)
+            self._report.extend(find_limit_problems(node))
             if self._is_shallow(node):
                 self._check_config(node, handlers)
                 self._report.extend(find_signal_problems(node))
@@ -128,7 +130,7 @@ class _Graph:
         """`output` is read when all nodes have ended, as if by one that depends on them."""
         nodes, dependencies = self._nodes, self._dependencies
         if output is not None:
-            last = ReadingNode("output", None, None, (), output, is_output=True)
+            last = ReadingNode("output", None, None, (), output)
             if self._is_shallow(last):
                 dependencies = {**dependencies, len(nodes): list(range(len(nodes)))}
                 nodes = [*nodes, last]

@@ -27,6 +27,7 @@ from flowd.orchestrator.schedules import Firings, put_schedule
 from flowd.store import open_store
 from flowd.store.budgets import TokenUsage
 from flowd.store.callbacks import CallbackState
+from flowd.store.limits import Limit
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Session
 from flowd.store.saved import About
@@ -34,7 +35,7 @@ from flowd.workflow.schedule import ScheduleDefinition
 from flowd.workflow.states import NodeState
 from tests.private_server import PrivateServer
 from tests.proxy import FAULTS, Proxy
-from tests.store import maps, schedules
+from tests.store import limits, maps, schedules
 from tests.store.engine import (
     CHAIN,
     DIAMOND,
@@ -439,6 +440,36 @@ async def postpone(bench: Bench) -> None:
     await bench.insist(lambda: bench.store.callbacks.postpone(due, 5_000))
 
 
+async def limited(bench: Bench) -> tuple[Execution, list[Any]]:
+    """An execution that holds the one place there is, and waits for it twice."""
+    _, execution, admitted = await limits.start(bench.near, max=1)
+    return execution, admitted
+
+
+async def admit(bench: Bench) -> None:
+    await bench.near.store.tasks.limits.put(Limit("api", max=1))
+    _, entries = await bench.near.start_and_take(limits.THREE, bench.near.worker())
+    asking = [limits.asking_for(one) for one in entries]
+    await bench.insist(lambda: bench.store.tasks.limits.admit(asking))
+
+
+async def put_a_limit(bench: Bench) -> None:
+    await limited(bench)
+    await bench.insist(lambda: bench.store.tasks.limits.put(Limit("api", max=2)))
+
+
+async def check_limits(bench: Bench) -> None:
+    _, (a,) = await limited(bench)
+    await bench.near.worker().complete(a._replace(holds=False))
+    await bench.insist(lambda: bench.store.tasks.limits.check_slice(""))
+
+
+async def release(bench: Bench) -> None:
+    execution, _ = await limited(bench)
+    await bench.near.store.lifecycle.cancel_execution(execution.id)
+    await bench.insist(lambda: bench.store.tasks.limits.release_all(execution.id))
+
+
 async def keep_clock(bench: Bench) -> None:
     await bench.insist(lambda: bench.store.retries.keep_clock(0, 0))
 
@@ -512,6 +543,10 @@ SCRIPT_CALLS = {
     scripts.ENROLL_WORKER: enroll,
     scripts.REPORT_TROUBLE: report,
     scripts.KEEP_CLOCK: keep_clock,
+    scripts.ADMIT_NODES: admit,
+    scripts.PUT_LIMIT: put_a_limit,
+    scripts.CHECK_LIMITS: check_limits,
+    scripts.SETTLE_LIMITS: release,
     scripts.POSTPONE_CALLBACK: postpone,
 }
 # No reply of it that is lost can leave anything behind.

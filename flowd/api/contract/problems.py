@@ -69,6 +69,7 @@ KINDS: Mapping[str, Kind] = {
     "output_failed": Kind(409, "Output cannot be made"),
     "definition_in_use": Kind(409, "Definition in use"),
     "unknown_schedule": Kind(404, "Unknown schedule"),
+    "unknown_limit": Kind(404, "Unknown limit"),
     "schedule_busy": Kind(409, "Schedule is busy"),
     "limit_reached": Kind(409, "Limit reached"),
     "unknown_dead_letter": Kind(404, "Unknown dead letter"),

@@ -14,6 +14,8 @@ from flowd.api.contract.schemas import Health, Readiness
 from flowd.api.http.responses import json_response
 from flowd.api.shared import shared_of
 
+# Of one limit; those of more keys are not counted.
+PLACES_MAX: Final = 10_000
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -38,7 +40,8 @@ async def show_measurements(request: Request) -> Response:
     shared = shared_of(request.app)
     snapshot = await shared.store.health.metrics.snapshot()
     processes = await supervisor_status.processes(shared.control_socket)
-    return Response(measurements_text(snapshot, processes), media_type=MEDIA_TYPE)
+    limits = await shared.store.tasks.limits.totals(PLACES_MAX)
+    return Response(measurements_text(snapshot, processes, limits), media_type=MEDIA_TYPE)
 
 
 ROUTES = [

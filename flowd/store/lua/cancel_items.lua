@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
 --- @use is_live
+--- @use release_place
 -- Marks a slice of the items of a map that was stopped, or whose execution was cancelled, as CANCELLED,
 -- those that have not ended; what never had a place has no state. Every slice may be sent twice. Before a
 -- `finally` items that have an entry keep their state and place until that goes, see let_item_go.
 --
 -- KEYS  1 status (string)  2 map (hash)  3 retries (zset)  4 alarms (zset)  5 waits (hash)
---       6 items that have a place (set)
+--       6 items that have a place (set)  7 stream
 -- ARGV  1 execution id  2 node id  3 index of the first  4 index behind the last
 -- RETURNS how many were marked
 local status, marked = redis.pcall('GET', KEYS[1]), 0
@@ -26,6 +27,7 @@ if status == 'CANCELLED' or is_cancelling or is_live(status) and redis.pcall('HG
         or has_entry and not is_cancelling then
       redis.call('SET', node, 'CANCELLED')
       redis.pcall('SREM', KEYS[6], at)
+      release_place(KEYS[7], ARGV[1], item)
       marked = marked + 1
     end
   end

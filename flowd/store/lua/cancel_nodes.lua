@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 --- @use count_cancelled
+--- @use release_place
 -- Marks a slice of the nodes of an execution that is cancelled, or being cancelled before its `finally`.
 -- Entries still in the stream go when a worker meets them, and in the second case their nodes with them;
 -- one with `map` goes with the last of its items.
@@ -14,6 +15,7 @@ local prefix = 'workflow:' .. execution_id
 local status = redis.pcall('GET', prefix .. ':status')
 local marked = 0
 if status == wanted then
+  local has_places = redis.call('EXISTS', prefix .. ':places') == 1
   for at = 4, #ARGV do
     local node = prefix .. ':node:' .. ARGV[at]
     local state = redis.pcall('GET', node)
@@ -30,6 +32,9 @@ if status == wanted then
         or has_entry and wanted == 'CANCELLED' then
       redis.call('SET', node, 'CANCELLED')
       marked = marked + 1
+      if has_places then
+        release_place(KEYS[4], execution_id, ARGV[at])
+      end
     end
   end
   if wanted == 'CANCELLING' and marked > 0 then

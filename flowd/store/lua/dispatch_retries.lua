@@ -7,9 +7,12 @@
 --- @use server_ms
 --- @use steady_ms
 --- @use wake_node
--- Puts nodes in front of the workers whose next attempt is due, or whose wait is over.
+--- @use walk_limit lazily
+-- Puts nodes in front of the workers whose next attempt is due, or whose wait is over, and those who wait
+-- for a place of a limit that has one again.
 --
 -- KEYS  1 retries (zset), by the clock that never goes back  2 stream  3 alarms (zset), by the server's
+--       4 places to be settled (zset), by the first clock: a place, or a limit and the place behind which to go on
 -- ARGV  1 the most to move of each
 -- RETURNS how many were due, and how many ms are left until the next one, or an empty text when there
 --         is none
@@ -51,5 +54,15 @@ end
 
 dispatch_due(KEYS[1], steady_ms())
 dispatch_due(KEYS[3], server_ms())
+local now_ms, place, due_ms = steady_ms(), unpack(redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES'))
+while place and tonumber(due_ms) <= now_ms and moved < tonumber(ARGV[1]) do
+  local name, after = string.match(place, '^(%S+) (%S+)$')
+  redis.call('ZREM', KEYS[4], place)
+  moved = moved + walk_limit(KEYS[2], name or place, after, ARGV[1] - moved) + 1
+  place, due_ms = unpack(redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES'))
+end
+if place then
+  left_ms = math.min(left_ms or math.huge, math.max(0, math.ceil(due_ms - now_ms)))
+end
 announce(happened)
 return { moved, left_ms or '' }

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 --- @use end_entry
 --- @use park_node
+--- @use release_place
 -- Takes a node that has not started out of the stream: its execution is paused. It comes back as the
 -- attempt after the one that was in the stream.
 --
@@ -17,4 +18,5 @@ end
 redis.pcall('HSET', KEYS[4], ARGV[4], ARGV[5])
 park_node(ARGV[3], ARGV[4], ARGV[6])
 redis.call('SET', KEYS[3], 'PENDING')
+release_place(KEYS[1], ARGV[3], ARGV[4])
 return 'parked'

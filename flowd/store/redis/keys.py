@@ -26,6 +26,9 @@ QUEUES: Final = "flowd:queues"  # set: queues that were ever used, but for the d
 HALTED: Final = "flowd:halted"  # string: entries queued up to here, ms, may be of who is to wait
 ALARMS: Final = "flowd:alarms"  # zset: `execution_id node_id` that waits until then, Unix ms
 RETRIES_WAKEUP: Final = "flowd:retries:wakeup"  # list: the first of the dates has changed
+LIMITS: Final = "flowd:limits"  # hash: name -> `max per_s burst`, `-` where it says nothing
+LIMITS_DUE: Final = "flowd:limits:due"  # zset: places to be settled, by when, ms
+PLACES: Final = "flowd:limits:places"  # zset: places that are held or waited for, with score 0
 SCHEDULES: Final = "flowd:schedules"  # zset: the names of all schedules, with score 0
 SCHEDULES_DUE: Final = "flowd:schedules:due"  # zset: name, by when it is looked at, Unix ms
 LEASES: Final = "flowd:leases"  # hash: consumer -> heartbeat sequence
@@ -122,6 +125,9 @@ def shared_types(stream: str) -> dict[str, str]:
         RETRIES: "zset",
         ALARMS: "zset",
         RETRIES_WAKEUP: "list",
+        LIMITS: "hash",
+        LIMITS_DUE: "zset",
+        PLACES: "zset",
         SCHEDULES: "zset",
         SCHEDULES_DUE: "zset",
         LEASES: "hash",
@@ -157,6 +163,25 @@ def schedule(name: str) -> str:
 def schedule_holders(name: str) -> str:
     """Set: the executions that a schedule has started and that have not ended."""
     return f"flowd:schedule:{name}:holders"
+
+
+def holders(place: str) -> str:
+    """Zset: `execution_id node_id` that holds a place of a limit, by since when, ms.
+
+    A place is the name of the limit, or `name/key`. `<this>:rate` (string that expires) is when its
+    next start is due on average, ms.
+    """
+    return f"flowd:limit:{place}"
+
+
+def waiters(place: str) -> str:
+    """Zset: `execution_id node_id` that waits for a place of a limit, by when it was queued, ms."""
+    return f"flowd:limit:{place}:waiters"
+
+
+def places(execution_id: str) -> str:
+    """Hash: node -> the place of a limit it holds or waits for."""
+    return f"workflow:{execution_id}:places"
 
 
 def parked(execution_id: str) -> str:

@@ -1,5 +1,6 @@
 --- @use count_cancelled
 --- @use is_outstanding
+--- @use release_place
 --- @use spend_reserved
 -- Takes leave of a node whose entry has gone while its execution is being cancelled: what its `finally`
 -- cleans up after does not run any more. A node with `map` waits for its items that run, see let_item_go.
@@ -16,6 +17,7 @@ local function let_go(stream, execution_id, node_id, status)
   else
     redis.call('SET', node, 'CANCELLED')
     redis.pcall('HDEL', prefix .. ':waits', node_id)
+    release_place(stream, execution_id, node_id)
     count_cancelled(stream, execution_id, 1)
   end
 end

@@ -2,6 +2,7 @@
 --- @use is_live
 --- @use is_outstanding
 --- @use let_go
+--- @use release_place
 --- @use spend_reserved
 --- @use wake_node
 -- As let_go, also for an item of a map that was stopped, or whose execution is being cancelled: with the
@@ -17,6 +18,7 @@ local function let_item_go(stream, execution_id, node_id, status)
   if is_cancelling and is_outstanding(state) then
     redis.call('SET', node, 'CANCELLED')
     spend_reserved(prefix .. ':run', node_id)
+    release_place(stream, execution_id, node_id)
   elseif state ~= 'CANCELLED' or not is_cancelling and not is_live(status) then
     return
   end

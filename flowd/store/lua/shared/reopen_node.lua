@@ -1,12 +1,13 @@
 --- @use requeue_node
 -- Puts a node that has waited outside of the stream in front of the workers, as the attempt after its
 -- last; `unrecorded` is the last one of a node that has no record of any.
-local function reopen_node(stream, execution_id, node_id, deaths, unrecorded)
+local function reopen_node(stream, execution_id, node_id, deaths, unrecorded, more)
   local prefix = 'workflow:' .. execution_id
   local last = redis.pcall('HGET', prefix .. ':attempts', node_id)
   local attempt = type(last) == 'string' and tonumber(string.match(last, '^%d+')) or unrecorded
   local known =
     redis.pcall('HMGET', prefix .. ':run', 'plan', 'failures:' .. node_id, 'waits:' .. node_id)
   local plan, failures, waits = known[1] or '', known[2] or '0', known[3]
-  return requeue_node(stream, execution_id, node_id, attempt + 1, plan, deaths, failures, waits)
+  return requeue_node(stream, execution_id, node_id, attempt + 1, plan, deaths, failures, waits,
+    more)
 end

@@ -1,3 +1,4 @@
+--- @use release_place
 --- @use wake_node
 -- Has no further item of a map start: what is queued or runs is CANCELLED, and keeps its place until its
 -- entry goes; with the last of them the node is woken. Items in a pause are left to whoever ends the node.
@@ -29,6 +30,12 @@ local function stop_items(stream, execution_id, node_id, reason, happened)
     redis.pcall('SREM', map .. ':open', unpack(left))
   end
   redis.call('DEL', map .. ':todo')
+  -- Behind all else: one of them that waits for what another holds would be given it.
+  if redis.call('EXISTS', prefix .. ':places') == 1 then
+    for _, index in ipairs(indexes) do
+      release_place(stream, execution_id, node_id .. '.' .. index)
+    end
+  end
   if #left == #indexes then
     wake_node(stream, execution_id, node_id, 'items', reason, happened)
   end

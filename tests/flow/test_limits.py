@@ -1,0 +1,240 @@
+"""Limits, with real workers: never above what they say, and nobody waits in vain."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+from flowd.config import WorkersSettings
+from flowd.diagnosis.doctor import check, look
+from flowd.diagnosis.observer import Observer
+from flowd.handlers.registry import Registry, handler
+from flowd.orchestrator.plans import Plans
+from flowd.store.limits import Limit
+from flowd.store.redis import keys
+from tests.flow import handlers
+from tests.flow.engine import _HANDLERS, Engine, node, until, workflow
+from tests.flow.test_reads import serving
+
+# Calls under way by key, the most there were, and when each began.
+RUNNING: dict[str, int] = {}
+MOST: dict[str, int] = {}
+BEGUN: list[float] = []
+
+
+@handler("counted")
+async def counted(config, _context):
+    key = str(config.get("key"))
+    BEGUN.append(time.monotonic())
+    RUNNING[key] = RUNNING.get(key, 0) + 1
+    MOST[key] = max(MOST.get(key, 0), RUNNING[key])
+    try:
+        await asyncio.sleep(config.get("seconds", 0.001))
+    finally:
+        RUNNING[key] -= 1
+    return {}
+
+
+def engine_of(settings, **options):
+    for one in (RUNNING, MOST, BEGUN):
+        one.clear()
+    registry = Registry({**_HANDLERS, "counted": __name__})
+    return Engine(settings, registry=registry, **options)
+
+
+def limited(node_id, limit="api", dependencies=(), handler="counted", **config):
+    return {**node(node_id, dependencies, handler, **config), "limit": limit}
+
+
+def many(count, **config):
+    return workflow(*(limited(f"n{at:04}", **config) for at in range(count)))
+
+
+async def waiting(engine, count, place="api"):
+    async def are_waiting():
+        return await engine.redis("ZCARD", keys.waiters(place)) == count
+
+    await until(are_waiting, f"{count} that wait for {place}")
+
+
+async def violations(engine):
+    return [one for each in check(await look(engine.store)) for one in each.violations]
+
+
+async def test_no_more_run_at_once_than_a_limit_says(settings):
+    async with engine_of(settings) as engine:
+        await engine.store.tasks.limits.put(Limit("api", max=3))
+        execution_id = await engine.run(many(60))
+
+        assert (await engine.end(execution_id)) == "COMPLETED"
+        assert MOST == {"None": 3}
+        assert await violations(engine) == []
+        assert await engine.redis("KEYS", "flowd:limit:*") == []
+
+
+async def test_each_key_has_its_own_places_and_none_waits_for_another(settings):
+    async with engine_of(settings) as engine:
+        await engine.store.tasks.limits.put(Limit("tenant", max=1))
+        limit = {"name": "tenant", "key": "{{ input.tenant }}"}
+        nodes = [limited(f"n{at}", limit, key="{{ input.tenant }}") for at in range(8)]
+        started = [
+            await engine.start(workflow(*nodes), b'{"tenant": "%s"}' % tenant)
+            for tenant in (b"a", b"b", b"c d")
+        ]
+
+        assert [await engine.end(one) for one in started] == ["COMPLETED"] * 3
+        assert MOST == {"a": 1, "b": 1, "c d": 1}
+
+
+async def test_each_item_of_a_map_takes_a_place_by_its_own_key(settings):
+    async with engine_of(settings) as engine:
+        await engine.store.tasks.limits.put(Limit("tenant", max=1))
+        fan = limited("fan", {"name": "tenant", "key": "{{ item }}"}, key="{{ item }}")
+        fan["map"] = {"over": "{{ input.rows }}"}
+        execution_id = await engine.run(workflow(fan), b'{"rows": ["x", "y", "x", "y", "x"]}')
+
+        assert (await engine.end(execution_id)) == "COMPLETED"
+        assert MOST == {"x": 1, "y": 1}
+
+
+async def test_a_node_whose_key_cannot_be_made_fails_and_says_so(settings):
+    async with engine_of(settings) as engine:
+        limit = {"name": "tenant", "key": "{{ input.tenant }}"}
+        execution_id = await engine.run(workflow(limited("A", limit)))
+
+        assert (await engine.end(execution_id)) == "FAILED"
+        output = await engine.redis("GET", keys.output(execution_id, "A"))
+        assert "the key of limit 'tenant'" in output
+        assert BEGUN == []
+
+
+async def test_a_node_that_is_skipped_asks_for_no_place(settings):
+    async with engine_of(settings) as engine:
+        await engine.store.tasks.limits.put(Limit("api", max=0))
+        execution_id = await engine.run(workflow({**limited("A"), "when": "false"}))
+
+        assert (await engine.end(execution_id)) == "COMPLETED"
+
+
+async def test_a_hundred_that_wait_for_a_place_hold_up_nobody(settings):
+    one_slot = replace(settings, workers=WorkersSettings(concurrency=1))
+    async with engine_of(one_slot, workers=1) as engine:
+        await engine.store.tasks.limits.put(Limit("api", max=0))
+        held = await engine.start(many(200))
+        await waiting(engine, 200)
+
+        free = await engine.run(workflow(node("A")))
+
+        assert (await engine.end(free)) == "COMPLETED"
+        await engine.store.tasks.limits.delete("api")
+        assert (await engine.end(held)) == "COMPLETED"
+
+
+async def test_who_is_retried_gives_its_place_away_meanwhile(settings):
+    async with engine_of(settings) as engine, engine.ticking():
+        await engine.store.tasks.limits.put(Limit("api", max=1))
+        handlers.FATED.add("A")
+        failing = limited("A", handler="fated")
+        failing["retry"] = {"max_attempts": 2, "delay_s": 3600}
+        first = await engine.start(workflow(failing))
+
+        async def is_retrying():
+            return (await engine.states(first))["A"] == "RETRYING"
+
+        await until(is_retrying, "the retry")
+        second = await engine.run(workflow(limited("B")))
+        assert (await engine.end(second)) == "COMPLETED"
+
+
+async def test_a_call_of_a_repeat_holds_a_place_and_its_pause_does_not(settings):
+    async with engine_of(settings) as engine, engine.ticking():
+        await engine.store.tasks.limits.put(Limit("api", max=1))
+        polling = {**limited("A"), "repeat": {"until": "1 == 2", "delay_s": 3600}}
+        first = await engine.start(workflow(polling))
+
+        async def is_paused():
+            return await engine.redis("ZSCORE", keys.RETRIES, f"{first} A")
+
+        await until(is_paused, "the pause")
+        assert (await engine.end(await engine.run(workflow(limited("B"))))) == "COMPLETED"
+        # The second call asks again, and is still the second.
+        await engine.redis("ZADD", keys.RETRIES, "XX", 1, f"{first} A")
+
+        async def has_called_again():
+            return await engine.redis("HGET", f"workflow:{first}:run", "waits:A") == "2"
+
+        await until(has_called_again, "the second call")
+
+
+async def test_eight_workers_at_fifty_a_second_make_fifty_a_second(settings):
+    async with engine_of(settings, workers=8) as engine, engine.ticking():
+        await engine.store.tasks.limits.put(Limit("api", per_s=50))
+        execution_id = await engine.run(many(51))
+
+        assert (await engine.end(execution_id)) == "COMPLETED"
+        # By the clock of the server, less what the last of them waited for its worker.
+        assert BEGUN[-1] - BEGUN[0] >= 0.95
+
+
+async def test_explain_says_who_holds_the_places_and_who_waits_before(settings):
+    async with engine_of(settings) as engine:
+        await engine.store.tasks.limits.put(Limit("api", max=1))
+        first = await engine.start(workflow(limited("A", handler="held")))
+        await until(lambda: "A" in handlers.GATES, "A to run")
+        second = await engine.start(workflow(limited("B")))
+        await waiting(engine, 1)
+        third = await engine.start(workflow(limited("C")))
+        await waiting(engine, 2)
+
+        explanation = await Observer(engine.store, Plans(engine.store)).explain(third, "C")
+
+        ((code, message),) = explanation.nodes[0].reasons
+        assert code == "waiting_for_place"
+        assert message == (
+            "it waits for a place of the limit: api; 1 of 1 hold one: "
+            f"A of {first}; 1 wait before it"
+        )
+        handlers.GATES["A"].set()
+        for one in (first, second, third):
+            assert (await engine.end(one)) == "COMPLETED"
+
+
+async def test_the_api_makes_shows_and_lifts_limits(settings):
+    async with serving(settings, workers=0) as api:
+        client = api._client
+        assert (await client.put("/limits/api", json={})).status_code == 400
+        assert (await client.put("/limits/api", json={"burst": 2})).status_code == 400
+        unknown = await client.put("/limits/api", json={"max": 1, "mox": 1})
+        assert (unknown.status_code, unknown.json()["errors"][0]["path"]) == (400, "mox")
+        assert (await client.put("/limits/a:b", json={"max": 1})).status_code == 400
+
+        made = await client.put("/limits/api", json={"max": 0, "per_s": 0.5})
+        assert (made.status_code, made.json()) == (201, {"name": "api", "message": "Limit created"})
+        again = await client.put("/limits/api", json={"max": 0, "per_s": 0.5})
+        assert (again.status_code, again.json()["message"]) == (200, "Limit unchanged")
+
+        row = {"name": "api", "max": 0, "per_s": 0.5, "burst": None, "holding": 0, "waiting": 0}
+        assert (await client.get("/limits")).json() == {"limits": [row]}
+        nobody = {"keys": [], "holders": [], "waiters": []}
+        assert (await client.get("/limits/api")).json() == row | nobody
+        assert 'flowd_limit_waiting{limit="api"} 0.0' in (await client.get("/metrics")).text
+
+        assert (await client.delete("/limits/api")).json()["message"] == "Limit deleted"
+        for gone in (await client.get("/limits/api"), await client.delete("/limits/api")):
+            assert (gone.status_code, gone.json()["code"]) == (404, "unknown_limit")
+
+
+async def test_the_reconciler_lets_one_that_stands_in_no_row_ask_again(settings):
+    async with engine_of(settings) as engine:
+        await engine.store.tasks.limits.put(Limit("api", max=0))
+        execution_id = await engine.start(workflow(limited("A")))
+        await waiting(engine, 1)
+        await engine.redis("DEL", keys.waiters("api"))
+        await engine.store.tasks.limits.put(Limit("api", max=1))
+
+        record = (await engine.store.executions.attempts(execution_id, ["A"]))[0]
+        assert await engine.store.executions.restore_node(
+            execution_id, "A", state="WAITING", record=record
+        )
+        assert (await engine.end(execution_id)) == "COMPLETED"

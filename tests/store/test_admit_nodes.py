@@ -1,0 +1,177 @@
+"""admit_nodes.lua: who gets a place of a limit, and who waits for one."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowd.orchestrator.executor import cancel_execution, pause_execution, resume_execution
+from flowd.store.limits import Limit
+from flowd.store.redis import keys
+from tests.store.engine import everything
+from tests.store.limits import BROAD, THREE, ask, holders, holding, start, waiters
+
+
+async def test_no_more_hold_a_place_than_there_are_and_the_others_wait_outside(engine, redis):
+    worker, execution, (a,) = await start(engine, max=1)
+
+    assert (holders(redis), waiters(redis)) == (["a"], ["b", "c"])
+    state = execution.state()
+    assert state.nodes == {"a": "QUEUED", "b": "WAITING", "c": "WAITING"}
+    assert state.held == {"w1": ["a#1"]}
+    assert state.waits == {"b": "0 slot api", "c": "0 slot api"}
+    assert redis.hgetall(keys.places(execution.id)) == {"a": "api", "b": "api", "c": "api"}
+    assert await worker.complete(a) == ["completed"]
+
+
+async def test_who_holds_a_place_is_admitted_again_without_another(engine, redis):
+    worker, _, (a,) = await start(engine, max=1)
+    await engine.store.tasks.requeue_entry(a.name, "w1", is_death=True)
+    again = await worker.take_one()
+
+    assert (await ask(engine, [again]))[1] == ["admitted"]
+    assert (holders(redis), waiters(redis)) == (["a"], ["b", "c"])
+
+
+async def test_a_limit_that_nobody_has_made_holds_nobody_back_and_counts_all_the_same(
+    engine, redis
+):
+    worker = engine.worker()
+    _, entries = await engine.start_and_take(THREE, worker)
+    assert (await ask(engine, entries))[1] == ["admitted"] * 3
+
+    await engine.store.tasks.limits.put(Limit("api", max=1))
+    _, (late, *_) = await engine.start_and_take(THREE, worker)
+    assert (await ask(engine, [late]))[1] == ["waiting"]
+    await worker.complete(*holding(entries[:2]))
+    assert waiters(redis) == ["a"]
+    await worker.complete(*holding(entries[2:]))
+    assert (holders(redis), waiters(redis)) == (["a"], [])
+
+
+async def test_who_comes_later_does_not_overtake_those_who_wait(engine, redis):
+    worker, _, _ = await start(engine, max=0)
+    await engine.store.tasks.limits.put(Limit("api", max=1))
+    assert (holders(redis), waiters(redis)) == (["a"], ["b", "c"])
+    _, (late, *_) = await engine.start_and_take(THREE, worker)
+
+    assert (await ask(engine, [late]))[1] in (["waiting"], ["admitted"])
+    assert len(holders(redis)) == 1
+
+
+async def test_each_key_has_places_of_its_own(engine, redis):
+    await engine.store.tasks.limits.put(Limit("api", max=1))
+    worker = engine.worker()
+    _, (a, b, c) = await engine.start_and_take(THREE, worker)
+
+    assert (await ask(engine, [a], "api/x"))[1] == ["admitted"]
+    assert (await ask(engine, [b], "api/y"))[1] == ["admitted"]
+    assert (await ask(engine, [c], "api/x"))[1] == ["waiting"]
+    assert redis.zrange(keys.PLACES, 0, -1) == ["api/x", "api/y"]
+
+
+async def test_an_attempt_that_was_taken_away_gets_no_place(engine, redis):
+    await engine.store.tasks.limits.put(Limit("api", max=1))
+    worker = engine.worker()
+    _, (a, *_) = await engine.start_and_take(THREE, worker)
+    await engine.store.tasks.requeue_entry(a.name, "w1")
+
+    assert (await ask(engine, [a]))[1] == ["stale"]
+    assert (holders(redis), waiters(redis)) == ([], [])
+
+
+async def test_a_node_of_a_cancelled_execution_gets_no_place(engine, redis):
+    await engine.store.tasks.limits.put(Limit("api", max=1))
+    worker = engine.worker()
+    execution, (a, *_) = await engine.start_and_take(THREE, worker)
+    await cancel_execution(engine.store, execution.id)
+
+    assert (await ask(engine, [a]))[1] == ["ended"]
+    assert holders(redis) == []
+    assert "a#1" not in execution.state().held.get("w1", [])
+
+
+async def test_a_worker_that_dies_keeps_the_place_for_its_node(engine, redis):
+    worker, _, (a,) = await start(engine, max=1)
+    await worker.claim(a)
+    outcome, _ = await engine.store.tasks.requeue_entry(a.name, "w1", is_death=True)
+
+    assert outcome == "requeued"
+    assert (holders(redis), waiters(redis)) == (["a"], ["b", "c"])
+    # What the dead one says after all changes nothing.
+    assert await worker.complete(a) == ["stale"]
+    assert (holders(redis), waiters(redis)) == (["a"], ["b", "c"])
+
+
+async def test_a_waiter_that_is_cancelled_lets_nobody_in(engine, redis):
+    worker, _, _ = await start(engine, max=1)
+    others, entries = await engine.start_and_take(THREE, worker)
+    assert (await ask(engine, entries))[1] == ["waiting"] * 3
+
+    await cancel_execution(engine.store, others.id)
+
+    assert (holders(redis), waiters(redis)) == (["a"], ["b", "c"])
+    assert others.states() == {"CANCELLED": 3}
+    assert others.state().waits == {}
+    assert not redis.exists(keys.places(others.id))
+
+
+async def test_a_waiter_whose_execution_is_paused_is_parked_and_the_next_one_begins(engine, redis):
+    worker, execution, (a,) = await start(engine, max=1)
+    others, entries = await engine.start_and_take(THREE, worker)
+    await ask(engine, entries)
+    await pause_execution(engine.store, execution.id)
+
+    assert await worker.complete(a) == ["completed"]
+
+    assert execution.state().parked == {"b": "0", "c": "0"}
+    assert redis.zrange(keys.holders("api"), 0, -1) == [f"{others.id} a"]
+    await resume_execution(engine.store, execution.id)
+    again = [one for one in await worker.take() if one.execution_id == execution.id]
+    assert (await ask(engine, again))[1] == ["waiting", "waiting"]
+
+
+async def test_a_rate_lets_a_burst_go_and_says_when_the_next_is_due(engine, redis):
+    worker, _, admitted = await start(engine, per_s=0.001, burst=2)
+
+    assert len(admitted) == 2
+    assert waiters(redis) == ["c"]
+    now_ms = 1000 * redis.time()[0]
+    assert 900_000 < redis.zscore(keys.LIMITS_DUE, "api") - now_ms < 1_001_000
+    # Who has started counts, whether it has ended or not.
+    await worker.complete(*admitted)
+    assert waiters(redis) == ["c"]
+    assert 900 < (await engine.store.retries.dispatch()).next_in_s < 1001
+
+
+async def test_the_head_of_a_rate_starts_when_it_is_due(engine, redis):
+    await start(engine, per_s=50)
+    assert waiters(redis) == ["b", "c"]
+
+    while waiters(redis):
+        await engine.store.retries.dispatch()
+    assert sorted(holders(redis)) == ["a", "b", "c"]
+    since_ms = [
+        int(score) for _, score in redis.zrange(keys.holders("api"), 0, -1, withscores=True)
+    ]
+    assert since_ms[2] - since_ms[0] >= 39
+
+
+async def test_a_call_that_is_made_again_counts_against_the_rate(engine, redis):
+    worker, _, (a,) = await start(engine, per_s=0.001)
+    due_ms = float(redis.get("flowd:limit:api:rate"))
+    await engine.store.tasks.requeue_entry(a.name, "w1", is_death=True)
+
+    assert (await ask(engine, [await worker.take_one()]))[1] == ["admitted"]
+    assert float(redis.get("flowd:limit:api:rate")) - due_ms == pytest.approx(1_000_000, abs=10_000)
+
+
+async def test_no_key_is_left_of_what_has_ended(engine, redis):
+    worker, execution, admitted = await start(engine, BROAD, max=7, per_s=1_000_000)
+    await worker.complete(*admitted)
+    while entries := await worker.take(100):
+        await worker.complete(*entries)
+        await engine.store.retries.dispatch()
+
+    assert execution.state().status == "COMPLETED"
+    left = [key for key in everything(redis) if "limit" in key or ":places" in key]
+    assert [key for key in left if not key.endswith(":rate")] == ["flowd:limits"]

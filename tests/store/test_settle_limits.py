@@ -1,0 +1,142 @@
+"""settle_limits.lua, and each way out: the place comes back in the same call, and exactly
+one of those who wait begins.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from flowd.orchestrator.executor import cancel_execution, pause_execution
+from flowd.store.endings import RetryLater
+from flowd.store.entries import Entry
+from flowd.store.limits import Limit
+from flowd.store.redis import keys
+from tests.store.engine import Execution, ScriptedEngine, Worker
+from tests.store.limits import THREE, ask
+
+
+class At(NamedTuple):
+    """Where a node is that holds a place; each way out is called with it."""
+
+    engine: ScriptedEngine
+    worker: Worker
+    execution: Execution
+    entry: Entry
+
+
+async def complete(at):
+    assert await at.worker.complete(at.entry) == ["completed"]
+
+
+async def fail(at):
+    assert await at.worker.fail(at.entry) == "failed"
+
+
+async def bury_as_dead_letter(at):
+    failure = at.worker.failure(at.entry, dead_letter="it kills its workers")
+    assert (await at.worker.exchange(failures=[failure])).failed == ["failed"]
+
+
+async def fail_as_it_may(at):
+    assert await at.worker.allow(at.entry) == ["completed"]
+
+
+async def retry(at):
+    record = at.worker.completion(at.entry).record
+    later = RetryLater(at.entry, record, 3_600_000, 1, "boom")
+    assert (await at.worker.exchange(failures=[later])).failed == ["retrying"]
+
+
+async def skip(at):
+    assert await at.worker.skip(at.entry) == ["completed"]
+
+
+async def wait(at):
+    assert await at.worker.wait(at.entry) == "waiting"
+
+
+async def cancel(at):
+    await cancel_execution(at.engine.store, at.execution.id)
+
+
+async def cancel_with_finally(at):
+    # What runs is told at its next claim, and its place is free then.
+    await cancel_execution(at.engine.store, at.execution.id)
+    assert await at.worker.claim(at.entry) == ["ended"]
+
+
+async def park(at):
+    await pause_execution(at.engine.store, at.execution.id)
+    assert await at.engine.store.lifecycle.park_node(at.entry) == "parked"
+
+
+async def delete(at):
+    # As a process does that is killed before the nodes are marked.
+    await at.engine.store.lifecycle.cancel_execution(at.execution.id)
+    assert await at.engine.store.finished.delete_execution(at.execution.id) == "deleted"
+
+
+async def forget(at):
+    await at.engine.store.lifecycle.cancel_execution(at.execution.id)
+    await at.engine.store.finished.delete([at.execution.id])
+
+
+async def fail_as_damaged(at):
+    assert await at.engine.store.executions.fail_execution(at.execution.id, "its keys are damaged")
+
+
+async def end_outside_of_a_worker(at):
+    unknowing = at.worker.failure(at.entry._replace(holds=False), dead_letter="ten workers died")
+    assert await at.engine.store.tasks.end_attempt(unknowing) == "failed"
+
+
+async def end_without_knowing_of_the_limit(at):
+    # As a duty of the scheduler finds it: the commit came and its settling did not.
+    assert await at.worker.complete(at.entry._replace(holds=False)) == ["completed"]
+    await at.engine.store.tasks.limits.check_slice("")
+
+
+WAYS_OUT = (
+    complete,
+    fail,
+    bury_as_dead_letter,
+    fail_as_it_may,
+    retry,
+    skip,
+    wait,
+    cancel,
+    cancel_with_finally,
+    park,
+    delete,
+    forget,
+    fail_as_damaged,
+    end_outside_of_a_worker,
+    end_without_knowing_of_the_limit,
+)
+
+
+@pytest.mark.parametrize("leave", WAYS_OUT, ids=lambda way: way.__name__)
+async def test_the_place_comes_back_in_the_same_call_and_exactly_one_waiter_begins(
+    engine, redis, leave
+):
+    last = {"last": {"finally": True}} if leave is cancel_with_finally else {}
+    one = {"a": {"limit": "api", "allow_failure": leave is fail_as_it_may}, "z": {}, **last}
+    await engine.store.tasks.limits.put(Limit("api", max=1))
+    worker = engine.worker()
+    execution, (a, _) = await engine.start_and_take(one, worker)
+    (a,), _ = await ask(engine, [a])
+    others, entries = await engine.start_and_take(THREE, worker)
+    assert (await ask(engine, entries))[1] == ["waiting"] * 3
+
+    await leave(At(engine, worker, execution, a))
+
+    assert others.states() == {"QUEUED": 1, "WAITING": 2}
+    assert redis.zrange(keys.holders("api"), 0, -1) == [f"{others.id} a"]
+    assert redis.hget(keys.places(execution.id), "a") is None
+    entry = next(one for one in await worker.take() if one.execution_id == others.id)
+    # It has a place already, and need not ask.
+    assert (entry.node_id, entry.holds, entry.waits) == ("a", True, 0)
+    assert await worker.complete(entry) == ["completed"]
+    assert redis.zrange(keys.holders("api"), 0, -1) == [f"{others.id} b"]

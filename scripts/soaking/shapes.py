@@ -25,6 +25,8 @@ MAPPING_SHARE = 0.25
 CALLING_SHARE = 0.2
 # And those with nodes that clean up.
 FINALLY_SHARE = 0.25
+# And those of which only some run at a time, by a key that many share.
+PLACES_SHARE = 0.25
 # A node of `finally` that runs when the others have failed.
 AFTER_FAILURE = "execution.status == 'FAILED'"
 # How often a node is of this kind, of all of them together.
@@ -72,6 +74,9 @@ def random_workflow(
         nodes += families.calling(nodes[0]["id"], chance)
     if may_choose and chance.random() < FINALLY_SHARE:
         document["dag"]["finally"] = _cleaning_up(has_rows="rows" in document.get("input", {}))
+    if may_choose and chance.random() < PLACES_SHARE:
+        said = {"key": f"key {chance.randrange(8)}", "max": chance.randint(1, 3)}
+        document["concurrency"] = said
     return json.dumps(document).encode()
 
 

@@ -70,6 +70,7 @@ _GROUPS = {
         "pause": "Pause an execution; running nodes finish",
         "resume": "Resume a paused execution",
         "rerun": "Run an ended execution again, as a new one",
+        "act": "Cancel, pause, resume, rerun or delete many executions",
         "rm": "Delete an execution, with its outputs and events",
         "dlq": "List, show, redrive and delete dead letters",
     },

@@ -111,7 +111,7 @@ def _sentence(
     waiting = (
         f"{_counted(queue.waiting, 'node')} in the queue" if queue.waiting else "nothing waits"
     )
-    under_way = f"{_counted(queue.in_flight, 'node')} under way"
+    under_way = f"{_counted(queue.in_flight, 'node') if queue.in_flight else 'nothing'} under way"
     return f"flowd works: {_counted(workers, 'worker')}, {under_way}, {waiting}."
 
 

@@ -5,6 +5,7 @@ A look around for people: it reads what others write, takes no lock, and may be 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeGuard
@@ -13,6 +14,7 @@ from flowd.config import Settings
 from flowd.errors import MissingGroup, WrongType
 from flowd.store.entries import Entry, Garbage, entry_order, id_of, parse_entry
 from flowd.store.metrics import parse_tick
+from flowd.store.queues import Queues
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type, parse_info, translate
 
@@ -83,11 +85,17 @@ class Standing:
 
     async def in_flight(self) -> dict[str, int]:
         """How many nodes each consumer holds."""
-        (pending,) = await self._client.converse_freely([("XPENDING", self._stream, self._group)])
-        if isinstance(pending, Exception):
-            _trouble(pending)
-            return {}
-        return {consumer: int(count) for consumer, count in pending[3] or ()}
+        queues = Queues(self._client, self._stream, self._group)
+        asked: list[Command] = [
+            ("XPENDING", stream, self._group) for stream in await queues.streams()
+        ]
+        held: Counter[str] = Counter()
+        for pending in await self._client.converse_freely(asked):
+            if isinstance(pending, Exception):
+                _trouble(pending)
+            else:
+                held.update({consumer: int(count) for consumer, count in pending[3] or ()})
+        return held
 
     async def queue(self, execution_id: str, node_ids: Collection[str]) -> QueueView:
         """Look for the entries of these nodes, from the oldest entry on, until all are found."""

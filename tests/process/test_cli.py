@@ -332,6 +332,29 @@ def test_holding_up_and_running_again(shell: Shell) -> None:
     assert "the first node that differs: A" in shell.pipe("diff", failed, other, code=1)
 
 
+def test_many_are_acted_on_at_once_and_each_says_what_came_of_it(shell: Shell) -> None:
+    held = shell.pipe("submit", "held.json", "--trigger").strip()
+    shell.pipe("run", "bad.json", code=1)
+    which = ("--since", "1h", "--status", "failed", "--status", "running", "-n", "2")
+    listed = shell.pipe("act", "rerun", *which, "--preview", "-o", "id").split()
+    assert held in listed
+    assert len(listed) == 2
+
+    shell.pipe("act", "rerun", *which, code=2)
+    assert "--yes does it without" in shell.stderr
+    shell.pipe("act", "rerun", "--yes", code=2)
+    assert "say which" in shell.stderr
+    results = {one["execution_id"]: one for one in shell.json("act", "rerun", *which, "-y", code=1)}
+
+    assert results.keys() == set(listed)
+    assert (results[held]["outcome"], results[held]["code"]) == ("refused", "wrong_state")
+    (other,) = results.keys() - {held}
+    again = results[other]["new_execution_id"]
+    assert shell.json("get", again)["rerun_of"] == other
+    shell.pipe("act", "cancel", "--name", "hel*", "--status", "RUNNING", "-y")
+    assert shell.json("get", held)["status"] == "CANCELLED"
+
+
 def test_dead_letters(shell: Shell, flowd: FaultyFlowd) -> None:
     execution_id = flowd.submit_and_trigger(node("A", handler="die", way="kill", attempts=3))
     assert flowd.wait_for_execution(execution_id) == "FAILED"
@@ -641,6 +664,8 @@ ANYWHERE = [
     ("diff @latest @latest", "outputs: equal"),
     ("rerun @latest --preview", "is reused"),
     ("rerun @latest --from A", r"[0-9a-f]{24}"),
+    ("act pause --status completed --limit 1 --preview", r"[0-9a-f]{24}"),
+    ("act delete --name nobody --yes", ""),
     ("rm @latest --yes", ""),
     ("definitions put report good.json", ""),
     ("definitions ls", r"report +1 +2 "),

@@ -54,6 +54,7 @@ REPORTS_SHOWN_MAX: Final = 3
 )
 @click.option(
     "--after",
+    "--since",
     "submitted_after",
     callback=read_moment,
     metavar="TIME",
@@ -61,6 +62,7 @@ REPORTS_SHOWN_MAX: Final = 3
 )
 @click.option(
     "--before",
+    "--until",
     "submitted_before",
     callback=read_moment,
     metavar="TIME",

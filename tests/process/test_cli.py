@@ -819,3 +819,12 @@ def test_the_client_does_what_the_commands_do(flowd: FaultyFlowd) -> None:
             client.wait(held, 0.2)
         client.cancel(held)
         client.delete(held)
+
+
+def test_the_address_of_the_dashboard_is_printed_and_that_of_an_execution(shell: Shell) -> None:
+    execution_id = shell.pipe("submit", "good.json", "-o", "id").strip()
+
+    assert shell.pipe("ui") == f"{shell.environ['FLOWD_URL']}/ui/\n"
+    assert shell.pipe("ui", "@latest").endswith(f"/ui/executions/{execution_id}\n")
+    assert shell.pipe("ui", "--url", "http://127.0.0.1:1", code=69) == ""
+    assert "does not answer" in shell.stderr

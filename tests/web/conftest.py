@@ -130,8 +130,6 @@ class Visit:
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type != "error" or any(one in message.text for one in self.ignored):
             return
-        if message.location["url"].endswith("/workflows/stats?bucket=hour"):
-            return
         refused = _REFUSED.match(message.text)
         if not (refused and int(refused[1]) in self.expected):
             self.wrong.append(f"console: {message.text} {message.location}")

@@ -66,7 +66,7 @@ def test_several_are_cancelled_after_a_look_at_how_many(
     page.get_by_label("Select all that are loaded").check()
     page.get_by_role("region", name="Selected").get_by_role("button", name="Cancel").click()
     dialog = page.get_by_role("dialog", name="Cancel 2 executions?")
-    expect(dialog).to_contain_text("1 selected execution have ended already")
+    expect(dialog).to_contain_text("1 selected execution left as it is")
     dialog.get_by_role("button", name="Cancel 2").click()
 
     expect(dialog).to_have_count(0)

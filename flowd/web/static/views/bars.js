@@ -28,7 +28,7 @@ export function Bars({ stats: { buckets, bucket }, title = 'The last 24 hours' }
       })}
     </svg>
     <div class="row faint num between"><span>${buckets.length ? when(buckets[0]) : ''}</span><span>now</span></div>
-    <table class="visually-hidden"><caption>${title}</caption><thead><tr><th>From</th>${STATES.map(state => html`<th key=${state}>${stateOf(state).word}</th>`)}</tr></thead>
-      <tbody>${buckets.map(one => html`<tr key=${one.at_ms}><th>${when(one)}</th>${STATES.map(state => html`<td key=${state}>${one[state]}</td>`)}</tr>`)}</tbody></table>
+    <div class="visually-hidden"><table><caption>${title}</caption><thead><tr><th>From</th>${STATES.map(state => html`<th key=${state}>${stateOf(state).word}</th>`)}</tr></thead>
+      <tbody>${buckets.map(one => html`<tr key=${one.at_ms}><th>${when(one)}</th>${STATES.map(state => html`<td key=${state}>${one[state]}</td>`)}</tr>`)}</tbody></table></div>
   </section>`;
 }

@@ -125,7 +125,7 @@ export default function Executions({ query }) {
       <h1>Executions</h1>
       <${Filters} query=${query} />
     </div>
-    ${selected.size > 0 && html`<${Bulk} rows=${chosen} onDone=${() => { setSelected(new Set()); list.reload(); }} onClear=${() => setSelected(new Set())} />`}
+    ${selected.size > 0 && html`<${Bulk} rows=${chosen} filter=${isFiltered && list.next && selected.size === list.rows.length ? actionFilter(filters) : null} onDone=${() => { setSelected(new Set()); list.reload(); }} onClear=${() => setSelected(new Set())} />`}
     <div class="pill-place">${list.fresh.length > 0 && html`<button class="pill" onClick=${() => { list.reload(); document.querySelector('.table-scroll').scrollTop = 0; }}>
       ${list.fresh.length >= PEEK ? `${PEEK}+` : number(list.fresh.length)} new</button>`}</div>
     <${VirtualTable} label="Executions" rows=${list.rows} rowId=${row => row.execution_id} columns=${COLUMNS}
@@ -135,6 +135,11 @@ export default function Executions({ query }) {
       footer=${html`<${Foot} list=${list} isFiltered=${isFiltered} />`} />
   </div>`;
 }
+
+/** The filters as the body of an action has them. */
+const actionFilter = ({ status, name, label, submitted_after: since }) => ({
+  ...(status && { status: status.split(',') }), ...(name && { name }), ...(label && { label: label.split(',') }), ...(since && { since }),
+});
 
 const COLUMNS = [
   { id: 'status', head: 'State', cell: row => html`<${State} value=${row.isDeleted ? 'DELETED' : row.status} word=${row.isDeleted ? 'Deleted' : undefined} />` },

@@ -62,8 +62,9 @@ class LimitReached(FlowdError):
             what = f"{refused:,} of {len(execution_ids):,} executions are not run"
         of_key = f" with the key {key!r}" if key else ""
         who = f": {holders[0]!r} has not ended" if holders else ""
+        many = "1 runs" if most == 1 else f"{most:,} run"
         super().__init__(
-            f"{what}: of this workflow at most {most:,} run at a time{of_key}{who}; "
+            f"{what}: of this workflow at most {many} at a time{of_key}{who}; "
             "try again when that has, or let `concurrency` queue"
         )
 

@@ -24,8 +24,8 @@
 --         another rule holds); 'passed' (there was none to make); 'triggered'; 'continue' (its roots are too
 --         many for one call: the caller opens them by advance_node); 'exists' when it was made before;
 --         'held' or 'replaced …' (it was made, and waits for a place, see begin_execution); 'refused' (all
---         places are taken); 'waiting' (for its turn); 'queued'; 'skipped'; 'closed' when it took so long that what was staged
---         has been removed, or the key no longer stands for this id; 'deleted' when the execution was, and
+--         places are taken); 'waiting' (for its turn); 'queued'; 'skipped'; 'closed' when it took so long
+--         that what was staged has been removed, or the key no longer stands for this id; 'deleted' when the execution was, and
 --         the work is not to be done again
 local schedule, name, time_ms, kind, overlap = KEYS[1], ARGV[1], ARGV[5], ARGV[6], ARGV[7]
 local revision, next_ms, queued_ms =

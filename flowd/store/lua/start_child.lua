@@ -14,7 +14,8 @@
 --       6 the most executions of a tree  7 execution id  8 input (JSON), or empty  9 version of the saved
 --       definition  10 its digest  11 '1' when the caller has looked at what its parent reruns
 --       12 what it asks a place of, by its `concurrency`, or empty  13… see begin_execution
--- RETURNS 'triggered', 'continue', 'waiting', 'replaced …' or 'refused', see begin_execution; 'exists' when this child does; 'taken' when another
+-- RETURNS 'triggered', 'continue', 'waiting', 'replaced …' or 'refused', see begin_execution; 'exists' when
+--         this child does; 'taken' when another
 --         execution has its id; 'ended' when the parent or the node is not to run; 'deep'; 'large';
 --         'own' when one above it has a place of the same key, and would wait for it as it for that;
 --         'changed' when this is not what is saved; 'rerun' when its parent reruns what failed of another;

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-
 from flowd.store.redis import keys
 from tests.store.engine import CHAIN, GROUP, STREAM
 
 GPU, LOW = (keys.task_stream(STREAM, queue) for queue in ("gpu", "low"))
 
 
-@pytest.fixture
-async def fill(engine, redis):
-    """Puts entries of nodes into queues that exist."""
+async def filling(engine, redis):
+    """What puts entries of nodes into queues that exist."""
     await engine.store.tasks.queues.ensure_groups(("gpu", "low"))
     execution = await engine.submit(CHAIN)
 
@@ -29,7 +26,8 @@ def queues_of(entries) -> list[str]:
     return [entry.queue for entry in entries]
 
 
-async def test_the_first_queue_is_read_first_and_the_others_share_what_is_left(engine, fill):
+async def test_the_first_queue_is_read_first_and_the_others_share_what_is_left(engine, redis):
+    fill = await filling(engine, redis)
     fill(2, STREAM, GPU, LOW)
     worker = engine.worker(queues=("gpu", "default", "low"))
 
@@ -38,8 +36,9 @@ async def test_the_first_queue_is_read_first_and_the_others_share_what_is_left(e
     assert await worker.take(5) == []
 
 
-async def test_one_read_in_eight_begins_with_the_others_and_so_all_of_them_move(engine, fill):
+async def test_one_read_in_eight_begins_with_the_others_and_so_all_of_them_move(engine, redis):
     """Endless work in the first queue, and in the second: the last one moves at its share, too."""
+    fill = await filling(engine, redis)
     fill(40, STREAM, GPU, LOW)
     worker = engine.worker(queues=("gpu", "default", "low"))
 
@@ -48,7 +47,8 @@ async def test_one_read_in_eight_begins_with_the_others_and_so_all_of_them_move(
     assert read == 2 * [*7 * ["gpu"], "default", *7 * ["gpu"], "low"]
 
 
-async def test_a_worker_of_other_queues_never_takes_it_by_no_short_cut(engine, fill):
+async def test_a_worker_of_other_queues_never_takes_it_by_no_short_cut(engine, redis):
+    fill = await filling(engine, redis)
     fill(3, GPU)
     worker = engine.worker(queues=("default", "low"))
 
@@ -56,14 +56,16 @@ async def test_a_worker_of_other_queues_never_takes_it_by_no_short_cut(engine, f
     assert await worker.session.own_entries() == []
 
 
-async def test_an_entry_that_comes_to_any_queue_rings_the_doorbell(engine, fill):
+async def test_an_entry_that_comes_to_any_queue_rings_the_doorbell(engine, redis):
+    fill = await filling(engine, redis)
     worker = engine.worker(queues=("gpu", "default", "low"))
     for stream, queue in ((LOW, "low"), (STREAM, "default"), (GPU, "gpu")):
         fill(1, stream)
         assert queues_of(await worker.session.wait_for_entry()) == [queue]
 
 
-async def test_what_was_taken_is_kept_where_another_queue_has_lost_its_group(engine, redis, fill):
+async def test_what_was_taken_is_kept_where_another_queue_has_lost_its_group(engine, redis):
+    fill = await filling(engine, redis)
     fill(1, GPU)
     redis.xgroup_destroy(STREAM, GROUP)
     worker = engine.worker(queues=("gpu", "default"))
@@ -74,7 +76,8 @@ async def test_what_was_taken_is_kept_where_another_queue_has_lost_its_group(eng
     assert exchange.is_group_missing
 
 
-async def test_what_a_consumer_holds_is_found_in_every_queue(engine, fill):
+async def test_what_a_consumer_holds_is_found_in_every_queue(engine, redis):
+    fill = await filling(engine, redis)
     fill(130, GPU, LOW)
     worker = engine.worker(queues=("gpu", "low"))
     taken = await worker.take(260)

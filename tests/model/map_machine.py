@@ -356,8 +356,10 @@ class MapMachine(EngineMachine):
             if is_stopped:
                 maps = self.store.nodes.maps
                 self.run(maps.cancel_items(self.execution.id, FAN, reference.n))
-                for index in reference.dated:
-                    reference.states[index] = "CANCELLED"
+                # Those in a pause, and those that came out of one and had no place yet.
+                for index, state in reference.states.items():
+                    if state not in ENDED:
+                        reference.states[index] = "CANCELLED"
                 reference.dated.clear()
             reference.fan = reference.status = ENDED[is_stopped]
             outcome = "finished"

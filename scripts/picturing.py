@@ -95,6 +95,10 @@ def seed(client: Client) -> str:
     client.submit(
         {"name": "train-model", "dag": {"nodes": [wait, node("train", "wait")]}}, trigger=True
     )
+    client.put_limit("openai", max=1)
+    slow = shell("call", script="sleep 60", limit="openai")
+    for one in (slow, slow, slow):
+        client.submit({"name": "train-model", "dag": {"nodes": [one]}}, trigger=True)
     for at in range(40):
         name = NAMES[at % len(NAMES)]
         client.submit(
@@ -122,6 +126,7 @@ VIEWS: Final = {
     "schedule": "schedules/nightly",
     "dead-letters": "dead-letters",
     "limits": "limits",
+    "limit": "limits/openai",
     "submit": "submit",
     "system": "system",
 }

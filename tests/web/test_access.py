@@ -71,14 +71,15 @@ MORE = ("definitions/seen", "definitions/seen/run", "definitions/seen/versions",
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_stands_out_and_everything_has_a_name_and_a_size(page: Page, theme: str) -> None:
     page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+    wrong: list[str] = []
     for view in (*VIEWS, *MORE):
         page.goto(view)
         expect(page.get_by_role("heading", level=1).first).to_be_visible()
         expect(page.locator(".loading")).to_have_count(0)
 
-        assert page.evaluate(CONTRAST) == [], view
-        assert page.evaluate(SMALL) == [], view
-        assert page.evaluate(NAMELESS) == [], view
+        for check in (CONTRAST, SMALL, NAMELESS):
+            wrong += [f"{view}: {one}" for one in page.evaluate(check)]
+    assert wrong == []
 
 
 @pytest.mark.usefixtures("something")

@@ -23,6 +23,7 @@ VIEWS = (
     "definitions",
     "schedules",
     "dead-letters",
+    "limits",
     "submit",
     "system",
 )

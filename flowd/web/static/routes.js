@@ -2,6 +2,7 @@
 const now = () => import('./views/now.js');
 const executions = () => import('./views/executions.js');
 const execution = () => import('./views/execution.js');
+const limits = () => import('./views/limits.js');
 const definition = () => import('./views/definition.js');
 
 export const ROUTES = [
@@ -17,6 +18,8 @@ export const ROUTES = [
   ['schedules', () => import('./views/schedules.js')],
   ['schedules/:name', () => import('./views/schedule.js')],
   ['dead-letters', () => import('./views/dead_letters.js')],
+  ['limits', limits],
+  ['limits/:name', limits],
   ['submit', () => import('./views/submit.js')],
   ['system', () => import('./views/system.js')],
 ];
@@ -28,6 +31,7 @@ export const NAVIGATION = [
   ['definitions', 'Definitions', 'd'],
   ['schedules', 'Schedules', 's'],
   ['dead-letters', 'Dead letters', 'l'],
+  ['limits', 'Limits', 'i'],
   ['submit', 'Submit', 'u'],
   ['system', 'System', 'y'],
 ];

@@ -85,7 +85,7 @@ export function VirtualTable({ label, rows, columns, rowId, rowClass, selected, 
         ${columns.map(one => html`<th key=${one.id} scope="col" class=${one.cls}>${one.head}</th>`)}
       </tr></thead>
       <tbody>
-        ${first > 0 && html`<tr class="filler" aria-hidden="true"><td colspan=${columns.length + 1} style=${{ height: `${first * rowHeight}px` }}></td></tr>`}
+        ${first > 0 && html`<tr class="filler" aria-hidden="true"><td colspan=${columns.length + (selected ? 1 : 0)} style=${{ height: `${first * rowHeight}px` }}></td></tr>`}
         ${rows.slice(first, last).map((row, offset) => {
           const id = rowId(row);
           const isCurrent = id === current;
@@ -97,7 +97,7 @@ export function VirtualTable({ label, rows, columns, rowId, rowClass, selected, 
             ${columns.map(one => html`<td key=${one.id} class=${one.cls} data-head=${one.head}>${one.cell(row)}</td>`)}
           </tr>`;
         })}
-        ${last < rows.length && html`<tr class="filler" aria-hidden="true"><td colspan=${columns.length + 1} style=${{ height: `${(rows.length - last) * rowHeight}px` }}></td></tr>`}
+        ${last < rows.length && html`<tr class="filler" aria-hidden="true"><td colspan=${columns.length + (selected ? 1 : 0)} style=${{ height: `${(rows.length - last) * rowHeight}px` }}></td></tr>`}
       </tbody>
     </table>
     ${footer}

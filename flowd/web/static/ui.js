@@ -224,7 +224,7 @@ export function Json({ value, label = 'Copy JSON' }) {
 
 /** Text in which only http and https addresses lead anywhere. */
 export function Linked({ text }) {
-  const parts = visibleLines(text).split(/(https?:\/\/[^\s<>"'`]+)/);
+  const parts = visibleLines(text).split(/(https?:\/\/[^\s<>"'`]*[^\s<>"'`.,;:!?)])/);
   return html`${parts.map((part, at) => (at % 2 ? html`<a href=${part} target="_blank" rel="noopener noreferrer">${part}</a>` : part))}`;
 }
 

@@ -8,16 +8,17 @@ import { diffLines, hunks } from '../diff.js';
 import { shellWord, visibleText } from '../format.js';
 import { SchemaForm, beginWith, readForm } from '../form.js';
 import { Action, Button, CopyAs, Failure, Field, Json, Loaded, Name, Tabs, Time, notify, number, plural } from '../ui.js';
+import { DryGraph } from './dry_graph.js';
 import { Grid } from './grid.js';
 import { Standing, at, rule } from './schedules.js';
 
-const TABS = [['executions', 'Executions'], ['run', 'Run'], ['versions', 'Versions'], ['schedules', 'Schedules'], ['definition', 'Definition']];
+const TABS = [['executions', 'Executions'], ['run', 'Run'], ['graph', 'Graph'], ['versions', 'Versions'], ['schedules', 'Schedules'], ['definition', 'Definition']];
 
 export default function Definition({ params: { name, tab = 'executions' }, query }) {
   useTitle(name);
   const path = `definitions/${encodeURIComponent(name)}`;
   const saved = useResource(path, { query: { version: query.version } });
-  const own = { executions: Executions, run: Run, versions: Versions, schedules: Schedules, definition: Written }[tab] ?? Executions;
+  const own = { executions: Executions, run: Run, graph: DryGraph, versions: Versions, schedules: Schedules, definition: Written }[tab] ?? Executions;
   return html`<div class="page">
     <div class="toolbar"><h1><${Link} to="definitions">Definitions<//> <span class="faint">/</span> <${Name} value=${name} /></h1>
       ${saved.data && html`<span class="soft">version ${saved.data.version}${saved.data.version === saved.data.latest ? '' : ` of ${saved.data.latest}`}, ${plural(saved.data.definition.dag?.nodes?.length ?? 0, 'node')}, saved <${Time} ms=${saved.data.saved_ms} relative /></span>`}
@@ -84,8 +85,8 @@ function Versions({ path, saved, query }) {
   return html`<div class="split versions">
     <table class="plain"><thead><tr><th>Version</th><th>Saved</th><th class="num">Nodes</th><th>From</th><th>To</th></tr></thead>
       <tbody>${list.rows.map(one => html`<tr key=${one.version}><td><${Link} to=${`${path}/definition`} query=${{ version: one.version }}>${number(one.version)}<//></td><td><${Time} ms=${one.saved_ms} /></td><td class="num">${number(one.nodes)}</td>
-        <td><input type="radio" name="from" aria-label=${`Compare from version ${one.version}`} checked=${one.version === from} onChange=${() => setQuery({ from: one.version }, { replace: true })} /></td>
-        <td><input type="radio" name="to" aria-label=${`Compare to version ${one.version}`} checked=${one.version === to} onChange=${() => setQuery({ to: one.version }, { replace: true })} /></td></tr>`)}</tbody></table>
+        <td><label class="target"><input type="radio" name="from" aria-label=${`Compare from version ${one.version}`} checked=${one.version === from} onChange=${() => setQuery({ from: one.version }, { replace: true })} /></label></td>
+        <td><label class="target"><input type="radio" name="to" aria-label=${`Compare to version ${one.version}`} checked=${one.version === to} onChange=${() => setQuery({ to: one.version }, { replace: true })} /></label></td></tr>`)}</tbody></table>
     ${list.next && html`<button class="btn" onClick=${list.more}>More</button>`}
     <${Diff} path=${path} from=${from} to=${to} />
   </div>`;

@@ -63,7 +63,7 @@ function Group({ kind, count, sample }) {
   return html`<section class="card" aria-label=${title}>
     <h3 class="row"><${Glyph} state=${state} /> ${title} <span class="badge num">${count === null ? 'many' : number(count)}</span>
       ${to && html`<${Link} class="btn quiet right" to=${to} query=${query}>All<//>`}</h3>
-    <ul class="lines">${sample.map((one, at) => html`<li key=${at}><${Sample} ...${one} /></li>`)}</ul>
+    <ul class="listed">${sample.map((one, at) => html`<li key=${at}><${Sample} ...${one} /></li>`)}</ul>
     ${count > sample.length && !to && html`<p class="soft">and ${plural(count - sample.length, 'other')}</p>`}
   </section>`;
 }

@@ -34,7 +34,7 @@ export default function Schedule({ params: { name } }) {
         ${row.error && html`<tr><th scope="row">Trouble</th><td class="wrong"><${Linked} text=${row.error} /></td></tr>`}
       </tbody></table></section>
       <section class="card"><h2>Its next times</h2>
-        ${row.paused ? html`<p class="soft">None while it is paused.</p>` : html`<ol class="lines">${(next.data?.next ?? []).map(time => html`<li key=${time}><${Time} ms=${at(time)} /> <span class="faint right"><${Time} ms=${at(time)} relative /></span></li>`)}</ol>`}
+        ${row.paused ? html`<p class="soft">None while it is paused.</p>` : html`<ol class="listed">${(next.data?.next ?? []).map(time => html`<li key=${time}><${Time} ms=${at(time)} /> <span class="faint right"><${Time} ms=${at(time)} relative /></span></li>`)}</ol>`}
         <${CopyAs} flowd=${`flowd schedules next ${name}`} request=${{ method: 'GET', path: `${path}/next` }} />
       </section>
     </div>`}<//>

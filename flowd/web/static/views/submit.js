@@ -1,10 +1,11 @@
 // Submit: paste a workflow, see at once what is wrong with it and how it looks, then run it and follow.
-import { html, useEffect, useRef, useState } from '../lib.js';
+import { html, useEffect, useMemo, useRef, useState } from '../lib.js';
 import { api } from '../api.js';
 import { useTitle, navigate } from '../router.js';
 import { visibleText } from '../format.js';
 import { Button, CopyAs, Failure, Field, Glyph, Name, notify, plural } from '../ui.js';
 import { BadYaml, parseYaml } from '../yaml.js';
+import { DryGraph } from './dry_graph.js';
 
 const TYPED_MS = 350;
 const KEPT = 'flowd.submit';
@@ -102,6 +103,7 @@ export default function Submit() {
     area.current.focus();
     area.current.setSelectionRange(start, start + text.split('\n')[line - 1].length);
   };
+  const saved = useMemo(() => (isGood ? { definition: checked.workflow } : null), [isGood, checked.workflow]);
   return html`<div class="page">
     <div class="toolbar"><h1>Submit</h1><span class="soft">a workflow in YAML or JSON</span></div>
     <div class="submit">
@@ -117,13 +119,14 @@ export default function Submit() {
           <${Button} scope="trigger" type="button" disabled=${why || (name ? false : 'it has no name yet')} onClick=${save}>Save as a definition<//></form>
         <${Failure} error=${error} compact />
       </div>
-      <div class="stack" id="verdict" aria-live="polite"><${Verdict} checked=${checked} isGood=${isGood} isEmpty=${!text.trim()} goTo=${goTo} /></div>
+      <div class="stack" id="verdict" aria-live="polite"><${Verdict} checked=${checked} isGood=${isGood} isEmpty=${!text.trim()} goTo=${goTo} />
+        ${saved && html`<${DryGraph} saved=${saved} />`}</div>
     </div>
   </div>`;
 }
 
 function Verdict({ checked, isGood, isEmpty, goTo }) {
-  if (isEmpty) return html`<p class="soft">What is wrong with it shows here while you type, with the places. A file may be dropped into the field.</p>`;
+  if (isEmpty) return html`<p class="soft">What is wrong with it shows here while you type, with the places; then how it looks. A file may be dropped into the field.</p>`;
   if (checked.error) return html`<${Failure} error=${checked.error} compact />`;
   if (checked.wrong) {
     return html`<div class="failure compact"><${Glyph} state="FAILED" /><div class="grow"><p>${plural(checked.wrong.length, 'problem')}</p><ul>${checked.wrong.slice(0, 100).map((one, at) => html`<li key=${at}>${one.line

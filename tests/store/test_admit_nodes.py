@@ -49,13 +49,16 @@ async def test_a_limit_that_nobody_has_made_holds_nobody_back_and_counts_all_the
 
 
 async def test_who_comes_later_does_not_overtake_those_who_wait(engine, redis):
-    worker, _, _ = await start(engine, max=0)
-    await engine.store.tasks.limits.put(Limit("api", max=1))
+    worker, _, _ = await start(engine, per_s=0.001)
     assert (holders(redis), waiters(redis)) == (["a"], ["b", "c"])
-    _, (late, *_) = await engine.start_and_take(THREE, worker)
+    # The time of the next start has come, and no scheduler has looked.
+    redis.delete("flowd:limit:api:rate")
+    late, entries = await engine.start_and_take(THREE, worker)
 
-    assert (await ask(engine, [late]))[1] in (["waiting"], ["admitted"])
-    assert len(holders(redis)) == 1
+    assert (await ask(engine, entries))[1] == ["waiting"] * 3
+    assert waiters(redis) == ["b", "c", "a", "b", "c"]
+    await engine.store.tasks.limits.check_slice("")
+    assert (late.states(), waiters(redis)) == ({"WAITING": 3}, ["c", "a", "b", "c"])
 
 
 async def test_each_key_has_places_of_its_own(engine, redis):

@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 
 from flowd.log_output import LogFile, StandardError
+from flowd.node_log import SPEAKER, say
 from flowd.redaction import REDACTOR
 
 # All an operator can be told. A test reads the source and finds events that are missing here.
@@ -90,6 +91,7 @@ EVENTS: dict[str, str] = {
     "node.retrying": "an attempt failed; the node waits for its next one",
     "node.signalled": "a signal was recorded, which decides: `kind` is answered or rejected",
     "node.waiting": "a node waits outside of any worker until something wakes it",
+    "node.log_dropped": "lines that a node said were not stored: Redis is full, or refused them",
     "node.requeued": "a node that was held by a dead worker waits for its next attempt",
     "node.poisoned": "a node that ended each process it ran in is failed and will not run again",
     "definition.saved": "a workflow was saved under a name, as a new version",
@@ -134,6 +136,7 @@ class _Output:
         self.has_color = False
         self.process = ""
         self.dropped = 0
+        self.hears_nodes = False
 
 
 _output = _Output()
@@ -165,6 +168,20 @@ def set_up_log(
         max_bytes, max_age_s = int(max_mb * 2**20), max_age_days * 86400
         _output.file = LogFile(file, max_bytes=max_bytes, max_age_s=max_age_s, keep=keep)
         reopen_log()
+
+
+def listen_to_nodes() -> None:
+    """From now on what Python's own logging is told by a handler, from INFO up, is in the log of
+    its node too. For processes that run handlers."""
+    import logging
+
+    _output.hears_nodes = True
+    logging.getLogger().setLevel(logging.INFO)
+
+
+def keep_stderr() -> None:
+    """Write to where stderr leads now, whatever descriptor 2 becomes."""
+    _output.stderr.keep()
 
 
 def reopen_log() -> None:
@@ -372,6 +389,11 @@ def _take_over_library_logs() -> None:
     class LibraryLogs(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             level = record.levelname.lower()
+            # What the HTTP client says has whole addresses; ours are without their secrets.
+            if SPEAKER.get() is not None and not record.name.startswith("httpx2"):
+                say(level if level in _LEVELS else "error", _whole_text(record))
+            if record.levelno < logging.WARNING:
+                return
             facts: dict[str, Any] = {"logger": record.name, "message": record.getMessage()}
             if record.exc_info and record.exc_info[1]:
                 facts["error"] = record.exc_info[1]
@@ -379,6 +401,24 @@ def _take_over_library_logs() -> None:
 
     root = logging.getLogger()
     root.handlers = [LibraryLogs()]
-    root.setLevel(logging.WARNING)
+    root.setLevel(logging.INFO if _output.hears_nodes else logging.WARNING)
     logging.raiseExceptions = False
     logging.captureWarnings(True)
+
+
+def _whole_text(record: Any) -> str:
+    """With its traceback, where it has one. Of Python's logging."""
+    text: str = record.getMessage()
+    if record.exc_info and record.exc_info[1]:
+        text += "\n" + _trace(record.exc_info[1])
+    return text
+
+
+def spoken(message: object, facts: Mapping[str, Any]) -> str:
+    """What a handler says, with its facts, as one text."""
+    pairs = "".join(
+        f" {_plain(name)}={_plain(describe_error(one) if isinstance(one, BaseException) else one)}"
+        for name, one in facts.items()
+    )
+    traces = [_trace(one) for one in facts.values() if isinstance(one, BaseException)]
+    return "\n".join([f"{_text_of(message)}{pairs}", *filter(None, traces)])

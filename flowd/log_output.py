@@ -63,6 +63,13 @@ class StandardError:
         self.is_terminal, self.is_journal = _is_terminal(2), _is_journal(2)
         self._lines = _Lines(_never_waiting(2, self._own, self._job))
 
+    def keep(self) -> None:
+        """Stay with what it leads to now, whatever descriptor 2 becomes."""
+        self._own.close()
+        descriptor = os.dup(2)
+        self._own.callback(os.close, descriptor)
+        self._lines = _Lines(_never_waiting(descriptor, self._own, self._job))
+
     def write(self, line: bytes) -> bool:
         """Whether the whole line was taken."""
         return self._lines.write(line)

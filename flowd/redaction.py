@@ -45,6 +45,11 @@ class Redactor:
     def secrets(self) -> list[str]:
         return list(self._secrets)
 
+    @property
+    def longest(self) -> int:
+        """How many characters the longest form has that is looked for."""
+        return max((len(form) for found in self._forms.values() for form in found), default=0)
+
     def learn(self, secret: str) -> None:
         self._secrets[secret] = None
         self._hide(secret)

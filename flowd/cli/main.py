@@ -33,7 +33,7 @@ _GROUPS = {
         "reload": "Read the settings again and replace every process",
         "restart": "Replace one process, such as worker-2, or all of them",
         "scale": "Change the number of workers",
-        "logs": "Show the end of the log file",
+        "logs": "Show what the nodes of an execution say",
         "doctor": "Check that everything flowd keeps in Redis is consistent",
         "redis-cli": "Run redis-cli on the Redis that flowd uses",
         "config": "Check, show or write the settings",

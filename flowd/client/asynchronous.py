@@ -13,7 +13,7 @@ import httpx2
 from flowd.client import calls, steps
 from flowd.client.calls import Call, Json, Workflow
 from flowd.client.errors import ClientError, ConnectionFailed
-from flowd.client.event_reader import Event, Listener
+from flowd.client.event_reader import Event, Listener, of_events, of_logs
 from flowd.client.steps import Pages, Pause, Steps, T
 
 
@@ -172,6 +172,24 @@ class AsyncClient:
     async def node(self, execution_id: str, node_id: str) -> Json:
         """One node: config, output, attempts, error and its traceback."""
         return dict(await self._send(calls.look_at_node(execution_id, node_id)))
+
+    async def attempts(self, execution_id: str, node_id: str) -> list[Json]:
+        """The last attempts of a node, the oldest first: when, where, and what they failed of."""
+        answer = await self._send(calls.attempts(execution_id, node_id))
+        return list(answer["attempts"])
+
+    async def logs(
+        self,
+        execution_id: str,
+        node_id: str | None = None,
+        *,
+        attempt: int | None = None,
+        lines: int | None = None,
+    ) -> Json:
+        """What a node has said, in its newest attempt with a log or in this one; without a node the
+        last lines of all of them."""
+        call = calls.logs(execution_id, node_id, attempt=attempt, lines=lines)
+        return dict(await self._send(call))
 
     async def explain(self, execution_id: str, node_id: str | None = None) -> Json:
         """Explain why an execution, or one of its nodes, does not run."""
@@ -458,7 +476,20 @@ class AsyncClient:
 
         Of one execution all that is kept, to its end; of all executions from now on, for ever.
         """
-        listener = Listener(self.url, execution_id, last_event_id)
+        async for event in self._listen(of_events(self.url, execution_id, last_event_id)):
+            yield event
+
+    async def follow_logs(
+        self, execution_id: str, node_id: str | None = None, *, attempt: int | None = None
+    ) -> AsyncIterator[Event]:
+        """Iterate over what a node says, or all nodes of an execution, until the end.
+
+        Events are `lines`, `dropped` (so many are not kept) and `end`.
+        """
+        async for event in self._listen(of_logs(self.url, execution_id, node_id, attempt)):
+            yield event
+
+    async def _listen(self, listener: Listener) -> AsyncIterator[Event]:
         while True:
             call = listener.next_call()
             try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -135,6 +135,10 @@ def look(execution_id: str, what: str = "", **params: Any) -> Call:
 
 def look_at_node(execution_id: str, node_id: str) -> Call:
     return look(execution_id, f"/nodes/{_id(node_id)}")
+
+
+def attempts(execution_id: str, node_id: str) -> Call:
+    return look(execution_id, f"/nodes/{_id(node_id)}/attempts")
 
 
 def items_page(execution_id: str, node_id: str, **params: Any) -> Call:
@@ -282,6 +286,22 @@ def events(execution_id: str | None, last_event_id: str | None) -> Call:
         headers["last-event-id"] = last_event_id
     path = "/events" if execution_id is None else f"/workflows/{_id(execution_id)}/events"
     return Call("GET", path, headers=headers, timeout_s=EVENTS_TIMEOUT_S)
+
+
+def logs(execution_id: str, node_id: str | None, **params: Any) -> Call:
+    what = "/logs" if node_id is None else f"/nodes/{_id(node_id)}/logs"
+    headers = {"accept": "application/json"}
+    return replace(look(execution_id, what, **params), headers=headers)
+
+
+def follow_logs(
+    execution_id: str, node_id: str | None, attempt: int | None, last_event_id: str | None
+) -> Call:
+    call = logs(execution_id, node_id, follow=True, attempt=attempt)
+    headers = {"accept": "text/event-stream"}
+    if last_event_id:
+        headers["last-event-id"] = last_event_id
+    return replace(call, headers=headers, timeout_s=EVENTS_TIMEOUT_S)
 
 
 def parse(status: int, body: bytes) -> Any:

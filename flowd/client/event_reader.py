@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from flowd.client import calls
@@ -12,6 +13,7 @@ from flowd.client.calls import Call, Json
 from flowd.client.errors import ConnectionFailed, is_for_now
 
 END_EVENTS: Final = frozenset({"execution.completed", "execution.failed", "execution.cancelled"})
+LOG_ENDS: Final = frozenset({"end"})
 FIRST_PAUSE_S: Final = 0.1
 PAUSE_S_MAX: Final = 5.0
 EMPTY_STREAMS_MAX: Final = 2
@@ -67,13 +69,34 @@ class EventReader:
         return None
 
 
+def of_events(url: str, execution_id: str | None, last_event_id: str | None) -> Listener:
+    """Of one execution to its end, or of all for ever."""
+    ends = frozenset[str]() if execution_id is None else END_EVENTS
+    return Listener(url, partial(calls.events, execution_id), ends, last_event_id)
+
+
+def of_logs(url: str, execution_id: str, node_id: str | None, attempt: int | None) -> Listener:
+    """Of what a node says, or all nodes of an execution."""
+    call = partial(calls.follow_logs, execution_id, node_id, attempt)
+    return Listener(url, call, LOG_ENDS, None)
+
+
 class Listener:
     """When to connect, when to do so again, and when it is over. One who has heard nothing yet
     gives up at once: it may have the wrong address."""
 
-    def __init__(self, url: str, execution_id: str | None, last_event_id: str | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        call: Callable[[str | None], Call],
+        ends: frozenset[str],
+        last_event_id: str | None,
+    ) -> None:
+        """`call` is what to ask, behind the last event; the types in `ends` are the last: none is
+        for what never ends."""
         self._url = url
-        self._execution_id = execution_id
+        self._call = call
+        self._ends = ends
         self._reader = EventReader(last_event_id)
         self._has_connected = False
         self._pause_s = FIRST_PAUSE_S
@@ -83,7 +106,7 @@ class Listener:
     def next_call(self) -> Call:
         self._reader.begin()
         self._empty_streams += 1
-        return calls.events(self._execution_id, self._reader.last_event_id)
+        return self._call(self._reader.last_event_id)
 
     def is_stream(self, status: int) -> bool:
         """Whether events follow. If not, `refuse` says what to make of it."""
@@ -104,7 +127,7 @@ class Listener:
             self._pause_s = FIRST_PAUSE_S
             self._empty_streams = 0
             # Said before it is handed on: who takes it may stop there.
-            self.is_over = self._execution_id is not None and event.type in END_EVENTS
+            self.is_over = event.type in self._ends
             yield event
             if self.is_over:
                 return
@@ -112,7 +135,7 @@ class Listener:
     def end(self) -> None:
         """The stream was closed in good order: by a flowd that stops, or because of an execution
         that has ended nothing is kept any more. The latter happens again at once."""
-        if self._execution_id is not None and self._empty_streams >= EMPTY_STREAMS_MAX:
+        if self._ends and self._empty_streams >= EMPTY_STREAMS_MAX:
             self.is_over = True
 
     def break_off(self, error: Exception) -> None:

@@ -12,7 +12,7 @@ from flowd.client import calls, steps
 from flowd.client.calls import Call, Json, Workflow
 from flowd.client.connections import FAILURES, Connections, chunks
 from flowd.client.errors import ClientError, ConnectionFailed
-from flowd.client.event_reader import Event, Listener
+from flowd.client.event_reader import Event, Listener, of_events, of_logs
 from flowd.client.steps import Pages, Pause, Steps, T
 
 
@@ -160,6 +160,24 @@ class Client:
     def node(self, execution_id: str, node_id: str) -> Json:
         """One node: config, output, attempts, error and its traceback."""
         return dict(self._send(calls.look_at_node(execution_id, node_id)))
+
+    def attempts(self, execution_id: str, node_id: str) -> list[Json]:
+        """The last attempts of a node, the oldest first: when, where, and what they failed of."""
+        answer = self._send(calls.attempts(execution_id, node_id))
+        return list(answer["attempts"])
+
+    def logs(
+        self,
+        execution_id: str,
+        node_id: str | None = None,
+        *,
+        attempt: int | None = None,
+        lines: int | None = None,
+    ) -> Json:
+        """What a node has said, in its newest attempt with a log or in this one; without a node the
+        last lines of all of them."""
+        call = calls.logs(execution_id, node_id, attempt=attempt, lines=lines)
+        return dict(self._send(call))
 
     def explain(self, execution_id: str, node_id: str | None = None) -> Json:
         """Explain why an execution, or one of its nodes, does not run."""
@@ -434,7 +452,18 @@ class Client:
 
         Of one execution all that is kept, to its end; of all executions from now on, for ever.
         """
-        listener = Listener(self.url, execution_id, last_event_id)
+        return self._listen(of_events(self.url, execution_id, last_event_id))
+
+    def follow_logs(
+        self, execution_id: str, node_id: str | None = None, *, attempt: int | None = None
+    ) -> Iterator[Event]:
+        """Iterate over what a node says, or all nodes of an execution, until the end.
+
+        Events are `lines`, `dropped` (so many are not kept) and `end`.
+        """
+        return self._listen(of_logs(self.url, execution_id, node_id, attempt))
+
+    def _listen(self, listener: Listener) -> Iterator[Event]:
         while True:
             call = listener.next_call()
             try:

@@ -306,6 +306,19 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LogsSettings:
+    node_max_kb: int = _setting(
+        64,
+        read.whole(4, 16_384),
+        "KiB that are kept of what each attempt of a node [says](logs.md): half of them from its "
+        "begin, half from its end",
+    )
+    execution_max_mb: int = _setting(
+        64, read.whole(1, 4096), "MiB of all logs of one execution; what comes then is dropped"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class CallExternalServiceSettings:
     simulated_hosts: tuple[str, ...] = _setting(
         ("service-a", "service-b", "service-c", "service-d", "consumer"),
@@ -419,6 +432,7 @@ class Settings(Mode):
     callbacks: CallbacksSettings = field(default_factory=CallbacksSettings)
     secrets: SecretsSettings = field(default_factory=SecretsSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    logs: LogsSettings = field(default_factory=LogsSettings)
     handlers: HandlersSettings = field(default_factory=HandlersSettings)
 
     def with_redis_socket(self, socket_path: str, password: str | None = None) -> Settings:

@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from flowd.errors import Fail, Retry, Wait
-from flowd.log import get_logger
+from flowd.log import get_logger, spoken
+from flowd.node_log import LineSink
 
 __all__ = ["Context", "Fail", "Retry", "Wait", "handler"]
 
@@ -108,32 +109,47 @@ def underlying(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class ContextLogger:
-    """Lines of a handler in flowd's log; each names its node. Facts are keywords.
+    """Lines of a handler in the log of its node, and in flowd's, where each names its node. Facts
+    are keywords.
 
     Not for secrets, and not for outputs: a log is read by many.
     """
 
-    __slots__ = ("_node",)
+    __slots__ = ("_context",)
 
-    def __init__(self, **node: Any) -> None:
-        self._node = node
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     def debug(self, message: str, /, **facts: Any) -> None:
+        self._say("debug", message, facts)
         _log.debug("handler.logged", **self._named(message, facts))
 
     def info(self, message: str, /, **facts: Any) -> None:
+        self._say("info", message, facts)
         _log.info("handler.logged", **self._named(message, facts))
 
     def warning(self, message: str, /, **facts: Any) -> None:
+        self._say("warning", message, facts)
         _log.warning("handler.logged", **self._named(message, facts))
 
     def error(self, message: str, /, **facts: Any) -> None:
         """A fact that is an exception is written with its traceback."""
+        self._say("error", message, facts)
         _log.error("handler.logged", **self._named(message, facts))
+
+    def _say(self, level: str, message: str, facts: dict[str, Any]) -> None:
+        if (log := self._context.node_log()) is not None:
+            log.write(level, spoken(message, facts))
 
     def _named(self, message: str, facts: dict[str, Any]) -> dict[str, Any]:
         # A fact of one of these names says the same, or is wrong.
-        own = {**self._node, "message": message}
+        context = self._context
+        own = {
+            "execution_id": context.execution_id,
+            "node_id": context.node_id,
+            "attempt": context.attempt,
+            "message": message,
+        }
         return {**own, **facts, **own}
 
 
@@ -161,9 +177,11 @@ class Context:
 
     @property
     def logger(self) -> ContextLogger:
-        return ContextLogger(
-            execution_id=self.execution_id, node_id=self.node_id, attempt=self.attempt
-        )
+        return ContextLogger(self)
+
+    def node_log(self) -> LineSink | None:
+        """Where what is said in this call is kept; None where nobody keeps it."""
+        return None
 
     def heartbeat(self) -> None:
         """Say that the call makes progress. Raises Fail once it is cancelled; from any thread."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from flowd.errors import StoreError
 from flowd.handlers import Context
+from flowd.node_log import LineSink, NodeLog
 
 if TYPE_CHECKING:
     from flowd.config import Settings
@@ -65,10 +66,18 @@ class ChildExecutions(Protocol):
         ...
 
 
+class LogKeeper(Protocol):
+    """Keeps the lines of the calls of one worker process."""
+
+    def open(self, execution_id: str, node_id: str, attempt: int) -> NodeLog: ...
+
+    def close(self, node_log: NodeLog) -> None: ...
+
+
 class Resources:
     """What the handlers of one worker process share; opened at first use, closed at drain."""
 
-    __slots__ = ("_executions", "_http", "_isolated", "budgets", "children", "maps")
+    __slots__ = ("_executions", "_http", "_isolated", "budgets", "children", "logs", "maps")
 
     def __init__(
         self,
@@ -76,7 +85,10 @@ class Resources:
         executions: Executions | None = None,
         maps: Maps | None = None,
         children: ChildExecutions | None = None,
+        logs: LogKeeper | None = None,
     ) -> None:
+        # None where nobody keeps what calls say.
+        self.logs = logs
         # None where nobody counts what a call costs.
         self.budgets = budgets
         # None where no node with `map` runs.
@@ -145,3 +157,23 @@ class HandlerContext(Context):
     decision: Decision | None = None
     # How many attempts of the node have failed.
     failures: int = 0
+    log: NodeLog | None = field(default=None, init=False)
+    has_ended: bool = field(default=False, init=False)
+
+    def node_log(self) -> LineSink | None:
+        logs = self.resources.logs
+        if self.log is None and logs is not None and not self.has_ended:
+            self.log = logs.open(self.execution_id, self.node_id, self.attempt)
+        return self.log
+
+    def feed(self, stream: str, text: str) -> str:
+        """Add to its log what comes as it comes. The lines that have ended."""
+        if (log := self.node_log()) is not None:
+            return log.feed(stream, text)
+        return text
+
+    def end(self) -> None:
+        """Hear nothing more of this call."""
+        self.has_ended = True
+        if self.log is not None and self.resources.logs is not None:
+            self.resources.logs.close(self.log)

@@ -14,6 +14,10 @@ def framed(data: bytes) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
+# What a frame begins with that is a line: its stream and a space, then its text.
+LINE: Final = b"line "
+
+
 async def read_frame(reader: asyncio.StreamReader) -> bytes | None:
     """None when there is none to come."""
     try:

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any, Final
@@ -22,17 +23,19 @@ import orjson
 from flowd.config import Settings
 from flowd.errors import Fail, WaitFor
 from flowd.handlers.context import HandlerContext, Resources
-from flowd.handlers.frames import framed, receive_frame
+from flowd.handlers.frames import LINE, framed, receive_frame
 from flowd.handlers.loading import open_registry
 from flowd.handlers.outcome import OUTPUT_BYTES_MAX, as_failure
 from flowd.handlers.registry import Handler, Registry
-from flowd.log import set_up_log
+from flowd.log import keep_stderr, listen_to_nodes, set_up_log
+from flowd.node_log import SPEAKER, LineSink
 from flowd.outgoing.secrets import Secrets
 from flowd.prctl import adopt_orphans, end_with_parent
 from flowd.redaction import REDACTOR
 from flowd.store import open_store
 from flowd.workflow import exact_json
 
+TEXT_CHARS_MAX: Final = 1 << 20
 # The first line the worker reads; one for each process that has ended follows.
 READY: Final = b"ready\n"
 
@@ -52,6 +55,7 @@ def main() -> None:
         max_age_days=log.max_age_days,
         keep=log.keep,
     )
+    listen_to_nodes()
     # Learned once here, so that no call has to.
     Secrets(settings)
     # What a module prints is no message of ours.
@@ -96,20 +100,24 @@ class _Mother:
                 self._wake.recv(4096)
                 self._reap()
             if self._orders in ready:
-                data, fds, _, _ = socket.recv_fds(self._orders, 1, 1)
+                data, fds, _, _ = socket.recv_fds(self._orders, 1, 3)
                 if not data:
                     return
-                self._fork(socket.socket(fileno=fds[0]))
+                self._fork(socket.socket(fileno=fds[0]), fds[1:])
 
-    def _fork(self, line: socket.socket) -> None:
+    def _fork(self, line: socket.socket, outputs: list[int]) -> None:
+        """`outputs` is where its stdout and its stderr lead."""
         with line:
             mother = os.getpid()
             pid = os.fork()
             if pid == 0:
                 self._orders.close()
                 os.close(self._reports)
+                _lead_outputs(outputs)
                 _run_call(line, self._registry, self._settings, mother)
             self._calls.add(pid)
+        for descriptor in outputs:
+            os.close(descriptor)
 
     def _reap(self) -> None:
         while True:
@@ -127,6 +135,17 @@ class _Mother:
         for orphan in _children() - self._calls:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(orphan, signal.SIGKILL)
+
+
+def _lead_outputs(outputs: list[int]) -> None:
+    """In the fork: what it writes goes to the worker; flowd's own log where it went before."""
+    keep_stderr()
+    with contextlib.suppress(Exception):
+        # Its lines are heard as they come.
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for number, descriptor in enumerate(outputs, start=1):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
 
 
 def _children() -> set[int]:
@@ -173,6 +192,7 @@ def _answer(
     resources = Resources(store.budgets, store.executions)
     try:
         given = _IsolatedContext(line, settings=settings, resources=resources, **context)
+        SPEAKER.set(given)
         output = _call(registry.load(name), config, given)
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything
         return _error(error)
@@ -209,15 +229,34 @@ def _error(error: BaseException) -> bytes:
 
 
 class _IsolatedContext(HandlerContext):
-    """A context whose heartbeat is heard by the worker."""
+    """A context whose heartbeat and lines are heard by the worker."""
 
     def __init__(self, line: socket.socket, **facts: Any) -> None:
         super().__init__(**facts)
         self._line = line
+        self._has_turn = threading.RLock()
 
     def heartbeat(self) -> None:
         super().heartbeat()
-        self._line.sendall(framed(b"heartbeat"))
+        self._send(b"heartbeat")
+
+    def node_log(self) -> LineSink:
+        return self
+
+    def write(self, stream: str, text: str) -> None:
+        # What was printed before comes first.
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        data = text[:TEXT_CHARS_MAX].encode("utf-8", "backslashreplace")
+        self._send(b"%b%b %b" % (LINE, stream.encode(), data))
+
+    def feed(self, stream: str, text: str) -> str:
+        self.write(stream, text.removesuffix("\n"))
+        return text
+
+    def _send(self, data: bytes) -> None:
+        with self._has_turn:
+            self._line.sendall(framed(data))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ import orjson
 from flowd.config import Settings
 from flowd.errors import Fail, HandlerFailed, ProcessDied, Retry, Wait, WaitFor
 from flowd.handlers import Context
-from flowd.handlers.frames import framed, read_frame
+from flowd.handlers.frames import LINE, framed, read_frame
 from flowd.handlers.limits import IMPORT_LIMIT_S
+from flowd.handlers.process_output import Outputs
 from flowd.redaction import REDACTOR
 
 MAIN: Final = "flowd.handlers.process_main"
@@ -53,14 +54,6 @@ class IsolatedCalls:
         """What the handler returns. Raises what it raised, ProcessDied when it ended its process,
         and HandlerFailed where there was none. `facts` are for its context there."""
         mother = await self._started()
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                mother.fork_onto(theirs)
-            reader, writer = await asyncio.open_connection(sock=ours)
-        except OSError as error:
-            ours.close()
-            raise HandlerFailed(f"the process of the handler cannot be started: {error}") from None
         facts |= {
             "execution_id": context.execution_id,
             "node_id": context.node_id,
@@ -68,15 +61,17 @@ class IsolatedCalls:
             "call": context.call,
         }
         request = {"name": name, "config": config, "context": facts, "secrets": REDACTOR.secrets}
-        try:
-            pid = int((await read_frame(reader)) or 0)
+        with contextlib.closing(Outputs(context)) as outputs:
+            reader, writer = await _fork(mother, outputs)
             try:
-                writer.write(framed(pickle.dumps(request)))
-                return await _follow(reader, context, await_end=lambda: mother.end_of(pid))
+                pid = int((await read_frame(reader)) or 0)
+                try:
+                    writer.write(framed(pickle.dumps(request)))
+                    return await _follow(reader, context, await_end=lambda: mother.end_of(pid))
+                finally:
+                    mother.kill(pid)
             finally:
-                mother.kill(pid)
-        finally:
-            writer.close()
+                writer.close()
 
     async def _started(self) -> _Mother:
         if self._mother is None or _is_over(self._mother):
@@ -89,6 +84,20 @@ class IsolatedCalls:
             await asyncio.gather(self._mother, return_exceptions=True)
             if not _has_failed(self._mother):
                 await self._mother.result().stop()
+
+
+async def _fork(
+    mother: _Mother, outputs: Outputs
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A process for one call, and the line to it. Raises HandlerFailed."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            mother.fork_onto(theirs, outputs.open())
+        return await asyncio.open_connection(sock=ours)
+    except OSError as error:
+        ours.close()
+        raise HandlerFailed(f"the process of the handler cannot be started: {error}") from None
 
 
 def _is_over(starting: asyncio.Task[_Mother]) -> bool:
@@ -143,9 +152,14 @@ class _Mother:
     def has_ended(self) -> bool:
         return self._listening.done()
 
-    def fork_onto(self, theirs: socket.socket) -> None:
-        """Have a process forked that is called through this socket."""
-        socket.send_fds(self._orders, [b"+"], [theirs.fileno()])
+    def fork_onto(self, theirs: socket.socket, outputs: list[int]) -> None:
+        """Have a process forked that is called through this socket, and writes to these, which are
+        closed here."""
+        try:
+            socket.send_fds(self._orders, [b"+"], [theirs.fileno(), *outputs])
+        finally:
+            for descriptor in outputs:
+                os.close(descriptor)
 
     async def _listen(self) -> None:
         """Hear of every process that has ended, until the one that tells has ended itself."""
@@ -198,11 +212,20 @@ async def _follow(reader: asyncio.StreamReader, context: Context, await_end: Any
         if frame == b"heartbeat":
             context.heartbeat()
             continue
+        if frame.startswith(LINE):
+            _write_line(context, frame)
+            continue
         result = orjson.loads(frame)
         if "error" in result:
             raise _error(**result["error"])
         return result["output"]
     raise await await_end()
+
+
+def _write_line(context: Context, frame: bytes) -> None:
+    stream, _, text = frame.removeprefix(LINE).decode("utf-8", "replace").partition(" ")
+    if (log := context.node_log()) is not None:
+        log.write(stream, text)
 
 
 def _error(

@@ -23,6 +23,7 @@ import httpx2
 from flowd import __version__
 from flowd.destinations import Destination
 from flowd.errors import Fail, HandlerFailed, NotSent, Retry
+from flowd.node_log import say
 from flowd.outgoing.answer import EXCERPT_MAX_BYTES, Answer, excerpt
 from flowd.outgoing.decompression import ACCEPTED, decode, decoders_for
 from flowd.outgoing.guarded_transport import Gate, GuardedTransport, is_stale
@@ -102,9 +103,24 @@ class HttpClient:
         """Send one request and read its whole answer.
 
         Raises HandlerFailed when no expected answer came: as Retry where the server is overloaded
-        or broken, with the pause it asked for, and as Fail where the call is not allowed.
+        or broken, with the pause it asked for, and as Fail where the call is not allowed. What
+        became of it is in the log of the node.
         """
-        place = f"{call.method} {shown(call.url)}"
+        begun_s = time.monotonic()
+        ending = "was given up"
+        try:
+            answer = await self._send_whole(call)
+            ending = f"{answer.status_code}, {len(answer.body):,} bytes"
+            return answer
+        except HandlerFailed as error:
+            ending = str(error).removeprefix(_place(call)).removeprefix(": ")
+            raise
+        finally:
+            ran_ms = 1000 * (time.monotonic() - begun_s)
+            say("call", f"{_place(call)} in {ran_ms:,.0f} ms: {ending}")
+
+    async def _send_whole(self, call: OutgoingCall) -> Answer:
+        place = _place(call)
         try:
             async with asyncio.timeout(call.deadline_s):
                 return await self._exchange(call, place)
@@ -170,6 +186,10 @@ class HttpClient:
         if self._fresh is None:
             self._fresh = self._open(kept_max=0)
         return await self._fresh.send(request, auth=auth, stream=True)
+
+
+def _place(call: OutgoingCall) -> str:
+    return f"{call.method} {shown(call.url)}"
 
 
 async def _answer(response: httpx2.Response, call: OutgoingCall, place: str) -> Answer:

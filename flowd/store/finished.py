@@ -10,6 +10,7 @@ from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, W
 from flowd.store.definitions import map_ids_of, node_ids_of
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.limits import Limits
+from flowd.store.logs import Logs
 from flowd.store.maps import Maps
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type
@@ -29,6 +30,7 @@ class FinishedExecutions:
         self._stream = settings.tasks.stream
         self._maps = maps
         self._limits = Limits(client, settings)
+        self._logs = Logs(client)
 
     async def ended_before(self, ended_ms: int, count_max: int) -> list[str]:
         """Ids of executions that ended before this wall time, the oldest first."""
@@ -99,6 +101,7 @@ class FinishedExecutions:
             # It may have been deleted before its cancellation had come this far.
             await self._limits.release_all(execution_id)
         await self._strike_labels(execution_ids)
+        await self._logs.remove(execution_ids)
         for some_nodes in slices(nodes, NODES_PER_CALL_MAX):
             waiting = [f"{execution_id} {node_id}" for execution_id, node_id in some_nodes]
             dates: list[Command] = [("ZREM", key, *waiting) for key in (keys.RETRIES, keys.ALARMS)]

@@ -15,6 +15,7 @@ from flowd.config import Settings
 from flowd.errors import WrongType
 from flowd.store.attempt_records import NO_RECORD, AttemptRecord, parse_record
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
+from flowd.store.logs import Logs
 from flowd.store.maps import Maps
 from flowd.store.redis import keys
 from flowd.store.redis.client import RedisClient, is_wrong_type
@@ -84,6 +85,7 @@ class Nodes:
         self._client = client
         self._joined = Joined(client)
         self.maps = Maps(client, settings)
+        self.logs = Logs(client)
         one = settings.defaults
         self.default_timeout_s = one.timeout_s
         self.default_policy = RetryPolicy(

@@ -29,6 +29,7 @@ from flowd.store.entries import (
 from flowd.store.executions import now_ms
 from flowd.store.facts import Facts
 from flowd.store.limits import Limits, settle_arguments
+from flowd.store.logs import LogSource, LogWriter, Silence
 from flowd.store.queues import Queues, Reader
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import (
@@ -86,9 +87,16 @@ class TaskSession:
     """The conversation one worker has with the streams, under one consumer name."""
 
     def __init__(
-        self, client: RedisClient, settings: Settings, consumer: str, queues: Sequence[str]
+        self,
+        client: RedisClient,
+        settings: Settings,
+        consumer: str,
+        queues: Sequence[str],
+        logs: LogSource,
     ) -> None:
         self.consumer = consumer
+        self._logs = logs
+        self._log_writer = LogWriter(settings)
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
         self._session = client.new_session()
@@ -96,6 +104,11 @@ class TaskSession:
         self._doorbell = client.new_session()
         self._commits = Commits(self._stream, self._group)
         self._reader = Reader(self._stream, self._group, consumer, queues)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether something that nodes have said waits too long to be stored."""
+        return self._logs.is_due
 
     async def complete_and_claim(
         self,
@@ -111,8 +124,10 @@ class TaskSession:
         lost reply: what was committed the first time is `stale` the second.
 
         Of the completions, which are all that advances dependents, and of the failures the first
-        are sent, as many as one call bears; the outcomes say how many those were.
+        are sent, as many as one call bears; the outcomes say how many those were. What nodes have
+        said travels with them.
         """
+        pieces = self._logs.take() if self._logs.is_pending else ()
         advances = self._commits.advance_calls(completions)
         calls = advances + self._commits.calls(failures)
         commands = [script_call(*call) for call in calls]
@@ -120,14 +135,21 @@ class TaskSession:
         holders = [one.entry for one in ended if one.entry.holds]
         if holders:
             commands.append(_settle_call(self._stream, holders))
+        if pieces:
+            commands = [*map(self._log_writer.call, pieces), *commands]
         if claims:
             commands.append(self._claim_call(claims))
         if read_max > 0:
             commands.append(self._reader.take(read_max))
+        if not commands:
+            return Exchange()
         replies = await self._converse(commands)
         replies = await self._with_scripts_loaded(commands, replies)
 
         exchange = Exchange()
+        if pieces:
+            self._logs.settle(pieces, [*map(LogWriter.outcome, replies[: len(pieces)])])
+            del replies[: len(pieces)]
         if read_max > 0:
             self._take_entries(exchange, replies.pop())
         if claims:
@@ -232,8 +254,13 @@ class Tasks:
         self.limits = Limits(client, settings)
         self.waits = Waits(client, self._stream)
 
-    def open_session(self, consumer: str, queues: Sequence[str] = (DEFAULT_QUEUE,)) -> TaskSession:
-        return TaskSession(self._client, self._settings, consumer, queues)
+    def open_session(
+        self,
+        consumer: str,
+        queues: Sequence[str] = (DEFAULT_QUEUE,),
+        logs: LogSource | None = None,
+    ) -> TaskSession:
+        return TaskSession(self._client, self._settings, consumer, queues, logs or Silence())
 
     async def set_aside(self) -> list[str]:
         """Move what is damaged of the keys that all executions share out of the way; where to."""

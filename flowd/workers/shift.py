@@ -45,6 +45,7 @@ from flowd.store.endings import (
 )
 from flowd.store.tasks import Claim, Exchange
 from flowd.workers.intake import Intake
+from flowd.workers.node_logs import NodeLogs
 from flowd.workers.settlement import Settlement
 from flowd.workers.slots import Slots
 from flowd.workers.tally import Tally
@@ -68,6 +69,7 @@ class Equipment:
     threads: Executor
     pulse: Pulse
     tally: Tally
+    logs: NodeLogs
 
 
 class Shift:
@@ -83,8 +85,9 @@ class Shift:
         self._pulse = equipment.pulse
         self._consumer = consumer
         self._slots_max = settings.workers.concurrency
-        self._session = store.tasks.open_session(consumer)
         self._wake = asyncio.Event()
+        equipment.logs.on_due = self._wake.set
+        self._session = store.tasks.open_session(consumer, logs=equipment.logs)
         self._intake = Intake(store, plans, equipment.registry, consumer)
         self._settlement = Settlement(store, plans, self._intake, equipment.tally, on_stale)
         self._slots = Slots(
@@ -200,7 +203,7 @@ class Shift:
             await self._reconnect(error)
 
     def _has_news(self) -> bool:
-        if self._completions or self._failures or self._is_claim_due:
+        if self._completions or self._failures or self._is_claim_due or self._session.is_due:
             return True
         return self._is_hungry and self._free_slots() > 0
 

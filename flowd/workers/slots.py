@@ -13,11 +13,12 @@ from flowd.config import Settings
 from flowd.errors import HandlerFailed
 from flowd.handlers.context import HandlerContext, Resources
 from flowd.handlers.outcome import as_failure
+from flowd.node_log import SPEAKER
 from flowd.outgoing.secrets import Secrets
 from flowd.pulse import Pulse
 from flowd.redaction import REDACTOR
 from flowd.store.attempt_records import attempt_record
-from flowd.store.endings import Ending
+from flowd.store.endings import Ending, traceback_of
 from flowd.store.executions import now_ms
 from flowd.store.tasks import DEATHS_BEFORE_APART, Claim
 from flowd.workers.node_run import PreparedNode, complete_node, fail_node, output_text
@@ -125,26 +126,31 @@ class Slots:
     def _handle_inline(self, prepared: PreparedNode) -> Ending | None:
         """None for a call whose output is still to be redacted."""
         started_ms = now_ms()
+        context = self._context(prepared)
         try:
-            context = self._context(prepared)
             config = self._config(prepared, context)
             self._pulse.enter(prepared.entry.name)
+            SPEAKER.set(context)
             text = output_text(prepared, prepared.handler.function(config, context))
             redacted = REDACTOR.data_at_once(text)
             if redacted is not None:
+                if context.log is not None:
+                    context.end()
                 return complete_node(prepared, self._consumer, started_ms, redacted)
             run = self._runs[prepared.entry.name] = _Run(prepared, context)
             run.started_ms = started_ms
             run.task = self._loop.create_task(self._handle(run, text))
             return None
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything
-            return fail_node(prepared, self._consumer, started_ms, error)
+            return _explained(fail_node(prepared, self._consumer, started_ms, error), context)
         finally:
+            SPEAKER.set(None)
             self._pulse.leave()
 
     async def _handle(self, run: _Run, text: bytes | None = None) -> None:
         """`text` is what an inline handler returned, if there is only that left to do."""
         prepared = run.prepared
+        SPEAKER.set(run.context)
         try:
             if text is None:
                 text = output_text(prepared, await self._call(run))
@@ -162,6 +168,8 @@ class Slots:
             if was_let_go and isinstance(error, asyncio.CancelledError):
                 raise
             ending = fail_node(prepared, self._consumer, run.started_ms, error)
+            if not was_let_go:
+                _explained(ending, run.context)
         if self._take(prepared.entry.name) is not None:
             self._on_end(ending)
 
@@ -197,12 +205,14 @@ class Slots:
 
     def _call_in_thread(self, run: _Run, config: dict[str, Any]) -> Any:
         place = self._pulse.enter_thread(run.prepared.entry.name)
+        SPEAKER.set(run.context)
         try:
             return run.prepared.handler.function(config, run.context)
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything
             # No future can carry a StopIteration.
             raise as_failure(error) from None
         finally:
+            SPEAKER.set(None)
             self._pulse.leave_thread(place)
 
     def _config(self, prepared: PreparedNode, context: HandlerContext) -> dict[str, Any]:
@@ -287,8 +297,10 @@ class Slots:
 
     def _take(self, name: str) -> _Run | None:
         run = self._runs.pop(name, None)
-        if run is not None and run.timer is not None:
-            run.timer.cancel()
+        if run is not None:
+            run.context.end()
+            if run.timer is not None:
+                run.timer.cancel()
         return run
 
     def cancel(self, name: str) -> bool:
@@ -334,3 +346,13 @@ class Slots:
         if tasks:
             await asyncio.wait(tasks, timeout=GRACE_S)
         return not all(call.done() for call in self._let_go)
+
+
+def _explained(ending: Ending, context: HandlerContext) -> Ending:
+    """An attempt that failed, with where it came from as the end of its log."""
+    trace = traceback_of(getattr(ending, "report", b""))
+    if trace and (log := context.node_log()) is not None:
+        log.write("traceback", trace)
+    if context.log is not None:
+        context.end()
+    return ending

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.thread import _threads_queues
 from functools import partial
-from typing import Final
+from typing import Final, TextIO, cast
 
 import uvloop
 
@@ -18,7 +19,8 @@ from flowd.config import Settings
 from flowd.errors import StoreError
 from flowd.handlers.context import Resources
 from flowd.handlers.registry import Registry
-from flowd.log import get_logger
+from flowd.log import get_logger, listen_to_nodes
+from flowd.node_log import SpokenStream
 from flowd.orchestrator.children import Children
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
@@ -26,6 +28,7 @@ from flowd.orchestrator.recovery import ensure_groups, recover_worker
 from flowd.pulse import Pulse
 from flowd.store import Store, open_store
 from flowd.workers.lease import Lease
+from flowd.workers.node_logs import NodeLogs
 from flowd.workers.shift import Equipment, Shift
 from flowd.workers.tally import Tally
 
@@ -44,6 +47,9 @@ os.register_at_fork(after_in_child=_threads_queues.clear)  # type: ignore[attr-d
 
 def serve(settings: Settings, name: str, registry: Registry, pulse: Pulse) -> None:
     """Run a worker until SIGTERM or SIGINT, then drain; it is ready once it has its lease."""
+    listen_to_nodes()
+    sys.stdout = cast(TextIO, SpokenStream(sys.stdout, "stdout"))
+    sys.stderr = cast(TextIO, SpokenStream(sys.stderr, "stderr"))
     uvloop.run(_serve(settings, name, registry, pulse))
 
 
@@ -66,8 +72,9 @@ class Worker:
         self._pulse = pulse
         self._store = store
         self._plans = Plans(store)
+        logs = NodeLogs(settings.logs.node_max_kb * 1024)
         self._resources = Resources(
-            store.budgets, store.executions, store.nodes.maps, Children(store, self._plans)
+            store.budgets, store.executions, store.nodes.maps, Children(store, self._plans), logs
         )
         self._threads = ThreadPoolExecutor(settings.workers.concurrency, thread_name_prefix=name)
         self._tally = Tally()
@@ -80,6 +87,7 @@ class Worker:
             self._threads,
             pulse,
             self._tally,
+            logs,
         )
         self._drain_s = DRAIN_SHARE * settings.shutdown.grace_s
         self._owner = Owner.of_this_process()

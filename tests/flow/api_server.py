@@ -29,7 +29,7 @@ class ApiServer:
         self.port = port
 
     async def connect(
-        self, target: str, last_event_id: str = "", *, buffer: int = 0
+        self, target: str, last_event_id: str = "", *, buffer: int = 0, accept: str = ""
     ) -> EventClient:
         """A client whose request is sent; `buffer` makes its socket take little unread."""
         connection = socket.socket()
@@ -41,6 +41,8 @@ class ApiServer:
         head = f"GET {target} HTTP/1.1\r\nHost: test\r\n"
         if last_event_id:
             head += f"Last-Event-ID: {last_event_id}\r\n"
+        if accept:
+            head += f"Accept: {accept}\r\n"
         writer.write(f"{head}\r\n".encode())
         return EventClient(reader, writer)
 

@@ -20,7 +20,7 @@ from flowd.client import (
     steps,
 )
 from flowd.client.calls import Call, is_nearby, node_errors
-from flowd.client.event_reader import EMPTY_STREAMS_MAX, EventReader, Listener
+from flowd.client.event_reader import EMPTY_STREAMS_MAX, EventReader, of_events
 from flowd.client.steps import Pause
 from flowd.handlers.registry import built_in_registry
 from tests.daemon import PATIENCE_S
@@ -189,7 +189,7 @@ async def test_a_stream_that_is_cut_twenty_times_shows_every_event_once(settings
 
 
 def test_a_listener_comes_back_to_a_flowd_that_is_away_for_a_moment():
-    listener = Listener("http://flowd", None, None)
+    listener = of_events("http://flowd", None, None)
     with pytest.raises(ApiError):
         listener.refuse(503, b"")
     with pytest.raises(ConnectionFailed):
@@ -264,7 +264,7 @@ async def test_both_clients_bear_it(monkeypatch):
 
 
 def test_a_listener_leaves_an_execution_of_which_nothing_is_kept():
-    listener = Listener("http://flowd", "0" * 24, None)
+    listener = of_events("http://flowd", "0" * 24, None)
     for _ in range(EMPTY_STREAMS_MAX):
         assert not listener.is_over
         listener.next_call()

@@ -399,8 +399,8 @@ MUTANTS = (
     Mutant(
         "U10 suspect",
         "an inline node stays a suspect when it has ended",
-        "started_ms, error)\n        finally:\n            self._pulse.leave()",
-        "started_ms, error)",
+        "            SPEAKER.set(None)\n            self._pulse.leave()\n",
+        "            SPEAKER.set(None)\n",
         "test_a_node_is_a_suspect_while_it_runs_and_not_afterwards[inline-False]",
     ),
     Mutant(

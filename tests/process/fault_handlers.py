@@ -50,6 +50,18 @@ def _is_in_company(config: dict[str, Any]) -> bool:
     return len(CALLS.read_text().splitlines()) > int(config.get("company", 0))
 
 
+@handler("talk")
+def talk(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    """Numbers its lines, each with its time, until there is a file `open`."""
+    _note(context)
+    number = 0
+    while not OPEN.exists():
+        print(f"{number} {time.monotonic()}")
+        number += 1
+        time.sleep(0.01)
+    return {"said": number}
+
+
 @handler("held")
 async def held(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     """Returns once there is a file `open` in the folder flowd was started in."""

@@ -51,6 +51,7 @@ def add_handlers() -> None:
         "fail_once",
         "hold_gil",
         "ignore_term",
+        "talk",
         "breed",
     )
     modules = dict.fromkeys(names, "tests.process.fault_handlers")

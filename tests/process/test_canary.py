@@ -19,7 +19,7 @@ from tests.process.flowd_process import CONFIG, Flowd, node
 CANARY = "c4n/ry+s\"e cret'\u00fc"
 KEY = {"$secret": "CANARY"}
 HANDLERS = """
-import base64, urllib.parse
+import base64, logging, os, urllib.parse
 from flowd.handlers import Context, Retry, handler
 
 @handler("tell")
@@ -29,6 +29,20 @@ async def tell(config: dict, context: Context) -> dict:
     context.logger.error("raised", error=ValueError(key))
     return {"key": key, "repr": repr(key), "url": urllib.parse.quote_plus(key),
             "base64": base64.b64encode(f"user:{key}".encode()).decode(), key: 1}
+
+@handler("speak")
+def speak(config: dict, context: Context) -> dict:
+    print("spoken", config["key"])
+    print(config["key"][:4], end="")
+    print(config["key"][4:])
+    logging.getLogger(__name__).warning("logged %s", config["key"])
+    return {}
+
+@handler("speak_apart", isolation="process")
+def speak_apart(config: dict, context: Context) -> dict:
+    speak(config, context)
+    os.write(2, config["key"].encode() + b" written at the end")
+    return {}
 
 @handler("blow_up")
 def blow_up(config: dict) -> dict:
@@ -78,6 +92,8 @@ def test_a_canary_is_found_in_the_outgoing_call_and_nowhere_else(
             node("body", **call, method="POST", json={"key": KEY}),
             node("tell", handler="tell", key=KEY),
             node("blow_up", handler="blow_up", key=KEY),
+            node("speak", handler="speak", key=KEY),
+            node("speak_apart", handler="speak_apart", key=KEY),
             {**node("again", handler="come_again", key=KEY), "retry": {"max_attempts": 2}},
             node("shell", handler="shell", command=["sh", "-c", "echo $K; exit 3"], env={"K": KEY}),
             node("next", "tell", handler="tell", key="{{ tell.key }}"),
@@ -92,10 +108,25 @@ def test_a_canary_is_found_in_the_outgoing_call_and_nowhere_else(
         )
         for form in (b"Bearer ascii-canary", quote(CANARY, safe="").encode()):
             assert form in told, "the call itself has to carry it"
-        parts = ("", "/results", "/definition", "/summary", "/nodes", "/timeline", "/explain")
+        parts = (
+            "",
+            "/results",
+            "/definition",
+            "/summary",
+            "/nodes",
+            "/timeline",
+            "/explain",
+            "/logs",
+        )
         paths = [*parts, *(f"/nodes/{name}" for name in ("tell", "blow_up", "query", "shell"))]
         answers = b"".join(read(f"{flowd.url}/workflows/{execution_id}{path}") for path in paths)
         assert answers.count(b"********") > 10
+        logs = read(f"{flowd.url}/workflows/{execution_id}/logs").decode()
+        for said in ("speak#1 stdout spoken ****", "speak#1 stdout ****", "speak#1 warning logged"):
+            assert said in logs
+            assert said.replace("speak", "speak_apart") in logs
+        assert "speak_apart#1 stderr ******** written at the end" in logs
+        assert f"query#1 call GET {service.url}/teapot in " in logs
         assert_silent("an answer", answers)
         with flowd.redis as redis:
             assert_silent("Redis", everything(redis))

@@ -52,6 +52,41 @@ def test_p01_every_node_of_a_killed_worker_starts_again_within_a_second(
     flowd.check_and_stop()
 
 
+def lines_of(flowd: FaultyFlowd, execution_id: str, attempt: int) -> list[tuple[int, float]]:
+    """What a node of `talk` has said in an attempt: number and time of each line."""
+    with flowd.redis as redis:
+        entries = redis.xrange(f"workflow:{execution_id}:log:A:{attempt}")
+    texts = [line for _, fields in entries for line in fields["lines"].splitlines()]
+    return [(int(text.split()[2]), float(text.split()[3])) for text in texts]
+
+
+def test_p01_a_killed_worker_takes_the_last_lines_of_its_nodes_along_and_no_more(
+    run_faulty: Run, figure: Figure
+) -> None:
+    flowd = run_faulty("start", FLOWD_LOGS__NODE_MAX_KB="1024")
+    flowd.wait_until_running()
+    execution_id = flowd.submit_and_trigger(node("A", handler="talk"))
+    (first,) = flowd.wait_for_calls(1)
+    wait_until(lambda: len(lines_of(flowd, execution_id, 1)) > 50, "lines of the first attempt")
+
+    killed_at = time.monotonic()
+    os.kill(first["pid"], signal.SIGKILL)
+    flowd.wait_for_calls(2)
+    wait_until(lambda: len(lines_of(flowd, execution_id, 2)) > 5, "lines of the second attempt")
+    flowd.open()
+    assert flowd.wait_for_execution(execution_id) == "COMPLETED"
+
+    lines = lines_of(flowd, execution_id, 1)
+    lost_s = killed_at - lines[-1][1]
+    figure(f"the last {1000 * lost_s:.0f} ms of its lines are lost")
+    assert [number for number, _ in lines] == list(range(len(lines)))
+    # A tenth of what the machine may take to kill it, when many tests run.
+    assert lost_s < 1.0
+    said = flowd.results(execution_id)["A"]["said"]
+    assert [number for number, _ in lines_of(flowd, execution_id, 2)] == list(range(said))
+    flowd.check_and_stop()
+
+
 def test_p06_a_stopped_worker_is_killed_and_its_work_done_again(
     run_faulty: Run, figure: Figure
 ) -> None:

@@ -91,6 +91,8 @@ async def test_whatever_happens_on_the_way_nothing_else_is_left(engine, redis, s
         keys.by_status("FAILED"),
         keys.EVENTS,
         keys.METRICS,
+        keys.history(wide.id),
+        keys.history(failing.id),
         *documented(wide),
         *documented(failing),
     }

@@ -71,4 +71,11 @@ def test_only_what_makes_new_work_is_refused_by_a_full_server():
         "stage_nodes", "submit_workflow", "trigger_workflow", "run_workflow", "fire_schedule",
         "start_child", "settle_places",
     }  # fmt: skip
-    assert refused == {*begin, "stage_items", "wake_node", "put_definition", "put_schedule"}
+    assert refused == {
+        *begin,
+        "append_log",
+        "stage_items",
+        "wake_node",
+        "put_definition",
+        "put_schedule",
+    }

@@ -171,11 +171,17 @@ def _all_schemas(endpoints: Sequence[Endpoint]) -> tuple[_Schemas, dict[str, Any
 
 
 def _models(
-    answer: type[BaseModel] | tuple[type[BaseModel], ...] | str,
+    answer: type[BaseModel] | tuple[type[BaseModel] | str, ...] | str,
 ) -> tuple[type[BaseModel], ...]:
-    if isinstance(answer, str):
-        return ()
-    return answer if isinstance(answer, tuple) else (answer,)
+    given = answer if isinstance(answer, tuple) else (answer,)
+    return tuple(one for one in given if not isinstance(one, str))
+
+
+def _media_types(
+    answer: type[BaseModel] | tuple[type[BaseModel] | str, ...] | str,
+) -> list[str]:
+    given = answer if isinstance(answer, tuple) else (answer,)
+    return [one.partition(";")[0] for one in given if isinstance(one, str) and one]
 
 
 def _without_titles(value: Any) -> Any:
@@ -287,11 +293,13 @@ def _answers(endpoint: Endpoint, schemas: _Schemas) -> list[tuple[int, dict[str,
     answers = []
     for status, answer in endpoint.description.answers.items():
         response: dict[str, Any] = {"description": _ANSWER_TEXTS.get(status, "the answer")}
+        content: dict[str, Any] = {}
         if one_of := [schemas[model, "serialization"] for model in _models(answer)]:
             schema = one_of[0] if len(one_of) == 1 else {"anyOf": one_of}
-            response["content"] = {"application/json": {"schema": schema}}
-        elif isinstance(answer, str) and answer:
-            response["content"] = {answer.partition(";")[0]: {}}
+            content["application/json"] = {"schema": schema}
+        content |= {one: {} for one in _media_types(answer)}
+        if content:
+            response["content"] = content
         answers.append((status, response))
     return answers
 

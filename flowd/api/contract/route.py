@@ -18,7 +18,7 @@ from starlette.types import Scope as Received
 
 Scope = Literal["public", "read", "trigger", "admin"]
 EndpointFunction = Callable[[Request], Awaitable[Response]]
-Answers = Mapping[int, type[BaseModel] | tuple[type[BaseModel], ...] | str]
+Answers = Mapping[int, type[BaseModel] | tuple[type[BaseModel] | str, ...] | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Description:
     """What the OpenAPI document says of an endpoint beyond its path and method.
 
     `answers` has the model of each status below 400, several where it may be one of them; a media
-    type stands for a body that is no model, "" for none. `problems` are the public codes of the
-    errors it may answer with; those that any request may meet are added to all. `query` holds the
-    query parameters, `body` the request's.
+    type stands for a body that is no model, also among several, "" for none. `problems` are the
+    public codes of the errors it may answer with; those that any request may meet are added to all.
+    `query` holds the query parameters, `body` the request's.
     """
 
     summary: str

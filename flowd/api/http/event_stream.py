@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
 
 import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from flowd.api.event_feed import Gap, Subscription
+from flowd.api.event_feed import Gap
 from flowd.store.events import StoredEvent
 
 MEDIA_TYPE: Final = "text/event-stream"
@@ -25,6 +25,19 @@ LAST_WRITE_S_MAX: Final = 1.0
 ABORT: Final = "flowd.abort"
 # The gate lends the way to ask again whether it lets this request through.
 ASK_AGAIN: Final = "flowd.ask_again"
+
+
+class Readable(Protocol):
+    """A subscription, whatever its items are."""
+
+    is_over: bool
+    expelled: asyncio.Event
+
+    def has_waiting(self) -> bool: ...
+
+    async def read(self, patience_s: float) -> Sequence[Any]: ...
+
+    def close(self) -> None: ...
 
 
 def format_event(item: StoredEvent | Gap) -> bytes:
@@ -66,12 +79,18 @@ class EventStream(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, subscription: Subscription, first: Sequence[StoredEvent | Gap] = ()) -> None:
+    def __init__(
+        self,
+        subscription: Readable,
+        first: Sequence[Any] = (),
+        write: Callable[[Any], bytes] = format_event,
+    ) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         super().__init__(headers=headers)
         del self.headers["content-length"]
         self._subscription = subscription
         self._first = first
+        self._format = write
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with contextlib.closing(self._subscription):
@@ -99,7 +118,7 @@ class EventStream(Response):
 
     async def _write(self, scope: Scope, send: Send) -> None:
         may_go_on = scope.get(ASK_AGAIN, _always)
-        body = b"retry: %d\n\n" % RECONNECT_MS + b"".join(map(format_event, self._first))
+        body = b"retry: %d\n\n" % RECONNECT_MS + b"".join(map(self._format, self._first))
         quiet_since = time.monotonic()
         while may_go_on(scope):
             if body:
@@ -109,7 +128,7 @@ class EventStream(Response):
                 break
             left_s = quiet_since + HEARTBEAT_S - time.monotonic()
             items = await self._subscription.read(max(0.001, left_s))
-            body = b"".join(map(format_event, items))
+            body = b"".join(map(self._format, items))
             if not body and not self._subscription.is_over:
                 is_due = time.monotonic() - quiet_since >= HEARTBEAT_S - 0.01
                 body = b": heartbeat\n\n" if is_due else b""

@@ -16,6 +16,7 @@ from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
+from flowd.api.routers.logs import NodeAttempt, attempts_of
 from flowd.api.shared import shared_of
 from flowd.errors import UnknownNode
 from flowd.orchestrator.items import find_item
@@ -91,7 +92,7 @@ class NodeDetail(Node):
     """`rendered_config` is what its handler gets, null until all it reads is there.
 
     `traceback` is that of the newest failure, where an exception nobody meant was its cause;
-    `output` of a failed node what its program wrote.
+    `output` of a failed node what its program wrote. `attempts` are the last 20, the oldest first.
     """
 
     dependencies: list[str]
@@ -101,6 +102,7 @@ class NodeDetail(Node):
     output: Any
     traceback: str | None
     retry: NodeRetry | None
+    attempts: list[NodeAttempt]
 
 
 class ParentNodeDetail(NodeDetail):
@@ -223,6 +225,7 @@ async def show_node(request: Request) -> Response:
         "output": orjson.Fragment(output or b"null") if has_output else report.output,
         "traceback": report.traceback,
         "retry": await _retry(store, execution_id, node),
+        "attempts": await attempts_of(store, execution_id, node_id),
     }
     if node.handler != WORKFLOW:
         return json_response(NodeDetail(**detail))

@@ -1,9 +1,11 @@
-"""`flowd logs`: the log file, where there is one, of one process, execution or node, or all."""
+"""`flowd logs`: what the nodes of an execution say; or the log file, where there is one, of one
+process, execution or node, or all."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections import deque
@@ -14,18 +16,32 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from flowd.cli.completing import complete_processes
+from flowd.cli.commands.node_logs import show_node_logs
+from flowd.cli.completing import complete_executions, complete_processes
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.numbers import WholeNumber
 from flowd.cli.options import config_option, running_settings_of
+from flowd.cli.remote import server_options
 from flowd.owned_folder import follow_own_links
 
 _POLL_S: Final = 0.2
 
 
+def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    names = complete_processes(ctx, parameter, incomplete)
+    return [*names, *complete_executions(ctx, parameter, incomplete)]
+
+
+# No process is named like an execution, or like the beginning of its id.
+_EXECUTION: Final = re.compile(r"@latest|[0-9a-f]{1,24}")
+
+
 @click.command()
-@click.argument("name", required=False, metavar="[PROCESS]", shell_complete=complete_processes)
-@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines.")
+@server_options
+@click.argument("name", required=False, metavar="[ID | PROCESS]", shell_complete=_complete)
+@click.argument("of_node", required=False, metavar="[NODE]")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines; of an ID to its end.")
+@click.option("--attempt", type=WholeNumber(1), help="Of a node: this attempt, not the newest.")
 @click.option(
     "-n",
     "--lines",
@@ -50,7 +66,10 @@ _POLL_S: Final = 0.2
 @click.pass_context
 def logs(
     ctx: click.Context,
+    url: str | None,
     name: str | None,
+    of_node: str | None,
+    attempt: int | None,
     follow: bool,
     lines: int,
     execution: str | None,
@@ -58,7 +77,32 @@ def logs(
     output: str | None,
     config: Path | None,
 ) -> None:
-    """Show the end of the log file, of one process (worker-2) or of all."""
+    """Show what the nodes of an execution say, or one of them.
+
+    ID may be the beginning of an id, or `@latest`. Without one: the end of flowd's own log file, of
+    one process (worker-2) or of all.
+    """
+    if name is not None and _EXECUTION.fullmatch(name):
+        show_node_logs(
+            url, name, of_node, attempt, lines=lines, follow=follow, output=output or "text"
+        )
+        return
+    if of_node is not None or attempt is not None:
+        raise click.UsageError("give the id of an execution, and of a node of it")
+    line_filter = _LineFilter(name, execution, node)
+    _show_log_file(ctx, line_filter, name, lines=lines, follow=follow, output=output, config=config)
+
+
+def _show_log_file(
+    ctx: click.Context,
+    line_filter: _LineFilter,
+    name: str | None,
+    *,
+    lines: int,
+    follow: bool,
+    output: str | None,
+    config: Path | None,
+) -> None:
     path = running_settings_of(config).log.file
     if path is None:
         click.echo(
@@ -67,7 +111,6 @@ def logs(
             err=True,
         )
         ctx.exit(FAILED)
-    line_filter = _LineFilter(name, execution, node)
     writer = _Writer(output or ("text" if sys.stdout and sys.stdout.isatty() else "json"))
     try:
         last_lines, place = _last_lines(path, lines, line_filter)

@@ -21,6 +21,7 @@ from flowd.handlers.config import NodeConfig
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.limits import SHELL_IS_OFF
 from flowd.handlers.registry import handler
+from flowd.node_log import BytesFeed
 from flowd.redaction import REDACTOR
 from flowd.workflow.retrying import UNFORESEEN
 
@@ -69,11 +70,12 @@ async def shell(config: ShellConfig, context: HandlerContext) -> dict[str, Any]:
     timeout_s = config.timeout_s or settings.timeout_s
     output_max = int(settings.output_max_mb * 1024 * 1024)
     written = _Written(bytearray(), bytearray())
+    feeds = [BytesFeed(context.feed, name) for name in written._fields]
     try:
         async with asyncio.timeout(timeout_s):
             _, _, code, _ = await asyncio.gather(
-                _read(process.stdout, "stdout", written.stdout, output_max),
-                _read(process.stderr, "stderr", written.stderr, output_max),
+                _read(process.stdout, "stdout", written.stdout, output_max, feeds[0]),
+                _read(process.stderr, "stderr", written.stderr, output_max, feeds[1]),
                 _end(process),
                 _feed(process.stdin, config.stdin),
             )
@@ -84,6 +86,8 @@ async def shell(config: ShellConfig, context: HandlerContext) -> dict[str, Any]:
         raise _failure(str(error), None, written) from None
     finally:
         _kill_group(process)
+        for feed in feeds:
+            feed.close()
         # A pipe that was not read to its end would stay open, and asyncio offers no other way. It
         # comes first: to some loops a process has not ended while its pipes are open.
         process._transport.close()  # type: ignore[attr-defined]
@@ -137,10 +141,15 @@ async def _start(config: ShellConfig) -> asyncio.subprocess.Process:
 
 
 async def _read(
-    stream: asyncio.StreamReader | None, name: str, output: bytearray, bytes_max: int
+    stream: asyncio.StreamReader | None,
+    name: str,
+    output: bytearray,
+    bytes_max: int,
+    feed: BytesFeed,
 ) -> None:
     assert stream is not None
     while chunk := await stream.read(65536):
+        feed.write(chunk)
         output += chunk
         if len(output) > bytes_max:
             raise HandlerFailed(f"the program wrote more than {bytes_max} bytes to {name}")

@@ -3,6 +3,7 @@
 --- @use is_live
 --- @use is_outstanding
 --- @use is_owner
+--- @use keep_attempt
 --- @use let_item_go lazily
 --- @use place_of
 --- @use requeue_node
@@ -63,6 +64,14 @@ if ended then
   let_item_go(KEYS[1], execution_id, node_id, status)
   return { 'ended', found[2] }
 end
+-- What was recorded of it may be of the attempt before.
+local given_up = redis.pcall('HGET', prefix .. ':attempts', node_id)
+if type(given_up) ~= 'string' or string.match(given_up, '^%d+') ~= attempt then
+  local holder = consumer ~= '' and consumer or '-'
+  given_up = attempt .. ' ' .. string.match(entry_id, '%d+') .. ' - - ' .. holder
+end
+local cause = ARGV[4] == '1' and 'its worker died' or 'its worker gave it back'
+keep_attempt(execution_id, node_id, given_up, cause)
 local record = requeue_node(stream, execution_id, node_id, attempt + 1, fields.plan or '', deaths,
   failures, waits)
 announce({ 'node.requeued', execution_id .. ' ' .. node_id .. ' ' .. record })

@@ -217,8 +217,8 @@ def run(execution_id: str) -> str:
     that were retried), `waits:<node>` (how often it has waited), failure (the node that failed
     first, and why), `report:<node>` (JSON: the `traceback` of its newest failure, or as `output`
     what a program wrote), `tokens:…` (what language models have cost: calls, prompt, completion,
-    total, spent, reserved, `reserved:<node>`, `settled:<node>`), error (why the whole execution
-    failed).
+    total, spent, reserved, `reserved:<node>`, `settled:<node>`), log_bytes (of its logs),
+    log_dropped (lines that were too many for it), error (why the whole execution failed).
     """
     return f"workflow:{execution_id}:run"
 
@@ -226,6 +226,23 @@ def run(execution_id: str) -> str:
 def attempts(execution_id: str) -> str:
     """Hash: node id -> `attempt queued_ms waited_ms ran_ms consumer` of its newest attempt."""
     return f"workflow:{execution_id}:attempts"
+
+
+def history(execution_id: str) -> str:
+    """Hash: `node attempt` -> the record of an attempt before the newest, and its error, a line
+    each. The last 20 of a node."""
+    return f"workflow:{execution_id}:history"
+
+
+def logs(execution_id: str) -> str:
+    """Zset: `node attempt` of each attempt that has a log, by when that has grown, ms."""
+    return f"workflow:{execution_id}:logs"
+
+
+def log(execution_id: str, node_id: str, attempt: int | str) -> str:
+    """Stream: what an attempt of a node said, in entries `<number>-0` with `lines` (`at_ms stream
+    text`, a line each) and `dropped` (how many are gone so far)."""
+    return f"workflow:{execution_id}:log:{node_id}:{attempt}"
 
 
 def map_of(execution_id: str, node_id: str) -> str:

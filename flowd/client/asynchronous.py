@@ -175,21 +175,12 @@ class AsyncClient:
 
     async def attempts(self, execution_id: str, node_id: str) -> list[Json]:
         """The last attempts of a node, the oldest first: when, where, and what they failed of."""
-        answer = await self._send(calls.attempts(execution_id, node_id))
-        return list(answer["attempts"])
+        return list((await self._send(calls.attempts(execution_id, node_id)))["attempts"])
 
-    async def logs(
-        self,
-        execution_id: str,
-        node_id: str | None = None,
-        *,
-        attempt: int | None = None,
-        lines: int | None = None,
-    ) -> Json:
-        """What a node has said, in its newest attempt with a log or in this one; without a node the
-        last lines of all of them."""
-        call = calls.logs(execution_id, node_id, attempt=attempt, lines=lines)
-        return dict(await self._send(call))
+    async def logs(self, execution_id: str, node_id: str | None = None, **which: Any) -> Json:
+        """What a node has said, in its newest attempt with a log or in this `attempt`; without a
+        node the last `lines` of all of them."""
+        return dict(await self._send(calls.logs(execution_id, node_id, **which)))
 
     async def explain(self, execution_id: str, node_id: str | None = None) -> Json:
         """Explain why an execution, or one of its nodes, does not run."""
@@ -472,20 +463,15 @@ class AsyncClient:
     async def events(
         self, execution_id: str | None = None, last_event_id: str | None = None
     ) -> AsyncIterator[Event]:
-        """Iterate over events, each once, even if the connection breaks in between.
-
-        Of one execution all that is kept, to its end; of all executions from now on, for ever.
-        """
+        """Iterate over events, each once, even if the connection breaks in between: of one execution
+        all that is kept, to its end; of all executions from now on, for ever."""
         async for event in self._listen(of_events(self.url, execution_id, last_event_id)):
             yield event
 
     async def follow_logs(
         self, execution_id: str, node_id: str | None = None, *, attempt: int | None = None
     ) -> AsyncIterator[Event]:
-        """Iterate over what a node says, or all nodes of an execution, until the end.
-
-        Events are `lines`, `dropped` (so many are not kept) and `end`.
-        """
+        """Iterate over what is said, to the end: `lines`, `dropped` (are not kept) and `end`."""
         async for event in self._listen(of_logs(self.url, execution_id, node_id, attempt)):
             yield event
 

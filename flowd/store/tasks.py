@@ -127,7 +127,6 @@ class TaskSession:
         are sent, as many as one call bears; the outcomes say how many those were. What nodes have
         said travels with them.
         """
-        pieces = self._logs.take() if self._logs.is_pending else ()
         advances = self._commits.advance_calls(completions)
         calls = advances + self._commits.calls(failures)
         commands = [script_call(*call) for call in calls]
@@ -135,21 +134,13 @@ class TaskSession:
         holders = [one.entry for one in ended if one.entry.holds]
         if holders:
             commands.append(_settle_call(self._stream, holders))
-        if pieces:
-            commands = [*map(self._log_writer.call, pieces), *commands]
         if claims:
             commands.append(self._claim_call(claims))
         if read_max > 0:
             commands.append(self._reader.take(read_max))
-        if not commands:
-            return Exchange()
-        replies = await self._converse(commands)
-        replies = await self._with_scripts_loaded(commands, replies)
+        replies = await self._send(commands)
 
         exchange = Exchange()
-        if pieces:
-            self._logs.settle(pieces, [*map(LogWriter.outcome, replies[: len(pieces)])])
-            del replies[: len(pieces)]
         if read_max > 0:
             self._take_entries(exchange, replies.pop())
         if claims:
@@ -162,6 +153,19 @@ class TaskSession:
             exchange.completed += outcomes
         exchange.failed = [_outcomes(reply) for reply in replies[len(advances) :]]
         return exchange
+
+    async def _send(self, commands: list[Command]) -> list[Any]:
+        """Their replies. What nodes have said travels ahead of them."""
+        pieces = self._logs.take() if self._logs.is_pending else ()
+        if pieces:
+            commands = [*map(self._log_writer.call, pieces), *commands]
+        if not commands:
+            return []
+        replies = await self._converse(commands)
+        replies = await self._with_scripts_loaded(commands, replies)
+        if pieces:
+            self._logs.settle(pieces, [*map(LogWriter.outcome, replies[: len(pieces)])])
+        return replies[len(pieces) :]
 
     async def _converse(self, commands: Sequence[Command]) -> list[Any]:
         if len(commands) > 1:

@@ -47,6 +47,7 @@ from tests.store.engine import (
     fan,
     finish_continuations,
 )
+from tests.store.logs import Talk
 from tests.store.test_claim_callbacks import ended
 from tests.store.test_retry_node import later
 
@@ -350,6 +351,15 @@ async def reserve(bench: Bench) -> None:
     await bench.insist(lambda: reserve_tokens(AN_ID, "a", 1, tokens=60, budget=100))
 
 
+async def say(bench: Bench) -> None:
+    bench.redis.set(f"workflow:{AN_ID}:status", "RUNNING")
+
+    async def say_once() -> str:
+        return await Talk(bench.store.tasks._settings, bench.store).say(AN_ID, "a", "once")
+
+    await bench.insist(say_once)
+
+
 async def settle_tokens(bench: Bench) -> None:
     await bench.near.store.budgets.reserve(AN_ID, "a", 1, tokens=60, budget=100)
     settle = bench.store.budgets.settle
@@ -533,6 +543,7 @@ SCRIPT_CALLS = {
     scripts.CLAIM_CALLBACKS: claim_callback,
     scripts.SETTLE_CALLBACK: settle_callback,
     scripts.RESERVE_TOKENS: reserve,
+    scripts.APPEND_LOG: say,
     scripts.SETTLE_TOKENS: settle_tokens,
     scripts.RENEW_LEASE: renew,
     scripts.RETIRE_WORKER: retire,

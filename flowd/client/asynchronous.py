@@ -463,8 +463,8 @@ class AsyncClient:
     async def events(
         self, execution_id: str | None = None, last_event_id: str | None = None
     ) -> AsyncIterator[Event]:
-        """Iterate over events, each once, even if the connection breaks in between: of one execution
-        all that is kept, to its end; of all executions from now on, for ever."""
+        """Iterate over events, each once, even if the connection breaks: of one execution all that
+        is kept, to its end; of all executions from now on, for ever."""
         async for event in self._listen(of_events(self.url, execution_id, last_event_id)):
             yield event
 

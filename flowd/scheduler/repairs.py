@@ -56,7 +56,6 @@ class Readmit(Duty):
                 log.warning("execution.readmitted", execution_id=execution_id)
                 self._reconciler.begin_anew()
             if self._cursor == "0":
-                await indexes.forget_ended(now_ms())
                 if not self._is_first:
                     return None
                 self._sweep = indexes.sweep(now_ms())

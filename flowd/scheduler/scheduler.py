@@ -24,6 +24,7 @@ from flowd.pulse import Pulse
 from flowd.scheduler.clock import KeepClock
 from flowd.scheduler.continuations import FinishContinuations
 from flowd.scheduler.duty import REDIS_AWAY
+from flowd.scheduler.hours import NoteHours
 from flowd.scheduler.lane import Lane
 from flowd.scheduler.limits import CheckLimits
 from flowd.scheduler.lost_workers import RecoverExpired, RecoverGone
@@ -114,6 +115,7 @@ class Scheduler:
                 ReadmitSchedules(store),
                 SettlePlaces(store),
                 ForgetFinished(store, interval_s, finished_days),
+                NoteHours(store, interval_s),
             ),
         )
         # The lanes that Redis did not answer at their last tick.

@@ -28,6 +28,10 @@ LISTED_STATES: Final[Sequence[ExecutionState]] = tuple(
 ENDED_STATES: Final = tuple(one for one in ExecutionState if one.is_terminal)
 
 
+def _counter(state: ExecutionState) -> str:
+    return f"executions {state}"
+
+
 class Indexes:
     """Raises StoreUnavailable while Redis does not answer; every call may be repeated."""
 
@@ -90,16 +94,40 @@ class Indexes:
             if cursor == "0":
                 return
 
-    async def ended(self, hours: Sequence[int]) -> list[Mapping[ExecutionState, int]]:
-        """How many executions have ended in each of these hours since 1970, by their state."""
-        fields = [f"{hour} {state}" for hour in hours for state in ENDED_STATES]
-        (reply,) = await self._client.converse_freely([("HMGET", keys.ENDED, *fields)])
-        counts = [0] * len(fields) if is_wrong_type(reply) else [count_of(one) for one in reply]
-        width = len(ENDED_STATES)
-        return [
-            dict(zip(ENDED_STATES, counts[at : at + width], strict=True))
-            for at in range(0, len(fields), width)
-        ]
+    async def note_hour(self, hour: int) -> None:
+        """Note how many executions have ended by now, as this hour since 1970 begins. Whoever notes
+        it first is right."""
+        counted = await self._client.execute("HMGET", keys.METRICS, *map(_counter, ENDED_STATES))
+        await self._client.converse(
+            [
+                ("HSETNX", keys.ENDED, f"{hour} {state}", count_of(count))
+                for state, count in zip(ENDED_STATES, counted, strict=True)
+            ]
+        )
+
+    async def ended(self, hours: range) -> list[Mapping[ExecutionState, int]]:
+        """How many executions have ended in each of these hours since 1970, by their state.
+
+        It is what was counted more when the hour after it began; where nobody noted that, it counts
+        in the last hour that was noted before.
+        """
+        fields = [f"{hour} {state}" for state in ENDED_STATES for hour in hours]
+        notes, newest = await self._client.converse_freely(
+            [
+                ("HMGET", keys.ENDED, *fields),
+                ("HMGET", keys.METRICS, *map(_counter, ENDED_STATES)),
+            ]
+        )
+        notes = [None] * len(fields) if is_wrong_type(notes) else notes
+        newest = [None] * len(ENDED_STATES) if is_wrong_type(newest) else newest
+        found: list[dict[ExecutionState, int]] = [{} for _ in hours]
+        for place, state in enumerate(ENDED_STATES):
+            after = count_of(newest[place])
+            for at in reversed(range(len(hours))):
+                note = notes[place * len(hours) + at]
+                found[at][state] = 0 if note is None else max(0, after - count_of(note))
+                after = after if note is None else count_of(note)
+        return list(found)
 
     async def forget_ended(self, at_ms: int) -> None:
         """Forget the hours that are longer ago than is kept."""

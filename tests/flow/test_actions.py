@@ -6,6 +6,7 @@ import pytest
 
 from flowd.api.routers import actions
 from flowd.orchestrator.executor import submit_workflow
+from flowd.scheduler.hours import NoteHours
 from flowd.store.executions import now_ms
 from flowd.store.indexes import HOUR_MS
 from tests.flow.engine import node, workflow
@@ -125,6 +126,7 @@ async def test_what_is_not_said_well_touches_nothing(settings, body, code):
 async def test_what_there_is_and_what_has_ended_is_counted(settings):
     async with serving(settings, workers=1) as api:
         begun_ms = now_ms()
+        await NoteHours(api.engine.store, 0).run(0.0)
         ids = [await api.engine.run(workflow(node("A"), name="night")) for _ in range(3)]
         await api.engine.run(workflow(node("A", handler="fail"), name="night"))
         await submit_workflow(api.engine.store, workflow(node("A"), name="night"))

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from flowd.diagnosis.doctor import examine
+from flowd.scheduler.hours import NoteHours
 from flowd.scheduler.reconciler import Reconciler
 from flowd.scheduler.repairs import Readmit
 from flowd.scheduler.retention import DAY_MS, forget_finished
@@ -19,7 +20,7 @@ from flowd.store.listing import Filters
 from flowd.store.redis import keys
 from flowd.workflow.graph import compile_plan
 from scripts.soaking.checker import find_violations
-from tests.store.engine import CHAIN, compiled
+from tests.store.engine import CHAIN, compiled, configured
 from tests.store.test_listing import walk
 
 AN_ID = "0123456789ab0123456789ab"
@@ -243,19 +244,46 @@ async def test_more_names_with_one_beginning_than_are_joined_are_found_all_the_s
 
 
 async def test_what_has_ended_is_counted_by_the_hour_and_forgotten_in_time(engine, redis, store):
-    worker = engine.worker()
+    indexes, worker = store.executions.indexes, engine.worker()
+    redis.hset(keys.METRICS, "executions COMPLETED", 5)
+    await indexes.note_hour(100)
     await engine.start(CHAIN)
     await engine.finish(worker)
+    await indexes.note_hour(101)
+    await indexes.note_hour(101)
     await store.lifecycle.cancel_execution((await engine.submit(CHAIN)).id)
-    hour = now_ms() // HOUR_MS
+    await indexes.note_hour(103)
+    await engine.start(CHAIN)
+    await engine.start(CHAIN)
+    await engine.finish(worker)
+    await indexes.note_hour(103)
 
-    counts = await store.executions.indexes.ended([hour - 1, hour])
+    counts = await indexes.ended(range(99, 104))
 
-    totals = {state: counts[0][state] + counts[1][state] for state in counts[0]}
-    assert totals == {"COMPLETED": 1, "FAILED": 0, "CANCELLED": 1}
-    redis.hset(keys.ENDED, f"{hour - HOURS_KEPT - 1} FAILED", 7)
-    await store.executions.indexes.forget_ended(now_ms())
-    assert sum(map(int, redis.hvals(keys.ENDED))) == 2
+    assert [(one["COMPLETED"], one["FAILED"], one["CANCELLED"]) for one in counts] == [
+        (0, 0, 0), (1, 0, 0), (0, 0, 1), (0, 0, 0), (2, 0, 0),
+    ]  # fmt: skip
+    await indexes.forget_ended((102 + HOURS_KEPT) * HOUR_MS)
+    assert {one.partition(" ")[0] for one in redis.hkeys(keys.ENDED)} == {"103"}
+
+
+async def test_the_scheduler_notes_each_hour_once_and_a_full_server_later(
+    store, redis, monkeypatch
+):
+    hour = 500_000
+    monkeypatch.setattr("flowd.scheduler.hours.now_ms", lambda: hour * HOUR_MS + 5)
+    duty = NoteHours(store, 0)
+    with configured(redis, maxmemory=1):
+        await duty.run(0.0)
+    assert redis.exists(keys.ENDED) == 0
+    for _ in range(2):
+        await duty.run(0.0)
+        redis.hset(keys.METRICS, "executions FAILED", 3)
+    await NoteHours(store, 0).run(0.0)
+    assert redis.hget(keys.ENDED, f"{hour} FAILED") == "0"
+    hour += 1
+    await duty.run(0.0)
+    assert redis.hget(keys.ENDED, f"{hour} FAILED") == "3"
 
 
 async def test_every_state_has_its_count(engine, store):

@@ -150,12 +150,7 @@ async def test_a_damaged_list_keeps_nobody_from_being_made_or_deleted(store, red
     assert redis.zrange(keys.label(ENV), 0, -1) == [execution_id]
     await store.finished.delete_execution(execution_id)
 
-    assert set(redis.scan_iter()) == {
-        keys.label(TEAM),
-        keys.EVENTS,
-        keys.METRICS,
-        keys.ENDED,
-    }
+    assert set(redis.scan_iter()) == {keys.label(TEAM), keys.EVENTS, keys.METRICS}
 
 
 async def test_the_checker_sees_both_kinds_of_a_wrong_list(store, redis):

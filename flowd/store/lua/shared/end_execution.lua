@@ -18,7 +18,6 @@ local function end_execution(stream, active, execution_id, state, now_ms, known)
   redis.pcall('SREM', active, execution_id)
   redis.pcall('ZADD', 'flowd:finished', now_ms, execution_id)
   redis.pcall('HINCRBY', 'flowd:metrics', 'executions ' .. state, 1)
-  redis.pcall('HINCRBY', 'flowd:ended', string.format('%.0f ', math.floor(now_ms / 3600000)) .. state, 1)
   redis.pcall('HSET', prefix .. ':run', 'finished_ms', now_ms)
   local callback, schedule, parent, children, place, waiting = unpack(known or redis.pcall('HMGET',
     prefix .. ':run', 'callback', 'schedule', 'parent', 'children', 'place', 'waiting'))

@@ -12,7 +12,7 @@ import { svg } from './svg.js';
 const DRAWN_MAX = 140;
 const EDGES_MAX = 600;
 const MINIMAP_MS = 60;
-const SCALE = { min: 0.02, max: 2, readable: 0.62 };
+const SCALE = { min: 0.02, max: 2, readable: 0.78 };
 const MARGIN = 24;
 
 export class GraphCanvas {

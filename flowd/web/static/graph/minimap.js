@@ -11,7 +11,7 @@ export class Minimap {
     this.paths = STATES.map(({ cls }) => svg('path', { class: `g-dots ${cls}` }));
     this.frame = svg('rect', { class: 'g-frame' });
     const onTop = [...this.paths].reverse();
-    this.svg = svg('svg', { class: 'g-minimap', 'aria-hidden': 'true' }, ...onTop, this.frame);
+    this.svg = svg('svg', { class: 'g-minimap is-idle', 'aria-hidden': 'true' }, ...onTop, this.frame);
     this.svg.addEventListener('pointerdown', (event) => {
       const { left, top } = this.svg.getBoundingClientRect();
       onPoint((event.clientX - left) / this.scale, (event.clientY - top) / this.scale);

@@ -84,9 +84,9 @@ function Differences({ rows, query }) {
   const side = (row, one) => (row[one] ? html`<span class="row nowrap"><${State} value=${row[one].state} /><span class="soft"><${Duration} ms=${row[one].took} /></span></span>` : html`<span class="faint">–</span>`);
   const columns = [
     { id: 'node', head: 'Node', cell: row => html`<${Name} value=${row.id} mono />` },
-    { id: 'left', head: 'Left', width: '230px', cell: row => side(row, 'left') },
-    { id: 'right', head: 'Right', width: '230px', cell: row => side(row, 'right') },
-    { id: 'what', head: 'Differs in', width: '180px', cls: 'soft', cell: row => row.what },
+    { id: 'left', head: 'Left', width: '27%', cell: row => side(row, 'left') },
+    { id: 'right', head: 'Right', width: '27%', cell: row => side(row, 'right') },
+    { id: 'what', head: 'Differs in', width: '21%', cls: 'soft', cell: row => row.what },
   ];
   const shown = rows.find(row => row.id === query.node) ?? rows[0];
   return html`<p class="compare-first">The first of ${plural(rows.length, 'node')} that ${rows.length === 1 ? 'differs' : 'differ'} is <${Name} value=${rows[0].id} mono />: ${rows[0].what}.</p>

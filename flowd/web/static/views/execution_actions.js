@@ -2,9 +2,10 @@
 import { html, useEffect, useState } from '../lib.js';
 import { api } from '../api.js';
 import { shellWord } from '../format.js';
+import { useResource } from '../live.js';
 import { Link, navigate } from '../router.js';
 import { isTerminal } from '../states.js';
-import { Action, Button, CopyAs, Dialog, Failure, Name, notify, number, plural } from '../ui.js';
+import { Action, Button, CopyAs, Dialog, Failure, Name, copyText, curlOf, notify, number, plural } from '../ui.js';
 
 const ENDED = ['COMPLETED', 'FAILED', 'SKIPPED', 'CANCELLED'];
 const PLANNED_MAX = 100;
@@ -15,10 +16,38 @@ export function Actions({ execution, node }) {
   const isOver = isTerminal(data.status);
   return html`<div class="toolbar">
     ${isOver ? html`<${Rerun} execution=${execution} node=${node} />` : html`<${Steering} execution=${execution} />`}
-    <${Link} class="btn quiet" to="compare" query=${{ left: data.rerun_of ?? null, right: id }}>Compare<//>
+    <${Compared} id=${id} data=${data} />
     ${data.status !== 'RUNNING' && data.status !== 'PAUSED' && html`<${Delete} id=${id} data=${data} />`}
-    <${CopyAs} flowd=${`flowd get ${id}`} request=${{ method: 'GET', path: `workflows/${id}/summary` }} />
+    <${Commands} id=${id} data=${data} />
   </div>`;
+}
+
+/** With what it is a rerun of, else with the last execution of the same name that completed. */
+function Compared({ id, data }) {
+  const isWanting = data.status === 'FAILED' && !data.rerun_of;
+  const good = useResource(isWanting ? 'workflows' : null, { query: { name: data.name, status: 'COMPLETED', limit: 1 } });
+  const left = data.rerun_of ?? good.data?.workflows[0]?.execution_id ?? null;
+  return html`<${Link} class="btn quiet" to="compare" query=${{ left, right: id }}>${good.data?.workflows.length ? 'Compare with the last good run' : 'Compare'}<//>`;
+}
+
+/** What the buttons do, as lines for a shell. */
+function Commands({ id, data }) {
+  const path = `workflows/${id}`;
+  const verbs = {
+    PENDING: [['trigger', 'POST', `workflow/trigger/${id}`, {}]],
+    RUNNING: [['pause', 'POST', `${path}/pause`, {}], ['cancel', 'POST', `${path}/cancel`, {}]],
+    PAUSED: [['resume', 'POST', `${path}/resume`, {}], ['cancel', 'POST', `${path}/cancel`, {}]],
+  }[data.status] ?? [['rerun', 'POST', `${path}/rerun`, { from: 'failed' }], ['rm', 'DELETE', path]];
+  const copy = text => event => {
+    const menu = event.currentTarget.closest('details');
+    menu.open = false;
+    menu.querySelector('summary').focus();
+    copyText(text, `Copied: ${text}`);
+  };
+  const all = [['get', 'GET', `${path}/summary`], ['explain', 'GET', `${path}/explain`], ...verbs];
+  return html`<details class="menu"><summary class="btn quiet">Copy as</summary><div class="menu-items commands">
+    ${all.map(([verb, method, at, body]) => html`<span class="row nowrap"><button class="grow" onClick=${copy(`flowd ${verb} ${id}`)}>flowd ${verb}</button><button onClick=${copy(curlOf({ method, path: at, body }))}>curl</button></span>`)}
+  </div></details>`;
 }
 
 function Steering({ execution: { id, summary, reload } }) {

@@ -170,6 +170,13 @@ class WorkersSettings:
         read.whole(0, 10**12 - 1),
         "nodes after which a worker is replaced; 0 is no limit",
     )
+    queues: tuple[str, ...] = _setting(
+        ("default",),
+        read.queues,
+        "the [queues](queues.md) that each worker takes nodes from, the most urgent first; a node"
+        " that names none is in `default`",
+        flag="--queues",
+    )
     name: str = _setting(
         DEFAULT_WORKER_NAME,
         read.text,

@@ -99,6 +99,20 @@ def texts(value: Any) -> tuple[str, ...]:
     raise ValueError('a list of texts, such as ["service-a", "service-b"]')
 
 
+# As workflows spell names, which are no room of the settings'; a test compares the two.
+_QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+def queues(value: Any) -> tuple[str, ...]:
+    names = texts(value)
+    if names and len(set(names)) == len(names) and all(_QUEUE.fullmatch(name) for name in names):
+        return names
+    raise ValueError(
+        'a list of queues, each once and the most urgent first, such as ["default", "low"], with'
+        " names of letters, digits, '_', '.' and '-'"
+    )
+
+
 def modules(value: Any) -> tuple[str, ...]:
     names = texts(value)
     if all(part.isidentifier() for name in names for part in name.split(".")):

@@ -23,6 +23,7 @@ from flowd.workflow.children import CHILD
 from flowd.workflow.graph import Plan
 from flowd.workflow.ids import split_item
 from flowd.workflow.limiting import SLOT
+from flowd.workflow.queues import bare
 from flowd.workflow.signals import SIGNAL
 from flowd.workflow.states import ExecutionState, NodeState
 
@@ -421,7 +422,8 @@ def _failed_with(situation: Situation, node_id: str) -> list[str]:
     return [
         one
         for one in _dependencies(situation, node_id, NodeState.FAILED)
-        if not nodes[one].allow_failure and node_id not in dict(nodes[one].looks)
+        if not nodes[one].allow_failure
+        and node_id not in {bare(looker) for looker, _ in nodes[one].looks}
     ]
 
 

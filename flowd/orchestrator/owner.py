@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 
+from flowd.workflow.ids import DEFAULT_QUEUE
 from flowd.workflow.language import LANGUAGE
 
 
@@ -18,7 +19,7 @@ class Owner:
     """A process of a machine: `started_ticks` since boot tells a reused pid from the first.
 
     `pid_space` tells containers that share a host name from each other; `language` is the version
-    of the language of workflows it knows, 0 where it does not say.
+    of the language of workflows it knows, 0 where it does not say; `queues` are those it reads.
     """
 
     host: str
@@ -27,13 +28,14 @@ class Owner:
     started_ticks: int
     pid_space: str = ""
     language: int = 0
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
 
     @classmethod
-    def of_this_process(cls) -> Owner:
+    def of_this_process(cls, queues: tuple[str, ...] = (DEFAULT_QUEUE,)) -> Owner:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         pid, pid_space = os.getpid(), str(Path("/proc/self/ns/pid").readlink())
         host, ticks = socket.gethostname(), _started_ticks(pid)
-        return cls(host, boot_id, pid, ticks, pid_space, LANGUAGE)
+        return cls(host, boot_id, pid, ticks, pid_space, LANGUAGE, queues)
 
     @classmethod
     def from_json(cls, text: str) -> Owner:
@@ -44,6 +46,8 @@ class Owner:
         if not isinstance(said, dict):
             raise TypeError(f"{text!r} is no owner")
         known = {one.name for one in fields(cls)}
+        if "queues" in said:
+            said["queues"] = tuple(said["queues"])
         return cls(**{name: value for name, value in said.items() if name in known})
 
     def to_json(self) -> bytes:

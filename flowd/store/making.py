@@ -89,7 +89,7 @@ def new_run(
     origin: Origin = NOWHERE,
 ) -> dict[str, Argument]:
     """The run hash of a new execution; `fresh` are the nodes to run."""
-    roots = plan.roots if reuse is None else reuse.roots
+    roots = plan.roots if reuse is None else [plan.queues.called(one) for one in reuse.roots]
     nodes_to_run = len(fresh) - len(plan.finally_nodes)
     # A rerun of its `finally` alone begins where the others have ended.
     is_begun = not nodes_to_run
@@ -112,6 +112,7 @@ def new_run(
         run["ends_as"] = ExecutionState.FAILED if is_failed else ExecutionState.COMPLETED
     elif plan.finally_nodes:
         run["finally"] = f"{len(plan.finally_nodes)} {','.join(plan.finally_roots)}"
+    run.update(_queue_fields(plan))
     if plan.has_input_schema:
         run["input_schema"] = 1
     if plan.concurrency is not None:
@@ -134,6 +135,18 @@ def new_run(
 
 def flat(run: Mapping[str, Argument]) -> list[Argument]:
     return [part for pair in run.items() for part in pair]
+
+
+def _queue_fields(plan: Plan | Outline) -> dict[str, Argument]:
+    """Where its nodes are queued, for those who bring one back and do not know the plan."""
+    queues = plan.queues
+    if not queues.names:
+        return {}
+    return {
+        "queues": " ".join(queues.names),
+        "queue": queues.own,
+        **{f"queue:{node_id}": queue for node_id, queue in queues.others.items()},
+    }
 
 
 def making_arguments(

@@ -87,6 +87,7 @@ class Reader:
         self._group = group
         self._consumer = consumer
         self._queue_of = {keys.task_stream(stream, queue): queue for queue in queues}
+        self.queues = tuple(queues)
         self._streams = tuple(self._queue_of)
         self._orders = cycle(_orders(self._streams))
 

@@ -229,6 +229,10 @@ class TaskSession:
                 after = rows[-1][0]
         return found
 
+    @property
+    def queues(self) -> Sequence[str]:
+        return self._reader.queues
+
     async def close(self) -> None:
         await self._doorbell.close()
         await self._session.close()

@@ -87,7 +87,9 @@ class Shift:
         self._slots_max = settings.workers.concurrency
         self._wake = asyncio.Event()
         equipment.logs.on_due = self._wake.set
-        self._session = store.tasks.open_session(consumer, logs=equipment.logs)
+        self._session = store.tasks.open_session(
+            consumer, settings.workers.queues, logs=equipment.logs
+        )
         self._intake = Intake(store, plans, equipment.registry, consumer)
         self._settlement = Settlement(store, plans, self._intake, equipment.tally, on_stale)
         self._slots = Slots(
@@ -240,7 +242,7 @@ class Shift:
             self._settle_claims(claims, exchange.claimed)
         self._pulse.note_work(len(self._slots), _count_ended(exchange))
         if exchange.is_group_missing:
-            await ensure_groups(self._store, self._plans, was_there=True)
+            await ensure_groups(self._store, self._plans, self._session.queues, was_there=True)
 
     def _take_entries(self, exchange: Exchange, read_max: int) -> None:
         self._is_hungry = len(exchange.entries) == read_max
@@ -287,8 +289,12 @@ class Shift:
         try:
             entries = await self._session.wait_for_entry()
             self._asked_at_s = time.monotonic()
-            self._intake.receive(entries)
+            # Several queues may each give one at once; only one slot was kept free for them.
+            room = 1 + self._free_slots()
+            self._intake.receive(entries[:room])
             self._is_hungry = bool(entries)
+            for surplus in entries[room:]:
+                await self._store.tasks.requeue_entry(surplus.name, self._consumer)
         except StoreError as error:
             # The next call may meet the same trouble, and deals with it. If it does not, there may
             # be an entry that was delivered in a reply nobody has heard.
@@ -321,7 +327,7 @@ class Shift:
         self._is_redis_away = True
         for pause_s in growing_pauses():
             try:
-                await ensure_groups(self._store, self._plans, was_there=True)
+                await ensure_groups(self._store, self._plans, self._session.queues, was_there=True)
                 self._intake.receive(await self._session.own_entries())
                 log.warning("redis.reconnected")
                 self._is_redis_away = False

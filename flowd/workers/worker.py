@@ -90,7 +90,7 @@ class Worker:
             logs,
         )
         self._drain_s = DRAIN_SHARE * settings.shutdown.grace_s
-        self._owner = Owner.of_this_process()
+        self._owner = Owner.of_this_process(settings.workers.queues)
         self._stop = asyncio.Event()
         self._shift: Shift | None = None
         self._is_stalled = False
@@ -125,7 +125,7 @@ class Worker:
         is_lost = False
         for pause_s in growing_pauses():
             try:
-                await ensure_groups(self._store, self._plans)
+                await ensure_groups(self._store, self._plans, self._owner.queues)
                 await self._store.tasks.enroll_worker(consumer, self._owner.to_json())
             except StoreError as error:
                 if not is_lost:

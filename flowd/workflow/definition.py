@@ -30,6 +30,7 @@ LABELS_MAX = 20
 Condition = Annotated[str, Field(min_length=1, max_length=CONDITION_CHARS_MAX)]
 FailureKind = Annotated[str, Field(pattern=FAILURE_KIND_PATTERN)]
 NodeId = Annotated[str, Field(pattern=NODE_ID_PATTERN)]
+QueueName = Annotated[str, Field(pattern=NAME_PATTERN)]
 LabelName = Annotated[str, Field(pattern=NAME_PATTERN)]
 LimitName = Annotated[str, Field(pattern=NAME_PATTERN)]
 LabelValue = Annotated[str, Field(pattern=LABEL_VALUE_PATTERN)]
@@ -86,7 +87,9 @@ class LimitDefinition(_Definition):
 
 
 class NodeDefinition(_Definition):
-    """`after` and `when` say when it runs at all; None is after its dependencies have completed."""
+    """`after` and `when` say when it runs at all; None is after its dependencies have completed.
+    `queue` says which workers run it; None is that of the definition.
+    """
 
     id: NodeId
     handler: str
@@ -103,6 +106,7 @@ class NodeDefinition(_Definition):
     repeat: RepeatDefinition | None = None
     map: MapDefinition | None = None
     limit: LimitName | LimitDefinition | None = None
+    queue: QueueName | None = None
 
 
 class DagDefinition(_Definition):
@@ -147,6 +151,7 @@ class WorkflowDefinition(_Definition):
     input_schema: dict[str, Any] | None = None
     output: Any = None
     labels: Labels = {}
+    queue: QueueName | None = None
 
     def to_json(self) -> bytes:
         """The normalised definition: fields in one order, those nobody gave left out.
@@ -167,7 +172,7 @@ class WorkflowDefinition(_Definition):
                 document[name] = part.model_dump(exclude_none=True)
         if self.concurrency is not None:
             document["concurrency"] = self.concurrency.model_dump(exclude_none=True)
-        for name in ("input_schema", "output"):
+        for name in ("input_schema", "output", "queue"):
             value = getattr(self, name)
             if value is not None:
                 document[name] = value
@@ -187,7 +192,7 @@ def _node_document(node: NodeDefinition) -> dict[str, Any]:
         part: BaseModel | None = getattr(node, name)
         if part is not None:
             document[name] = part.model_dump(exclude_none=True)
-    for name in ("timeout_s", "after", "when"):
+    for name in ("timeout_s", "after", "when", "queue"):
         value = getattr(node, name)
         if value is not None:
             document[name] = value

@@ -17,6 +17,7 @@ from flowd.workflow.definition import SECONDS_MAX, MapDefinition
 from flowd.workflow.ids import MAP_HANDLER, SPENDING, STEPS, WORKFLOW, split_item
 from flowd.workflow.language import language_of
 from flowd.workflow.limiting import Limit
+from flowd.workflow.queues import NO_QUEUES, QueuePlan, bare, plan_queues
 from flowd.workflow.repeating import OUTPUT, Repeat
 from flowd.workflow.templating import CompiledConfig
 
@@ -38,7 +39,8 @@ _READING: Final = (b"{{", b'"repeat"', b'"map"', b'"limit"')
 class PlannedNode(NamedTuple):
     """One node with everything that is needed to run it and to open what waits for it.
 
-    `opens` are the dependents that wait for this node alone. `joins` are those that wait for
+    `opens` are the dependents that wait for this node alone, by their full names: `queue/id` in
+    another queue than the default one. `joins` are those that wait for
     others too, each with the number of all its dependencies. `retry` and `timeout_s` are None where
     the node leaves them to the settings. `choice` is None for a node that runs whenever it is
     opened; `looks` are the dependents, with their numbers, that look at a failure of this node;
@@ -91,6 +93,7 @@ class Outline(NamedTuple):
     has_input_schema: bool = False
     has_children: bool = False
     concurrency: Concurrency | None = None
+    queues: QueuePlan = NO_QUEUES
 
 
 class Bounds(NamedTuple):
@@ -120,13 +123,22 @@ class Plan:
     has_choices: bool = False
     maps: tuple[str, ...] = ()
     finally_nodes: frozenset[str] = frozenset()
-    finally_roots: tuple[str, ...] = ()
     # Which processes have to know to run it as it is meant; 0 for any.
     language: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     input_schema: Mapping[str, Any] | None = None
     # What an execution that completed is worth to a caller; its results where this is None.
     output: CompiledConfig | None = None
+    queues: QueuePlan = NO_QUEUES
+
+    @property
+    def finally_roots(self) -> tuple[str, ...]:
+        """As `roots`, of its `finally`."""
+        return tuple(
+            self.queues.called(one)
+            for one, node in self.nodes.items()
+            if one in self.finally_nodes and not node.dependencies
+        )
 
     @property
     def budget_tokens(self) -> int | None:
@@ -179,13 +191,14 @@ class Plan:
             self.has_input_schema,
             self.has_children,
             self.concurrency,
+            self.queues,
         )
 
     def downstream(self, node_id: str) -> tuple[str, ...]:
         """Every transitive dependent that cannot run without this node, the nearest first, each
         once: it ends at nodes that look at how their dependencies ended.
         """
-        seen = {node_id, *(one for one, _ in self.nodes[node_id].looks)}
+        seen = {node_id, *(bare(one) for one, _ in self.nodes[node_id].looks)}
         queue = deque(self.dependents(node_id))
         found: list[str] = []
         while queue:
@@ -194,15 +207,16 @@ class Plan:
                 continue
             seen.add(dependent)
             found.append(dependent)
-            seen.update(one for one, _ in self.nodes[dependent].looks)
+            seen.update(bare(one) for one, _ in self.nodes[dependent].looks)
             queue.extend(self.dependents(dependent))
         return tuple(found)
 
     def dependents(self, node_id: str) -> Iterable[str]:
+        """By their ids."""
         node = self.nodes[node_id]
-        yield from node.opens
+        yield from map(bare, node.opens)
         for dependent, _ in node.joins:
-            yield dependent
+            yield bare(dependent)
 
 
 def plan_digest(definition: bytes) -> str:
@@ -225,7 +239,8 @@ def compile_plan(definition: bytes) -> Plan:
     document = orjson.loads(definition)
     written = nodes_of(document)
     last = written[len(document["dag"]["nodes"]) :]
-    opens, joins = _dependents_in(written)
+    queues = plan_queues(document, written)
+    opens, joins = _dependents_in(written, queues)
     written_after = {node["id"] for node in written if "after" in node}
     choices = _choices(written, opens, joins)
     is_static = not choices and not any(word in definition for word in _READING)
@@ -254,7 +269,7 @@ def compile_plan(definition: bytes) -> Plan:
     return Plan(
         plan_digest(definition),
         nodes,
-        _roots(document["dag"]["nodes"]),
+        _roots(document["dag"]["nodes"], queues),
         document["name"],
         _object(document.get("input")),
         Bounds(_object(document.get("budget")).get("tokens"), planned_concurrency(document)),
@@ -262,9 +277,14 @@ def compile_plan(definition: bytes) -> Plan:
         bool(choices or last) or any(node.allow_failure for node in nodes.values()),
         tuple(node_id for node_id, node in nodes.items() if node.map),
         frozenset(node["id"] for node in last),
-        _roots(last),
-        language_of(written, has_finally=bool(last), has_places="concurrency" in document),
+        language_of(
+            written,
+            has_finally=bool(last),
+            has_places="concurrency" in document,
+            has_queues=queues is not NO_QUEUES,
+        ),
         *_told_to_callers(document),
+        queues,
     )
 
 
@@ -280,19 +300,19 @@ def _told_to_callers(
 
 
 def _dependents_in(
-    written: list[dict[str, Any]],
+    written: list[dict[str, Any]], queues: QueuePlan
 ) -> tuple[dict[str, list[str]], dict[str, list[tuple[str, int]]]]:
     """Who waits for each node alone, and who for others too; raises where one has no form."""
     opens: dict[str, list[str]] = {}
     joins: dict[str, list[tuple[str, int]]] = {}
     for node in written:
         _check_form(node)
-        _register(node["id"], node["dependencies"], opens, joins)
+        _register(queues.called(node["id"]), node["dependencies"], opens, joins)
     return opens, joins
 
 
-def _roots(written: list[dict[str, Any]]) -> tuple[str, ...]:
-    return tuple(node["id"] for node in written if not node["dependencies"])
+def _roots(written: list[dict[str, Any]], queues: QueuePlan) -> tuple[str, ...]:
+    return tuple(queues.called(node["id"]) for node in written if not node["dependencies"])
 
 
 def _mapped(node: PlannedNode, written: dict[str, Any]) -> PlannedNode:
@@ -336,15 +356,15 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _register(
-    node_id: str,
+    called: str,
     dependencies: list[str],
     opens: dict[str, list[str]],
     joins: dict[str, list[tuple[str, int]]],
 ) -> None:
     if len(dependencies) == 1:
-        opens.setdefault(dependencies[0], []).append(node_id)
+        opens.setdefault(dependencies[0], []).append(called)
         return
-    waiting = (node_id, len(dependencies))
+    waiting = (called, len(dependencies))
     for dependency in dependencies:
         joins.setdefault(dependency, []).append(waiting)
 
@@ -354,7 +374,7 @@ def _looks(
 ) -> tuple[tuple[str, int], ...]:
     """Dependents that are not failed along with a node, since they say after what they run."""
     dependents = (*((one, 1) for one in opens), *joins)
-    return tuple(one for one in dependents if one[0] in written_after)
+    return tuple(one for one in dependents if bare(one[0]) in written_after)
 
 
 def _choices(
@@ -370,7 +390,7 @@ def _choices(
     while pending:
         above = pending.pop()
         dependents = (*opens.get(above, ()), *(one for one, _ in joins.get(above, ())))
-        new = [one for one in dependents if one not in chosen]
+        new = [one for one in map(bare, dependents) if one not in chosen]
         chosen.update(new)
         pending += new
     return {

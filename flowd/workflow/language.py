@@ -9,7 +9,7 @@ from flowd.workflow.ids import WORKFLOW
 
 # One more with each addition that an older process would run wrongly: 1 are the fields and handlers
 # below, and `finally`; 2 are children, whose end an older process tells nobody; 3 are `concurrency`
-# and limits, of which it gives no place back.
+# and limits, of which it gives no place back, and queues.
 LANGUAGE: Final = 3
 _CHILDREN: Final = 2
 _FIELDS: Final = frozenset({"when", "after", "allow_failure", "repeat", "map"})
@@ -18,10 +18,14 @@ _HOLDING_BACK: Final = frozenset({"limit"})
 
 
 def language_of(
-    nodes: Iterable[Mapping[str, Any]], *, has_finally: bool, has_places: bool = False
+    nodes: Iterable[Mapping[str, Any]],
+    *,
+    has_finally: bool,
+    has_places: bool = False,
+    has_queues: bool = False,
 ) -> int:
     """0 for what every version runs as it is meant."""
-    if has_places:
+    if has_places or has_queues:
         return LANGUAGE
     needed = 1 if has_finally else 0
     for node in nodes:

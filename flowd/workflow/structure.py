@@ -33,6 +33,7 @@ _SOME_NODE = {"id": "A", "handler": "noop"}
 _PATTERNS: Mapping[str, str] = {
     "id": "1 to 128 letters, digits, '_' and '-', the first of them not '-'",
     "url": "a URL that begins with http:// or https:// and a host",
+    "queue": NAME_RULE,
     "on": "error, timeout, connection, status, a status such as 503 or a class such as 5xx",
 }
 _OF_DAG = frozenset(names_of(DagDefinition))

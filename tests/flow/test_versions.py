@@ -93,6 +93,8 @@ def test_the_language_a_definition_needs_is_known_without_its_plan():
     assert {compile_plan(one.to_json()).outline.language for one in NEW.values()} == {1}
     runs_another = workflow(node("A", handler="workflow", name="report"))
     assert compile_plan(runs_another.to_json()).outline.language == 2
+    in_queue = workflow(node("A"), queue="gpu"), workflow(node("A") | {"queue": "gpu"})
+    assert {compile_plan(one.to_json()).outline.language for one in in_queue} == {LANGUAGE}
 
 
 async def test_who_would_tell_nobody_of_the_end_of_a_child_is_older(settings):

@@ -27,6 +27,7 @@ from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.nodes import NO_REPORT, NodeRow, WaitStanding
 from flowd.workflow.graph import Plan, PlannedNode
 from flowd.workflow.ids import WORKFLOW
+from flowd.workflow.queues import bare
 from flowd.workflow.states import ExecutionState, NodeState
 
 LIMIT_DEFAULT = 100
@@ -219,7 +220,7 @@ async def show_node(request: Request) -> Response:
         **node_fields(row, node),
         "items": await store.nodes.maps.counts(execution_id, node_id) if node.map else None,
         "dependencies": list(node.dependencies),
-        "dependents": [*node.opens, *(one for one, _ in node.joins)],
+        "dependents": [*map(bare, node.opens), *(bare(one) for one, _ in node.joins)],
         "config": config,
         "rendered_config": await rendered_config(store, plan, execution_id, config, given),
         "output": orjson.Fragment(output or b"null") if has_output else report.output,

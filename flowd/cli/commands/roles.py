@@ -63,10 +63,17 @@ def scheduler(config: Path | None, data_dir: str | None) -> None:
 @click.command()
 @config_option
 @click.option("--name", help="Name of the worker; default: WORKER_NAME, or worker-<hostname>.")
+@click.option(
+    "--queues",
+    metavar="NAME,…",
+    help="The queues it takes nodes from, the most urgent first; default: those of the settings.",
+)
 @data_dir_option
-def worker(config: Path | None, name: str | None, data_dir: str | None) -> None:
+def worker(config: Path | None, name: str | None, queues: str | None, data_dir: str | None) -> None:
     """Run only one worker until Ctrl-C or SIGTERM."""
-    settings = settings_to_run(config, workers__name=name, redis__data_dir=data_dir)
+    settings = settings_to_run(
+        config, workers__name=name, workers__queues=queues, redis__data_dir=data_dir
+    )
     name = settings.workers.name
     settings = _prepare(name, settings)
     from flowd.supervisor.roles import run_worker

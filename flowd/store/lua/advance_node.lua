@@ -2,13 +2,14 @@
 --- @use arrivals
 --- @use is_live
 --- @use open_node
+--- @use place_of
 -- Opens one more slice of the dependents of a node that has ended and has too many for one call, or of
 -- an execution's roots (then the node id is empty). The offset makes a repeated slice harmless.
 --
 -- KEYS  1 run (hash)  2 status (string)  3 stream  4 continuations (zset)
 -- ARGV  1 execution id  2 node id  3 plan digest  4 offset of this slice  5 number of dependents
 --       6 what arrives at each: 'completed', 'skipped' or 'failed'
---       7… for each dependent of the slice its id and how many it waits for
+--       7… for each dependent of the slice its full name and how many it waits for
 -- RETURNS the offset the next slice begins at; the number of dependents when all is done; the error
 --         WRONGTYPE when run holds something flowd did not write
 local execution_id, node_id, plan = ARGV[1], ARGV[2], ARGV[3]
@@ -36,7 +37,8 @@ local arrival = ARGV[6] == 'completed' and 1 or ARGV[6] == 'skipped' and SKIPPED
 for at = 7, #ARGV, 2 do
   local needed, arrived = tonumber(ARGV[at + 1]), 1
   if needed > 1 or needed == 1 and arrival ~= 1 then
-    arrived = redis.pcall('HINCRBY', KEYS[1], 'arrived:' .. ARGV[at], arrival)
+    local _, dependent = place_of(KEYS[3], ARGV[at])
+    arrived = redis.pcall('HINCRBY', KEYS[1], 'arrived:' .. dependent, arrival)
   end
   if needed <= 1 or type(arrived) == 'number' and arrived % ARRIVALS == needed then
     open_node(KEYS[3], execution_id, ARGV[at], plan, status)

@@ -7,8 +7,8 @@
 -- KEYS  1 stream  2 active (set)  3 continuations (zset)
 -- ARGV  1 group  2 now, ms  3 number of nodes  4… the names of their entries, all of one queue, then for each node:
 --       execution id, node id, plan digest, attempt record, output (JSON), number of dependents with
---       one dependency, number of joins, number of dependents left to advance_node, then the ids of
---       the first, then of each join its id and how many it waits for
+--       one dependency, number of joins, number of dependents left to advance_node, then the full
+--       names of the first, then of each join its full name and how many it waits for
 -- RETURNS for each node 'completed', 'finished' (and its execution with it), 'failed' (the same, and
 --         other nodes of it have failed), 'cancelled' (the same, it was cancelled before), 'stale' (the
 --         attempt was taken away, nothing written), 'ended' (the node or its execution runs no more,

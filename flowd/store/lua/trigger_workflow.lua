@@ -29,8 +29,8 @@ elseif state == 'RUNNING' or state == 'PAUSED' or state == 'COMPLETED' or state 
     or state == 'CANCELLED' then
   return state
 end
-local plan, roots, schema, concurrency, waiting = unpack(redis.pcall('HMGET', KEYS[2], 'plan', 'roots',
-  'input_schema', 'concurrency', 'waiting'))
+local plan, roots, schema, concurrency, waiting, queues = unpack(redis.pcall('HMGET', KEYS[2], 'plan', 'roots',
+  'input_schema', 'concurrency', 'waiting', 'queues'))
 if state ~= 'PENDING' or not plan or not roots then
   return 'corrupt'
 end
@@ -43,7 +43,7 @@ local asked = concurrency and ask_place(ARGV[7], concurrency)
 if asked and asked ~= 'free' and asked ~= 'full' then
   return asked
 end
-local damage = asked ~= 'full' and admit_execution(KEYS[3], KEYS[4], ARGV[2], execution_id)
+local damage = asked ~= 'full' and admit_execution(KEYS[3], KEYS[4], ARGV[2], execution_id, queues)
 if damage then
   return damage
 end

@@ -17,8 +17,8 @@ local function admit_waiters(stream, active, digest, now_ms)
     end
     local prefix = 'workflow:' .. execution_id
     local status = redis.pcall('GET', prefix .. ':status')
-    local concurrency, waiting, plan, roots, parent = unpack(redis.pcall('HMGET', prefix .. ':run',
-      'concurrency', 'waiting', 'plan', 'roots', 'parent'))
+    local concurrency, waiting, plan, roots, parent, queues = unpack(redis.pcall('HMGET', prefix .. ':run',
+      'concurrency', 'waiting', 'plan', 'roots', 'parent', 'queues'))
     local most = type(concurrency) == 'string' and tonumber(string.match(concurrency, '^%d+'))
     local group = type(waiting) == 'string' and string.match(waiting, '^%d+ (.*)$')
     local parent_id = type(parent) == 'string' and string.match(parent, '^%x+')
@@ -30,7 +30,8 @@ local function admit_waiters(stream, active, digest, now_ms)
     -- One whose parent ends is cancelled with that.
     local starts = is_whole and (state == 'RUNNING' or state == 'PAUSED')
     if starts then
-      local is_well, damage = pcall(admit_execution, active, stream, group, execution_id)
+      local is_well, damage =
+        pcall(admit_execution, active, stream, group, execution_id, queues)
       if not is_well or damage then
         return admitted
       end

@@ -22,6 +22,9 @@ local function read_making(first)
     if one ~= last then
       making.values[#making.values + 1] = ARGV[one]
     end
+    if ARGV[one] == 'queues' and one < last and (one - at) % 2 == 0 then
+      making.queues = ARGV[one + 1]
+    end
   end
   return making
 end
@@ -36,7 +39,7 @@ local function begin_execution(making, names, execution_id, given, own, place)
     return asked
   end
   local damage = asked ~= 'full'
-    and admit_execution(names.active, names.stream, making.group, execution_id)
+    and admit_execution(names.active, names.stream, making.group, execution_id, making.queues)
   local listed = damage or redis.pcall('ZADD', names.executions, 0, execution_id)
   if type(listed) ~= 'number' then
     redis.call('SREM', names.active, execution_id)

@@ -7,6 +7,7 @@
 --- @use is_outstanding
 --- @use let_go lazily
 --- @use park_node lazily
+--- @use place_of
 -- Commits a batch of nodes that have all ended in one way, advances their dependents, and returns an
 -- outcome for each: the body of complete_nodes, skip_nodes and allow_failures, which say what KEYS and
 -- ARGV hold; `width` is the number of arguments of a node without those of its dependents. `write_end`
@@ -42,11 +43,11 @@ local function end_nodes(write_end, event, arrival, width)
     end
   end
 
-  local function open_node(execution_id, node_id, plan, status)
+  local function open_node(execution_id, called, plan, status)
     if status == 'PAUSED' then
-      return park_node(execution_id, node_id, 0)
+      return park_node(execution_id, select(2, place_of(stream, called)), 0)
     end
-    append_entry(stream, execution_id, node_id, plan)
+    local node_id = append_entry(stream, execution_id, called, plan)
     write('workflow:' .. execution_id .. ':node:' .. node_id, 'QUEUED')
   end
 
@@ -71,7 +72,8 @@ local function end_nodes(write_end, event, arrival, width)
       local joins_at = at + width + ARGV[at + 5]
       for open_at = at + width, joins_at - 1 do
         if arrival ~= 1 then
-          pcall('HINCRBY', run, 'arrived:' .. ARGV[open_at], arrival)
+          local _, opened = place_of(stream, ARGV[open_at])
+          pcall('HINCRBY', run, 'arrived:' .. opened, arrival)
         end
         open_node(execution_id, ARGV[open_at], plan, status)
       end
@@ -89,7 +91,8 @@ local function end_nodes(write_end, event, arrival, width)
     end
     pcall('HSET', prefix .. ':attempts', unpack(records))
     for join, count_here in pairs(arrivals or {}) do
-      local arrived = pcall('HINCRBY', run, 'arrived:' .. join, count_here)
+      local _, node_id = place_of(stream, join)
+      local arrived = pcall('HINCRBY', run, 'arrived:' .. node_id, count_here)
       if type(arrived) ~= 'number' then
         outcome = 'corrupt'
       elseif arrived % ARRIVALS == tonumber(needed[join]) then

@@ -21,7 +21,9 @@ local function open_items(stream, execution_id, node_id, status)
   elseif next.err then
     return 'corrupt'
   end
-  local plan = redis.call('HGET', prefix .. ':run', 'plan') or ''
+  local plan, own_queue, queue =
+    unpack(redis.call('HMGET', prefix .. ':run', 'plan', 'queue:' .. node_id, 'queue'))
+  queue = own_queue or queue or 'default'
   local writes, indexes = {}, {}
   for at, one in ipairs(next) do
     local index, again = string.match(one, '^(%d+)(.*)$')
@@ -35,7 +37,7 @@ local function open_items(stream, execution_id, node_id, status)
         park_node(execution_id, item, 0)
         writes[#writes + 1] = 'PENDING'
       else
-        append_entry(stream, execution_id, item, plan)
+        append_entry(queue == 'default' and stream or stream .. ':' .. queue, execution_id, item, plan or '')
         writes[#writes + 1] = 'QUEUED'
       end
     end

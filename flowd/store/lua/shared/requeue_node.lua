@@ -1,4 +1,4 @@
--- Puts a node in front of the workers again, as its next attempt; its record of that attempt. `waits` is
+-- Puts a node into this stream again, as its next attempt; its record of that attempt. `waits` is
 -- how often it has waited, nil or false where it never has; `more` are further fields of its entry.
 local function requeue_node(stream, execution_id, node_id, attempt, plan, deaths, failures, waits, more)
   local fields = { unpack(more or {}) }

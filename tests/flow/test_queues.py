@@ -1,0 +1,85 @@
+"""Queues with real workers: who takes what, and that all of it ends."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from flowd.scheduler.scheduler import Scheduler
+from flowd.workflow.definition import WorkflowDefinition
+from tests.flow.engine import Engine, node, until, workflow
+
+
+def reading(settings, *queues: str, concurrency: int = 64):
+    workers = replace(settings.workers, queues=queues, concurrency=concurrency)
+    return replace(settings, workers=workers)
+
+
+def in_queue(queue: str, said: dict) -> dict:
+    return said | {"queue": queue}
+
+
+async def has_state(engine, execution_id, node_id, state):
+    return (await engine.states(execution_id))[node_id] == state
+
+
+async def test_a_worker_of_other_queues_never_takes_it_by_no_short_cut(settings):
+    """Neither the call that completed what it waits for takes it along, nor the doorbell."""
+    both = workflow(node("A"), in_queue("gpu", node("B", ["A"])))
+    async with Engine(settings) as engine:
+        execution_id = await engine.start(both)
+        await until(lambda: has_state(engine, execution_id, "B", "QUEUED"), "B in its queue")
+        for _ in range(20):
+            await engine.run(workflow(node("C")))
+        assert await has_state(engine, execution_id, "B", "QUEUED")
+
+        engine.settings = reading(settings, "gpu")
+        await engine.add_worker()
+        await engine.end(execution_id)
+        assert await has_state(engine, execution_id, "B", "COMPLETED")
+
+
+async def test_maps_retries_and_finally_run_in_the_queue_of_their_definition(settings):
+    """Nobody reads the default one here."""
+    nodes = [
+        node("list", values=[1, 2, 3]),
+        node("fan", ["list"], value="{{ item }}")
+        | {"map": {"over": "{{ list.values }}", "concurrency": 2}},
+        node("flaky", ["fan"], "fail_first", times=1)
+        | {"retry": {"max_attempts": 3, "delay_s": 0}},
+    ]
+    whole = WorkflowDefinition.model_validate(
+        {"name": "test", "queue": "gpu", "dag": {"nodes": nodes, "finally": [node("clean")]}}
+    )
+    async with Engine(reading(settings, "gpu")) as engine:
+        scheduler = Scheduler(engine.store)
+
+        async def ended():
+            await scheduler.tick(time.monotonic())
+            return (await engine.store.executions.execution_status(execution_id)).is_terminal
+
+        execution_id = await engine.start(whole)
+        await until(ended, "its end")
+        assert set((await engine.states(execution_id)).values()) == {"COMPLETED"}
+
+
+async def test_several_queues_never_give_a_worker_more_than_it_has_room_for(settings):
+    """The doorbell of a worker with one slot may be answered by every queue at once."""
+    queues = ("default", "gpu", "low")
+    some = workflow(
+        *(in_queue(queue, node(f"{queue}{n}", ())) for queue in queues for n in range(10))
+    )
+    async with Engine(reading(settings, *queues, concurrency=1), workers=1) as engine:
+        for _ in range(5):
+            execution_id = await engine.run(some)
+            assert set((await engine.states(execution_id)).values()) == {"COMPLETED"}
+
+
+async def test_low_priority_moves_under_endless_high_load(settings):
+    """While the urgent queue is not empty, what is in the other ends all the same."""
+    urgent = workflow(*(in_queue("urgent", node(f"u{number}")) for number in range(2000)))
+    async with Engine(reading(settings, "urgent", "default", concurrency=1), workers=0) as engine:
+        first, second = await engine.start(urgent), await engine.start(workflow(node("L")))
+        await engine.add_worker()
+        await engine.end(second)
+        assert not (await engine.store.executions.execution_status(first)).is_terminal

@@ -126,6 +126,10 @@ def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
     ):
         if value is not None:
             yield GaugeMetricFamily(name, text, value)
+    lengths = GaugeMetricFamily("flowd_queue_length", "Nodes in each queue", labels=["queue"])
+    for name, one in snapshot.queues.items():
+        lengths.add_metric([name], one.entries)
+    yield lengths
 
 
 def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:

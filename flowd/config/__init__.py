@@ -177,6 +177,14 @@ class WorkersSettings:
         " that names none is in `default`",
         flag="--queues",
     )
+    groups: tuple[read.WorkerGroup, ...] = _setting(
+        (),
+        read.groups,
+        "further workers, with [queues](queues.md#groups-of-workers) of their own: a section"
+        " `[workers.groups.NAME]` with `count` and `queues` for each group",
+        # A section of a key that is written out would be a second one.
+        example=(),
+    )
     name: str = _setting(
         DEFAULT_WORKER_NAME,
         read.text,

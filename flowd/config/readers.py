@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from flowd.destinations import Destination
@@ -111,6 +111,38 @@ def queues(value: Any) -> tuple[str, ...]:
         'a list of queues, each once and the most urgent first, such as ["default", "low"], with'
         " names of letters, digits, '_', '.' and '-'"
     )
+
+
+class WorkerGroup(NamedTuple):
+    """So many workers, named `<name>-1` and so on, that read these queues."""
+
+    name: str
+    size: int
+    queues: tuple[str, ...]
+
+
+_GROUP = re.compile(r"[a-z0-9][a-z0-9_]{0,31}")
+# What other processes are called.
+_OTHER_PROCESSES = ("worker", "api", "scheduler", "redis")
+_COUNT = whole(0, 512)
+
+
+def groups(value: Any) -> tuple[WorkerGroup, ...]:
+    if value in ((), [], ""):
+        return ()
+    expected = (
+        "a section for each group, such as [workers.groups.gpu], named by up to 32 small letters,"
+        f" digits and '_' and not {', '.join(_OTHER_PROCESSES)}, with `count` and `queues` in it"
+    )
+    if not isinstance(value, dict):
+        raise ValueError(expected)
+    found = []
+    for name, said in value.items():
+        is_named = _GROUP.fullmatch(name) and name not in _OTHER_PROCESSES
+        if not is_named or not isinstance(said, dict) or said.keys() != {"count", "queues"}:
+            raise ValueError(expected)
+        found.append(WorkerGroup(name, _COUNT(said["count"]), queues(said["queues"])))
+    return tuple(found)
 
 
 def modules(value: Any) -> tuple[str, ...]:

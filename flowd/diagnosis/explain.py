@@ -65,10 +65,11 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What would move an execution on: `lost` says of consumers why they do not live, `stalled` has
-    the workers that ask for no work."""
+    """What would move an execution on: `queues_read` are those that workers which live read, `lost`
+    says of consumers why they do not live, `stalled` has the workers that ask for no work."""
 
     workers_alive: int
+    queues_read: frozenset[str]
     has_scheduler: bool
     is_store_full: bool
     lost: Mapping[str, str]
@@ -287,6 +288,8 @@ def _queued(situation: Situation, row: NodeRow) -> list[Reason]:
         reasons += [Reason("worker_stalled", _stall_text(one)) for one in situation.cluster.stalled]
     if situation.cluster.workers_alive == 0:
         reasons.append(Reason("no_worker", "no worker is alive"))
+    elif (queue := situation.plan.queues.of(row.node_id)) not in situation.cluster.queues_read:
+        reasons.append(Reason("no_worker", f"no worker that is alive reads the queue {queue!r}"))
     return reasons
 
 
@@ -474,11 +477,19 @@ def _counts(situation: Situation) -> str:
     return f"of {total:,} node{'' if total == 1 else 's'} {listed(said)}"
 
 
+def _unread_queues(situation: Situation) -> list[str]:
+    """Those of nodes that are queued in vain."""
+    queued = (one for one, state in situation.states.items() if state is NodeState.QUEUED)
+    return sorted({*map(situation.plan.queues.of, queued)} - situation.cluster.queues_read)
+
+
 def _obstacles(situation: Situation) -> str:
     text = ""
     states = set(situation.states.values())
     if situation.cluster.workers_alive == 0 and NodeState.QUEUED in states:
         text += " No worker is alive."
+    elif unread := _unread_queues(situation):
+        text += f" No worker that is alive reads the queue {listed(unread)}."
     if situation.queue.trouble:
         trouble = _TROUBLES[situation.queue.trouble]
         text += f" {sentence(trouble)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -118,7 +118,9 @@ class Observer:
         shown = open_nodes[:SHOWN_MAX] if node_id is None else [node_id]
         cluster_state = await store.health.standing.cluster_state()
         outstanding = [one for one in shown if states[one] in (NodeState.QUEUED, NodeState.RUNNING)]
-        queue = await store.health.standing.queue(execution_id, outstanding)
+        queue = await store.health.standing.queue(
+            execution_id, {one: plan.queues.of(one) for one in outstanding}
+        )
         retrying = [one for one in shown if states[one] is NodeState.RETRYING]
         retries = await store.nodes.retries(execution_id, retrying)
         rows = await store.nodes.rows(execution_id, {one: states[one] for one in shown})
@@ -182,6 +184,7 @@ class Observer:
         no_lease = {one: "it has no lease" for one in holders if one not in state.leases}
         return Cluster(
             len(state.leases.keys() - dead.keys()),
+            _queues_read(state, state.leases.keys() - dead.keys()),
             state.scheduler_ticked_ms is not None,
             state.is_full,
             no_lease | dead,
@@ -273,3 +276,9 @@ def _open_nodes(states: Mapping[str, NodeState | None]) -> Sequence[str]:
     """The nodes that are not done, those first that say most."""
     open_nodes = [one for one, state in states.items() if state is None or not state.is_terminal]
     return sorted(open_nodes, key=lambda one: _URGENCY[states[one]])
+
+
+def _queues_read(state: ClusterState, alive: Iterable[str]) -> frozenset[str]:
+    """By those of these consumers that say what they read."""
+    owners = (_owner(state, one) for one in alive)
+    return frozenset(queue for owner in owners if owner for queue in owner.queues)

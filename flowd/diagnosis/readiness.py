@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 from flowd.errors import Problem, StoreError
+from flowd.orchestrator.owner import Owner
 from flowd.store import Store
 from flowd.store.troubles import Trouble
 
@@ -30,6 +32,7 @@ async def check(store: Store) -> Verdict:
         workers = await store.health.metrics.workers()
         stalled = await store.health.troubles.workers()
         failing = await store.health.troubles.duties()
+        unread = await _unread_queues(store)
     except StoreError as error:
         return {}, [Problem("checks.redis", error.code, str(error))]
     checks: dict[str, dict[str, Any]] = {
@@ -54,6 +57,8 @@ async def check(store: Store) -> Verdict:
         },
         "duties": {"ok": not failing, "failing": {one.what: one.reason for one in failing}},
     }
+    if unread is not None:
+        checks["queues"] = {"ok": not unread, "unread": unread}
     problems = [Problem("checks.redis", "unfit_redis", text) for text in fitness.defects]
     if len(stalled) >= workers:
         problems += map(_stall_problem, stalled)
@@ -61,6 +66,18 @@ async def check(store: Store) -> Verdict:
         message = "no scheduler has ticked for five intervals; start one with `flowd scheduler`"
         problems.append(Problem("checks.scheduler", "no_scheduler", message))
     return checks, problems
+
+
+async def _unread_queues(store: Store) -> list[str] | None:
+    """The queues that nodes wait in and no enrolled worker reads; None where there is only one."""
+    queues = await store.health.metrics.queues()
+    if len(queues) == 1:
+        return None
+    read: set[str] = set()
+    for text in (await store.tasks.owners()).values():
+        with contextlib.suppress(ValueError, TypeError):
+            read.update(Owner.from_json(text).queues)
+    return [name for name, queue in queues.items() if queue.waiting and name not in read]
 
 
 def _stall_problem(stalled: Trouble) -> Problem:

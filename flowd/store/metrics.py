@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from flowd.config import Settings
 from flowd.errors import CorruptStore, MissingGroup, WrongType
 from flowd.store.executions import now_ms
 from flowd.store.fitness import Fitness, judge, questions
+from flowd.store.queues import Queues
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, parse_info, translate
 from flowd.store.redis.text import count_of
@@ -35,11 +36,21 @@ class Queue:
     oldest_age_ms: int
 
 
+def _together(queues: Iterable[Queue]) -> Queue:
+    each = tuple(queues)
+    return Queue(
+        sum(one.entries for one in each),
+        sum(one.in_flight for one in each),
+        sum(one.waiting for one in each),
+        max(one.oldest_age_ms for one in each),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     executions: Mapping[ExecutionState, int]
     finished: int
-    queue: Queue
+    queues: Mapping[str, Queue]
     workers: int
     retries: int
     retries_due: int
@@ -52,6 +63,11 @@ class Snapshot:
     memory_used: int | None
     memory_max: int | None
     counts: Mapping[str, int]
+
+    @property
+    def queue(self) -> Queue:
+        """What stands in all of them together."""
+        return _together(self.queues.values())
 
 
 def parse_tick(text: Any, server_time: Sequence[str]) -> int | None:
@@ -68,8 +84,8 @@ class Metrics:
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
         self._questions = questions(settings)
-        self._stream = settings.tasks.stream
         self._group = settings.tasks.group
+        self._queues = Queues(client, settings.tasks.stream, self._group)
         self._beat_ms = int(
             1000 * max(BEAT_EXPIRES_S_MIN, BEAT_INTERVALS * settings.scheduler.interval_s)
         )
@@ -103,11 +119,19 @@ class Metrics:
         return count
 
     async def queue(self) -> Queue:
-        return self._queue(await self._client.converse_freely(self._queue_commands()))
+        """What stands in all queues together."""
+        return _together((await self.queues()).values())
+
+    async def queues(self) -> dict[str, Queue]:
+        """Each queue by its name, the default one first."""
+        known = await self._queues.known()
+        replies = await self._client.converse_freely(self._queue_commands(known))
+        return self._by_queue(known, replies)
 
     async def snapshot(self) -> Snapshot:
         """All numbers there are, in a handful of calls however much Redis holds."""
         ahead_ms = await self._client.execute("HGET", keys.CLOCK, "ahead_ms")
+        known = await self._queues.known()
         now = now_ms() + count_of(ahead_ms)
         asked: list[Command] = [
             ("ZCARD", keys.EXECUTIONS),
@@ -123,7 +147,7 @@ class Metrics:
             ("ZCARD", keys.by_status(ExecutionState.PAUSED)),
             ("INFO", "memory"),
             ("HGETALL", keys.METRICS),
-            *self._queue_commands(),
+            *self._queue_commands(known),
         ]
         replies = await self._client.converse_freely(asked)
         for place, (command, reply) in enumerate(zip(asked, replies, strict=True)):
@@ -141,7 +165,7 @@ class Metrics:
         return Snapshot(
             executions=executions,
             finished=finished,
-            queue=self._queue(replies[13:]),
+            queues=self._by_queue(known, replies[13:]),
             workers=workers,
             retries=retries,
             retries_due=due,
@@ -154,18 +178,25 @@ class Metrics:
             counts={name: int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)},
         )
 
-    def _queue_commands(self) -> list[Command]:
-        return [
-            ("XLEN", self._stream),
-            ("XPENDING", self._stream, self._group),
-            ("XRANGE", self._stream, "-", "+", "COUNT", 1),
-            ("TIME",),
-        ]
+    def _queue_commands(self, known: Sequence[str]) -> list[Command]:
+        commands: list[Command] = [("TIME",)]
+        for stream in map(self._queues.stream, known):
+            commands.append(("XLEN", stream))
+            commands.append(("XPENDING", stream, self._group))
+            commands.append(("XRANGE", stream, "-", "+", "COUNT", 1))
+        return commands
+
+    def _by_queue(self, known: Sequence[str], replies: list[Any]) -> dict[str, Queue]:
+        for command, reply in zip(self._queue_commands(known), replies, strict=True):
+            _expect_sound(command, reply)
+        server_time, *rest = replies
+        return {
+            queue: self._queue([*rest[3 * at : 3 * at + 3], server_time])
+            for at, queue in enumerate(known)
+        }
 
     def _queue(self, replies: list[Any]) -> Queue:
         """A group that is gone holds nothing: the scheduler makes it again."""
-        for command, reply in zip(self._queue_commands(), replies, strict=True):
-            _expect_sound(command, reply)
         entries, pending, oldest, (seconds, micros) = replies
         in_flight = 0 if isinstance(pending, Exception) else pending[0]
         age_ms = 0

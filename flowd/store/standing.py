@@ -12,11 +12,12 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from flowd.config import Settings
 from flowd.errors import MissingGroup, WrongType
-from flowd.store.entries import Entry, Garbage, entry_order, id_of, parse_entry
+from flowd.store.entries import Entry, Garbage, entry_order, id_of, name_in, parse_entry
 from flowd.store.metrics import parse_tick
 from flowd.store.queues import Queues
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type, parse_info, translate
+from flowd.workflow.ids import DEFAULT_QUEUE
 
 # How far into the stream one look goes.
 ENTRIES_MAX: Final = 10_000
@@ -62,8 +63,8 @@ class Standing:
 
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
-        self._stream = settings.tasks.stream
         self._group = settings.tasks.group
+        self._queues = Queues(client, settings.tasks.stream, self._group)
 
     async def cluster_state(self) -> ClusterState:
         leases, owners, memory, ticked, server_time = await self._client.converse_freely(
@@ -85,38 +86,54 @@ class Standing:
 
     async def in_flight(self) -> dict[str, int]:
         """How many nodes each consumer holds."""
-        queues = Queues(self._client, self._stream, self._group)
-        asked: list[Command] = [
-            ("XPENDING", stream, self._group) for stream in await queues.streams()
+        counts: Counter[str] = Counter()
+        commands: list[Command] = [
+            ("XPENDING", stream, self._group) for stream in await self._queues.streams()
         ]
-        held: Counter[str] = Counter()
-        for pending in await self._client.converse_freely(asked):
+        for pending in await self._client.converse_freely(commands):
             if isinstance(pending, Exception):
                 _trouble(pending)
             else:
-                held.update({consumer: int(count) for consumer, count in pending[3] or ()})
-        return held
+                counts.update({consumer: int(count) for consumer, count in pending[3] or ()})
+        return counts
 
-    async def queue(self, execution_id: str, node_ids: Collection[str]) -> QueueView:
-        """Look for the entries of these nodes, from the oldest entry on, until all are found."""
-        (groups,) = await self._client.converse_freely([("XINFO", "GROUPS", self._stream)])
+    async def queue(self, execution_id: str, queues: Mapping[str, str]) -> QueueView:
+        """Look for the entries of these nodes, each in its queue, from the oldest entry on, until
+        all are found."""
+        views = [
+            await self._queue(execution_id, queue, {one for one in queues if queues[one] == queue})
+            for queue in sorted({DEFAULT_QUEUE, *queues.values()})
+        ]
+        return QueueView(
+            next((view.trouble for view in views if view.trouble), ""),
+            all(view.is_whole for view in views),
+            max(view.ahead for view in views),
+            {node_id: place for view in views for node_id, place in view.places.items()},
+        )
+
+    async def _queue(self, execution_id: str, queue: str, wanted: set[str]) -> QueueView:
+        stream = self._queues.stream(queue)
+        (groups,) = await self._client.converse_freely([("XINFO", "GROUPS", stream)])
         if isinstance(groups, Exception):
             return QueueView(_trouble(groups))
         described = [dict(zip(row[::2], row[1::2], strict=True)) for row in groups]
         mine = [row for row in described if row["name"] == self._group]
         if not mine:
             return QueueView("group_missing")
-        return await self._search(execution_id, set(node_ids), mine[0]["last-delivered-id"])
+        return await self._search(execution_id, queue, wanted, mine[0]["last-delivered-id"])
 
-    async def _search(self, execution_id: str, wanted: set[str], last_delivered: str) -> QueueView:
+    async def _search(
+        self, execution_id: str, queue: str, wanted: set[str], last_delivered: str
+    ) -> QueueView:
+        stream = self._queues.stream(queue)
         delivered = entry_order(last_delivered)
         places: dict[str, Place] = {}
         passed = ahead = 0
         after = "-"
         while len(places) < len(wanted) and passed < ENTRIES_MAX:
-            rows = await self._client.execute("XRANGE", self._stream, after, "+", "COUNT", _PAGE)
+            rows = await self._client.execute("XRANGE", stream, after, "+", "COUNT", _PAGE)
             for entry_id, fields in rows:
-                entry = parse_entry(entry_id, fields)
+                entry = parse_entry(name_in(queue, entry_id), fields)
                 is_waiting = entry_order(entry_id) > delivered
                 if _is_wanted(entry, execution_id, wanted):
                     places[entry.node_id] = Place(entry, ahead if is_waiting else None)
@@ -131,8 +148,9 @@ class Standing:
         taken = [one for one, place in places.items() if place.ahead is None][:_HOLDERS_MAX]
         commands: list[Command] = []
         for one in taken:
-            entry_id = id_of(places[one].entry.name)
-            commands.append(("XPENDING", self._stream, self._group, entry_id, entry_id, 1))
+            entry = places[one].entry
+            entry_id, stream = id_of(entry.name), self._queues.stream(entry.queue)
+            commands.append(("XPENDING", stream, self._group, entry_id, entry_id, 1))
         replies = await self._client.converse_freely(commands) if commands else []
         for one, reply in zip(taken, replies, strict=True):
             if isinstance(reply, list) and reply:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from flowd.supervisor.child import Role
+
+# The group of the workers that belong to no other.
+WORKERS: Final = "worker"
+
+
+def group_of(name: str) -> str:
+    """That of the worker of this name."""
+    return name.rpartition("-")[0]
 
 
 def _no_worker(name: str) -> Role:
@@ -18,8 +27,10 @@ class Lineup:
 
     roles: Sequence[Role]
     grace_s: float
-    # Makes one more worker, by its name.
+    # Makes one more worker, by its name: that of its group, and a number.
     worker: Callable[[str], Role] = field(default=_no_worker)
+    # The groups there are, but for that of the workers that are called so.
+    groups: Sequence[str] = ()
     # A child whose event loop stands still for this long is killed.
     hung_after_s: float = 0.0
     # A worker that uses this much, or has done this many nodes, makes room for a fresh one.

@@ -15,7 +15,7 @@ from flowd.handlers.loading import has_own_handlers
 from flowd.pulse import Pulse
 from flowd.supervisor.child import Role, RoleKind
 from flowd.supervisor.embedded_server import EmbeddedServer
-from flowd.supervisor.lineup import Lineup
+from flowd.supervisor.lineup import WORKERS, Lineup, group_of
 from flowd.supervisor.restart_policy import START_LIMIT_S
 
 SERVER_NAME = "redis"
@@ -41,7 +41,13 @@ def build_lineup(
     # It runs no handler, so nothing holds it up.
     roles.append(replace(scheduler, clears_up=True))
     worker = partial(_worker_role, settings, limit_s)
-    roles += [worker(f"worker-{number}") for number in range(1, settings.workers.count + 1)]
+    counts = {WORKERS: settings.workers.count}
+    counts |= {group.name: group.size for group in settings.workers.groups}
+    roles += [
+        worker(f"{group}-{number}")
+        for group, count in counts.items()
+        for number in range(1, count + 1)
+    ]
     return Lineup(
         roles,
         grace_s=settings.shutdown.grace_s,
@@ -50,10 +56,15 @@ def build_lineup(
         memory_max_mb=settings.workers.memory_max_mb,
         tasks_max=settings.workers.tasks_max,
         kept=kept,
+        groups=[group.name for group in settings.workers.groups],
     )
 
 
 def _worker_role(settings: Settings, limit_s: float, name: str) -> Role:
+    for group in settings.workers.groups:
+        if group.name == group_of(name):
+            workers = replace(settings.workers, queues=group.queues)
+            settings = replace(settings, workers=workers)
     return _rolling_role(name, RoleKind.WORKER, partial(run_worker, settings, name), limit_s)
 
 

@@ -7,7 +7,7 @@ import time
 from flowd.log import get_logger
 from flowd.supervisor.child import Role, RoleKind
 from flowd.supervisor.crew import Crew
-from flowd.supervisor.lineup import Lineup
+from flowd.supervisor.lineup import WORKERS, Lineup, group_of
 from flowd.supervisor.roll import Roll
 
 log = get_logger(__name__)
@@ -51,22 +51,26 @@ class Staffing:
         for slot in chosen:
             self._roll.add(slot, slot.role, "restart")
 
-    def scale(self, count: int) -> None:
-        """Have `count` workers: the highest numbers go, the lowest free ones come."""
-        names = self.worker_names()
+    def scale(self, count: int, group: str = WORKERS) -> None:
+        """Have `count` workers of this group: the highest numbers go, the lowest free ones come."""
+        if group not in (WORKERS, *self.lineup.groups):
+            groups = ", ".join((WORKERS, *self.lineup.groups))
+            raise ValueError(f"there is no group {group!r} of workers; there are {groups}")
+        names = self.worker_names(group)
         leaving = set(names[count:])
         kill_at = time.monotonic() + self.lineup.grace_s
         for slot in self._crew.staying(RoleKind.WORKER):
             if slot.role.name in leaving:
                 self._crew.dismiss(slot, kill_at)
-        free = (f"worker-{number}" for number in range(1, WORKERS_MAX + 1))
+        free = (f"{group}-{number}" for number in range(1, WORKERS_MAX + 1))
         for _ in range(count - len(names)):
             self._add(self.lineup.worker(next(name for name in free if name not in names)))
-        log.info("supervisor.scaled", workers=count)
+        log.info("supervisor.scaled", workers=count, group=group)
 
-    def worker_names(self) -> list[str]:
-        """Each once, also while a successor stands beside the one it follows."""
-        names = {slot.role.name for slot in self._crew.staying(RoleKind.WORKER)}
+    def worker_names(self, group: str = WORKERS) -> list[str]:
+        """Each of a group once, also while a successor stands beside the one it follows."""
+        workers = (slot.role.name for slot in self._crew.staying(RoleKind.WORKER))
+        names = {name for name in workers if group_of(name) == group}
         return sorted(names, key=lambda name: (len(name), name))
 
     def _add(self, role: Role) -> None:

@@ -28,7 +28,7 @@ from flowd.supervisor.child import RoleKind
 from flowd.supervisor.control import ControlServer
 from flowd.supervisor.crew import Crew
 from flowd.supervisor.ending import SERVER_STOP_S, Ending
-from flowd.supervisor.lineup import Lineup
+from flowd.supervisor.lineup import WORKERS, Lineup
 from flowd.supervisor.notify import Notifier
 from flowd.supervisor.process_slot import ProcessSlot, State
 from flowd.supervisor.recoveries import Recover, Recoveries
@@ -377,7 +377,8 @@ class Supervisor:
         if command == "restart":
             self._staffing.restart(request.get("name"))
         elif command == "scale":
-            self._staffing.scale(_worker_count(request.get("workers")))
+            count = _worker_count(request.get("workers"))
+            self._staffing.scale(count, str(request.get("group") or WORKERS))
         else:
             raise ValueError(
                 f"unknown command {command!r}; there are status, stop, reload, restart and scale"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from flowd.diagnosis import readiness
+from flowd.diagnosis.observer import Observer
+from flowd.orchestrator.plans import Plans
 from flowd.scheduler.scheduler import Scheduler
 from flowd.workflow.definition import WorkflowDefinition
 from tests.flow.engine import Engine, node, until, workflow
@@ -83,3 +86,31 @@ async def test_low_priority_moves_under_endless_high_load(settings):
         await engine.add_worker()
         await engine.end(second)
         assert not (await engine.store.executions.execution_status(first)).is_terminal
+
+
+async def test_a_queue_that_nobody_reads_is_named_by_explain_and_readiness(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.start(workflow(in_queue("gpu", node("A"))))
+
+        explained = await Observer(engine.store, Plans(engine.store)).explain(execution_id)
+        (a,) = explained.nodes
+        assert [reason.code for reason in a.reasons] == ["queued", "no_worker"]
+        assert "'gpu'" in a.reasons[1].message
+        assert "gpu" in explained.summary
+        checks, _ = await readiness.check(engine.store)
+        assert checks["queues"] == {"ok": False, "unread": ["gpu"]}
+        queues = await engine.store.health.metrics.queues()
+        assert {name: queue.waiting for name, queue in queues.items()} == {"default": 0, "gpu": 1}
+
+        engine.settings = reading(settings, "gpu")
+        await engine.add_worker()
+        await engine.end(execution_id)
+        checks, _ = await readiness.check(engine.store)
+        assert checks["queues"] == {"ok": True, "unread": []}
+
+
+async def test_without_queues_readiness_says_nothing_of_them(settings):
+    async with Engine(settings) as engine:
+        await engine.run(workflow(node("A")))
+        checks, _ = await readiness.check(engine.store)
+        assert "queues" not in checks

@@ -82,15 +82,22 @@ def restart(
 
 @click.command()
 @click.argument("workers", type=WholeNumber(0, 512))
+@click.option("--group", help="The group of workers; default: those that belong to none.")
 @config_option
 @data_dir_option
 @click.pass_context
-def scale(ctx: click.Context, workers: int, config: Path | None, data_dir: str | None) -> None:
+def scale(
+    ctx: click.Context,
+    workers: int,
+    group: str | None,
+    config: Path | None,
+    data_dir: str | None,
+) -> None:
     """Change the number of workers, until the next reload or start.
 
     One that is too many finishes its nodes first.
     """
-    ask_running(ctx, config, data_dir, "scale", workers=workers)
+    ask_running(ctx, config, data_dir, "scale", workers=workers, group=group)
     click.echo(
         {0: "no worker is", 1: "1 worker is"}.get(workers, f"{workers} workers are") + " asked for"
     )

@@ -18,7 +18,7 @@ import redis as redis_py
 from flowd.store.attempt_records import parse_record
 from flowd.store.redis import keys
 from flowd.workflow.graph import nodes_of
-from flowd.workflow.ids import split_item
+from flowd.workflow.ids import DEFAULT_QUEUE, split_item
 from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 from scripts.soaking.child_checks import check_children
 from scripts.soaking.ledger import END, START, Note
@@ -365,12 +365,21 @@ def _check_record(execution: Execution, node_id: str) -> Iterator[str]:
 
 
 def _check_stream(redis: redis_py.Redis, executions: Mapping[str, Execution]) -> Iterator[str]:
-    """QUEUED or RUNNING is exactly one entry, and whoever holds one has a lease."""
+    """QUEUED or RUNNING is exactly one entry over all queues, in its own, and whoever holds one has
+    a lease."""
     entries: Counter[NodeKey] = Counter()
-    ids = set()
-    for entry_id, fields in _entries(redis, STREAM):
-        ids.add(entry_id)
-        entries[fields.get("execution_id", ""), fields.get("node_id", "")] += 1
+    for queue in (DEFAULT_QUEUE, *redis.smembers(keys.QUEUES)):
+        stream, ids = keys.task_stream(STREAM, queue), set()
+        for entry_id, fields in _entries(redis, stream):
+            ids.add(entry_id)
+            execution_id, node_id = fields.get("execution_id", ""), fields.get("node_id", "")
+            entries[execution_id, node_id] += 1
+            if (
+                execution_id in executions
+                and (own := _queue(redis, execution_id, node_id)) != queue
+            ):
+                yield f"{execution_id} {node_id}: it is in the queue {queue} and belongs into {own}"
+        yield from _check_pending(redis, stream, ids)
     for execution in executions.values():
         is_live = execution.status in _LIVE
         for node_id, state in execution.with_items.items():
@@ -381,18 +390,24 @@ def _check_stream(redis: redis_py.Redis, executions: Mapping[str, Execution]) ->
                 yield f"{execution.id} {node_id}: it is {state} and has {count} entries"
     for node_key, count in entries.items():
         yield f"{' '.join(node_key)}: {count} entries of no execution there is"
-    yield from _check_pending(redis, ids)
 
 
-def _check_pending(redis: redis_py.Redis, entry_ids: Collection[str]) -> Iterator[str]:
-    if not redis.exists(STREAM):
+def _queue(redis: redis_py.Redis, execution_id: str, node_id: str) -> str:
+    """Where the run of an execution says that a node, or an item of one, is queued."""
+    fields = (f"queue:{node_id.partition('.')[0]}", "queue")
+    own, of_all = redis.hmget(keys.run(execution_id), fields)
+    return own or of_all or DEFAULT_QUEUE
+
+
+def _check_pending(redis: redis_py.Redis, stream: str, entry_ids: Collection[str]) -> Iterator[str]:
+    if not redis.exists(stream):
         return
     leases = set(redis.hkeys(keys.LEASES))
-    for consumer in redis.xinfo_consumers(STREAM, GROUP):
+    for consumer in redis.xinfo_consumers(stream, GROUP):
         if consumer["pending"] and consumer["name"] not in leases:
             yield f"{consumer['name']}: it holds {consumer['pending']} entries without a lease"
     after = "-"
-    while rows := redis.xpending_range(STREAM, GROUP, after, "+", _PAGE):
+    while rows := redis.xpending_range(stream, GROUP, after, "+", _PAGE):
         for row in rows:
             if row["message_id"] not in entry_ids:
                 yield f"{row['consumer']}: it holds {row['message_id']}, which is no entry any more"

@@ -971,4 +971,32 @@ MUTANTS = (
         "",
         "test_the_place_comes_back_in_the_same_call_and_exactly_one_waiter_begins[delete]",
     ),
+    Mutant(
+        "U16 name",
+        "an entry is known by its id alone",
+        'return entry_id if queue == DEFAULT_QUEUE else f"{queue}/{entry_id}"',
+        "return entry_id",
+        "test_what_is_done_to_an_entry_leaves_its_twin_alone",
+    ),
+    Mutant(
+        "U16 back",
+        "who comes back is put into the default queue",
+        "  local own = queue == 'default' and stream or stream .. ':' .. queue\n",
+        "  local own = stream\n",
+        "test_every_way_back_keeps_the_queue",
+    ),
+    Mutant(
+        "U16 starve",
+        "no read begins with the others",
+        "        orders.append((*others[at:], *others[:at], first))\n",
+        "        orders.append(streams)\n",
+        "test_one_read_in_eight_begins_with_the_others_and_so_all_of_them_move",
+    ),
+    Mutant(
+        "U16 room",
+        "each queue gives as many as there is room for",
+        "    left = left - #reply[1][2]\n",
+        "",
+        "test_the_first_queue_is_read_first_and_the_others_share_what_is_left",
+    ),
 )

@@ -17,9 +17,11 @@ from flowd.cli.private_flowd import START, FlowdFailed, TemporaryFlowd, leave_on
 from flowd.cli.remote import connected, plain
 from flowd.cli.watching import watch_execution
 from flowd.config import DEFAULT_FILE
+from flowd.workflow.ids import DEFAULT_QUEUE, is_name
+from flowd.workflow.queues import queues_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from flowd.cli.commands.apply import Wanted
 
@@ -37,6 +39,7 @@ _OWN: Mapping[str, str] = {
     "FLOWD_REDIS__DURABILITY": "everysec",
     "FLOWD_WORKERS__COUNT": "1",
     "FLOWD_WORKERS__NAME": "worker",
+    "FLOWD_WORKERS__GROUPS": "",
     "FLOWD_LOG__FILE": "",
     "FLOWD_SHUTDOWN__GRACE_S": "2",
 }
@@ -68,7 +71,7 @@ def run_locally(
     click.echo(f"starting a private flowd; its settings: {where}", err=True)
     leave_on_signals()
     try:
-        with _private_flowd(used) as flowd:
+        with _private_flowd(used, [workflow, *(one.document.body for one in saved)]) as flowd:
             # Of another flowd, and the private one knows no tokens.
             os.environ.pop("FLOWD_TOKEN", None)
             flowd.start()
@@ -97,9 +100,12 @@ def _definitions(beside: Sequence[str]) -> list[Wanted]:
     return [one for one in wanted if one.kind.name == "definition"]
 
 
-def _private_flowd(settings_file: Path | None) -> TemporaryFlowd:
+def _private_flowd(settings_file: Path | None, documents: Iterable[bytes]) -> TemporaryFlowd:
     named = ("--config", str(settings_file.absolute())) if settings_file else ()
-    flowd = TemporaryFlowd("", (*START, *named), environ={**os.environ, **_OWN})
+    # It has one worker, and nobody else would read what these name.
+    queues = {name for document in documents for name in queues_in(document) if is_name(name)}
+    read = {"FLOWD_WORKERS__QUEUES": ",".join([DEFAULT_QUEUE, *sorted(queues - {DEFAULT_QUEUE})])}
+    flowd = TemporaryFlowd("", (*START, *named), environ={**os.environ, **_OWN, **read})
     flowd.environ["FLOWD_REDIS__DATA_DIR"] = str(flowd.data_dir)
     # Handlers work where they would with `flowd start` here.
     flowd.work_dir = Path.cwd()

@@ -20,10 +20,9 @@ from flowd.store.places import Place
 from flowd.store.standing import QueueView
 from flowd.store.troubles import Trouble
 from flowd.workflow.children import CHILD
-from flowd.workflow.graph import Plan, PlannedNode
+from flowd.workflow.graph import Plan
 from flowd.workflow.ids import split_item
 from flowd.workflow.limiting import SLOT
-from flowd.workflow.queues import bare
 from flowd.workflow.signals import SIGNAL
 from flowd.workflow.states import ExecutionState, NodeState
 
@@ -425,13 +424,8 @@ def _failed_with(situation: Situation, node_id: str) -> list[str]:
     return [
         one
         for one in _dependencies(situation, node_id, NodeState.FAILED)
-        if not nodes[one].allow_failure and node_id not in _lookers(nodes[one])
+        if not nodes[one].allow_failure and node_id not in nodes[one].lookers
     ]
-
-
-def _lookers(node: PlannedNode) -> set[str]:
-    """The dependents that look at how it ended."""
-    return {bare(one) for one, _ in node.looks}
 
 
 def _dependencies(situation: Situation, node_id: str, state: NodeState) -> list[str]:

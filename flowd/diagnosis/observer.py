@@ -118,9 +118,7 @@ class Observer:
         shown = open_nodes[:SHOWN_MAX] if node_id is None else [node_id]
         cluster_state = await store.health.standing.cluster_state()
         outstanding = [one for one in shown if states[one] in (NodeState.QUEUED, NodeState.RUNNING)]
-        queue = await store.health.standing.queue(
-            execution_id, {one: plan.queues.of(one) for one in outstanding}
-        )
+        queue = await store.health.standing.queue(execution_id, plan.queues.each(outstanding))
         retrying = [one for one in shown if states[one] is NodeState.RETRYING]
         retries = await store.nodes.retries(execution_id, retrying)
         rows = await store.nodes.rows(execution_id, {one: states[one] for one in shown})

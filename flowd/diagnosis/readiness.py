@@ -32,7 +32,7 @@ async def check(store: Store) -> Verdict:
         workers = await store.health.metrics.workers()
         stalled = await store.health.troubles.workers()
         failing = await store.health.troubles.duties()
-        unread = await _unread_queues(store)
+        queues = await _queues_check(store)
     except StoreError as error:
         return {}, [Problem("checks.redis", error.code, str(error))]
     checks: dict[str, dict[str, Any]] = {
@@ -55,10 +55,9 @@ async def check(store: Store) -> Verdict:
             "live": workers,
             "stalled": {one.what: one.reason for one in stalled},
         },
+        **queues,
         "duties": {"ok": not failing, "failing": {one.what: one.reason for one in failing}},
     }
-    if unread is not None:
-        checks["queues"] = {"ok": not unread, "unread": unread}
     problems = [Problem("checks.redis", "unfit_redis", text) for text in fitness.defects]
     if len(stalled) >= workers:
         problems += map(_stall_problem, stalled)
@@ -68,16 +67,17 @@ async def check(store: Store) -> Verdict:
     return checks, problems
 
 
-async def _unread_queues(store: Store) -> list[str] | None:
-    """The queues that nodes wait in and no enrolled worker reads; None where there is only one."""
+async def _queues_check(store: Store) -> dict[str, dict[str, Any]]:
+    """The queues that nodes wait in and no enrolled worker reads; empty where there is only one."""
     queues = await store.health.metrics.queues()
     if len(queues) == 1:
-        return None
+        return {}
     read: set[str] = set()
     for text in (await store.tasks.owners()).values():
         with contextlib.suppress(ValueError, TypeError):
             read.update(Owner.from_json(text).queues)
-    return [name for name, queue in queues.items() if queue.waiting and name not in read]
+    unread = [name for name, queue in queues.items() if queue.waiting and name not in read]
+    return {"queues": {"ok": not unread, "unread": unread}}
 
 
 def _stall_problem(stalled: Trouble) -> Problem:

@@ -77,6 +77,11 @@ class PlannedNode(NamedTuple):
         it takes: the time-out of their node is about the wait, or the items."""
         return SECONDS_MAX if self.handler in STEPS else self.timeout_s or default_s
 
+    @property
+    def lookers(self) -> set[str]:
+        """The ids of the dependents that look at a failure of this node."""
+        return {bare(one) for one, _ in self.looks}
+
 
 class Outline(NamedTuple):
     """What storing a definition takes of its plan; `nodes` are the ids."""
@@ -245,8 +250,7 @@ def compile_plan(definition: bytes) -> Plan:
     choices = _choices(written, opens, joins)
     is_static = not choices and not any(word in definition for word in _READING)
     nodes = {}
-    for node in written:
-        node_id = node["id"]
+    for node_id, node in ((node["id"], node) for node in written):
         single, joined = tuple(opens.get(node_id, ())), tuple(joins.get(node_id, ()))
         planned = nodes[node_id] = PlannedNode(
             node_id,
@@ -277,14 +281,18 @@ def compile_plan(definition: bytes) -> Plan:
         bool(choices or last) or any(node.allow_failure for node in nodes.values()),
         tuple(node_id for node_id, node in nodes.items() if node.map),
         frozenset(node["id"] for node in last),
-        language_of(
-            written,
-            has_finally=bool(last),
-            has_places="concurrency" in document,
-            has_queues=queues is not NO_QUEUES,
-        ),
+        _language(document, written, queues),
         *_told_to_callers(document),
         queues,
+    )
+
+
+def _language(document: Mapping[str, Any], written: list[dict[str, Any]], queues: QueuePlan) -> int:
+    return language_of(
+        written,
+        has_finally=bool(document["dag"].get("finally")),
+        has_places="concurrency" in document,
+        has_queues=queues is not NO_QUEUES,
     )
 
 

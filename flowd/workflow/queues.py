@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import orjson
+
 from flowd.workflow.ids import DEFAULT_QUEUE, split_item
 
 
@@ -24,6 +26,10 @@ class QueuePlan(NamedTuple):
         """That of a node, or of an item of one."""
         return self.others.get(split_item(node_id)[0], self.own)
 
+    def each(self, node_ids: Iterable[str]) -> dict[str, str]:
+        """That of each of these."""
+        return {node_id: self.of(node_id) for node_id in node_ids}
+
     def called(self, node_id: str) -> str:
         """The full name of a node: its id in the default queue, `queue/id` in another."""
         queue = self.others.get(node_id, self.own)
@@ -38,6 +44,17 @@ def plan_queues(document: Mapping[str, Any], written: Iterable[Mapping[str, Any]
     own = _said(document, DEFAULT_QUEUE)
     others = {node["id"]: queue for node in written if (queue := _said(node, own)) != own}
     return QueuePlan(own, others) if others or own != DEFAULT_QUEUE else NO_QUEUES
+
+
+def queues_in(document: bytes) -> set[str]:
+    """The queues that a definition names, whatever else is wrong with it."""
+    try:
+        written = orjson.loads(document)
+        dag = written["dag"]
+        said = [written, *dag["nodes"], *dag.get("finally", ())]
+        return {one["queue"] for one in said if isinstance(one.get("queue"), str)}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return set()
 
 
 def bare(called: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from flowd.config.loading import load_settings
 from flowd.errors import InvalidSettings
 from flowd.supervisor.roles import build_lineup
+from flowd.workflow.queues import queues_in
 
 FILE = """
 [workers]
@@ -56,3 +57,12 @@ def test_rubbish_is_refused(tmp_path, said) -> None:
     path.write_text(said)
     with pytest.raises(InvalidSettings, match="workers"):
         load_settings(path, environ={})
+
+
+def test_a_run_of_its_own_reads_every_queue_that_its_definition_names() -> None:
+    nodes = b'[{"id": "a", "queue": "gpu"}, {"id": "b"}]'
+    last = b'[{"id": "c", "queue": "low"}]'
+    document = b'{"queue": "x", "dag": {"nodes": ' + nodes + b', "finally": ' + last + b"}}"
+    assert queues_in(document) == {"x", "gpu", "low"}
+    for rubbish in (b"", b"[]", b"{}", b'{"dag": 1}', b'{"dag": {"nodes": [1]}}'):
+        assert queues_in(rubbish) == set()

@@ -174,7 +174,7 @@ def _announcement(
         asking = " with a password" if server.asks_password else ""
         tcp = f", port {redis.port}{asking}" if redis.port else ""
         where = f"its own Redis (data in {redis.data_dir}{tcp})"
-    count = settings.workers.count
+    count = settings.workers.count + sum(group.size for group in settings.workers.groups)
     workers = {0: "no worker runs", 1: "1 worker runs"}.get(count, f"{count} workers run")
 
     def announce() -> None:

@@ -221,9 +221,10 @@ async def test_r10_ten_thousand_executions_leave_what_was_there_before(
     async with Engine(settings) as engine, engine.ticking():
         await engine.run(workflow(node("A")))
         await forget_finished(engine.store, 1, now_ms() + 2 * DAY_MS)
-        # The counts of the workers are there for good from the first renewal on, however soon or
-        # late that comes.
-        await until(lambda: redis.exists("flowd:metrics"), "the first counts")
+        # There for good from the first renewal, the first hour and the first round on, however soon
+        # or late those come.
+        lasting_keys = ("flowd:metrics", "flowd:ended", "flowd:indexed")
+        await until(lambda: redis.exists(*lasting_keys) == 3, "the first counts")
         before = baseline(redis)
 
         definition = workflow(node("A"), node("B", ["A"]))

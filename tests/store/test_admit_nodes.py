@@ -178,3 +178,16 @@ async def test_no_key_is_left_of_what_has_ended(engine, redis):
     assert execution.state().status == "COMPLETED"
     left = [key for key in everything(redis) if "limit" in key or ":places" in key]
     assert [key for key in left if not key.endswith(":rate")] == ["flowd:limits"]
+
+
+async def test_what_is_damaged_of_a_limit_is_set_aside_and_stops_no_worker(engine, redis):
+    redis.set(keys.holders("api"), "a hand was here")
+    redis.hset(keys.waiters("api"), "a hand", "was here")
+
+    _, _, (a,) = await start(engine, max=1)
+
+    assert (a.node_id, holders(redis), waiters(redis)) == ("a", ["a"], ["b", "c"])
+    assert sorted(key.split(":", 3)[3] for key in redis.scan_iter("flowd:damaged:*")) == [
+        keys.holders("api"),
+        keys.waiters("api"),
+    ]

@@ -25,11 +25,10 @@ local function place_named(place)
   if not found then
     found = limit_rules(place)
     found.holders, found.waiters = 'flowd:limit:' .. place, 'flowd:limit:' .. place .. ':waiters'
-    found.held, found.waiting =
-      redis.call('ZCARD', found.holders), redis.call('ZCARD', found.waiters)
+    found.held, found.waiting = count_members(found.holders), count_members(found.waiters)
     found.due_ms = found.interval_ms and due_start(place)
     if found.held == 0 and found.waiting == 0 then
-      redis.call('ZADD', 'flowd:limits:places', 0, place)
+      redis.pcall('ZADD', 'flowd:limits:places', 0, place)
     end
     known[place] = found
   end

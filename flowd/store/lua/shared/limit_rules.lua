@@ -12,6 +12,17 @@ local function limit_rules(place)
   return rules
 end
 
+-- How many hold a place, or wait for it; what else stands under that name is set aside, or it would stop
+-- every worker that asks.
+local function count_members(key)
+  local count = redis.pcall('ZCARD', key)
+  if type(count) ~= 'number' then
+    redis.call('RENAME', key, string.format('flowd:damaged:%.0f:%s', steady_ms(), key))
+    count = 0
+  end
+  return count
+end
+
 -- Counts a start of a limit that has a rate: the time by which the next one is due, on average, moves on.
 -- Who waited for this one is at most a tenth of a second late without a loss for those behind.
 local function count_start(place, rules, now_ms, due_ms)

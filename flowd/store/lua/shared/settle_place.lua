@@ -18,7 +18,7 @@ end
 -- Who does not wait any more is struck off. Returns how many were looked at.
 local function settle_place(stream, place, most)
   local holders, waiters = 'flowd:limit:' .. place, 'flowd:limit:' .. place .. ':waiters'
-  local waiting, held = redis.call('ZCARD', waiters), redis.call('ZCARD', holders)
+  local waiting, held = count_members(waiters), count_members(holders)
   if waiting == 0 then
     redis.call('ZREM', 'flowd:limits:due', place)
     if held == 0 then

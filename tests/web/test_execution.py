@@ -211,7 +211,9 @@ def test_two_executions_differ_first_where_they_do(page: Page, submit: Submit) -
     expect(page.locator("tr[data-id='c']")).to_contain_text("Failed (upstream)")
 
 
-@pytest.mark.parametrize("tab", ["", "/nodes", "/timeline", "/events", "/results", "/definition"])
+@pytest.mark.parametrize(
+    "tab", ["", "/nodes", "/timeline", "/logs", "/events", "/results", "/definition"]
+)
 def test_hostile_names_and_outputs_are_text_in_every_tab(
     page: Page, submit: Submit, tab: str
 ) -> None:
@@ -266,3 +268,39 @@ def test_events_results_and_definition_show_what_happened(page: Page, submit: Su
     expect(page.locator("tr[data-id='a'] .track")).to_have_attribute(
         "aria-label", re.compile("ran ")
     )
+
+
+def test_each_attempt_keeps_its_error_and_its_log(page: Page, submit: Submit) -> None:
+    config = {"command": ["sh", "-c", "echo looked at $FLOWD_ATTEMPT; echo no price >&2; exit 2"]}
+    retry = {"max_attempts": 2, "delay_s": 0.1}
+    execution_id = submit("attempts", node("a", handler="shell", config=config, retry=retry))
+
+    page.goto(f"executions/{execution_id}?node=a")
+    drawer = page.locator(".drawer")
+    drawer.get_by_role("tab", name="Attempts").click()
+    expect(drawer.locator(".attempts > li")).to_have_count(2)
+    first = drawer.locator(".attempts > li").last
+    expect(first).to_contain_text("no price")
+    first.get_by_role("button", name="Log").click()
+    expect(first.locator(".lines pre")).to_contain_text("looked at")
+
+    page.get_by_role("link", name="Timeline", exact=True).click()
+    expect(page.locator("tr[data-id='a'] .span.failed")).to_have_count(2)
+
+
+def test_the_log_of_a_running_node_is_followed_line_by_line(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
+    config = {"command": ["sh", "-c", "i=0; while sleep 0.2; do i=$((i+1)); echo tick $i; done"]}
+    execution_id = submit("followed", node("a", handler="shell", config=config))
+    page.goto(f"executions/{execution_id}/logs")
+
+    lines = page.locator(".log .lines pre")
+    expect(lines).to_contain_text("a  tick 1")
+    expect(lines).to_contain_text("tick 4")
+    page.locator("tr[data-id='a']").click()
+    expect(page.locator(".log-of h2")).to_have_text("a")
+    expect(lines).to_contain_text("out    tick 1")
+    flowd.client.cancel(execution_id)
+    expect(page.locator(".execution-title .state")).to_have_text("Cancelled")
+    expect(lines).to_contain_text("tick 4")

@@ -58,7 +58,13 @@ def test_a_morning_by_keys_alone(page: Page, submit: Submit, flowd: WebFlowd) ->
     drawer = page.locator(".drawer")
     expect(drawer.get_by_role("heading", name="check")).to_be_visible()
 
-    expect(drawer.locator(".reasons")).to_contain_text("attempt 2 of 2")
+    # Which attempt, and what did it say?
+    tab_to(page, r"Attempts.*")
+    page.keyboard.press("Enter")
+    expect(drawer.locator(".attempts > li")).to_have_count(2)
+    tab_to(page, "Log")
+    page.keyboard.press("Enter")
+    expect(drawer.locator(".lines pre").first).to_contain_text("row 17 has no price")
     page.keyboard.press("Escape")
     expect(drawer).to_have_count(0)
 

@@ -10,13 +10,14 @@ import { Drawer } from './node_drawer.js';
 import { Header } from './execution_header.js';
 import { Nodes } from './execution_nodes.js';
 import { Timeline } from './execution_timeline.js';
+import { Logs } from './execution_logs.js';
 import { Definition, Events, Results } from './execution_documents.js';
 
 const TABS = [
-  ['graph', 'Graph'], ['nodes', 'Nodes'], ['timeline', 'Timeline'],
+  ['graph', 'Graph'], ['nodes', 'Nodes'], ['timeline', 'Timeline'], ['logs', 'Logs'],
   ['events', 'Events'], ['results', 'Results'], ['definition', 'Definition'],
 ];
-const BODIES = { nodes: Nodes, timeline: Timeline, events: Events, results: Results, definition: Definition };
+const BODIES = { nodes: Nodes, timeline: Timeline, logs: Logs, events: Events, results: Results, definition: Definition };
 const EVENTS_MAX = 5_000;
 const EXPLAIN_EVERY_MS = 2_000;
 

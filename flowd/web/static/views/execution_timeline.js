@@ -1,5 +1,6 @@
-// When each node stood in the queue, ran, and waited: one row a node.
-import { html, useMemo } from '../lib.js';
+// When each node stood in the queue, ran, and waited: one row a node, every attempt on it.
+import { html, useMemo, useRef, useState } from '../lib.js';
+import { api } from '../api.js';
 import { duration } from '../format.js';
 import { now } from '../settings.js';
 import { codeOf, STATES } from '../graph/states.js';
@@ -23,14 +24,33 @@ export function spansOf(attempt, state, waiting, until) {
   const { queued_ms: queued, started_ms: started, finished_ms: finished } = attempt;
   const spans = [];
   if (queued) spans.push(['queued', queued, started ?? (['QUEUED', 'PENDING'].includes(state) ? until : finished ?? queued)]);
-  if (started && !waiting) spans.push([attempt.error ? 'failed' : 'ran', started, finished ?? (state === 'RUNNING' ? until : started)]);
+  const isRunning = state === 'RUNNING' && !finished;
+  if (started && !waiting) spans.push([isRunning ? 'runs' : attempt.error ? 'failed' : 'ran', started, finished ?? (isRunning ? until : started)]);
   if (waiting) spans.push(['waited', waiting.since_ms, until]);
   return spans;
 }
 
-function Track({ one, begin, end }) {
+/** Attempts before the newest: asked for only of rows in sight that had some. */
+function useAttempts(id) {
+  const known = useRef(new Map());
+  const [, draw] = useState(0);
+  return one => {
+    if ((one.attempt ?? 1) < 2) return [];
+    const key = `${one.node_id}:${one.attempt}`;
+    if (!known.current.has(key)) {
+      known.current.set(key, []);
+      api.get(`workflows/${id}/nodes/${encodeURIComponent(one.node_id)}/attempts`).then(data => {
+        known.current.set(key, data.attempts.filter(attempt => attempt.attempt < one.attempt));
+        draw(count => count + 1);
+      }, () => {});
+    }
+    return known.current.get(key);
+  };
+}
+
+function Track({ one, begin, end, earlier }) {
   const until = Math.min(end, Math.max(now.value, begin));
-  const spans = spansOf(one, one.state, one.waiting, until);
+  const spans = [...earlier.flatMap(attempt => spansOf(attempt, 'FAILED', null, until)), ...spansOf(one, one.state, one.waiting, until)];
   const place = at => `${Math.max(0, Math.min(100, (100 * (at - begin)) / (end - begin)))}%`;
   const words = spans.map(([kind, from, to]) => `${kind} ${duration(to - from)}`).join(', ');
   return html`<span class="track" role="img" aria-label=${words} title=${words}>
@@ -45,6 +65,7 @@ function Scale({ begin, end }) {
 export function Timeline({ execution, nodes, show }) {
   const { timeline, details } = useDetails(execution);
   const states = execution.states.data?.states ?? '';
+  const attemptsOf = useAttempts(execution.id);
   const rows = useMemo(() => (timeline.data?.nodes ?? []).map(one => details.get(one.node_id) ?? one), [timeline.data, details]);
   const begin = timeline.data?.triggered_ms ?? Math.min(...rows.map(one => one.queued_ms ?? Infinity));
   const last = rows.reduce((most, one) => Math.max(most, one.finished_ms ?? 0, one.started_ms ?? 0), begin);
@@ -52,11 +73,11 @@ export function Timeline({ execution, nodes, show }) {
   const columns = [
     { id: 'node', head: 'Node', width: '240px', cell: one => html`<span class="named"><${Glyph} state=${STATES[codeOf(states[nodes.place.get(one.node_id)] ?? '?')].name} /><${Name} value=${one.node_id} mono /></span>` },
     { id: 'took', head: 'Took', width: '80px', cls: 'num', cell: one => duration(one.started_ms && one.finished_ms ? one.finished_ms - one.started_ms : null) },
-    { id: 'track', head: html`<${Scale} begin=${begin} end=${end} />`, cell: one => html`<${Track} one=${one} begin=${begin} end=${end} />` },
+    { id: 'track', head: html`<${Scale} begin=${begin} end=${end} />`, cell: one => html`<${Track} one=${one} begin=${begin} end=${end} earlier=${attemptsOf(one)} />` },
   ];
   return html`<${Loaded} of=${timeline}>${data => (rows.length
     ? html`<div class="timeline-view">
-      <div class="toolbar soft"><span>From ${moment(begin)}</span><span class="key"><i class="span queued"></i> in the queue</span><span class="key"><i class="span ran"></i> ran</span>
+      <div class="toolbar soft"><span>From ${moment(begin)}</span><span class="key"><i class="span queued"></i> in the queue</span><span class="key"><i class="span ran"></i> ran</span><span class="key"><i class="span runs"></i> runs</span>
         <span class="key"><i class="span failed"></i> failed attempt</span><span class="key"><i class="span waited"></i> waits</span>
         ${data.more > 0 && html`<span>${number(data.more)} more nodes are not shown</span>`}</div>
       <${VirtualTable} label="Timeline" rows=${rows} columns=${columns} rowId=${one => one.node_id} onOpen=${one => show(one.node_id)} />

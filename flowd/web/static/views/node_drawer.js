@@ -6,10 +6,13 @@ import { Button, Copy, Duration, Failure, Json, Linked, Loaded, Name, State, Tim
 import { STATES, codeOf } from '../graph/states.js';
 import { VirtualTable } from '../table.js';
 import { Answer } from './node_answer.js';
+import { Attempts } from './node_attempts.js';
+import { Log } from './log_pane.js';
 import { byNeed } from './execution_nodes.js';
 
 const NEIGHBOURS_MAX = 50;
-const SECTIONS = [['about', 'About'], ['config', 'Config'], ['output', 'Output']];
+const ENDED = ['COMPLETED', 'FAILED', 'SKIPPED', 'CANCELLED'];
+const SECTIONS = [['about', 'About'], ['config', 'Config'], ['output', 'Output'], ['attempts', 'Attempts'], ['log', 'Log']];
 
 export function Drawer({ execution, nodes, node, group, show, onClose }) {
   return html`<aside class="drawer" aria-label=${group ? group.name : `Node ${node}`}>
@@ -64,10 +67,12 @@ function Node({ execution, nodes, node, show, onClose }) {
     config: () => html`<h3>As written</h3><${Json} value=${data.config} /><h3>As rendered</h3>${data.rendered_config
       ? html`<${Json} value=${data.rendered_config} />` : html`<p class="soft">What it reads is not all there yet.</p>`}`,
     output: () => (data.output === null ? html`<p class="soft">It has no output.</p>` : html`<${Json} value=${data.output} />`),
+    attempts: () => html`<${Attempts} execution=${execution} node=${node} newest=${data} />`,
+    log: () => html`<${Log} execution=${execution} node=${node} isEnded=${ENDED.includes(data.state)} />`,
   };
   return html`<${Head} title=${node} onClose=${onClose}>${data && html`<${State} value=${stateNow(data, execution, nodes)} />`}<//>
-    <div class="tabs" role="tablist" aria-label="Of the node">${SECTIONS.map(([one, text]) => html`<button key=${one} role="tab" class="tab" aria-selected=${one === section} onClick=${() => setSection(one)}>${text}</button>`)}</div>
-    <div class="drawer-body" role="tabpanel"><${Loaded} of=${detail}>${() => parts[section]()}<//></div>`;
+    <div class="tabs" role="tablist" aria-label="Of the node">${SECTIONS.map(([one, text]) => html`<button key=${one} role="tab" class="tab" aria-selected=${one === section} onClick=${() => setSection(one)}>${text}${one === 'attempts' && data?.attempt > 1 && html` <span class="soft num">${data.attempt}</span>`}</button>`)}</div>
+    <div class=${`drawer-body${section === 'log' ? ' fill' : ''}`} role="tabpanel"><${Loaded} of=${detail}>${() => parts[section]()}<//></div>`;
 }
 
 function About({ execution, nodes, data, explain, show, reload }) {

@@ -252,7 +252,7 @@ def interruption(monkeypatch: pytest.MonkeyPatch) -> Interruption:
     for name in ("executions", "lifecycle", "finished"):
         monkeypatch.setattr(f"flowd.store.{name}.NODES_PER_CALL_MAX", PER_CALL_MAX)
     for name in (
-        *("store.submissions", "store.endings", "store.dependents"),
+        *("store.making", "store.endings", "store.dependents"),
         "orchestrator.executor",
     ):
         monkeypatch.setattr(f"flowd.{name}.DEPENDENTS_PER_CALL_MAX", PER_CALL_MAX)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -42,10 +43,24 @@ _ID_CHARS_MAX: Final = 64
 Action = Literal["cancel", "pause", "resume", "rerun", "delete"]
 
 
+def _given(name: str, schema: dict[str, Any]) -> JsonDict:
+    """Said of a body in its JSON Schema: it has this property, and such a one."""
+    return {"required": [name], "properties": {name: schema}}
+
+
 class ActionFilter(BaseModel):
     """As the parameters of `GET /workflows`; at least one of them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra={
+            "anyOf": [
+                *(_given(name, {"minItems": 1}) for name in ("status", "label")),
+                *(_given(name, {"not": {"type": "null"}}) for name in ("name", "since", "until")),
+            ]
+        },
+    )
 
     status: list[ExecutionState] = Field(default_factory=list)
     name: str | None = None
@@ -55,6 +70,12 @@ class ActionFilter(BaseModel):
 
 
 class ActionsBody(SmallBody):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [_given("ids", {"type": "array"}), _given("filter", {"type": "object"})]
+        }
+    )
+
     action: Action
     ids: list[str] | None = Field(
         default=None, min_length=1, max_length=EXECUTIONS_MAX, description="these executions"

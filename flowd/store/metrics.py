@@ -131,7 +131,7 @@ class Metrics:
     async def snapshot(self) -> Snapshot:
         """All numbers there are, in a handful of calls however much Redis holds."""
         ahead_ms = await self._client.execute("HGET", keys.CLOCK, "ahead_ms")
-        known = await self._queues.known()
+        queues = await self._queues.known()
         now = now_ms() + count_of(ahead_ms)
         asked: list[Command] = [
             ("ZCARD", keys.EXECUTIONS),
@@ -147,7 +147,7 @@ class Metrics:
             ("ZCARD", keys.by_status(ExecutionState.PAUSED)),
             ("INFO", "memory"),
             ("HGETALL", keys.METRICS),
-            *self._queue_commands(known),
+            *self._queue_commands(queues),
         ]
         replies = await self._client.converse_freely(asked)
         for place, (command, reply) in enumerate(zip(asked, replies, strict=True)):
@@ -165,7 +165,7 @@ class Metrics:
         return Snapshot(
             executions=executions,
             finished=finished,
-            queues=self._by_queue(known, replies[13:]),
+            queues=self._by_queue(queues, replies[13:]),
             workers=workers,
             retries=retries,
             retries_due=due,

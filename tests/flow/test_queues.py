@@ -101,6 +101,8 @@ async def test_a_queue_that_nobody_reads_is_named_by_explain_and_readiness(setti
         assert checks["queues"] == {"ok": False, "unread": ["gpu"]}
         queues = await engine.store.health.metrics.queues()
         assert {name: queue.waiting for name, queue in queues.items()} == {"default": 0, "gpu": 1}
+        snapshot = await engine.store.health.metrics.snapshot()
+        assert (snapshot.queues["gpu"].entries, snapshot.queue.entries) == (1, 1)
 
         engine.settings = reading(settings, "gpu")
         await engine.add_worker()

@@ -164,6 +164,21 @@ def picture(browser: Browser, url: str, execution_id: str, folder: Path, only: l
             context.close()
 
 
+def readme_pictures(browser: Browser, url: str, execution_id: str, folder: Path) -> None:
+    """Two small ones."""
+    for name, theme in (("now", "light"), ("execution", "dark")):
+        context = browser.new_context(
+            color_scheme=theme,  # type: ignore[arg-type]
+            viewport={"width": 1160, "height": 700},
+            device_scale_factor=0.6,
+        )
+        page = context.new_page()
+        page.goto(f"{url}/ui/{VIEWS[name].format(id=execution_id)}")
+        page.wait_for_timeout(900)
+        page.screenshot(path=folder / f"{name}.png")
+        context.close()
+
+
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "screenshots")
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,7 +192,10 @@ def main() -> None:
             execution_id = seed(client)
             chromium = os.environ.get("FLOWD_TEST_CHROMIUM") or shutil.which("chromium")
             browser = driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
-            picture(browser, url, execution_id, folder, sys.argv[2:])
+            if folder.name == "pictures":
+                readme_pictures(browser, url, execution_id, folder)
+            else:
+                picture(browser, url, execution_id, folder, sys.argv[2:])
             browser.close()
     finally:
         flowd.stop()

@@ -20,7 +20,7 @@ const LIVE = {
   lost: ['Reconnecting', 'RETRYING', 'flowd does not answer; what is shown may be old'],
   paused: ['Paused', 'PAUSED', 'nothing is asked until you let it go on'],
   ended: ['Ended', 'COMPLETED', 'nothing more will come'],
-  asking: ['Every few seconds', 'COMPLETED', 'this view asks again every few seconds'],
+  asking: ['Polling', 'COMPLETED', 'this view asks again every few seconds'],
   off: ['As it was', 'PENDING', 'this view is as it was when it was opened'],
 };
 

@@ -101,7 +101,7 @@ function Cells({ rows }) {
         ${Object.entries(paths).map(([one, path]) => html`<path key=${one} class=${`cells ${stateOf(one).cls} ${OUTLINED.has(one) ? 'outline' : ''}`} d=${path} />`)}
       </svg></div>
     ${nodes.length > NODES_MAX && html`<p class="soft">and ${number(nodes.length - NODES_MAX)} more nodes</p>`}
-    <div class="row legend">${Object.keys(paths).map(one => html`<span key=${one} class=${`state ${stateOf(one).cls}`}><svg width="14" height="14" viewBox=${`0 0 ${CELL} ${CELL}`} aria-hidden="true"><path class=${`cells ${OUTLINED.has(one) ? 'outline' : ''}`} d=${cellPath(one, 0, 0)} /></svg>${stateOf(one).word}</span>`)}</div>
+    <div class="row grid-legend">${Object.keys(paths).map(one => html`<span key=${one} class=${`state ${stateOf(one).cls}`}><svg width="14" height="14" viewBox=${`0 0 ${CELL} ${CELL}`} aria-hidden="true"><path class=${`cells ${OUTLINED.has(one) ? 'outline' : ''}`} d=${cellPath(one, 0, 0)} /></svg>${stateOf(one).word}</span>`)}</div>
   </div>`;
 }
 

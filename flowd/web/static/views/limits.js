@@ -45,7 +45,7 @@ function Limit({ name }) {
         flowd=${`flowd limits rm ${name}`} request=${{ method: 'DELETE', path }} />
     </div>
     <${Loaded} of=${limit}>${row => html`
-      <p>${row.max === null ? 'Any number at once' : `At most ${number(row.max)} at once`}${row.per_s === null ? '' : `; starts: ${rate(row)}`}${row.keys.length ? ', each key for itself' : ''}.
+      <p>${row.max === null ? 'Any number at once' : `At most ${number(row.max)} at once`}${row.per_s === null ? '' : `; starts: ${rate(row)}`}${row.keys.length ? ', each key for itself' : ''}. ${' '}
         <span class="soft">${plural(row.holding, 'node')} ${row.holding === 1 ? 'holds' : 'hold'} a place, ${number(row.waiting)} wait.</span></p>
       ${row.keys.length > 0 && html`<section class="stack"><h2>Keys, the busiest first</h2><div class="scroll"><table class="plain"><thead><tr><th>Key</th><th class="num">Hold</th><th class="num">Wait</th></tr></thead>
         <tbody>${row.keys.map(one => html`<tr key=${one.key}><th scope="row"><${Name} value=${one.key} /></th><td class="num">${number(one.holding)}</td><td class="num">${number(one.waiting)}</td></tr>`)}</tbody></table></div></section>`}

@@ -18,14 +18,14 @@ export default function Schedule({ params: { name } }) {
           flowd=${`flowd schedules rm ${name}`} request=${{ method: 'DELETE', path }} />`}
     </div>
     <${Loaded} of=${schedule}>${row => html`<div class="columns">
-      <section class="card"><h2>What it says</h2><table class="plain facts"><tbody>
+      <section class="card"><h2>What it says</h2><table class="plain says"><tbody>
         <tr><th scope="row">Runs</th><td><${Link} to=${`definitions/${encodeURIComponent(row.workflow)}`}><${Name} value=${row.workflow} /><//> <span class="soft">version ${row.version}</span></td></tr>
         <tr><th scope="row">When</th><td><span class="mono">${rule(row)}</span> <span class="soft">${row.timezone}</span></td></tr>
         <tr><th scope="row">While one runs</th><td>${row.overlap}</td></tr>
         <tr><th scope="row">After an outage</th><td>${row.catch_up} <span class="soft">within ${number(row.catch_up_window_s)} s</span></td></tr>
         <tr><th scope="row">Input</th><td><${Json} value=${row.input} /></td></tr>
       </tbody></table></section>
-      <section class="card"><h2>What it has done</h2><table class="plain facts"><tbody>
+      <section class="card"><h2>What it has done</h2><table class="plain says"><tbody>
         <tr><th scope="row">Started</th><td class="num">${number(row.fired)}</td></tr>
         <tr><th scope="row">Missed</th><td class="num">${number(row.missed)}</td></tr>
         <tr><th scope="row">Skipped</th><td class="num">${number(row.skipped)}</td></tr>

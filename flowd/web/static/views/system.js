@@ -44,7 +44,7 @@ function Workers({ workers }) {
 }
 
 function Facts({ redis, queue, events, callbacks, retries, dead_letters: letters, scheduler_ticked_ms: ticked }) {
-  return html`<table class="plain facts"><tbody>
+  return html`<table class="plain says"><tbody>
     <tr><th scope="row">Server</th><td>${redis.server}</td></tr>
     <tr><th scope="row">Memory</th><td class="num">${bytes(redis.memory_used)}${redis.memory_max ? ` of ${bytes(redis.memory_max)}` : ', no limit'}</td></tr>
     <tr><th scope="row">Task stream</th><td class="num">${number(queue.entries)} entries, ${number(queue.waiting)} wait, ${number(queue.in_flight)} under way</td></tr>
@@ -60,7 +60,7 @@ function Token() {
   const current = token.value;
   if (!current) return html`<p class="soft">What it may do is not known.</p>`;
   if (!current.required) return html`<p>No token is needed: whoever reaches this machine may do everything.</p><p class="soft"><code>flowd token create</code> makes the first one; from then on every request takes one.</p>`;
-  return html`<table class="plain facts"><tbody>
+  return html`<table class="plain says"><tbody>
     <tr><th scope="row">Name</th><td><${Name} value=${current.name} /></td></tr>
     <tr><th scope="row">Scope</th><td>${current.scope}</td></tr>
     <tr><th scope="row">Expires</th><td>${current.expires_ms ? html`<${Time} ms=${current.expires_ms} />` : 'never'}</td></tr>

@@ -22,6 +22,7 @@ from flowd.workflow.graph import compile_plan
 from scripts.soaking.checker import find_violations
 from tests.store.engine import CHAIN, compiled, configured
 from tests.store.test_listing import walk
+from tests.store.test_places import ask
 
 AN_ID = "0123456789ab0123456789ab"
 
@@ -69,6 +70,26 @@ async def test_whatever_it_was_a_cancelled_one_is_in_the_list_of_those(engine, r
     await engine.store.lifecycle.cancel_execution(one.id)
 
     assert by_state(redis) == {"CANCELLED": [one.id]}
+
+
+async def test_what_waits_for_a_place_is_pending_until_it_has_one(engine, redis):
+    first, second = await ask(engine), await ask(engine)
+    assert by_state(redis) == {"PENDING": [second.id]}
+
+    await engine.store.lifecycle.cancel_execution(first.id)
+
+    assert second.state().status == "RUNNING"
+    assert by_state(redis) == {"CANCELLED": [first.id]}
+
+
+async def test_a_pause_ends_with_a_cancellation_that_leaves_a_finally_to_run(engine, redis):
+    one = await engine.start({"a": [], "z": {"finally": True}})
+    await engine.store.lifecycle.pause_execution(one.id)
+
+    await engine.store.lifecycle.cancel_execution(one.id)
+
+    assert redis.get(keys.status(one.id)) == "CANCELLING"
+    assert by_state(redis) == {}
 
 
 async def test_one_that_never_ran_is_in_no_list_once_it_is_deleted(engine, redis):

@@ -17,6 +17,7 @@ from flowd.errors import InvalidRequest, InvalidWorkflow, Problem
 from flowd.handlers.config_checks import find_schema_flaw, handlers_digest
 from flowd.handlers.forked_calls import ForkedCalls, TookTooMuch
 from flowd.workflow.graph import Outline, compile_plan
+from flowd.workflow.queues import QueuePlan
 from flowd.workflow.report import PROBLEMS_MAX
 from flowd.workflow.validator import Handlers, validate_workflow
 
@@ -71,7 +72,9 @@ class WorkflowCheck:
         facts = orjson.loads(rest[: int(length)])
         if "problems" in facts:
             raise InvalidWorkflow([Problem(*one) for one in facts["problems"]])
-        return CheckedWorkflow(rest[int(length) :], Outline(**facts))
+        own, others = facts.pop("queues")
+        outline = Outline(**facts, queues=QueuePlan(own, others))
+        return CheckedWorkflow(rest[int(length) :], outline)
 
     async def find_misfit(self, schema: dict[str, Any], value: Any) -> str | None:
         """In what this value does not fit a schema that was checked at submit, or that looking at
@@ -145,7 +148,8 @@ def _check(body: bytes, handlers: Handlers) -> bytes:
     facts: dict[str, Any]
     try:
         definition, outline = check_here(body, handlers)
-        facts = outline._asdict()
+        own, others = outline.queues
+        facts = outline._asdict() | {"queues": [own, dict(others)]}
     except InvalidWorkflow as error:
         facts = {"problems": [(one.path, one.code, one.message) for one in error.problems]}
     except MemoryError:

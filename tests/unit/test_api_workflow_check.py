@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from flowd.api.workflow_check import SMALL_BYTES_MAX, WorkflowCheck
+from flowd.api.workflow_check import SMALL_BYTES_MAX, WorkflowCheck, _serve
 from flowd.errors import InvalidWorkflow
 from flowd.handlers.forked_calls import ForkedCalls, TookTooMuch
 
@@ -64,3 +64,31 @@ def test_a_schema_is_checked_apart_however_its_key_is_written(spelling: str) -> 
     text = plain.replace(WORD, spelling)
     assert json.loads(text) == json.loads(plain)
     assert is_checked_apart(text)
+
+
+class Apart:
+    """The process, without being one."""
+
+    async def call(self, body: bytes) -> bytes:
+        return _serve(body, {"llm": None})
+
+
+def test_what_is_checked_apart_comes_to_the_same_as_here() -> None:
+    """The facts of queues once had no way out of the process: whatever was large was refused."""
+    nodes = [
+        {"id": "A", "handler": "llm", "queue": "gpu"},
+        {"id": "B", "handler": "llm", "dependencies": ["A"]},
+    ]
+    more = {"labels": {"team": "x"}, "concurrency": {"key": "{{ input.a }}", "max": 2}}
+    end = {"finally": [{"id": "Z", "handler": "llm"}]}
+    large = {"input": {"a": "x" * SMALL_BYTES_MAX}}
+    for other in ({}, more, {"queue": "low"}):
+        body = json.dumps({"name": "test", "dag": {"nodes": nodes, **end}, **other, **large})
+        here = asyncio.run(WorkflowCheck({"llm": None})(body.encode()))
+        apart = WorkflowCheck({"llm": None}, cast("ForkedCalls", Apart()))
+        there = asyncio.run(apart(body.encode()))
+
+        assert there.definition == here.definition
+        for name, value in here.outline._asdict().items():
+            told = getattr(there.outline, name)
+            assert told == value or list(told) == list(value)

@@ -27,7 +27,7 @@ from flowd.store.executions import NODES_PER_CALL_MAX, now_ms
 from flowd.store.nodes import NodeRow
 from flowd.store.standing import ClusterState
 from flowd.workflow.graph import Plan
-from flowd.workflow.ids import split_item
+from flowd.workflow.ids import DEFAULT_QUEUE, split_item
 from flowd.workflow.states import ExecutionState, NodeState
 
 SHOWN_MAX: Final = 100
@@ -277,6 +277,7 @@ def _open_nodes(states: Mapping[str, NodeState | None]) -> Sequence[str]:
 
 
 def _queues_read(state: ClusterState, alive: Iterable[str]) -> frozenset[str]:
-    """By those of these consumers that say what they read."""
+    """By these consumers; who does not say what it reads is taken to read what all read once."""
     owners = (_owner(state, one) for one in alive)
-    return frozenset(queue for owner in owners if owner for queue in owner.queues)
+    said = (owner.queues if owner else (DEFAULT_QUEUE,) for owner in owners)
+    return frozenset(queue for queues in said for queue in queues)

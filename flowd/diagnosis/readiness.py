@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import Any
 
@@ -10,6 +9,7 @@ from flowd.errors import Problem, StoreError
 from flowd.orchestrator.owner import Owner
 from flowd.store import Store
 from flowd.store.troubles import Trouble
+from flowd.workflow.ids import DEFAULT_QUEUE
 
 # Every check with what it found, and what is wrong.
 Verdict = tuple[dict[str, dict[str, Any]], list[Problem]]
@@ -74,8 +74,10 @@ async def _queues_check(store: Store) -> dict[str, dict[str, Any]]:
         return {}
     read: set[str] = set()
     for text in (await store.tasks.owners()).values():
-        with contextlib.suppress(ValueError, TypeError):
+        try:
             read.update(Owner.from_json(text).queues)
+        except (ValueError, TypeError):
+            read.add(DEFAULT_QUEUE)
     unread = [name for name, queue in queues.items() if queue.waiting and name not in read]
     return {"queues": {"ok": not unread, "unread": unread}}
 

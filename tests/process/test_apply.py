@@ -254,6 +254,29 @@ def test_a_set_of_which_no_file_is_left_can_be_pruned(here: Applying) -> None:
     assert here.client.applied_set("mine") == []
 
 
+def test_limits_are_applied_previewed_refused_and_pruned_as_the_others_are(here: Applying) -> None:
+    api = "name: api\nmax: 3\nper_s: 10\n"
+    here.write("l/api.yaml", api + "---\nname: gpu\nmax: 1\n")
+    assert here.apply("l", "--diff")[0] == [
+        "limit api would be created",
+        "limit gpu would be created",
+    ]
+    assert here.apply("l", "--set", "limits")[0] == ["limit api created", "limit gpu created"]
+    assert here.apply("l", "--set", "limits") == ([], "nothing changed: 2 unchanged\n")
+
+    here.write("l/api.yaml", api.replace("3", "4"))
+    assert here.apply("l", "--set", "limits", "--prune")[0] == [
+        "limit api changed",
+        "limit gpu removed",
+    ]
+    here.write("l/api.yaml", api.replace("3", "0") + "mox: 1\n")
+    for flags in ((), ("--diff",)):
+        assert "mox: unknown field" in "".join(map(str, here.apply("l", *flags, code=1)))
+    (limit,) = here.client.limits()
+    assert (limit["name"], limit["max"]) == ("api", 4)
+    here.client.delete_limit("api")
+
+
 def test_a_set_has_members_that_apply_knows_to_put(here: Applying) -> None:
     with pytest.raises(ApiError) as refused:
         here.client.put_set("mine", [{"kind": "workflow", "name": "a"}])

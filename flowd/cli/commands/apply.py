@@ -167,6 +167,10 @@ class _Apply:
         try:
             if self._is_preview:
                 return self._preview(wanted)
+            # It is put field by field, and no document is sent for the API to refuse.
+            if kind.name == "limit" and (problems := kind.problems(wanted.content)):
+                findings = document.findings(problems)
+                return Result(kind.name, name, REFUSED, findings, document=document)
             outcome = kind.put(self._client, name, wanted.content, document.body)
         except ApiError as error:
             findings = document.findings(_problems(error))
@@ -180,7 +184,7 @@ class _Apply:
         kind, name, document = wanted.kind, wanted.name, wanted.document
         if kind.name == "definition":
             self._client.validate(document.body)
-        elif problems := kind.problems(wanted.content) or self._unsaved(wanted.content):
+        elif problems := kind.problems(wanted.content) or self._unsaved(kind, wanted.content):
             return Result(kind.name, name, REFUSED, document.findings(problems), document=document)
         there = kind.find(self._client, name)
         changes = [] if there is None else list(differences(there, kind.said(wanted.content)))
@@ -189,10 +193,12 @@ class _Apply:
             self._new.add(name)
         return Result(kind.name, name, outcome, changes=changes, document=document)
 
-    def _unsaved(self, schedule: dict[str, Any]) -> list[Problem]:
-        """What is wrong with what it runs, once what stands before it is applied."""
+    def _unsaved(self, kind: Kind, schedule: dict[str, Any]) -> list[Problem]:
+        """What is wrong with what a schedule runs, once what stands before it is applied."""
         from flowd.errors import UnknownDefinition
 
+        if kind.name != "schedule":
+            return []
         name, version = schedule["workflow"], schedule.get("version", "latest")
         latest = self._latest(name) + (name in self._new)
         if version == "latest" and latest:

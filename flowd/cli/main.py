@@ -28,7 +28,7 @@ _GROUPS = {
     "Operate it": {
         "status": "Show the processes of the running flowd",
         "top": "Show the processes and their CPU and memory, live",
-        "ui": "Print the address of the dashboard, or open it",
+        "ui": "Print the address of the dashboard",
         "stop": "Stop the running flowd gracefully",
         "reload": "Read the settings again and replace every process",
         "restart": "Replace one process, such as worker-2, or all of them",

@@ -166,18 +166,10 @@ class Client:
         answer = self._send(calls.attempts(execution_id, node_id))
         return list(answer["attempts"])
 
-    def logs(
-        self,
-        execution_id: str,
-        node_id: str | None = None,
-        *,
-        attempt: int | None = None,
-        lines: int | None = None,
-    ) -> Json:
-        """What a node has said, in its newest attempt with a log or in this one; without a node the
-        last lines of all of them."""
-        call = calls.logs(execution_id, node_id, attempt=attempt, lines=lines)
-        return dict(self._send(call))
+    def logs(self, execution_id: str, node_id: str | None = None, **which: Any) -> Json:
+        """What a node has said, in its newest attempt with a log or in this `attempt`; without a
+        node the last `lines` of all of them."""
+        return dict(self._send(calls.logs(execution_id, node_id, **which)))
 
     def explain(self, execution_id: str, node_id: str | None = None) -> Json:
         """Explain why an execution, or one of its nodes, does not run."""

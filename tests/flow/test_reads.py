@@ -284,7 +284,10 @@ async def test_a_node_shows_its_config_as_written_and_as_rendered(settings, monk
             "output": b["output"],
             "traceback": None,
             "retry": None,
+            "attempts": b["attempts"],
         }
+        (attempt,) = b["attempts"]
+        assert (attempt["attempt"], attempt["finished_ms"]) == (1, b["finished_ms"])
         assert b["output"]["text"] == "2 of 3"
         c = await api.request(f"/workflows/{execution_id}/nodes/C")
         assert (c["error"], c["output"]) == ("RuntimeError: no luck", None)

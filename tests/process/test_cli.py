@@ -680,6 +680,11 @@ ANYWHERE = [
     ("schedules run hourly", r"[0-9a-f]{24}"),
     ("schedules rm hourly --yes", ""),
     ("definitions rm report --yes", ""),
+    ("limits put api --max 3", ""),
+    ("limits ls", "api"),
+    ("limits get api", "3"),
+    ("limits rm api --yes", ""),
+    ("ui", "/ui/"),
     ("dlq list", "REASON"),
     ("dlq purge --all --yes", ""),
     ("completion bash", "_FLOWD_COMPLETE"),
@@ -783,7 +788,11 @@ def _leaves(group: click.Group, before: str = "") -> Iterator[tuple[str, click.C
 def _name(words: list[str]) -> str:
     """Without arguments and options."""
     return " ".join(
-        words[: 2 if words[0] in ("config", "definitions", "dlq", "schedules", "token") else 1]
+        words[
+            : 2
+            if words[0] in ("config", "definitions", "dlq", "limits", "schedules", "token")
+            else 1
+        ]
     )
 
 

@@ -53,7 +53,7 @@ def apply(
     prune: bool,
     files: tuple[str, ...],
 ) -> None:
-    """Save what files hold: definitions and schedules, each under the name in it.
+    """Save what files hold: definitions, schedules and limits, each under the name in it.
 
     FILE is JSON or YAML, of one document or several, or a folder of such files. Says what it
     changed, and a second time that nothing did. What is wrong with one document keeps no other

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,10 +22,26 @@ class UnknownLimit(FlowdError):
         super().__init__(f"there is no limit {name!r}; GET /limits lists them")
 
 
+_RATE: Final = "per_s"
+
+
 class LimitRule(BaseModel):
     """Each may be left out, but not all. `burst` starts may follow each other at once."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "anyOf": [
+                {"required": [_RATE], "properties": {_RATE: {"type": "number"}}},
+                {
+                    "required": ["max"],
+                    "properties": {"max": {"type": "integer"}, "burst": {"type": "null"}},
+                },
+            ]
+        },
+    )
 
     max: Annotated[int, Field(ge=0, le=MAX_MAX)] | None = None
     per_s: Annotated[float, Field(gt=0, le=PER_S_MAX, allow_inf_nan=False)] | None = None

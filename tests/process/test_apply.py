@@ -242,16 +242,16 @@ def test_a_prune_removes_what_the_set_has_made_and_nothing_else(here: Applying) 
 
 def test_a_set_of_which_no_file_is_left_can_be_pruned(here: Applying) -> None:
     here.write("f/a.yaml", definition("a") + "---\n" + schedule("s", "a"))
-    here.apply("f", "--set", "mine")
+    here.apply("f", "--set", "emptied")
     (here.folder / "f/a.yaml").unlink()
 
-    assert "holds no workflow" in here.apply("f", "--set", "mine", code=1)[1]
-    assert here.apply("f", "--set", "mine", "--prune")[0] == [
+    assert "holds no workflow" in here.apply("f", "--set", "emptied", code=1)[1]
+    assert here.apply("f", "--set", "emptied", "--prune")[0] == [
         "schedule s removed",
         "definition a removed",
     ]
     assert here.saved() == {}
-    assert here.client.applied_set("mine") == []
+    assert here.client.applied_set("emptied") == []
 
 
 def test_limits_are_applied_previewed_refused_and_pruned_as_the_others_are(here: Applying) -> None:

@@ -68,7 +68,9 @@ def _read_time(text: object) -> object:
     try:
         written = _SPACE_FOR_PLUS.sub("+", text) if "T" in text else text
         moment = datetime.fromisoformat(written)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        at_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        # Nothing is older than the clock.
+        return max(0, int(at_s * 1000))
     except (ValueError, OverflowError):
         raise ValueError(
             "write Unix milliseconds, or a time such as 2026-01-31T12:00:00Z"

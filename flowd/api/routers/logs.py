@@ -104,7 +104,11 @@ class ExecutionLogQuery(BaseModel):
         default=LINES_DEFAULT, ge=1, le=LINES_MAX, description="only the last so many"
     )
     follow: bool = Field(default=False, description="as events, until the end")
-    last_event_id: str = Field(default="", description="as the header `Last-Event-ID`")
+    last_event_id: str = Field(
+        default="",
+        description="as the header `Last-Event-ID`",
+        json_schema_extra={"pattern": "^([0-9]{1,15}-[0-9]{1,9})?$"},
+    )
 
 
 class NodeLogQuery(ExecutionLogQuery):
@@ -123,9 +127,10 @@ async def show_node_logs(request: Request) -> Response:
     execution_id, node_id = await requested_node(request)
     query = read_query(request, NodeLogQuery)
     shared = shared_of(request.app)
+    after = _after(request, query)
     if _wants(request, query) == "events":
         subscription = NodeLogSubscription(
-            shared.store, shared.feed, execution_id, node_id, query.attempt, _after(request, query)
+            shared.store, shared.feed, execution_id, node_id, query.attempt, after
         )
         return EventStream(subscription, write=format_log_event)
     attempt = query.attempt or await _newest_with_log(shared.store, execution_id, node_id)
@@ -158,8 +163,8 @@ async def show_execution_logs(request: Request) -> Response:
     query = read_query(request, ExecutionLogQuery)
     shared = shared_of(request.app)
     await shared.store.executions.execution_status(execution_id)
+    after = _after(request, query)
     if _wants(request, query) == "events":
-        after = _after(request, query)
         subscription = ExecutionLogSubscription(shared.store, shared.feed, execution_id, after)
         return EventStream(subscription, write=format_log_event)
     found = await _last_lines(shared.store, execution_id, query.lines)

@@ -61,6 +61,8 @@ _SPACE_FOR_PLUS = re.compile(r" (?=\d\d:\d\d$)")
 
 def _read_time(text: object) -> object:
     """Unix ms of a time, written as such or as ISO 8601; without an offset it is UTC."""
+    if isinstance(text, float) and text.is_integer():
+        return int(text)
     if isinstance(text, bool | float):
         raise ValueError("write Unix milliseconds as a whole number")
     if not isinstance(text, str) or (text.isascii() and text.isdecimal() and len(text) <= 15):

@@ -343,8 +343,11 @@ class SpokenStream:
         self._name = name
 
     def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            # As any text stream does: click asks so whether one is.
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         speaker = SPEAKER.get()
-        if speaker is not None and isinstance(text, str):
+        if speaker is not None:
             log = speaker.node_log()
             if log is not None:
                 # In pieces a secret would not be found.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from starlette.routing import BaseRoute
 
@@ -271,10 +271,15 @@ def _request_body(model: type[BaseModel], schemas: _Schemas) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": schemas[model, "validation"]}
     if model.__name__ in _EXAMPLES:
         content["example"] = _EXAMPLES[model.__name__]
-    return {
-        "required": any(one.is_required() for one in model.model_fields.values()),
-        "content": {"application/json": content},
-    }
+    return {"required": not _may_be_empty(model), "content": {"application/json": content}}
+
+
+def _may_be_empty(model: type[BaseModel]) -> bool:
+    try:
+        model.model_validate({})
+    except ValidationError:
+        return False
+    return True
 
 
 def _responses(

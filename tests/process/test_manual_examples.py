@@ -41,6 +41,7 @@ PLACES = "test_of_one_customer_one_execution_runs_at_a_time_as_it_is_told"
 CHECKING = "test_validate_says_what_the_manual_shows"
 EDITOR = "test_the_schema_is_used_as_the_manual_shows"
 APPLYING = "test_files_are_applied_as_the_manual_shows"
+MANY = "test_a_graph_and_an_action_on_many_are_as_they_are_shown"
 TOKEN = "test_a_token_opens_what_it_is_said_to"
 # The tests that run the examples, by section and language, one for each.
 RUN_BY = {
@@ -106,6 +107,16 @@ RUN_BY = {
     ("Redis", "bash"): ["test_what_waits_is_seen_where_it_is_said_to_be"],
     ("Who may use flowd's own Redis", "bash"): ["test_the_ways_in_are_those_of_the_manual"] * 2,
     ("Working on flowd", "bash"): [".ci/run"],
+    ("Limits and rates", "json"): [WORKFLOWS],
+    ("Limits and rates", "bash"): ["test_limits_are_put_and_lifted_as_it_is_told"],
+    ("Limits and rates", "console"): ["test_limits_are_put_and_lifted_as_it_is_told"],
+    ("Logs of nodes", "bash"): ["test_what_a_node_says_is_read_as_it_is_told"],
+    ("Reading them", "bash"): ["test_what_a_node_says_is_read_as_it_is_told"],
+    ("Acting on many", "json"): [MANY],
+    ("Graph and states", "json"): [MANY],
+    ("Queues", "json"): [WORKFLOWS],
+    ("Who reads them", "toml"): ["test_settings_of_queues_are_taken_as_they_are_shown"],
+    ("Groups of workers", "toml"): ["test_settings_of_queues_are_taken_as_they_are_shown"],
 }
 
 

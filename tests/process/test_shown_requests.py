@@ -1,0 +1,117 @@
+"""The manual's examples of limits, logs, graphs and actions on many, as they stand."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowd.client import Client
+from flowd.config.loading import load_settings
+from tests.daemon import PATIENCE_S
+from tests.manual import blocks
+from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
+
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="it is sent with curl")
+
+
+@pytest.fixture
+def flowd(run_flowd: Callable[..., Flowd], tmp_path: Path) -> Flowd:
+    (tmp_path / "flowd.toml").write_text(CONFIG + "[handlers.shell]\nenabled = true\n")
+    flowd = run_flowd("start", "--workers", "1")
+    flowd.wait_until_running()
+    return flowd
+
+
+def told(flowd: Flowd, line: str, folder: Path) -> str:
+    """What a command line of flowd prints, without its prompt and its remark."""
+    words = shlex.split(line.removeprefix("$ "), comments=True)
+    assert words[0] == "flowd"
+    ended = subprocess.run(
+        [sys.executable, "-m", "flowd.cli.main", *words[1:]],
+        cwd=folder,
+        env={**clean_environ(), "FLOWD_URL": flowd.url},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def answered(flowd: Flowd, command: str, **variables: str) -> str:
+    ended = subprocess.run(
+        ["bash", "-c", command.replace("http://localhost:8000", flowd.url)],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    return ended.stdout
+
+
+def test_limits_are_put_and_lifted_as_it_is_told(flowd: Flowd, tmp_path: Path) -> None:
+    (curl,) = blocks("Limits and rates", "bash")
+    put, got = (json.loads(answered(flowd, line)) for line in curl.splitlines())
+    assert put["name"] == "api"
+    assert (got["max"], got["per_s"]) == (3, 10)
+
+    (session,) = blocks("Limits and rates", "console")
+    _, listed, api, _ = (told(flowd, line, tmp_path) for line in session.splitlines())
+    assert "storage" in listed and "api" in api
+    with Client(flowd.url) as client:
+        assert [one["name"] for one in client.limits()] == ["api"]
+
+
+def test_what_a_node_says_is_read_as_it_is_told(flowd: Flowd, tmp_path: Path) -> None:
+    build = node("build", handler="shell", command=["echo", "made it"])
+    with Client(flowd.url) as client:
+        execution_id = client.submit({"name": "made", "dag": {"nodes": [build]}}, trigger=True)
+        assert client.wait(execution_id, PATIENCE_S) == "COMPLETED"
+
+    (shown,) = blocks("Logs of nodes", "bash")
+    for line in shown.replace("01a2", execution_id).splitlines():
+        assert "made it" in told(flowd, line, tmp_path), line
+    (curl,) = blocks("Reading them", "bash")
+    assert "made it" in answered(flowd, curl, ID=execution_id)
+
+
+def test_a_graph_and_an_action_on_many_are_as_they_are_shown(flowd: Flowd) -> None:
+    each = node("each", "load", handler="shell", command=["true"])
+    nodes = [
+        node("load"),
+        each | {"map": {"over": "{{ input.files }}"}},
+        node("report", "each", handler="shell", command=["false"]),
+    ]
+    workflow: dict[str, Any] = {
+        "name": "graph",
+        "input": {"files": [1, 2]},
+        "dag": {"nodes": nodes, "finally": [node("tidy")]},
+    }
+    with Client(flowd.url) as client:
+        execution_id = client.submit(workflow, trigger=True)
+        assert client.wait(execution_id, PATIENCE_S) == "FAILED"
+        (graph,) = blocks("Graph and states", "json")
+        assert json.loads(graph).items() <= client.graph(execution_id).items()
+
+        (action,) = blocks("Acting on many", "json")
+        answer = answered(flowd, f"curl -s http://localhost:8000/workflows/actions -d '{action}'")
+        assert [one["execution_id"] for one in json.loads(answer)["sample"]] == [execution_id]
+
+
+def test_settings_of_queues_are_taken_as_they_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "flowd.toml"
+    path.write_text(blocks("Who reads them", "toml")[0])
+    assert tuple(load_settings(path, {}, {}).workers.queues) == ("urgent", "default", "low")
+    path.write_text(blocks("Groups of workers", "toml")[0])
+    (group,) = load_settings(path, {}, {}).workers.groups
+    assert (group.name, group.size, tuple(group.queues)) == ("gpu", 1, ("gpu",))

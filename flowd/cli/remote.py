@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowd.cli.completing import complete_executions
-from flowd.cli.exit_codes import INTERRUPTED, TIMED_OUT, UNAVAILABLE, exit_code_of_status
+from flowd.cli.exit_codes import FAILED, INTERRUPTED, TIMED_OUT, UNAVAILABLE, exit_code_of_status
 from flowd.cli.times import clock
 
 if TYPE_CHECKING:
@@ -211,11 +211,16 @@ def show_json(value: Any) -> None:
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
-def confirmed(question: str) -> bool:
-    """Asks a person. Where there is none, it is not to be done without --yes."""
+def ask_first(question: str, refused: str) -> None:
+    """Asks a person; who says no is told what was `refused`, and the command ends with 1.
+
+    Where there is nobody to ask, it is not to be done without --yes.
+    """
     if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError("nobody is here to ask; --yes does it without")
-    return click.confirm(question, err=True)
+    if not click.confirm(question, err=True):
+        click.echo(refused, err=True)
+        sys.exit(FAILED)
 
 
 def show_done(

@@ -12,7 +12,7 @@ import click
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.numbers import WholeNumber
 from flowd.cli.remote import (
-    confirmed,
+    ask_first,
     connected,
     output_option,
     server_options,
@@ -65,9 +65,8 @@ def act(
         if not rows:
             click.echo("there is no such execution", err=True)
             return
-        if not yes and not confirmed(f"{action} {_counted(rows)}?"):
-            click.echo("nothing was done", err=True)
-            sys.exit(FAILED)
+        if not yes:
+            ask_first(f"{action} {_counted(rows)}?", "nothing was done")
         ids = [row["execution_id"] for row in rows]
         # Under a key, so that a request which is sent again runs nothing again twice.
         answer = client.act(action, ids, idempotency_key=uuid.uuid4().hex)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from flowd.cli.completing import complete_definitions
-from flowd.cli.exit_codes import FAILED
 from flowd.cli.numbers import WholeNumber
 from flowd.cli.remote import (
-    confirmed,
+    ask_first,
     connected,
     output_option,
     server_options,
@@ -125,9 +122,8 @@ def versions(url: str | None, output: str, name: str, limit: int) -> None:
 def rm(url: str | None, output: str, name: str, yes: bool) -> None:
     """Delete a saved workflow with all its versions; its executions stay."""
     with connected(url) as client:
-        if not yes and not confirmed(f"delete {name} with all its versions?"):
-            click.echo("nothing was deleted", err=True)
-            sys.exit(FAILED)
+        if not yes:
+            ask_first(f"delete {name} with all its versions?", "nothing was deleted")
         client.delete_definition(name)
     show_done(
         {"name": name, "message": "Definition deleted"}, output, f"deleted {name}", key="name"

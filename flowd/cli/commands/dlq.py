@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowd.cli.exit_codes import FAILED
 from flowd.cli.numbers import WholeNumber
 from flowd.cli.remote import (
-    confirmed,
+    ask_first,
     connected,
     output_option,
     server_options,
@@ -111,9 +109,8 @@ def purge(url: str | None, output: str, letter: str | None, is_all: bool, yes: b
     if (letter is None) != is_all:
         raise click.UsageError("give the id of a dead letter, or --all")
     with connected(url) as client:
-        if is_all and not yes and not confirmed("delete all dead letters?"):
-            click.echo("nothing was deleted", err=True)
-            sys.exit(FAILED)
+        if is_all and not yes:
+            ask_first("delete all dead letters?", "nothing was deleted")
         answer = client.purge(letter or "")
     count = answer.get("deleted", 1)
     show_done(answer, output, f"forgot {count:,} dead letter{'s' * (count != 1)}")

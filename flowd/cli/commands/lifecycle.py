@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from operator import methodcaller
 
 import click
 
-from flowd.cli.exit_codes import FAILED
 from flowd.cli.outcome import check_timeout, timeout_option, wait_and_show, wait_option
 from flowd.cli.remote import (
-    confirmed,
+    ask_first,
     connected,
     find_id,
     of_an_execution,
@@ -78,9 +76,7 @@ def rm(url: str | None, output: str, execution: str, yes: bool) -> None:
         if not yes:
             summary = client.get(execution_id)
             what = f"{execution_id} {plain(summary['name'] or '')} ({summary['status']})"
-            if not confirmed(f"delete {what}, with all its outputs?"):
-                click.echo("nothing was deleted", err=True)
-                sys.exit(FAILED)
+            ask_first(f"delete {what}, with all its outputs?", "nothing was deleted")
         client.delete(execution_id)
     show_done({"execution_id": execution_id, "deleted": True}, output, f"deleted {execution_id}")
 

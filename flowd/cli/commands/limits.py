@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,10 +9,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from flowd.cli.completing import offering, url_of
-from flowd.cli.exit_codes import FAILED
 from flowd.cli.numbers import WholeNumber
 from flowd.cli.remote import (
-    confirmed,
+    ask_first,
     connected,
     output_option,
     server_options,
@@ -130,8 +128,7 @@ def put(
 def rm(url: str | None, output: str, name: str, yes: bool) -> None:
     """Lift a limit; everybody who waits for a place starts."""
     with connected(url) as client:
-        if not yes and not confirmed(f"lift the limit {name}?"):
-            click.echo("nothing was lifted", err=True)
-            sys.exit(FAILED)
+        if not yes:
+            ask_first(f"lift the limit {name}?", "nothing was lifted")
         client.delete_limit(name)
     show_done({"name": name}, output, f"lifted {name}", key="name")

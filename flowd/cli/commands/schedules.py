@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -11,10 +10,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from flowd.cli.completing import offering, url_of
-from flowd.cli.exit_codes import FAILED
 from flowd.cli.numbers import WholeNumber
 from flowd.cli.remote import (
-    confirmed,
+    ask_first,
     connected,
     output_option,
     server_options,
@@ -152,9 +150,8 @@ def _without_name(body: bytes, name: str) -> bytes:
 def rm(url: str | None, output: str, name: str, yes: bool) -> None:
     """Delete a schedule. What it has started goes on."""
     with connected(url) as client:
-        if not yes and not confirmed(f"delete the schedule {name}?"):
-            click.echo("nothing was deleted", err=True)
-            sys.exit(FAILED)
+        if not yes:
+            ask_first(f"delete the schedule {name}?", "nothing was deleted")
         client.delete_schedule(name)
     show_done({"name": name}, output, f"deleted {name}", key="name")
 

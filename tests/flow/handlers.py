@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import defaultdict
 from typing import Any
 
 from flowd.errors import Fail, HandlerFailed, Wait
@@ -13,7 +14,6 @@ from flowd.handlers.registry import handler
 
 # (execution id, node id, attempt) of every call, in order.
 CALLS: list[tuple[str, str, int]] = []
-# Nodes of `held` wait for the event of their id.
 ERRORS: dict[str, Any] = {
     "fail": Fail,
     "404": lambda text: HandlerFailed(text, kinds=frozenset({"status", "404", "4xx"})),
@@ -24,7 +24,8 @@ ERRORS: dict[str, Any] = {
 KEYS: list[str] = []
 # Nodes of `spin` whose thread has come to its end.
 SPUN: list[str] = []
-GATES: dict[str, asyncio.Event] = {}
+# Nodes of `held` wait for the event of their id, which may be set before they come to it.
+GATES: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 # Nodes of `held` that are held no more, however that came.
 LEFT: list[str] = []
 # Nodes of `fated` that fail.
@@ -58,7 +59,7 @@ def echo_in_thread(config: dict[str, Any], context: HandlerContext) -> dict[str,
 async def held(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     _note(context)
     try:
-        await GATES.setdefault(context.node_id, asyncio.Event()).wait()
+        await GATES[context.node_id].wait()
     finally:
         LEFT.append(context.node_id)
     return config
@@ -146,7 +147,6 @@ def poll_and_fail(config: dict[str, Any], context: HandlerContext) -> dict[str, 
 def spin(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     """A thread that works until it is told that nobody waits, or is let go."""
     _note(context)
-    GATES.setdefault(context.node_id, asyncio.Event())
     while not (context.cancelled or GATES[context.node_id].is_set()):
         time.sleep(0.001)
     SPUN.append(context.node_id)
@@ -157,7 +157,6 @@ def spin(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
 def ignore_cancel(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     """A thread that takes no notice of its time-out."""
     _note(context)
-    GATES.setdefault(context.node_id, asyncio.Event())
     while not GATES[context.node_id].is_set():
         time.sleep(0.001)
     return config

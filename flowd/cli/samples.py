@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from flowd.cli.shipped import find_shipped
+from importlib import resources
 
 NAMES = ("linear", "fanout", "race")
 # Beyond those of the tour.
@@ -12,6 +11,6 @@ MORE = ("choose", "map", "wait", "approve", "cleanup")
 
 
 def load_samples(names: Sequence[str] = NAMES) -> dict[str, bytes]:
-    """The definitions (JSON) by name. Raises FileNotFoundError saying what was looked for."""
-    files = {name: find_shipped(f"samples/{name}.json", checkout="scripts") for name in names}
-    return {name: file.read_bytes() for name, file in files.items()}
+    """The definitions (JSON) by name."""
+    folder = resources.files("flowd") / "samples"
+    return {name: (folder / f"{name}.json").read_bytes() for name in names}

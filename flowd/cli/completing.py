@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 from click.shell_completion import CompletionItem
 
+from flowd.cli.profiles import Destination, locate
 from flowd.errors import FlowdError
 
 # A shell waits meanwhile.
@@ -54,11 +55,9 @@ def _soon() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def url_of(ctx: click.Context) -> str | None:
-    """Where the flowd is that the command line so far is about."""
-    from flowd.cli.running import find_api
-
-    return ctx.params.get("url") or os.environ.get("FLOWD_URL") or find_api(has_token=True)
+def place_of(ctx: click.Context) -> Destination:
+    """The flowd that the command line so far is about."""
+    return locate(ctx, ctx.params.get("url") or os.environ.get("FLOWD_URL"), has_token=True)
 
 
 def _executions(ctx: click.Context) -> Iterator[CompletionItem]:
@@ -66,7 +65,7 @@ def _executions(ctx: click.Context) -> Iterator[CompletionItem]:
 
     yield CompletionItem("@latest", help="the newest")
     try:
-        with Client(url_of(ctx)) as client:
+        with Client(*place_of(ctx)) as client:
             rows = list(client.list(count_max=_EXECUTIONS_MAX))
     except ClientError:
         return
@@ -78,7 +77,7 @@ def _definitions(ctx: click.Context) -> Iterator[CompletionItem]:
     from flowd.client import Client, ClientError
 
     try:
-        with Client(url_of(ctx)) as client:
+        with Client(*place_of(ctx)) as client:
             rows = list(client.definitions(count_max=_EXECUTIONS_MAX))
     except ClientError:
         return

@@ -15,6 +15,7 @@ import click
 
 from flowd.cli.completing import complete_executions
 from flowd.cli.exit_codes import FAILED, INTERRUPTED, TIMED_OUT, UNAVAILABLE, exit_code_of_status
+from flowd.cli.profiles import locate, profile_option
 from flowd.cli.times import clock
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ token_option = click.option(
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
     """Where flowd is and what opens it; the command is given `url`, for `connected`."""
-    return _url_option(token_option(command))
+    return _url_option(profile_option(token_option(command)))
 
 
 output_option = click.option(
@@ -80,13 +81,11 @@ def connected(url: str | None, file: str | None = None) -> Iterator[Client]:
     """
     from flowd.client import ApiError, Client, ConnectionFailed
 
-    token = click.get_current_context().meta.get(_TOKEN)
-    if not url:
-        from flowd.cli.running import find_api
-
-        url = find_api(has_token=bool(token or os.environ.get("FLOWD_TOKEN")))
+    ctx = click.get_current_context()
+    token = ctx.meta.get(_TOKEN)
+    found = locate(ctx, url, has_token=bool(token or os.environ.get("FLOWD_TOKEN")))
     try:
-        client = Client(url, token)
+        client = Client(found.url, token or found.token)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     try:

@@ -30,7 +30,7 @@ from flowd.suggestions import did_you_mean, nearest
 
 # Variables with flowd's prefix that are not settings: they belong to the clients, the tests, and
 # whoever keeps secrets there.
-_NOT_SETTINGS = ("FLOWD_CONFIG", "FLOWD_URL", "FLOWD_TOKEN")
+_NOT_SETTINGS = ("FLOWD_CONFIG", "FLOWD_URL", "FLOWD_TOKEN", "FLOWD_PROFILE")
 _NOT_SETTINGS_PREFIXES = ("FLOWD_TEST_", SECRET_VARIABLE_PREFIX)
 # What Kubernetes tells every container of a Service, here one named flowd or flowd-something.
 _SERVICE_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://")

@@ -85,8 +85,8 @@ def offered(arguments: list[str], incomplete: str = "") -> list[tuple[str, str]]
 class Executions:
     """A client of a flowd with two executions."""
 
-    def __init__(self, url: str) -> None:
-        assert url == "http://127.0.0.1:9"
+    def __init__(self, url: str, token: str | None = None) -> None:
+        assert (url, token) == ("http://127.0.0.1:9", None)
 
     def __enter__(self) -> Executions:
         return self

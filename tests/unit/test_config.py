@@ -236,7 +236,9 @@ def test_a_folder_that_is_gone_is_said_so(tmp_path: Path, monkeypatch: pytest.Mo
         load_settings(tmp_path / "flowd.toml", {}, {})
 
 
-@pytest.mark.parametrize("name", ["FLOWD_TEST_REDIS_SERVER", "FLOWD_URL", "FLOWD_TOKEN"])
+@pytest.mark.parametrize(
+    "name", ["FLOWD_TEST_REDIS_SERVER", "FLOWD_URL", "FLOWD_TOKEN", "FLOWD_PROFILE"]
+)
 def test_variables_of_clients_and_tests_are_no_settings(load: Load, name: str) -> None:
     assert load(environ={name: "x"}) == load()
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from flowd.cli.completing import offering, url_of
+from flowd.cli.completing import offering, place_of
 from flowd.cli.numbers import WholeNumber
 from flowd.cli.remote import (
     ask_first,
@@ -27,7 +27,7 @@ def _names(ctx: click.Context) -> Iterator[CompletionItem]:
     from flowd.client import Client, ClientError
 
     try:
-        with Client(url_of(ctx)) as client:
+        with Client(*place_of(ctx)) as client:
             rows = client.limits()
     except ClientError:
         return

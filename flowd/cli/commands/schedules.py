@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 from click.shell_completion import CompletionItem
 
-from flowd.cli.completing import offering, url_of
+from flowd.cli.completing import offering, place_of
 from flowd.cli.numbers import WholeNumber
 from flowd.cli.remote import (
     ask_first,
@@ -32,7 +32,7 @@ def _names(ctx: click.Context) -> Iterator[CompletionItem]:
     from flowd.client import Client, ClientError
 
     try:
-        with Client(url_of(ctx)) as client:
+        with Client(*place_of(ctx)) as client:
             rows = list(client.schedules(count_max=1000))
     except ClientError:
         return

@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 from click.shell_completion import CompletionItem
 
-from flowd.cli.completing import offering, url_of
+from flowd.cli.completing import offering, place_of
 from flowd.cli.remote import (
     connected,
     execution_argument,
@@ -29,7 +29,7 @@ def _nodes(ctx: click.Context) -> Iterator[CompletionItem]:
     from flowd.client import Client, ClientError
 
     try:
-        with Client(url_of(ctx)) as client:
+        with Client(*place_of(ctx)) as client:
             rows = list(client.nodes(find_id(client, ctx.params["execution"])))
     except ClientError:
         return

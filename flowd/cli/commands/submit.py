@@ -19,6 +19,7 @@ from flowd.cli.outcome import (
     wait_and_show,
     wait_option,
 )
+from flowd.cli.profiles import names_profile
 from flowd.cli.remote import (
     connected,
     find_id,
@@ -202,14 +203,17 @@ def run(
 
 def _check_usage(ctx: click.Context, *, is_saved: bool) -> None:
     given, local = ctx.params, ctx.params["local"]
-    names_another = ctx.get_parameter_source("url") is ParameterSource.COMMANDLINE
+    has_url = ctx.get_parameter_source("url") is ParameterSource.COMMANDLINE
     wrong = {
         "'' is neither a FILE nor the NAME of a saved workflow": not given["workflow"],
         "--config is for --local; a flowd that runs has its own settings": (
             given["config"] is not None and not local
         ),
         "--with is for --local; `flowd apply` saves definitions": given["beside"] and not local,
-        "--local runs on a flowd of its own; --url names another one": local and names_another,
+        "--local runs on a flowd of its own; --url names another one": local and has_url,
+        "--local runs on a flowd of its own; --profile names another one": (
+            local and names_profile(ctx)
+        ),
         "--local runs a FILE; `flowd definitions get NAME` prints a saved workflow": (
             local and is_saved
         ),

@@ -21,6 +21,7 @@ from flowd.cli.documents import (
 )
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.options import config_option
+from flowd.cli.profiles import names_profile, profile_option
 from flowd.cli.remote import (
     connected,
     json_option,
@@ -40,6 +41,7 @@ _UNREADABLE: Final = "unreadable_file"
 
 @click.command()
 @click.option("--url", help="Ask the flowd of this URL, which may know other handlers.")
+@profile_option
 @token_option
 @config_option
 @table_or_json_option
@@ -54,7 +56,7 @@ def validate(url: str | None, config: Path | None, output: str, files: tuple[str
     own handlers are those of the flowd.toml beside the file, else of this folder. Exits with 0 if
     all are valid, otherwise with 1.
     """
-    if url:
+    if url or names_profile(click.get_current_context()):
         with connected(url) as client:
             reports = [_report(file, partial(_ask, client)) for file in find_files(files)]
     else:

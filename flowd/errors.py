@@ -440,8 +440,8 @@ class StoreFull(StoreError):
     code = "store_full"
 
 
-class StoreReadOnly(StoreError):
-    """This Redis is a replica: writes belong elsewhere."""
+class StoreReadOnly(StoreUnavailable):
+    """This Redis is a replica: what is asked belongs elsewhere, and may be asked again."""
 
     code = "store_read_only"
 

@@ -59,6 +59,7 @@ EVENTS: dict[str, str] = {
     "redis.lost": "Redis does not answer or refuses writes; this process waits for it",
     "redis.reconnected": "Redis answers again",
     "redis.emptied": "Redis has lost what it had: it was emptied, or came back without its past",
+    "redis.failed_over": "another server is the primary now; fewer `entries` than before were lost",
     "group.recreated": "the consumer group was gone; it is there again, and what it had handed out",
     "key.quarantined": "a key that all share was no key of flowd's; it is kept under another name",
     "reads.paused": "Redis is full; this worker ends what it runs and takes no other",

@@ -144,13 +144,16 @@ class EventFeed:
 
     async def _follow_stream(self) -> None:
         tail = self._events.open_tail()
+        failovers = self._events.failovers
         pause_s = 0.0
         try:
             while True:
                 try:
                     entries = await tail.next(self._position)
                     if pause_s:
-                        await self._look_for_gap()
+                        has_failed_over = self._events.failovers != failovers
+                        await self._look_for_gap(is_certain=has_failed_over)
+                        failovers = self._events.failovers
                 except StoreError as error:
                     if not pause_s:
                         log.error("redis.lost", reason=str(error))
@@ -169,10 +172,14 @@ class EventFeed:
                     subscription.expel()
             await tail.close()
 
-    async def _look_for_gap(self) -> None:
+    async def _look_for_gap(self, *, is_certain: bool) -> None:
+        """A replica that became the primary may have lost events that were handed on, and those it
+        has instead may be of the same time."""
         page = await self._events.read(self._position, 1)
-        if self._position != BEGINNING and page.is_broken(self._position):
+        if self._position != BEGINNING and (is_certain or page.is_broken(self._position)):
             gap = Gap(self._position.entry_id, page.oldest_id)
+            if is_certain:
+                self._position = min(self._position, await self._events.newest())
             for subscriptions in self._live.values():
                 for subscription in subscriptions:
                     subscription.offer(gap)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from flowd.backoff import growing_pauses
-from flowd.errors import Fail, StoreFull, StoreReadOnly, StoreUnavailable, WaitFor
+from flowd.errors import Fail, StoreFull, StoreUnavailable, WaitFor
 from flowd.handlers import handler
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.outcome import OUTPUT_BYTES_MAX, JsonText
@@ -22,7 +22,7 @@ from flowd.workflow.states import NodeState
 from flowd.workflow.templating import describe_type
 
 ITEMS: Final = "items"
-_AWAY: Final = (StoreUnavailable, StoreFull, StoreReadOnly)
+_AWAY: Final = (StoreUnavailable, StoreFull)
 
 
 @handler(MAP_HANDLER)

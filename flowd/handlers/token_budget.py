@@ -17,7 +17,6 @@ from flowd.errors import (
     HandlerFailed,
     NotSent,
     StoreFull,
-    StoreReadOnly,
     StoreUnavailable,
 )
 from flowd.handlers.context import HandlerContext
@@ -113,7 +112,7 @@ async def _insist(call: Callable[[], Awaitable[_T]]) -> _T:
     for pause_s in growing_pauses():
         try:
             return await call()
-        except (StoreUnavailable, StoreReadOnly, StoreFull):
+        except (StoreUnavailable, StoreFull):
             await asyncio.sleep(pause_s)
     raise AssertionError("the pauses have no end")
 

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Final
 
 from flowd.backoff import pause_after
-from flowd.errors import StoreFull, StoreReadOnly, StoreUnavailable
+from flowd.errors import StoreFull, StoreUnavailable
 
 # While it says so, no duty can do anything: all wait, and none is to blame.
-REDIS_AWAY: Final = (StoreUnavailable, StoreReadOnly, StoreFull)
+REDIS_AWAY: Final = (StoreUnavailable, StoreFull)
 BACKOFF_S: Final = 1.0
 BACKOFF_S_MAX: Final = 60.0
 

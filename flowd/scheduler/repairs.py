@@ -102,7 +102,8 @@ class SetDamageAside(Duty):
 
 
 class NoticeLoss(Duty):
-    """A stream has had ever more entries, as long as it is the same and has all its past."""
+    """A stream has had ever more entries, as long as it is the same and has all its past. A replica
+    that became the primary may lack some of it."""
 
     name = "lost entries"
 
@@ -111,9 +112,16 @@ class NoticeLoss(Duty):
         self._store = store
         self._readmit = readmit
         self._entries_added = 0
+        self._failovers = 0
 
     async def run(self, _now_s: float) -> None:
-        known, self._entries_added = self._entries_added, await self._store.tasks.entries_added()
-        if self._entries_added < known:
+        tasks = self._store.tasks
+        known, self._entries_added = self._entries_added, await tasks.entries_added()
+        failovers, self._failovers = self._failovers, tasks.failovers
+        if self._failovers != failovers:
+            tell = log.error if self._entries_added < known else log.warning
+            tell("redis.failed_over", entries_before=known, entries=self._entries_added)
+            self._readmit.distrust()
+        elif self._entries_added < known:
             log.error("redis.emptied", entries_before=known, entries=self._entries_added)
             self._readmit.distrust()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from flowd.errors import FlowdError, StoreReadOnly, StoreUnavailable
+from flowd.errors import FlowdError, StoreUnavailable
 from flowd.log import get_logger
 from flowd.orchestrator.input_fit import InputFit
 from flowd.orchestrator.plans import Plans
@@ -76,7 +76,7 @@ class FireSchedules(Duty):
         """One that cannot be fired holds up no other, and is tried again."""
         try:
             await self._firings.attend(due, now_ms)
-        except (StoreUnavailable, StoreReadOnly):
+        except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - a defect of one is not to stop the others
             is_foreseen = isinstance(error, FlowdError)

@@ -176,6 +176,11 @@ class Events:
     def __init__(self, client: RedisClient) -> None:
         self._client = client
 
+    @property
+    def failovers(self) -> int:
+        """How often this process has met another primary than before."""
+        return self._client.lineage.failovers
+
     async def newest(self) -> Position:
         """Behind the newest entry; BEGINNING when there is none."""
         found = await self._client.execute("XREVRANGE", keys.EVENTS, "+", "-", "COUNT", 1)

@@ -22,9 +22,9 @@ from flowd.store.redis.client import (
     CONNECT_TIMEOUT_S,
     Command,
     new_connection,
-    parse_info,
     translate,
 )
+from flowd.store.redis.connecting import pairs_in, parse_info
 
 VERSION_MIN: Final = 7
 # Every command flowd sends or a script runs, by what stands behind its name.
@@ -93,19 +93,13 @@ def judge(replies: Sequence[Any]) -> Fitness:
         if isinstance(reply, AuthenticationError):
             raise translate(reply) from reply
     _, hello, info, config, rights = replies
-    greeting = _pairs(hello)
+    greeting = pairs_in(hello)
     facts = {} if isinstance(info, Exception) else parse_info(info)
-    save = _pairs(config).get("save")
+    save = pairs_in(config).get("save")
     number = facts.get("valkey_version") or facts.get("redis_version") or greeting.get("version")
     name = "Valkey" if "valkey_version" in facts else "Redis"
     server = f"{name} {number}" if number else name
     return Fitness(server, tuple(_defects(greeting | facts, rights)), tuple(_risks(facts, save)))
-
-
-def _pairs(reply: Any) -> dict[str, str]:
-    if isinstance(reply, Exception):
-        return {}
-    return {str(name): str(value) for name, value in zip(reply[::2], reply[1::2], strict=False)}
 
 
 def _defects(facts: Mapping[str, str], rights: Any) -> Iterator[str]:
@@ -117,8 +111,8 @@ def _defects(facts: Mapping[str, str], rights: Any) -> Iterator[str]:
             "it is a cluster, which spreads the keys of one execution over its servers; use a "
             "single server, with replicas if you like"
         )
-    elif facts.get("role") in ("replica", "slave") and facts.get("slave_read_only") != "0":
-        yield "it is a read-only replica; use its primary"
+    elif facts.get("role") in ("replica", "slave"):
+        yield "it is a replica; use its primary"
     elif unknown := _unknown_commands(rights):
         yield (
             f"it has no command {unknown} under this name; take its rename-command out of the "

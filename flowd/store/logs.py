@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from flowd.config import Settings
-from flowd.errors import StoreReadOnly, StoreUnavailable
+from flowd.errors import StoreUnavailable
 from flowd.node_log import LogPiece
 from flowd.store.attempt_records import AttemptRecord, parse_record
 from flowd.store.executions import slices
@@ -118,7 +118,7 @@ class LogWriter:
         if not isinstance(reply, Exception):
             return str(reply)
         error = translate(reply)
-        return "kept" if isinstance(error, StoreUnavailable | StoreReadOnly) else str(error)
+        return "kept" if isinstance(error, StoreUnavailable) else str(error)
 
 
 class Logs:

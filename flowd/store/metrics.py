@@ -12,7 +12,8 @@ from flowd.store.executions import now_ms
 from flowd.store.fitness import Fitness, judge, questions
 from flowd.store.queues import Queues
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import Command, RedisClient, parse_info, translate
+from flowd.store.redis.client import Command, RedisClient, translate
+from flowd.store.redis.connecting import parse_info
 from flowd.store.redis.text import count_of
 from flowd.workflow.states import ExecutionState
 

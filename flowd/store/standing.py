@@ -16,7 +16,8 @@ from flowd.store.entries import Entry, Garbage, entry_order, id_of, name_in, par
 from flowd.store.metrics import parse_tick
 from flowd.store.queues import Queues
 from flowd.store.redis import keys
-from flowd.store.redis.client import Command, RedisClient, is_wrong_type, parse_info, translate
+from flowd.store.redis.client import Command, RedisClient, is_wrong_type, translate
+from flowd.store.redis.connecting import parse_info
 from flowd.workflow.ids import DEFAULT_QUEUE
 
 # How far into the stream one look goes.

@@ -359,12 +359,19 @@ class Tasks:
                 yield [Outstanding(one, entry_order(one.name) <= last) for one in entries if one]
                 start = f"({rows[-1][0]}"
 
+    @property
+    def failovers(self) -> int:
+        """How often this process has met another primary than before."""
+        return self._client.lineage.failovers
+
     async def entries_added(self) -> int:
         """How many entries the stream has had since it was made; none where there is no stream."""
         try:
             flat = await self._client.execute("XINFO", "STREAM", self._stream)
         except MissingGroup:
             return 0
+        finally:
+            self._client.lineage.note_heard()
         return int(dict(zip(flat[::2], flat[1::2], strict=True))["entries-added"])
 
     async def requeue_entry(

@@ -24,7 +24,6 @@ from flowd.errors import (
     MissingScript,
     StoreError,
     StoreFull,
-    StoreReadOnly,
     StoreUnavailable,
     WrongType,
 )
@@ -194,7 +193,7 @@ class Shift:
                 await self._wake.wait()
             if self._has_news():
                 await self._complete_and_claim()
-        except (StoreUnavailable, StoreFull, StoreReadOnly, MissingScript) as error:
+        except (StoreUnavailable, StoreFull, MissingScript) as error:
             # Scripts that were forgotten are loaded on the way, unless that happens twice at once.
             await self._reconnect(error)
         except WrongType as error:

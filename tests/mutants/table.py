@@ -160,8 +160,8 @@ MUTANTS = (
     Mutant(
         "R4",
         "a replica that takes no writes ends the worker",
-        "        except (StoreUnavailable, StoreFull, StoreReadOnly, MissingScript) as error:",
         "        except (StoreUnavailable, StoreFull, MissingScript) as error:",
+        "        except (StoreFull, MissingScript) as error:",
         "test_r04_whatever_redis_does_not_do_is_waited_for",
     ),
     Mutant(
@@ -205,6 +205,34 @@ MUTANTS = (
         "                keys.attempts(execution_id),\n                keys.given",
         "                keys.given",
         "test_an_execution_is_forgotten_with_all_its_keys",
+    ),
+    Mutant(
+        "R11",
+        "who is told that it is a replica now stays with it",
+        "            self.is_settled = False\n        return super",
+        "            pass\n        return super",
+        "test_who_is_told_that_it_is_a_replica_now_goes_to_the_primary",
+    ),
+    Mutant(
+        "R11 role",
+        "nobody asks a server for its role",
+        '        if role_in(hello) == "replica":',
+        "        if False:",
+        "test_a_replica_is_not_talked_to_at_all",
+    ),
+    Mutant(
+        "R11 others",
+        "whoever meets the new primary goes there alone",
+        "            self._on_failover(connection)\n",
+        "            pass\n",
+        "test_whoever_meets_the_new_primary_takes_the_others_along",
+    ),
+    Mutant(
+        "R11 told",
+        "a failover is told as a loss of everything",
+        "        if self._failovers != failovers:",
+        "        if False:",
+        "test_a_failover_is_told_as_such_and_all_is_looked_through",
     ),
     Mutant(
         "I1",

@@ -116,14 +116,16 @@ def test_a_cluster_is_refused() -> None:
         refuse(settings, r"cannot be used: it is a cluster")
 
 
-def test_a_replica_is_refused() -> None:
-    with running(**SAFE) as server:
+@pytest.mark.parametrize("is_read_only", ["yes", "no"])
+def test_a_replica_is_refused(is_read_only: str) -> None:
+    """What is written to one that takes writes is gone with its next synchronisation."""
+    with running(**SAFE, replica_read_only=is_read_only) as server:
         with redis_py.Redis(unix_socket_path=server.socket_path) as client:
             client.replicaof("127.0.0.1", 1)
         settings = as_external(server)
 
-        assert "read-only replica" in examine_now(settings).defects[0]
-        refuse(settings, "read-only replica; use its primary")
+        assert examine_now(settings).defects == ("it is a replica; use its primary",)
+        refuse(settings, "cannot be used: it is a replica; use its primary")
 
 
 def test_a_database_there_is_not_is_refused() -> None:

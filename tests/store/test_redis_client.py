@@ -93,6 +93,7 @@ async def test_a_refused_login_says_where_to_look(store, redis, server):
 
 
 async def test_a_replica_without_its_primary_is_unavailable(client, redis):
+    await client.execute("PING")
     with configured(redis, replica_serve_stale_data="no"):
         redis.execute_command("REPLICAOF", "127.0.0.1", "1")
         try:

@@ -18,7 +18,6 @@ from flowd.errors import (
     HandlerFailed,
     OlderProcess,
     StoreFull,
-    StoreReadOnly,
     StoreUnavailable,
     WaitFor,
 )
@@ -33,7 +32,7 @@ from flowd.workflow.ids import NAME_PATTERN, WORKFLOW, child_id
 from flowd.workflow.states import ExecutionState
 
 _NESTED: Final = re.compile(r"its child '[0-9a-f]{24}' is FAILED: ")
-_AWAY: Final = (StoreUnavailable, StoreFull, StoreReadOnly, OlderProcess)
+_AWAY: Final = (StoreUnavailable, StoreFull, OlderProcess)
 
 
 class WorkflowConfig(NodeConfig):

@@ -8,6 +8,7 @@ Driver errors end here: whatever leaves this file is a `StoreError`.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Final
@@ -28,6 +29,7 @@ from flowd.errors import (
     StoreUnavailable,
     WrongType,
 )
+from flowd.store.redis.connecting import REPLICA, Connector, Parser
 from flowd.store.redis.scripts import Script
 from flowd.store.redis.text import raw_bytes
 
@@ -74,7 +76,7 @@ def translate(error: Exception) -> StoreError:
     if "OutOfMemory" in words or "OOM" in words:
         return StoreFull("redis is at its memory limit; raise maxmemory or delete old executions")
     if "ReadOnly" in words or "READONLY" in words:
-        return StoreReadOnly("this redis is a read-only replica; point [redis] at the primary")
+        return StoreReadOnly(REPLICA)
     if "WRONGTYPE" in words:
         return WrongType(str(error))
     if any(word in words for word in _FORBIDDEN):
@@ -84,12 +86,6 @@ def translate(error: Exception) -> StoreError:
     if any(word in words for word in _UNAVAILABLE) or isinstance(error, RedisConnectionError):
         return StoreUnavailable(f"redis is not ready: {error}")
     return StoreError(f"redis refused a command: {error}")
-
-
-def parse_info(text: str) -> dict[str, str]:
-    """The fields of an INFO reply."""
-    pairs = (line.partition(":") for line in text.splitlines())
-    return {name: value for name, colon, value in pairs if colon}
 
 
 def is_wrong_type(reply: Any) -> bool:
@@ -110,11 +106,16 @@ class Session:
     """One connection, for one conversation at a time. Connects itself when it has to.
 
     After any error but an error reply, and after a cancellation, the connection is dropped: a reply
-    still under way must not answer the next question.
+    still under way must not answer the next question. So it is after the reply of a server that has
+    become a replica: asked again, it may be another.
     """
 
-    def __init__(self, connection: Connection | UnixDomainSocketConnection) -> None:
+    def __init__(
+        self, connection: Connection | UnixDomainSocketConnection, connector: Connector
+    ) -> None:
         self._connection = connection
+        self._connector = connector
+        self._parser: Parser = connection._parser  # type: ignore[assignment]
 
     async def execute(self, *command: Argument, timeout_s: float = REPLY_TIMEOUT_S) -> Any:
         """The reply to one command; error replies are raised."""
@@ -131,8 +132,8 @@ class Session:
         try:
             packed = b"".join([_pack(command) for command in commands])
             async with asyncio.timeout(timeout_s):
-                if not connection.is_connected:
-                    await connection.connect()  # type: ignore[no-untyped-call]
+                if not self._parser.is_settled:
+                    await self._connector.connect(connection)
                 await connection.send_packed_command(packed, check_health=False)
                 return [await _read_reply(connection) for _ in commands]
         except (RedisError, OSError, TimeoutError) as error:
@@ -169,11 +170,21 @@ class Session:
     async def is_usable(self) -> bool:
         """False when the server has closed the connection while nobody used it."""
         try:
-            return not (self._connection.is_connected and await self._connection.can_read())
+            return not (self._parser.is_settled and await self._connection.can_read())
         except (RedisError, OSError):
             return False
 
+    def drop_unless(self, fresh: Connection | UnixDomainSocketConnection) -> None:
+        """Let go of the server, unless this is the connection; who waits for a reply hears that
+        there is no answer."""
+        if self._connection is fresh:
+            return
+        self._parser.is_settled = False
+        if self._connection._writer is not None:
+            self._connection._writer.close()
+
     async def close(self) -> None:
+        self._parser.is_settled = False
         try:
             await self._connection.disconnect(nowait=True)
         except (RedisError, OSError):
@@ -229,10 +240,22 @@ class RedisClient:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.redis
         self._idle: list[Session] = []
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._connector = Connector(self._drop_sessions)
+        self.lineage = self._connector.lineage
 
     def new_session(self) -> Session:
         """A session of the caller's own, for blocking reads or a conversation that lasts."""
-        return Session(new_connection(self._settings, connections, socket_timeout=None))
+        options = {"socket_timeout": None, "parser_class": Parser}
+        session = Session(new_connection(self._settings, connections, **options), self._connector)
+        self._sessions.add(session)
+        return session
+
+    def _drop_sessions(self, fresh: Connection | UnixDomainSocketConnection) -> None:
+        """Another server has become the primary, as this connection has found: none of the others
+        may go on with the one before."""
+        for session in self._sessions:
+            session.drop_unless(fresh)
 
     async def execute(self, *command: Argument) -> Any:
         session = await self._take()

@@ -1,0 +1,83 @@
+"""Reach a server that takes writes, and notice when it is another than before.
+
+HELLO names the role and needs no right, where ROLE, which says the same, is for administrators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from redis._parsers import _AsyncHiredisParser
+from redis.asyncio.connection import Connection, UnixDomainSocketConnection
+
+from flowd.errors import StoreReadOnly
+from flowd.store.redis.lineage import Lineage
+
+# How a reply begins of a server that is no primary now, or has put its clients out of a wait
+# because it is none any more. The address may lead to another already.
+_ELSEWHERE: Final = (
+    "READONLY",
+    "MASTERDOWN",
+    "UNBLOCKED",
+    "LOADING",
+    "ERR WAIT cannot be used",
+)
+# As people write commands: neither has an argument that needs more.
+_GREETING: Final = b"HELLO\r\nINFO server replication\r\n"
+_Connection = Connection | UnixDomainSocketConnection
+REPLICA: Final = "this redis is a read-only replica; point [redis] at the primary"
+
+
+class Parser(_AsyncHiredisParser):
+    """Reads replies, and knows of each error whether to ask elsewhere from then on."""
+
+    # From the greeting on, until there is a reason to connect anew.
+    is_settled = False
+
+    def parse_error(self, response: Any) -> Any:  # type: ignore[override]
+        if str(response).startswith(_ELSEWHERE):
+            self.is_settled = False
+        return super().parse_error(response)  # type: ignore[no-untyped-call]
+
+
+class Connector:
+    """Connects the sessions of one client; `on_failover` is called with the connection that has met
+    another primary."""
+
+    def __init__(self, on_failover: Callable[[_Connection], None]) -> None:
+        self.lineage = Lineage()
+        self._on_failover = on_failover
+
+    async def connect(self, connection: _Connection) -> None:
+        """Raises StoreReadOnly for a replica, and the driver's errors."""
+        parser: Parser = connection._parser  # type: ignore[assignment]
+        if connection.is_connected:
+            await connection.disconnect(nowait=True)
+        await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.send_packed_command(_GREETING, check_health=False)
+        hello = await parser.read_response()
+        info = await parser.read_response()
+        if role_in(hello) == "replica":
+            raise StoreReadOnly(REPLICA)
+        if isinstance(info, str) and self.lineage.note_server(parse_info(info)):
+            self._on_failover(connection)
+        parser.is_settled = True
+
+
+def role_in(hello: Any) -> str:
+    """Empty where the server does not say."""
+    return pairs_in(hello).get("role", "")
+
+
+def pairs_in(reply: Any) -> dict[str, str]:
+    """Names and values of a reply that has them in turn; none of an error."""
+    if isinstance(reply, Exception):
+        return {}
+    return {str(name): str(value) for name, value in zip(reply[::2], reply[1::2], strict=False)}
+
+
+def parse_info(text: str) -> dict[str, str]:
+    """The fields of an INFO reply."""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name: value for name, colon, value in pairs if colon}

@@ -1,0 +1,264 @@
+"""A primary with replicas, and Sentinels where they are asked for, for what fails over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import redis as redis_py
+
+from flowd.prctl import end_with_parent
+from flowd.supervisor.embedded_server import ProbeResult, find_binary, probe
+from scripts.redis_server import RedisServer
+
+HOST = "127.0.0.1"
+START_LIMIT_S = 180.0
+MASTER_NAME = "p0"
+# What a Sentinel waits for before it takes the primary for gone.
+DOWN_AFTER_MS = 500
+
+
+def free_port() -> int:
+    """Below those the system gives out: nobody is given it by chance before it is bound."""
+    while True:
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
+
+
+class ReplicaServer(RedisServer):
+    """Answers on a port, too: its replicas and the Sentinels need one."""
+
+    def __init__(self, folder: Path, **options: str | tuple[str, ...]) -> None:
+        folder.mkdir()
+        self.port = free_port()
+        super().__init__(
+            folder,
+            port=str(self.port),
+            bind=HOST,
+            repl_diskless_sync_delay="0",
+            repl_timeout="5",
+            enable_debug_command="local",
+            **options,
+        )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return HOST, self.port
+
+    def ask(self, *command: str | int) -> Any:
+        options: dict[str, Any] = {"decode_responses": True, "socket_timeout": 10.0}
+        with redis_py.Redis(unix_socket_path=self.socket_path, **options) as client:
+            return client.execute_command(*command)
+
+    def facts(self) -> dict[str, Any]:
+        """Of its replication; none while it does not answer."""
+        try:
+            return dict(self.ask("INFO", "replication"))
+        except redis_py.RedisError:
+            return {}
+
+    @property
+    def is_primary(self) -> bool:
+        return self.process.poll() is None and self.facts().get("role") == "master"
+
+
+class Sentinel:
+    """One of those that watch the primary, and name it."""
+
+    def __init__(self, folder: Path, primary: ReplicaServer, quorum: int, *more: str) -> None:
+        folder.mkdir()
+        self.port = free_port()
+        self._config = folder / "sentinel.conf"
+        name, (host, port) = MASTER_NAME, primary.address
+        lines = (
+            f"port {self.port}",
+            f"bind {HOST}",
+            f"dir {folder}",
+            f"logfile {folder / 'sentinel.log'}",
+            f"sentinel monitor {name} {host} {port} {quorum}",
+            f"sentinel down-after-milliseconds {name} {DOWN_AFTER_MS}",
+            f"sentinel failover-timeout {name} 4000",
+            *more,
+        )
+        self._config.write_text("\n".join(lines) + "\n")
+
+    def start(self) -> None:
+        command = [find_binary(), str(self._config), "--sentinel"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent
+        )
+        wait_for(lambda: probe((HOST, self.port)) is ProbeResult.READY, "a Sentinel to answer")
+
+    def ask(self, *command: str, **login: Any) -> Any:
+        with redis_py.Redis(port=self.port, decode_responses=True, **login) as client:
+            # As it is sent: redis-py would make other shapes of the replies.
+            client.response_callbacks.clear()
+            return client.execute_command(*command)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def wait_for(is_so: Any, what: str, limit_s: float = START_LIMIT_S) -> None:
+    deadline = time.monotonic() + limit_s
+    while not is_so():
+        assert time.monotonic() < deadline, f"waited {limit_s:g} s in vain for {what}"
+        time.sleep(0.01)
+
+
+class ReplicaSet:
+    """`with ReplicaSet(folder, replicas=2, sentinels=3) as servers`: the first is the primary."""
+
+    def __init__(self, folder: Path, replicas: int = 1, sentinels: int = 0, **options: Any) -> None:
+        self.servers = [
+            ReplicaServer(folder / f"server-{at}", **options) for at in range(replicas + 1)
+        ]
+        quorum = sentinels // 2 + 1
+        self.sentinels = [
+            Sentinel(folder / f"sentinel-{at}", self.servers[0], quorum) for at in range(sentinels)
+        ]
+
+    def __enter__(self) -> Self:
+        first, *others = self.servers
+        for server in self.servers:
+            server.start()
+        for server in others:
+            server.ask("REPLICAOF", *first.address)
+        self.wait_until_whole()
+        for sentinel in self.sentinels:
+            sentinel.start()
+        self.wait_until_watched()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in (*self.sentinels, *self.servers):
+            with contextlib.suppress(AttributeError):
+                one.process.send_signal(signal.SIGCONT)
+                one.kill()
+
+    @property
+    def url(self) -> str:
+        """By way of the Sentinels."""
+        hosts = ",".join(f"{HOST}:{one.port}" for one in self.sentinels)
+        return f"redis+sentinel://{hosts}/{MASTER_NAME}/0"
+
+    @property
+    def primary(self) -> ReplicaServer:
+        """Where two take themselves for it, that which others follow."""
+        found = [one for one in self.servers if one.is_primary]
+        return max(found, key=lambda one: one.facts().get("connected_slaves", 0))
+
+    def wait_until_whole(self) -> None:
+        """All others follow one primary, and have all it has."""
+
+        def is_whole() -> bool:
+            facts = [one.facts() for one in self.servers]
+            primaries = [one for one in facts if one.get("role") == "master"]
+            online = sum(one.get("master_link_status") == "up" for one in facts)
+            if len(primaries) != 1 or online != len(facts) - 1:
+                return False
+            offset = primaries[0]["master_repl_offset"]
+            return all(one.get("slave_repl_offset", offset) >= offset for one in facts)
+
+        wait_for(is_whole, "the replicas to follow")
+
+    def wait_until_watched(self) -> None:
+        """Every Sentinel knows the others and the replicas."""
+
+        def is_watched() -> bool:
+            for one in self.sentinels:
+                flat = one.ask("SENTINEL", "MASTER", MASTER_NAME)
+                facts = dict(zip(flat[::2], flat[1::2], strict=True))
+                known = int(facts["num-slaves"]), int(facts["num-other-sentinels"])
+                if known != (len(self.servers) - 1, len(self.sentinels) - 1):
+                    return False
+            return True
+
+        wait_for(is_watched, "the Sentinels to know each other")
+
+    def promote(self, server: ReplicaServer) -> None:
+        """By hand: this one is the primary, and all others follow it."""
+        server.ask("REPLICAOF", "NO", "ONE")
+        for other in self.servers:
+            if other is not server and other.process.poll() is None:
+                other.ask("REPLICAOF", *server.address)
+
+
+class MovingAddress:
+    """`with MovingAddress(server.address) as address`: `target` is where new connections lead;
+    those that are open stay where they are."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.target = target
+        self.port = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._ways: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._server = self._do(asyncio.start_server(self._lead, HOST, 0))
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._do(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _do(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(START_LIMIT_S)
+
+    async def _close(self) -> None:
+        self._server.close()
+        for way in self._ways:
+            way.cancel()
+        await asyncio.gather(*self._ways, return_exceptions=True)
+
+    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        this = asyncio.current_task()
+        assert this is not None
+        self._ways.add(this)
+        with contextlib.suppress(OSError, asyncio.CancelledError), closing(writer):
+            there, onward = await asyncio.open_connection(*self.target)
+            with closing(onward):
+                ways = [
+                    asyncio.create_task(_pass_on(reader, onward)),
+                    asyncio.create_task(_pass_on(there, writer)),
+                ]
+                try:
+                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for way in ways:
+                        way.cancel()
+        self._ways.discard(this)
+
+
+@contextlib.contextmanager
+def closing(writer: asyncio.StreamWriter) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        writer.close()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()

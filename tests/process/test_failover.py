@@ -1,0 +1,62 @@
+"""A whole flowd whose Redis fails over: row R11."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis as redis_py
+
+from scripts.replica_set import MovingAddress, ReplicaServer, ReplicaSet
+from scripts.soaking.checker import find_violations
+from tests.daemon import wait_until
+from tests.process.faulty import FaultyFlowd
+from tests.process.flowd_process import node
+from tests.process.test_faults_redis import Clients, configure, held, restarts
+
+Run = Callable[..., FaultyFlowd]
+Figure = Callable[[str], None]
+
+
+def client_of(server: ReplicaServer) -> redis_py.Redis:
+    return redis_py.Redis(unix_socket_path=server.socket_path, decode_responses=True)
+
+
+def test_an_address_that_moves_with_its_connections_left_open(
+    run_faulty: Run, tmp_path: Path, figure: Figure
+) -> None:
+    """Each of them was told READONLY, and stayed where it was."""
+    with ReplicaSet(tmp_path, save="") as pair, MovingAddress(pair.servers[0].address) as address:
+        old, new = pair.servers
+        configure(tmp_path, address.url)
+        flowd = run_faulty("start")
+        before = restarts(flowd)
+        caught = flowd.submit_and_trigger(held("A"), node("B", "A"))
+        flowd.wait_for_calls(1)
+        with Clients(flowd) as clients:
+            wait_until(lambda: len(clients.acknowledged) > 20, "some work")
+            # Nothing new, and what there is has arrived: so it is planned.
+            old.ask("CLIENT", "PAUSE", 10_000, "WRITE")
+            pair.wait_until_whole()
+            new.ask("REPLICAOF", "NO", "ONE")
+            promoted_at = time.monotonic()
+            old.ask("REPLICAOF", *new.address)
+            old.ask("CLIENT", "UNPAUSE")
+            address.target = new.address
+            wait_until(
+                lambda: any(call["at"] > promoted_at for call in flowd.calls()[-8:]),
+                "work to go on",
+            )
+            took_s = time.monotonic() - promoted_at
+        flowd.open()
+        acknowledged = [*clients.acknowledged, caught]
+        with client_of(new) as redis:
+            wait_until(lambda: redis.scard("workflows:active") == 0, "the end of all")
+            assert find_violations(redis, acknowledged) == []
+        assert flowd.wait_for_execution(caught) == "COMPLETED"
+        wait_until(lambda: flowd.events("redis.failed_over"), "it to be told")
+        assert flowd.events("redis.emptied") == []
+        assert restarts(flowd) == before
+        figure(f"the next node {took_s:.2f} s after the promotion; {len(acknowledged)} kept")
+        flowd.check_and_stop()

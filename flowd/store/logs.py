@@ -70,8 +70,9 @@ class LogSource(Protocol):
     @property
     def is_pending(self) -> bool: ...
 
-    # Something waits for longer than it may.
-    is_due: bool
+    @property
+    def is_due(self) -> bool:
+        """Something waits for longer than it may; never when nothing is pending."""
 
     def take(self) -> Sequence[LogPiece]: ...
 

@@ -34,7 +34,7 @@ class NodeLogs:
         self._speaking: dict[NodeLog, None] = {}
         self._taken: list[NodeLog] = []
         self._timer: asyncio.TimerHandle | None = None
-        self.is_due = False
+        self._is_late = False
         self.on_due: Callable[[], None] = _do_nothing
 
     def open(self, execution_id: str, node_id: str, attempt: int) -> NodeLog:
@@ -59,7 +59,7 @@ class NodeLogs:
     def _make_due(self) -> None:
         self._timer = None
         if self.is_pending:
-            self.is_due = True
+            self._is_late = True
             self.on_due()
 
     def close(self, node_log: NodeLog) -> None:
@@ -74,8 +74,14 @@ class NodeLogs:
     def is_pending(self) -> bool:
         return bool(self._ended or self._speaking)
 
+    @property
+    def is_due(self) -> bool:
+        # What was late may have been stored meanwhile, or forgotten with its attempt: a shift that
+        # heard of it all the same would find nothing to send, and ask again for ever.
+        return self._is_late and self.is_pending
+
     def take(self) -> Sequence[LogPiece]:
-        self.is_due = False
+        self._is_late = False
         self._taken, pieces, size = [], [], 0
         for node_log in [*self._ended, *self._speaking]:
             piece = node_log.take()

@@ -113,6 +113,8 @@ EVENTS: dict[str, str] = {
     "duty.failed": "a duty of the scheduler failed or did not end; the others go on without it",
     "entry.buried": "an entry of the stream that makes no sense was set aside with its bytes",
     "executions.forgotten": "executions were deleted, their time after the end is over",
+    "traces.dropped": "a collector never takes these spans of [traces](telemetry.md)",
+    "traces.given_up": "older [traces](telemetry.md) are not sent: their collector was away",
     "callback.failed": "a receiver could not be told of an execution's end, and will not be",
     "execution.corrupt": "the keys of an execution were damaged; it is failed visibly",
     "handler.logged": "a handler of your own had something to say",

@@ -36,6 +36,11 @@ _PLACES: Final = {
     "waited": "Executions that had to wait for a place of their workflow",
     "replaced": "Executions that were cancelled to make room for a newer one",
 }
+_TRACES: Final = {
+    "exported": ("flowd_trace_spans_exported", "Spans that the collector of traces has taken"),
+    "dropped": ("flowd_trace_spans_dropped", "Spans it will never take, which are given up"),
+    "failed": ("flowd_trace_exports_failed", "Calls that it has refused, or not answered"),
+}
 
 
 def measurements_text(
@@ -145,6 +150,7 @@ def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
     )
     schedules = dict.fromkeys(_SCHEDULED, 0)
     places = dict.fromkeys(_PLACES, 0)
+    traces = dict.fromkeys(_TRACES, 0)
     buckets: dict[str, dict[str, list[int]]] = {
         name: defaultdict(lambda: [0] * BUCKETS) for name in _LATENCIES
     }
@@ -161,6 +167,8 @@ def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
             schedules[first] = count
         elif kind == "concurrency" and first in places:
             places[first] = count
+        elif kind == "traces" and first in traces:
+            traces[first] = count
         elif kind in buckets and first.isdecimal() and int(first) < BUCKETS:
             buckets[kind][handler][int(first)] = count
     yield executions
@@ -171,6 +179,8 @@ def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
         yield CounterMetricFamily(f"flowd_schedules_{word}", text, value=schedules[word])
     for word, text in _PLACES.items():
         yield CounterMetricFamily(f"flowd_executions_{word}", text, value=places[word])
+    for word, (name, text) in _TRACES.items():
+        yield CounterMetricFamily(name, text, value=traces[word])
     for kind, (name, text) in _LATENCIES.items():
         family = HistogramMetricFamily(name, text, labels=["handler"])
         for handler, filled in buckets[kind].items():

@@ -334,6 +334,17 @@ class LogsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    otlp_endpoint: str | None = _setting(
+        None,
+        read.url("http", "https"),
+        "URL of an OpenTelemetry collector that gets a [trace](telemetry.md) of each execution, by "
+        "OTLP over HTTP; needs the extra `flowd[telemetry]`",
+        example="http://localhost:4318",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class CallExternalServiceSettings:
     simulated_hosts: tuple[str, ...] = _setting(
         ("service-a", "service-b", "service-c", "service-d", "consumer"),
@@ -433,7 +444,9 @@ class Mode:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings(Mode):
+class Processes(Mode):
+    """The processes, what they share, and what a node has by default."""
+
     api: ApiSettings = field(default_factory=ApiSettings)
     redis: RedisSettings = field(default_factory=RedisSettings)
     workers: WorkersSettings = field(default_factory=WorkersSettings)
@@ -444,10 +457,15 @@ class Settings(Mode):
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
     supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings(Processes):
     callbacks: CallbacksSettings = field(default_factory=CallbacksSettings)
     secrets: SecretsSettings = field(default_factory=SecretsSettings)
     log: LogSettings = field(default_factory=LogSettings)
     logs: LogsSettings = field(default_factory=LogsSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     handlers: HandlersSettings = field(default_factory=HandlersSettings)
 
     def with_redis_socket(self, socket_path: str, password: str | None = None) -> Settings:

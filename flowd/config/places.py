@@ -1,13 +1,17 @@
-"""Check that the folders and programs that settings name exist."""
+"""Check that the folders, programs and packages that settings name exist."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Final
 
 from flowd.config import Settings
 from flowd.errors import InvalidSettings, Problem
+
+_EXPORTER: Final = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
 
 def require_places(settings: Settings) -> None:
@@ -32,3 +36,13 @@ def _missing(settings: Settings) -> Iterator[tuple[str, str]]:
     if is_own and server is not None and shutil.which(server) is None:
         hint = "install it, or take the key away for the server that comes with flowd"
         yield "redis.server", f"there is no program {server!r} to run; {hint}"
+    if settings.telemetry.otlp_endpoint is not None and not _is_installed(_EXPORTER):
+        hint = "install it with `pip install 'flowd[telemetry]'`, or take the key away"
+        yield "telemetry.otlp_endpoint", f"OpenTelemetry is not installed here; {hint}"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

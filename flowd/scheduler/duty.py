@@ -15,6 +15,10 @@ BACKOFF_S: Final = 1.0
 BACKOFF_S_MAX: Final = 60.0
 
 
+class DutyFailed(Exception):
+    """What a duty needs fails it: no defect. The text says all there is to say."""
+
+
 def backoff_s(failures: int) -> float:
     """Until something that has failed so often in a row is tried again."""
     return pause_after(failures, first_s=BACKOFF_S, longest_s=BACKOFF_S_MAX)

@@ -10,7 +10,7 @@ from typing import Final
 
 from flowd.errors import StoreError
 from flowd.log import get_logger
-from flowd.scheduler.duty import REDIS_AWAY, Duty, backoff_s
+from flowd.scheduler.duty import REDIS_AWAY, Duty, DutyFailed, backoff_s
 from flowd.store import Store
 
 log = get_logger(__name__)
@@ -19,6 +19,7 @@ log = get_logger(__name__)
 PATIENCE_S: Final = 1.0
 # More than Redis has for one reply, so that a server that hangs is not taken for a duty that does.
 OVERRUN_S: Final = 15.0
+_SAYS_ALL: Final = (StoreError, DutyFailed)
 
 
 class Lane:
@@ -83,7 +84,7 @@ class Lane:
         """Say it where people look; in the log the more seldom, the longer it lasts."""
         failures = self._failures[duty]
         if failures & (failures - 1) == 0:
-            facts = {} if isinstance(error, StoreError | TimeoutError) else {"error": error}
+            facts = {} if isinstance(error, (*_SAYS_ALL, TimeoutError)) else {"error": error}
             log.error("duty.failed", duty=duty.name, reason=reason, failures=failures, **facts)
         with contextlib.suppress(StoreError):
             await self._store.health.troubles.report_duty(duty.name, reason)
@@ -98,4 +99,4 @@ class Lane:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, _SAYS_ALL) else f"{type(error).__name__}: {error}"

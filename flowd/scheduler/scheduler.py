@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import uvloop
@@ -35,6 +35,7 @@ from flowd.scheduler.retention import ForgetFinished
 from flowd.scheduler.retries import DispatchRetries
 from flowd.scheduler.schedules import FireSchedules, ReadmitSchedules
 from flowd.scheduler.sign_of_life import SignOfLife
+from flowd.scheduler.traces import SpanSender, TraceExport
 from flowd.scheduler.webhooks import Deliverer
 from flowd.store import Store, open_store
 
@@ -61,15 +62,28 @@ async def _serve(settings: Settings, pulse: Pulse) -> None:
         store, settings.retention.finished_days, settings.scheduler.interval_s, input_fit
     )
     deliverer = Deliverer(store, settings.callbacks.allow, Secrets(settings).resolve_written)
+    exports = [TraceExport(store, one) for one in _senders(settings)]
     deliverer.start(on_end=stop.set)
+    for export in exports:
+        export.start(on_end=stop.set)
     scheduler.start(pulse, on_end=stop.set)
     try:
         await stop.wait()
     finally:
         await deliverer.stop()
+        for export in exports:
+            await export.stop()
         await scheduler.stop()
         await input_fit.close()
         await store.close()
+
+
+def _senders(settings: Settings) -> Iterator[SpanSender]:
+    """To the collector, where one is named."""
+    if settings.telemetry.otlp_endpoint is not None:
+        from flowd.scheduler.otlp import Sender
+
+        yield Sender(settings.telemetry.otlp_endpoint)
 
 
 class Scheduler:

@@ -61,7 +61,7 @@ class Store:
         self.events = Events(client)
         self.executions = Executions(client, settings)
         self.nodes = Nodes(client, settings)
-        self.finished = FinishedExecutions(client, settings, self.nodes.maps)
+        self.finished = FinishedExecutions(client, settings, self.nodes)
         self.budgets = Budgets(client)
         self.health = Health(client, settings)
         self.lifecycle = Lifecycle(client, settings)

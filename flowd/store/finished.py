@@ -10,10 +10,10 @@ from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution, W
 from flowd.store.definitions import map_ids_of, node_ids_of
 from flowd.store.executions import NODES_PER_CALL_MAX, now_ms, slices
 from flowd.store.limits import Limits
-from flowd.store.logs import Logs
-from flowd.store.maps import Maps
+from flowd.store.nodes import Nodes
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type
+from flowd.store.traces import Traces
 from flowd.workflow.ids import WORKFLOW
 
 # What stands in a definition as it is kept where one of its nodes may have children.
@@ -25,12 +25,13 @@ CHILDREN_PER_STEP: Final = 50
 class FinishedExecutions:
     """Every method raises StoreUnavailable while Redis does not answer, and may be repeated."""
 
-    def __init__(self, client: RedisClient, settings: Settings, maps: Maps) -> None:
+    def __init__(self, client: RedisClient, settings: Settings, nodes: Nodes) -> None:
         self._client = client
         self._stream = settings.tasks.stream
-        self._maps = maps
+        self._maps = nodes.maps
         self._limits = Limits(client, settings)
-        self._logs = Logs(client)
+        self._logs = nodes.logs
+        self.traces = Traces(client, nodes)
 
     async def ended_before(self, ended_ms: int, count_max: int) -> list[str]:
         """Ids of executions that ended before this wall time, the oldest first."""

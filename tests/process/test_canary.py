@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import redis as redis_py
 
-from tests.daemon import PATIENCE_S
+from tests.daemon import PATIENCE_S, wait_until
 from tests.local_services import Reply, Request, json_reply, running_service
 from tests.process.flowd_process import CONFIG, Flowd, node
 
@@ -98,7 +98,12 @@ def test_a_canary_is_found_in_the_outgoing_call_and_nowhere_else(
             node("shell", handler="shell", command=["sh", "-c", "echo $K; exit 3"], env={"K": KEY}),
             node("next", "tell", handler="tell", key="{{ tell.key }}"),
         ]
-        flowd = run_flowd("start", FLOWD_SECRET_CANARY=CANARY, FLOWD_SECRET_ASCII="ascii-canary")
+        flowd = run_flowd(
+            "start",
+            FLOWD_SECRET_CANARY=CANARY,
+            FLOWD_SECRET_ASCII="ascii-canary",
+            FLOWD_TELEMETRY__OTLP_ENDPOINT=service.url,
+        )
         flowd.wait_until_running()
         execution_id = flowd.submit_and_trigger(*nodes)
         flowd.wait_for_execution(execution_id)
@@ -108,6 +113,9 @@ def test_a_canary_is_found_in_the_outgoing_call_and_nowhere_else(
         )
         for form in (b"Bearer ascii-canary", quote(CANARY, safe="").encode()):
             assert form in told, "the call itself has to carry it"
+        trace = wait_until(lambda: trace_in(service.requests), "the trace")
+        assert trace.count(b"********") >= 3
+        assert_silent("the trace", trace)
         parts = (
             "",
             "/results",
@@ -137,6 +145,11 @@ def test_a_canary_is_found_in_the_outgoing_call_and_nowhere_else(
         assert_silent("the log", (flowd.stdout + flowd.stderr).encode())
         assert flowd.stderr.count("********") > 5
         assert "ascii-canary" not in flowd.stderr
+
+
+def trace_in(requests: list[Request]) -> bytes:
+    """What the collector of traces was sent; nothing before that."""
+    return b"".join(one.body for one in requests if one.target == "/v1/traces")
 
 
 def read(url: str) -> bytes:

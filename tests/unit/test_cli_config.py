@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flowd.cli.main import main
-from flowd.config import Settings
+from flowd.config import Settings, places
 from flowd.config.loading import list_settings, load_settings
 
 
@@ -191,3 +191,26 @@ def test_a_folder_of_secrets_that_may_not_be_read_is_said(folder: Path) -> None:
     (folder / "flowd.toml").write_text("[secrets]\nfolder = 'keys'\n")
 
     assert "may not read" in config("check").output
+
+
+def test_a_collector_of_traces_needs_the_extra_and_check_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "flowd.toml").write_text('[telemetry]\notlp_endpoint = "http://localhost:4318"\n')
+    assert config("check", "-q").exit_code == 0
+
+    monkeypatch.setattr(places, "_EXPORTER", "opentelemetry_is_not_here.exporter")
+    run = config("check", "-q")
+
+    assert run.exit_code == 78
+    assert "telemetry.otlp_endpoint: OpenTelemetry is not installed here" in run.output
+    assert "pip install 'flowd[telemetry]'" in run.output
+
+
+def test_what_is_no_address_of_a_collector_is_refused(folder: Path) -> None:
+    (folder / "flowd.toml").write_text('[telemetry]\notlp_endpoint = "localhost:4318"\n')
+
+    run = config("check")
+
+    assert run.exit_code == 78
+    assert "http:// or https://" in run.output

@@ -13,12 +13,13 @@ from flowd.store.redis.client import Command, RedisClient, is_wrong_type
 from flowd.store.redis.text import count_of, readable
 from flowd.store.waits import parse_wait
 from flowd.workflow.signals import SIGNAL
-from flowd.workflow.states import ExecutionState
+from flowd.workflow.states import ExecutionState, NodeState
 
 # Executions looked at for nodes that wait, and nodes of one of them.
 _ACTIVE_LOOKED_AT: Final = 200
 _WAITS_LOOKED_AT: Final = 100
 _FAILED_LOOKED_AT: Final = 1_000
+_DATES_LOOKED_AT: Final = 500
 
 
 class Notice(NamedTuple):
@@ -106,18 +107,24 @@ class Attention:
 
     async def retrying(self, sample_max: int) -> Notices:
         """Nodes that have failed and are to run again, those first that are due first; `at_ms` is
-        when."""
+        when. What waits by itself for so many seconds stands among them, and is left out."""
         count, listed, ahead = await self._client.converse_freely(
             [
                 ("ZCARD", keys.RETRIES),
-                ("ZRANGE", keys.RETRIES, 0, sample_max - 1, "WITHSCORES"),
+                ("ZRANGE", keys.RETRIES, 0, _DATES_LOOKED_AT - 1, "WITHSCORES"),
                 ("HGET", keys.CLOCK, "ahead_ms"),
             ]
         )
         if is_wrong_type(count) or is_wrong_type(listed):
             return Notices(0, [])
         ahead_ms = 0 if is_wrong_type(ahead) else count_of(ahead)
-        waiting = [(*one.partition(" ")[::2], _ms(at)) for one, at in _pairs(listed)]
+        dated = [(*one.partition(" ")[::2], _ms(at)) for one, at in _pairs(listed)]
+        nodes = [keys.node(one, node_id) for one, node_id, _ in dated]
+        states = await self._client.execute("MGET", *nodes) if nodes else []
+        retrying = [
+            one for one, state in zip(dated, states, strict=True) if state == NodeState.RETRYING
+        ]
+        waiting = retrying[:sample_max]
         asked: list[Command] = [
             ("HGET", keys.run(one), f"error:{node_id}") for one, node_id, _ in waiting
         ]
@@ -127,7 +134,7 @@ class Attention:
             for (one, node_id, due_ms), error in zip(waiting, errors, strict=True)
             for at_ms in [None if due_ms is None else due_ms - ahead_ms]
         ]
-        return Notices(count, sample)
+        return Notices(len(retrying) if count <= _DATES_LOOKED_AT else None, sample)
 
     async def names(self, execution_ids: Sequence[str]) -> dict[str, str | None]:
         """The names of these executions; None where nobody knows it."""

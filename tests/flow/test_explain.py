@@ -25,6 +25,7 @@ from flowd.workflow.ids import new_execution_id
 from tests.flow import handlers
 from tests.flow.engine import Engine, node, until, workflow
 from tests.flow.test_faults import started
+from tests.flow.test_reads import serving
 
 CHAIN = (node("A"), node("B", ["A"]), node("C", ["A", "B"]))
 LATER = {"max_attempts": 3, "delay_s": 3600, "max_delay_s": 3600, "jitter": 0}
@@ -408,3 +409,21 @@ async def test_answers_that_are_simulated_are_said_to_be(settings):
         assert await codes(engine, execution_id, "C") == {"C": ["completed"]}
         text = await message(engine, execution_id, "A", "simulated")
         assert text == "its answer is simulated: call_external_service has called nobody"
+
+
+async def test_a_node_is_explained_with_its_attempts(settings):
+    async with serving(settings) as api:
+        again = {**node("A", handler="fail"), "retry": {"max_attempts": 2, "delay_s": 0}}
+        async with api.engine.ticking():
+            one = await api.engine.run(workflow(again, node("B", ["A"])))
+
+        (explained,) = (await api.request(f"/workflows/{one}/explain/A"))["nodes"]
+
+        listed = (await api.request(f"/workflows/{one}/nodes/A/attempts"))["attempts"]
+        assert explained["attempts"] == listed
+        assert [(row["attempt"], row["error"]) for row in listed] == [
+            (1, "attempt 1 of 2: RuntimeError: no luck"),
+            (2, "attempt 2 of 2: RuntimeError: no luck"),
+        ]
+        (never,) = (await api.request(f"/workflows/{one}/explain/B"))["nodes"]
+        assert never["attempts"] == []

@@ -173,6 +173,30 @@ async def test_the_overview_says_how_flowd_is_and_what_needs_somebody(settings):
         assert (row["execution_id"], row["node_id"], row["name"]) == (asked, "G", "gate")
 
 
+async def test_what_waits_for_a_while_is_not_retrying(settings):
+    async with serving(settings, 1, built_in_registry()) as api:
+        delayed = await api.engine.start(workflow(node("D", handler="delay", seconds=3000)))
+        await until(lambda: _waits(api, delayed), "the wait")
+        assert await api.engine.redis("ZCARD", "flowd:retries") == 1
+
+        seen = await api.request("/overview")
+
+        assert seen["retries"]["waiting"] == 0
+        assert "retrying" not in [one["kind"] for one in seen["attention"]]
+        again = node("R", handler="unreliable_handler", failure_rate=1.0)
+        again["retry"] = {"max_attempts": 2, "delay_s": 3000}
+        retrying = await api.engine.start(workflow(again))
+
+        async def is_retrying() -> bool:
+            return await states(api, retrying) == "T"
+
+        await until(is_retrying, "the pause")
+        seen = await api.request("/overview")
+        assert seen["retries"]["waiting"] == 1
+        (group,) = (one for one in seen["attention"] if one["kind"] == "retrying")
+        assert (group["count"], [one["node_id"] for one in group["sample"]]) == (1, ["R"])
+
+
 async def _waits(api, execution_id: str) -> bool:
     return await states(api, execution_id) == "W"
 

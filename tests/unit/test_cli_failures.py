@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +21,7 @@ class StubClient:
     """An execution of one node that ended well and of six that did not."""
 
     asked: list[str]
+    last_attempt = 1
 
     def __init__(self) -> None:
         self.asked = []
@@ -37,7 +39,7 @@ class StubClient:
         names = ("fine", "below", "A", "B", "C", "D")
         return [
             {"node_id": name, "state": states.get(name, ("FAILED", 1))[0], **common}
-            | {"attempt": states.get(name, ("FAILED", 1))[1]}
+            | {"attempt": states.get(name, ("FAILED", self.last_attempt))[1]}
             for name in names
         ]
 
@@ -45,6 +47,18 @@ class StubClient:
         self.asked.append(node_id)
         traceback, output = {"A": (TRACE, None), "B": (None, WRITTEN)}.get(node_id, (None, None))
         return {"node_id": node_id, "traceback": traceback, "output": output, "dependencies": []}
+
+    def attempts(self, _execution_id: str, node_id: str) -> list[dict[str, Any]]:
+        self.asked.append(f"attempts of {node_id}")
+        first = {"attempt": 1, "worker": "w-1", "started_ms": 0, "duration_ms": 1500}
+        lost = {"attempt": 2, "worker": None, "started_ms": None, "duration_ms": None}
+        return [{**first, "error": "no \x1b[31mluck"}, {**lost, "error": None}]
+
+    def explain(self, execution_id: str, node_id: str | None) -> dict[str, Any]:
+        node = {"node_id": node_id, "state": "FAILED", "reasons": [], "traceback": None}
+        node["attempts"] = self.attempts(execution_id, str(node_id))
+        facts = {"execution_id": execution_id, "status": "FAILED", "summary": "it failed"}
+        return {**facts, "nodes": [node], "more": 0, "traceback": None}
 
     def definition(self, _execution_id: str) -> dict[str, Any]:
         return {"name": "x", "dag": {"nodes": []}}
@@ -81,3 +95,38 @@ def test_get_as_json_has_them_beside_the_nodes() -> None:
     assert nodes["A"]["traceback"] == TRACE
     assert nodes["B"]["output"] == WRITTEN
     assert "traceback" not in nodes["fine"]
+
+
+ROWS = [
+    ["NODE", "ATTEMPT", "WORKER", "STARTED", "TOOK", "ERROR"],
+    ["A", "1", "w-1", "1.5s", "no \\x1b[31mluck"],
+    ["A", "2", "-", "-", "-"],
+]
+
+
+def attempts_in(output: str) -> list[list[str]]:
+    """The rows of the table of attempts, without the times of this machine's zone."""
+    lines = output[output.index("NODE  ATTEMPT") :].split("\n\n")[0].splitlines()
+    rows = [re.split(r"  +", line.strip()) for line in lines]
+    return [[cell for cell in row if not cell.startswith("19")] for row in rows]
+
+
+def test_get_lists_the_attempts_of_nodes_that_had_several(client: StubClient) -> None:
+    client.last_attempt = 2
+    result = CliRunner().invoke(executions.get, [SOME_ID], catch_exceptions=False)
+
+    rows = attempts_in(result.output)
+    assert rows[:3] == ROWS
+    assert [row[0] for row in rows[1::2]] == ["A", "B", "C", "D"]
+
+    listed = CliRunner().invoke(executions.get, [SOME_ID, "-o", "json"], catch_exceptions=False)
+    nodes = {one["node_id"]: one for one in json.loads(listed.output)["node_list"]}
+    assert [one["attempt"] for one in nodes["D"]["attempts"]] == [1, 2]
+    assert "attempts" not in nodes["fine"]
+
+
+@pytest.mark.usefixtures("client")
+def test_explain_lists_the_attempts_of_the_node_it_is_asked_about() -> None:
+    result = CliRunner().invoke(executions.explain, [SOME_ID, "A"], catch_exceptions=False)
+
+    assert attempts_in(result.output) == ROWS

@@ -304,3 +304,41 @@ def test_the_log_of_a_running_node_is_followed_line_by_line(
     flowd.client.cancel(execution_id)
     expect(page.locator(".execution-title .state")).to_have_text("Cancelled")
     expect(lines).to_contain_text("tick 4")
+
+
+def test_the_timeline_shows_pauses_and_waits_that_are_over(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
+    waits = node("waits", handler="delay", config={"seconds": 0.3})
+    fails = failing("fails") | {"retry": {"max_attempts": 2, "delay_s": 0.2}}
+    execution_id = submit("gone by", waits, fails)
+    flowd.client.wait(execution_id)
+
+    page.goto(f"executions/{execution_id}/timeline")
+
+    track = page.locator("tr[data-id='waits'] .track")
+    expect(track.locator(".waited")).to_have_count(1)
+    expect(track).to_have_attribute(
+        "aria-label", re.compile(r"waited (3|4|5|6|7|8|9)\d\d ms|waited \d")
+    )
+    track = page.locator("tr[data-id='fails'] .track")
+    expect(track.locator(".paused")).to_have_count(1)
+    expect(track.locator(".failed")).to_have_count(2)
+
+
+def test_what_has_nothing_to_run_again_offers_no_rerun(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
+    good, bad = submit("good", node("a")), submit("bad", failing("a"))
+    for one in (good, bad):
+        flowd.client.wait(one)
+
+    for one, commands in (
+        (good, ["flowd get", "flowd explain", "flowd rm"]),
+        (bad, ["flowd get", "flowd explain", "flowd rerun", "flowd rm"]),
+    ):
+        page.goto(f"executions/{one}")
+        page.locator("summary", has_text="Copy as").click()
+        offered = page.locator(".menu-items.commands button.grow")
+        expect(offered).to_have_text(commands)
+        expect(page.get_by_role("button", name="Rerun from failed")).to_have_count(int(one == bad))

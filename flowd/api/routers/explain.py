@@ -9,6 +9,7 @@ from starlette.responses import Response
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
+from flowd.api.routers.logs import NodeAttempt, attempts_of
 from flowd.api.shared import shared_of
 from flowd.errors import UnknownNode
 from flowd.workflow.states import ExecutionState, NodeState
@@ -26,10 +27,13 @@ class NodeReason(_Body):
 
 
 class NodeExplanation(_Body):
+    """`attempts` are the last 20, the oldest first, where one node is asked about; else none."""
+
     node_id: str
     state: NodeState | None
     reasons: list[NodeReason]
     traceback: str | None
+    attempts: list[NodeAttempt]
 
 
 class WorkflowExplanation(_Body):
@@ -62,8 +66,9 @@ async def explain_node(request: Request) -> Response:
 
 
 async def _explain(request: Request, node_id: str | None) -> Response:
-    observer = shared_of(request.app).observer
-    explanation = await observer.explain(requested_execution_id(request), node_id)
+    shared, execution_id = shared_of(request.app), requested_execution_id(request)
+    explanation = await shared.observer.explain(execution_id, node_id)
+    attempts = await attempts_of(shared.store, execution_id, node_id) if node_id else []
     return json_response(
         WorkflowExplanation(
             execution_id=explanation.execution_id,
@@ -77,6 +82,7 @@ async def _explain(request: Request, node_id: str | None) -> Response:
                         NodeReason(code=one.code, message=one.message) for one in node.reasons
                     ],
                     traceback=node.traceback,
+                    attempts=[NodeAttempt(**one) for one in attempts],
                 )
                 for node in explanation.nodes
             ],

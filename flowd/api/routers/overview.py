@@ -172,7 +172,7 @@ async def show_overview(request: Request) -> Response:
             ),
             workers=WorkersOverview(live=snapshot.workers, stalled=seen.stalled),
             scheduler_ticked_ms=seen.scheduler_ticked_ms,
-            retries=RetriesOverview(waiting=snapshot.retries, due=snapshot.retries_due),
+            retries=RetriesOverview(waiting=_retrying(seen), due=snapshot.retries_due),
             dead_letters=snapshot.dead_letters,
             callbacks=snapshot.callbacks,
             events=snapshot.events,
@@ -180,6 +180,13 @@ async def show_overview(request: Request) -> Response:
             attention=_attention(seen),
         )
     )
+
+
+def _retrying(seen: overview.Overview) -> int:
+    """Of very many that wait until a date nobody looks which of them have failed."""
+    retrying = seen.attention.get("retrying")
+    count = retrying.total if retrying else 0
+    return seen.snapshot.retries if count is None else count
 
 
 def _redis(seen: overview.Overview, snapshot: Snapshot) -> RedisOverview:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -29,7 +29,7 @@ from flowd.cli.remote import (
     table_or_json_option,
     why,
 )
-from flowd.cli.times import clock, read_moment, took
+from flowd.cli.times import clock, read_moment, span, took
 
 if TYPE_CHECKING:
     from flowd.client import Client
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 INPUT_CHARS_MAX: Final = 500
 
 REPORTS_SHOWN_MAX: Final = 3
+# Nodes whose attempts are listed.
+RETRIED_SHOWN_MAX: Final = 10
 
 
 @click.command()
@@ -122,8 +124,9 @@ def get(url: str | None, output: str, execution: str) -> None:
             return
         summary, nodes = client.get(execution_id), list(client.nodes(execution_id))
         reports = _reports(client, execution_id, nodes)
+        attempts = _attempts(client, execution_id, nodes)
         if output == "json":
-            shown = [{**one, **reports.get(one["node_id"], {})} for one in nodes]
+            shown = [_with_more(one, reports, attempts) for one in nodes]
             show_json({**summary, "node_list": shown})
             return
         shown_nodes = list(with_children(client, nodes))
@@ -147,6 +150,9 @@ def get(url: str | None, output: str, execution: str) -> None:
         for node in shown_nodes
     ]
     show_table(columns, rows)
+    if attempts:
+        click.echo()
+        _show_attempts(attempts)
     for node_id, report in reports.items():
         click.echo()
         show_block(f"{node_id}:", report["traceback"] or _written(report["output"]))
@@ -160,6 +166,39 @@ def _reports(client: Client, execution_id: str, nodes: list[Any]) -> dict[str, d
         one: {name: node[name] for name in ("traceback", "output")} for one, node in details.items()
     }
     return {one: report for one, report in reports.items() if any(report.values())}
+
+
+def _attempts(client: Client, execution_id: str, nodes: list[Any]) -> dict[str, list[Any]]:
+    """Of the first nodes that had several."""
+    several = [one["node_id"] for one in nodes if (one["attempt"] or 0) > 1]
+    return {one: client.attempts(execution_id, one) for one in several[:RETRIED_SHOWN_MAX]}
+
+
+def _with_more(
+    node: Mapping[str, Any],
+    reports: Mapping[str, Mapping[str, Any]],
+    attempts: Mapping[str, list[Any]],
+) -> dict[str, Any]:
+    node_id = node["node_id"]
+    more = {"attempts": attempts[node_id]} if node_id in attempts else {}
+    return {**node, **reports.get(node_id, {}), **more}
+
+
+def _show_attempts(attempts: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    columns = ("NODE", "ATTEMPT", "WORKER", "STARTED", "TOOK", "ERROR")
+    rows = [
+        (
+            node_id,
+            str(one["attempt"]),
+            one["worker"] or "-",
+            clock(one["started_ms"]),
+            span(one["duration_ms"]),
+            one["error"] or "",
+        )
+        for node_id, some in attempts.items()
+        for one in some
+    ]
+    show_table(columns, rows)
 
 
 def _written(output: Any) -> str:
@@ -256,6 +295,9 @@ def explain(url: str | None, output: str, execution: str, node: str | None) -> N
             click.echo(plain(f"  {row['node_id']} {row['state']}: {message}"))
         if row["traceback"]:
             show_block("", row["traceback"])
+        # A flowd of an earlier version says nothing of them.
+        if row.get("attempts"):
+            _show_attempts({row["node_id"]: row["attempts"]})
     if explanation["traceback"]:
         show_block("", explanation["traceback"])
     if explanation["more"]:

@@ -30,6 +30,9 @@ function Compared({ id, data }) {
   return html`<${Link} class="btn quiet" to="compare" query=${{ left, right: id }}>${good.data?.workflows.length ? 'Compare with the last good run' : 'Compare'}<//>`;
 }
 
+/** Whether there is anything to run again without a node that says where from. */
+const hasFailed = ({ counts }) => (counts.FAILED ?? 0) + (counts.CANCELLED ?? 0) > 0;
+
 /** What the buttons do, as lines for a shell. */
 function Commands({ id, data }) {
   const path = `workflows/${id}`;
@@ -37,7 +40,7 @@ function Commands({ id, data }) {
     PENDING: [['trigger', 'POST', `workflow/trigger/${id}`, {}]],
     RUNNING: [['pause', 'POST', `${path}/pause`, {}], ['cancel', 'POST', `${path}/cancel`, {}]],
     PAUSED: [['resume', 'POST', `${path}/resume`, {}], ['cancel', 'POST', `${path}/cancel`, {}]],
-  }[data.status] ?? [['rerun', 'POST', `${path}/rerun`, { from: 'failed' }], ['rm', 'DELETE', path]];
+  }[data.status] ?? [...(hasFailed(data) ? [['rerun', 'POST', `${path}/rerun`, { from: 'failed' }]] : []), ['rm', 'DELETE', path]];
   const copy = text => event => {
     const menu = event.currentTarget.closest('details');
     menu.open = false;
@@ -73,9 +76,8 @@ function Delete({ id, data }) {
 
 function Rerun({ execution: { id, summary }, node }) {
   const [from, setFrom] = useState(null);
-  const isWanting = (summary.data.counts.FAILED ?? 0) + (summary.data.counts.CANCELLED ?? 0) > 0;
   return html`
-    ${isWanting && html`<${Button} scope="trigger" kind="primary" onClick=${() => setFrom('failed')}>Rerun from failed<//>`}
+    ${hasFailed(summary.data) && html`<${Button} scope="trigger" kind="primary" onClick=${() => setFrom('failed')}>Rerun from failed<//>`}
     ${node && !node.includes('.') && html`<${Button} scope="trigger" onClick=${() => setFrom(node)}>Rerun from <${Name} value=${node} /><//>`}
     ${from && html`<${RerunDialog} id=${id} from=${from} onClose=${() => setFrom(null)} />`}`;
 }

@@ -30,6 +30,14 @@ export function spansOf(attempt, state, waiting, until) {
   return spans;
 }
 
+/** What an attempt waited for after it: the pause before it is tried again, or what woke it. */
+export function gapsOf(attempts) {
+  return attempts.slice(1).flatMap((next, at) => {
+    const { finished_ms: from, error } = attempts[at];
+    return from && next.queued_ms > from ? [[error ? 'paused' : 'waited', from, next.queued_ms]] : [];
+  });
+}
+
 /** Attempts before the newest: asked for only of rows in sight that had some. */
 function useAttempts(id) {
   const known = useRef(new Map());
@@ -50,7 +58,7 @@ function useAttempts(id) {
 
 function Track({ one, begin, end, earlier }) {
   const until = Math.min(end, Math.max(now.value, begin));
-  const spans = [...earlier.flatMap(attempt => spansOf(attempt, 'FAILED', null, until)), ...spansOf(one, one.state, one.waiting, until)];
+  const spans = [...gapsOf([...earlier, one]), ...earlier.flatMap(attempt => spansOf(attempt, 'FAILED', null, until)), ...spansOf(one, one.state, one.waiting, until)];
   const place = at => `${Math.max(0, Math.min(100, (100 * (at - begin)) / (end - begin)))}%`;
   const words = spans.map(([kind, from, to]) => `${kind} ${duration(to - from)}`).join(', ');
   return html`<span class="track" role="img" aria-label=${words} title=${words}>
@@ -78,7 +86,7 @@ export function Timeline({ execution, nodes, show }) {
   return html`<${Loaded} of=${timeline}>${data => (rows.length
     ? html`<div class="timeline-view">
       <div class="toolbar soft"><span>From ${moment(begin)}</span><span class="key"><i class="span queued"></i> in the queue</span><span class="key"><i class="span ran"></i> ran</span><span class="key"><i class="span runs"></i> runs</span>
-        <span class="key"><i class="span failed"></i> failed attempt</span><span class="key"><i class="span waited"></i> waits</span>
+        <span class="key"><i class="span failed"></i> failed attempt</span><span class="key"><i class="span waited"></i> waits</span><span class="key"><i class="span paused"></i> pause before the next attempt</span>
         ${data.more > 0 && html`<span>${number(data.more)} more nodes are not shown</span>`}</div>
       <${VirtualTable} label="Timeline" rows=${rows} columns=${columns} rowId=${one => one.node_id} onOpen=${one => show(one.node_id)} />
     </div>`

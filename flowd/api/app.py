@@ -22,6 +22,7 @@ from flowd.api.http.server import HttpServer
 from flowd.api.routers import (
     actions,
     batch,
+    cache,
     callbacks,
     dashboard,
     dead_letters,
@@ -127,6 +128,7 @@ def all_routes() -> list[Endpoint]:
         *definitions.ROUTES,
         *schedules.ROUTES,
         *limits.ROUTES,
+        *cache.ROUTES,
         *sets.ROUTES,
         *signals.ROUTES,
         *events.ROUTES,

@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from flowd import __version__
+from flowd.store.cache import NOTHING_KEPT, Kept
 from flowd.store.metrics import BUCKETS, Snapshot
 
 _LATENCIES: Final = {
@@ -47,10 +48,11 @@ def measurements_text(
     snapshot: Snapshot,
     processes: Sequence[Mapping[str, Any]] = (),
     limits: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    kept: Kept = NOTHING_KEPT,
 ) -> bytes:
     """`limits` are how many hold and wait for each, by name."""
     registry = CollectorRegistry()
-    registry.register(_Scrape(snapshot, processes, limits))
+    registry.register(_Scrape(snapshot, processes, limits, kept))
     return generate_latest(registry)
 
 
@@ -60,8 +62,10 @@ class _Scrape(Collector):
         snapshot: Snapshot,
         processes: Sequence[Mapping[str, Any]],
         limits: Mapping[str, tuple[int, int]],
+        kept: Kept,
     ) -> None:
         self._snapshot = snapshot
+        self._kept = kept
         self._limits = limits
         self._processes = processes
 
@@ -74,7 +78,12 @@ class _Scrape(Collector):
         yield from _executions(self._snapshot)
         yield from _gauges(self._snapshot)
         yield from _limits(self._limits)
+        yield GaugeMetricFamily(
+            "flowd_cache_entries", "Outputs that are kept for equal calls", self._kept.entries
+        )
+        yield GaugeMetricFamily("flowd_cache_bytes", "The room they take", self._kept.size)
         yield from _counts(self._snapshot.counts)
+        yield _cached(self._snapshot.counts)
         yield _restarts(self._processes)
 
 
@@ -187,6 +196,20 @@ def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:
             sum_s = counts.get(f"{kind}_ms {handler}", 0) / 1000
             family.add_metric([handler], list(_cumulative(filled)), sum_s)
         yield family
+
+
+def _cached(counts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "flowd_cache_completions",
+        "Completions of nodes that are cached: a hit took an output that was kept",
+        labels=["handler", "outcome"],
+    )
+    for field, count in counts.items():
+        kind, _, rest = field.partition(" ")
+        if kind == "cache":
+            outcome, _, handler = rest.partition(" ")
+            family.add_metric([handler, outcome], count)
+    return family
 
 
 def _cumulative(filled: Iterable[int]) -> Iterator[tuple[str, float]]:

@@ -53,6 +53,7 @@ _GROUPS = {
     "Schedules": {
         "schedules": "List, change, hold up and run schedules",
         "limits": "List, show, make and lift limits",
+        "cache": "Show and clear the outputs that are kept for equal calls",
     },
     "Executions": {
         "ls": "List executions, the newest first",

@@ -289,12 +289,14 @@ STYLES: Mapping[str, str] = {
 
 
 def why(node: Mapping[str, Any]) -> str | None:
-    """The error of a node that failed, why one does not run, how far its items or its child are, or
-    what one that waits asks."""
+    """The error of a node that failed, why one does not run or was not called, how far its items or
+    its child are, or what one that waits asks."""
     reason: str | None = node["error"] or node.get("skipped_because")
     if reason is None and node.get("items"):
         counts = node["items"].items()
         reason = "items: " + ", ".join(f"{count:,} {state}" for state, count in counts)
+    if reason is None and node.get("cached"):
+        reason = "cached"
     return reason or _waits(node) or None
 
 

@@ -14,10 +14,11 @@ from flowd.client import calls, steps
 from flowd.client.calls import Call, Json, Workflow
 from flowd.client.errors import ClientError, ConnectionFailed
 from flowd.client.event_reader import Event, Listener, of_events, of_logs
+from flowd.client.holding import AsyncHolding
 from flowd.client.steps import Pages, Pause, Steps, T
 
 
-class AsyncClient:
+class AsyncClient(AsyncHolding):
     """`url` is FLOWD_URL or this machine's port 8000 by default, `token` is FLOWD_TOKEN.
 
     Every method raises ApiError when flowd refuses, and ConnectionFailed when it does not answer.
@@ -291,30 +292,6 @@ class AsyncClient:
     async def put_set(self, name: str, members: Sequence[Mapping[str, str]]) -> None:
         """Say what belongs to a set from now on; nothing is made or deleted by this."""
         await self._send(calls.put_set(name, members))
-
-    async def put_limit(
-        self,
-        name: str,
-        *,
-        max: int | None = None,
-        per_s: float | None = None,
-        burst: int | None = None,
-    ) -> Json:
-        """Make a limit, or change it; the answer says which."""
-        rule = {"max": max, "per_s": per_s, "burst": burst}
-        return dict(await self._send(calls.put_limit(name, rule)))
-
-    async def limit(self, name: str) -> Json:
-        """A limit: what it says, who holds its places and who waits for them."""
-        return dict(await self._send(calls.limits(name)))
-
-    async def limits(self) -> list[Json]:
-        """The limits, by name."""
-        return list((await self._send(calls.limits()))["limits"])
-
-    async def delete_limit(self, name: str) -> None:
-        """Lift a limit; everybody who waits for a place starts."""
-        await self._send(calls.limits(name, method="DELETE"))
 
     async def put_schedule(self, name: str, schedule: Workflow) -> Json:
         """Make a schedule (a dict, or its JSON), or change it; the answer says which."""

@@ -259,6 +259,10 @@ def put_limit(name: str, rule: Mapping[str, float | None]) -> Call:
     return Call("PUT", f"/limits/{_id(name)}", content=_body(said))
 
 
+def cache(*, method: str = "GET", **params: Any) -> Call:
+    return Call(method, "/cache", params=params)
+
+
 def applied_set(name: str) -> Call:
     return Call("GET", f"/sets/{_id(name)}")
 

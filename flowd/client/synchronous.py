@@ -13,10 +13,11 @@ from flowd.client.calls import Call, Json, Workflow
 from flowd.client.connections import FAILURES, Connections, chunks
 from flowd.client.errors import ClientError, ConnectionFailed
 from flowd.client.event_reader import Event, Listener, of_events, of_logs
+from flowd.client.holding import Holding
 from flowd.client.steps import Pages, Pause, Steps, T
 
 
-class Client:
+class Client(Holding):
     """`url` is FLOWD_URL or this machine's port 8000 by default, `token` is FLOWD_TOKEN.
 
     `unix:/run/flowd/api.sock` is the unix socket of that path.
@@ -278,30 +279,6 @@ class Client:
     def put_set(self, name: str, members: Sequence[Mapping[str, str]]) -> None:
         """Say what belongs to a set from now on; nothing is made or deleted by this."""
         self._send(calls.put_set(name, members))
-
-    def put_limit(
-        self,
-        name: str,
-        *,
-        max: int | None = None,
-        per_s: float | None = None,
-        burst: int | None = None,
-    ) -> Json:
-        """Make a limit, or change it; the answer says which."""
-        rule = {"max": max, "per_s": per_s, "burst": burst}
-        return dict(self._send(calls.put_limit(name, rule)))
-
-    def limit(self, name: str) -> Json:
-        """A limit: what it says, who holds its places and who waits for them."""
-        return dict(self._send(calls.limits(name)))
-
-    def limits(self) -> builtins.list[Json]:
-        """The limits, by name."""
-        return builtins.list((self._send(calls.limits()))["limits"])
-
-    def delete_limit(self, name: str) -> None:
-        """Lift a limit; everybody who waits for a place starts."""
-        self._send(calls.limits(name, method="DELETE"))
 
     def put_schedule(self, name: str, schedule: Workflow) -> Json:
         """Make a schedule (a dict, or its JSON), or change it; the answer says which."""

@@ -267,6 +267,9 @@ class RetentionSettings:
         read.number(0, 36500, "days"),
         "days for which an execution is kept after its end; 0 is for ever",
     )
+    cache_max_mb: int = _setting(
+        256, read.whole(1, 1_000_000), "most MiB of outputs that are [cached](cache.md)"
+    )
 
 
 @dataclass(frozen=True, slots=True)

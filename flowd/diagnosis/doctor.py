@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+from flowd.diagnosis.cache_check import CacheView, look_at_cache
 from flowd.diagnosis.index_check import Lists, list_mismatches
 from flowd.diagnosis.label_check import label_mismatches
 from flowd.diagnosis.place_check import PlacesView, broken_places, look_at_places
@@ -20,6 +21,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.portions import DEFINITION_BYTES_MAX, portions
 from flowd.store import Store
 from flowd.store.entries import Entry
+from flowd.store.executions import slices
 from flowd.store.inspection import Begun, Consumer, NodeKey
 from flowd.store.kin import Kin
 from flowd.store.metrics import Queue
@@ -97,10 +99,11 @@ NOTHING_FAILS: Final = Failing((), ())
 
 @dataclass(slots=True)
 class Held:
-    """What holds executions and nodes back: schedules, until their times, and places."""
+    """What holds executions and nodes back, and what spares nodes their calls."""
 
     schedules: list[ScheduleStanding] = field(default_factory=list)
     places: PlacesView = field(default_factory=PlacesView)
+    cache: CacheView = field(default_factory=CacheView)
 
 
 @dataclass(slots=True)
@@ -187,6 +190,7 @@ async def look(store: Store) -> Snapshot:
     )
     snapshot.held.schedules = await schedules_of(store)
     snapshot.held.places = await look_at_places(store)
+    snapshot.held.cache = await look_at_cache(store)
     snapshot.active = await store.health.inspection.active()
     snapshot.finished = await store.health.inspection.finished()
     snapshot.known = await store.health.inspection.known()
@@ -230,10 +234,8 @@ async def _look_at_executions(store: Store, snapshot: Snapshot) -> None:
     named |= snapshot.held.places.named
     named |= {one for listed in snapshot.lists.by_status.values() for one in listed}
     named |= {one for _, one in snapshot.lists.by_name if is_execution_id(one)}
-    named |= {one for one, _ in snapshot.stream.entries.values()} | {
-        one for one, _ in snapshot.retries
-    }
-    for part in _portions(sorted(named)):
+    named |= {one for one, _ in (*snapshot.stream.entries.values(), *snapshot.retries)}
+    for part in slices(sorted(named), EXECUTIONS_PER_READ):
         await snapshot.lists.labels.read_given(store.health.inspection, part)
         await snapshot.lists.read_names(store, part)
         sizes = await store.health.inspection.definition_sizes(part)
@@ -275,11 +277,6 @@ async def _waits_of(
     except CorruptExecution as error:
         snapshot.unreadable.append(str(error))
         return {}
-
-
-def _portions(execution_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for at in range(0, len(execution_ids), EXECUTIONS_PER_READ):
-        yield execution_ids[at : at + EXECUTIONS_PER_READ]
 
 
 # What has to hold of it: each rule yields what breaks it, in words that are the same at every look.
@@ -489,6 +486,11 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
         lambda snapshot: broken_places(
             snapshot.held.places, snapshot.statuses, snapshot.node_states
         ),
+    ),
+    (
+        "outputs that are kept for equal calls are listed and counted",
+        lambda snapshot: snapshot.held.cache.entries,
+        lambda snapshot: iter(snapshot.held.cache.mismatches),
     ),
     (
         "no duty of a scheduler fails",

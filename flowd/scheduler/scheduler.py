@@ -21,6 +21,7 @@ from flowd.orchestrator.input_fit import InputFit
 from flowd.orchestrator.plans import Plans
 from flowd.outgoing.secrets import Secrets
 from flowd.pulse import Pulse
+from flowd.scheduler.cache import TrimCache
 from flowd.scheduler.clock import KeepClock
 from flowd.scheduler.continuations import FinishContinuations
 from flowd.scheduler.duty import REDIS_AWAY
@@ -129,6 +130,7 @@ class Scheduler:
                 ReadmitSchedules(store),
                 SettlePlaces(store),
                 ForgetFinished(store, interval_s, finished_days),
+                TrimCache(store),
                 NoteHours(store, interval_s),
             ),
         )

@@ -1,14 +1,18 @@
 """What is kept of a node's newest attempt: `attempt queued_ms waited_ms ran_ms consumer`.
 
-Written and read here alone; `-` is what is not known.
+Written and read here alone; `-` is what is not known, and a
+`ran_ms` of `cached` of an attempt that took an output that was kept, and called no handler.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from flowd.store.entries import Entry
 from flowd.store.redis.text import readable
+
+CACHED: Final = "cached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class AttemptRecord:
     waited_ms: int | None
     ran_ms: int | None
     worker: str | None
+    is_cached: bool = False
 
     @property
     def started_ms(self) -> int | None:
@@ -48,6 +53,12 @@ def attempt_record(entry: Entry, consumer: str, started_ms: int, finished_ms: in
     return f"{entry.attempt} {queued_ms} {waited_ms} {ran_ms} {consumer}"
 
 
+def cached_record(entry: Entry, consumer: str, started_ms: int) -> str:
+    """Of an attempt that took an output that was kept."""
+    waited_ms = max(0, started_ms - entry.queued_ms)
+    return f"{entry.attempt} {entry.queued_ms} {waited_ms} {CACHED} {consumer}"
+
+
 def lost_record(entry: Entry, consumer: str) -> str:
     """Of an attempt that has no times: its worker took them along, or it never began."""
     return f"{entry.attempt} {entry.queued_ms} - - {consumer}"
@@ -56,7 +67,7 @@ def lost_record(entry: Entry, consumer: str) -> str:
 def waited_and_ran_ms(record: str) -> tuple[int, int]:
     """Of an attempt that its worker saw to the end."""
     _, _, waited_ms, ran_ms, _ = record.split(" ", 4)
-    return int(waited_ms), int(ran_ms)
+    return int(waited_ms), 0 if ran_ms == CACHED else int(ran_ms)
 
 
 def parse_record(text: str | None) -> AttemptRecord | None:
@@ -68,6 +79,8 @@ def parse_record(text: str | None) -> AttemptRecord | None:
         return None
     queued_ms, waited_ms, ran_ms = (_number(one) for one in times[:3])
     worker = None if times[3] == "-" else readable(times[3])
+    if times[2] == CACHED:
+        return AttemptRecord(_number(attempt), queued_ms, waited_ms, 0, worker, is_cached=True)
     return AttemptRecord(_number(attempt), queued_ms, waited_ms, ran_ms, worker)
 
 

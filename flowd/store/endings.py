@@ -18,6 +18,7 @@ from flowd.store.executions import now_ms
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument
 from flowd.store.redis.scripts import Script
+from flowd.workflow.caching import Keep
 from flowd.workflow.graph import PlannedNode
 
 # One call commits no more nodes than this, and none further once it has so many arguments or bytes:
@@ -29,12 +30,15 @@ EVENT_ERROR_CHARS_MAX: Final = 300
 
 
 class Completion(NamedTuple):
-    """A node that ended well: its output as JSON, and the plan that says what it opens."""
+    """A node that ended well: its output as JSON, the plan that says what it opens, and what equal
+    calls of it have in common, where they are made once.
+    """
 
     entry: Entry
     node: PlannedNode
     record: str
     output: bytes
+    keep: Keep | None = None
 
 
 class Skip(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
+from flowd.store.attempt_records import CACHED
 from flowd.store.redis import keys
 from flowd.store.redis.client import RedisClient
 from flowd.store.redis.text import raw_bytes
@@ -102,8 +103,9 @@ class StoredEvent(NamedTuple):
     woken_by: str | None = None
     # Of a schedule: its name, how many of its times were missed or skipped, the last of them.
     schedule: tuple[str, int, int] | None = None
-    # Of a node that waits for its child, `child`; of that itself `parent`.
-    kin: Mapping[str, Any] | None = None
+    # Of a node that waits for its child, `child`; of that itself `parent`; of a node that took an
+    # output that was kept, `cached`.
+    rarely: Mapping[str, Any] | None = None
 
     @property
     def at_ms(self) -> int:
@@ -135,11 +137,11 @@ def parse_event(entry: Entry, end: Position, place: int) -> StoredEvent:
         _number(waited_ms),
         _number(ran_ms),
         None if worker == "-" else worker,
-        *_more(more),
+        *_more(more, is_cached=ran_ms == CACHED),
     )
 
 
-def _more(text: str) -> Iterator[Any]:
+def _more(text: str, *, is_cached: bool) -> Iterator[Any]:
     """What an event says besides, as the scripts wrote it."""
     try:
         told = orjson.loads(raw_bytes(text)) if text else {}
@@ -151,7 +153,8 @@ def _more(text: str) -> Iterator[Any]:
     is_schedule = "schedule" in told
     times = told.get("times", 1), told.get("scheduled_ms", 0)
     yield (told["schedule"], *times) if is_schedule else None
-    yield {name: told[name] for name in ("child", "parent") if name in told} or None
+    rarely = {name: told[name] for name in ("child", "parent") if name in told}
+    yield (rarely | {"cached": True} if is_cached else rarely) or None
 
 
 def _number(text: str) -> int | None:

@@ -19,11 +19,21 @@ class Fact(NamedTuple):
     """One thing to know: the `status` or the `input` of an execution, what it `ends` as before its
     `finally` (a JSON object of status and error, and of scheduled_at where it has that), or of a
     node its `state`, its `output`, the number of what has `arrived` at it, the `decision` that
-    ended its newest wait, or the `item` it runs for; or the `payer` whose budget a child spends.
+    ended its newest wait, or the `item` it runs for; or the `payer` whose budget a child spends,
+    or the execution of which it is a `rerun`.
     """
 
     kind: Literal[
-        "status", "input", "ends", "state", "output", "arrived", "decision", "item", "payer"
+        "status",
+        "input",
+        "ends",
+        "state",
+        "output",
+        "arrived",
+        "decision",
+        "item",
+        "payer",
+        "rerun",
     ]
     execution_id: str
     node_id: str = ""
@@ -41,6 +51,7 @@ _FIELD_OF: Final[Mapping[str, Callable[[Fact], tuple[str, ...]]]] = {
     "decision": lambda fact: (keys.decisions(fact.execution_id), fact.node_id),
     "item": lambda fact: _item_field(*split_item(fact.node_id), fact.execution_id),
     "payer": lambda fact: (keys.run(fact.execution_id), "payer"),
+    "rerun": lambda fact: (keys.run(fact.execution_id), "rerun_of"),
     "ends": lambda fact: (keys.run(fact.execution_id), "ends_as", "failure", "scheduled_at"),
 }
 # What is of any size; the other strings are words.

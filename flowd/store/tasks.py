@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
 from flowd.errors import MissingGroup, MissingScript, StoreFull, WrongType
+from flowd.store.cache import Cache
 from flowd.store.endings import COMMIT_MAX, Advance, Commits, Ending, Single
 from flowd.store.entries import (
     Entry,
@@ -259,6 +260,7 @@ class Tasks:
         self._commits = Commits(self._stream, self._group)
         self.queues = Queues(client, self._stream, self._group)
         self.facts = Facts(client)
+        self.cache = Cache(client, settings)
         self.limits = Limits(client, settings)
         self.waits = Waits(client, self._stream)
 

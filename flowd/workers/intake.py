@@ -10,10 +10,11 @@ import orjson
 
 from flowd.errors import CorruptExecution, Fail, HandlerFailed, TemplateError, UnknownExecution
 from flowd.handlers.context import HandlerContext
-from flowd.handlers.outcome import error_text
+from flowd.handlers.outcome import JsonText, error_text
 from flowd.handlers.registry import Handler, Registry
 from flowd.log import get_logger
 from flowd.orchestrator.plans import Plans
+from flowd.redaction import REDACTOR
 from flowd.store import Store
 from flowd.store.attempt_records import lost_record
 from flowd.store.budgets import parse_payer
@@ -34,6 +35,8 @@ from flowd.workers.decision import (
 )
 from flowd.workers.large_inputs import SMALL_BYTES_MAX, may_read
 from flowd.workers.node_run import PreparedNode
+from flowd.workflow.caching import Cache, Keep
+from flowd.workflow.graph import Asks
 from flowd.workflow.ids import SPENDING, STEPS, split_item
 from flowd.workflow.references import EXECUTION
 from flowd.workflow.states import ExecutionState, NodeState
@@ -151,6 +154,8 @@ class Intake:
 
     async def _admit(self, ready: list[PreparedNode]) -> list[PreparedNode]:
         """Those that need no place of a limit, or have one; the others wait outside of here."""
+        if any(one.keep is not None for one in ready):
+            ready = await self._answer_from_cache(ready)
         asking = [one for one in ready if one.place]
         if not asking:
             return ready
@@ -163,6 +168,16 @@ class Intake:
                 held_back.add(one.entry.name)
                 self.release(one.entry.name)
         return [one for one in ready if one.entry.name not in held_back]
+
+    async def _answer_from_cache(self, ready: list[PreparedNode]) -> list[PreparedNode]:
+        """The same, but whose output is kept takes that, and no place."""
+        asking = [one.keep for one in ready if one.keep is not None and one.keep.may_read]
+        found = iter(await self._store.tasks.cache.find(asking) if asking else ())
+        answered = []
+        for one in ready:
+            output = next(found) if one.keep is not None and one.keep.may_read else None
+            answered.append(one if output is None else _taking(one, output))
+        return answered
 
     def _plan_at_once(self, entry: Entry | Garbage) -> PreparedNode | None:
         """An entry's node with all but its inputs; None where there is more to it than to look its
@@ -225,8 +240,10 @@ class Intake:
                 wanted[Fact("payer", entry.execution_id)] = None
             for name in node.config.inputs:
                 wanted[input_fact(one, name)] = None
-            if node.limit is not None:
-                wanted |= {input_fact(one, name): None for name in node.limit.inputs}
+            if node.asks is not None:
+                wanted |= {input_fact(one, name): None for name in node.asks.inputs}
+                if node.asks.cache is not None:
+                    wanted[Fact("rerun", entry.execution_id)] = None
             if node.choice is not None:
                 wanted |= dict.fromkeys(facts_of_choice(one))
             if node.repeat is not None:
@@ -285,8 +302,8 @@ class Intake:
 def _facts_of(prepared: PreparedNode) -> set[Fact]:
     """What the node's templates and its condition read."""
     read = {input_fact(prepared, name) for name in prepared.node.config.inputs}
-    if prepared.node.limit is not None:
-        read |= {input_fact(prepared, name) for name in prepared.node.limit.inputs}
+    if prepared.node.asks is not None:
+        read |= {input_fact(prepared, name) for name in prepared.node.asks.inputs}
     if prepared.node.choice is not None:
         read |= set(facts_of_choice(prepared))
     if prepared.node.repeat is not None:
@@ -316,8 +333,8 @@ def _made_ready(prepared: PreparedNode, fetched: Mapping[Fact, _Value]) -> Prepa
     if node.handler in SPENDING:
         payer = fetched.get(Fact("payer", prepared.entry.execution_id))
         prepared = prepared._replace(payer=parse_payer(str(payer)) if payer else None)
-    asks = node.limit is not None and not prepared.entry.holds
-    if asks:
+    has_place = prepared.entry.holds
+    if node.asks is not None and node.asks.limit is not None and not has_place:
         prepared = prepared._replace(entry=prepared.entry._replace(holds=True))
     if prepared.entry.waits:
         prepared = prepared._replace(decision=decision_in(prepared, fetched))
@@ -330,15 +347,53 @@ def _made_ready(prepared: PreparedNode, fetched: Mapping[Fact, _Value]) -> Prepa
             inputs, sizes = _read_inputs(prepared, fetched, node.config.inputs)
             node.config.check_size(inputs, sizes)
             prepared = prepared._replace(inputs=inputs)
-        if asks and node.limit is not None:
-            read, _ = _read_inputs(prepared, fetched, node.limit.inputs)
-            prepared = prepared._replace(place=node.limit.place(read))
-        return prepared
+        if node.asks is None:
+            return prepared
+        return _asking(prepared, node.asks, fetched, has_place=has_place)
     except (HandlerFailed, TemplateError) as error:
         reason = error if isinstance(error, HandlerFailed) else Fail(str(error))
         # Its config is not looked at: it could be one that cannot be rendered.
         bare = node._replace(config=NO_CONFIG)
         return prepared._replace(node=bare, handler=_refusing(node.handler, reason))
+
+
+def _asking(
+    prepared: PreparedNode, asks: Asks, fetched: Mapping[Fact, _Value], *, has_place: bool
+) -> PreparedNode:
+    """The node with what its output is kept under, and the place it needs. Raises Fail."""
+    if asks.cache is not None:
+        prepared = prepared._replace(keep=_keep(prepared, asks.cache, fetched))
+    if asks.limit is not None and not has_place:
+        read, _ = _read_inputs(prepared, fetched, asks.limit.inputs)
+        prepared = prepared._replace(place=asks.limit.place(read))
+    return prepared
+
+
+def _keep(prepared: PreparedNode, cache: Cache, fetched: Mapping[Fact, _Value]) -> Keep | None:
+    """What the output of the node is kept under; None where its key cannot be made, or would have a
+    secret in it. A rerun is to do it again, and what has waited is amid its calls."""
+    entry, inputs = prepared.entry, prepared.inputs
+    if cache.key is not None:
+        try:
+            inputs, _ = _read_inputs(prepared, fetched, cache.inputs)
+        except Fail:
+            return None
+    made = cache.name(prepared.node.handler, prepared.node.config, inputs)
+    if made is None or REDACTOR.data(made[1]) != made[1]:
+        return None
+    is_rerun = fetched.get(Fact("rerun", entry.execution_id)) is not None
+    return Keep(made[0], cache.ttl_ms, may_read=not is_rerun and not entry.waits)
+
+
+def _taking(prepared: PreparedNode, output: bytes) -> PreparedNode:
+    """The node ends by this output: a stand-in for its handler takes the way of all others."""
+    name, keep = prepared.node.handler, prepared.keep
+    return prepared._replace(
+        node=prepared.node._replace(config=NO_CONFIG),
+        handler=Handler(name, lambda _config, _context: JsonText(output), "inline"),
+        place="",
+        keep=keep and keep._replace(is_hit=True),
+    )
 
 
 def _read_inputs(

@@ -14,7 +14,7 @@ from flowd.handlers.registry import Handler
 from flowd.orchestrator.attempts import fail_attempt
 from flowd.orchestrator.executor import node_failure
 from flowd.store import endings
-from flowd.store.attempt_records import attempt_record
+from flowd.store.attempt_records import attempt_record, cached_record
 from flowd.store.budgets import Payer
 from flowd.store.endings import Completion, Ending, ItemCompletion
 from flowd.store.entries import Entry
@@ -22,6 +22,7 @@ from flowd.store.executions import now_ms
 from flowd.store.tasks import DEATHS_BEFORE_APART
 from flowd.store.waits import Decision
 from flowd.workflow import exact_json
+from flowd.workflow.caching import Keep
 from flowd.workflow.graph import Plan, PlannedNode
 from flowd.workflow.repeating import OUTPUT, Repeat
 from flowd.workflow.retrying import RetryPolicy
@@ -33,7 +34,7 @@ class PreparedNode(NamedTuple):
     `inputs` is upstream output by node id; `policy` what a node has that says nothing of retries;
     `decision` what ended its wait, where it has waited; `scope` what its `repeat` looks up;
     `payer` whose budget it spends, where that is not its own execution's; `place` the place of a
-    limit it has to ask for before it starts.
+    limit it has to ask for before it starts; `keep` what its output is kept under.
     """
 
     entry: Entry
@@ -46,6 +47,7 @@ class PreparedNode(NamedTuple):
     scope: Mapping[str, Any] = MappingProxyType({})
     payer: Payer | None = None
     place: str = ""
+    keep: Keep | None = None
 
 
 def output_text(prepared: PreparedNode, output: object) -> bytes:
@@ -74,8 +76,10 @@ def complete_node(prepared: PreparedNode, consumer: str, started_ms: int, text: 
         wait = _repetition(prepared, prepared.node.repeat, record, text)
         if wait is not None:
             return wait
+    if prepared.keep is not None and prepared.keep.is_hit:
+        record = cached_record(prepared.entry, consumer, started_ms)
     completion = ItemCompletion if prepared.node.is_item else Completion
-    return completion(prepared.entry, prepared.node, record, text)
+    return completion(prepared.entry, prepared.node, record, text, prepared.keep)
 
 
 def _repetition(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from flowd.errors import CorruptExecution, StoreError, UnknownExecution
@@ -32,6 +32,7 @@ from flowd.store.entries import Entry
 from flowd.workers.ending_log import log_ending, log_failure, log_poison
 from flowd.workers.intake import Intake
 from flowd.workers.tally import Tally
+from flowd.workflow.caching import Keep
 from flowd.workflow.graph import Plan
 from flowd.workflow.states import NodeState
 
@@ -55,6 +56,8 @@ class Settlement:
         self._tally = tally
         self._on_stale = on_stale
         self._side_tasks: set[asyncio.Task[None]] = set()
+        # Outputs that are to be kept for equal calls, until that is written.
+        self._kept: list[tuple[Keep, bytes]] = []
 
     def break_off(self) -> None:
         """Leave what goes on beside the loop to the scheduler."""
@@ -93,7 +96,7 @@ class Settlement:
 
     def _settle_completion(self, completion: Completion, outcome: str) -> None:
         node = completion.node
-        self._tally.note_record(node.handler, NodeState.COMPLETED, completion.record)
+        self._note_completion(completion)
         if outcome == "finished":
             self._note_end(completion.entry)
         elif outcome != "completed":
@@ -105,7 +108,7 @@ class Settlement:
                 self._carry_on_after(completion, outcome)
 
     def _settle_item(self, item: ItemCompletion, _outcome: str) -> None:
-        self._tally.note_record(item.node.handler, NodeState.COMPLETED, item.record)
+        self._note_completion(item)
 
     def _settle_failed_item(self, failure: ItemFailure, _outcome: str) -> None:
         self._tally.note_record(failure.node.handler, NodeState.FAILED, failure.record)
@@ -152,13 +155,34 @@ class Settlement:
         name = plan.name if plan else None
         log.info("execution.completed", execution_id=entry.execution_id, name=name)
 
+    def _note_completion(self, completion: Completion) -> None:
+        handler, keep = completion.node.handler, completion.keep
+        if keep is not None and keep.is_hit:
+            self._tally.note_hit(handler)
+            return
+        self._tally.note_record(handler, NodeState.COMPLETED, completion.record)
+        if keep is not None:
+            self._tally.note_miss(handler)
+            if not self._kept:
+                self._begin_beside(self._write_kept())
+            self._kept.append((keep, completion.output))
+
+    async def _write_kept(self) -> None:
+        """What was settled together is written together. A cache may forget."""
+        kept, self._kept = self._kept, []
+        with contextlib.suppress(StoreError):
+            await self._store.tasks.cache.keep(kept)
+
     def _carry_on_after(self, ending: Ending, outcome: str) -> None:
         for step, node_id in steps_left(ending, outcome):
             self._carry_on(step, ending.entry._replace(node_id=node_id))
 
     def _carry_on(self, step: Step, entry: Entry) -> None:
         """Do beside the loop what is too much for one call; the scheduler ends what breaks off."""
-        task = asyncio.create_task(self._side_step(step, entry))
+        self._begin_beside(self._side_step(step, entry))
+
+    def _begin_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._side_tasks.add(task)
         task.add_done_callback(self._side_tasks.discard)
 

@@ -1,7 +1,8 @@
 """What one worker process counts of the nodes it ends, and how the counts reach the store.
 
 The fields of the shared hash have the handler last, because its name may hold anything:
-`ended <state> <handler>`, `waited <bucket> <handler>`, `waited_ms <handler>`, and so for `ran`.
+`ended <state> <handler>`, `waited <bucket> <handler>`, `waited_ms <handler>`, and so for `ran`;
+`cache hit <handler>` and `cache miss <handler>`.
 Bucket n holds what took at most 2^n ms; the last holds the rest.
 """
 
@@ -12,6 +13,7 @@ from typing import Final
 from flowd.errors import StoreError, StoreFull
 from flowd.store.attempt_records import waited_and_ran_ms
 from flowd.store.metrics import BUCKETS, Metrics
+from flowd.workflow.states import NodeState
 
 _LAST: Final = BUCKETS - 1
 
@@ -50,6 +52,15 @@ class Tally:
     def note_record(self, handler: str, state: str, record: str) -> None:
         """As `note`, from the attempt record of what ended."""
         self.note(handler, state, *waited_and_ran_ms(record))
+
+    def note_miss(self, handler: str) -> None:
+        """Nothing was kept that could have stood for a call that completed."""
+        self._add(f"cache miss {handler}", 1)
+
+    def note_hit(self, handler: str) -> None:
+        """A node completed by an output that was kept; its handler did not run."""
+        self._add(f"cache hit {handler}", 1)
+        self._add(f"ended {NodeState.COMPLETED} {handler}", 1)
 
     async def flush(self, metrics: Metrics) -> bool:
         """Add to the shared counts; False when Redis is at its memory limit.

@@ -21,6 +21,8 @@ CONDITION_CHARS_MAX = 4_000
 MAP_CONCURRENCY_MAX = 1_000
 PLACES_MAX = 10_000
 LIMIT_KEY_CHARS_MAX = 1_000
+# A year: what is kept longer belongs where data is kept.
+CACHE_S_MAX = 366 * SECONDS_MAX
 # What a retry may be limited to: a failure's kind, a status, or a class of them.
 FAILURE_KIND_PATTERN = r"^(error|timeout|connection|status|[1-5]\d\d|[1-5]xx)$"
 
@@ -86,6 +88,14 @@ class LimitDefinition(_Definition):
     key: Annotated[str, Field(min_length=1, max_length=LIMIT_KEY_CHARS_MAX)] | None = None
 
 
+class CacheDefinition(_Definition):
+    """For how long the output of a node stands for equal calls; `key`, a template, says which are
+    equal, without it the config does."""
+
+    ttl_s: Annotated[float, Field(ge=1, le=CACHE_S_MAX, allow_inf_nan=False)]
+    key: Annotated[str, Field(min_length=1, max_length=CONDITION_CHARS_MAX)] | None = None
+
+
 class NodeDefinition(_Definition):
     """`after` and `when` say when it runs at all; None is after its dependencies have completed.
     `queue` says which workers run it; None is that of the definition.
@@ -107,6 +117,7 @@ class NodeDefinition(_Definition):
     map: MapDefinition | None = None
     limit: LimitName | LimitDefinition | None = None
     queue: QueueName | None = None
+    cache: CacheDefinition | None = None
 
 
 class DagDefinition(_Definition):
@@ -188,7 +199,7 @@ def _node_document(node: NodeDefinition) -> dict[str, Any]:
         "dependencies": node.dependencies,
         "config": node.config,
     }
-    for name in ("retry", "repeat"):
+    for name in ("retry", "repeat", "cache"):
         part: BaseModel | None = getattr(node, name)
         if part is not None:
             document[name] = part.model_dump(exclude_none=True)

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from flowd.workflow.caching import Cache
 from flowd.workflow.choices import Choice
 from flowd.workflow.concurrency import Concurrency, planned_concurrency
 from flowd.workflow.definition import SECONDS_MAX, MapDefinition
@@ -33,7 +34,20 @@ class PlannedMap(NamedTuple):
 
 
 # What stands in a definition whose nodes look at anything, besides those that choose.
-_READING: Final = (b"{{", b'"repeat"', b'"map"', b'"limit"')
+_READING: Final = (b"{{", b'"repeat"', b'"map"', b'"limit"', b'"cache"')
+
+
+class Asks(NamedTuple):
+    """What a node asks before it starts: whether an equal call was made, and for a place."""
+
+    limit: Limit | None
+    cache: Cache | None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What both of their keys read."""
+        of_limit = self.limit.inputs if self.limit else ()
+        return of_limit + self.cache.inputs if self.cache else of_limit
 
 
 class PlannedNode(NamedTuple):
@@ -47,8 +61,8 @@ class PlannedNode(NamedTuple):
     `repeat` is None for a node of which one call is enough.
     A node with `map` runs by itself to read its list, and to gather what has become of its items;
     those have ids such as `fan.17`, which no node has, and no dependents. `is_static` says that
-    nothing in its workflow reads what another node has put out or has a limit, and that it spends
-    no tokens.
+    nothing in its workflow reads what another node has put out, has a limit or is cached, and that
+    it spends no tokens.
     """
 
     id: str
@@ -65,7 +79,7 @@ class PlannedNode(NamedTuple):
     repeat: Repeat | None = None
     is_static: bool = False
     map: PlannedMap | None = None
-    limit: Limit | None = None
+    asks: Asks | None = None
 
     @property
     def is_item(self) -> bool:
@@ -266,7 +280,7 @@ def compile_plan(definition: bytes) -> Plan:
             _looks(written_after, single, joined) if written_after else (),
             Repeat(node["repeat"]) if "repeat" in node else None,
             is_static and node["handler"] not in SPENDING,
-            limit=Limit(node["limit"]) if "limit" in node else None,
+            asks=_asks(node),
         )
         if "map" in node:
             nodes[node_id] = _mapped(planned, node["map"])
@@ -284,6 +298,15 @@ def compile_plan(definition: bytes) -> Plan:
         _language(document, written, queues),
         *_told_to_callers(document),
         queues,
+    )
+
+
+def _asks(node: Mapping[str, Any]) -> Asks | None:
+    if "limit" not in node and "cache" not in node:
+        return None
+    return Asks(
+        Limit(node["limit"]) if "limit" in node else None,
+        Cache(node["cache"]) if "cache" in node else None,
     )
 
 
@@ -334,7 +357,7 @@ def _mapped(node: PlannedNode, written: dict[str, Any]) -> PlannedNode:
         retry={"max_attempts": 1},
         timeout_s=None,
         repeat=None,
-        limit=None,
+        asks=None,
         map=PlannedMap(said.concurrency, said.max_failed, said.fail_fast, said.results, item),
     )
 
@@ -349,6 +372,7 @@ def _check_form(node: dict[str, Any]) -> None:
         and (timeout_s is None or isinstance(timeout_s, float | int))
         and isinstance(node.get("when", ""), str)
         and isinstance(node.get("limit", ""), str | dict)
+        and isinstance(node.get("cache", {"ttl_s": 1})["ttl_s"], float | int)
         and isinstance(node.get("repeat", {"until": ""})["until"], str)
         and node.get("after", "ended") in ("completed", "failed", "ended")
     )

@@ -67,7 +67,7 @@ def split_place(place: str) -> tuple[str, str | None]:
 
 def find_limit_problems(node: ReadingNode) -> Iterator[Problem]:
     """A wait holds no place, so nothing is held back where a node does nothing but wait."""
-    if node.limit is not None and node.handler in WAITING_HANDLERS:
+    if "limit" in node.keys and node.handler in WAITING_HANDLERS:
         message = f"{node.handler} waits by itself and holds no place of a limit; remove this"
         if node.handler == WORKFLOW:
             message += ", and limit the nodes of the child"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
 
 from flowd.errors import WAIT_S_MAX
-from flowd.workflow.definition import LimitDefinition, NodeDefinition, WorkflowDefinition
+from flowd.workflow.definition import (
+    CacheDefinition,
+    LimitDefinition,
+    NodeDefinition,
+    WorkflowDefinition,
+)
 from flowd.workflow.references import ReadingNode
 from flowd.workflow.refusals import names_of
 from flowd.workflow.suggestions import Suggestions
 
+_KEYED: Final = ("limit", "cache")
 _Item = TypeVar("_Item")
 
 
@@ -29,7 +36,7 @@ def nodes_of(workflow: WorkflowDefinition) -> list[ReadingNode]:
             node.timeout_s,
             node.retry is not None,
             part == "finally",
-            limit=_key_of(node.limit),
+            keys=_keys_of(vars(node)) if node.limit or node.cache else {},
         )
         for part, nodes in (("nodes", workflow.dag.nodes), ("finally", workflow.dag.finally_))
         for index, node in enumerate(nodes)
@@ -72,7 +79,7 @@ def _read_node(path: str, written: dict[str, Any], suggestions: Suggestions) -> 
         fields.get("retry") is not None,
         path.startswith("dag.finally"),
         str(node_id) if isinstance(node_id, int | float) else None,
-        limit=_key_of(fields.get("limit")),
+        keys=_keys_of(fields),
     )
 
 
@@ -82,11 +89,16 @@ def written_nodes(document: Any, part: str) -> list[Any]:
     return nodes
 
 
-def _key_of(limit: Any) -> str | None:
-    """The template of its key; empty where it has none that could be read, None for no limit."""
-    if isinstance(limit, LimitDefinition):
-        return limit.key or ""
-    return None if limit is None else _typed(_typed(limit, dict, {}).get("key"), str, "")
+def _keys_of(fields: Mapping[Any, Any]) -> dict[str, str]:
+    """The templates of the keys of what has one; empty where that could not be read."""
+    return {name: _key_of(fields[name]) for name in _KEYED if fields.get(name) is not None}
+
+
+def _key_of(part: Any) -> str:
+    if isinstance(part, LimitDefinition | CacheDefinition):
+        return part.key or ""
+    key: str = _typed(_typed(part, dict, {}).get("key"), str, "")
+    return key
 
 
 def _typed(value: Any, wanted: type[_Item], otherwise: Any) -> Any:

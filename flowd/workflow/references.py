@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any, Final
@@ -68,9 +68,8 @@ class ReadingNode:
     has_retry: bool = False
     is_finally: bool = False
     lost_id: str | None = None
-    # The template of its limit's key, which reads what is there before anything has run; empty for
-    # a limit without one, None where there is no limit.
-    limit: str | None = None
+    # Of its `limit` and its `cache`, where it has them, the templates of their keys, empty without.
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_output(self) -> bool:
@@ -191,8 +190,10 @@ class _References:
                 is_output = isinstance(found, Reference) and found.node_id == OUTPUT
                 if not is_output or OUTPUT in self._index_of:
                     yield found
-        if node.limit:
-            yield from self._found_in_key(node, node.limit)
+        if text := node.keys.get("limit"):
+            yield from self._found_in_key(node, text)
+        if text := node.keys.get("cache"):
+            yield from find_templates({"key": text}, f"{node.path}.cache")
         if node.over:
             yield from _found_in_over(node.over, f"{node.path}.map.over")
 
@@ -312,7 +313,7 @@ def _is_given(node: ReadingNode, found: Reference) -> bool:
     """Whether there is something of this name for the node besides other nodes."""
     if found.node_id == INPUT:
         return True
-    places = tuple(f"{node.path}.{one}" for one in ("config", "repeat", "limit"))
+    places = tuple(f"{node.path}.{one}" for one in ("config", "repeat", "limit", "cache"))
     is_of_items = node.over is not None and found.path.startswith(places)
     return is_of_items and found.node_id in (ITEM, INDEX)
 

@@ -12,6 +12,7 @@ from flowd.errors import Problem
 from flowd.workflow.definition import (
     LABELS_MAX,
     BudgetDefinition,
+    CacheDefinition,
     CallbackDefinition,
     ConcurrencyDefinition,
     DagDefinition,
@@ -96,6 +97,7 @@ def _explain_nodes(report: Report, nodes: Sequence[Any], part: str) -> None:
             _explain_part(report, RetryDefinition, node, "retry", path)
             _explain_part(report, RepeatDefinition, node, "repeat", path)
             _explain_part(report, MapDefinition, node, "map", path)
+            _explain_part(report, CacheDefinition, node, "cache", path)
             _explain_limit(report, node, path)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flowd.errors import InvalidWorkflow, Problem
+from flowd.workflow.caching import find_cache_problems
 from flowd.workflow.children import find_child_problems
 from flowd.workflow.concurrency import find_concurrency_problems
 from flowd.workflow.definition import WorkflowDefinition
@@ -117,6 +118,7 @@ class _Graph:
             self._check_dependencies(node, suggest_node)
             self._check_repeat(node)
             self._report.extend(find_limit_problems(node))
+            self._report.extend(find_cache_problems(node))
             if self._is_shallow(node):
                 self._check_config(node, handlers)
                 self._report.extend(find_signal_problems(node))

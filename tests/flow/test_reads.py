@@ -276,6 +276,7 @@ async def test_a_node_shows_its_config_as_written_and_as_rendered(settings, monk
             "error": None,
             "skipped_because": None,
             "waiting": None,
+            "cached": False,
             "items": None,
             "dependencies": ["A"],
             "dependents": ["C"],

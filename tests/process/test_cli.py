@@ -684,6 +684,8 @@ ANYWHERE = [
     ("limits ls", "api"),
     ("limits get api", "3"),
     ("limits rm api --yes", ""),
+    ("cache ls", "ENTRIES"),
+    ("cache clear --yes", ""),
     ("ui", "/ui/"),
     ("dlq list", "REASON"),
     ("dlq purge --all --yes", ""),
@@ -790,7 +792,7 @@ def _name(words: list[str]) -> str:
     return " ".join(
         words[
             : 2
-            if words[0] in ("config", "definitions", "dlq", "limits", "schedules", "token")
+            if words[0] in ("cache", "config", "definitions", "dlq", "limits", "schedules", "token")
             else 1
         ]
     )

@@ -1,4 +1,4 @@
-"""The manual's examples of limits, logs, graphs and actions on many, as they stand."""
+"""The manual's examples of limits, the cache, logs, graphs and actions on many, as they stand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from flowd.client import Client
 from flowd.config.loading import load_settings
-from tests.daemon import PATIENCE_S
+from tests.daemon import PATIENCE_S, wait_until
 from tests.manual import blocks
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
 
@@ -70,6 +70,25 @@ def test_limits_are_put_and_lifted_as_it_is_told(flowd: Flowd, tmp_path: Path) -
     assert "storage" in listed and "api" in api
     with Client(flowd.url) as client:
         assert [one["name"] for one in client.limits()] == ["api"]
+
+
+def test_the_cache_is_seen_and_cleared_as_it_is_told(flowd: Flowd, tmp_path: Path) -> None:
+    (trip,) = (json.loads(one) for one in blocks("Cache", "json"))
+    with Client(flowd.url) as client:
+        for cached in (False, True):
+            execution_id = client.submit(trip, trigger=True)
+            assert client.wait(execution_id, PATIENCE_S) == "COMPLETED"
+            rows = {one["node_id"]: one["cached"] for one in client.nodes(execution_id)}
+            assert rows == {"weather": cached, "advice": cached}
+            wait_until(lambda: client.cache()["entries"] == 2, "what both put out is kept")
+
+    (session,) = blocks("Clearing it", "console")
+    listed, *cleared = (told(flowd, line, tmp_path) for line in session.splitlines())
+    assert "call_external_service" in listed
+    assert [line.strip() for line in cleared] == ["", "", ""]
+    (curl,) = blocks("Clearing it", "bash")
+    shown, removed = (json.loads(answered(flowd, line)) for line in curl.splitlines())
+    assert (shown["entries"], removed["removed"]) == (0, 0)
 
 
 def test_what_a_node_says_is_read_as_it_is_told(flowd: Flowd, tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def test_only_what_makes_new_work_is_refused_by_a_full_server():
     assert refused == {
         *begin,
         "append_log",
+        "find_outputs",
+        "keep_outputs",
         "stage_items",
         "wake_node",
         "put_definition",

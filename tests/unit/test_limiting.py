@@ -60,16 +60,16 @@ def test_own_handlers_take_limits_and_the_key_of_a_map_reads_its_items():
     fan = node({"name": "api", "key": "{{ item.tenant }}"}, "own", map={"over": "{{ input.rows }}"})
     plan = compile_plan(validated(fan, {"id": "B", "handler": "own", "limit": "api"}).to_json())
 
-    assert plan.nodes["A"].limit is None
-    assert plan.node("A.3").limit.inputs == ("item",)
-    assert plan.nodes["B"].limit.place({}) == "api"
+    assert plan.nodes["A"].asks is None
+    assert plan.node("A.3").asks.inputs == ("item",)
+    assert plan.nodes["B"].asks.limit.place({}) == "api"
     assert plan.language == 3
 
 
 def test_a_workflow_without_limits_is_what_it_was():
     plan = compile_plan(validated({"id": "A", "handler": "noop"}).to_json())
 
-    assert (plan.language, plan.nodes["A"].limit, plan.nodes["A"].is_static) == (0, None, True)
+    assert (plan.language, plan.nodes["A"].asks, plan.nodes["A"].is_static) == (0, None, True)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def format_event(item: StoredEvent | Gap) -> bytes:
         "waits_for": item.waits_for,
         "woken_by": item.woken_by,
     }
-    facts |= item.kin or {}
+    facts |= item.rarely or {}
     if item.schedule:
         facts |= zip(("schedule", "times", "scheduled_ms"), item.schedule, strict=True)
     try:

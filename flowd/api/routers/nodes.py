@@ -52,7 +52,8 @@ class NodeWait(_Body):
 class Node(_Body):
     """`attempt` and what follows are of its newest attempt; null is what is not known yet.
 
-    `items` is how many items of a node with `map` are in each state; null for any other.
+    `cached` says that its output is that of an equal call, and its handler did not run; `items` is
+    how many items of a node with `map` are in each state; null for any other.
     """
 
     node_id: str
@@ -67,6 +68,7 @@ class Node(_Body):
     error: str | None
     skipped_because: str | None
     waiting: NodeWait | None
+    cached: bool
     items: dict[str, int] | None
 
 
@@ -305,6 +307,7 @@ def node_fields(row: NodeRow, node: PlannedNode) -> dict[str, Any]:
         "error": row.error,
         "skipped_because": row.reason,
         "waiting": _waiting(row.wait),
+        "cached": record.is_cached,
     }
 
 

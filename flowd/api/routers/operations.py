@@ -41,7 +41,8 @@ async def show_measurements(request: Request) -> Response:
     snapshot = await shared.store.health.metrics.snapshot()
     processes = await supervisor_status.processes(shared.control_socket)
     limits = await shared.store.tasks.limits.totals(PLACES_MAX)
-    return Response(measurements_text(snapshot, processes, limits), media_type=MEDIA_TYPE)
+    kept = await shared.store.tasks.cache.size()
+    return Response(measurements_text(snapshot, processes, limits, kept), media_type=MEDIA_TYPE)
 
 
 ROUTES = [

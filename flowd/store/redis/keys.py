@@ -29,6 +29,8 @@ RETRIES_WAKEUP: Final = "flowd:retries:wakeup"  # list: the first of the dates h
 LIMITS: Final = "flowd:limits"  # hash: name -> `max per_s burst`, `-` where it says nothing
 LIMITS_DUE: Final = "flowd:limits:due"  # zset: places to be settled, by when, ms
 PLACES: Final = "flowd:limits:places"  # zset: places that are held or waited for, with score 0
+CACHE: Final = "flowd:cache"  # zset: names of outputs kept for equal calls, by until when, ms
+CACHE_SIZES: Final = "flowd:cache:sizes"  # hash: name -> bytes it is counted as, and their `total`
 SCHEDULES: Final = "flowd:schedules"  # zset: the names of all schedules, with score 0
 SCHEDULES_DUE: Final = "flowd:schedules:due"  # zset: name, by when it is looked at, Unix ms
 LEASES: Final = "flowd:leases"  # hash: consumer -> heartbeat sequence
@@ -130,6 +132,8 @@ def shared_types(stream: str) -> dict[str, str]:
         LIMITS: "hash",
         LIMITS_DUE: "zset",
         PLACES: "zset",
+        CACHE: "zset",
+        CACHE_SIZES: "hash",
         SCHEDULES: "zset",
         SCHEDULES_DUE: "zset",
         LEASES: "hash",
@@ -179,6 +183,14 @@ def holders(place: str) -> str:
 def waiters(place: str) -> str:
     """Zset: `execution_id node_id` that waits for a place of a limit, by when it was queued, ms."""
     return f"flowd:limit:{place}:waiters"
+
+
+def kept_output(name: str) -> str:
+    """String that expires: `written_ms ttl_ms output`: what a call of a handler came to.
+
+    The name is the handler and, behind a `/`, `=` and its key, or `~` and a digest of its config.
+    """
+    return f"flowd:cache:{name}"
 
 
 def places(execution_id: str) -> str:

@@ -10,7 +10,7 @@ import { Lines } from './lines.js';
 const WHOLE_MAX = 50;
 
 const DETAIL_OF = [
-  ['error', one => one], ['waits_for', one => `waits for: ${one}`], ['woken_by', one => `woken by: ${one}`], ['ran_ms', one => `ran ${number(one)} ms`], ['worker', one => one],
+  ['error', one => one], ['waits_for', one => `waits for: ${one}`], ['woken_by', one => `woken by: ${one}`], ['cached', () => 'cached'], ['ran_ms', one => `ran ${number(one)} ms`], ['worker', one => one],
 ];
 
 export function Events({ execution, nodes, show }) {

@@ -53,7 +53,7 @@ function columnsOf(nodes, states, details) {
 }
 
 const tookOf = one => (one?.started_ms && one.finished_ms ? one.finished_ms - one.started_ms : null);
-const saidOf = one => one?.error ?? one?.skipped_because ?? one?.waiting?.text ?? '';
+const saidOf = one => one?.error ?? one?.skipped_because ?? one?.waiting?.text ?? (one?.cached ? 'cached' : '');
 
 export function Nodes({ execution, nodes, show }) {
   const states = execution.states.data?.states ?? '';

@@ -93,6 +93,7 @@ function About({ execution, nodes, data, explain, show, reload }) {
       ${data.started_ms && html`<${Row} label="Started"><${Time} ms=${data.started_ms} /><//>`}
       ${data.queued_ms && data.started_ms && html`<${Row} label="Stood in the queue"><${Duration} ms=${data.started_ms - data.queued_ms} /><//>`}
       ${data.started_ms && html`<${Row} label=${data.finished_ms ? 'Took' : 'For'}><${Duration} ms=${data.duration_ms} since=${data.started_ms} until=${data.finished_ms} /><//>`}
+      ${data.cached && html`<${Row} label="Cached">the output of an equal call<//>`}
       ${data.worker && html`<${Row} label="Worker"><${Name} value=${data.worker} mono /><//>`}
       ${data.child && html`<${Row} label="Child"><${Link} to=${`executions/${data.child}`}><span class="mono">${data.child}</span><//><//>`}
       ${data.items && html`<${Row} label="Items">${Object.entries(data.items).filter(([, count]) => count).map(([state, count]) => html`<span class="item-count"><${State} value=${state} /><span class="num">${number(count)}</span></span>`)}<//>`}

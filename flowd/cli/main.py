@@ -24,6 +24,8 @@ _GROUPS = {
         "scheduler": "Run only the scheduler",
         "worker": "Run only one worker",
         "demo": "Run the sample workflows on a private flowd",
+        "install": "Install flowd as a service of this machine",
+        "uninstall": "Take the installed flowd off this machine",
     },
     "Operate it": {
         "status": "Show the processes of the running flowd",
@@ -86,6 +88,7 @@ _COMMANDS = {name: text for commands in _GROUPS.values() for name, text in comma
 _MODULES = {
     **dict.fromkeys(("api", "scheduler", "worker"), "roles"),
     **dict.fromkeys(("stop", "reload", "restart", "scale"), "control"),
+    **dict.fromkeys(("install", "uninstall"), "install"),
     **dict.fromkeys(("submit", "trigger", "run"), "submit"),
     **dict.fromkeys(("ls", "get", "definition", "watch", "results", "explain"), "executions"),
     **dict.fromkeys(("signal", "approve", "reject"), "signals"),

@@ -11,7 +11,7 @@ import click
 from flowd.config import DEFAULT_DATA_DIR, DEFAULT_FILE, Settings
 from flowd.config.loading import ignored_variables, load_settings
 
-# What `scripts/install` writes.
+# What `flowd install` writes.
 MACHINE_FILE: Final = Path("/etc/flowd/flowd.toml")
 
 config_option = click.option(

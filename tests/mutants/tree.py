@@ -15,7 +15,7 @@ from tests.mutants.table import Mutant
 ROOT = Path(__file__).parents[2]
 # A mutant may make its test wait for what never comes; the slowest test has this and its deadline.
 LIMIT_S = 600.0
-_COPIED = ("flowd", "tests", "scripts", "systemd", "pyproject.toml", "flowd.toml", "README.md")
+_COPIED = ("flowd", "tests", "scripts", "pyproject.toml", "flowd.toml", "README.md")
 _FAILED = 1
 
 

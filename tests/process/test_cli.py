@@ -721,6 +721,8 @@ ELSEWHERE = {
     "scheduler": "test_roles",
     "worker": "test_roles",
     "demo": "test_demo",
+    "install": "test_install",
+    "uninstall": "test_install",
     "apply": "test_apply",
     "redis-cli": "test_redis_access",
     "top": "test_control",

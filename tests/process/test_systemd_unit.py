@@ -14,7 +14,7 @@ import pytest
 
 from tests.daemon import PATIENCE_S
 
-ROOT = Path(__file__).parents[2]
+UNITS_FOLDER = Path(__file__).parents[2] / "flowd" / "installation"
 UNITS = ("flowd.service", "flowd.socket")
 EXPOSURE_MAX = 1.5
 
@@ -24,7 +24,7 @@ def analyze() -> str:
     """systemd-analyze, which .ci/run makes sure of."""
     found = os.environ.get("FLOWD_TEST_SYSTEMD_ANALYZE") or shutil.which("systemd-analyze")
     if not found:
-        reason = "systemd-analyze is not installed: nobody has checked systemd/flowd.service"
+        reason = "systemd-analyze is not installed: nobody has checked flowd.service"
         warnings.warn(reason, stacklevel=1)
         pytest.skip(reason)
     return found
@@ -37,7 +37,7 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 def test_the_units_are_valid(analyze: str, tmp_path: Path) -> None:
     program = Path(sys.executable).parent / "flowd"
     for name in UNITS:
-        text = (ROOT / "systemd" / name).read_text()
+        text = (UNITS_FOLDER / name).read_text()
         # There has to be a program; the one of this machine may not be installed.
         (tmp_path / name).write_text(text.replace("/opt/flowd/.venv/bin/flowd", str(program)))
 
@@ -47,7 +47,7 @@ def test_the_units_are_valid(analyze: str, tmp_path: Path) -> None:
 
 
 def test_a_unit_with_a_mistake_would_be_noticed(analyze: str, tmp_path: Path) -> None:
-    text = (ROOT / "systemd" / "flowd.service").read_text()
+    text = (UNITS_FOLDER / "flowd.service").read_text()
     (tmp_path / "flowd.service").write_text(text.replace("KillMode=mixed", "KilMode=mixed"))
 
     assert "KilMode" in run(analyze, "verify", tmp_path / "flowd.service").stderr
@@ -55,7 +55,7 @@ def test_a_unit_with_a_mistake_would_be_noticed(analyze: str, tmp_path: Path) ->
 
 def test_the_service_is_exposed_to_little(analyze: str) -> None:
     """Measured with systemd 252: 1.1. What is left is the network, and unix sockets."""
-    security = run(analyze, "security", "--offline=yes", ROOT / "systemd" / "flowd.service")
+    security = run(analyze, "security", "--offline=yes", UNITS_FOLDER / "flowd.service")
 
     overall = re.search(r"Overall exposure level for flowd.service: ([\d.]+)", security.stdout)
     assert overall, security.stderr

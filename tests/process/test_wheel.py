@@ -57,8 +57,10 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(environment: Path, folder: Path, program: str, *arguments: str) -> str:
-    ended = subprocess.run(
+def attempt(
+    environment: Path, folder: Path, program: str, *arguments: str | Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [environment / "bin" / program, *arguments],
         capture_output=True,
         text=True,
@@ -66,6 +68,10 @@ def run(environment: Path, folder: Path, program: str, *arguments: str) -> str:
         timeout=PATIENCE_S,
         env=clean_environ() | {"TMPDIR": str(folder)},
     )
+
+
+def run(environment: Path, folder: Path, program: str, *arguments: str | Path) -> str:
+    ended = attempt(environment, folder, program, *arguments)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -98,3 +104,37 @@ def test_the_wheel_alone_runs_flowd(environment: Path, tmp_path: Path) -> None:
     assert "# Commands" in run(environment, tmp_path, "flowd", "help", "cli")
     assert "linear COMPLETED" in run(environment, tmp_path, "flowd", "demo")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_wheel_was_installed_into_installs_itself_as_a_service(
+    environment: Path, tmp_path: Path
+) -> None:
+    stage = tmp_path / "stage"
+    # As with the umask of somebody who is careful.
+    (module,) = environment.glob("lib/python3*/site-packages/flowd/errors.py")
+    module.chmod(0o600)
+    assert f"{__version__} is installed" in run(
+        environment, tmp_path, "flowd", "install", "--root", stage
+    )
+    installed = stage / "opt" / "flowd" / ".venv"
+    assert {path.stat().st_mode & 0o777 for path in installed.rglob("errors.py")} == {0o644}
+    assert run(installed, tmp_path, "flowd", "--version") == f"flowd {__version__}\n"
+    settings = stage / "etc" / "flowd" / "flowd.toml"
+    assert 'environment = "production"' in settings.read_text()
+
+    # Somebody has installed a later version since.
+    (package,) = installed.glob("lib/python3*/site-packages/flowd/__init__.py")
+    package.write_text(package.read_text().replace(__version__, "10.0.0"))
+    later = installed.readlink()
+    refused = attempt(environment, tmp_path, "flowd", "install", "--root", stage)
+
+    assert refused.returncode == 1
+    assert f"10.0.0 is installed, and this is {__version__}" in refused.stderr
+    assert (installed.readlink(), len(list(stage.glob("opt/flowd/venv-*")))) == (later, 1)
+
+    # By the program that is removed.
+    assert "are kept" in run(installed, tmp_path, "flowd", "uninstall", "--root", stage)
+    assert settings.exists()
+    assert not installed.parent.exists()
+    run(environment, tmp_path, "flowd", "uninstall", "--root", stage, "--purge")
+    assert [path for path in stage.rglob("*") if not path.is_dir()] == []

@@ -181,8 +181,8 @@ MUTANTS = (
     Mutant(
         "R7",
         "no fence where nodes are committed",
-        "if is_stale[nth] then\n      outcomes[nth] = 'stale'\n    elseif not is_live(status)",
-        "if false then\n      outcomes[nth] = 'stale'\n    elseif not is_live(status)",
+        "if is_stale[nth] then\n    outcomes[nth] = 'stale'\n  elseif not is_live(status)",
+        "if false then\n    outcomes[nth] = 'stale'\n  elseif not is_live(status)",
         "test_r07_a_node_two_workers_hold_is_committed_once",
     ),
     Mutant(
@@ -742,9 +742,16 @@ MUTANTS = (
     Mutant(
         "U27 before",
         "an execution stays in the list of the state it was in",
-        "  if LISTED[before] then\n",
+        "  if was_listed then\n",
         "  if false then\n",
         "test_whatever_it_was_a_cancelled_one_is_in_the_list_of_those[PAUSED]",
+    ),
+    Mutant(
+        "U27 plain",
+        "what somebody waits for ends as if nobody did",
+        "  if status == 'RUNNING' and not is_special then",
+        "  if true then",
+        "test_what_ends_beside_others_ends_as_it_has_to",
     ),
     Mutant(
         "U27 deleted",

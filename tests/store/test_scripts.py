@@ -46,6 +46,7 @@ def test_every_lua_file_is_a_script_or_a_fragment_of_one():
     assert {file.stem for file in LUA.glob("*.lua")} == {script.name for script in scripts.ALL}
     texts = [file.read_text() for file in LUA.rglob("*.lua")]
     used = {fragment for text in texts for fragment, _ in scripts._USE.findall(text)}
+    used |= {fragment for text in texts for fragment in scripts._THEN.findall(text)}
     assert {file.stem for file in (LUA / "shared").glob("*.lua")} == used
 
 

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---- @use end_nodes
+--- @then end_nodes
 --- @use failure_text
 --- @use keep_dead_letter
 --- @use keep_report
@@ -12,11 +12,13 @@
 --       empty, its error, cut for an event, and the reason to keep it as a dead letter, or empty
 -- RETURNS for each node 'completed', 'finished', 'failed', 'stale', 'ended' or 'corrupt', as
 --         complete_nodes
-local function write_end(write, node, nth, at)
+local function write_end(writes, node, nth, at)
   local execution_id, node_id, record = ARGV[at], ARGV[at + 1], ARGV[at + 3]
   local run = 'workflow:' .. execution_id .. ':run'
-  write(node, 'FAILED')
-  write(node .. ':output', ARGV[at + 4])
+  writes[#writes + 1] = node
+  writes[#writes + 1] = 'FAILED'
+  writes[#writes + 1] = node .. ':output'
+  writes[#writes + 1] = ARGV[at + 4]
   -- Said of this execution only: a rerun that leaves the node out makes it FAILED, too.
   redis.pcall('HSET', run, 'allowed:' .. node_id, '1')
   keep_report(run, node_id, ARGV[at + 8])
@@ -26,4 +28,4 @@ local function write_end(write, node, nth, at)
   return failure_text(run, ARGV[at + 9])
 end
 
-return end_nodes(write_end, 'node.failed', 1, 11)
+local event, arrival, width = 'node.failed', 1, 11

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---- @use end_nodes
+--- @then end_nodes
 -- Commits a batch of finished nodes and advances their dependents: the hot path of the engine.
 -- The worker knows the plan, so nothing is looked up here that it could have said, and whatever
 -- the server can do for the whole batch at once is one command.
@@ -14,9 +14,10 @@
 --         attempt was taken away, nothing written), 'ended' (the node or its execution runs no more,
 --         nothing written) or 'corrupt' (a key of its execution holds something flowd did not write);
 --         then up to which ms entries may be of executions that were paused or cancelled
-local function write_end(write, node, _nth, at)
-  write(node, 'COMPLETED')
-  write(node .. ':output', ARGV[at + 4])
+local function write_end(writes, node, _nth, at)
+  local size = #writes
+  writes[size + 1], writes[size + 2] = node, 'COMPLETED'
+  writes[size + 3], writes[size + 4] = node .. ':output', ARGV[at + 4]
 end
 
-return end_nodes(write_end, 'node.completed', 1, 8)
+local event, arrival, width = 'node.completed', 1, 8

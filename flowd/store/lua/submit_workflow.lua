@@ -20,6 +20,8 @@ end
 -- First, as it may be damaged: then nothing has been written.
 redis.call('ZADD', KEYS[2], 0, execution_id)
 make_execution(execution_id, ARGV[3], ARGV[5], ARGV, 7, ARGV[6], 'PENDING')
-redis.pcall('ZREM', KEYS[1], 'submit ' .. execution_id)
+if ARGV[4] == '1' then
+  redis.pcall('ZREM', KEYS[1], 'submit ' .. execution_id)
+end
 announce({ 'execution.submitted', execution_id })
 return 'submitted'

@@ -29,8 +29,8 @@ elseif state == 'RUNNING' or state == 'PAUSED' or state == 'COMPLETED' or state 
     or state == 'CANCELLED' then
   return state
 end
-local plan, roots, schema, concurrency, waiting, queues = unpack(redis.pcall('HMGET', KEYS[2], 'plan', 'roots',
-  'input_schema', 'concurrency', 'waiting', 'queues'))
+local plan, roots, schema, concurrency, waiting, queues = unpack(redis.pcall('HMGET', KEYS[2],
+  'plan', 'roots', 'input_schema', 'concurrency', 'waiting', 'queues'))
 if state ~= 'PENDING' or not plan or not roots then
   return 'corrupt'
 end
@@ -58,8 +58,7 @@ if asked == 'full' then
 elseif asked then
   take_place(execution_id, ARGV[7])
 end
-redis.call('SET', KEYS[1], 'RUNNING')
 list_status(execution_id, 'PENDING', 'RUNNING')
 redis.call('HSET', KEYS[2], 'triggered_ms', now_ms)
 announce({ 'execution.triggered', execution_id })
-return open_roots(KEYS[4], KEYS[5], execution_id, plan, roots, 'RUNNING', now_ms)
+return open_roots(KEYS[4], KEYS[5], execution_id, plan, roots, 'RUNNING', now_ms, { KEYS[1], 'RUNNING' })

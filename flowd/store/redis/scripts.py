@@ -2,7 +2,9 @@
 
 A file names its fragments in its head: `--- @use open_node`. A fragment lives in `lua/shared/`, and
 may use others. The server makes a script's functions anew at each call: one that most calls have no
-need of is used `lazily`, and made, with all it uses itself, when it is called.
+need of is used `lazily`, and made, with all it uses itself, when it is called. What scripts have in
+common from some line on is no function, as one that uses many others costs more than it does: they
+go on with it, `--- @then end_nodes`, behind their own text.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from importlib import resources
 from typing import Final
 
 _USE = re.compile(r"^--- @use (\w+)( lazily)?$", re.MULTILINE)
+_THEN = re.compile(r"^--- @then (\w+)$", re.MULTILINE)
 _LUA = resources.files("flowd.store") / "lua"
 
 
@@ -27,17 +30,22 @@ class Script:
 def _load(name: str) -> Script:
     """The first line (`#!lua …`) has to stay first, so fragments go in behind it."""
     shebang, _, body = (_LUA / f"{name}.lua").read_text("utf-8").partition("\n")
+    parts = [body, *(_fragment(rest) for rest in _THEN.findall(body))]
     fragments: dict[str, str] = {}
-    _collect(body, fragments)
-    text = "\n".join([shebang, *fragments.values(), body])
+    _collect("\n".join(parts), fragments)
+    text = "\n".join([shebang, *fragments.values(), *parts])
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _fragment(name: str) -> str:
+    return (_LUA / "shared" / f"{name}.lua").read_text("utf-8")
 
 
 def _collect(text: str, fragments: dict[str, str]) -> None:
     """Add the fragments a text uses, each behind those it uses itself."""
     for name, lazily in _USE.findall(text):
         if name not in fragments:
-            fragment = (_LUA / "shared" / f"{name}.lua").read_text("utf-8")
+            fragment = _fragment(name)
             if lazily:
                 fragments[name] = _made_when_called(name, fragment)
             else:

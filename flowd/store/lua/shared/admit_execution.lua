@@ -7,14 +7,18 @@ local function admit_execution(active, stream, group, execution_id, queues)
   if kind ~= 'none' and kind ~= 'stream' then
     return redis.error_reply('WRONGTYPE the task stream is a ' .. kind)
   end
-  for queue in string.gmatch(queues or '', '%S+') do
-    local own = redis.call('TYPE', stream .. ':' .. queue).ok
-    if own ~= 'none' and own ~= 'stream' then
-      return redis.error_reply('WRONGTYPE the stream of queue ' .. queue .. ' is a ' .. own)
+  local others = {}
+  if queues then
+    for queue in string.gmatch(queues, '%S+') do
+      local own = redis.call('TYPE', stream .. ':' .. queue).ok
+      if own ~= 'none' and own ~= 'stream' then
+        return redis.error_reply('WRONGTYPE the stream of queue ' .. queue .. ' is a ' .. own)
+      end
+      others[#others + 1] = queue
     end
   end
   redis.call('SADD', active, execution_id)
-  for queue in string.gmatch(queues or '', '%S+') do
+  for _, queue in ipairs(others) do
     redis.pcall('SADD', 'flowd:queues', queue)
     if redis.call('EXISTS', stream .. ':' .. queue) == 0 then
       redis.call('XGROUP', 'CREATE', stream .. ':' .. queue, group, '0', 'MKSTREAM')

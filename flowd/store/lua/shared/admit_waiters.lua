@@ -42,11 +42,11 @@ local function admit_waiters(stream, active, digest, now_ms)
       redis.call('ZADD', 'flowd:concurrency:holders', 0, digest .. ' ' .. execution_id)
       redis.call('HDEL', prefix .. ':run', 'waiting')
       redis.call('HSET', prefix .. ':run', 'triggered_ms', now_ms)
-      redis.call('SET', prefix .. ':status', state)
       list_status(execution_id, 'PENDING', state)
       announce({ 'execution.triggered', execution_id })
       announce(state == 'PAUSED' and { 'execution.paused', execution_id } or {})
-      open_roots(stream, 'flowd:continuations', execution_id, plan, roots, state, now_ms)
+      open_roots(stream, 'flowd:continuations', execution_id, plan, roots, state, now_ms,
+        { prefix .. ':status', state })
     end
   end
   return admitted

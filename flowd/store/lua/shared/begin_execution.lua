@@ -64,5 +64,5 @@ local function begin_execution(making, names, execution_id, given, own, place)
   end
   announce({ 'execution.submitted', text, 'execution.triggered', text })
   return open_roots(names.stream, names.continuations, execution_id, making.plan, making.roots,
-    making.status, making.now_ms)
+    making.status, making.now_ms, {})
 end

@@ -3,11 +3,12 @@
 --- @use return_place lazily
 --- @use leave_schedule lazily
 --- @use list_status
+--- @use run_facts
 --- @use steady_ms lazily
 -- Ends an execution in this state, notes when, for its retention, and that somebody waits to be told;
 -- the event that says so. The node it is the child of is woken, and what children of its own still run are
--- left to whoever follows. A set that is damaged stops nobody: the scheduler sets it aside. `known` is what
--- its run hash says of the six fields below, from whoever has asked already.
+-- left to whoever follows. A set that is damaged stops nobody: the scheduler sets it aside. `known` are
+-- its run_facts, from whoever has asked already.
 local function end_execution(stream, active, execution_id, state, now_ms, known)
   local prefix = 'workflow:' .. execution_id
   local before = redis.pcall('SET', prefix .. ':status', state, 'GET')
@@ -19,8 +20,7 @@ local function end_execution(stream, active, execution_id, state, now_ms, known)
   redis.pcall('ZADD', 'flowd:finished', now_ms, execution_id)
   redis.pcall('HINCRBY', 'flowd:metrics', 'executions ' .. state, 1)
   redis.pcall('HSET', prefix .. ':run', 'finished_ms', now_ms)
-  local callback, schedule, parent, children, place, waiting = unpack(known or redis.pcall('HMGET',
-    prefix .. ':run', 'callback', 'schedule', 'parent', 'children', 'place', 'waiting'))
+  local callback, schedule, parent, children, place, waiting = unpack(known or run_facts(prefix .. ':run'))
   if callback == '1' then
     redis.pcall('ZADD', 'flowd:callbacks', steady_ms(), execution_id)
   end

@@ -1,13 +1,12 @@
 --- @use begin_finally lazily
 --- @use end_execution
 --- @use failure_text lazily
+--- @use run_facts
 -- Ends an execution none of whose nodes is left to run, or begins its `finally`; the event that says so,
--- and its text. The run hash is asked once for all that matters now, which begins with what end_execution
--- wants to know.
-local function finish_execution(stream, active, execution_id, status, now_ms)
+-- and its text. `known` are its run_facts, from whoever has asked already.
+local function finish_execution(stream, active, execution_id, status, now_ms, known)
   local run = 'workflow:' .. execution_id .. ':run'
-  local known = redis.pcall('HMGET', run, 'callback', 'schedule', 'parent', 'children', 'place', 'waiting',
-    'failed', 'finally', 'ends_as')
+  known = known or run_facts(run)
   local has_failed, finally, ends_as = known[7], known[8], known[9]
   local state = has_failed == '1' and 'FAILED' or 'COMPLETED'
   if finally then

@@ -1,10 +1,23 @@
---- @use open_node
+--- @use append_entry
+--- @use park_node lazily
+--- @use place_of
+--- @use write_all
 -- Opens the nodes of a new execution that depend on nothing: 'triggered'; 'continue' where they are too
--- many for one call, and stand nowhere: the caller opens them by advance_node.
-local function open_roots(stream, continuations, execution_id, plan, roots, status, now_ms)
-  for node_id in string.gmatch(roots, '[^,]+') do
-    open_node(stream, execution_id, node_id, plan, status)
+-- many for one call, and stand nowhere: the caller opens them by advance_node. Beside their states it
+-- writes what is in `writes`, a flat list of key and value.
+local function open_roots(stream, continuations, execution_id, plan, roots, status, now_ms, writes)
+  local node = 'workflow:' .. execution_id .. ':node:'
+  for called in string.gmatch(roots, '[^,]+') do
+    local own, node_id = place_of(stream, called)
+    if status == 'PAUSED' then
+      park_node(execution_id, node_id, 0)
+    else
+      append_entry(own, execution_id, node_id, plan)
+      writes[#writes + 1] = node .. node_id
+      writes[#writes + 1] = 'QUEUED'
+    end
   end
+  write_all(writes)
   if roots ~= '' then
     return 'triggered'
   end

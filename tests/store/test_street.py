@@ -1,0 +1,88 @@
+"""What an execution costs the server on its way, in commands: those of the engine's main street are
+few, and a batch shares what it can."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from tests.store.engine import DIAMOND
+
+
+async def commands_of(redis: Any, act: Awaitable[Any]) -> dict[str, int]:
+    """The commands that scripts have called meanwhile, and how often."""
+    redis.config_resetstat()
+    await act
+    calls = {
+        name.removeprefix("cmdstat_"): stats["calls"]
+        for name, stats in redis.info("commandstats").items()
+    }
+    around = {"evalsha", "multi", "exec", "xreadgroup", "config|resetstat", "info"}
+    return {name: calls[name] for name in sorted(calls.keys() - around)}
+
+
+async def test_a_workflow_is_stored_by_as_few_commands_however_many_nodes_it_has(engine, redis):
+    await engine.submit({"a": []})
+
+    for graph in ({"a": []}, DIAMOND):
+        assert await commands_of(redis, engine.submit(graph)) == {
+            "exists": 1, "hset": 1, "mset": 1, "xadd": 1, "zadd": 3,
+        }  # fmt: skip
+
+
+async def test_a_trigger_writes_the_states_of_an_execution_and_its_roots_at_once(engine, redis):
+    executions = engine.store.executions
+    await engine.start({"a": []})
+    one = await engine.submit({"a": [], "b": [], "c": ["a", "b"]})
+
+    assert await commands_of(redis, executions.trigger_workflow(one.id)) == {
+        "get": 1, "hmget": 1, "hset": 1, "mset": 1, "sadd": 1, "type": 1, "xadd": 3, "zrem": 1,
+    }  # fmt: skip
+
+
+async def test_a_node_that_opens_two_costs_eight_commands(engine, redis):
+    worker = engine.worker()
+    await worker.complete(*(await engine.start_and_take({"x": []}, worker))[1])
+    _, (entry,) = await engine.start_and_take(DIAMOND, worker)
+
+    assert await commands_of(redis, worker.complete(entry)) == {
+        "hincrby": 1, "hset": 1, "mget": 1, "mset": 1, "xack": 1, "xadd": 3, "xdel": 1,
+    }  # fmt: skip
+
+
+async def test_what_nobody_waits_for_ends_together(engine, redis):
+    worker = engine.worker()
+    await worker.complete(*(await engine.start_and_take({"x": []}, worker))[1])
+    executions = [await engine.start({"a": []}) for _ in range(5)]
+    entries = await worker.take()
+
+    assert await commands_of(redis, worker.complete(*entries)) == {
+        "hincrby": 5 + 1, "hmget": 5, "hset": 5 + 5, "mget": 1, "mset": 1,
+        "srem": 1, "xack": 1, "xadd": 1, "xdel": 1, "zadd": 2,
+    }  # fmt: skip
+    assert {one.state().status for one in executions} == {"COMPLETED"}
+
+
+async def test_what_ends_beside_others_ends_as_it_has_to(engine, redis):
+    worker = engine.worker()
+    failed = await engine.start({"bad": [], "good": []})
+    bad, good = await worker.take()
+    await worker.fail(bad)
+    plain = await engine.start({"a": []})
+    paused = await engine.start({"a": []})
+    called = await engine.submit({"a": []}, callback={"url": "http://127.0.0.1:9/"})
+    await engine.store.executions.trigger_workflow(called.id)
+    entries = [good, *await worker.take()]
+    await engine.store.lifecycle.pause_execution(paused.id)
+
+    assert await worker.complete(*entries) == ["failed", "finished", "finished", "finished"]
+
+    statuses = [one.state().status for one in (failed, plain, paused, called)]
+    assert statuses == ["FAILED", "COMPLETED", "COMPLETED", "COMPLETED"]
+    assert redis.zrange("flowd:status:PAUSED", 0, -1) == []
+    assert redis.zrange("flowd:callbacks", 0, -1) == [called.id]
+    ended = {plain.id, paused.id, called.id}
+    assert set(redis.zrange("flowd:status:COMPLETED", 0, -1)) == ended
+    assert set(redis.zrange("flowd:finished", 0, -1)) == {failed.id, *ended}
+    assert redis.hget("flowd:metrics", "executions COMPLETED") == "3"
+    assert redis.scard("workflows:active") == 0

@@ -16,7 +16,6 @@ from flowd.store.listing import Listing
 from flowd.store.origins import NOWHERE, Origin, read_origin
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, RedisClient, is_wrong_type
-from flowd.store.redis.joined import Joined
 from flowd.store.redis.scripts import Script
 from flowd.store.redis.text import readable
 from flowd.workflow.states import ExecutionState, NodeState, parse_status
@@ -62,7 +61,7 @@ def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 async def begin_execution(
-    client: RedisClient | Joined, script: Script, names: Sequence[str], *arguments: Argument
+    client: RedisClient, script: Script, names: Sequence[str], *arguments: Argument
 ) -> Any:
     """What begins an execution writes into keys that all share first, or not at all."""
     try:

@@ -19,7 +19,6 @@ from flowd.store.logs import Logs
 from flowd.store.maps import Maps
 from flowd.store.redis import keys
 from flowd.store.redis.client import RedisClient, is_wrong_type
-from flowd.store.redis.joined import Joined
 from flowd.store.redis.text import count_of, raw_bytes, readable
 from flowd.store.waits import WaitRecord, parse_wait
 from flowd.workflow.retrying import RetryPolicy
@@ -83,7 +82,6 @@ class Nodes:
 
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
-        self._joined = Joined(client)
         self.maps = Maps(client, settings)
         self.logs = Logs(client)
         one = settings.defaults
@@ -203,7 +201,7 @@ class Nodes:
         """The outputs there are as one JSON object; None where one of them is large, or no JSON."""
         commands = [("GETRANGE", keys.output(execution_id, one), 0, _SMALL) for one in node_ids]
         parts = []
-        for one, reply in zip(node_ids, await self._joined.converse_freely(commands), strict=True):
+        for one, reply in zip(node_ids, await self._client.converse_freely(commands), strict=True):
             if is_wrong_type(reply):
                 return None
             data = raw_bytes(reply)

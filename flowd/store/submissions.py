@@ -23,7 +23,6 @@ from flowd.store.maps import Maps
 from flowd.store.origins import NOWHERE, Origin
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient
-from flowd.store.redis.joined import Joined
 from flowd.workflow.children import DEPTH_MAX, TREE_MAX, Parent
 from flowd.workflow.graph import Outline, Plan
 from flowd.workflow.ids import new_execution_id
@@ -44,7 +43,6 @@ class Submissions:
         self, client: RedisClient, settings: Settings, executions: Executions, maps: Maps
     ) -> None:
         self._client = client
-        self._joined = Joined(client)
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
         self._executions = executions
@@ -221,7 +219,7 @@ class Submissions:
             if payer is not None:
                 run["payer"] = f"{payer.execution_id} {payer.tokens}"
             outcome = await begin_execution(
-                self._joined,
+                self._client,
                 scripts.START_CHILD,
                 (
                     *(keys.ACTIVE, self._stream, keys.CONTINUATIONS, keys.EXECUTIONS),

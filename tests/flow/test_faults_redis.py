@@ -66,6 +66,7 @@ def through(proxy: Proxy, settings: Settings, monkeypatch: pytest.MonkeyPatch) -
     """Settings by way of the proxy, for clients that are quick to give an answer up."""
     for method in (Session.execute, Session.converse):
         monkeypatch.setitem(method.__kwdefaults__, "timeout_s", 0.5)
+    monkeypatch.setattr("flowd.store.redis.client.REPLY_TIMEOUT_S", 0.5)
     monkeypatch.setattr("flowd.workers.lease.RENEW_EVERY_S", 0.1)
     monkeypatch.setattr("flowd.scheduler.continuations.OVERDUE_S", 0.3)
     monkeypatch.setattr("flowd.store.tasks.BLOCK_MS", 500)

@@ -25,10 +25,10 @@ from flowd.store import Store
 from flowd.store.endings import RetryLater
 from flowd.store.executions import now_ms
 from flowd.store.redis import keys
-from flowd.store.redis.client import Session
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import new_execution_id
 from scripts.soaking.checker import find_violations
+from tests.redis_calls import Ask, listen_to_calls
 from tests.store.engine import ScriptedEngine, Worker, compiled, finish_continuations
 
 # Two nodes to a call: whatever may take several calls, takes several.
@@ -228,17 +228,16 @@ class Interruption:
         self.has_happened = False
         self._left: int | None = None
         self._act: Callable[[], Awaitable[None]] | None = None
-        converse = Session.converse
 
-        async def interrupted(session: Session, commands: Any, **options: Any) -> Any:
+        async def interrupted(_commands: Any, ask: Ask) -> list[Any]:
             if self._left is not None:
                 self._left -= 1
                 if self._left < 0:
                     self._left, self.has_happened = None, True
                     await self._act()
-            return await converse(session, commands, **options)
+            return await ask()
 
-        monkeypatch.setattr(Session, "converse", interrupted)
+        listen_to_calls(monkeypatch, interrupted)
 
     def arm(self, calls: int, act: Callable[[], Awaitable[None]]) -> None:
         self.has_happened, self._left, self._act = False, calls, act

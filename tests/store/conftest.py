@@ -14,8 +14,8 @@ from flowd.orchestrator.plans import Plans
 from flowd.scheduler.reconciler import Reconciler
 from flowd.store import Store
 from flowd.store.redis import scripts
-from flowd.store.redis.client import Session
 from tests.conftest import DUTY_S_MAX
+from tests.redis_calls import Ask, listen_to_calls
 from tests.store.engine import ScriptedEngine
 
 
@@ -42,10 +42,9 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """What each script has answered in this test, by its name."""
     names = {script.sha: script.name for script in scripts.ALL}
     heard: dict[str, list[Any]] = defaultdict(list)
-    converse = Session.converse
 
-    async def listening(self: Session, commands: Sequence[Any], **options: Any) -> list[Any]:
-        replies = await converse(self, commands, **options)
+    async def listener(commands: Sequence[Any], ask: Ask) -> list[Any]:
+        replies = await ask()
         is_transaction = commands[0] == ("MULTI",)
         for command, reply in zip(
             commands[1:-1] if is_transaction else commands,
@@ -56,7 +55,7 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
                 heard[names[command[1]]].append(reply)
         return replies
 
-    monkeypatch.setattr(Session, "converse", listening)
+    listen_to_calls(monkeypatch, listener)
     return heard
 
 

@@ -99,27 +99,22 @@ async def test_what_retention_forgets_leaves_every_list(store, redis):
 async def test_a_deletion_that_breaks_off_anywhere_leaves_nothing_in_the_end(
     engine, redis, plans, monkeypatch
 ):
-    """Killed before each of its calls; the run hash, which names the labels, goes after them."""
-    converse, execute = RedisClient.converse_freely, RedisClient.execute
-    left = [0]
+    """Killed before each call but the first; the run hash, which names the labels, goes last."""
+    converse, left = RedisClient.converse_freely, [0]
 
-    def dying(method):
-        async def call(self, *arguments):
-            left[0] -= 1
-            if left[0] == 0:
-                await connection_lost()
-            return await method(self, *arguments)
+    async def dying(self, commands):
+        left[0] -= 1
+        if left[0] == 0:
+            await connection_lost()
+        return await converse(self, commands)
 
-        return call
-
-    steps = 0
+    steps = 1
     has_died = True
     while has_died:
         steps += 1
         execution_id = await engine.store.submissions.submit_workflow(*labelled())
         with monkeypatch.context() as patch:
-            patch.setattr(RedisClient, "converse_freely", dying(converse))
-            patch.setattr(RedisClient, "execute", dying(execute))
+            patch.setattr(RedisClient, "converse_freely", dying)
             left[0] = steps
             try:
                 await engine.store.finished.delete_execution(execution_id)

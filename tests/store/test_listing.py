@@ -14,8 +14,8 @@ from flowd.errors import CorruptExecution, CorruptStore, UnknownExecution
 from flowd.store import Store, listing, open_store
 from flowd.store.listing import Filters
 from flowd.store.redis import keys
-from flowd.store.redis.client import Session
 from flowd.workflow.states import ExecutionState
+from tests.redis_calls import listen_to_calls
 from tests.store.engine import CHAIN, ScriptedEngine, compiled
 
 ALL = Filters()
@@ -215,14 +215,13 @@ async def test_no_command_of_a_page_has_more_than_a_thousand_keys(
     settings, redis, monkeypatch
 ) -> None:
     longest = 0
-    converse = Session.converse
 
-    async def counting(self, commands, **options):
+    async def counting(commands, ask):
         nonlocal longest
         longest = max([longest, *(len(command) for command in commands)])
-        return await converse(self, commands, **options)
+        return await ask()
 
-    monkeypatch.setattr(Session, "converse", counting)
+    listen_to_calls(monkeypatch, counting)
     with redis.pipeline(transaction=False) as pipe:
         for number in range(1200):
             write(pipe, 1000 + number)

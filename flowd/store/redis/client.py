@@ -1,4 +1,4 @@
-"""Connections to Redis: one write per conversation, explicit time-outs, no write repeated unasked.
+"""Connections to Redis: shared writes, explicit time-outs, no write repeated unasked.
 
 Built on redis-py's connection (address, TLS, login, hiredis parser) without its client, whose
 bookkeeping costs more than the call, and whose retries repeat a write when its reply was lost.
@@ -30,6 +30,7 @@ from flowd.errors import (
     WrongType,
 )
 from flowd.store.redis.connecting import REPLICA, Connector, Parser
+from flowd.store.redis.pipeline import Pipeline
 from flowd.store.redis.scripts import Script
 from flowd.store.redis.text import raw_bytes
 
@@ -38,7 +39,9 @@ Command = Sequence[Argument]
 
 REPLY_TIMEOUT_S: Final = 10.0
 CONNECT_TIMEOUT_S: Final = 5.0
-_SESSIONS_IDLE_MAX: Final = 64
+_SESSIONS_IDLE_MAX: Final = 4
+# What is sent at once over the connection that all share.
+_SHARED_BYTES_MAX: Final = 64 * 1024
 
 # The first word of an error reply decides. What is not listed is our defect or a tampered key.
 _UNAVAILABLE: Final = (
@@ -235,10 +238,12 @@ def new_connection(redis: RedisSettings, kind: ModuleType, **options: Any) -> An
 
 
 class RedisClient:
-    """Hands out sessions: any number at once, each to one caller."""
+    """Calls share a connection, any number at once; a large one and each session have their own."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.redis
+        self._pipeline: Pipeline | None = None
+        self._connecting: asyncio.Task[Pipeline] | None = None
         self._idle: list[Session] = []
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._connector = Connector(self._drop_sessions)
@@ -246,31 +251,37 @@ class RedisClient:
 
     def new_session(self) -> Session:
         """A session of the caller's own, for blocking reads or a conversation that lasts."""
-        options = {"socket_timeout": None, "parser_class": Parser}
-        session = Session(new_connection(self._settings, connections, **options), self._connector)
+        session = Session(self._new_connection(), self._connector)
         self._sessions.add(session)
         return session
+
+    def _new_connection(self) -> Connection | UnixDomainSocketConnection:
+        options = {"socket_timeout": None, "parser_class": Parser}
+        connection: Connection = new_connection(self._settings, connections, **options)
+        return connection
 
     def _drop_sessions(self, fresh: Connection | UnixDomainSocketConnection) -> None:
         """Another server has become the primary, as this connection has found: none of the others
         may go on with the one before."""
         for session in self._sessions:
             session.drop_unless(fresh)
+        if self._pipeline is not None:
+            self._pipeline.drop()
 
     async def execute(self, *command: Argument) -> Any:
-        session = await self._take()
-        try:
-            return await session.execute(*command)
-        finally:
-            await self._give_back(session)
+        (reply,) = await self.converse_freely([command])
+        if isinstance(reply, Exception):
+            raise translate(reply) from reply
+        return reply
 
     async def converse_freely(self, commands: Sequence[Command]) -> list[Any]:
         """As `Session.converse`: error replies stand among the others."""
-        session = await self._take()
-        try:
-            return await session.converse(commands)
-        finally:
-            await self._give_back(session)
+        if not commands:
+            return []
+        packed = b"".join([_pack(command) for command in commands])
+        if len(packed) > _SHARED_BYTES_MAX:
+            return await self._converse_alone(commands)
+        return await self._converse_together(commands, packed)
 
     async def converse(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to several commands sent in one write; an error reply is raised."""
@@ -281,15 +292,62 @@ class RedisClient:
         return replies
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
-        session = await self._take()
+        """The reply of one script, loaded first where the server does not have it."""
+        call = script_call(script, keys, arguments)
         try:
-            return await session.run(script, keys, arguments)
-        finally:
-            await self._give_back(session)
+            return await self.execute(*call)
+        except MissingScript:
+            await self.execute("SCRIPT", "LOAD", script.text)
+            return await self.execute(*call)
 
     async def close(self) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._pipeline is not None:
+            self._pipeline.retire()
         while self._idle:
             await self._idle.pop().close()
+
+    async def _converse_together(self, commands: Sequence[Command], packed: bytes) -> list[Any]:
+        deadline = asyncio.get_running_loop().time() + REPLY_TIMEOUT_S
+        pipeline = self._pipeline
+        try:
+            if pipeline is None or not pipeline.is_usable:
+                pipeline = await self._connect(deadline)
+            return await pipeline.ask(packed, len(commands), deadline)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise translate(error) from error
+
+    async def _connect(self, deadline: float) -> Pipeline:
+        """One connection for all who ask meanwhile; who is cancelled takes it from nobody."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._new_pipeline())
+            self._connecting.add_done_callback(self._end_connecting)
+        async with asyncio.timeout_at(deadline):
+            return await asyncio.shield(self._connecting)
+
+    async def _new_pipeline(self) -> Pipeline:
+        connection = self._new_connection()
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                await self._connector.connect(connection)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return Pipeline(connection)
+
+    def _end_connecting(self, connecting: asyncio.Task[Pipeline]) -> None:
+        self._connecting = None
+        if not connecting.cancelled() and connecting.exception() is None:
+            self._pipeline = connecting.result()
+
+    async def _converse_alone(self, commands: Sequence[Command]) -> list[Any]:
+        """The small ones do not wait until a large one has gone through."""
+        session = await self._take()
+        try:
+            return await session.converse(commands)
+        finally:
+            await self._give_back(session)
 
     async def _take(self) -> Session:
         while self._idle:

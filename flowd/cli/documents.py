@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from flowd.cli.workflow_file import is_json, read_file
+from flowd.cli.workflow_file import EMPTY, is_json, name_of, read_file
 from flowd.errors import Problem
 
 if TYPE_CHECKING:
     from flowd.client import ApiError
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
+# `flowd schema > workflow.schema.json` stands beside the workflows that name it.
+_SCHEMA: Final = ".schema.json"
+_UNREADABLE: Final = "unreadable_file"
 _NODE: Final = re.compile(r"dag\.(nodes|finally)\[(\d+)\]\.?")
 _LINE: Final = re.compile(r": line (\d+) column")
 
@@ -46,6 +49,8 @@ class Finding:
         }
 
     def __str__(self) -> str:
+        if self.problem.code == _UNREADABLE:
+            return f"flowd: {self.problem.message}"
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         node = None if self.node is None else f"node {self.node!r}"
         return ": ".join(filter(None, (place, node, self.place, self.problem.message)))
@@ -105,8 +110,9 @@ def _line_of_syntax(problem: Problem) -> int | None:
 
 
 def find_files(paths: Sequence[str], *, may_be_none: bool = False) -> Iterator[str]:
-    """The files among them, and those of workflows in the folders, at any depth; hidden ones are
-    left out. Raises ClickException for a folder without any, unless there `may_be_none`."""
+    """The files among them, and those of workflows in the folders, at any depth; hidden ones and
+    the schema of an editor are left out. Raises ClickException for a folder without any, unless
+    there `may_be_none`."""
     for path in paths:
         if path == "-" or not Path(path).is_dir():
             yield path
@@ -122,33 +128,37 @@ def _files_below(folder: Path) -> Iterator[str]:
     for place, folders, files in os.walk(folder):
         folders[:] = [one for one in folders if not one.startswith(".")]
         for name in files:
-            if name.endswith(_SUFFIXES) and not name.startswith("."):
+            if name.endswith(_SUFFIXES) and not (name.startswith(".") or name.endswith(_SCHEMA)):
                 yield str(Path(place, name))
 
 
 def read_documents(file: str) -> Iterator[Document | Finding]:
     """Each document of a file, or what is wrong with it as YAML; empty ones beside others are left
     out. Raises ClickException where the file cannot be read."""
-    name = "stdin" if file == "-" else file
-    data = read_file(file)
-    if is_json(file, data):
+    name, data = name_of(file), read_file(file)
+    if data.strip() and is_json(file, data):
         yield Document(name, 1, data)
         return
     from flowd.cli import workflow_yaml as yaml
 
     bad = partial(_bad_yaml, name)
     try:
-        found = list(yaml.read_documents(data))
+        found = [one for one in yaml.read_documents(data) if one.body != b"null"]
     except yaml.BadYaml as error:
         yield bad(error)
         return
     for one in found:
         if isinstance(one.body, yaml.BadYaml):
             yield bad(one.body)
-        elif one.body != b"null" or len(found) == 1:
+        else:
             yield Document(name, one.line, one.body, one.tree)
     if not found:
-        yield Finding(name, None, None, "", Problem("", "empty", "the file is empty"))
+        yield Finding(name, None, None, "", Problem("", "empty", EMPTY))
+
+
+def unreadable(file: str, error: click.ClickException) -> Finding:
+    """What `read_documents` has raised."""
+    return Finding(name_of(file), None, None, "", Problem("", _UNREADABLE, error.message))
 
 
 def _bad_yaml(name: str, error: Any) -> Finding:

@@ -77,8 +77,9 @@ def name_problems(content: Any) -> list[Problem]:
     return []
 
 
-def schedule_verdict(content: Any, hidden: Sequence[Problem]) -> Verdict | None:
-    """What is wrong with a schedule, as far as it says by itself; None for a workflow."""
+def verdict_by_itself(content: Any, hidden: Sequence[Problem]) -> Verdict | None:
+    """What is wrong with a schedule or a limit, as far as it says so itself; None for a
+    workflow."""
     kind = kind_of(content)
     if kind is KINDS[0]:
         return None

@@ -11,7 +11,7 @@ import click
 
 from flowd.cli.documents import Document, Finding, Verdict, read_documents
 from flowd.cli.exit_codes import FAILED
-from flowd.cli.kinds import schedule_verdict
+from flowd.cli.kinds import verdict_by_itself
 from flowd.cli.options import MACHINE_FILE, config_of_running
 from flowd.cli.remote import plain
 from flowd.config import DEFAULT_FILE
@@ -59,7 +59,7 @@ class LocalCheck:
             return Verdict([Problem("", "body_too_large", f"it is longer than {limit}")])
         try:
             content, _, hidden = parse_json(document.body)
-            if verdict := schedule_verdict(content, hidden):
+            if verdict := verdict_by_itself(content, hidden):
                 return verdict
             workflow = validate_workflow(document.body, rules.handlers, find_schema_flaw)
         except InvalidWorkflow as error:

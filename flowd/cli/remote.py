@@ -109,12 +109,13 @@ def connected(url: str | None, file: str | None = None) -> Iterator[Client]:
 
 
 def _say_refusal(error: ApiError, file: str | None) -> None:
-    if not any(problem.get("path") for problem in error.errors):
+    is_of_file = error.code == "invalid_workflow" and file not in (None, "-")
+    if not (is_of_file and error.errors) and not any(one.get("path") for one in error.errors):
         hint = "; give it in FLOWD_TOKEN" if error.status == 401 else ""
         click.echo(f"flowd: {plain(as_commands(error.detail))}{hint}", err=True)
         return
     click.echo(f"flowd: refused ({error.code}):", err=True)
-    if error.code == "invalid_workflow" and file not in (None, "-"):
+    if is_of_file:
         for finding in _findings(str(file), error):
             click.echo(plain(as_commands(f"  {finding}")), err=True)
         return
@@ -133,7 +134,7 @@ def _findings(file: str, error: ApiError) -> Iterator[Finding]:
             yield from document.findings(problems_of(error))
 
 
-# What a message of the API tells its clients to call, and the command that does it.
+# What a message of the API tells its clients to do, and the command that does it.
 _CALLS: Final = (
     (re.compile(r"POST /workflow/trigger/(\w+)"), r"`flowd trigger \1`"),
     (re.compile(r"POST /workflows/(\w+)/nodes/([\w.-]+)/signal"), r"`flowd approve \1 \2`"),
@@ -144,6 +145,12 @@ _CALLS: Final = (
     (re.compile(r"GET /dead-letters"), r"`flowd dlq list`"),
     (re.compile(r"GET /definitions\b(?!/)"), r"`flowd definitions ls`"),
     (re.compile(r"GET /schedules"), r"`flowd schedules ls`"),
+    (re.compile(r"GET /limits"), r"`flowd limits ls`"),
+    # Files are checked with the handlers there are now, and flowd runs with those of its start.
+    (
+        re.compile(r"(?<=')(; the handlers are )"),
+        r"; one that was added since flowd started is there after `flowd reload`\1",
+    ),
 )
 
 

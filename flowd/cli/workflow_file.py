@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,22 +23,42 @@ _WIDE = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_BEGINS_AS_JSON: Final = re.compile(rb"\s*(\[|\{\s*[\"}])")
+EMPTY: Final = "the file is empty"
 
 
 def read_workflow(file: str) -> bytes:
     """The workflow as JSON, for flowd to judge; `-` is stdin. Raises ClickException."""
-    data = read_file(file)
+    return _read(file, "workflow", {"dag"})
+
+
+def read_schedule(file: str) -> bytes:
+    return _read(file, "schedule", {"cron", "every_s"})
+
+
+def _read(file: str, what: str, marks: Set[str]) -> bytes:
+    """The one document there is, or of several the one with one of these keys."""
+    body = read_file(file)
     # JSON as it is: flowd also sees keys that are written twice, and says where.
-    return data if is_json(file, data) else _from_yaml(data, file)
+    if not is_json(file, body):
+        body = _from_yaml(body, file, what, marks)
+    if body.strip() in (b"", b"null"):
+        raise click.ClickException(f"{name_of(file)}: {EMPTY}")
+    return body
 
 
 def is_json(file: str, data: bytes) -> bool:
-    return file.endswith(".json") or data.lstrip()[:1] in (b"{", b"[")
+    """By its name, or as it begins: an object whose first key is no text in quotes is YAML."""
+    return file.endswith(".json") or _BEGINS_AS_JSON.match(data) is not None
+
+
+def name_of(file: str) -> str:
+    return "stdin" if file == "-" else file
 
 
 def read_file(file: str) -> bytes:
     """All of it in UTF-8; `-` is stdin. Raises ClickException."""
-    name = "stdin" if file == "-" else file
+    name = name_of(file)
     if file == "-" and sys.stdin is None:
         raise click.ClickException("cannot read stdin: it is closed")
     try:
@@ -71,13 +92,13 @@ def _as_utf8(data: bytes, name: str) -> bytes:
         raise click.ClickException(message) from None
 
 
-def _from_yaml(data: bytes, file: str) -> bytes:
+def _from_yaml(data: bytes, file: str, what: str, marks: Set[str]) -> bytes:
     from flowd.cli.workflow_yaml import BadYaml, yaml_to_json
 
     try:
-        return yaml_to_json(data)
+        return yaml_to_json(data, what, marks)
     except BadYaml as error:
-        place = file if error.line is None else f"{file}:{error.line}"
+        place = name_of(file) if error.line is None else f"{name_of(file)}:{error.line}"
         raise click.ClickException(f"{place}: {error}") from None
 
 

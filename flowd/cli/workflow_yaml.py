@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any, Final, NamedTuple
 
 import yaml
@@ -98,15 +98,18 @@ class YamlDocument(NamedTuple):
     tree: Any
 
 
-def yaml_to_json(data: bytes) -> bytes:
-    """The one document there is, or the one workflow among several. Raises BadYaml."""
-    documents = list(read_documents(data))
+def yaml_to_json(
+    data: bytes, what: str = "workflow", marks: Set[str] = frozenset({"dag"})
+) -> bytes:
+    """The one document there is, null where there is none, or the only one among several that has
+    one of these keys. Raises BadYaml, where `what` is the name of such a document."""
+    documents = [one for one in read_documents(data) if one.body != b"null"]
     if len(documents) > 1:
-        workflows = [one for one in documents if is_workflow(one.body)]
-        if len(workflows) != 1:
-            message = "a file holds one workflow, and here a second document begins"
+        meant = [one for one in documents if _has_one(one.body, marks)]
+        if len(meant) != 1:
+            message = f"a file holds one {what}, and here a second document begins"
             raise BadYaml(documents[1].line, message)
-        documents = workflows
+        documents = meant
     body = documents[0].body if documents else b"null"
     if isinstance(body, BadYaml):
         raise body
@@ -115,8 +118,12 @@ def yaml_to_json(data: bytes) -> bytes:
 
 def is_workflow(body: bytes | BadYaml) -> bool:
     """Whether a document among others is meant to be one."""
+    return _has_one(body, {"dag"})
+
+
+def _has_one(body: bytes | BadYaml, marks: Set[str]) -> bool:
     content = json.loads(body) if isinstance(body, bytes) else None
-    return isinstance(content, dict) and "dag" in content
+    return isinstance(content, dict) and not marks.isdisjoint(content)
 
 
 def read_documents(data: bytes) -> Iterator[YamlDocument]:

@@ -204,9 +204,13 @@ def test_what_is_broken_keeps_no_other_from_being_applied(here: Applying) -> Non
     here.write("f/e.yaml", definition("good"))
     here.write("f/f.yaml", schedule("s", "nobody") + "---\n" + schedule("t", "good", "61 * * * *"))
 
-    done, said = here.apply("f", code=1)
+    here.write("f/g.yaml", schedule("u", "a"))
+
+    done, said = here.apply("f", "nowhere.yaml", code=1)
     assert done == ["definition good created"]
+    assert "\nflowd: cannot read nowhere.yaml: No such file" in f"\n{said}"
     for line in (
+        "f/g.yaml:2: workflow: it is not saved: it was refused, as said above",
         "f/a.yaml:4: node 'A': handler: unknown handler 'nop'; did you mean 'noop'?",
         "f/b.yaml:2: this is neither JSON nor YAML",
         "f/c.yaml:1: name: bad name 'bad name'; use 1 to 100 letters",

@@ -162,6 +162,17 @@ def test_validate_says_what_is_wrong_and_where(shell: Shell) -> None:
     assert "cannot read nothing.json" in shell.stderr
 
 
+def test_what_flowd_refuses_as_a_whole_is_said_with_its_file(shell: Shell) -> None:
+    (shell.folder / "list.json").write_text("[]")
+    new = {"name": "new", "dag": {"nodes": [node("A", handler="of_tomorrow")]}}
+    (shell.folder / "new.json").write_text(json.dumps(new))
+    for command in (["submit", "list.json"], ["definitions", "put", "x", "list.json"]):
+        shell.pipe(*command, code=1)
+        assert "list.json:1: expected an object, not an array" in shell.stderr
+    shell.pipe("submit", "new.json", code=1)
+    assert "there after `flowd reload`; the handlers are " in shell.stderr
+
+
 def test_a_rerun_with_a_correction_says_node_by_node_what_becomes_of_it(shell: Shell) -> None:
     failed = shell.json("submit", "bad.json", "--wait", code=1)["execution_id"]
     files = {"fixed": node("B", "A"), "wrong": node("B", "A", handler="nop")}

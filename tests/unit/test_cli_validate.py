@@ -118,14 +118,34 @@ def test_a_valid_file_is_said_to_hold_what_it_holds(here: Path) -> None:
         a_yaml=timed,
         b_yaml=f"{workflow}---\n{timed}",
         c_yaml=f"{workflow}---\n{workflow.replace('w', 'v')}",
+        d_yaml=f"name: api\nmax: 3\n---\n{timed}---\nname: mail\nper_s: 1\n",
     )
 
-    assert validate("a.yaml", "b.yaml", "c.yaml").stderr.splitlines() == [
+    assert validate("a.yaml", "b.yaml", "c.yaml", "d.yaml").stderr.splitlines() == [
         "a.yaml is valid: 1 schedule",
         "b.yaml is valid: 1 workflow of 1 node, 1 schedule",
         "c.yaml is valid: 2 workflows of 2 nodes",
-        "3 of 3 files are valid",
+        "d.yaml is valid: 1 schedule, 2 limits",
+        "4 of 4 files are valid",
     ]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n", "---\n---\n", "null\n"])
+def test_a_file_without_a_document_is_empty(here: Path, text: str) -> None:
+    write(here, a_yaml=text)
+
+    assert validate("a.yaml", code=1).stderr == "a.yaml: the file is empty\n"
+
+
+def test_the_schema_of_an_editor_may_stand_beside_the_workflows(here: Path) -> None:
+    """As the manual says to put it there, and to check the folder."""
+    from flowd.cli.commands.schema import schema
+
+    (here / "workflow.schema.json").write_text(CliRunner().invoke(schema).output)
+    write(here, good_json=GOOD)
+
+    assert validate(".").stderr == "good.json is a valid workflow of 1 node\n"
+    assert "name: this field is required" in validate("workflow.schema.json", code=1).stderr
 
 
 def test_a_name_that_stands_twice_in_a_file_is_said(here: Path) -> None:

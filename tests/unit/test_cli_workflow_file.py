@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowd.cli.workflow_file import read_input, read_workflow
+from flowd.cli.workflow_file import read_input, read_schedule, read_workflow
 
 WORKFLOW = {"name": "x", "dag": {"nodes": [{"id": "A", "handler": "noop", "config": {"n": 1.5}}]}}
 YAML = """
@@ -39,6 +39,38 @@ def test_yaml_is_read_as_the_json_it_stands_for(tmp_path: Path, name: str) -> No
 def test_json_goes_to_flowd_byte_for_byte(tmp_path: Path, name: str) -> None:
     text = '{"name": "x",  "name": "y"}\n'
     assert read_workflow(written(tmp_path, name, text)) == text.encode()
+
+
+@pytest.mark.parametrize("name", ["a.yaml", "a"])
+@pytest.mark.parametrize("text", ["{x: 1}", " {\n  x: 1}\n", "{'x': 1}", "{? x : 1}"])
+def test_yaml_may_begin_with_a_brace(tmp_path: Path, name: str, text: str) -> None:
+    """It was taken for JSON, which flowd refused."""
+    assert json.loads(read_workflow(written(tmp_path, name, text))) == {"x": 1}
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a"])
+@pytest.mark.parametrize("text", ["", " \n\n", "null\n"])
+def test_an_empty_file_is_said_to_be_empty(tmp_path: Path, name: str, text: str) -> None:
+    file = written(tmp_path, name, text)
+    with pytest.raises(click.ClickException) as refused:
+        read_workflow(file)
+    assert refused.value.message == f"{file}: the file is empty"
+
+
+@pytest.mark.parametrize("text", ["# nothing yet\n", "---\n---\n", "~"])
+def test_yaml_without_a_document_is_an_empty_file(tmp_path: Path, text: str) -> None:
+    with pytest.raises(click.ClickException, match=r"a.yaml: the file is empty"):
+        read_workflow(written(tmp_path, "a.yaml", text))
+
+
+def test_a_schedule_is_found_beside_its_workflow(tmp_path: Path) -> None:
+    timed = "workflow: x\nevery_s: 60\n"
+    file = written(tmp_path, "a.yaml", f"{YAML}---\n{timed}")
+    assert json.loads(read_schedule(file)) == {"workflow": "x", "every_s": 60}
+    assert json.loads(read_workflow(file)) == WORKFLOW
+    both = written(tmp_path, "b.yaml", f"{timed}---\n{timed}")
+    with pytest.raises(click.ClickException, match=r"b.yaml:3: a file holds one schedule"):
+        read_schedule(both)
 
 
 @pytest.mark.parametrize("text", [YAML, json.dumps(WORKFLOW)])

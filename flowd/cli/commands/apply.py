@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from flowd.cli.documents import Document, Finding, find_files, problems_of, read_documents
+from flowd.cli.documents import (
+    Document,
+    Finding,
+    find_files,
+    problems_of,
+    read_documents,
+    unreadable,
+)
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.remote import (
     as_commands,
@@ -19,7 +27,7 @@ from flowd.cli.remote import (
     show_json,
     table_or_json_option,
 )
-from flowd.errors import Problem
+from flowd.errors import Problem, UnknownDefinition
 
 if TYPE_CHECKING:
     from flowd.cli.kinds import Kind
@@ -117,8 +125,7 @@ def read_wanted(files: Iterable[str]) -> tuple[list[Wanted], list[Finding]]:
                 else:
                     broken += [one] if isinstance(one, Finding) else one
         except click.ClickException as error:
-            problem = Problem("", "unreadable_file", error.message)
-            broken.append(Finding(file, None, None, "", problem))
+            broken.append(unreadable(file, error))
     order = [kind.name for kind in KINDS]
     return sorted(wanted.values(), key=lambda one: order.index(one.kind.name)), broken
 
@@ -143,6 +150,7 @@ class _Apply:
         self._is_preview = is_preview
         # The definitions that a preview has found to get a version.
         self._new: set[str] = set()
+        self._refused: set[str] = set()
 
     def begin_set(self, name: str | None, wanted: Sequence[Wanted]) -> set[tuple[str, str]]:
         """What the set has had. Whatever is made from here on is in it before it is there, so that
@@ -169,34 +177,38 @@ class _Apply:
                 return self._preview(wanted)
             # It is put field by field, and no document is sent for the API to refuse.
             if kind.name == "limit" and (problems := kind.problems(wanted.content)):
-                findings = document.findings(problems)
-                return Result(kind.name, name, REFUSED, findings, document=document)
+                return self._refuse(wanted, problems)
             outcome = kind.put(self._client, name, wanted.content, document.body)
         except ApiError as error:
-            findings = document.findings(_problems(error))
-            return Result(kind.name, name, REFUSED, findings, document=document)
+            return self._refuse(wanted, _problems(error))
         return Result(kind.name, name, outcome, document=document)
+
+    def _refuse(self, wanted: Wanted, problems: Sequence[Problem]) -> Result:
+        kind, name, document = wanted.kind, wanted.name, wanted.document
+        if kind.name == "definition":
+            self._refused.add(name)
+        elif wanted.content.get("workflow") in self._refused:
+            problems = [_as_consequence(one) for one in problems]
+        return Result(kind.name, name, REFUSED, document.findings(problems), document=document)
 
     def _preview(self, wanted: Wanted) -> Result:
         from flowd.cli.commands.diff import differences
         from flowd.cli.kinds import CHANGED, CREATED
 
-        kind, name, document = wanted.kind, wanted.name, wanted.document
+        kind, name = wanted.kind, wanted.name
         if kind.name == "definition":
-            self._client.validate(document.body)
+            self._client.validate(wanted.document.body)
         elif problems := kind.problems(wanted.content) or self._unsaved(kind, wanted.content):
-            return Result(kind.name, name, REFUSED, document.findings(problems), document=document)
+            return self._refuse(wanted, problems)
         there = kind.find(self._client, name)
         changes = [] if there is None else list(differences(there, kind.said(wanted.content)))
         outcome = CREATED if there is None else CHANGED if changes else UNCHANGED
         if kind.name == "definition" and outcome != UNCHANGED:
             self._new.add(name)
-        return Result(kind.name, name, outcome, changes=changes, document=document)
+        return Result(kind.name, name, outcome, changes=changes, document=wanted.document)
 
     def _unsaved(self, kind: Kind, schedule: dict[str, Any]) -> list[Problem]:
         """What is wrong with what a schedule runs, once what stands before it is applied."""
-        from flowd.errors import UnknownDefinition
-
         if kind.name != "schedule":
             return []
         name, version = schedule["workflow"], schedule.get("version", "latest")
@@ -250,6 +262,13 @@ class _Apply:
                 findings = [Finding(f"{kind.name} {name}", None, None, "", problems[0])]
                 return Result(kind.name, name, REFUSED, findings)
         return Result(kind.name, name, REMOVED)
+
+
+def _as_consequence(problem: Problem) -> Problem:
+    """Of a schedule whose workflow stands in the files, and was refused."""
+    if problem.code != UnknownDefinition.code:
+        return problem
+    return replace(problem, message="it is not saved: it was refused, as said above")
 
 
 def _names(wanted: Iterable[Wanted]) -> set[tuple[str, str]]:

@@ -22,7 +22,7 @@ from flowd.cli.remote import (
     table_or_json_option,
     yes_option,
 )
-from flowd.cli.workflow_file import read_workflow
+from flowd.cli.workflow_file import read_schedule
 
 # As many as one request is answered with.
 _NEXT_MAX: Final = 100
@@ -125,7 +125,7 @@ def get(url: str | None, output: str, name: str) -> None:
 @click.argument("file")
 def put(url: str | None, output: str, name: str, file: str) -> None:
     """Make a schedule of a file, JSON or YAML, or change it; `-` is stdin."""
-    body = read_workflow(file)
+    body = read_schedule(file)
     with connected(url) as client:
         answer = client.put_schedule(name, _without_name(body, name))
     show_done(answer, output, f"{answer['message'].lower()}: {name}", key="name")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -18,6 +19,7 @@ from flowd.cli.documents import (
     find_files,
     problems_of,
     read_documents,
+    unreadable,
 )
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.options import config_option
@@ -30,13 +32,12 @@ from flowd.cli.remote import (
     table_or_json_option,
     token_option,
 )
+from flowd.cli.workflow_file import name_of
 from flowd.errors import Problem
 from flowd.workflow.report import quote
 
 if TYPE_CHECKING:
     from flowd.client import Client
-
-_UNREADABLE: Final = "unreadable_file"
 
 
 @click.command()
@@ -71,55 +72,59 @@ def validate(url: str | None, config: Path | None, output: str, files: tuple[str
 
 
 class _Report(NamedTuple):
-    """What there is to say of a file; `nodes` are those of its workflows that are valid."""
+    """What there is to say of a file: `kinds` counts its documents by theirs, `nodes` are those of
+    its workflows that are valid."""
 
     file: str
     findings: list[Finding]
     nodes: int
-    workflows: int
-    schedules: int
+    kinds: Mapping[str, int]
 
 
 def _report(file: str, check: Callable[[Document], Verdict]) -> _Report:
-    name, findings = "stdin" if file == "-" else file, []
-    nodes = workflows = schedules = 0
-    names: dict[tuple[str, str], int] = {}
+    findings: list[Finding] = []
+    nodes = 0
+    lines: dict[tuple[str, str], int] = {}
+    kinds: Counter[str] = Counter()
     try:
         for document in read_documents(file):
             if isinstance(document, Finding):
                 findings.append(document)
                 continue
             verdict = check(document)
-            findings += document.findings([*verdict.problems, *_named_before(document, names)])
+            kind, name = _kind_and_name(document)
+            twice = _named_before(lines, kind, name, document.line)
+            findings += document.findings([*verdict.problems, *twice])
             nodes += verdict.nodes
-            workflows += verdict.nodes > 0
-            schedules += verdict.nodes == 0
+            kinds[kind] += 1
     except click.ClickException as error:
-        problem = Problem("", _UNREADABLE, error.message)
-        findings.append(Finding(name, None, None, "", problem))
-    return _Report(name, findings, nodes, workflows, schedules)
+        findings.append(unreadable(file, error))
+    return _Report(name_of(file), findings, nodes, kinds)
 
 
-def _named_before(document: Document, names: dict[tuple[str, str], int]) -> Sequence[Problem]:
-    """Whether a document of its kind and name stands before it in its file; notes where it does."""
+def _kind_and_name(document: Document) -> tuple[str, str | None]:
     from flowd.cli.kinds import kind_of
 
     try:
         content = json.loads(document.body)
     except ValueError:
-        return ()
+        content = None
     name = content.get("name") if isinstance(content, dict) else None
-    if not isinstance(name, str):
+    return kind_of(content).name, name if isinstance(name, str) else None
+
+
+def _named_before(
+    lines: dict[tuple[str, str], int], kind: str, name: str | None, line: int
+) -> Sequence[Problem]:
+    """Whether one of its kind and name stands before it in its file; notes where it does."""
+    if name is None or (first := lines.setdefault((kind, name), line)) == line:
         return ()
-    kind = kind_of(content).name
-    if (line := names.setdefault((kind, name), document.line)) == document.line:
-        return ()
-    text = f"the {kind} {quote(name)} stands in line {line} already"
+    text = f"the {kind} {quote(name)} stands in line {first} already"
     return (Problem("name", "duplicate_name", text),)
 
 
 def _ask(client: Client, document: Document) -> Verdict:
-    from flowd.cli.kinds import schedule_verdict
+    from flowd.cli.kinds import verdict_by_itself
     from flowd.client import ApiError
     from flowd.errors import InvalidWorkflow
     from flowd.workflow.strict_json import parse_json
@@ -128,7 +133,7 @@ def _ask(client: Client, document: Document) -> Verdict:
         content, _, hidden = parse_json(document.body)
     except InvalidWorkflow as error:
         return Verdict(error.problems)
-    if verdict := schedule_verdict(content, hidden):
+    if verdict := verdict_by_itself(content, hidden):
         return verdict
     try:
         return Verdict((), client.validate(document.body))
@@ -142,9 +147,7 @@ def _show(reports: Sequence[_Report]) -> None:
     """For people, as compilers do."""
     for report in reports:
         for finding in report.findings:
-            is_read = finding.problem.code != _UNREADABLE
-            text = str(finding) if is_read else f"flowd: {finding.problem.message}"
-            click.echo(plain(text), err=True)
+            click.echo(plain(str(finding)), err=True)
         if not report.findings:
             click.echo(_praise(report), err=True)
     valid = sum(not report.findings for report in reports)
@@ -153,14 +156,16 @@ def _show(reports: Sequence[_Report]) -> None:
 
 
 def _praise(report: _Report) -> str:
+    from flowd.cli.kinds import KINDS
+
     nodes = _count(report.nodes, "node")
-    if (report.workflows, report.schedules) == (1, 0):
+    if report.kinds == {"definition": 1}:
         return f"{report.file} is a valid workflow of {nodes}"
-    parts = []
-    if report.workflows:
-        parts.append(f"{_count(report.workflows, 'workflow')} of {nodes}")
-    if report.schedules:
-        parts.append(_count(report.schedules, "schedule"))
+    counts = {kind.name: report.kinds[kind.name] for kind in KINDS if kind.name in report.kinds}
+    parts = [
+        f"{_count(count, 'workflow')} of {nodes}" if kind == "definition" else _count(count, kind)
+        for kind, count in counts.items()
+    ]
     return f"{report.file} is valid: {', '.join(parts)}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Final, NamedTuple
 
 import orjson
@@ -29,6 +28,7 @@ from flowd.orchestrator.versions import expect_no_older_process
 from flowd.orchestrator.worth import output_of
 from flowd.store import Store
 from flowd.store.budgets import Payer
+from flowd.store.child_starts import ChildStart, ChildWorkflow
 from flowd.store.making import Pin, Reuse
 from flowd.store.saved import Saved
 from flowd.workflow.children import DEPTH_MAX, TREE_MAX, Parent
@@ -107,7 +107,7 @@ class Children:
     async def _start(
         self, parent: Parent, wanted: WantedChild, payer: Payer | None, known: _Known
     ) -> str:
-        """The outcome of start_child.lua."""
+        """The outcome of start_children.lua."""
         saved, plan = known
         definition = saved.definition
         if plan.has_children:
@@ -122,22 +122,15 @@ class Children:
             place = place_for(plan.concurrency, given_input)
         except InvalidRequest as error:
             raise Fail(f"its child is not to be given this: {error}") from None
-        start = partial(
-            self._store.submissions.start_child,
-            definition,
-            plan,
-            parent=parent,
-            execution_id=child_id(*parent),
-            pin=Pin(saved.name, saved.version, is_latest=False, digest=saved.digest),
-            given_input=given_input,
-            payer=payer,
-            place=place,
-        )
-        outcome = await start()
+        pin = Pin(saved.name, saved.version, is_latest=False, digest=saved.digest)
+        workflow = ChildWorkflow(definition, plan, pin, payer)
+        child = ChildStart(parent, child_id(*parent), given_input, place)
+        outcome = await self._store.submissions.start_child(workflow, child)
         if outcome != "rerun":
             return outcome
         reuse = await self._reuse(parent, definition, given_input)
-        return await start(reuse=reuse, has_looked=True)
+        workflow = workflow._replace(has_looked=True)
+        return await self._store.submissions.start_child(workflow, child, reuse)
 
     async def _reuse(self, parent: Parent, definition: bytes, given_input: bytes) -> Reuse | None:
         """What a child takes over from that of the execution its parent reruns the failures of:

@@ -1,14 +1,14 @@
 """How an attempt ends: what a worker may say of a node it holds, and the script that commits it.
 
 An ending is one class here, one Lua file and one test. Those that advance dependents travel in
-batches, a call for each kind; the others have a call each.
+batches, a call for each kind; waits travel in batches too, and the others have a call each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import orjson
 
@@ -19,12 +19,14 @@ from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument
 from flowd.store.redis.scripts import Script
 from flowd.workflow.caching import Keep
+from flowd.workflow.children import CHILD
 from flowd.workflow.graph import PlannedNode
 
 # One call commits no more nodes than this, and none further once it has so many arguments or bytes:
 # each dependent is one or two, and 5,000 hold the server for some 15 ms.
 COMMIT_MAX: Final = 256
 ARGUMENTS_MAX: Final = 4_000
+WAITS_MAX: Final = 64
 BYTES_MAX: Final = 16 * 1024 * 1024
 EVENT_ERROR_CHARS_MAX: Final = 300
 
@@ -196,19 +198,34 @@ class Commits:
         return calls
 
     def calls(self, endings: Sequence[Single]) -> list[ScriptCall]:
-        """A call for each of the first of these, as many as one transaction bears."""
+        """Calls for the first of these, as many as one transaction bears: one for each, but for
+        waits of a queue that stand next to each other."""
         calls: list[ScriptCall] = []
         arguments = 0
-        for ending in endings:
-            calls.append(self.call(ending))
-            arguments += len(calls[-1].arguments)
-            if arguments > ARGUMENTS_MAX:
-                break
+        for queue, run in groupby(endings, _queue_of_wait):
+            some = list(run)
+            width = WAITS_MAX if queue is not None else 1
+            for at in range(0, len(some), width):
+                if arguments > ARGUMENTS_MAX:
+                    return calls
+                calls.append(self.call(*some[at : at + width]))
+                arguments += len(calls[-1].arguments)
         return calls
 
-    def call(self, ending: Single) -> ScriptCall:
+    def call(self, *endings: Single) -> ScriptCall:
+        """Several only of waits of one queue."""
+        if isinstance(endings[0], Wait):
+            waits = cast("tuple[Wait, ...]", endings)
+            return ScriptCall(
+                scripts.WAIT_NODES, (self._keys[0], *_DATES), _wait_arguments(self._group, waits)
+            )
+        (ending,) = endings
         script, names, arguments = _SINGLY[type(ending)]
         return ScriptCall(script(), (self._keys[0], *names), arguments(self._group, ending))
+
+
+def _queue_of_wait(ending: Single) -> str | None:
+    return ending.entry.queue if isinstance(ending, Wait) else None
 
 
 def _allowed_arguments(failure: AllowedFailure) -> list[Argument]:
@@ -223,12 +240,15 @@ def _retry_arguments(group: str, retry: RetryLater) -> list[Argument]:
     return [group, pause_ms, *ids, record, failures, error, report, _brief(error)]
 
 
-def _wait_arguments(group: str, wait: Wait) -> list[Argument]:
-    entry, record, waker, number, due_ms, text = wait
-    ids: list[Argument] = [entry.name, entry.execution_id, entry.node_id]
-    due = "" if due_ms is None else due_ms
-    gives_way = "1" if isinstance(wait, ItemPause) else "0"
-    return [group, *ids, record, number, waker, due, text, gives_way]
+def _wait_arguments(group: str, waits: Sequence[Wait]) -> list[Argument]:
+    said: list[Argument] = [group, len(waits), *(wait.entry.name for wait in waits)]
+    for wait in waits:
+        entry, record, waker, number, due_ms, text = wait
+        due = "" if due_ms is None else due_ms
+        # Its failures say which child it is.
+        meanwhile = "keep" if waker == CHILD else "leave" if isinstance(wait, ItemPause) else ""
+        said += (entry.execution_id, entry.node_id, record, number, waker, due, text, meanwhile)
+    return said
 
 
 def error_of(output: bytes) -> str:
@@ -286,6 +306,4 @@ _SINGLY: Final[Mapping[type[Single], _Single]] = {
     ),
     RetryLater: _Single(lambda: scripts.RETRY_NODE, _PAUSES, _retry_arguments),
     ItemRetry: _Single(lambda: scripts.RETRY_ITEM, _PAUSES, _retry_arguments),
-    Wait: _Single(lambda: scripts.WAIT_NODE, _DATES, _wait_arguments),
-    ItemPause: _Single(lambda: scripts.WAIT_NODE, _DATES, _wait_arguments),
 }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from flowd.config import Settings
 from flowd.errors import CorruptExecution, StoreUnavailable, UnknownExecution
-from flowd.store.budgets import Payer
+from flowd.store.child_starts import ChildStart, ChildStarts, ChildWorkflow
 from flowd.store.definitions import map_ids_of, node_ids_of, reading_definition
 from flowd.store.executions import (
     NODES_PER_CALL_MAX,
@@ -17,13 +17,12 @@ from flowd.store.executions import (
     slices,
 )
 from flowd.store.idempotency import Idempotency
-from flowd.store.making import Making, Pin, Reuse, Runs, flat, is_made, making_arguments, new_run
+from flowd.store.making import Making, Reuse, Runs, flat, is_made, making_arguments, new_run
 from flowd.store.map_copies import MapCopies
 from flowd.store.maps import Maps
 from flowd.store.origins import NOWHERE, Origin
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient
-from flowd.workflow.children import DEPTH_MAX, TREE_MAX, Parent
 from flowd.workflow.graph import Outline, Plan
 from flowd.workflow.ids import new_execution_id
 from flowd.workflow.states import NodeState
@@ -43,6 +42,7 @@ class Submissions:
         self, client: RedisClient, settings: Settings, executions: Executions, maps: Maps
     ) -> None:
         self._client = client
+        self._child_starts = ChildStarts(client, settings)
         self._stream = settings.tasks.stream
         self._group = settings.tasks.group
         self._executions = executions
@@ -188,52 +188,28 @@ class Submissions:
         return Making(execution_id, given_input, bool(staged), place, places, common)
 
     async def start_child(
-        self,
-        definition: bytes,
-        plan: Plan,
-        *,
-        parent: Parent,
-        execution_id: str,
-        pin: Pin,
-        given_input: bytes = b"",
-        payer: Payer | None = None,
-        reuse: Reuse | None = None,
-        has_looked: bool = False,
-        place: str = "",
+        self, workflow: ChildWorkflow, child: ChildStart, reuse: Reuse | None = None
     ) -> str:
         """Make the execution that a node waits for, as `run_workflow`, in the state and the trace
-        of its parent. Its calls spend the budget of the `payer`, where there is one.
+        of its parent.
 
-        Returns the outcome of start_child.lua but `closed`: `exists` also when it is said again,
-        and `ended`, `taken`, `deep`, `large`, `own`, `refused` or `corrupt` when none is made, nor
-        with `changed` and, unless the caller `has_looked` for what to reuse, `rerun`.
+        Returns the outcome of start_children.lua but `closed`: `exists` also when it is said
+        again, and `ended`, `taken`, `deep`, `large`, `own`, `refused` or `corrupt` when none is
+        made, nor with `changed` and, unless the caller has looked for what to reuse, `rerun`.
         """
         settled = reuse.settled() if reuse else ()
-        fresh = [one for one in plan.nodes if one not in settled]
+        fresh = [one for one in workflow.plan.nodes if one not in settled]
         staged, rest = fresh[:-NODES_PER_CALL_MAX], fresh[-NODES_PER_CALL_MAX:]
-        is_staged = bool(staged or reuse)
-        outcome = await self._stage(execution_id, definition, staged, reuse) if is_staged else ""
-        if outcome in ("", "staged"):
-            run = new_run(plan, fresh, reuse, "", Origin(f"{pin.name}@{pin.version}"))
-            run["triggered_ms"] = run["submitted_ms"]
-            if payer is not None:
-                run["payer"] = f"{payer.execution_id} {payer.tokens}"
-            outcome = await begin_execution(
-                self._client,
-                scripts.START_CHILD,
-                (
-                    *(keys.ACTIVE, self._stream, keys.CONTINUATIONS, keys.EXECUTIONS),
-                    keys.saved_definition(pin.name),
-                ),
-                "1" if is_staged else "0",
-                *parent,
-                *(DEPTH_MAX, TREE_MAX, execution_id, given_input),
-                *(pin.version, pin.digest, "1" if has_looked else "0", place),
-                *making_arguments(plan, definition, group=self._group, run=run, node_ids=rest),
-            )
-        if is_staged and not is_made(outcome):
-            await self.discard_staged(execution_id)
-        await self._expect_made(execution_id, outcome, is_staged=False)
+        if not staged and reuse is None:
+            outcome = await self._child_starts.start(workflow, child)
+        else:
+            execution_id = child.execution_id
+            outcome = await self._stage(execution_id, workflow.definition, staged, reuse)
+            if outcome == "staged":
+                outcome = await self._child_starts.start_staged(workflow, child, reuse, rest)
+            if not is_made(outcome):
+                await self.discard_staged(execution_id)
+        await self._expect_made(child.execution_id, outcome, is_staged=False)
         return outcome
 
     def _common(

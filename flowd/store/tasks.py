@@ -152,7 +152,9 @@ class TaskSession:
         for reply in replies[: len(advances)]:
             *outcomes, exchange.halted_ms = _outcomes(reply)
             exchange.completed += outcomes
-        exchange.failed = [_outcomes(reply) for reply in replies[len(advances) :]]
+        for reply in replies[len(advances) :]:
+            outcome = _outcomes(reply)
+            exchange.failed += outcome if isinstance(outcome, list) else [outcome]
         return exchange
 
     async def _send(self, commands: list[Command]) -> list[Any]:

@@ -244,7 +244,7 @@ async def test_who_calls_itself_is_stopped_by_the_depth_of_its_tree(settings):
 
 
 async def test_a_tree_grows_no_further_than_its_root_counts(settings, monkeypatch):
-    monkeypatch.setattr("flowd.store.submissions.TREE_MAX", 20)
+    monkeypatch.setattr("flowd.store.child_starts.TREE_MAX", 20)
     async with engine_of(settings) as engine:
         await save(engine, node("A"))
         await save(engine, call("one"), call("two"))

@@ -76,10 +76,10 @@ MUTATIONS = [
         r"arrived % ARRIVALS == tonumber\(needed\)",
         "arrived % ARRIVALS == 1",
     ),
-    ("no fence at a wait", "wait_node", *NO_FENCE),
+    ("no fence at a wait", "wait_nodes", r"if is_stale\[nth\] then", "if false then"),
     (
         "what has come before the wait is not looked for",
-        "wait_node",
+        "wait_nodes",
         r"if decision then",
         "if false then",
     ),

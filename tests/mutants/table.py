@@ -511,8 +511,8 @@ MUTANTS = (
     Mutant(
         "U11 before",
         "what has come before a node waits is not looked for",
-        "if decision then\n  end_wait(",
-        "if false then\n  end_wait(",
+        "local decision = decision_in(decisions[of_these], number)",
+        "local decision",
         "test_what_has_come_before_the_wait_puts_the_node_back_at_once",
     ),
     Mutant(
@@ -903,8 +903,8 @@ MUTANTS = (
     Mutant(
         "U19",
         "a child is made for an attempt that has failed since",
-        "    or (tonumber(failures or 0) or 0) + 1 ~= tonumber(number) then",
-        "    or false then",
+        "      or parent.failures['failures:' .. node_id] + 1 ~= tonumber(number) then",
+        "      then",
         "test_nothing_is_made_for_what_is_not_to_run",
     ),
     Mutant(
@@ -938,7 +938,7 @@ MUTANTS = (
     Mutant(
         "U16 own",
         "a child waits for a place that its own parent holds",
-        "if making.concurrency ~= '' and is_below_holder(parent_id, ARGV[12]) then",
+        "if not outcome and making.concurrency ~= '' and is_below_holder(parent_id, place) then",
         "if false then",
         "test_a_child_that_would_wait_for_its_own_parent_is_not_made",
     ),

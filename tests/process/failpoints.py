@@ -89,6 +89,8 @@ CANCEL_POINTS = {
 TREE_POINTS = {
     "make": Point("flowd.store.submissions:Submissions", "start_child", "before"),
     "made": Point("flowd.store.submissions:Submissions", "start_child", "after"),
+    "breed": Point("flowd.store.child_starts:ChildStarts", "_start_together", "before"),
+    "bred": Point("flowd.store.child_starts:ChildStarts", "_start_together", "after"),
     "worth": Point("flowd.orchestrator.children:Children", "output", "before"),
     "settle": Point("flowd.store.children:Children", "settle_follow", "before"),
 }

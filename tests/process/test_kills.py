@@ -77,7 +77,8 @@ def worker_with_connection(flowd: Flowd, url: str) -> str:
 def test_p01_a_worker_killed_in_a_node_costs_less_than_a_lease(
     run_flowd: Run, gate: Gate, figure: Figure
 ) -> None:
-    flowd = run_flowd("start")
+    # Its scheduler looks for what is gone too, once in ten minutes here: the supervisor tells.
+    flowd = run_flowd("start", FLOWD_SCHEDULER__INTERVAL_S="600")
     flowd.wait_until_running()
     execution_id = flowd.submit_and_trigger(call(gate, "A"), node("B", "A"))
     gate.wait_for_calls(1)

@@ -19,6 +19,7 @@ from flowd.scheduler.continuations import SUBMISSION_OVERDUE_S, FinishContinuati
 from flowd.scheduler.reconciler import Reconciler
 from flowd.store import Store
 from flowd.store.attempt_records import attempt_record
+from flowd.store.child_starts import ChildStart, ChildWorkflow
 from flowd.store.endings import (
     COMMIT_MAX,
     Advance,
@@ -271,10 +272,14 @@ class Worker:
 
     async def wait(self, entry: Entry, waker: str = "date", **said: Any) -> str:
         """Say that this waits: an hour, or for who is named."""
-        said = {"due_ms": HOUR_MS, **said} if waker == "date" else said
-        wait = Wait(entry, self._record(entry, ran_ms=7), waker, said.pop("number", 1), **said)
-        (outcome,) = (await self.exchange(failures=[wait])).failed
+        (outcome,) = await self.wait_together([entry], waker, **said)
         return outcome
+
+    async def wait_together(self, entries: list[Entry], waker: str, **said: Any) -> list[str]:
+        said = {"due_ms": HOUR_MS, **said} if waker == "date" else said
+        number = said.pop("number", 1)
+        waits = [Wait(one, self._record(one, ran_ms=7), waker, number, **said) for one in entries]
+        return (await self.exchange(failures=waits)).failed
 
     async def claim(self, *entries: Entry) -> list[str]:
         return (await self.exchange(claims=[self.start(entry) for entry in entries])).claimed
@@ -349,9 +354,9 @@ class ScriptedEngine:
         saved = keys.saved_definition("report")
         self._redis.hset(saved, "digest:1", plan.digest)
         pin = said.pop("pin", Pin("report", 1, is_latest=False, digest=plan.digest))
-        outcome = await self.store.submissions.start_child(
-            definition, plan, parent=wanted, execution_id=execution_id, pin=pin, **said
-        )
+        workflow = ChildWorkflow(definition, plan, pin, has_looked=said.pop("has_looked", False))
+        child = ChildStart(wanted, execution_id, **said)
+        outcome = await self.store.submissions.start_child(workflow, child)
         self._redis.delete(saved)
         return outcome, Execution(execution_id, plan, self._redis)
 

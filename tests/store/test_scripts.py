@@ -70,7 +70,7 @@ def test_only_what_makes_new_work_is_refused_by_a_full_server():
 
     begin = {
         "stage_nodes", "submit_workflow", "trigger_workflow", "run_workflow", "fire_schedule",
-        "start_child", "settle_places",
+        "start_children", "settle_places",
     }  # fmt: skip
     assert refused == {
         *begin,

@@ -1,7 +1,11 @@
--- What was decided of the wait of this number of a node, `number kind at_ms payload`; nil where nothing
--- was yet.
+-- What was decided of the wait of this number of a node, `number kind at_ms payload`, of what the key of
+-- decisions says of it; nil where nothing was yet.
+local function decision_in(text, number)
+  local decided = type(text) == 'string' and tonumber(string.match(text, '^%d+'))
+  return decided and decided >= tonumber(number) and text or nil
+end
+
+-- The same, of a node nobody has asked about yet.
 local function decision_of(execution_id, node_id, number)
-  local decision = redis.pcall('HGET', 'workflow:' .. execution_id .. ':decisions', node_id)
-  local decided = type(decision) == 'string' and tonumber(string.match(decision, '^%d+'))
-  return decided and decided >= tonumber(number) and decision or nil
+  return decision_in(redis.pcall('HGET', 'workflow:' .. execution_id .. ':decisions', node_id), number)
 end

@@ -1,4 +1,4 @@
-"""wait_node.lua: a node that waits holds no entry and no worker until what it waits for comes."""
+"""wait_nodes.lua: a node that waits holds no entry and no worker until what it waits for comes."""
 
 from __future__ import annotations
 
@@ -166,3 +166,49 @@ async def test_its_events_say_what_it_waits_for_and_what_woke_it(engine, redis):
     assert happened["node.waiting"].startswith(f"{execution.id} a 1 ")
     assert happened["node.waiting"].endswith('\n{"waits_for":"date"}')
     assert happened["node.woken"] == f'{execution.id} a\n{{"woken_by":"date"}}'
+
+
+async def test_waits_that_travel_together_are_one_call_and_each_comes_to_its_own(
+    engine, store, outcomes
+):
+    worker, other = engine.worker(), engine.worker("w2")
+    first, (a, b, c) = await engine.start_and_take({one: [] for one in "abc"}, worker)
+    second, (d,) = await engine.start_and_take({"d": ["c"], "c": []}, worker)
+    gone, (e,) = await engine.start_and_take({"e": []}, worker)
+    await store.tasks.waits.wake(first.id, "b", "signal", "{}")
+    await other.complete(c)
+    await store.lifecycle.cancel_execution(gone.id)
+
+    said = await worker.wait_together([a, b, c, d, e], "signal", text="Ship it?")
+
+    assert said == ["waiting", "woken", "stale", "waiting", "ended"]
+    assert outcomes["wait_nodes"] == [said]
+    state = first.state()
+    assert state.nodes == {"a": "WAITING", "b": "QUEUED", "c": "COMPLETED"}
+    assert state.waits == {"a": "1 signal Ship it?"}
+    assert state.counters == {"remaining": "2", "waits:a": "1", "waits:b": "1"}
+    assert state.queued == ["b#2"]
+    assert second.state().waits == {"c": "1 signal Ship it?"}
+    assert gone.state().waits == {}
+
+
+async def test_an_entry_that_stands_twice_among_waits_is_one_wait(engine):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take({"a": []}, worker)
+
+    assert await worker.wait_together([a, a], "signal") == ["waiting", "stale"]
+
+    assert execution.state().waits == {"a": "1 signal"}
+
+
+async def test_what_waits_for_its_child_keeps_the_failures_that_say_which(engine, redis):
+    worker = engine.worker()
+    execution, (a, b) = await engine.start_and_take({"a": [], "b": []}, worker)
+    for one in "ab":
+        redis.hset(execution.key(":run"), f"failures:{one}", 1)
+
+    await worker.wait(a, "child", number=2)
+    await worker.wait(b, "signal")
+
+    assert redis.hget(execution.key(":run"), "failures:a") == "1"
+    assert redis.hget(execution.key(":run"), "failures:b") is None

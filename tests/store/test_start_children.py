@@ -1,13 +1,17 @@
-"""start_child.lua: a node has one child for each of its waits, in the state its parent is in."""
+"""start_children.lua: a node has one child for each of its waits, in the state its parent is in."""
 
 from __future__ import annotations
+
+import asyncio
 
 import orjson
 import pytest
 
 from flowd.errors import StoreUnavailable
+from flowd.store.child_starts import ChildStart, ChildWorkflow
 from flowd.store.making import Pin
 from flowd.store.redis import keys
+from flowd.workflow.children import Parent
 from flowd.workflow.concurrency import place_of
 from flowd.workflow.ids import child_id
 from tests.store.engine import CHAIN, State, compiled, everything
@@ -168,7 +172,7 @@ async def test_what_was_staged_and_removed_is_not_made(engine, store, redis, out
     with pytest.raises(StoreUnavailable):
         await engine.start_child(parent, "a", wide)
 
-    assert outcomes["start_child"] == ["closed"]
+    assert outcomes["start_children"] == [["closed"]]
     assert not redis.exists(keys.status(child_id(parent.id, "a", 1)))
 
 
@@ -235,3 +239,82 @@ async def test_a_child_that_would_wait_for_one_above_it_is_not_made(engine):
     )
 
     assert (outcome, made.state().status) == ("own", None)
+
+
+async def start_together(store, redis, wanted, graph=CHAIN):
+    """What becomes of these waits, whose children are asked for in one turn of the event loop."""
+    definition, plan = compiled(graph)
+    redis.hset(keys.saved_definition("report"), "digest:1", plan.digest)
+    workflow = ChildWorkflow(
+        definition, plan, Pin("report", 1, is_latest=False, digest=plan.digest)
+    )
+    starts = (
+        store.submissions.start_child(workflow, ChildStart(parent, child_id(*parent)))
+        for parent in wanted
+    )
+    return await asyncio.gather(*starts)
+
+
+async def test_children_that_are_asked_for_together_are_made_by_one_call(
+    engine, store, redis, outcomes
+):
+    worker = engine.worker()
+    first, _ = await engine.start_and_take({"a": [], "b": [], "c": []}, worker)
+    second, _ = await engine.start_and_take({"a": []}, worker)
+    gone, _ = await engine.start_and_take({"a": []}, worker)
+    await store.lifecycle.cancel_execution(gone.id)
+    wanted = [Parent(first.id, one, 1) for one in "abb"]
+    wanted += [Parent(second.id, "a", 1), Parent(first.id, "c", 2), Parent(gone.id, "a", 1)]
+
+    said = await start_together(store, redis, wanted, {"x": []})
+
+    assert said == ["triggered", "triggered", "exists", "triggered", "ended", "ended"]
+    assert outcomes["start_children"] == [said]
+    assert first.state().counters == {"remaining": "3", "tree": "3", "children": "2"}
+    assert second.state().counters == {"remaining": "1", "tree": "2", "children": "1"}
+    assert redis.hgetall(keys.children(first.id)) == {
+        child_id(first.id, one, 1): f"{one} 1" for one in "ab"
+    }
+    made = [child_id(first.id, "a", 1), child_id(first.id, "b", 1), child_id(second.id, "a", 1)]
+    assert [redis.hget(f"workflow:{one}:run", "parent") for one in made] == [
+        *(f"{first.id} {one} 1 {first.id} 2" for one in "ab"),
+        f"{second.id} a 1 {second.id} 2",
+    ]
+    assert [entry.execution_id for entry in await worker.take()] == made
+
+
+async def test_a_tree_that_is_full_takes_the_first_of_those_that_are_asked_for_together(
+    engine, store, redis
+):
+    root, _ = await engine.start_and_take({one: [] for one in "abc"}, engine.worker())
+    redis.hset(root.key(":run"), "tree", 9_998)
+
+    said = await start_together(store, redis, [Parent(root.id, one, 1) for one in "abc"])
+
+    assert said == ["triggered", "triggered", "large"]
+    assert redis.hget(root.key(":run"), "tree") == "10000"
+    assert redis.hlen(keys.children(root.id)) == 2
+
+
+async def test_one_call_makes_no_more_nodes_than_it_may(engine, store, redis, outcomes):
+    root, _ = await engine.start_and_take({one: [] for one in "abc"}, engine.worker())
+    wide = {"first": [], **{f"n{number}": ["first"] for number in range(499)}}
+
+    await start_together(store, redis, [Parent(root.id, one, 1) for one in "abc"], wide)
+
+    assert [len(said) for said in outcomes["start_children"]] == [2, 1]
+
+
+async def test_a_damaged_stream_makes_no_child_and_leaves_no_trace_of_one(engine, store, redis):
+    root, _ = await engine.start_and_take({one: [] for one in "ab"}, engine.worker())
+    stream = redis.dump("workflow:tasks")
+    redis.set("workflow:tasks", "x")
+    before = everything(redis)
+
+    with pytest.raises(StoreUnavailable):
+        await start_together(store, redis, [Parent(root.id, one, 1) for one in "ab"])
+
+    redis.delete(keys.saved_definition("report"))
+    assert everything(redis) == before
+    redis.restore("workflow:tasks", 0, stream, replace=True)
+    assert await start_together(store, redis, [Parent(root.id, "a", 1)]) == ["triggered"]

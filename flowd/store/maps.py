@@ -64,29 +64,8 @@ class Maps:
 
     async def standing(self, execution_id: str, node_id: str) -> MapStanding | None:
         """None while its list is not stored whole. Raises CorruptExecution."""
-        try:
-            values = await self._client.execute(
-                "HMGET", keys.map_of(execution_id, node_id), *_FIELDS
-            )
-        except WrongType as error:
-            raise CorruptExecution(execution_id, f"the map of {node_id!r} is no hash") from error
-        if values[0] is None:
-            return None
-        *numbers, failure, stopped = values
-        if not all(isinstance(one, str) and one.isdecimal() for one in numbers):
-            raise CorruptExecution(execution_id, f"the counters of map {node_id!r} are damaged")
-        n, window, max_failed, ended, failed, size, bytes_max = (int(one[:18]) for one in numbers)
-        return MapStanding(
-            n,
-            window,
-            max_failed,
-            ended,
-            failed,
-            size,
-            bytes_max,
-            readable(failure or ""),
-            stopped or "",
-        )
+        (values,) = await self._client.converse_freely([_standing_call(execution_id, node_id)])
+        return _standing(execution_id, node_id, values)
 
     async def stage(self, execution_id: str, node_id: str, items: Sequence[Any]) -> bool:
         """Store the list, slice by slice; False when the node runs no more."""
@@ -212,12 +191,10 @@ class Maps:
 
     async def places(self, execution_id: str, node_id: str) -> Places:
         """Raises CorruptExecution."""
-        taken, waiting = await self._client.converse_freely(
-            [
-                ("SMEMBERS", keys.map_open(execution_id, node_id)),
-                ("LLEN", keys.map_todo(execution_id, node_id)),
-            ]
-        )
+        taken, waiting = await self._client.converse_freely(_places_calls(execution_id, node_id))
+        return await self._places(execution_id, node_id, taken, waiting)
+
+    async def _places(self, execution_id: str, node_id: str, taken: Any, waiting: Any) -> Places:
         if is_wrong_type(taken) or is_wrong_type(waiting):
             raise CorruptExecution(execution_id, f"the places of map {node_id!r} are damaged")
         indexes = sorted(taken, key=int)
@@ -226,18 +203,25 @@ class Maps:
 
     async def counts(self, execution_id: str, node_id: str) -> dict[str, int]:
         """How many items are in each state. Raises CorruptExecution."""
-        standing = await self.standing(execution_id, node_id)
+        # In one write, which Redis reads as one: of items that end in between, none is missed.
+        values, state, taken, waiting = await self._client.converse_freely(
+            [
+                _standing_call(execution_id, node_id),
+                ("GET", keys.node(execution_id, node_id)),
+                *_places_calls(execution_id, node_id),
+            ]
+        )
+        standing = _standing(execution_id, node_id, values)
         if standing is None:
             return {}
         counts: Counter[NodeState] = Counter()
         counts[NodeState.COMPLETED] += standing.ended - standing.failed
         counts[NodeState.FAILED] += standing.failed
-        state = await self._client.execute("GET", keys.node(execution_id, node_id))
         if state in set(NodeState) and NodeState(state).is_terminal:
             # What had not ended by then was not begun, or was stopped.
             counts[NodeState.CANCELLED] += standing.n - standing.ended
             return _in_order(counts)
-        places = await self.places(execution_id, node_id)
+        places = await self._places(execution_id, node_id, taken, waiting)
         counts.update(one for one in places.open.values() if one is not None)
         counts[NodeState.PENDING] += places.waiting
         left = standing.n - standing.ended - places.waiting - len(places.open)
@@ -271,6 +255,39 @@ class Maps:
             await self._client.converse(commands)
         rest = (keys.map_items, keys.map_todo, keys.map_open, keys.map_of)
         await self._client.execute("DEL", *(key(execution_id, node_id) for key in rest))
+
+
+def _standing_call(execution_id: str, node_id: str) -> Command:
+    return ("HMGET", keys.map_of(execution_id, node_id), *_FIELDS)
+
+
+def _standing(execution_id: str, node_id: str, reply: Any) -> MapStanding | None:
+    if is_wrong_type(reply):
+        raise CorruptExecution(execution_id, f"the map of {node_id!r} is no hash")
+    if reply[0] is None:
+        return None
+    *numbers, failure, stopped = reply
+    if not all(isinstance(one, str) and one.isdecimal() for one in numbers):
+        raise CorruptExecution(execution_id, f"the counters of map {node_id!r} are damaged")
+    n, window, max_failed, ended, failed, size, bytes_max = (int(one[:18]) for one in numbers)
+    return MapStanding(
+        n,
+        window,
+        max_failed,
+        ended,
+        failed,
+        size,
+        bytes_max,
+        readable(failure or ""),
+        stopped or "",
+    )
+
+
+def _places_calls(execution_id: str, node_id: str) -> Sequence[Command]:
+    return (
+        ("SMEMBERS", keys.map_open(execution_id, node_id)),
+        ("LLEN", keys.map_todo(execution_id, node_id)),
+    )
 
 
 def _in_order(counts: Mapping[NodeState, int]) -> dict[str, int]:

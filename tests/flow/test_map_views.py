@@ -88,6 +88,28 @@ async def test_an_item_between_two_calls_waits_and_one_between_two_attempts_is_r
         assert [row["items"] for row in rows] == [{"WAITING": 3}, {"RETRYING": 3}]
 
 
+async def test_items_that_end_while_they_are_counted_are_counted_once(settings):
+    """What had ended between two reads was said to be RETRYING, of items without a retry."""
+    async with serving(settings) as api:
+        fan = node("fan", [], n="{{ item }}") | {
+            "map": {"over": "{{ input.rows }}", "concurrency": 100, "results": False}
+        }
+        counted = []
+        for _ in range(20):
+            execution_id = await api.engine.start(
+                workflow(fan, input={"rows": list(range(500))}),
+            )
+
+            async def has_ended(execution_id: str = execution_id) -> bool:
+                counted.append(await api.engine.store.nodes.maps.counts(execution_id, "fan"))
+                return counted[-1] == {"COMPLETED": 500}
+
+            await until(has_ended, "all items")
+        assert {sum(one.values()) for one in counted if one} == {500}
+        states = {state for one in counted for state in one}
+        assert states <= {"PENDING", "QUEUED", "RUNNING", "COMPLETED"}
+
+
 async def test_what_an_item_and_its_map_wait_for_is_explained(settings):
     async with serving(settings) as api:
         fan = node("fan", [], "held") | {"map": {"over": "{{ input.rows }}", "concurrency": 2}}

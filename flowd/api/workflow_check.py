@@ -7,6 +7,8 @@ ever: what is not sure to be quick is checked where it can be killed.
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -23,6 +25,9 @@ from flowd.workflow.validator import Handlers, validate_workflow
 
 # Checked within a few milliseconds, if there is no schema in it.
 SMALL_BYTES_MAX: Final = 16 * 1024
+# Of workflows that were checked: they come again and again, and take up to so much to be kept.
+_KEPT_MAX: Final = 256
+_KEPT_BYTES_MAX: Final = 16 * 1024
 # What a request to the process begins with.
 _WORKFLOW: Final = b"w"
 _MISFIT: Final = b"m"
@@ -48,6 +53,7 @@ class WorkflowCheck:
     def __init__(self, handlers: Handlers, calls: ForkedCalls | None = None) -> None:
         self._handlers = handlers
         self._calls = calls
+        self._kept: OrderedDict[bytes, CheckedWorkflow] = OrderedDict()
 
     @cached_property
     def handlers_digest(self) -> str:
@@ -60,7 +66,23 @@ class WorkflowCheck:
         return cls(handlers, calls)
 
     async def __call__(self, body: bytes) -> CheckedWorkflow:
-        """Raises InvalidWorkflow, also when the check takes too much."""
+        """Raises InvalidWorkflow, also when the check takes too much.
+
+        The same bytes are checked once: what comes of them depends on the handlers alone.
+        """
+        if len(body) > _KEPT_BYTES_MAX:
+            return await self._check(body)
+        digest = hashlib.sha256(body).digest()
+        if (workflow := self._kept.get(digest)) is None:
+            workflow = await self._check(body)
+            self._kept[digest] = workflow
+            if len(self._kept) > _KEPT_MAX:
+                self._kept.popitem(last=False)
+        else:
+            self._kept.move_to_end(digest)
+        return workflow
+
+    async def _check(self, body: bytes) -> CheckedWorkflow:
         if self._calls is None or _is_quick(body):
             return check_here(body, self._handlers)
         try:

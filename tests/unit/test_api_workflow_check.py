@@ -8,7 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from flowd.api.workflow_check import SMALL_BYTES_MAX, WorkflowCheck, _serve
+from flowd.api.workflow_check import (
+    _KEPT_BYTES_MAX,
+    SMALL_BYTES_MAX,
+    CheckedWorkflow,
+    WorkflowCheck,
+    _serve,
+    check_here,
+)
 from flowd.errors import InvalidWorkflow
 from flowd.handlers.forked_calls import ForkedCalls, TookTooMuch
 
@@ -49,6 +56,56 @@ def is_checked_apart(text: str) -> bool:
 def test_what_is_small_and_has_no_schema_is_checked_here() -> None:
     assert not is_checked_apart(workflow(prompt="x"))
     assert not is_checked_apart(workflow(prompt='"x"\n'))
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What is really looked at."""
+    looked_at: list[bytes] = []
+
+    def check(body: bytes, handlers: Any) -> CheckedWorkflow:
+        looked_at.append(body)
+        return check_here(body, handlers)
+
+    monkeypatch.setattr("flowd.api.workflow_check.check_here", check)
+    return looked_at
+
+
+def test_the_same_bytes_are_checked_once(checks: list[bytes]) -> None:
+    check = WorkflowCheck({"llm": None})
+    one, other = (workflow(prompt=text).encode() for text in ("a", "b"))
+
+    first = asyncio.run(check(one))
+
+    assert asyncio.run(check(one)) == first
+    assert asyncio.run(check(other)).definition != first.definition
+    assert asyncio.run(check(one + b" ")) == first
+    assert checks == [one, other, one + b" "]
+
+
+def test_what_is_refused_is_looked_at_again(checks: list[bytes]) -> None:
+    check = WorkflowCheck({})
+    body = workflow().encode()
+
+    for _ in range(2):
+        with pytest.raises(InvalidWorkflow):
+            asyncio.run(check(body))
+
+    assert checks == [body, body]
+
+
+def test_of_the_checked_those_asked_for_last_are_kept_and_no_large_ones(
+    checks: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowd.api.workflow_check._KEPT_MAX", 2)
+    check = WorkflowCheck({"llm": None})
+    a, b, c = (workflow(prompt=text).encode() for text in "abc")
+    large = workflow(prompt="x" * _KEPT_BYTES_MAX).encode()
+
+    for body in (a, b, a, c, a, b, large, large):
+        asyncio.run(check(body))
+
+    assert checks == [a, b, c, b, large, large]
 
 
 def test_what_is_large_is_checked_apart() -> None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import uvloop
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
-from flowd.api.contract.problems import EXCEPTION_HANDLERS, UnforeseenErrors
-from flowd.api.contract.route import Endpoint
+from flowd.api.contract.problems import ErrorAnswers
+from flowd.api.contract.route import Endpoint, EndpointRouter
 from flowd.api.event_feed import EventFeed
 from flowd.api.http.auth import AuthMiddleware, Guard
 from flowd.api.http.limits import address_of
@@ -67,6 +68,15 @@ if TYPE_CHECKING:
     from flowd.workflow.validator import Handlers
 
 
+class Application(Starlette):
+    def build_middleware_stack(self) -> ASGIApp:
+        """Without Starlette's own layers for errors, which its first middleware answers."""
+        app: ASGIApp = self.router
+        for one in reversed(self.user_middleware):
+            app = one.cls(app, *one.args, **one.kwargs)
+        return app
+
+
 def create_app(
     store: Store,
     handlers: Handlers,
@@ -104,14 +114,10 @@ def create_app(
 
     routes = all_routes()
     gate = [] if guard is None else [Middleware(AuthMiddleware, guard=guard, routes=routes)]
-    app = Starlette(
-        routes=routes,
-        middleware=[Middleware(UnforeseenErrors, shows_tracebacks=shows_tracebacks), *gate],
-        exception_handlers=dict(EXCEPTION_HANDLERS),
-        lifespan=lifespan,
+    app = Application(
+        middleware=[Middleware(ErrorAnswers, shows_tracebacks=shows_tracebacks), *gate],
     )
-    # Starlette's is to http://, whatever the proxy before flowd speaks.
-    app.router.redirect_slashes = False
+    app.router = EndpointRouter(routes, lifespan)
     app.state.shared = shared
     return app
 

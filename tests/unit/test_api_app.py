@@ -13,8 +13,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
-from flowd.api.app import create_app
+from flowd.api.app import all_routes, create_app
+from flowd.api.contract.route import Endpoint
 from flowd.api.shared import shared_of
 from flowd.config.loading import load_settings
 from flowd.errors import CorruptExecution, FlowdError, StoreError, StoreFull, StoreReadOnly
@@ -214,3 +216,39 @@ def test_an_error_is_answered_by_its_code_and_a_defect_is_logged_not_told(
     if not isinstance(error, FlowdError):
         assert "Traceback" in logged
         assert "a secret of the code" in logged
+
+
+async def test_an_error_behind_the_beginning_of_an_answer_is_logged_and_ends_it(
+    app: Starlette, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def begin_and_fail(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise StoreFull("full")
+
+    class Failing:
+        __call__ = staticmethod(begin_and_fail)
+
+    app.router.routes.append(Route("/fail", Failing()))
+    with TestClient(app) as client, pytest.raises(StoreFull):
+        client.get("/fail")
+    assert "request.failed" in capfd.readouterr().err
+
+
+def test_an_endpoint_is_found_without_trying_all_of_them(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matches, tried = Endpoint.matches, []
+
+    def trying(self: Endpoint, scope: Scope) -> Any:
+        tried.append(self)
+        return matches(self, scope)
+
+    monkeypatch.setattr(Endpoint, "matches", trying)
+
+    problem(client.get("/dead-letters/1-0"), 503, "store_unavailable")
+
+    assert {one.path.split("/")[1] for one in tried} == {"dead-letters"}
+
+
+def test_no_endpoint_has_a_parameter_before_its_second_slash() -> None:
+    assert [one.path for one in all_routes() if "{" in one.path.split("/")[1]] == []

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from flowd.api.contract.problems import UnforeseenErrors
+from flowd.api.contract.problems import ErrorAnswers
 from flowd.api.http import server as http_server
 from flowd.api.http.server import HttpServer
 
@@ -83,7 +83,7 @@ class Running:
         ]
         app = Starlette(routes=routes, lifespan=lifespan)
         return HttpServer(
-            UnforeseenErrors(app),
+            ErrorAnswers(app),
             grace_s=grace_s,
             ready=self.ready,
             connections_max=connections_max,

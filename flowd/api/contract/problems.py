@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match
-from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowd.errors import (
     AlreadyDecided,
@@ -242,15 +242,17 @@ async def _answer_nobody(_request: Request, _error: Exception) -> Response:
     return problem_response("bad_request", "the connection was closed before the body had ended")
 
 
-EXCEPTION_HANDLERS: Mapping[type[Exception], ExceptionHandler] = {
+ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
+
+EXCEPTION_HANDLERS: Mapping[type, ErrorHandler] = {
     FlowdError: _answer_flowd_error,
     HTTPException: _answer_http_exception,
     ClientDisconnect: _answer_nobody,
 }
 
 
-class UnforeseenErrors:
-    """Answers what no handler answered. Wraps the routes, inside Starlette's own last resort."""
+class ErrorAnswers:
+    """Answers what is raised by all it wraps, foreseen or not."""
 
     def __init__(self, app: ASGIApp, shows_tracebacks: bool = False) -> None:
         self._app = app
@@ -276,13 +278,24 @@ class UnforeseenErrors:
             detail = "flowd is stopping; send the request again"
             await problem_response("stopping", detail)(scope, receive, send)
         except Exception as error:
-            _log_failure(scope, error)
             if has_started:
+                _log_failure(scope, error)
                 raise
-            trace = _trace_of(error) if self._shows_tracebacks else ""
-            more: dict[str, Any] = {"traceback": trace} if trace else {}
-            document = problem_document("internal", _INTERNAL_DETAIL, **more)
-            await Response(document, 500, media_type=MEDIA_TYPE)(scope, receive, send)
+            response = await self._response_to(Request(scope, receive), error)
+            await response(scope, receive, send)
+
+    async def _response_to(self, request: Request, error: Exception) -> Response:
+        kinds = (one for one in type(error).__mro__ if one in EXCEPTION_HANDLERS)
+        if kind := next(kinds, None):
+            try:
+                return await EXCEPTION_HANDLERS[kind](request, error)
+            except Exception as unforeseen:  # noqa: BLE001 - whatever it is, it is answered below
+                error = unforeseen
+        _log_failure(request.scope, error)
+        trace = _trace_of(error) if self._shows_tracebacks else ""
+        more: dict[str, Any] = {"traceback": trace} if trace else {}
+        document = problem_document("internal", _INTERNAL_DETAIL, **more)
+        return Response(document, 500, media_type=MEDIA_TYPE)
 
 
 def _trace_of(error: Exception) -> str:

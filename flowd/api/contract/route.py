@@ -6,14 +6,16 @@ all routes read it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route, Router
+from starlette.types import ASGIApp, Lifespan, Receive, Send
 from starlette.types import Scope as Received
 
 Scope = Literal["public", "read", "trigger", "admin"]
@@ -62,6 +64,7 @@ class Endpoint(Route):
     ) -> None:
         super().__init__(path, answer, methods=[method])
         self.method = method
+        self.app = _answering(answer)
         self._has_parameters = "{" in path
         if not self._has_parameters:
             _WHOLE_PATHS.add(path)
@@ -74,3 +77,41 @@ class Endpoint(Route):
         if self._has_parameters and scope["path"] in _WHOLE_PATHS:
             return Match.NONE, {}
         return super().matches(scope)
+
+
+def _answering(answer: EndpointFunction) -> ASGIApp:
+    async def app(scope: Received, receive: Receive, send: Send) -> None:
+        response = await answer(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return app
+
+
+class EndpointRouter(Router):
+    """Starlette's, but that it finds an endpoint without trying all of them in turn."""
+
+    def __init__(self, routes: Sequence[BaseRoute], lifespan: Lifespan[Any]) -> None:
+        # Starlette's redirects are to http://, whatever the proxy before flowd speaks.
+        super().__init__(routes, redirect_slashes=False, lifespan=lifespan)
+        self._by_beginning: dict[tuple[str, str], list[Endpoint]] = defaultdict(list)
+        for route in routes:
+            if isinstance(route, Endpoint):
+                for method in route.methods or ():
+                    self._by_beginning[method, _beginning(route.path)].append(route)
+
+    async def app(self, scope: Received, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            for endpoint in self._by_beginning.get(
+                (scope["method"], _beginning(scope["path"])), ()
+            ):
+                match, found = endpoint.matches(scope)
+                if match is Match.FULL:
+                    scope.update(found)
+                    await endpoint.app(scope, receive, send)
+                    return
+        await super().app(scope, receive, send)
+
+
+def _beginning(path: str) -> str:
+    """The part before the second slash; endpoints have no parameter there."""
+    return path[1:].partition("/")[0]

@@ -100,10 +100,14 @@ class Sentinel:
         wait_for(lambda: probe((HOST, self.port)) is ProbeResult.READY, "a Sentinel to answer")
 
     def ask(self, *command: str, **login: Any) -> Any:
-        with redis_py.Redis(port=self.port, decode_responses=True, **login) as client:
-            # As it is sent: redis-py would make other shapes of the replies.
-            client.response_callbacks.clear()
-            return client.execute_command(*command)
+        """The reply as it is sent: the client would make another shape of it."""
+        options: dict[str, Any] = {"decode_responses": True, "protocol": 2, **login}
+        connection = redis_py.Connection(HOST, self.port, **options)
+        try:
+            connection.send_command(*command)
+            return connection.read_response()
+        finally:
+            connection.disconnect()
 
     def kill(self) -> None:
         self.process.kill()
@@ -186,6 +190,33 @@ class ReplicaSet:
             return True
 
         wait_for(is_watched, "the Sentinels to know each other")
+
+    def mend(self) -> None:
+        """Let go what is frozen, start what has ended, and wait until all are there."""
+        for one in (*self.servers, *self.sentinels):
+            if one.process.poll() is not None:
+                one.start()
+            one.process.send_signal(signal.SIGCONT)
+        primary = self.named
+        for server in self.servers:
+            if server.port != primary:
+                server.ask("REPLICAOF", HOST, primary)
+        self.wait_until_whole()
+        self.wait_until_watched()
+
+    @property
+    def named(self) -> int:
+        """The port of the primary, as all Sentinels say once they agree."""
+
+        def said() -> set[int]:
+            found = (
+                one.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
+                for one in self.sentinels
+            )
+            return {int(port) for _, port in found}
+
+        wait_for(lambda: len(said()) == 1, "the Sentinels to agree")
+        return said().pop()
 
     def promote(self, server: ReplicaServer) -> None:
         """By hand: this one is the primary, and all others follow it."""

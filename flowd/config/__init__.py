@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flowd.config import readers as read
+from flowd.config.sentinel_url import SentinelUrl, parse_sentinel_url
 
 DEFAULT_FILE = "flowd.toml"
 DEFAULT_DATA_DIR = Path(".flowd")
@@ -103,7 +104,8 @@ class RedisSettings:
     url: str | None = _setting(
         None,
         read.redis_url,
-        "`redis://`, `rediss://` or `unix://`, in place of host, port and db",
+        "`redis://`, `rediss://` or `unix://`, in place of host, port and db; `redis+sentinel://` "
+        "and `rediss+sentinel://` for a [Redis that fails over](failover.md)",
         is_secret=True,
         example="rediss://user:password@redis.example.com:6379/0",
     )
@@ -139,12 +141,21 @@ class RedisSettings:
     socket_password: str | None = field(default=None, repr=False)
 
     @property
+    def sentinels(self) -> SentinelUrl | None:
+        """Those that name the server; None where its own address is known."""
+        if self.url is None or self.socket_path:
+            return None
+        return parse_sentinel_url(self.url)
+
+    @property
     def address(self) -> str:
         """Where this Redis is, for people: never with a password."""
         if self.socket_path:
             return f"unix:{self.socket_path}"
         if self.url is None:
             return f"{self.host}:{self.port}"
+        if self.sentinels is not None:
+            return self.sentinels.address
         parts = urlsplit(self.url)
         if parts.scheme == "unix":
             return f"unix:{parts.path}"

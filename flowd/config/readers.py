@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from flowd.config import sentinel_url
 from flowd.destinations import Destination
 
 
@@ -209,10 +210,15 @@ _DB = whole(0, 1023)
 
 def redis_url(value: Any) -> str | None:
     """Refuses what the client would ignore, or stumble over when it connects."""
-    read = url("redis", "rediss", "unix")(value)
-    if read is None:
+    if value == "":
         return None
-    parts = urlsplit(read)
+    if sentinels := sentinel_url.parse_sentinel_url(text(value)):
+        # What it says of the Sentinels is right; the rest is of their server.
+        read: str | None = str(value)
+        parts = urlsplit(sentinels.server_url("localhost", sentinel_url.PORT))
+    else:
+        read = url("redis", "rediss", "unix", *sentinel_url.SCHEMES)(value)
+        parts = urlsplit(str(read))
     query = parse_qs(parts.query, keep_blank_values=True)
     if unknown := sorted(query.keys() - _REDIS_QUERY):
         raise ValueError(

@@ -210,6 +210,7 @@ class Events:
 class Tail:
     def __init__(self, client: RedisClient) -> None:
         self._session = client.new_session()
+        self._lineage = client.lineage
 
     async def next(self, after: Position, block_ms: int = BLOCK_MS) -> list[Entry]:
         """Whole entries behind this one as soon as there are any; empty when none came in time."""
@@ -219,6 +220,7 @@ class Tail:
             *("STREAMS", keys.EVENTS, after.entry_id),
             timeout_s=block_ms / 1000 + 5,
         )
+        self._lineage.note_heard()
         return [(entry_id, pairs) for entry_id, pairs in reply[0][1]] if reply else []
 
     async def close(self) -> None:

@@ -11,19 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redis import connection as connections
-from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
-from redis.retry import Retry
 
 from flowd.config import Settings
+from flowd.config.sentinel_url import EXAMPLE as SENTINEL_EXAMPLE
+from flowd.store.primary import connection_now
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import (
-    CONNECT_TIMEOUT_S,
-    Command,
-    new_connection,
-    translate,
-)
+from flowd.store.redis.client import Command, translate
 from flowd.store.redis.connecting import pairs_in, parse_info
 
 VERSION_MIN: Final = 7
@@ -111,6 +105,11 @@ def _defects(facts: Mapping[str, str], rights: Any) -> Iterator[str]:
             "it is a cluster, which spreads the keys of one execution over its servers; use a "
             "single server, with replicas if you like"
         )
+    elif "sentinel" in (facts.get("mode"), facts.get("redis_mode"), facts.get("server_mode")):
+        yield (
+            "it is a Sentinel; name all of them, and the master, in redis.url, as in "
+            f"{SENTINEL_EXAMPLE}"
+        )
     elif facts.get("role") in ("replica", "slave"):
         yield "it is a replica; use its primary"
     elif unknown := _unknown_commands(rights):
@@ -163,8 +162,7 @@ def examine_now(settings: Settings) -> Fitness:
     Raises StoreUnavailable for what no waiting mends: a login or a database that is refused. Where
     nobody answers in time nothing is found.
     """
-    options = {"socket_timeout": CONNECT_TIMEOUT_S, "retry": Retry(NoBackoff(), 0)}
-    connection = new_connection(settings.redis, connections, **options)
+    connection = connection_now(settings.redis)
     try:
         return judge([_ask(connection, command) for command in questions(settings)])
     except RedisError as error:

@@ -338,6 +338,9 @@ def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> 
 
     A Redis that is loading its data is waited for as long as that takes.
     """
+    if redis.sentinels is not None:
+        _wait_for_primary(redis, wait_s)
+        return
     address = address_of(redis)
     speaks_tls = (redis.url or "").startswith("rediss:")
     deadline = time.monotonic() + wait_s
@@ -355,6 +358,24 @@ def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> 
                 "REDIS_HOST and REDIS_PORT to yours, or let `flowd start` run the embedded server"
             )
         elif not was_away:
+            log.warning("redis.awaited", address=redis.address, wait_s=wait_s)
+            was_away = True
+        time.sleep(0.1)
+
+
+def _wait_for_primary(redis: RedisSettings, wait_s: float) -> None:
+    """As wait_for_external, where Sentinels name the server: it may just be failing over."""
+    from flowd.store.primary import reach_primary
+
+    deadline = time.monotonic() + wait_s
+    was_away = False
+    while True:
+        try:
+            return reach_primary(redis)
+        except StoreUnavailable as error:
+            if time.monotonic() >= deadline:
+                raise StoreUnavailable(f"no Redis answers at {redis.address}: {error}") from error
+        if not was_away:
             log.warning("redis.awaited", address=redis.address, wait_s=wait_s)
             was_away = True
         time.sleep(0.1)

@@ -223,9 +223,16 @@ MUTANTS = (
     Mutant(
         "R11 others",
         "whoever meets the new primary goes there alone",
-        "            self._on_failover(connection)\n",
+        "            self._leave_others(connection)\n",
         "            pass\n",
         "test_whoever_meets_the_new_primary_takes_the_others_along",
+    ),
+    Mutant(
+        "R11 hangs",
+        "nobody hears of the Sentinels that there is another primary",
+        "            self._sentinels.watch(self._leave_others)\n",
+        "",
+        "test_who_waits_at_a_frozen_primary_is_sent_away_when_there_is_another",
     ),
     Mutant(
         "R11 told",

@@ -60,6 +60,14 @@ def test_one_that_began_after_the_first_was_met_may_have_been_its_replica(known,
     assert known.note_server(said("b", "y", 10))
 
 
+def test_where_a_second_decides_a_replica_names_the_past_it_has_taken_over(known, clock):
+    """Both are small in the first second of their lives."""
+    clock.now_s += 0.4
+
+    assert not known.note_server(said("b", "y", 0))
+    assert known.note_server(said("c", "z", 0) | {"master_replid2": "y"})
+
+
 def test_one_that_was_a_replica_in_between_may_lack_what_it_had(known):
     assert known.note_server(said("a", "y", 70))
 

@@ -37,6 +37,10 @@ def redis_cli(config: Path | None, data_dir: str | None, arguments: tuple[str, .
     from flowd.supervisor.embedded_server import join_embedded
 
     redis = join_embedded(running_settings_of(config, redis__data_dir=data_dir)).redis
+    if redis.sentinels is not None:
+        from flowd.store.primary import locate_primary
+
+        redis = locate_primary(redis)
     program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if program is None:
         raise click.ClickException(

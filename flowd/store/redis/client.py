@@ -29,7 +29,7 @@ from flowd.errors import (
     StoreUnavailable,
     WrongType,
 )
-from flowd.store.redis.connecting import REPLICA, Connector, Parser
+from flowd.store.redis.connecting import REPLICA, Connector, Parser, Place, is_at
 from flowd.store.redis.pipeline import Pipeline
 from flowd.store.redis.scripts import Script
 from flowd.store.redis.text import raw_bytes
@@ -177,14 +177,15 @@ class Session:
         except (RedisError, OSError):
             return False
 
-    def drop_unless(self, fresh: Connection | UnixDomainSocketConnection) -> None:
-        """Let go of the server, unless this is the connection; who waits for a reply hears that
-        there is no answer."""
-        if self._connection is fresh:
+    def drop_unless(self, fresh: Place) -> None:
+        """Let go of the server, unless this is its address or the connection to it; who waits for a
+        reply hears that there is no answer."""
+        connection = self._connection
+        if is_at(connection, fresh):
             return
         self._parser.is_settled = False
-        if self._connection._writer is not None:
-            self._connection._writer.close()
+        if connection._writer is not None:
+            connection._writer.close()
 
     async def close(self) -> None:
         self._parser.is_settled = False
@@ -231,7 +232,9 @@ def new_connection(redis: RedisSettings, kind: ModuleType, **options: Any) -> An
             options |= {"username": EMBEDDED_USER, "password": redis.socket_password}
         return kind.UnixDomainSocketConnection(path=str(redis.socket_path), **options)
     if redis.url is not None:
-        described = dict(kind.parse_url(redis.url))
+        # Where Sentinels name the server it has no address before it connects.
+        url = redis.sentinels.server_url("", 0) if redis.sentinels else redis.url
+        described = dict(kind.parse_url(url))
         connection_class = described.pop("connection_class", kind.Connection)
         return connection_class(**{**options, **described})
     return kind.Connection(host=redis.host, port=redis.port, **options)
@@ -246,7 +249,7 @@ class RedisClient:
         self._connecting: asyncio.Task[Pipeline] | None = None
         self._idle: list[Session] = []
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-        self._connector = Connector(self._drop_sessions)
+        self._connector = Connector(settings.redis, self._drop_sessions)
         self.lineage = self._connector.lineage
 
     def new_session(self) -> Session:
@@ -260,13 +263,13 @@ class RedisClient:
         connection: Connection = new_connection(self._settings, connections, **options)
         return connection
 
-    def _drop_sessions(self, fresh: Connection | UnixDomainSocketConnection) -> None:
-        """Another server has become the primary, as this connection has found: none of the others
-        may go on with the one before."""
+    def _drop_sessions(self, fresh: Place) -> None:
+        """The primary is there, or at the end of this connection: no other session may go on with
+        one that was it before."""
         for session in self._sessions:
             session.drop_unless(fresh)
         if self._pipeline is not None:
-            self._pipeline.drop()
+            self._pipeline.drop_unless(fresh)
 
     async def execute(self, *command: Argument) -> Any:
         (reply,) = await self.converse_freely([command])
@@ -301,6 +304,7 @@ class RedisClient:
             return await self.execute(*call)
 
     async def close(self) -> None:
+        await self._connector.close()
         if self._connecting is not None:
             self._connecting.cancel()
         if self._pipeline is not None:

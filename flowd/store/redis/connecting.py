@@ -11,8 +11,10 @@ from typing import Any, Final
 from redis._parsers import _AsyncHiredisParser
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 
+from flowd.config import RedisSettings
 from flowd.errors import StoreReadOnly
 from flowd.store.redis.lineage import Lineage
+from flowd.store.redis.sentinels import Address, Sentinels
 
 # How a reply begins of a server that is no primary now, or has put its clients out of a wait
 # because it is none any more. The address may lead to another already.
@@ -26,6 +28,8 @@ _ELSEWHERE: Final = (
 # As people write commands: neither has an argument that needs more.
 _GREETING: Final = b"HELLO\r\nINFO server replication\r\n"
 _Connection = Connection | UnixDomainSocketConnection
+# What tells a server: a connection to it, or its address where Sentinels have named it.
+Place = _Connection | Address
 REPLICA: Final = "this redis is a read-only replica; point [redis] at the primary"
 
 
@@ -42,18 +46,22 @@ class Parser(_AsyncHiredisParser):
 
 
 class Connector:
-    """Connects the sessions of one client; `on_failover` is called with the connection that has met
-    another primary."""
+    """Connects the sessions of one client; `leave_others` is called with the address of the primary
+    where the Sentinels have named it, or else with the connection that has met another one."""
 
-    def __init__(self, on_failover: Callable[[_Connection], None]) -> None:
+    def __init__(self, redis: RedisSettings, leave_others: Callable[[Place], None]) -> None:
         self.lineage = Lineage()
-        self._on_failover = on_failover
+        self._leave_others = leave_others
+        self._sentinels = Sentinels(redis.sentinels) if redis.sentinels else None
 
     async def connect(self, connection: _Connection) -> None:
         """Raises StoreReadOnly for a replica, and the driver's errors."""
         parser: Parser = connection._parser  # type: ignore[assignment]
         if connection.is_connected:
             await connection.disconnect(nowait=True)
+        if self._sentinels is not None:
+            self._sentinels.watch(self._leave_others)
+            connection.host, connection.port = await self._sentinels.find_primary()  # type: ignore[union-attr]
         await connection.connect()  # type: ignore[no-untyped-call]
         await connection.send_packed_command(_GREETING, check_health=False)
         hello = await parser.read_response()
@@ -61,8 +69,18 @@ class Connector:
         if role_in(hello) == "replica":
             raise StoreReadOnly(REPLICA)
         if isinstance(info, str) and self.lineage.note_server(parse_info(info)):
-            self._on_failover(connection)
+            self._leave_others(connection)
         parser.is_settled = True
+
+    async def close(self) -> None:
+        if self._sentinels is not None:
+            await self._sentinels.close()
+
+
+def is_at(connection: _Connection, place: Place) -> bool:
+    if isinstance(place, tuple):
+        return isinstance(connection, Connection) and (connection.host, connection.port) == place
+    return connection is place
 
 
 def role_in(hello: Any) -> str:

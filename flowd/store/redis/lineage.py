@@ -10,7 +10,8 @@ class Lineage:
     """What servers said of themselves, one after the other.
 
     A primary that was started again reads its own files. One that ran before the last was heard of
-    was its replica: it was promoted, and lacks what had not reached it.
+    was its replica: it was promoted, and lacks what had not reached it. Where a second decides,
+    which is all that servers say of their age, a replica names the past that it has taken over.
     """
 
     def __init__(self) -> None:
@@ -28,13 +29,14 @@ class Lineage:
         if "run_id" not in facts or "master_replid" not in facts:
             return False
         known, self._known = self._known, (facts["run_id"], facts["master_replid"])
-        # Whole seconds, cut off: it seems to have begun too late, never too early.
+        # Whole seconds, cut off: it seems to have begun up to a second too late.
         began_s = time.monotonic() - int(facts.get("uptime_in_seconds", 0))
         heard_s = self._heard_s
         self.note_heard()
         if known is None or known == self._known:
             return False
-        if known[0] != self._known[0] and began_s >= heard_s:
+        is_heir = facts.get("master_replid2") == known[1]
+        if known[0] != self._known[0] and began_s - (1.0 if is_heir else 0.0) >= heard_s:
             return False
         self.failovers += 1
         return True

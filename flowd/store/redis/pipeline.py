@@ -16,7 +16,7 @@ import hiredis
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from flowd.store.redis.connecting import Parser
+from flowd.store.redis.connecting import Parser, Place, is_at
 
 _NOTHING_YET: Final = object()
 _CLOSED: Final = "Connection closed by server."
@@ -86,9 +86,11 @@ class Pipeline(asyncio.Protocol):
         if all(one.answer.done() for one in self._questions):
             self._close()
 
-    def drop(self) -> None:
-        """Let go of the server: who waits for a reply hears that there is no answer."""
-        self._fail(RedisConnectionError(_CLOSED))
+    def drop_unless(self, fresh: Place) -> None:
+        """Let go of the server, unless it is that: who waits for a reply hears that there is no
+        answer."""
+        if not is_at(self._driver, fresh):
+            self._fail(RedisConnectionError(_CLOSED))
 
     def data_received(self, data: bytes) -> None:
         try:

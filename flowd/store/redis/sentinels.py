@@ -1,0 +1,158 @@
+"""Ask the Sentinels who the primary is, and hear from them when it is another.
+
+Two commands over connections as all others here: redis-py's client of Sentinels asks for more
+(SENTINEL MASTERS, for which a user may lack the right), repeats on its own, and does not subscribe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import ModuleType
+from typing import Any, Final
+
+from redis.asyncio import connection as connections
+from redis.exceptions import AuthenticationError, RedisError
+
+from flowd.backoff import growing_pauses
+from flowd.config.sentinel_url import SentinelUrl
+from flowd.errors import StoreUnavailable
+
+Address = tuple[str, int]
+
+# The next one is asked then.
+ANSWER_S: Final = 1.0
+# What was missed, and a Sentinel that is gone without a word, is noticed then.
+LOOK_EVERY_S: Final = 10.0
+SWITCHED: Final = "+switch-master"
+
+
+class Sentinels:
+    """That which has answered last is asked first."""
+
+    def __init__(self, url: SentinelUrl) -> None:
+        self._url = url
+        self._hosts = list(url.hosts)
+        self._question = question(url)
+        self._watch: asyncio.Task[None] | None = None
+
+    async def find_primary(self) -> Address:
+        """Raises StoreUnavailable where none of them knows."""
+        refused: list[Exception | None] = []
+        for host in tuple(self._hosts):
+            try:
+                async with self._connected(host) as connection:
+                    address = await self._ask(connection)
+            except (RedisError, OSError, TimeoutError) as error:
+                refused.append(error)
+                continue
+            if address is not None:
+                self._prefer(host)
+                return address
+            refused.append(None)
+        raise no_primary(self._url, refused)
+
+    def watch(self, on_address: Callable[[Address], None]) -> None:
+        """From now on, call this with the address of the primary, whenever it may be another."""
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._follow(on_address))
+
+    async def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+            self._watch = None
+
+    async def _follow(self, on_address: Callable[[Address], None]) -> None:
+        pauses = growing_pauses()
+        while True:
+            try:
+                async with self._connected(self._hosts[0]) as connection:
+                    await self._send(connection, f"SUBSCRIBE {SWITCHED}\r\n".encode())
+                    on_address(await self.find_primary())
+                    pauses = growing_pauses()
+                    await self._hear(connection, on_address)
+            except (RedisError, OSError, TimeoutError, StoreUnavailable):
+                # Another one is asked next; sessions that need the answer say what is wrong.
+                self._hosts.append(self._hosts.pop(0))
+                await asyncio.sleep(next(pauses))
+
+    async def _hear(self, connection: Any, on_address: Callable[[Address], None]) -> None:
+        """Until nothing came for a while."""
+        with contextlib.suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    # message, channel, and: master, old host, old port, new host, new port
+                    kind, _, text = await connection.read_response()
+                words = str(text).split()
+                if kind == "message" and words[0] == self._url.master and len(words) == 5:
+                    on_address((words[3], int(words[4])))
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, host: Address) -> AsyncIterator[Any]:
+        connection = sentinel_connection(self._url, host, connections)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await connection.connect()
+            yield connection
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def _ask(self, connection: Any) -> Address | None:
+        return address_in(await self._send(connection, self._question))
+
+    async def _send(self, connection: Any, command: bytes) -> Any:
+        async with asyncio.timeout(ANSWER_S):
+            await connection.send_packed_command(command, check_health=False)
+            return await connection.read_response()
+
+    def _prefer(self, host: Address) -> None:
+        self._hosts.remove(host)
+        self._hosts.insert(0, host)
+
+
+def question(url: SentinelUrl) -> bytes:
+    # The name has no character that would need more than this.
+    return f"SENTINEL GET-MASTER-ADDR-BY-NAME {url.master}\r\n".encode()
+
+
+def address_in(reply: Any) -> Address | None:
+    """None where that Sentinel does not know the master."""
+    return (str(reply[0]), int(reply[1])) if reply else None
+
+
+def sentinel_connection(url: SentinelUrl, host: Address, kind: ModuleType) -> Any:
+    """A connection to one of them; `kind` is redis-py's module of such ones."""
+    described = dict(kind.parse_url(url.server_url(*host)))
+    connection_class = described.pop("connection_class", kind.Connection)
+    # The login and the database are those of the server.
+    login = {"username": url.username, "password": url.password, "db": 0}
+    options = {
+        "socket_timeout": None if kind is connections else ANSWER_S,
+        "socket_connect_timeout": ANSWER_S,
+        "decode_responses": True,
+        "protocol": 2,
+        "driver_info": None,
+    }
+    return connection_class(**described | options | login)
+
+
+def no_primary(url: SentinelUrl, refused: Sequence[Exception | None]) -> StoreUnavailable:
+    """What none of them has said; None in place of an error is one that answers, and does not know
+    the master."""
+    if any(isinstance(one, AuthenticationError) or "NOAUTH" in str(one) for one in refused):
+        return StoreUnavailable(
+            "a Sentinel refused the login; give it in FLOWD_REDIS__URL as "
+            "?sentinel_password=, with &sentinel_username= where it has users"
+        )
+    if None in refused:
+        return StoreUnavailable(
+            f"the Sentinels know no master {url.master!r}; `SENTINEL MASTERS` at one of them lists "
+            "those they watch"
+        )
+    tried = ", ".join(
+        f"{host}:{port} ({error or type(error).__name__})"
+        for (host, port), error in zip(url.hosts, refused, strict=False)
+    )
+    return StoreUnavailable(f"no Sentinel answers: {tried}")

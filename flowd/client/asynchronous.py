@@ -6,7 +6,7 @@ import asyncio
 import builtins
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import httpx2
 
@@ -178,9 +178,10 @@ class AsyncClient(AsyncHolding):
         """The last attempts of a node, the oldest first: when, where, and what they failed of."""
         return list((await self._send(calls.attempts(execution_id, node_id)))["attempts"])
 
-    async def logs(self, execution_id: str, node_id: str | None = None, **which: Any) -> Json:
-        """What a node has said, in its newest attempt with a log or in this `attempt`; without a
-        node the last `lines` of all of them."""
+    async def logs(
+        self, execution_id: str, node_id: str | None = None, **which: Unpack[calls.Lines]
+    ) -> Json:
+        """What a node has said, or all: of this `attempt`, or its newest; only the last `lines`."""
         return dict(await self._send(calls.logs(execution_id, node_id, **which)))
 
     async def explain(self, execution_id: str, node_id: str | None = None) -> Json:

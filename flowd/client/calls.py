@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 from urllib.parse import quote, urlsplit
 
 from flowd.client.errors import ApiError
@@ -290,6 +290,13 @@ def events(execution_id: str | None, last_event_id: str | None) -> Call:
         headers["last-event-id"] = last_event_id
     path = "/events" if execution_id is None else f"/workflows/{_id(execution_id)}/events"
     return Call("GET", path, headers=headers, timeout_s=EVENTS_TIMEOUT_S)
+
+
+class Lines(TypedDict, total=False):
+    """Which of what was said."""
+
+    attempt: int | None
+    lines: int | None
 
 
 def logs(execution_id: str, node_id: str | None, **params: Any) -> Call:

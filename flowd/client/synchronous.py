@@ -6,7 +6,7 @@ import builtins
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from flowd.client import calls, steps
 from flowd.client.calls import Call, Json, Workflow
@@ -167,9 +167,10 @@ class Client(Holding):
         answer = self._send(calls.attempts(execution_id, node_id))
         return list(answer["attempts"])
 
-    def logs(self, execution_id: str, node_id: str | None = None, **which: Any) -> Json:
-        """What a node has said, in its newest attempt with a log or in this `attempt`; without a
-        node the last `lines` of all of them."""
+    def logs(
+        self, execution_id: str, node_id: str | None = None, **which: Unpack[calls.Lines]
+    ) -> Json:
+        """What a node has said, or all: of this `attempt`, or its newest; only the last `lines`."""
         return dict(self._send(calls.logs(execution_id, node_id, **which)))
 
     def explain(self, execution_id: str, node_id: str | None = None) -> Json:

@@ -157,6 +157,11 @@ class TaskSession:
             exchange.failed += outcome if isinstance(outcome, list) else [outcome]
         return exchange
 
+    async def send_logs(self) -> None:
+        """All that nodes have said, and nothing else: their attempts are given up."""
+        while self._logs.is_pending:
+            await self._send([])
+
     async def _send(self, commands: list[Command]) -> list[Any]:
         """Their replies. What nodes have said travels ahead of them."""
         pieces = self._logs.take() if self._logs.is_pending else ()

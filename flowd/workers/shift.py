@@ -54,6 +54,8 @@ log = get_logger(__name__)
 # More entries than this in one call gain nothing and make the server hold its breath.
 READ_MAX: Final = 64
 DAMAGE_MET_MAX: Final = 3
+# At the end of a drain, for what was said by calls that are cut off.
+LAST_LINES_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,9 @@ class Shift:
         await self._stop_listening()
         is_stuck = await self._slots.cancel_all()
         self._settlement.break_off()
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(LAST_LINES_S):
+                await self._session.send_logs()
         await self._session.close()
         return is_stuck
 

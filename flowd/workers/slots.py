@@ -295,10 +295,11 @@ class Slots:
 
     # Letting go.
 
-    def _take(self, name: str) -> _Run | None:
+    def _take(self, name: str, *, is_over: bool = True) -> _Run | None:
         run = self._runs.pop(name, None)
         if run is not None:
-            run.context.end()
+            if is_over:
+                run.context.end()
             if run.timer is not None:
                 run.timer.cancel()
         return run
@@ -308,10 +309,15 @@ class Slots:
 
         A thread runs on to its end, or until it looks at its context.
         """
-        run = self._take(name)
+        run = self._take(name, is_over=False)
         if run is None:
             return False
         run.context.cancelled = True
+        if run.task is None or run.thread is not None:
+            run.context.end()
+        else:
+            # What it says while it tidies up is heard.
+            run.task.add_done_callback(lambda _: run.context.end())
         if run.task is not None:
             run.task.cancel()
         if run.thread is not None and not run.thread.cancel():

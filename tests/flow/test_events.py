@@ -216,6 +216,21 @@ async def test_only_the_wanted_types_come_and_the_end_still_ends_it(settings, re
         ]
 
 
+@pytest.mark.parametrize("what", ["events", "logs", "nodes/b/logs"])
+async def test_an_unreadable_last_event_id_is_refused_wherever_there_is_one(settings, what):
+    async with api_server(settings) as api, Engine(settings, workers=1) as engine:
+        one = await engine.run(workflow(node("b")))
+        for target, header in (
+            (f"/workflows/{one}/{what}", "yesterday"),
+            (f"/workflows/{one}/{what}?last_event_id=yesterday", ""),
+        ):
+            status, media_type, body = await api.get(target, header)
+            assert (status, media_type) == (400, "application/problem+json")
+            path = b"headers.Last-Event-ID" if header else b"query.last_event_id"
+            assert b'"path":"%b"' % path in body
+            assert b"'yesterday' is not the id of" in body
+
+
 @pytest.mark.parametrize(
     ("target", "status", "code"),
     [

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from flowd.config import LogsSettings, ShellSettings
+from flowd.config import LogsSettings, ShellSettings, ShutdownSettings
 from flowd.errors import Fail
 from flowd.handlers import handler
 from flowd.handlers.registry import Registry, bind, built_in_registry, marks_of
@@ -77,6 +77,14 @@ async def say_and_hold(_config):
     await GO.wait()
     print("done")
     return {}
+
+
+@handler("say_to_the_end")
+async def say_to_the_end(_config):
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        print("cut off")
 
 
 @handler("say_much")
@@ -315,3 +323,41 @@ async def test_an_execution_whose_logs_are_too_many_keeps_the_first_and_counts_t
         assert (await log_of(engine, execution_id, "b"))[0] == []
         assert await engine.store.nodes.logs.dropped(execution_id) >= 20
         assert set((await engine.states(execution_id)).values()) == {"COMPLETED"}
+
+
+async def test_what_a_call_says_as_it_is_cut_off_by_a_drain_is_kept(talking):
+    async with talking(shutdown=ShutdownSettings(grace_s=0.05)) as engine:
+        one = await engine.start(workflow(node("A", handler="say_to_the_end")))
+
+        async def running():
+            return (await engine.states(one))["A"] == "RUNNING"
+
+        await until(running, "the call")
+        await engine.stop_worker(engine.workers[0])
+
+        assert await log_of(engine, one, "A") == ([("stdout", "cut off")], 0)
+
+
+@pytest.mark.parametrize("lines_said", [16_384, pytest.param(131_072, marks=pytest.mark.thorough)])
+async def test_a_program_may_write_without_end_and_redis_grows_by_what_is_kept(talking, lines_said):
+    """Lines of 8 KiB: 128 MiB of them, or 1 GiB."""
+    command = ["sh", "-c", f"yes {'x' * 8191} | head -c $((8192 * {lines_said})); echo the end"]
+    async with talking(logs=LogsSettings(node_max_kb=64)) as engine:
+        before = await engine.redis("INFO", "memory")
+        one = await engine.run(workflow(node("A", handler="shell", command=command, output="end")))
+
+        output = (await engine.results(one))["A"]
+        assert (output["exit_code"], len(output["stdout"])) == (0, 8_000)
+        assert output["stdout"].endswith("x\nthe end\n")
+        lines, dropped = await log_of(engine, one, "A")
+        assert lines[-1] == ("stdout", "the end")
+        assert len(lines) + dropped == lines_said + 1
+        kept = int(await engine.redis("HGET", f"workflow:{one}:run", "log_bytes"))
+        assert kept <= 64 * 1024
+        grown = memory_in(await engine.redis("INFO", "memory")) - memory_in(before)
+        # Of the log, the output, and what one execution costs besides.
+        assert grown < 1024 * 1024
+
+
+def memory_in(info):
+    return int(re.search(r"used_memory:(\d+)", info)[1])

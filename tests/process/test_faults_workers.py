@@ -60,6 +60,10 @@ def lines_of(flowd: FaultyFlowd, execution_id: str, attempt: int) -> list[tuple[
     return [(int(text.split()[2]), float(text.split()[3])) for text in texts]
 
 
+def largest_pause(lines: list[tuple[int, float]]) -> float:
+    return max(later - earlier for (_, earlier), (_, later) in itertools.pairwise(lines))
+
+
 def test_p01_a_killed_worker_takes_the_last_lines_of_its_nodes_along_and_no_more(
     run_faulty: Run, figure: Figure
 ) -> None:
@@ -78,12 +82,14 @@ def test_p01_a_killed_worker_takes_the_last_lines_of_its_nodes_along_and_no_more
 
     lines = lines_of(flowd, execution_id, 1)
     lost_s = killed_at - lines[-1][1]
-    figure(f"the last {1000 * lost_s:.0f} ms of its lines are lost")
     assert [number for number, _ in lines] == list(range(len(lines)))
-    # A tenth of what the machine may take to kill it, when many tests run.
-    assert lost_s < 1.0
     said = flowd.results(execution_id)["A"]["said"]
-    assert [number for number, _ in lines_of(flowd, execution_id, 2)] == list(range(said))
+    again = lines_of(flowd, execution_id, 2)
+    assert [number for number, _ in again] == list(range(said))
+    # Of 200 ms; a machine that stops for so long between two lines of a loop stops the rest, too.
+    stop_s = max(largest_pause(lines), largest_pause(again))
+    figure(f"the last {1000 * lost_s:.0f} ms of its lines are lost; pauses of {stop_s:.3f} s")
+    assert lost_s < 0.2 + 2 * stop_s
     flowd.check_and_stop()
 
 

@@ -83,6 +83,20 @@ def test_what_cannot_be_an_id_is_unknown_without_a_store(
     problem(client.post(f"/workflow/trigger/{execution_id}"), 404, "unknown_execution")
 
 
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("/health", "no-store"),
+        ("/nowhere", "no-store"),
+        ("/workflows/unknown/summary", "no-store"),
+        ("/openapi.json", "no-store"),
+        ("/ui/", "no-cache"),
+    ],
+)
+def test_no_answer_is_kept_by_anybody(client: TestClient, path: str, kept: str) -> None:
+    assert client.get(path).headers.get_list("cache-control") == [kept]
+
+
 def test_an_unknown_path_is_a_problem(client: TestClient) -> None:
     document = problem(client.get("/nope"), 404, "not_found")
     assert document["detail"] == "there is nothing at '/nope'"

@@ -118,8 +118,19 @@ def test_a_call_that_is_cancelled_kills_its_program(tmp_path: Path) -> None:
 
 def test_more_output_than_is_kept_fails_the_node() -> None:
     settings = settings_with("shell", enabled=True, output_max_mb=0.001)
-    with pytest.raises(HandlerFailed, match="wrote more than 1048 bytes to stderr"):
+    with pytest.raises(HandlerFailed, match="more than 1048 bytes to stderr; raise"):
         run_handler("shell", {"command": ["sh", "-c", "yes >&2"]}, settings=settings)
+
+
+def test_of_a_program_that_writes_much_the_end_may_be_kept() -> None:
+    settings = settings_with("shell", enabled=True, output_max_mb=0.001)
+    command = ["sh", "-c", "yes 0123456789 | head -n 5000; echo well; echo done >&2"]
+
+    output = run_handler("shell", {"command": command, "output": "end"}, settings=settings)
+
+    assert len(output["stdout"]) == 8_000
+    assert output["stdout"].endswith("0123456789\nwell\n")
+    assert output["stderr"] == "done\n"
 
 
 def test_it_is_off_until_it_is_turned_on() -> None:

@@ -10,7 +10,7 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -251,8 +251,12 @@ EXCEPTION_HANDLERS: Mapping[type, ErrorHandler] = {
 }
 
 
+_NO_STORE: Final = (b"cache-control", b"no-store")
+
+
 class ErrorAnswers:
-    """Answers what is raised by all it wraps, foreseen or not."""
+    """Answers what is raised by all it wraps, foreseen or not. No answer is to be kept by anybody
+    that does not say itself that it may."""
 
     def __init__(self, app: ASGIApp, shows_tracebacks: bool = False) -> None:
         self._app = app
@@ -266,7 +270,11 @@ class ErrorAnswers:
 
         async def watch(message: Message) -> None:
             nonlocal has_started
-            has_started = True
+            if not has_started:
+                has_started = True
+                headers = message["headers"]
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append(_NO_STORE)
             await send(message)
 
         try:
@@ -276,13 +284,13 @@ class ErrorAnswers:
             if has_started:
                 raise
             detail = "flowd is stopping; send the request again"
-            await problem_response("stopping", detail)(scope, receive, send)
+            await problem_response("stopping", detail)(scope, receive, watch)
         except Exception as error:
             if has_started:
                 _log_failure(scope, error)
                 raise
             response = await self._response_to(Request(scope, receive), error)
-            await response(scope, receive, send)
+            await response(scope, receive, watch)
 
     async def _response_to(self, request: Request, error: Exception) -> Response:
         kinds = (one for one in type(error).__mro__ if one in EXCEPTION_HANDLERS)

@@ -287,12 +287,14 @@ def _wants(request: Request, query: ExecutionLogQuery) -> Literal["events", "jso
 
 
 def _after(request: Request, query: ExecutionLogQuery) -> LogPosition | None:
-    """A header that is no id of a line is as none: browsers send what they have, unasked."""
-    position = parse_position(query.last_event_id)
-    if query.last_event_id and position is None:
-        message = f"{query.last_event_id[:64]!r} is not the id of a line, such as 1-42"
-        raise InvalidRequest([Problem("query.last_event_id", "invalid_value", message)])
-    return parse_position(request.headers.get("last-event-id", "").strip()) or position
+    header = request.headers.get("last-event-id", "").strip()
+    text = header or query.last_event_id
+    position = parse_position(text)
+    if text and position is None:
+        path = "headers.Last-Event-ID" if header else "query.last_event_id"
+        message = f"{text[:64]!r} is not the id of a line, such as 1-42"
+        raise InvalidRequest([Problem(path, "invalid_value", message)])
+    return position
 
 
 def _text_line(line: LogLine, name: str = "") -> str:

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from typing import Annotated, Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import orjson
 from pydantic import BeforeValidator, Field, field_validator
@@ -50,6 +51,7 @@ class ShellConfig(NodeConfig):
     cwd: str | None = None
     expected_exit_codes: list[int] = Field(default=[0], min_length=1)
     timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    output: Literal["whole", "end"] = "whole"
 
     @field_validator("command", "env", "cwd")
     @classmethod
@@ -68,14 +70,14 @@ async def shell(config: ShellConfig, context: HandlerContext) -> dict[str, Any]:
         raise Fail(SHELL_IS_OFF)
     process = await _start(config)
     timeout_s = config.timeout_s or settings.timeout_s
-    output_max = int(settings.output_max_mb * 1024 * 1024)
+    keep = _keep_end if config.output == "end" else _Whole(settings.output_max_mb)
     written = _Written(bytearray(), bytearray())
     feeds = [BytesFeed(context.feed, name) for name in written._fields]
     try:
         async with asyncio.timeout(timeout_s):
             _, _, code, _ = await asyncio.gather(
-                _read(process.stdout, "stdout", written.stdout, output_max, feeds[0]),
-                _read(process.stderr, "stderr", written.stderr, output_max, feeds[1]),
+                _read(process.stdout, "stdout", written.stdout, keep, feeds[0]),
+                _read(process.stderr, "stderr", written.stderr, keep, feeds[1]),
                 _end(process),
                 _feed(process.stdin, config.stdin),
             )
@@ -96,7 +98,10 @@ async def shell(config: ShellConfig, context: HandlerContext) -> dict[str, Any]:
                 await process.wait()
     if code not in config.expected_exit_codes:
         raise _failure(_refusal(config.command[0], code, written), code, written)
-    return {"exit_code": code, "stdout": _text(written.stdout), "stderr": _text(written.stderr)}
+    texts = {name: _text(output) for name, output in written._asdict().items()}
+    if config.output == "end":
+        texts = {name: text[-_KEPT_CHARS_MAX:] for name, text in texts.items()}
+    return {"exit_code": code, **texts}
 
 
 class _Written(NamedTuple):
@@ -144,15 +149,33 @@ async def _read(
     stream: asyncio.StreamReader | None,
     name: str,
     output: bytearray,
-    bytes_max: int,
+    keep: Callable[[bytearray, str], None],
     feed: BytesFeed,
 ) -> None:
     assert stream is not None
     while chunk := await stream.read(65536):
         feed.write(chunk)
         output += chunk
-        if len(output) > bytes_max:
-            raise HandlerFailed(f"the program wrote more than {bytes_max} bytes to {name}")
+        keep(output, name)
+
+
+class _Whole:
+    """Keeps all that a program writes, up to a limit."""
+
+    def __init__(self, max_mb: float) -> None:
+        self._bytes_max = int(max_mb * 1024 * 1024)
+
+    def __call__(self, output: bytearray, name: str) -> None:
+        if len(output) > self._bytes_max:
+            raise HandlerFailed(
+                f"the program wrote more than {self._bytes_max} bytes to {name}; raise "
+                'handlers.shell.output_max_mb, or write "output": "end" to keep only the end'
+            )
+
+
+def _keep_end(output: bytearray, _name: str) -> None:
+    """As much as the last characters may have."""
+    del output[: -4 * _KEPT_CHARS_MAX]
 
 
 async def _end(process: asyncio.subprocess.Process) -> int:

@@ -93,23 +93,33 @@ class EndpointRouter(Router):
     def __init__(self, routes: Sequence[BaseRoute], lifespan: Lifespan[Any]) -> None:
         # Starlette's redirects are to http://, whatever the proxy before flowd speaks.
         super().__init__(routes, redirect_slashes=False, lifespan=lifespan)
+        self._whole: dict[tuple[str, str], Endpoint] = {}
         self._by_beginning: dict[tuple[str, str], list[Endpoint]] = defaultdict(list)
         for route in routes:
             if isinstance(route, Endpoint):
                 for method in route.methods or ():
-                    self._by_beginning[method, _beginning(route.path)].append(route)
+                    if "{" in route.path:
+                        self._by_beginning[method, _beginning(route.path)].append(route)
+                    else:
+                        self._whole[method, route.path] = route
 
     async def app(self, scope: Received, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            for endpoint in self._by_beginning.get(
-                (scope["method"], _beginning(scope["path"])), ()
-            ):
-                match, found = endpoint.matches(scope)
-                if match is Match.FULL:
-                    scope.update(found)
-                    await endpoint.app(scope, receive, send)
-                    return
-        await super().app(scope, receive, send)
+        endpoint = self._find(scope) if scope["type"] == "http" else None
+        app = super().app if endpoint is None else endpoint.app
+        await app(scope, receive, send)
+
+    def _find(self, scope: Received) -> Endpoint | None:
+        """None where it is for Starlette to say what is wrong."""
+        method, path = scope["method"], scope["path"]
+        if endpoint := self._whole.get((method, path)):
+            scope["path_params"] = {}
+            return endpoint
+        for endpoint in self._by_beginning.get((method, _beginning(path)), ()):
+            match, found = endpoint.matches(scope)
+            if match is Match.FULL:
+                scope.update(found)
+                return endpoint
+        return None
 
 
 def _beginning(path: str) -> str:

@@ -28,7 +28,12 @@ MUTATIONS = [
     ("no fence", "complete_nodes", r"if is_stale\[nth\] then", "if false then"),
     ("no fence at a failure", "fail_node", *NO_FENCE),
     ("no fence at a retry", "retry_node", *NO_FENCE),
-    ("acknowledged first, committed never", "complete_nodes", r"write\(node, 'COMPLETED'\)", ""),
+    (
+        "acknowledged first, committed never",
+        "complete_nodes",
+        r"writes\[size \+ 1\], writes\[size \+ 2\] = node, 'COMPLETED'",
+        "size = size - 2",
+    ),
     ("renewed without a look at the owner", "renew_lease", r"== 0 then", "== 2 then"),
     (
         "claimed without a look at the owner",

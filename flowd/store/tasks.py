@@ -193,7 +193,8 @@ class TaskSession:
             if isinstance(reply, Exception) and isinstance(translate(reply), MissingScript)
         ]
         if forgotten:
-            await self._session.load_scripts(scripts.ALL)
+            missing = {commands[at][1] for at in forgotten}
+            await self._session.load_scripts([one for one in scripts.ALL if one.sha in missing])
             again = await self._session.converse([commands[at] for at in forgotten])
             for at, reply in zip(forgotten, again, strict=True):
                 replies[at] = reply

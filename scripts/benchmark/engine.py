@@ -41,8 +41,10 @@ class _Calls:
 
     def __init__(self) -> None:
         self.commands: list[Command] = []
+        self.scripts: set[scripts.Script] = set()
 
     async def run(self, script: scripts.Script, key_names: Sequence[str], *arguments: Any) -> str:
+        self.scripts.add(script)
         self.commands.append(script_call(script, key_names, arguments))
         # What lets a submission of many nodes go on to its last call.
         return "staged"
@@ -66,8 +68,7 @@ class BenchedEngine:
         self._entries_before = 0
         self._kept: frozenset[bytes] = frozenset()
         self._kept_entries = 0
-        for script in scripts.ALL:
-            self.line.ask("SCRIPT", "LOAD", script.text)
+        self._loaded: set[scripts.Script] = set()
 
     def __enter__(self) -> BenchedEngine:
         return self
@@ -133,6 +134,7 @@ class BenchedEngine:
         calls, executions = self._catching()
         submissions = Submissions(calls, self._settings, executions, Maps(calls, self._settings))
         execution_ids = asyncio.run(_submit(submissions, shape, count))
+        self._load(calls.scripts)
         self.line.ask_all(calls.commands)
         return execution_ids
 
@@ -146,7 +148,14 @@ class BenchedEngine:
     def _trigger_calls(self, execution_ids: Sequence[str]) -> list[Command]:
         calls, executions = self._catching()
         asyncio.run(_trigger(executions, execution_ids))
+        self._load(calls.scripts)
         return calls.commands
+
+    def _load(self, called: set[scripts.Script]) -> None:
+        """Load what is called for the first time, as the store's client does."""
+        for script in called - self._loaded:
+            self.line.ask("SCRIPT", "LOAD", script.text)
+        self._loaded |= called
 
     def _catching(self) -> tuple[_Calls, Executions]:
         calls = _Calls()

@@ -22,6 +22,7 @@ from flowd.pulse import Pulse
 from flowd.scheduler.scheduler import Scheduler
 from flowd.store import open_store
 from flowd.store.redis.client import Session
+from flowd.store.redis.scripts import COMPLETE_NODES
 from flowd.store.tasks import TaskSession
 from flowd.workers.worker import Worker
 from tests.daemon import PATIENCE_S
@@ -162,7 +163,7 @@ async def test_scripts_forgotten_again_right_after_they_were_loaded_end_nobody(
 
     async def load_and_lose(self, scripts):
         await load_scripts(self, scripts)
-        if len(scripts) > 1 and not flushed:
+        if COMPLETE_NODES in scripts and not flushed:
             flushed.append(await self.execute("SCRIPT", "FLUSH"))
 
     async with Engine(settings, workers=1) as engine:

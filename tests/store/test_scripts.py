@@ -51,6 +51,22 @@ def test_every_lua_file_is_a_script_or_a_fragment_of_one():
 
 
 @pytest.mark.parametrize("script", scripts.ALL, ids=lambda script: script.name)
+def test_what_a_script_makes_when_it_is_called_for_is_in_it_once(script):
+    made = re.findall(r"^if name == '(\w+)' then$", script.text, re.MULTILINE)
+    called_for = set(re.findall(r"made\('(\w+)'\)", script.text))
+
+    assert sorted(made) == sorted(called_for)
+    assert "\n--" not in script.text
+
+
+def test_the_scripts_of_the_main_street_stay_small():
+    """The server's collector of garbage walks over all of them again and again: together they have
+    to stay in the cache of a processor, and what they compile to is some five times as long."""
+    of_a_lone_hop = (scripts.SUBMIT_WORKFLOW, scripts.TRIGGER_WORKFLOW, scripts.COMPLETE_NODES)
+    assert sum(len(one.text) for one in of_a_lone_hop) < 80_000
+
+
+@pytest.mark.parametrize("script", scripts.ALL, ids=lambda script: script.name)
 def test_a_script_is_known_to_the_server_by_the_sum_of_its_text(script, redis):
     assert redis.script_load(script.text) == script.sha
 

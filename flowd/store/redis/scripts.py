@@ -5,18 +5,23 @@ may use others. The server makes a script's functions anew at each call: one tha
 need of is used `lazily`, and made, with all it uses itself, when it is called. What scripts have in
 common from some line on is no function, as one that uses many others costs more than it does: they
 go on with it, `--- @then end_nodes`, behind their own text.
+
+The server keeps what it has compiled, and its collector of garbage walks over all of that again and
+again: so a script has each of its fragments as seldom as it can, and is loaded when it is called.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
 _USE = re.compile(r"^--- @use (\w+)( lazily)?$", re.MULTILINE)
 _THEN = re.compile(r"^--- @then (\w+)$", re.MULTILINE)
+_COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
 _LUA = resources.files("flowd.store") / "lua"
 
 
@@ -31,9 +36,10 @@ def _load(name: str) -> Script:
     """The first line (`#!lua …`) has to stay first, so fragments go in behind it."""
     shebang, _, body = (_LUA / f"{name}.lua").read_text("utf-8").partition("\n")
     parts = [body, *(_fragment(rest) for rest in _THEN.findall(body))]
-    fragments: dict[str, str] = {}
-    _collect("\n".join(parts), fragments)
-    text = "\n".join([shebang, *fragments.values(), *parts])
+    lazy: dict[str, str] = {}
+    fragments = _used_by("\n".join(parts), lazy)
+    lines = [*([_making(lazy)] if lazy else ()), *fragments.values(), *parts]
+    text = "\n".join([shebang, _COMMENT.sub("", "\n".join(lines))])
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -41,23 +47,34 @@ def _fragment(name: str) -> str:
     return (_LUA / "shared" / f"{name}.lua").read_text("utf-8")
 
 
-def _collect(text: str, fragments: dict[str, str]) -> None:
-    """Add the fragments a text uses, each behind those it uses itself."""
+def _used_by(text: str, lazy: dict[str, str]) -> dict[str, str]:
+    """The fragments a text uses, each behind those it uses itself.
+
+    In place of one that is used lazily stands one that has it made; what makes it is put into
+    `lazy`, once for the whole script.
+    """
+    fragments: dict[str, str] = {}
     for name, lazily in _USE.findall(text):
-        if name not in fragments:
+        if lazily:
+            if name not in lazy:
+                # Known before its text is looked at: it may be used by what it uses.
+                lazy[name] = ""
+                fragment = _fragment(name)
+                own = _used_by(fragment, lazy).values()
+                lazy[name] = "\n".join([*own, fragment, f"return {name}"])
+            fragments.setdefault(name, f"local function {name}(...) return made('{name}')(...) end")
+        elif name not in fragments:
             fragment = _fragment(name)
-            if lazily:
-                fragments[name] = _made_when_called(name, fragment)
-            else:
-                _collect(fragment, fragments)
-                fragments[name] = fragment
+            for one, used in _used_by(fragment, lazy).items():
+                fragments.setdefault(one, used)
+            fragments[name] = fragment
+    return fragments
 
 
-def _made_when_called(name: str, fragment: str) -> str:
-    used: dict[str, str] = {}
-    _collect(fragment, used)
-    lines = [f"local function {name}(...)", *used.values(), fragment, f"return {name}(...)", "end"]
-    return "\n".join(lines)
+def _making(lazy: Mapping[str, str]) -> str:
+    """The function that makes each of these when it is called for."""
+    branches = [f"if name == '{name}' then\n{text}\nend" for name, text in lazy.items()]
+    return "\n".join(["local function made(name)", *branches, "end"])
 
 
 STAGE_NODES: Final = _load("stage_nodes")

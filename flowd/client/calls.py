@@ -259,8 +259,10 @@ def put_limit(name: str, rule: Mapping[str, float | None]) -> Call:
     return Call("PUT", f"/limits/{_id(name)}", content=_body(said))
 
 
-def cache(*, method: str = "GET", **params: Any) -> Call:
-    return Call(method, "/cache", params=params)
+def cache(handler: str | None = None, *, method: str = "GET", **params: Any) -> Call:
+    if handler is None and params.get("key") is not None:
+        raise ValueError("keys are those of a handler; give the handler, too")
+    return Call(method, "/cache" if handler is None else f"/cache/{_id(handler)}", params=params)
 
 
 def applied_set(name: str) -> Call:

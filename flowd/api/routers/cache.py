@@ -46,15 +46,12 @@ class CacheCleared(_Body):
     message: str
 
 
-class CacheQuery(BaseModel):
-    handler: str | None = Field(
-        default=None, min_length=1, description="only what is kept of this handler"
-    )
+class KeyQuery(BaseModel):
     key: str | None = Field(
         default=None,
         min_length=1,
         max_length=BEGINNING_CHARS_MAX,
-        description="only what is kept under keys that begin with this; needs a handler",
+        description="only what is kept under keys that begin with this",
     )
 
 
@@ -76,15 +73,22 @@ async def show_cache(request: Request) -> Response:
 
 
 async def clear_cache(request: Request) -> Response:
-    """Forget outputs that are kept: all, those of a handler, or of keys that begin so."""
-    query = read_query(request, CacheQuery)
-    if query.key is not None and query.handler is None:
-        message = "keys are those of a handler; add handler"
-        raise InvalidRequest([Problem("query.key", "no_handler", message)])
-    removed = await shared_of(request.app).store.tasks.cache.clear(
-        names_under(query.handler, query.key)
-    )
-    log.info("cache.cleared", handler=query.handler, removed=removed)
+    """Forget every output that is kept."""
+    for name in request.query_params:
+        message = "this would forget everything; what is kept of one handler is at /cache/{handler}"
+        raise InvalidRequest([Problem(f"query.{name}", "unknown_field", message)])
+    return await _forget(request, None, None)
+
+
+async def clear_handler(request: Request) -> Response:
+    """Forget the outputs that are kept of one handler, or those of keys that begin so."""
+    query = read_query(request, KeyQuery)
+    return await _forget(request, request.path_params["handler"], query.key)
+
+
+async def _forget(request: Request, handler: str | None, key: str | None) -> Response:
+    removed = await shared_of(request.app).store.tasks.cache.clear(names_under(handler, key))
+    log.info("cache.cleared", handler=handler, removed=removed)
     return json_response(CacheCleared(removed=removed, message="Cache cleared"))
 
 
@@ -97,6 +101,14 @@ ROUTES = [
         scope="admin",
         answers={200: CacheCleared},
         problems=("invalid_request",),
-        query=CacheQuery,
+    ),
+    Endpoint(
+        "DELETE",
+        "/cache/{handler}",
+        clear_handler,
+        scope="admin",
+        answers={200: CacheCleared},
+        problems=("invalid_request",),
+        query=KeyQuery,
     ),
 ]

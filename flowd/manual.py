@@ -25,7 +25,8 @@ def topics() -> dict[str, str]:
 def read_page(topic: str) -> str:
     """The page's Markdown. Raises UnknownTopic, with a suggestion where one is near."""
     if topic not in topics():
-        raise UnknownTopic(f"there is no topic {topic!r}{did_you_mean(topic, topics())}")
+        hint = did_you_mean(topic, topics()) or "; `flowd help` lists them"
+        raise UnknownTopic(f"there is no topic {topic!r}{hint}")
     return _text_of(topic)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -67,18 +68,23 @@ def run_locally(
     saved = _definitions(beside)
     if file != "-":
         refuse_wrong(file, settings_file)
+    documents = [workflow, *(one.document.body for one in saved)]
     where = str(used.absolute()) if used else f"the defaults, there is no {DEFAULT_FILE}"
     click.echo(f"starting a private flowd; its settings: {where}", err=True)
     leave_on_signals()
     try:
-        with _private_flowd(used, [workflow, *(one.document.body for one in saved)]) as flowd:
+        with _private_flowd(used, documents) as flowd:
             # Of another flowd, and the private one knows no tokens.
             os.environ.pop("FLOWD_TOKEN", None)
             flowd.start()
-            with connected(str(flowd.wait_until_ready()["api"]), file) as client:
+            with connected(api := str(flowd.wait_until_ready()["api"]), file) as client:
                 for document in saved:
                     client.put_definition(document.name, document.document.body)
                 execution_id = client.submit(workflow, trigger=True, input=given_input)
+                if any(map(_asks, documents)):
+                    # Nobody else knows its address, and it does not last.
+                    said = f"`flowd approve @latest NODE --url {api}`"
+                    click.echo(f"answer what it asks with {said}", err=True)
                 status = watch_execution(client, execution_id, timeout_s)
                 show_end(client, execution_id, status, output, is_kept=False)
     except KeyboardInterrupt:
@@ -98,6 +104,12 @@ def _definitions(beside: Sequence[str]) -> list[Wanted]:
     if broken:
         sys.exit(FAILED)
     return [one for one in wanted if one.kind.name == "definition"]
+
+
+def _asks(document: bytes) -> bool:
+    """Whether a definition that flowd has taken waits for somebody's answer."""
+    dag = json.loads(document)["dag"]
+    return any(one["handler"] == "signal" for one in (*dag["nodes"], *dag.get("finally", ())))
 
 
 def _private_flowd(settings_file: Path | None, documents: Iterable[bytes]) -> TemporaryFlowd:

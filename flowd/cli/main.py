@@ -58,6 +58,7 @@ _GROUPS = {
         "cache": "Show and clear the outputs that are kept for equal calls",
     },
     "Executions": {
+        "now": "Show what needs you: what failed, waits or was given up",
         "ls": "List executions, the newest first",
         "get": "Show one execution and its nodes",
         "definition": "Print the workflow of an execution as it was submitted",

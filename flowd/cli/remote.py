@@ -17,6 +17,7 @@ from flowd.cli.completing import complete_executions
 from flowd.cli.exit_codes import FAILED, INTERRUPTED, TIMED_OUT, UNAVAILABLE, exit_code_of_status
 from flowd.cli.profiles import locate, profile_option
 from flowd.cli.times import clock
+from flowd.workflow.report import quote
 
 if TYPE_CHECKING:
     from flowd.cli.documents import Finding
@@ -120,7 +121,9 @@ def _say_refusal(error: ApiError, file: str | None) -> None:
             click.echo(plain(as_commands(f"  {finding}")), err=True)
         return
     for problem in error.errors:
-        place = f"{problem['path']}: " if problem.get("path") else ""
+        # Which option that is says its name; where it stands in a URL is nothing to a command.
+        path = re.sub(r"^query\.(\w+)(\.\d+)?$", r"\1", problem.get("path") or "")
+        place = f"{path}: " if path else ""
         click.echo(plain(f"  {place}{as_commands(problem['message'])}"), err=True)
 
 
@@ -167,9 +170,9 @@ def find_id(client: Client, text: str) -> str:
         return text
     ids = list(islice(_ids_that_begin(client, text), 2))
     if not ids:
-        raise click.ClickException(f"no execution has an id that begins with {text!r}")
+        raise click.ClickException(f"no execution has an id that begins with {quote(text)}")
     if len(ids) > 1:
-        raise click.ClickException(f"{text!r} begins more than one id: {', '.join(ids)} …")
+        raise click.ClickException(f"{quote(text)} begins more than one id: {', '.join(ids)} …")
     return ids[0]
 
 

@@ -343,6 +343,60 @@ def test_holding_up_and_running_again(shell: Shell) -> None:
     assert "the first node that differs: A" in shell.pipe("diff", failed, other, code=1)
 
 
+def test_what_needs_somebody_is_shown_and_compared_with_the_last_good_run(shell: Shell) -> None:
+    good = {}
+    # The last of them is found by what is not its name.
+    for name in ("nights", "nights*"):
+        workflow = {"name": name, "dag": {"nodes": [node("A"), node("B", "A")]}}
+        (shell.folder / "good-night.json").write_text(json.dumps(workflow))
+        good[name] = shell.json("submit", "good-night.json", "--wait")["execution_id"]
+    refuses = {"name": "nights", "dag": {"nodes": [node("A"), node("B", "A", handler="refuse")]}}
+    (shell.folder / "bad-night.json").write_text(json.dumps(refuses))
+    failed = shell.json("submit", "bad-night.json", "--wait", code=1)["execution_id"]
+    asked = shell.pipe("submit", "asked.json", "--trigger").strip()
+
+    seen = shell.pipe("now")
+    assert re.search(rf"failed within a day: \d+; .*\n.*\n{failed} +- +nights ", seen)
+    assert re.search(rf"waiting for an answer: 3; .*\n(.*\n)*{asked} +A +asked .*Open A", seen)
+    assert shell.json("now")["attention"]
+    seen = shell.pipe("diff", failed, code=1)
+    assert seen.startswith(f"a: {good['nights']} nights COMPLETED")
+    assert "dag.nodes[1].handler" in seen
+    again = shell.pipe("rerun", failed).strip()
+    shell.pipe("watch", again, code=1)
+    assert shell.pipe("diff", again).startswith(f"a: {failed} nights FAILED")
+    shell.pipe("diff", asked, code=1)
+    assert "no execution of 'asked' has completed before" in shell.stderr
+    shell.pipe("cancel", asked)
+
+
+def test_events_of_some_types_are_printed_alone(shell: Shell) -> None:
+    failed = shell.json("submit", "bad.json", "--wait", code=1)["execution_id"]
+
+    rows = shell.pipe("events", failed, "--type", "node.failed", "--type", "execution.submitted")
+
+    assert [row.split()[2] for row in rows.splitlines()] == ["execution.submitted", "node.failed"]
+    shell.pipe("events", failed, "--type", "node.fail", code=2)
+    assert "did you mean 'node.failed'?" in shell.stderr
+
+
+def test_what_is_wrong_with_an_argument_is_said_of_the_argument(shell: Shell) -> None:
+    for arguments, said in (
+        (("ls", "--status", "late"), "  status: input should be 'PENDING'"),
+        (("get", "x" * 5_000), "no execution has an id that begins with 'x"),
+        (("limits", "get", "nobody"), "`flowd limits ls` lists them"),
+        (("limits", "put", "api", "--per-s", "nan"), "'nan' is no finite number"),
+        (("run", "good.json", "--timeout", "nan"), "'nan' is no finite number"),
+        (("logs", "@latest", "--attempt", "1"), "--attempt is of a node; name it after the ID"),
+        (("logs", "nobody"), "'nobody' is no id of an execution"),
+        (("help", "nobody"), "there is no topic 'nobody'; `flowd help` lists them"),
+    ):
+        code = 2 if "nan" in arguments or "--attempt" in arguments else 1
+        shell.pipe(*arguments, code=code)
+        assert said in shell.stderr
+        assert len(shell.stderr) < 1_000
+
+
 def test_many_are_acted_on_at_once_and_each_says_what_came_of_it(shell: Shell) -> None:
     held = shell.pipe("submit", "held.json", "--trigger").strip()
     shell.pipe("run", "bad.json", code=1)
@@ -665,6 +719,7 @@ ANYWHERE = [
     ("schema", "json-schema.org"),
     ("submit good.json", r"[0-9a-f]{24}"),
     ("run good.json", "COMPLETED 2"),
+    ("now", "flowd works"),
     ("ls", "good"),
     ("get @latest", "good"),
     ("results @latest", r'"status": "ok"'),

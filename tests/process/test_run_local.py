@@ -28,6 +28,7 @@ dag:
   nodes:
     - {id: A, handler: where, config: {secret: {$secret: word}}}
 """
+ASKS = "name: asks\ndag: {nodes: [{id: ok, handler: signal}]}\n"
 SLOW = "name: slow\ndag: {nodes: [{id: A, handler: delay, config: {seconds: 1000}}]}\n"
 FAILS = """\
 name: fails
@@ -146,6 +147,30 @@ def test_what_is_wrong_is_said_before_anything_starts(folder: Folder) -> None:
     assert code == 1
     assert errors.startswith("wrong.yaml:2: node 'A': handler: unknown handler")
     assert "starting" not in errors
+
+
+def test_what_it_asks_is_answered_as_it_says(folder: Folder) -> None:
+    """Nobody knew where: its port is any, and was not told."""
+    (folder.path / "asks.yaml").write_text(ASKS)
+    with folder.start("asks.yaml") as process:
+        assert process.stderr is not None and process.stdout is not None
+        said = ""
+        while not said.startswith("answer what it asks with `flowd "):
+            said = process.stderr.readline()
+            assert said, "it has ended"
+        command = said.split("`")[1].replace("NODE", "ok").split()
+        answered = subprocess.run(
+            [sys.executable, "-m", "flowd.cli.main", *command[1:]],
+            env=folder.environ,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_S,
+        )
+        assert answered.returncode == 0, answered.stderr
+        output, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, errors
+    assert json.loads(output)["ok"]["data"] == {"approved": True}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,10 @@ from flowd.cli.remote import (
     table_or_json_option,
 )
 from flowd.cli.times import span
+from flowd.workflow.report import quote
+
+if TYPE_CHECKING:
+    from flowd.client import Client
 
 _MISSING = "(missing)"
 _SHOWN_CHARS_MAX = 200
@@ -31,14 +35,17 @@ _SHOWN_CHARS_MAX = 200
 @server_options
 @table_or_json_option
 @click.argument("first", metavar="A", shell_complete=complete_executions)
-@click.argument("second", metavar="B", shell_complete=complete_executions)
-def diff(url: str | None, output: str, first: str, second: str) -> None:
+@click.argument("second", metavar="[B]", required=False, shell_complete=complete_executions)
+def diff(url: str | None, output: str, first: str, second: str | None) -> None:
     """Compare two executions: definition, input, outputs and times.
 
-    Exits with 0 if they differ only in their times, otherwise with 1.
+    With one ID: the execution it is a rerun of, else the last one of its name that completed
+    before, with that one. Exits with 0 if they differ only in their times, otherwise with 1.
     """
     with connected(url) as client:
-        ids = [find_id(client, first), find_id(client, second)]
+        ids = [find_id(client, one) for one in (first, second) if one is not None]
+        if second is None:
+            ids.insert(0, _compared_with(client, ids[0]))
         definitions = [client.definition(one) for one in ids]
         summaries = [client.get(one) for one in ids]
         outputs = [client.results(one) for one in ids]
@@ -59,6 +66,21 @@ def diff(url: str | None, output: str, first: str, second: str) -> None:
     else:
         _show(report, summaries)
     sys.exit(FAILED if report["definition"] or report["input"] or report["outputs"] else 0)
+
+
+def _compared_with(client: Client, execution_id: str) -> str:
+    summary = client.get(execution_id)
+    if summary["rerun_of"]:
+        return str(summary["rerun_of"])
+    name, submitted_ms = str(summary["name"]), summary["submitted_ms"]
+    for row in client.list(name=name, status=["COMPLETED"], submitted_before=submitted_ms):
+        # A name that ends with `*` has asked for those that begin so.
+        if row["name"] == name and row["execution_id"] != execution_id:
+            return str(row["execution_id"])
+    raise click.ClickException(
+        f"no execution of {quote(name)} has completed before {execution_id}; name the one to "
+        "compare it with"
+    )
 
 
 def differences(first: Any, second: Any, path: str = "") -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from flowd.cli.completing import offering, place_of
-from flowd.cli.numbers import WholeNumber
+from flowd.cli.numbers import Number, WholeNumber
 from flowd.cli.remote import (
     ask_first,
     connected,
@@ -104,7 +104,7 @@ def get(url: str | None, output: str, name: str) -> None:
 @table_or_json_option
 @name_argument
 @click.option("--max", "most", type=WholeNumber(0), help="How many run at once; 0 holds all.")
-@click.option("--per-s", type=float, help="How many start a second.")
+@click.option("--per-s", type=Number(0, min_open=True), help="How many start a second.")
 @click.option("--burst", type=WholeNumber(1), help="How many of these may start together.")
 def put(
     url: str | None,

@@ -23,6 +23,7 @@ from flowd.cli.numbers import WholeNumber
 from flowd.cli.options import config_option, running_settings_of
 from flowd.cli.remote import server_options
 from flowd.owned_folder import follow_own_links
+from flowd.workflow.report import quote
 
 _POLL_S: Final = 0.2
 
@@ -82,12 +83,14 @@ def logs(
     ID may be the beginning of an id, or `@latest`. Without one: the end of flowd's own log file, of
     one process (worker-2) or of all.
     """
+    if attempt is not None and of_node is None:
+        raise click.UsageError("--attempt is of a node; name it after the ID")
     if name is not None and _EXECUTION.fullmatch(name):
         show_node_logs(
             url, name, of_node, attempt, lines=lines, follow=follow, output=output or "text"
         )
         return
-    if of_node is not None or attempt is not None:
+    if of_node is not None:
         raise click.UsageError("give the id of an execution, and of a node of it")
     line_filter = _LineFilter(name, execution, node)
     _show_log_file(ctx, line_filter, name, lines=lines, follow=follow, output=output, config=config)
@@ -105,6 +108,8 @@ def _show_log_file(
 ) -> None:
     path = running_settings_of(config).log.file
     if path is None:
+        if name is not None:
+            click.echo(f"flowd: {quote(name)} is no id of an execution", err=True)
         click.echo(
             "flowd writes its log to stderr: to the terminal of `flowd start`, or to the journal, "
             "see `journalctl -u flowd`; set log.file to have it in a file",

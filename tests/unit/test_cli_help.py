@@ -29,6 +29,6 @@ def test_an_unknown_topic_is_told_with_the_one_that_is_near() -> None:
 
 
 def test_a_shell_completes_topics() -> None:
-    completed = BashComplete(main, {}, "flowd", "_FLOWD_COMPLETE").get_completions(["help"], "te")
+    completed = BashComplete(main, {}, "flowd", "_FLOWD_COMPLETE").get_completions(["help"], "temp")
 
     assert [one.value for one in completed] == ["templates"]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from flowd.installation import InstallationFailed
-from flowd.installation.installing import install, uninstall
+from flowd.installation.installing import configure, install, uninstall
 from flowd.installation.places import find_places
 
 _PURPOSES = {
@@ -18,6 +18,9 @@ _PURPOSES = {
 
 def main() -> None:
     verb = sys.argv[1]
+    if verb == "configure":
+        configure()
+        return
     parser = argparse.ArgumentParser(f"scripts/{verb}", description=_PURPOSES[verb])
     parser.add_argument("--root", type=Path, metavar="DIR", help="the same files below DIR")
     if verb == "uninstall":

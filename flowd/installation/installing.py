@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 from flowd.installation import InstallationFailed
 from flowd.installation.places import Places
@@ -40,6 +41,14 @@ def install(places: Places) -> str:
     except (OSError, subprocess.CalledProcessError) as error:
         raise InstallationFailed(f"cannot install flowd: {error}") from error
     return _summary(places)
+
+
+def configure() -> None:
+    """What a package has not put there with its files: the user, the folders and the settings."""
+    places = Places()
+    make_user(places)
+    make_folders(places)
+    write_settings(places, Path("/usr/bin/flowd"))
 
 
 def uninstall(places: Places, *, purge: bool = False) -> str:

@@ -23,7 +23,7 @@ from flowd.installation.places import CURRENT, Places, version_of
 
 # In the folder of an interpreter that came with flowd.
 BUNDLE_MARK: Final = "flowd-bundle"
-_COMMAND: Final = """\
+COMMAND: Final = """\
 #!{python}
 import sys
 from flowd.cli.entry import main
@@ -93,7 +93,7 @@ def _fill(new: Path, places: Places, requirements: Path) -> None:
             "of its own first (`pipx install`, `uv tool install`), or use the single file"
         )
     command = new / "bin/flowd"
-    command.write_text(_COMMAND.format(python=new / "bin/python3"))
+    command.write_text(COMMAND.format(python=new / "bin/python3"))
     command.chmod(0o755)
     if requirements.exists():
         # What handlers of this machine need besides.

@@ -16,7 +16,7 @@ def build_wheel(folder: Path) -> Path:
         copy_source(Path(source))
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "wheel"]
         subprocess.run(
-            [*pip, "--quiet", "--no-deps", "--wheel-dir", folder, source],
+            [*pip, "-qq", "--no-deps", "--wheel-dir", folder, source],
             check=True,
             env=os.environ | {"SOURCE_DATE_EPOCH": str(source_epoch())},
         )

@@ -65,8 +65,8 @@ class Claim(NamedTuple):
 class Exchange:
     """What one call brought back. The outcome words are those of the scripts, in order.
 
-    Entries queued up to `halted_ms` may be of executions that are to start nothing; None where the
-    call did not say.
+    So many entries were `asked` for. Those queued up to `halted_ms` may be of executions that are
+    to start nothing; None where the call did not say.
     """
 
     completed: list[str] = field(default_factory=list)
@@ -75,6 +75,7 @@ class Exchange:
     entries: list[Entry | Garbage] = field(default_factory=list)
     is_group_missing: bool = False
     halted_ms: int | None = None
+    asked: int = field(default=0, compare=False)
 
 
 class Outstanding(NamedTuple):
@@ -117,6 +118,7 @@ class TaskSession:
         failures: Sequence[Single],
         claims: Sequence[Claim],
         read_max: int,
+        room: int = 0,
     ) -> Exchange:
         """Commit what has ended and take up to `read_max` new entries, in one transaction.
 
@@ -126,7 +128,8 @@ class TaskSession:
 
         Of the completions, which are all that advances dependents, and of the failures the first
         are sent, as many as one call bears; the outcomes say how many those were. What nodes have
-        said travels with them.
+        said travels with them. Places of limits that are given back put others in front of the
+        workers in this very call: as many are read, where there is `room`.
         """
         advances = self._commits.advance_calls(completions)
         calls = advances + self._commits.calls(failures)
@@ -135,13 +138,14 @@ class TaskSession:
         holders = [one.entry for one in ended if one.entry.holds]
         if holders:
             commands.append(_settle_call(self._stream, holders))
+            read_max = max(read_max, min(len(holders), room))
         if claims:
             commands.append(self._claim_call(claims))
         if read_max > 0:
             commands.append(self._reader.take(read_max))
         replies = await self._send(commands)
 
-        exchange = Exchange()
+        exchange = Exchange(asked=read_max)
         if read_max > 0:
             self._take_entries(exchange, replies.pop())
         if claims:

@@ -228,16 +228,20 @@ class Shift:
         What has ended stays in its list until its outcome is known. After an error that is not:
         sent again, the fence refuses what was done.
         """
-        read_max = max(0, min(self._read_window, READ_MAX, self._free_slots()))
+        room = max(0, min(READ_MAX, self._free_slots()))
         claims = self._slots.unclaimed() if self._is_claim_due else []
         self._is_claim_due = False
         self._completions.sort(key=kind_order)
         exchange = await self._session.complete_and_claim(
-            tuple(self._completions), tuple(self._failures), claims, read_max
+            tuple(self._completions),
+            tuple(self._failures),
+            claims,
+            min(self._read_window, room),
+            room,
         )
         self._damage_met = 0
-        if read_max:
-            self._take_entries(exchange, read_max)
+        if exchange.asked:
+            self._take_entries(exchange)
         if exchange.completed:
             self._settle(self._completions, exchange.completed)
         if exchange.failed:
@@ -248,8 +252,8 @@ class Shift:
         if exchange.is_group_missing:
             await ensure_groups(self._store, self._plans, self._session.queues, was_there=True)
 
-    def _take_entries(self, exchange: Exchange, read_max: int) -> None:
-        self._is_hungry = len(exchange.entries) == read_max
+    def _take_entries(self, exchange: Exchange) -> None:
+        self._is_hungry = len(exchange.entries) == exchange.asked
         # Doubling leaves the first of a wide fan to the other workers.
         self._read_window = min(2 * self._read_window, READ_MAX) if self._is_hungry else 1
         self._asked_at_s = time.monotonic()

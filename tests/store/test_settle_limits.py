@@ -14,7 +14,8 @@ from flowd.store.entries import Entry
 from flowd.store.limits import Limit
 from flowd.store.redis import keys
 from tests.store.engine import Execution, ScriptedEngine, Worker
-from tests.store.limits import THREE, ask
+from tests.store.limits import BROAD, THREE, ask
+from tests.store.limits import start as started
 
 
 class At(NamedTuple):
@@ -140,3 +141,16 @@ async def test_the_place_comes_back_in_the_same_call_and_exactly_one_waiter_begi
     assert (entry.node_id, entry.holds, entry.waits) == ("a", True, 0)
     assert await worker.complete(entry) == ["completed"]
     assert redis.zrange(keys.holders("api"), 0, -1) == [f"{others.id} b"]
+
+
+async def test_as_many_are_read_as_places_are_given_back_where_there_is_room(engine):
+    """One at a time, they would go to other workers, or wait for the next call."""
+    worker, execution, admitted = await started(engine, BROAD, max=8)
+    assert execution.states() == {"QUEUED": 8, "WAITING": 112}
+    completions = [worker.completion(one) for one in admitted]
+
+    exchange = await worker.session.complete_and_claim(completions[:5], [], [], 1, 64)
+    assert [len(exchange.entries), exchange.asked] == [5, 5]
+    exchange = await worker.session.complete_and_claim(completions[5:], [], [], 1, 2)
+    assert [len(exchange.entries), exchange.asked] == [2, 2]
+    assert (await worker.session.complete_and_claim([], [], [], 0, 64)).asked == 0

@@ -8,7 +8,8 @@
 --- @use settle_place
 -- Asks for nodes whose workflow names a limit whether they may start: who gets a place holds it until it
 -- ends, retries, waits or is held up, whoever runs it; who gets none waits for one outside of the stream.
--- Nobody overtakes those who wait already.
+-- Nobody overtakes those who wait already. Whatever the server can do for all of them is one command: a
+-- wide fan waits with the call that opened it.
 --
 -- KEYS  1 stream
 -- ARGV  1 group  2… six for each node: place, full name of its entry, execution id, node id, attempt record, how often
@@ -18,22 +19,28 @@
 --         entry is gone)
 local stream, group = KEYS[1], ARGV[1]
 local now_ms = steady_ms()
-local outcomes, happened, known = {}, {}, {}
+local outcomes, happened = {}, {}
 
-local function place_named(place)
-  local found = known[place]
-  if not found then
-    found = limit_rules(place)
-    found.holders, found.waiters = 'flowd:limit:' .. place, 'flowd:limit:' .. place .. ':waiters'
-    found.held, found.waiting = count_members(found.holders), count_members(found.waiters)
-    found.due_ms = found.interval_ms and due_start(place)
-    if found.held == 0 and found.waiting == 0 then
-      redis.pcall('ZADD', 'flowd:limits:places', 0, place)
+-- Lists by key, in the order of their begin: what goes into one hash or set by one command.
+local function gathering()
+  local lists, order = {}, {}
+  local function add(key, first, second)
+    local list = lists[key]
+    if not list then
+      list = {}
+      lists[key], order[#order + 1] = list, key
     end
-    known[place] = found
+    list[#list + 1] = first
+    list[#list + 1] = second
   end
-  return found
+  return add, lists, order
 end
+local ask, asked, places = gathering()
+local set_place, place_fields, with_places = gathering()
+local set_wait, wait_fields, with_waits = gathering()
+local set_record, record_fields, with_records = gathering()
+local end_own, ended_ids, own_streams = gathering()
+local waiting_keys = {}
 
 local keys = {}
 for at = 2, #ARGV, 6 do
@@ -44,51 +51,86 @@ end
 local states = redis.call('MGET', unpack(keys))
 
 for at = 2, #ARGV, 6 do
-  local place, entry, execution_id, node_id, record =
-    ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-  local prefix, member = 'workflow:' .. execution_id, execution_id .. ' ' .. node_id
-  local nth = #outcomes + 1
-  local status, node = states[2 * nth - 1], keys[2 * nth]
-  local own, entry_id = place_of(stream, entry)
+  local nth, own, entry_id = (at + 4) / 6, place_of(stream, ARGV[at + 1])
   if #redis.call('XRANGE', own, entry_id, entry_id) == 0 then
     outcomes[nth] = 'stale'
-  elseif not is_live(status) or not is_outstanding(states[2 * nth]) then
-    end_entry(stream, group, entry)
-    let_item_go(stream, execution_id, node_id, status)
+  elseif not is_live(states[2 * nth - 1]) or not is_outstanding(states[2 * nth]) then
+    end_entry(stream, group, ARGV[at + 1])
+    let_item_go(stream, ARGV[at + 2], ARGV[at + 3], states[2 * nth - 1])
     outcomes[nth] = 'ended'
   else
-    local limit = place_named(place)
-    local is_free = limit.waiting == 0 and limit.held < limit.max
-      and not (limit.due_ms and limit.due_ms - limit.ahead_ms > now_ms)
-    local is_holder = redis.call('ZSCORE', limit.holders, member)
+    ask(ARGV[at], at)
+  end
+end
+
+local function wait_for(place, at, member, waiters)
+  local prefix, node_id, record = 'workflow:' .. ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local own, entry_id = place_of(stream, ARGV[at + 1])
+  end_own(own, entry_id)
+  waiting_keys[#waiting_keys + 1] = prefix .. ':node:' .. node_id
+  waiting_keys[#waiting_keys + 1] = 'WAITING'
+  set_record(prefix .. ':attempts', node_id, record)
+  set_place(prefix .. ':places', node_id, place)
+  set_wait(prefix .. ':waits', node_id, string.format('%s slot %.0f - %s', ARGV[at + 5], now_ms, place))
+  waiters[#waiters + 1] = string.match(entry_id, '^%d+')
+  waiters[#waiters + 1] = member
+  happened[#happened + 1] = 'node.waiting'
+  happened[#happened + 1] = ARGV[at + 2] .. ' ' .. node_id .. ' ' .. record .. '\n'
+    .. cjson.encode({ waits_for = 'slot', limit = place })
+end
+
+for _, place in ipairs(places) do
+  local limit, key = limit_rules(place), 'flowd:limit:' .. place
+  local held, waiting = count_members(key), count_members(key .. ':waiters')
+  local due_ms = limit.interval_ms and due_start(place)
+  if held == 0 and waiting == 0 then
+    redis.pcall('ZADD', 'flowd:limits:places', 0, place)
+  end
+  local members, holds, waiters = {}, {}, {}
+  for nth, at in ipairs(asked[place]) do
+    members[nth] = ARGV[at + 2] .. ' ' .. ARGV[at + 3]
+  end
+  local scores = redis.call('ZMSCORE', key, unpack(members))
+  for nth, at in ipairs(asked[place]) do
+    local member = members[nth]
+    local is_holder = scores[nth] or holds[member]
+    local is_free = waiting == 0 and held < limit.max and not (due_ms and due_ms - limit.ahead_ms > now_ms)
     if is_holder or is_free then
       -- A holder that asks again is one whose worker is gone: its call may be made a second time.
       if limit.interval_ms then
-        limit.due_ms = count_start(place, limit, now_ms, math.max(limit.due_ms or now_ms, now_ms))
+        due_ms = count_start(place, limit, now_ms, math.max(due_ms or now_ms, now_ms))
       end
       if not is_holder then
-        redis.call('ZADD', limit.holders, now_ms, member)
-        redis.pcall('HSET', prefix .. ':places', node_id, place)
-        limit.held = limit.held + 1
+        redis.call('ZADD', key, now_ms, member)
+        set_place('workflow:' .. ARGV[at + 2] .. ':places', ARGV[at + 3], place)
+        holds[member] = true
+        held = held + 1
       end
-      outcomes[nth] = 'admitted'
+      outcomes[(at + 4) / 6] = 'admitted'
     else
-      end_entry(stream, group, entry)
-      redis.call('SET', node, 'WAITING')
-      redis.pcall('HSET', prefix .. ':attempts', node_id, record)
-      redis.pcall('HSET', prefix .. ':places', node_id, place)
-      redis.pcall('HSET', prefix .. ':waits', node_id,
-        string.format('%s slot %.0f - %s', ARGV[at + 5], now_ms, place))
-      redis.call('ZADD', limit.waiters, 'NX', string.match(entry_id, '^%d+'), member)
-      if limit.waiting == 0 and limit.held < limit.max then
-        plan_settling(place, limit.due_ms - limit.ahead_ms)
+      if waiting == 0 and held < limit.max then
+        plan_settling(place, due_ms - limit.ahead_ms)
       end
-      limit.waiting = limit.waiting + 1
-      happened[#happened + 1] = 'node.waiting'
-      happened[#happened + 1] = execution_id .. ' ' .. node_id .. ' ' .. record .. '\n'
-        .. cjson.encode({ waits_for = 'slot', limit = place })
-      outcomes[nth] = 'waiting'
+      wait_for(place, at, member, waiters)
+      waiting = waiting + 1
+      outcomes[(at + 4) / 6] = 'waiting'
     end
+  end
+  if waiters[1] then
+    redis.call('ZADD', key .. ':waiters', 'NX', unpack(waiters))
+  end
+end
+
+for _, own in ipairs(own_streams) do
+  redis.call('XACK', own, group, unpack(ended_ids[own]))
+  redis.call('XDEL', own, unpack(ended_ids[own]))
+end
+if waiting_keys[1] then
+  redis.call('MSET', unpack(waiting_keys))
+end
+for _, each in ipairs({ { with_records, record_fields }, { with_places, place_fields }, { with_waits, wait_fields } }) do
+  for _, hash in ipairs(each[1]) do
+    redis.pcall('HSET', hash, unpack(each[2][hash]))
   end
 end
 announce(happened)

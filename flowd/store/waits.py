@@ -70,7 +70,7 @@ class Waits:
         self._stream = stream
 
     async def wake(self, execution_id: str, node_id: str, kind: str, payload: str = "") -> Wake:
-        """Say that what a node waits for, or will, has come; see shared/wake_node.lua.
+        """Say that what a node waits for, or will, has come; see shared/wake_nodes.lua.
 
         Raises UnknownExecution, also for a node it has not, and CorruptExecution.
         """

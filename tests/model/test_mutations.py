@@ -88,11 +88,16 @@ MUTATIONS = [
         r"if decision then",
         "if false then",
     ),
-    ("the second to come decides too", "wake_node", r"if before then", "if false then"),
+    (
+        "the second to come decides too",
+        "wake_node",
+        r"if not decisions\[nth\] then",
+        "if true then",
+    ),
     (
         "a node that is woken keeps its record",
         "wake_node",
-        r"redis\.pcall\('HDEL', prefix \.\. ':waits', node_id\)",
+        r"redis\.pcall\('HDEL', prefix \.\. ':waits', unpack\(node_ids\)\)",
         "",
     ),
     (
@@ -101,7 +106,7 @@ MUTATIONS = [
         r"failures, waits\)\nannounce",
         "failures)\nannounce",
     ),
-    ("failures are forgotten", "dispatch_retries", r"known\[2\] or '0'", "'0'"),
+    ("failures are forgotten", "dispatch_retries", r"failures or '0'", "'0'"),
 ]
 
 

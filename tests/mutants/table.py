@@ -525,15 +525,15 @@ MUTANTS = (
     Mutant(
         "U11 once",
         "who comes second decides as well",
-        "  if before then\n    return before, false",
-        "  if false then\n    return before, false",
+        "      if not decisions[nth] then\n        at_ms",
+        "      if true then\n        at_ms",
         "test_whoever_comes_later_hears_what_was_decided_and_changes_nothing",
     ),
     Mutant(
         "U11 paused",
         "a node that is woken in a pause runs at once",
-        "elseif status == 'PAUSED' then\n    park_node(execution_id, node_id, 0)\n    redis.call(",
-        "elseif false then\n    park_node(execution_id, node_id, 0)\n    redis.call(",
+        "'PAUSED' then\n      park_node(execution_id, node_id, 0)\n      redis.call(",
+        "'NEVER' then\n      park_node(execution_id, node_id, 0)\n      redis.call(",
         "test_woken_while_paused_it_is_kept_until_the_execution_is_resumed",
     ),
     Mutant(
@@ -567,8 +567,8 @@ MUTANTS = (
     Mutant(
         "U12 early",
         "a signal that comes before the trigger is not kept",
-        "  if has_ended or status ~= 'PENDING' and not is_live(status) then",
-        "  if has_ended or not is_live(status) then",
+        "        or status ~= 'PENDING' and not is_live(status) then\n      decisions[nth]",
+        "        or not is_live(status) then\n      decisions[nth]",
         "test_a_signal_that_comes_before_the_node_waits_is_kept_and_used[False]",
     ),
     Mutant(

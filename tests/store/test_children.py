@@ -112,6 +112,50 @@ async def test_the_end_of_an_earlier_child_wakes_nobody_who_waits_for_a_later_on
     assert first.state().status == second.state().status == "COMPLETED"
 
 
+async def test_children_that_end_in_one_call_wake_each_its_own_node_once(engine, store):
+    worker = engine.worker()
+    calls = {one: {"handler": "workflow", "config": {"name": "x"}} for one in "abcd"}
+    parent, entries = await engine.start_and_take(calls, worker)
+    paused, (call,) = await engine.start_and_take(CALLS, worker)
+    made = [(await engine.start_child(parent, one, ONE))[1] for one in "abcd"]
+    of_paused = (await engine.start_child(paused, "call", ONE))[1]
+    # d has not come to its wait yet.
+    await worker.wait_together(entries[:3], "child")
+    await worker.wait(call, "child")
+    nodes = await worker.take()
+    await store.lifecycle.pause_execution(paused.id)
+
+    assert await worker.complete(*nodes) == ["finished"] * 5
+
+    state = parent.state()
+    assert state.nodes == {"a": "QUEUED", "b": "QUEUED", "c": "QUEUED", "d": "QUEUED"}
+    assert sorted(state.queued) == ["a#2", "b#2", "c#2"]
+    assert (state.waits, state.counters["children"]) == ({}, "0")
+    assert state.decisions == {
+        one: f"1 child {child.id} COMPLETED" for one, child in zip("abcd", made, strict=True)
+    }
+    held = paused.state()
+    assert (held.nodes, held.parked, held.queued) == ({"call": "PENDING"}, {"call": "0"}, [])
+    assert held.decisions == {"call": f"1 child {of_paused.id} COMPLETED"}
+    assert {one.state().status for one in made} == {"COMPLETED"}
+
+
+async def test_of_two_children_of_a_node_that_end_in_one_call_the_later_decides(engine, redis):
+    worker = engine.worker()
+    parent, (call,) = await engine.start_and_take(CALLS, worker)
+    await engine.start_child(parent, "call", ONE)
+    redis.hset(parent.key(":run"), "failures:call", 1)
+    _, second = await engine.start_child(parent, "call", ONE, number=2)
+    one, other = await worker.take()
+    await worker.wait(call, "child", number=2, text=second.id)
+
+    assert await worker.complete(other, one) == ["finished", "finished"]
+
+    state = parent.state()
+    assert (state.queued, state.counters["children"]) == (["call#2"], "0")
+    assert state.decisions == {"call": f"2 child {second.id} COMPLETED"}
+
+
 async def test_the_failures_of_a_node_outlive_its_wait_for_a_child(engine, redis):
     worker = engine.worker()
     parent, (call,) = await engine.start_and_take(CALLS, worker)

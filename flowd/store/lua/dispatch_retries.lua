@@ -3,7 +3,7 @@
 --- @use announce
 --- @use is_live
 --- @use park_node
---- @use reopen_node
+--- @use reopen_nodes
 --- @use server_ms
 --- @use steady_ms
 --- @use wake_node
@@ -28,7 +28,7 @@ local function dispatch(member)
       admit_item(KEYS[2], execution_id, node_id, status)
     end
   elseif state == 'RETRYING' and status == 'RUNNING' then
-    reopen_node(KEYS[2], execution_id, node_id, 0, 1)
+    reopen_nodes(KEYS[2], execution_id, { node_id }, 0, 1)
   elseif state == 'RETRYING' and status == 'PAUSED' then
     park_node(execution_id, node_id, 0)
   elseif state == 'WAITING' then

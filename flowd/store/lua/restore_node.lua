@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 --- @use decision_of
---- @use end_wait
+--- @use end_waits
 --- @use is_live
 --- @use let_item_go lazily
---- @use reopen_node
+--- @use reopen_nodes
 --- @use steady_ms
 -- Gives a new entry to a node that is QUEUED or RUNNING but has none, a new date to one that is
 -- RETRYING without one, and its own date again to one that is WAITING; one that nothing would wake
@@ -43,9 +43,9 @@ elseif state == 'WAITING' then
     local dates = waker == 'moment' and KEYS[6] or KEYS[5]
     redis.call('ZADD', dates, 'NX', due_ms, ARGV[1] .. ' ' .. ARGV[2])
   else
-    end_wait(KEYS[1], ARGV[1], ARGV[2], status)
+    end_waits(KEYS[1], ARGV[1], { ARGV[2] }, status)
   end
 else
-  reopen_node(KEYS[1], ARGV[1], ARGV[2], 0, 1)
+  reopen_nodes(KEYS[1], ARGV[1], { ARGV[2] }, 0, 1)
 end
 return 'restored'

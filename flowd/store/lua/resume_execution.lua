@@ -2,7 +2,7 @@
 --- @use announce
 --- @use leave_follow
 --- @use list_status
---- @use reopen_node
+--- @use reopen_nodes
 -- Lets a paused execution go on: the nodes that were kept come in front of the workers, a slice at
 -- a time. The cursor goes from call to call: where a slice began is empty once it is done, and a look
 -- there again and again would find nothing and never come to an end.
@@ -34,7 +34,7 @@ elseif status ~= 'RUNNING' then
 end
 local cursor, parked = found[1], found[2]
 for at = 1, #parked, 2 do
-  reopen_node(KEYS[3], execution_id, parked[at], parked[at + 1], 0)
+  reopen_nodes(KEYS[3], execution_id, { parked[at] }, parked[at + 1], 0)
   redis.call('HDEL', KEYS[2], parked[at])
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then

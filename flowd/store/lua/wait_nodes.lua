@@ -3,7 +3,7 @@
 --- @use dating_ms
 --- @use decision_of
 --- @use end_entries
---- @use end_wait lazily
+--- @use end_waits lazily
 --- @use is_live
 --- @use is_outstanding
 --- @use leave_place lazily
@@ -71,7 +71,7 @@ local function wait_together(nths, execution_id, status)
   end
   now_ms = now_ms or dating_ms()
   local decisions = redis.pcall('HMGET', prefix .. ':decisions', unpack(asked))
-  local records, writes, leaving = {}, {}, {}
+  local records, writes, leaving, woken = {}, {}, {}, {}
   for of_these, nth in ipairs(nths) do
     local at = 3 + count + WIDTH * (nth - 1)
     local node_id, record, number, waker, due, text = unpack(ARGV, at + 1, at + 6)
@@ -80,7 +80,7 @@ local function wait_together(nths, execution_id, status)
       .. cjson.encode({ waits_for = waker, child = waker == 'child' and text or nil })
     local decision = decision_in(decisions[of_these], number)
     if decision then
-      end_wait(KEYS[1], execution_id, node_id, status)
+      woken[#woken + 1] = node_id
       happened[#happened + 1] = 'node.woken'
       happened[#happened + 1] = woken_text(execution_id, node_id, decision)
       outcomes[nth] = 'woken'
@@ -96,6 +96,9 @@ local function wait_together(nths, execution_id, status)
   if records[1] then
     redis.pcall('HSET', prefix .. ':waits', unpack(records))
     redis.call('MSET', unpack(writes))
+  end
+  if woken[1] then
+    end_waits(KEYS[1], execution_id, woken, status)
   end
   for _, node_id in ipairs(leaving) do
     leave_place(KEYS[1], execution_id, node_id, status)

@@ -5,7 +5,7 @@
 --
 -- KEYS  1 stream
 -- ARGV  1 execution id  2 node id  3 kind of what has come  4 what goes with it, or empty
--- RETURNS 'woken', 'kept', 'decided', 'ended', 'unknown' or 'corrupt', see shared/wake_node.lua; and
+-- RETURNS 'woken', 'kept', 'decided', 'ended', 'unknown' or 'corrupt', see shared/wake_nodes.lua; and
 --         the decision that stands, or an empty text
 local happened = {}
 local outcome, decision = wake_node(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], happened)

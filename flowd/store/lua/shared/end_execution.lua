@@ -1,4 +1,4 @@
---- @use end_child lazily
+--- @use end_children lazily
 --- @use leave_follow lazily
 --- @use return_place lazily
 --- @use leave_schedule lazily
@@ -34,7 +34,7 @@ local function end_execution(stream, active, execution_id, state, now_ms, known)
     return_place(stream, active, execution_id, place, waiting, now_ms)
   end
   if parent then
-    end_child(stream, execution_id, parent, state)
+    end_children(stream, { { execution_id, parent, state } })
   end
   return 'execution.' .. string.lower(state)
 end

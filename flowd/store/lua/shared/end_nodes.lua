@@ -1,6 +1,7 @@
 --- @use announce
 --- @use append_entry
 --- @use arrivals
+--- @use end_children lazily
 --- @use end_entries
 --- @use end_plainly
 --- @use finish_execution lazily
@@ -57,7 +58,7 @@ for nth = 1, count do
   end
 end
 
-local writes, happened, ended = {}, {}, {}
+local writes, happened, ended, children = {}, {}, {}, {}
 for _, nths in ipairs(groups) do
   local first = starts[nths[1]]
   local execution_id, plan, status = ARGV[first], ARGV[first + 2], states[2 * nths[1] - 1]
@@ -116,11 +117,14 @@ for _, nths in ipairs(groups) do
   end
   local remaining = pcall('HINCRBY', run, 'remaining', -#nths)
   if remaining == 0 then
-    local known, is_special = run_facts(run)
+    local known, is_special, parent = run_facts(run)
     if status == 'RUNNING' and not is_special then
       writes[#writes + 1] = prefix .. ':status'
       writes[#writes + 1] = 'COMPLETED'
       ended[#ended + 1] = execution_id
+      if parent then
+        children[#children + 1] = { execution_id, parent, 'COMPLETED' }
+      end
       happened[#happened + 1] = 'execution.completed'
       happened[#happened + 1] = execution_id
       outcome = 'finished'
@@ -143,5 +147,8 @@ if ended[1] then
   end_plainly(active, ended, now_ms)
 end
 announce(happened)
+if children[1] then
+  end_children(stream, children)
+end
 outcomes[count + 1] = tonumber(states[2 * count + 1] or 0) or 0
 return outcomes

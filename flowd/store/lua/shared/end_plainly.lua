@@ -1,4 +1,4 @@
--- Notes all at once what these executions, which nobody waits for, have come to: COMPLETED. Their status is
+-- Notes all at once what these executions have come to, of whose end nothing follows here: COMPLETED. Their status is
 -- written by whoever calls this. A set that is damaged stops nobody: the scheduler sets it aside.
 local function end_plainly(active, ended, now_ms)
   local finished, completed = {}, {}

@@ -1,6 +1,6 @@
 --- @use append_entry
 --- @use park_node
---- @use reopen_node
+--- @use reopen_nodes
 -- Gives what is free of the window of a map to the items that wait for a place. 'open'; 'over' when none
 -- is to start any more or runs, and the node is to be woken; 'corrupt' where a key of the map holds something
 -- flowd did not write.
@@ -30,7 +30,7 @@ local function open_items(stream, execution_id, node_id, status)
     local item = node_id .. '.' .. index
     indexes[at] = index
     if status ~= 'PAUSED' and again ~= '' then
-      reopen_node(stream, execution_id, item, 0, 0)
+      reopen_nodes(stream, execution_id, { item }, 0, 0)
     else
       writes[#writes + 1] = prefix .. ':node:' .. item
       if status == 'PAUSED' then

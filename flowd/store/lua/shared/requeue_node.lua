@@ -1,14 +1,8 @@
--- Puts a node into this stream again, as its next attempt; its record of that attempt. `waits` is
--- how often it has waited, nil or false where it never has; `more` are further fields of its entry.
-local function requeue_node(stream, execution_id, node_id, attempt, plan, deaths, failures, waits, more)
-  local fields = { unpack(more or {}) }
-  if waits then
-    fields[#fields + 1], fields[#fields + 2] = 'waits', waits
-  end
-  local entry_id = redis.call('XADD', stream, '*', 'execution_id', execution_id, 'node_id', node_id,
-    'attempt', attempt, 'plan', plan, 'deaths', deaths, 'failures', failures, unpack(fields))
+--- @use append_attempt
+-- As append_attempt, and writes it down.
+local function requeue_node(stream, execution_id, node_id, ...)
+  local record = append_attempt(stream, execution_id, node_id, ...)
   local prefix = 'workflow:' .. execution_id
-  local record = attempt .. ' ' .. string.match(entry_id, '%d+') .. ' - - -'
   redis.call('SET', prefix .. ':node:' .. node_id, 'QUEUED')
   redis.pcall('HSET', prefix .. ':attempts', node_id, record)
   return record

@@ -1,5 +1,5 @@
 --- @use announce
---- @use end_wait
+--- @use end_waits
 --- @use is_live
 --- @use limit_rules
 --- @use ring_dates
@@ -42,7 +42,7 @@ local function settle_place(stream, place, most)
     local status, state = unpack(redis.call('MGET', prefix .. ':status', node))
     local is_queued = false
     if state == 'WAITING' and is_live(status) then
-      end_wait(stream, execution_id, node_id, status, { 'place', '1' })
+      end_waits(stream, execution_id, { node_id }, status, { 'place', '1' })
       is_queued = redis.call('GET', node) == 'QUEUED'
     end
     if is_queued then

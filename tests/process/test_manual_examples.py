@@ -115,6 +115,13 @@ RUN_BY = {
     ("Acting on many", "json"): [MANY],
     ("Graph and states", "json"): [MANY],
     ("Queues", "json"): [WORKFLOWS],
+    ("Cache", "json"): [WORKFLOWS],
+    ("Clearing it", "console"): ["test_the_cache_is_seen_and_cleared_as_it_is_told"],
+    ("Clearing it", "bash"): ["test_the_cache_is_seen_and_cleared_as_it_is_told"],
+    ("A wheel", "bash"): ["tests/process/test_wheel.py"],
+    ("Which flowd", "toml"): ["test_the_profile_of_the_manual_is_taken"],
+    ("Telemetry", "bash"): [SNIPPETS],
+    ("Telemetry", "toml"): [SNIPPETS],
     ("Who reads them", "toml"): ["test_settings_of_queues_are_taken_as_they_are_shown"],
     ("Groups of workers", "toml"): ["test_settings_of_queues_are_taken_as_they_are_shown"],
 }
@@ -303,8 +310,18 @@ def test_a_refusal_is_the_one_that_is_shown(run_flowd: Callable[..., Flowd]) -> 
 def test_what_is_shown_of_settings_and_handlers_is_taken(tmp_path: Path) -> None:
     (llm,) = blocks("llm", "toml")
     (tmp_path / "flowd.toml").write_text(llm)
-    settings = load_settings(tmp_path / "flowd.toml", {}, {}).handlers.llm
-    assert (settings.base_url, settings.model) == ("http://localhost:11434/v1", "llama3.2")
+    model = load_settings(tmp_path / "flowd.toml", {}, {}).handlers.llm
+    assert (model.base_url, model.model) == ("http://localhost:11434/v1", "llama3.2")
+
+    (telemetry,) = blocks("Telemetry", "toml")
+    (tmp_path / "flowd.toml").write_text(telemetry)
+    settings = load_settings(tmp_path / "flowd.toml", {}, {})
+    assert settings.telemetry.otlp_endpoint == "http://localhost:4318"
+    (install,) = blocks("Telemetry", "bash")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert re.findall(r"flowd\[(\w+)\]", install) == ["telemetry"] and "telemetry" in extras
 
     entry_points = tomllib.loads(blocks("Handlers of your own", "toml")[1])["project"]
     assert list(entry_points["entry-points"]) == [ENTRY_POINT_GROUP]

@@ -13,6 +13,7 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from flowd.cli.main import main
+from tests.manual import blocks
 
 SECRET = "flowd_of_production"
 PROFILES = f"""
@@ -191,3 +192,11 @@ def test_every_command_that_takes_a_url_takes_a_profile() -> None:
     for command in leaves(main):
         options = {one.name for one in command.params}
         assert ("url" in options) == ("profile" in options), command.name
+
+
+def test_the_profile_of_the_manual_is_taken(
+    tmp_path: Path, called: list[tuple[str, str | None]]
+) -> None:
+    write(tmp_path, *blocks("Which flowd", "toml"))
+    assert CliRunner().invoke(main, ["ls", "--profile", "prod"]).exit_code == 0
+    assert called == [("https://flowd.example.com", "flowd_...")]

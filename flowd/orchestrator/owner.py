@@ -6,12 +6,17 @@ import hashlib
 import os
 import socket
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 
 import orjson
 
+from flowd.proc_stat import read_stat
 from flowd.workflow.ids import DEFAULT_QUEUE
 from flowd.workflow.language import LANGUAGE
+
+# Host name, boot and pid name space.
+Machine = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +37,8 @@ class Owner:
 
     @classmethod
     def of_this_process(cls, queues: tuple[str, ...] = (DEFAULT_QUEUE,)) -> Owner:
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        pid, pid_space = os.getpid(), str(Path("/proc/self/ns/pid").readlink())
-        host, ticks = socket.gethostname(), _started_ticks(pid)
-        return cls(host, boot_id, pid, ticks, pid_space, LANGUAGE, queues)
+        pid = os.getpid()
+        return cls(*this_machine()[:2], pid, _started_ticks(pid), _pid_space(), LANGUAGE, queues)
 
     @classmethod
     def from_json(cls, text: str) -> Owner:
@@ -54,7 +57,7 @@ class Owner:
         return orjson.dumps(self)
 
     @property
-    def machine(self) -> tuple[str, str, str]:
+    def machine(self) -> Machine:
         """Equal for processes that can tell of each other whether they live."""
         return self.host, self.boot_id, self.pid_space
 
@@ -76,12 +79,27 @@ class Owner:
         return f"{name}-{hashlib.blake2b(identity.encode(), digest_size=5).hexdigest()}"
 
 
+def this_machine() -> Machine:
+    """The `machine` of this process's owner."""
+    return socket.gethostname(), _boot_id(), _pid_space()
+
+
+@cache
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+
+
+@cache
+def _pid_space() -> str:
+    return str(Path("/proc/self/ns/pid").readlink())
+
+
 def _started_ticks(pid: int) -> int:
-    """Field 22 of /proc/<pid>/stat (proc(5)), counted behind the name, which may hold anything.
+    """Field 22 of /proc/<pid>/stat (proc(5)).
 
     A zombie has ended: it only waits for its parent to take note.
     """
-    fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    fields = read_stat(pid)
     if fields[0] in "ZX":
         raise ProcessLookupError(f"the process {pid} has ended")
     return int(fields[19])

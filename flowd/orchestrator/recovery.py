@@ -23,7 +23,7 @@ from flowd.orchestrator.executor import (
     steps_left,
     tell_failure,
 )
-from flowd.orchestrator.owner import Owner
+from flowd.orchestrator.owner import Owner, this_machine
 from flowd.orchestrator.plans import Plans
 from flowd.store import Store, open_store
 from flowd.store.attempt_records import lost_record
@@ -83,7 +83,7 @@ async def _release_process(store: Store, pid: int, cause: str, **facts: Any) -> 
 
 async def local_owners(store: Store) -> list[tuple[str, Owner]]:
     """The consumers whose processes are, or were, on this machine since it was booted."""
-    here = Owner.of_this_process().machine
+    here = this_machine()
     found = []
     for consumer, text in (await store.tasks.owners()).items():
         try:

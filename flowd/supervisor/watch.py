@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from flowd.proc_stat import read_stat
 from flowd.pulse import Vitals
 
 LOOK_EVERY_S = 1.0
@@ -88,14 +89,13 @@ class Watch:
             self.own_weight_mb = int(fields[21]) * _PAGE_BYTES / _MIB
 
     def _fields(self) -> list[str]:
-        """Those of /proc/<pid>/stat behind the name: 14, 15 and 24 of proc(5), which are the CPU
-        ticks and the resident pages, are 11, 12 and 21 here. Empty when there is no such process.
+        """Those of /proc/<pid>/stat: 14, 15 and 24 of proc(5), which are the CPU ticks and the
+        resident pages, are 11, 12 and 21 here. Empty when there is no such process.
         """
         try:
-            text = Path(f"/proc/{self._pid}/stat").read_text("utf-8", "replace")
+            return read_stat(self._pid)
         except OSError:
             return []
-        return text.rpartition(")")[2].split()
 
     def own_memory_mb(self) -> float | None:
         """Its share of what it holds together with its siblings (PSS), None when not readable.

@@ -82,3 +82,18 @@ def test_the_help_imports_little_more_than_click_and_a_call_at_most_twice_as_muc
 
     assert in_help < 1.5 * int(click.stdout)
     assert len(imported(folder, *COMMANDS["ls"])) < 2 * in_help
+
+
+def test_the_start_builds_no_description_of_the_api() -> None:
+    """There are dozens, and the API builds the few it needs when it needs them."""
+    program = (
+        "from flowd.supervisor import roles\n"
+        "roles.load_what_children_share()\n"
+        "from flowd.api.contract.model import Model\n"
+        "pending = list(Model.__subclasses__())\n"
+        "for one in pending: pending += one.__subclasses__()\n"
+        "print(len(pending) > 30, [one for one in pending if one.__pydantic_complete__])\n"
+    )
+
+    run = [sys.executable, "-c", program]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "True []\n"

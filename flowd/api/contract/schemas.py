@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from flowd.api.contract.model import Model
 from flowd.store.callbacks import CallbackState
 from flowd.workflow.states import ExecutionState
 
 
-class _Body(BaseModel):
+class _Body(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -53,7 +54,7 @@ class ShownExecution(ExecutionStatus):
 
     parent: ParentOf = Field(default=None)  # type: ignore[assignment]
     definition: str = ""
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     schedule: str = ""
     scheduled_at: str = ""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 from starlette.requests import Request
 
+from flowd.api.contract.model import Model
 from flowd.api.http.body import read_body
 from flowd.api.shared import shared_of
 from flowd.errors import InvalidRequest, InvalidWorkflow, Problem
@@ -20,7 +21,7 @@ SMALL_BYTES_MAX: Final = 16 * 1024
 _M = TypeVar("_M", bound="SmallBody")
 
 
-class SmallBody(BaseModel):
+class SmallBody(Model):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
 

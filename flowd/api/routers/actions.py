@@ -7,11 +7,12 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flowd.api.contract.model import Model
 from flowd.api.contract.problems import as_document
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.small_body import SmallBody, read_small_body
@@ -48,7 +49,7 @@ def _given(name: str, schema: dict[str, Any]) -> JsonDict:
     return {"required": [name], "properties": {name: schema}}
 
 
-class ActionFilter(BaseModel):
+class ActionFilter(Model):
     """As the parameters of `GET /workflows`; at least one of them."""
 
     model_config = ConfigDict(
@@ -87,7 +88,7 @@ class ActionsBody(SmallBody):
     force: bool = Field(default=False, description="of a cancellation: leave out `finally`")
 
 
-class _Body(BaseModel):
+class _Body(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

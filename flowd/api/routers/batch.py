@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flowd.api.contract.model import Model
 from flowd.api.contract.problems import as_document
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
@@ -47,21 +48,21 @@ _AT_ONCE: Final = 16
 _PLACE: Final = re.compile(r"workflows\[(\d+)\]\.?(.*)", re.DOTALL)
 
 
-class BatchQuery(BaseModel):
+class BatchQuery(Model):
     trigger: bool = Field(default=False, description="trigger each at once")
 
 
-class BatchBody(BaseModel):
+class BatchBody(Model):
     workflows: list[WorkflowDefinition] = Field(min_length=1, max_length=WORKFLOWS_MAX)
 
 
-class Refused(BaseModel):
+class Refused(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     problem: ProblemDocument
 
 
-class BatchAnswer(BaseModel):
+class BatchAnswer(Model):
     """One answer for each workflow, in their order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flowd.api.contract.model import Model
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.http.responses import json_response
@@ -21,7 +22,7 @@ log = get_logger(__name__)
 BEGINNING_CHARS_MAX: Final = 100
 
 
-class _Body(BaseModel):
+class _Body(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -46,7 +47,7 @@ class CacheCleared(_Body):
     message: str
 
 
-class KeyQuery(BaseModel):
+class KeyQuery(Model):
     key: str | None = Field(
         default=None,
         min_length=1,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.cursor import read_cursor, write_cursor
+from flowd.api.contract.model import Model
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.small_body import SmallBody, read_small_body
@@ -50,7 +51,7 @@ _CHANGES_MAX: Final = 10
 log = get_logger(__name__)
 
 
-class _Body(BaseModel):
+class _Body(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -113,7 +114,7 @@ class RanMany(_Body):
     execution_ids: list[str]
 
 
-class VersionsQuery(BaseModel):
+class VersionsQuery(Model):
     limit: int = Field(default=LIMIT_DEFAULT, ge=1, le=LIMIT_MAX)
     cursor: str | None = Field(default=None, description="`next_cursor` of the previous page")
 
@@ -125,7 +126,7 @@ class DefinitionsQuery(VersionsQuery):
     )
 
 
-class VersionQuery(BaseModel):
+class VersionQuery(Model):
     version: int | None = Field(default=None, ge=1, le=10**9 - 1, description="default: the latest")
 
 

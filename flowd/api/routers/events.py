@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flowd.api.contract.model import Model
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.event_feed import Subscription
@@ -16,7 +17,7 @@ from flowd.errors import InvalidRequest, Problem
 from flowd.store.events import EventType, Position, parse_event_id
 
 
-class EventsQuery(BaseModel):
+class EventsQuery(Model):
     types: list[EventType] = Field(
         default=[], description="only events of these types, such as `node.failed,execution.failed`"
     )

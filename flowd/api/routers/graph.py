@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flowd.api.contract.model import Model
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.whole import whole
 from flowd.api.http.responses import json_response, requested_execution_id
@@ -43,7 +44,7 @@ _LETTER_OF: Final = {state: letter for letter, state in LETTERS.items() if lette
 _UNTOUCHED: Final = frozenset({NodeState.PENDING, NodeState.QUEUED, NodeState.SKIPPED, None})
 
 
-class _Body(BaseModel):
+class _Body(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.cursor import read_cursor, write_cursor
+from flowd.api.contract.model import Model
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.whole import whole
@@ -28,7 +29,7 @@ LIMIT_MAX = 1000
 PAGE_BYTES_MAX = 4 * 1024 * 1024
 
 
-class _Body(BaseModel):
+class _Body(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -57,7 +58,7 @@ class ItemPage(_Body):
     next_cursor: str | None
 
 
-class ItemsQuery(BaseModel):
+class ItemsQuery(Model):
     state: list[NodeState] = Field(
         default_factory=list, description="only in this state; separate several with commas"
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flowd.api.contract.model import Model
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.small_body import SmallBody, read_small_body
 from flowd.api.http.responses import json_response
@@ -27,7 +28,7 @@ KEYS_SHOWN_MAX: Final = 100
 _KEYS_COUNTED_MAX: Final = 100_000
 
 
-class _Body(BaseModel):
+class _Body(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.cursor import read_cursor, write_cursor
+from flowd.api.contract.model import Model
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.schemas import CallbackDelivery, ParentOf
@@ -109,7 +110,7 @@ Label = Annotated[
 ]
 
 
-class ListQuery(BaseModel):
+class ListQuery(Model):
     status: list[ExecutionState] = Field(
         default_factory=list, description="only in this state; separate several with commas"
     )
@@ -130,7 +131,7 @@ class ListQuery(BaseModel):
     )
 
 
-class WorkflowRow(BaseModel):
+class WorkflowRow(Model):
     """An execution. Null is what nothing is known of, or has not happened yet."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -146,27 +147,27 @@ class WorkflowRow(BaseModel):
     rerun_of: str | None = None
 
 
-class WorkflowPage(BaseModel):
+class WorkflowPage(Model):
     """A page may be short, or empty, and not the last: that is the one without `next_cursor`."""
 
     workflows: list[WorkflowRow]
     next_cursor: str | None
 
 
-class Usage(BaseModel):
+class Usage(Model):
     calls: int
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
 
-class Budget(BaseModel):
+class Budget(Model):
     tokens: int
     spent: int
     reserved: int
 
 
-class Concurrency(BaseModel):
+class Concurrency(Model):
     """What it holds a place of, or waits for since `waiting_since_ms`, behind `ahead` others;
     `holders` are the executions that have one now, 100 at most."""
 

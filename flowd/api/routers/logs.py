@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flowd.api.contract.model import Model
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.whole import whole
@@ -37,7 +38,7 @@ _CHARS_MAX: Final = 4 * 2**20
 _ESCAPED: Final = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
 
 
-class _Body(BaseModel):
+class _Body(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -99,7 +100,7 @@ class ExecutionLog(_Body):
     dropped: int
 
 
-class ExecutionLogQuery(BaseModel):
+class ExecutionLogQuery(Model):
     lines: int = Field(
         default=LINES_DEFAULT, ge=1, le=LINES_MAX, description="only the last so many"
     )

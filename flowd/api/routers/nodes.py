@@ -7,11 +7,12 @@ from itertools import islice
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.cursor import read_cursor, write_cursor
+from flowd.api.contract.model import Model
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.whole import whole
@@ -35,7 +36,7 @@ LIMIT_MAX = 1000
 TIMELINE_MAX = 20_000
 
 
-class _Body(BaseModel):
+class _Body(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -135,7 +136,7 @@ class Timeline(_Body):
     more: int
 
 
-class NodesQuery(BaseModel):
+class NodesQuery(Model):
     state: list[NodeState] = Field(
         default_factory=list, description="only in this state; separate several with commas"
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd import __version__
 from flowd.api import supervisor_status
+from flowd.api.contract.model import Model
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.schemas import ProblemEntry
 from flowd.api.http.responses import json_response, token_of
@@ -22,7 +23,7 @@ from flowd.handlers.registry import Handler
 from flowd.store.metrics import Snapshot
 
 
-class _Body(BaseModel):
+class _Body(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

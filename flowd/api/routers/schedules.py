@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.cursor import read_cursor, write_cursor
+from flowd.api.contract.model import Model
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.small_body import SmallBody, read_small_body
@@ -56,7 +57,7 @@ PAGE_BYTES_MAX: Final = 4 * 2**20
 _SLICE: Final = 100
 
 
-class _Body(BaseModel):
+class _Body(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -140,12 +141,12 @@ class ScheduleDeleted(_Body):
     message: str
 
 
-class SchedulesQuery(BaseModel):
+class SchedulesQuery(Model):
     limit: int = Field(default=LIMIT_DEFAULT, ge=1, le=LIMIT_MAX)
     cursor: str | None = Field(default=None, description="`next_cursor` of the previous page")
 
 
-class NextQuery(BaseModel):
+class NextQuery(Model):
     count: int = Field(default=5, ge=1, le=NEXT_MAX)
 
 

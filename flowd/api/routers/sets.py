@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flowd.api.contract.model import Model
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.small_body import SmallBody, read_small_body
 from flowd.api.http.responses import json_response
@@ -21,7 +22,7 @@ MEMBERS_MAX: Final = 10_000
 Kind = Literal["definition", "schedule", "limit"]
 
 
-class SetMember(BaseModel):
+class SetMember(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
@@ -32,7 +33,7 @@ class SetBody(SmallBody):
     members: Annotated[list[SetMember], Field(max_length=MEMBERS_MAX)]
 
 
-class AppliedSet(BaseModel):
+class AppliedSet(Model):
     name: str
     members: list[SetMember]
 

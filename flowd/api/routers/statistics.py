@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flowd.api.contract.model import Model
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.http.responses import json_response
@@ -26,7 +27,7 @@ _HOURS_OF: Final = {"hour": 1, "day": 24}
 _BUCKETS_SHOWN: Final = {"hour": 24, "day": 30}
 
 
-class StatsQuery(BaseModel):
+class StatsQuery(Model):
     bucket: Literal["hour", "day"] = Field(default="hour", description="what is counted together")
     since: Time | None = Field(
         default=None, description="from then on; by default 24 hours, or 30 days"
@@ -36,7 +37,7 @@ class StatsQuery(BaseModel):
     )
 
 
-class _Body(BaseModel):
+class _Body(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

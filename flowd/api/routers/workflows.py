@@ -7,10 +7,11 @@ import contextlib
 from typing import Any, NamedTuple
 
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from flowd.api.contract.model import Model
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.schemas import (
@@ -46,7 +47,7 @@ from flowd.workflow.ids import new_execution_id
 WAIT_S_MAX = 3600
 
 
-class SubmitQuery(BaseModel):
+class SubmitQuery(Model):
     trigger: bool = Field(default=False, description="trigger it at once")
     wait: float | None = Field(
         default=None,

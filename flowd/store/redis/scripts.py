@@ -16,6 +16,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Final
 
@@ -43,8 +44,15 @@ def _load(name: str) -> Script:
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
+@cache
 def _fragment(name: str) -> str:
     return (_LUA / "shared" / f"{name}.lua").read_text("utf-8")
+
+
+@cache
+def _uses(text: str) -> list[tuple[str, str]]:
+    uses: list[tuple[str, str]] = _USE.findall(text)
+    return uses
 
 
 def _used_by(text: str, lazy: dict[str, str]) -> dict[str, str]:
@@ -54,7 +62,7 @@ def _used_by(text: str, lazy: dict[str, str]) -> dict[str, str]:
     `lazy`, once for the whole script.
     """
     fragments: dict[str, str] = {}
-    for name, lazily in _USE.findall(text):
+    for name, lazily in _uses(text):
         if lazily:
             if name not in lazy:
                 # Known before its text is looked at: it may be used by what it uses.

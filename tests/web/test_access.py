@@ -163,3 +163,72 @@ def test_what_is_said_aloud_is_said_at_most_every_five_seconds(page: Page) -> No
     )
 
     assert len(said) <= 2
+
+
+NAVIGATION = """
+- banner:
+  - link "To the content"
+  - link "flowd"
+  - navigation "Views":
+    - link "Now"
+    - link "Executions"
+    - link "Definitions"
+    - link "Schedules"
+    - link "Dead letters"
+    - link "Limits"
+    - link "Submit"
+    - link "System"
+"""
+# What each view is to whoever does not see it: the beginning of its tree.
+HEARD = {
+    "now": """
+- main:
+  - heading /flowd/ [level=1]
+  - link /Pending/
+  - link /Running/
+  - region "What needs you":
+    - heading "What needs you" [level=2]
+    - region "Failed in the last 24 hours":
+      - heading /Failed in the last 24 hours \\d+$/ [level=3]
+      - link "All"
+      - list:
+        - listitem:
+          - link
+          - time
+""",
+    "executions": """
+- main:
+  - heading "Executions" [level=1]
+  - search "Executions":
+    - searchbox "Name"
+    - searchbox "Labels"
+    - combobox "Submitted"
+    - group "State":
+      - button "Failed"
+  - table "Executions":
+    - rowgroup:
+      - row:
+        - columnheader "Select all that are loaded"
+        - columnheader "State"
+        - columnheader "Name"
+""",
+    "definitions/seen": """
+- main:
+  - heading /Definitions.*seen/ [level=1]
+  - button "Delete"
+""",
+    "submit": """
+- main:
+  - heading "Submit" [level=1]
+  - textbox "Workflow"
+""",
+}
+
+
+@pytest.mark.usefixtures("something")
+def test_what_is_heard_has_the_order_of_what_is_seen(page: Page) -> None:
+    for view, heard in HEARD.items():
+        page.goto(view)
+        expect(page.get_by_role("heading", level=1).first).to_be_visible()
+        expect(page.locator("body")).to_match_aria_snapshot(NAVIGATION)
+        expect(page.locator("body")).to_match_aria_snapshot(heard)

@@ -97,3 +97,18 @@ def test_keys_move_in_the_list_and_can_be_switched_off(page: Page, submit: Submi
     expect(dialog).to_have_count(0)
     page.keyboard.press("/")
     expect(page.get_by_placeholder("name, or begin*")).not_to_be_focused()
+
+
+def test_a_definition_says_how_long_its_executions_take(page: Page, flowd: WebFlowd) -> None:
+    nodes = [{"id": "A", "handler": "noop"}]
+    flowd.client.put_definition("timed", {"name": "timed", "dag": {"nodes": nodes}})
+    for _ in range(3):
+        flowd.client.wait(flowd.client.run_definition("timed"))
+
+    page.goto("definitions/timed")
+
+    durations = page.get_by_role("group", name="Durations")
+    expect(durations).to_contain_text("3of the newest 3 completed")
+    for words in ("median", "90th percentile", "99th percentile", "longest"):
+        expect(durations).to_contain_text(words)
+    expect(page.locator(".grid rect.bar")).to_have_count(3)

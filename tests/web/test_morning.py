@@ -48,6 +48,14 @@ def test_a_morning_by_keys_alone(page: Page, submit: Submit, flowd: WebFlowd) ->
     gate = submit("morning gate", node("release", handler="signal"))
     title = page.locator(".execution-title .state")
 
+    # Does anything need me?
+    page.goto("now")
+    failed = page.get_by_role("region", name="Failed in the last 24 hours")
+    expect(failed.get_by_role("listitem").first).to_contain_text("morning report")
+    tab_to(page, r"morning report\s*check.*")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(bad))
+
     # What failed in the night, and why?
     page.goto("executions?status=FAILED&name=morning*")
     open_first(page, bad)

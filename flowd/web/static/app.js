@@ -21,7 +21,7 @@ const LIVE = {
   paused: ['Paused', 'PAUSED', 'nothing is asked until you let it go on'],
   ended: ['Ended', 'COMPLETED', 'nothing more will come'],
   asking: ['Polling', 'COMPLETED', 'this view asks again every few seconds'],
-  off: ['As it was', 'PENDING', 'this view is as it was when it was opened'],
+  off: ['Not live', 'PENDING', 'this view is as it was when it was opened'],
 };
 
 function useShellKeys() {
@@ -108,10 +108,13 @@ function Choice({ label, setting, options }) {
 
 function Side() {
   const first = route.value.path.split('/')[0];
+  const nav = useRef(null);
+  // In a small window they stand in a row that scrolls.
+  useEffect(() => { nav.current.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' }); }, [first]);
   return html`<header class="side">
     <a class="skip" href="#main" onClick=${event => { event.preventDefault(); document.getElementById('main').focus(); }}>To the content</a>
     <${Link} to="" class="brand"><img src=${new URL('icon.svg', import.meta.url).pathname} width="18" height="18" alt="" />flowd<//>
-    <nav aria-label="Views">${NAVIGATION.map(([path, word]) => html`<${Link} key=${path} to=${path} aria-current=${first === path ? 'page' : undefined}>${word}<//>`)}</nav>
+    <nav aria-label="Views" ref=${nav}>${NAVIGATION.map(([path, word]) => html`<${Link} key=${path} to=${path} aria-current=${first === path ? 'page' : undefined}>${word}<//>`)}</nav>
     <div class="side-foot">
       <${Live} />
       <${Choice} label="Clock" setting=${clock} options=${[['local', 'Local'], ['utc', 'UTC']]} />

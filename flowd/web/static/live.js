@@ -9,6 +9,7 @@ const RECONNECT_MS_MAX = 15_000;
 const STREAMS_MAX = 3;
 const POLL_MS = 5_000;
 const SEEN_MS = 1_000;
+const ENDS = /^execution\.(completed|failed|cancelled)$/;
 
 /** 'off' | 'connecting' | 'live' | 'polling' | 'lost' | 'ended' | 'paused' */
 export const liveState = signal('off');
@@ -17,6 +18,7 @@ export const polls = signal(0);
 const listeners = [];
 const wanted = signal(null);
 let lastId = '';
+let lastType = '';
 let events = [];
 let timer = null;
 
@@ -39,7 +41,7 @@ export function useLive(path, ring) {
 function choose() {
   const path = listeners.at(-1)?.path ?? null;
   if (path === wanted.peek()) return;
-  lastId = '';
+  lastId = lastType = '';
   wanted.value = path;
 }
 
@@ -134,7 +136,8 @@ async function read(path, abort) {
   let rest = '';
   for (;;) {
     const { done, value } = await reader.read();
-    if (done) return 'cut';
+    // The stream of an execution ends with it: asked again, it would only say so.
+    if (done) return path.startsWith('workflows/') && ENDS.test(lastType) ? 'ended' : 'cut';
     const blocks = (rest + value).split('\n\n');
     rest = blocks.pop();
     for (const block of blocks) take(block);
@@ -149,6 +152,7 @@ function take(block) {
     else if (line.startsWith('data: ')) event.data = line.slice(6);
   }
   if (event.data === null) return;
+  lastType = event.type;
   if (event.type === 'gap') {
     lastId = '';
     events = [];

@@ -7,7 +7,7 @@ import { Link, navigate, setQuery, useTitle } from '../router.js';
 import { diffLines, hunks } from '../diff.js';
 import { shellWord, visibleText } from '../format.js';
 import { SchemaForm, beginWith, readForm } from '../form.js';
-import { Action, Button, CopyAs, Failure, Field, Json, Loaded, Name, Tabs, Time, notify, number, plural } from '../ui.js';
+import { Action, Button, CopyAs, Failure, Field, Json, Loaded, Name, Tabs, Time, duration, notify, number, plural } from '../ui.js';
 import { DryGraph } from './dry_graph.js';
 import { Grid } from './grid.js';
 import { Standing, at, rule } from './schedules.js';
@@ -33,7 +33,18 @@ export default function Definition({ params: { name, tab = 'executions' }, query
 }
 
 function Executions({ saved }) {
-  return html`<${Grid} workflow=${saved.definition.name} />`;
+  const { name } = saved.definition;
+  const stats = useResource('workflows/stats', { query: { name }, everyMs: 10_000 });
+  return html`${stats.data?.newest?.duration_ms && html`<${Durations} ...${stats.data.newest} />`}<${Grid} workflow=${name} />`;
+}
+
+/** How long the newest took that completed, and how many did. */
+function Durations({ count, status, duration_ms: took }) {
+  const tiles = [['median', took.p50], ['90th percentile', took.p90], ['99th percentile', took.p99], ['longest', took.max]];
+  return html`<div class="tiles five" role="group" aria-label="Durations">
+    <div class="tile"><span class="figure num">${number(status.COMPLETED ?? 0)}</span><span class="soft">of the newest ${number(count)} completed</span></div>
+    ${tiles.map(([words, ms]) => html`<div class="tile" key=${words}><span class="figure num">${duration(ms)}</span><span class="soft">${words}</span></div>`)}
+  </div>`;
 }
 
 const inputWords = input => Object.entries(input ?? {})

@@ -43,11 +43,11 @@ function columnsOf(nodes, states, details) {
   const of = at => details.get(nodes.ids[at]);
   return [
     { id: 'state', head: 'State', width: '172px', cell: at => html`<${State} value=${STATES[codeOf(states[at] ?? '?')].name} />` },
-    { id: 'node', head: 'Node', width: '22%', cell: at => html`<${Name} value=${nodes.ids[at]} mono />` },
-    { id: 'handler', head: 'Handler', width: '160px', cls: 'soft', cell: at => html`<${Name} value=${nodes.handlerOf(at)} />` },
-    { id: 'attempt', head: 'Attempt', width: '78px', cls: 'num', cell: at => of(at)?.attempt ?? '–' },
-    { id: 'started', head: 'Started', width: '176px', cell: at => html`<${Time} ms=${of(at)?.started_ms} />` },
-    { id: 'took', head: 'Took', width: '90px', cls: 'num', cell: at => html`<${Duration} ms=${tookOf(of(at))} />` },
+    { id: 'node', head: 'Node', width: '19%', cell: at => html`<${Name} value=${nodes.ids[at]} mono />` },
+    { id: 'handler', head: 'Handler', width: '130px', cls: 'soft', cell: at => html`<${Name} value=${nodes.handlerOf(at)} />` },
+    { id: 'attempt', head: 'Attempt', width: '72px', cls: 'num', cell: at => of(at)?.attempt ?? '–' },
+    { id: 'started', head: 'Started', width: '166px', cell: at => html`<${Time} ms=${of(at)?.started_ms} />` },
+    { id: 'took', head: 'Took', width: '80px', cls: 'num', cell: at => html`<${Duration} ms=${tookOf(of(at))} />` },
     { id: 'said', head: 'Says', cls: 'soft', cell: at => html`<${Name} value=${saidOf(of(at))} />` },
   ];
 }

@@ -9,6 +9,8 @@ import { Empty, Glyph, Loaded, Name, moment, number } from '../ui.js';
 import { useDetails } from './execution_nodes.js';
 
 const TICKS = 6;
+// Further to the right there is no room for words, in percent.
+const LABELLED_MAX = 92;
 const STEPS_MS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5, 72e5, 216e5, 864e5, 6048e5];
 
 /** Round moments between two, at most TICKS. */
@@ -67,7 +69,10 @@ function Track({ one, begin, end, earlier }) {
 }
 
 function Scale({ begin, end }) {
-  return html`<span class="track scale" aria-hidden="true">${ticksOf(begin, end).map(at => html`<i key=${at} class="tick" style=${{ left: `${(100 * at) / (end - begin)}%` }}>${duration(at)}</i>`)}</span>`;
+  return html`<span class="track scale" aria-hidden="true">${ticksOf(begin, end).map(at => {
+    const place = (100 * at) / (end - begin);
+    return html`<i key=${at} class="tick" style=${{ left: `${place}%` }}>${place < LABELLED_MAX ? duration(at) : ''}</i>`;
+  })}</span>`;
 }
 
 export function Timeline({ execution, nodes, show }) {

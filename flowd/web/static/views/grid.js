@@ -49,6 +49,9 @@ const nameOf = (letter, letters) => (letter === UPSTREAM ? 'UPSTREAM' : letters[
 function Cells({ rows }) {
   const { nodes, cells } = useStates(rows);
   const [at, setAt] = useState(null);
+  const scroller = useRef(null);
+  // Where they do not all fit, the newest are in sight.
+  useEffect(() => { scroller.current.scrollLeft = scroller.current.scrollWidth; }, [rows.length, nodes.length]);
   const shown = nodes.slice(0, NODES_MAX);
   const index = useMemo(() => new Map(shown.map((node, row) => [node, row])), [nodes]);
   const longest = Math.max(1, ...rows.map(row => row.duration_ms ?? 0));
@@ -88,7 +91,7 @@ function Cells({ rows }) {
     <p class="soft num grid-said" aria-live="off">${row
       ? html`<${Link} class="mono" to=${`executions/${row.execution_id}`}>${row.execution_id}<//> <${State} value=${row.status} /> <${Time} ms=${row.submitted_ms} /> ${duration(row.duration_ms)} ${at.line >= 0 && html`<span> · <${Name} value=${shown[at.line]} mono /> ${state ? html`<${State} value=${state} />` : 'not in this version'}</span>`}`
       : `The last ${number(rows.length)}, the newest at the right. The bars above are how long each took, ${duration(longest)} at most.`}</p>
-    <div class="scroll grid-scroll"><div class="grid-names">${shown.map(node => html`<${Name} key=${node} value=${node} mono />`)}</div>
+    <div class="scroll grid-scroll" ref=${scroller}><div class="grid-names">${shown.map(node => html`<${Name} key=${node} value=${node} mono />`)}</div>
       <svg class="grid" width=${width} height=${height} tabindex="0" role="application" aria-roledescription="grid of executions and nodes"
         aria-label=${row ? `${row.execution_id}, ${stateOf(row.status).word}${at.line >= 0 ? `, ${shown[at.line]}: ${state ? stateOf(state).word : 'not in this version'}` : ''}` : 'Executions and their nodes; arrow keys move, Enter opens'}
         onMouseMove=${event => setAt(place(event))} onMouseLeave=${() => setAt(null)} onClick=${event => { const here = place(event); if (here) open(here); }} onKeyDown=${onKeyDown}>

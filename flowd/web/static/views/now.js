@@ -61,8 +61,8 @@ function Group({ kind, count, sample }) {
   const [title, state] = KINDS[kind] ?? [kind.replaceAll('_', ' '), 'PENDING'];
   const [to, query] = ALL[kind] ?? [];
   return html`<section class="card" aria-label=${title}>
-    <h3 class="row"><${Glyph} state=${state} /> ${title} <span class="badge num">${count === null ? 'many' : number(count)}</span>
-      ${to && html`<${Link} class="btn quiet right" to=${to} query=${query}>All<//>`}</h3>
+    <div class="row"><h3 class="row"><${Glyph} state=${state} /> ${title} <span class="badge num">${count === null ? 'many' : number(count)}</span></h3>
+      ${to && html`<${Link} class="btn quiet right" to=${to} query=${query}>All<//>`}</div>
     <ul class="listed">${sample.map((one, at) => html`<li key=${at}><${Sample} ...${one} /></li>`)}</ul>
     ${count > sample.length && !to && html`<p class="soft">and ${plural(count - sample.length, 'other')}</p>`}
   </section>`;

@@ -2,7 +2,7 @@
 import { html } from '../lib.js';
 import { useResource } from '../live.js';
 import { useTitle } from '../router.js';
-import { Loaded, Name, State, Time, bytes, duration, number } from '../ui.js';
+import { Loaded, Name, State, Time, bytes, duration, number, plural } from '../ui.js';
 import { giveToken, text, token } from '../token.js';
 
 export default function System() {
@@ -47,7 +47,7 @@ function Facts({ redis, queue, events, callbacks, retries, dead_letters: letters
   return html`<table class="plain says"><tbody>
     <tr><th scope="row">Server</th><td>${redis.server}</td></tr>
     <tr><th scope="row">Memory</th><td class="num">${bytes(redis.memory_used)}${redis.memory_max ? ` of ${bytes(redis.memory_max)}` : ', no limit'}</td></tr>
-    <tr><th scope="row">Task stream</th><td class="num">${number(queue.entries)} entries, ${number(queue.waiting)} wait, ${number(queue.in_flight)} under way</td></tr>
+    <tr><th scope="row">Task stream</th><td class="num">${plural(queue.entries, 'entry', 'entries')}, ${number(queue.waiting)} wait, ${number(queue.in_flight)} under way</td></tr>
     <tr><th scope="row">Retries</th><td class="num">${number(retries.waiting)} wait, ${number(retries.due)} due</td></tr>
     <tr><th scope="row">Callbacks to send</th><td class="num">${number(callbacks)}</td></tr>
     <tr><th scope="row">Dead letters</th><td class="num">${number(letters)}</td></tr>

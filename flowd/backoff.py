@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-# While Redis does not answer: short at first, so that a restart costs little, then one second.
+# While Redis does not answer: short at first, so that a restart costs little; never long, as that
+# is what work waits for beyond a failover.
 _FIRST_S: Final = 0.02
-_LONGEST_S: Final = 1.0
+_LONGEST_S: Final = 0.25
 
 
 def pause_after(failures: int, *, first_s: float, longest_s: float, factor: float = 2.0) -> float:

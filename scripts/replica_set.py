@@ -56,7 +56,7 @@ class ReplicaServer(RedisServer):
         return HOST, self.port
 
     def ask(self, *command: str | int) -> Any:
-        options: dict[str, Any] = {"decode_responses": True, "socket_timeout": 10.0}
+        options: dict[str, Any] = {"decode_responses": True, "socket_timeout": 2.0}
         with redis_py.Redis(unix_socket_path=self.socket_path, **options) as client:
             return client.execute_command(*command)
 
@@ -87,7 +87,7 @@ class Sentinel:
             f"logfile {folder / 'sentinel.log'}",
             f"sentinel monitor {name} {host} {port} {quorum}",
             f"sentinel down-after-milliseconds {name} {DOWN_AFTER_MS}",
-            f"sentinel failover-timeout {name} 4000",
+            f"sentinel failover-timeout {name} 1500",
             *more,
         )
         self._config.write_text("\n".join(lines) + "\n")
@@ -192,7 +192,9 @@ class ReplicaSet:
         wait_for(is_watched, "the Sentinels to know each other")
 
     def mend(self) -> None:
-        """Let go what is frozen, start what has ended, and wait until all are there."""
+        """Let go what is frozen, start what has ended, and wait until all are there. Whatever goes
+        on comes to its end first: who ended is empty, and must not be followed."""
+        wait_for(lambda: self._at(self.named).is_primary, "the named to be the primary")
         for one in (*self.servers, *self.sentinels):
             if one.process.poll() is not None:
                 one.start()
@@ -204,19 +206,27 @@ class ReplicaSet:
         self.wait_until_whole()
         self.wait_until_watched()
 
+    def _at(self, port: int) -> ReplicaServer:
+        return next(one for one in self.servers if one.port == port)
+
+    def is_named(self, port: int) -> bool:
+        """By one of the Sentinels at least."""
+        return port in self._said()
+
+    def _said(self) -> set[int]:
+        found = (
+            one.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
+            for one in self.sentinels
+            if one.process.poll() is None
+        )
+        return {int(port) for _, port in found}
+
     @property
     def named(self) -> int:
         """The port of the primary, as all Sentinels say once they agree."""
 
-        def said() -> set[int]:
-            found = (
-                one.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
-                for one in self.sentinels
-            )
-            return {int(port) for _, port in found}
-
-        wait_for(lambda: len(said()) == 1, "the Sentinels to agree")
-        return said().pop()
+        wait_for(lambda: len(self._said()) == 1, "the Sentinels to agree")
+        return self._said().pop()
 
     def promote(self, server: ReplicaServer) -> None:
         """By hand: this one is the primary, and all others follow it."""

@@ -82,6 +82,9 @@ def load_with_origins(
     if settings.redis.mode == "embedded" and settings.redis.url is not None:
         message = "redis.mode 'embedded' and a redis.url exclude each other; take one away"
         raise InvalidSettings([Problem("redis.url", "bad_value", message)])
+    if settings.redis.mode == "embedded" and settings.redis.replicas:
+        message = "flowd's own Redis has no replicas; leave redis.replicas out, or use a redis.url"
+        raise InvalidSettings([Problem("redis.replicas", "bad_value", message)])
     return settings, origins
 
 

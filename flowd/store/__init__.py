@@ -26,6 +26,7 @@ from flowd.store.lifecycle import Lifecycle
 from flowd.store.metrics import Metrics
 from flowd.store.nodes import Nodes
 from flowd.store.redis.client import RedisClient
+from flowd.store.redis.replicated import new_client
 from flowd.store.results import StoredResults
 from flowd.store.retries import Retries
 from flowd.store.saved import SavedDefinitions
@@ -90,4 +91,4 @@ class Store:
 
 def open_store(settings: Settings) -> Store:
     """A store on the Redis of these settings. Connections are made when they are needed."""
-    return Store(RedisClient(settings), settings)
+    return Store(new_client(settings), settings)

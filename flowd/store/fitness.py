@@ -44,6 +44,8 @@ _RIGHTS: Final = {
     "LOAD x": "SCRIPT",
     "": "EXEC MULTI PING SCAN TIME",
 }
+# And these with redis.replicas.
+_REPLICATED_RIGHTS: Final = {"flowd:fence x": "PUBLISH", "1 0": "WAIT"}
 # What a user is kept from by the names of keys.
 _KEYS: Final = (keys.definition("0"), keys.RETRIES, keys.ACTIVE)
 _NAMES_SHOWN_MAX: Final = 5
@@ -61,9 +63,10 @@ class Fitness:
 def questions(settings: Settings) -> list[Command]:
     """What to ask, in one conversation; `judge` takes the replies."""
     tasks = settings.tasks
+    asked_for = _RIGHTS | (_REPLICATED_RIGHTS if settings.redis.replicas else {})
     calls = {
         f"{name} {form}".format(key=key, stream=tasks.stream, group=tasks.group)
-        for form, names in _RIGHTS.items()
+        for form, names in asked_for.items()
         for name in names.split()
         for key in _KEYS
     }
@@ -118,7 +121,7 @@ def _defects(facts: Mapping[str, str], rights: Any) -> Iterator[str]:
             "configuration of this Redis"
         )
     elif missing := _missing_rights(rights):
-        yield f"its user may not run {missing}; give it `~* +@all -@admin -@dangerous`"
+        yield f"its user may not run {missing}; give it `~* &* +@all -@admin -@dangerous`"
 
 
 def _unknown_commands(rights: Any) -> str:

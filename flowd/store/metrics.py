@@ -93,7 +93,7 @@ class Metrics:
 
     async def beat(self) -> None:
         """A scheduler ticked."""
-        await self._client.run(scripts.NOTE_TICK, (keys.SCHEDULER,), self._beat_ms)
+        await self._client.unconfirmed.run(scripts.NOTE_TICK, (keys.SCHEDULER,), self._beat_ms)
 
     async def add(self, increments: Mapping[str, int]) -> None:
         """Add to the counts all processes share, in one write."""
@@ -101,7 +101,7 @@ class Metrics:
             ("HINCRBY", keys.METRICS, field, by) for field, by in increments.items()
         ]
         if commands:
-            await self._client.converse(commands)
+            await self._client.unconfirmed.converse(commands)
 
     async def write_probe(self) -> None:
         """Raises StoreError unless Redis takes a write."""

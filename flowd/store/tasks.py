@@ -300,7 +300,8 @@ class Tasks:
 
     async def renew_lease(self, consumer: str) -> bool:
         """False when the lease was given away: the worker must let go of everything it runs."""
-        outcome = await self._client.run(scripts.RENEW_LEASE, (keys.LEASES,), consumer)
+        renew = self._client.unconfirmed.run
+        outcome = await renew(scripts.RENEW_LEASE, (keys.LEASES,), consumer)
         return bool(outcome == "renewed")
 
     async def revoke_lease(self, consumer: str) -> None:

@@ -299,6 +299,11 @@ def choose_server(settings: Settings) -> EmbeddedServer | None:
             )
     if not _is_loopback(redis.host):
         _refuse_remote(redis)
+    if redis.replicas:
+        raise StoreUnavailable(
+            f"no Redis answers at {redis.address}, and flowd's own has no replicas, for which "
+            "redis.replicas asks; start yours, or leave redis.replicas out"
+        )
     return EmbeddedServer(redis)
 
 

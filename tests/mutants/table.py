@@ -242,6 +242,27 @@ MUTANTS = (
         "test_a_failover_is_told_as_such_and_all_is_looked_through",
     ),
     Mutant(
+        "R12",
+        "what no replica has is acknowledged",
+        "        if confirmation[1] < self.replicas:",
+        "        if False:",
+        "test_a_write_that_no_replica_has_is_an_error_although_it_was_done",
+    ),
+    Mutant(
+        "R12 fence",
+        "what another has written is taken for confirmed",
+        'FENCE: Final = ("PUBLISH", "flowd:fence", "")',
+        'FENCE: Final = ("TIME",)',
+        "test_who_finds_the_work_of_another_done_rests_on_it_too",
+    ),
+    Mutant(
+        "R12 entries",
+        "what the doorbell brings starts at once",
+        "            if replies != [None]:\n",
+        "            if False:\n",
+        "test_an_entry_is_given_to_nobody_before_a_replica_has_it[the doorbell]",
+    ),
+    Mutant(
         "I1",
         "only the first problem is told",
         "    problems = report.problems()\n",

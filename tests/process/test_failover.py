@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import redis as redis_py
 
+from scripts import failing_over
 from scripts.replica_set import MovingAddress, ReplicaServer, ReplicaSet
 from scripts.soaking.checker import find_violations
 from tests.daemon import wait_until
@@ -60,3 +62,19 @@ def test_an_address_that_moves_with_its_connections_left_open(
         assert restarts(flowd) == before
         figure(f"the next node {took_s:.2f} s after the promotion; {len(acknowledged)} kept")
         flowd.check_and_stop()
+
+
+@pytest.mark.parametrize("replicas", [1, 0])
+def test_failovers_lose_nothing_that_was_acknowledged_where_replicas_are_asked_for(
+    tmp_path: Path, figure: Figure, replicas: int
+) -> None:
+    """And what is there is sound either way."""
+    kinds = list(failing_over.FAULTS) if replicas else ["kill"]
+
+    report = failing_over.run(tmp_path, len(kinds), replicas, kinds)
+
+    figure(f"redis.replicas = {replicas}: {report}")
+    assert report.failovers == kinds
+    assert report.violations == []
+    assert report.lost == [] or not replicas
+    assert report.twice == []

@@ -17,7 +17,7 @@ from flowd.diagnosis import readiness
 from flowd.diagnosis.doctor import examine
 from flowd.errors import StoreUnavailable
 from flowd.store import open_store
-from flowd.store.fitness import _RIGHTS, Fitness, examine_now, judge
+from flowd.store.fitness import _REPLICATED_RIGHTS, _RIGHTS, Fitness, examine_now, judge
 from flowd.supervisor.embedded_server import choose_server, wait_for_external
 from tests.private_server import PrivateServer, free_port
 
@@ -206,7 +206,7 @@ def test_where_nobody_answers_nothing_is_found(settings: Settings, tmp_path: Pat
 
 def test_every_command_of_scripts_and_store_is_one_whose_right_is_asked_for() -> None:
     folder = Path(flowd.__file__).parent / "store"
-    known = set(" ".join(_RIGHTS.values()).split())
+    known = set(" ".join((_RIGHTS | _REPLICATED_RIGHTS).values()).split())
     scripts = "".join(path.read_text() for path in folder.rglob("*.lua"))
     python = "".join(path.read_text() for path in folder.rglob("*.py"))
 

@@ -38,6 +38,7 @@ _BEHIND_THE_GATE: Final = (
     "missing_script",
     "missing_group",
     "store_full",
+    "not_replicated",
     "store_read_only",
     "corrupt_store",
     "corrupt_execution",

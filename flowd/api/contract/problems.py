@@ -91,6 +91,7 @@ KINDS: Mapping[str, Kind] = {
     "missing_script": Kind(503, "Store unavailable", retry_after_s=1),
     "missing_group": Kind(503, "Store unavailable", retry_after_s=1),
     "store_full": Kind(503, "Store full", retry_after_s=10),
+    "not_replicated": Kind(503, "Not replicated", retry_after_s=1),
     "store_read_only": Kind(503, "Store is read-only", retry_after_s=10),
     "not_ready": Kind(503, "Not ready", retry_after_s=1),
     "older_process": Kind(503, "An older process is enrolled", retry_after_s=10),

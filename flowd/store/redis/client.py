@@ -78,7 +78,7 @@ def translate(error: Exception) -> StoreError:
         return MissingGroup(str(error))
     if "OutOfMemory" in words or "OOM" in words:
         return StoreFull("redis is at its memory limit; raise maxmemory or delete old executions")
-    if "ReadOnly" in words or "READONLY" in words:
+    if "ReadOnly" in words or "READONLY" in words or "WAIT cannot be used" in words:
         return StoreReadOnly(REPLICA)
     if "WRONGTYPE" in words:
         return WrongType(str(error))
@@ -240,51 +240,18 @@ def new_connection(redis: RedisSettings, kind: ModuleType, **options: Any) -> An
     return kind.Connection(host=redis.host, port=redis.port, **options)
 
 
-class RedisClient:
-    """Calls share a connection, any number at once; a large one and each session have their own."""
+class Calls:
+    """What can be asked of a server, by way of one method."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings.redis
-        self._pipeline: Pipeline | None = None
-        self._connecting: asyncio.Task[Pipeline] | None = None
-        self._idle: list[Session] = []
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-        self._connector = Connector(settings.redis, self._drop_sessions)
-        self.lineage = self._connector.lineage
-
-    def new_session(self) -> Session:
-        """A session of the caller's own, for blocking reads or a conversation that lasts."""
-        session = Session(self._new_connection(), self._connector)
-        self._sessions.add(session)
-        return session
-
-    def _new_connection(self) -> Connection | UnixDomainSocketConnection:
-        options = {"socket_timeout": None, "parser_class": Parser}
-        connection: Connection = new_connection(self._settings, connections, **options)
-        return connection
-
-    def _drop_sessions(self, fresh: Place) -> None:
-        """The primary is there, or at the end of this connection: no other session may go on with
-        one that was it before."""
-        for session in self._sessions:
-            session.drop_unless(fresh)
-        if self._pipeline is not None:
-            self._pipeline.drop_unless(fresh)
+    async def converse_freely(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to several commands sent in one write; error replies stand in the list."""
+        raise NotImplementedError
 
     async def execute(self, *command: Argument) -> Any:
         (reply,) = await self.converse_freely([command])
         if isinstance(reply, Exception):
             raise translate(reply) from reply
         return reply
-
-    async def converse_freely(self, commands: Sequence[Command]) -> list[Any]:
-        """As `Session.converse`: error replies stand among the others."""
-        if not commands:
-            return []
-        packed = b"".join([_pack(command) for command in commands])
-        if len(packed) > _SHARED_BYTES_MAX:
-            return await self._converse_alone(commands)
-        return await self._converse_together(commands, packed)
 
     async def converse(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to several commands sent in one write; an error reply is raised."""
@@ -302,6 +269,51 @@ class RedisClient:
         except MissingScript:
             await self.execute("SCRIPT", "LOAD", script.text)
             return await self.execute(*call)
+
+
+class RedisClient(Calls):
+    """Calls share a connection, any number at once; a large one and each session have their own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.redis
+        self._pipeline: Pipeline | None = None
+        self._connecting: asyncio.Task[Pipeline] | None = None
+        self._idle: list[Session] = []
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._connector = Connector(settings.redis, self._drop_sessions)
+        self.lineage = self._connector.lineage
+        # For what nobody is promised to find after a failover.
+        self.unconfirmed: Calls = self
+
+    def new_session(self) -> Session:
+        """A session of the caller's own, for blocking reads or a conversation that lasts."""
+        session = self._new_session()
+        self._sessions.add(session)
+        return session
+
+    def _new_session(self) -> Session:
+        return Session(self._new_connection(), self._connector)
+
+    def _new_connection(self) -> Connection | UnixDomainSocketConnection:
+        options = {"socket_timeout": None, "parser_class": Parser}
+        connection: Connection = new_connection(self._settings, connections, **options)
+        return connection
+
+    def _drop_sessions(self, fresh: Place) -> None:
+        """The primary is there, or at the end of this connection: no other session may go on with
+        one that was it before."""
+        for session in self._sessions:
+            session.drop_unless(fresh)
+        if self._pipeline is not None:
+            self._pipeline.drop_unless(fresh)
+
+    async def converse_freely(self, commands: Sequence[Command]) -> list[Any]:
+        if not commands:
+            return []
+        packed = b"".join([_pack(command) for command in commands])
+        if len(packed) > _SHARED_BYTES_MAX:
+            return await self._converse_alone(commands)
+        return await self._converse_together(commands, packed)
 
     async def close(self) -> None:
         await self._connector.close()

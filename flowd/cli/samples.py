@@ -7,7 +7,9 @@ from importlib import resources
 
 NAMES = ("linear", "fanout", "race")
 # Beyond those of the tour.
-MORE = ("choose", "map", "wait", "approve", "cleanup")
+MORE = ("choose", "map", "wait", "approve", "cleanup", "call")
+# What those run as their children: saved under these names first.
+SAVED = ("region",)
 
 
 def load_samples(names: Sequence[str] = NAMES) -> dict[str, bytes]:

@@ -317,13 +317,19 @@ class AsyncClient(AsyncHolding):
         await self._send(calls.schedules(name, "/resume", method="POST"))
 
     async def run_schedule(
-        self, name: str, *, force: bool = False, idempotency_key: str | None = None
+        self,
+        name: str,
+        *,
+        force: bool = False,
+        input: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> str:
         """Run a schedule now, as far as its `overlap` lets it, or with `force`; the execution's id.
 
-        Where it waits for another one to end, there is no such execution yet.
+        What is given as `input` goes over that of the schedule, this once. Where it waits for
+        another one to end, there is no such execution yet.
         """
-        call = calls.run_schedule(name, force=force, idempotency_key=idempotency_key)
+        call = calls.run_schedule(name, force=force, input=input, idempotency_key=idempotency_key)
         return str((await self._send(call))["execution_id"])
 
     async def delete_schedule(self, name: str) -> None:

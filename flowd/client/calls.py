@@ -273,8 +273,17 @@ def put_set(name: str, members: Sequence[Mapping[str, str]]) -> Call:
     return Call("PUT", f"/sets/{_id(name)}", content=_body({"members": list(members)}))
 
 
-def run_schedule(name: str, *, force: bool, idempotency_key: str | None) -> Call:
-    content = _body({"force": True}) if force else None
+def run_schedule(
+    name: str,
+    *,
+    force: bool,
+    input: Mapping[str, Any] | None,
+    idempotency_key: str | None,
+) -> Call:
+    said: dict[str, Any] = {"force": True} if force else {}
+    if input is not None:
+        said["input"] = dict(input)
+    content = _body(said) if said else None
     headers = _idempotent(idempotency_key)
     return Call("POST", f"/schedules/{_id(name)}/run", content=content, headers=headers)
 

@@ -5,8 +5,9 @@ Every step says what it has seen, and is done once among all who say it at the s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 from pydantic import ValidationError
@@ -166,13 +167,21 @@ class Firings:
         await self._fire(schedule, firing)
 
     async def run_by_hand(
-        self, name: str, time_ms: int | None, *, is_forced: bool, key_digest: str = ""
+        self,
+        name: str,
+        time_ms: int | None,
+        *,
+        is_forced: bool,
+        given: Mapping[str, Any] | None = None,
+        key_digest: str = "",
     ) -> RunByHand:
         """Run it now, or at this time if that is what an earlier request under the same key has
-        chosen. Raises UnknownSchedule, ScheduleBusy, and FlowdError where it cannot be made."""
+        chosen. What is `given` goes over its own input; then it never waits for another execution
+        to end: of what waits only the time is kept. Raises UnknownSchedule, ScheduleBusy, and
+        FlowdError where it cannot be made."""
         for number in range(PUTS_MAX):
             row = await find_schedule(self._store, name)
-            schedule = read_schedule(name, row.said)
+            schedule = with_input(read_schedule(name, row.said), given)
             # Two that run it in the same millisecond run it twice.
             at_ms = by_hand(row.now_ms + number) if time_ms is None else time_ms
             if row.queued_ms == at_ms:
@@ -184,7 +193,7 @@ class Firings:
                 row.revision,
                 None,
                 "force" if is_forced else "hand",
-                schedule.overlap,
+                "skip" if given and schedule.overlap in _WAITS else schedule.overlap,
                 at_ms,
                 key_digest=key_digest,
             )
@@ -276,8 +285,17 @@ class Firings:
         return firing._replace(making=making)
 
 
+# What lets a time wait that finds another execution.
+_WAITS: Final = frozenset({"queue", "replace"})
 # Outcomes at which what runs makes room for the time that waits.
 _REPLACES: Final = frozenset({"queued", "waiting"})
+
+
+def with_input(schedule: ScheduleDefinition, given: Mapping[str, Any] | None) -> ScheduleDefinition:
+    """The same with this over its own input."""
+    if not given:
+        return schedule
+    return schedule.model_copy(update={"input": {**(schedule.input or {}), **given}})
 
 
 def by_hand(now_ms: int) -> int:

@@ -40,6 +40,7 @@ _ROW_FIELDS: Final = (
     "rerun_of",
     "plan",
     "labels",
+    "parent",
 )
 _RUN_FIELDS: Final = (
     *_ROW_FIELDS,
@@ -60,6 +61,8 @@ class Filters:
     submitted_before_ms: int | None = None
     # Each `name=value`; all have to be there.
     labels: tuple[str, ...] = ()
+    # None that is the child of another one.
+    roots_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class ExecutionRow:
     rerun_of: str | None = None
     plan: str | None = None
     labels: frozenset[str] = frozenset()
+    is_child: bool = False
 
     @property
     def duration_ms(self) -> int | None:
@@ -287,7 +291,7 @@ def _passes(row: ExecutionRow, filters: Filters) -> bool:
     """Whether all filters let it pass but the one for handlers, which needs the definition."""
     if filters.statuses and row.status not in filters.statuses:
         return False
-    if not row.labels.issuperset(filters.labels):
+    if not row.labels.issuperset(filters.labels) or (filters.roots_only and row.is_child):
         return False
     if filters.name is not None and not _is_named(row.name, filters.name):
         return False
@@ -317,7 +321,7 @@ def _handlers_in(definition: str | None) -> frozenset[str]:
 
 
 def _row(execution_id: str, status: str | None, run: Sequence[str | None]) -> ExecutionRow:
-    name, nodes, submitted_ms, triggered_ms, finished_ms, rerun_of, plan, labels = run[:8]
+    name, nodes, submitted_ms, triggered_ms, finished_ms, rerun_of, plan, labels, parent = run[:9]
     return ExecutionRow(
         execution_id,
         _state(status),
@@ -329,6 +333,7 @@ def _row(execution_id: str, status: str | None, run: Sequence[str | None]) -> Ex
         rerun_of if rerun_of is not None and is_execution_id(rerun_of) else None,
         plan,
         frozenset(labels.split("\n")) if labels else frozenset(),
+        parent is not None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ class PlannedMap(NamedTuple):
     item: PlannedNode
 
 
+# Where a template or an expression reads it, as JSON: the quotes may be escaped.
+_SCHEDULED_AT: Final = re.compile(rb"""execution\s*(?:\.\s*|\[\s*\\?['"])scheduled_at""")
 # What stands in a definition whose nodes look at anything, besides those that choose.
 _READING: Final = (b"{{", b'"repeat"', b'"map"', b'"limit"', b'"cache"')
 
@@ -295,7 +298,7 @@ def compile_plan(definition: bytes) -> Plan:
         bool(choices or last) or any(node.allow_failure for node in nodes.values()),
         tuple(node_id for node_id, node in nodes.items() if node.map),
         frozenset(node["id"] for node in last),
-        _language(document, written, queues),
+        _language(definition, document, written, queues),
         *_told_to_callers(document),
         queues,
     )
@@ -310,12 +313,18 @@ def _asks(node: Mapping[str, Any]) -> Asks | None:
     )
 
 
-def _language(document: Mapping[str, Any], written: list[dict[str, Any]], queues: QueuePlan) -> int:
+def _language(
+    definition: bytes,
+    document: Mapping[str, Any],
+    written: list[dict[str, Any]],
+    queues: QueuePlan,
+) -> int:
     return language_of(
         written,
         has_finally=bool(document["dag"].get("finally")),
         has_places="concurrency" in document,
         has_queues=queues is not NO_QUEUES,
+        reads_schedule=_SCHEDULED_AT.search(definition) is not None,
     )
 
 

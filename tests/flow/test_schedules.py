@@ -45,6 +45,11 @@ async def made(stand: Stand, workflow: dict[str, Any], **said: Any) -> None:
     await stand.client.put_schedule("nightly", {**SECOND, **said})
 
 
+async def input_of(stand: Stand, execution_id: str) -> Any:
+    _, summary = await stand.send("GET", f"/workflows/{execution_id}/summary")
+    return summary["input"]
+
+
 async def schedule_of(stand: Stand) -> dict[str, Any]:
     return await stand.client.schedule("nightly")
 
@@ -180,6 +185,34 @@ async def test_by_hand_it_obeys_its_overlap_unless_it_is_forced(settings):
         second = await here.client.run_schedule("nightly", force=True)
 
         assert (await schedule_of(here))["running"] == sorted([first, second])
+
+
+@pytest.mark.parametrize("overlap", ["skip", "queue", "replace"])
+async def test_by_hand_it_takes_an_input_over_its_own_and_then_never_waits(settings, overlap):
+    async with stand(settings) as here:
+        await made(here, WAITS, paused=True, overlap=overlap, input={"x": 1, "y": 2})
+
+        first = await here.client.run_schedule("nightly", input={"y": 3, "z": 4})
+
+        assert await input_of(here, first) == {"x": 1, "y": 3, "z": 4}
+        with pytest.raises(ApiError, match="has not ended") as refused:
+            await here.client.run_schedule("nightly", input={"y": 5})
+        assert (refused.value.status, refused.value.code) == (409, "schedule_busy")
+        forced = await here.client.run_schedule("nightly", input={"y": 5}, force=True)
+        assert await input_of(here, forced) == {"x": 1, "y": 5}
+        schedule = await here.client.schedule("nightly")
+        assert (schedule["input"], schedule["queued"]) == ({"x": 1, "y": 2}, None)
+
+
+async def test_an_input_by_hand_that_does_not_fit_is_refused(settings):
+    async with stand(settings) as here:
+        schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
+        await made(here, WAITS | {"input_schema": schema}, paused=True)
+
+        with pytest.raises(ApiError, match="not of type") as refused:
+            await here.client.run_schedule("nightly", input={"x": "many"})
+
+        assert refused.value.status == 400
 
 
 async def test_a_time_waits_for_the_end_of_the_one_before_and_runs_then(settings):

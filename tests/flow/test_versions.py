@@ -94,7 +94,16 @@ def test_the_language_a_definition_needs_is_known_without_its_plan():
     runs_another = workflow(node("A", handler="workflow", name="report"))
     assert compile_plan(runs_another.to_json()).outline.language == 2
     in_queue = workflow(node("A"), queue="gpu"), workflow(node("A") | {"queue": "gpu"})
-    assert {compile_plan(one.to_json()).outline.language for one in in_queue} == {LANGUAGE}
+    assert {compile_plan(one.to_json()).outline.language for one in in_queue} == {3}
+    read_by = (
+        node("A", text="{{ execution.scheduled_at }}"),
+        node("A", text="{{ execution['scheduled_at'] | default('never') }}"),
+        node("A", text='{{ execution["scheduled_at"] }}'),
+        node("A") | {"when": "execution.scheduled_at is defined"},
+    )
+    for one in read_by:
+        assert compile_plan(workflow(one).to_json()).outline.language == LANGUAGE == 4
+    assert compile_plan(workflow(node("A", text="scheduled_at")).to_json()).outline.language == 0
 
 
 async def test_who_would_tell_nobody_of_the_end_of_a_child_is_older(settings):

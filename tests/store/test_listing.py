@@ -231,3 +231,16 @@ async def test_no_command_of_a_page_has_more_than_a_thousand_keys(
     assert len(await walk(store, Filters(handler="noop"), 1000)) == 1200
     await store.close()
     assert longest <= 1002
+
+
+async def test_those_that_are_no_child_are_listed_alone(
+    store: Store, redis: redis_py.Redis
+) -> None:
+    now_ms = time.time_ns() // 1_000_000 - 60_000
+    root = write(redis, now_ms)
+    child = write(redis, now_ms + 1, parent=f"{root} call 1 {root} 2")
+    other = write(redis, now_ms + 2, status="FAILED")
+
+    assert await walk(store, Filters(roots_only=True)) == [other, root]
+    assert await walk(store, Filters(roots_only=True), 1) == [other, root]
+    assert await walk(store) == [other, child, root]

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from flowd.cli.samples import MORE, NAMES, load_samples
+from flowd.cli.samples import MORE, NAMES, SAVED, load_samples
 from flowd.config import Settings
 
 SHAPES: dict[str, dict[str, list[str]]] = {
@@ -43,7 +43,7 @@ def test_linear_is_the_documented_one() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", [*NAMES, *MORE])
+@pytest.mark.parametrize("name", [*NAMES, *MORE, *SAVED])
 def test_a_sample_calls_simulated_hosts_only(name: str) -> None:
     urls = [
         node["config"]["url"]

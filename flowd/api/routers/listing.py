@@ -124,6 +124,7 @@ class ListQuery(Model):
         default_factory=list,
         description="only with this label, `name:value`; with all, where there are several",
     )
+    roots: bool = Field(default=False, description="none that is the child of another one")
     limit: int = Field(default=LIMIT_DEFAULT, ge=1, le=LIMIT_MAX)
     cursor: str | None = Field(default=None, description="`next_cursor` of the previous page")
     fields: list[RowField] = Field(
@@ -208,6 +209,7 @@ async def list_workflows(request: Request) -> Response:
         query.submitted_after if query.since is None else query.since,
         query.submitted_before if query.until is None else query.until,
         tuple(query.label),
+        query.roots,
     )
     store = shared_of(request.app).store
     after = read_cursor(query.cursor, is_execution_id)

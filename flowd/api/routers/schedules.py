@@ -37,6 +37,7 @@ from flowd.orchestrator.schedules import (
     put_schedule,
     read_schedule,
     time_of,
+    with_input,
 )
 from flowd.store.schedules import ScheduleRow
 from flowd.workflow.concurrency import place_of
@@ -153,6 +154,9 @@ class NextQuery(Model):
 class RunScheduleBody(SmallBody):
     force: bool = Field(
         default=False, description="run it beside an execution that has not ended, whatever it says"
+    )
+    input: dict[str, Any] | None = Field(
+        default=None, description="over the input the schedule says, this once; then it never waits"
     )
 
 
@@ -286,7 +290,7 @@ async def run_schedule(request: Request) -> Response:
     body, text = await read_small_body(request, RunScheduleBody)
     store = shared.store
     row = await find_schedule(store, name)
-    await _check_input(shared, read_schedule(name, row.said))
+    await _check_input(shared, with_input(read_schedule(name, row.said), body.input))
     time_ms, key_digest = None, ""
     if key := requested_idempotency_key(request):
         time_ms = by_hand(row.now_ms)
@@ -297,7 +301,9 @@ async def run_schedule(request: Request) -> Response:
             return _ran(RunByHand(claimed.execution_id, is_queued=False))
     firings = Firings(store, shared.plans)
     return _ran(
-        await firings.run_by_hand(name, time_ms, is_forced=body.force, key_digest=key_digest)
+        await firings.run_by_hand(
+            name, time_ms, is_forced=body.force, given=body.input, key_digest=key_digest
+        )
     )
 
 

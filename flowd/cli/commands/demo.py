@@ -18,7 +18,7 @@ from flowd.cli.private_flowd import (
     TemporaryFlowd,
     leave_on_signals,
 )
-from flowd.cli.samples import MORE, NAMES, load_samples
+from flowd.cli.samples import MORE, NAMES, SAVED, load_samples
 from flowd.cli.watching import Sample, sample_view
 from flowd.client import Client, ClientError
 from flowd.errors import FlowdError
@@ -88,6 +88,9 @@ def _run(flowd: PrivateFlowd, definitions: Mapping[str, bytes]) -> None:
         asyncio.Runner() as runner,
     ):
         click.echo(f"its API listens on {client.url}", err=True)
+        if not set(MORE).isdisjoint(definitions):
+            for name, text in load_samples(SAVED).items():
+                client.put_definition(name, text)
         samples = [Sample(name, client.submit(text)) for name, text in definitions.items()]
         store = open_store(locate_redis(flowd.settings))
         try:

@@ -54,6 +54,7 @@ RETRIED_SHOWN_MAX: Final = 10
     metavar="NAME:VALUE",
     help="Only executions with this label; may be repeated.",
 )
+@click.option("--roots", is_flag=True, help="None that is the child of another one.")
 @click.option(
     "--after",
     "--since",
@@ -78,6 +79,7 @@ def ls(
     name: str | None,
     handler: str | None,
     labels: tuple[str, ...],
+    roots: bool,
     submitted_after: str | None,
     submitted_before: str | None,
     limit: int,
@@ -90,6 +92,7 @@ def ls(
             name=name,
             handler=handler,
             label=list(labels) or None,
+            roots=roots or None,
             submitted_after=submitted_after,
             submitted_before=submitted_before,
         )

@@ -22,7 +22,7 @@ from flowd.cli.remote import (
     table_or_json_option,
     yes_option,
 )
-from flowd.cli.workflow_file import read_schedule
+from flowd.cli.workflow_file import read_input, read_schedule
 
 # As many as one request is answered with.
 _NEXT_MAX: Final = 100
@@ -183,14 +183,27 @@ def resume(url: str | None, output: str, name: str) -> None:
 @table_or_json_option
 @name_argument
 @click.option("--force", is_flag=True, help="Also beside an execution that has not ended.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A value over the input of the schedule; may be repeated.",
+)
 @click.option("--key", metavar="TEXT", help="Idempotency-Key: the same again runs it once.")
-def run(url: str | None, output: str, name: str, force: bool, key: str | None) -> None:
+def run(
+    url: str | None, output: str, name: str, force: bool, inputs: tuple[str, ...], key: str | None
+) -> None:
     """Run a schedule now, and print the id of the execution.
 
-    It obeys its `overlap`, so it may be refused, or wait for another one to end.
+    It obeys its `overlap`, so it may be refused, or wait for another one to end. With an input it
+    never waits: it is refused.
     """
+    given_input = read_input(inputs)
     with connected(url) as client:
-        execution_id = client.run_schedule(name, force=force, idempotency_key=key)
+        execution_id = client.run_schedule(
+            name, force=force, input=given_input, idempotency_key=key
+        )
     if output == "json":
         show_json({"name": name, "execution_id": execution_id})
     else:

@@ -44,7 +44,7 @@ class Reuse(NamedTuple):
 
 class Making(NamedTuple):
     """An execution that one call makes and starts: `place` is what it asks a place of, or empty, of
-    which there are so many `places`; `common` is what read_making in begin_execution.lua reads."""
+    which there are so many `places`; `common` is what read_making.lua reads."""
 
     execution_id: str
     given_input: bytes
@@ -158,7 +158,7 @@ def making_arguments(
     node_ids: Sequence[str],
     status: ExecutionState = ExecutionState.RUNNING,
 ) -> list[Argument]:
-    """What read_making in begin_execution.lua reads: what new executions have in common."""
+    """What read_making.lua reads: what new executions have in common."""
     values = flat(run)
     head: tuple[Argument, ...]
     head = (group, run["triggered_ms"], definition, status, plan.digest, run["roots"])

@@ -50,6 +50,18 @@ async def test_two_schedulers_dispatch_a_node_once(engine, store):
     assert execution.state().queued == ["a#2"]
 
 
+async def test_one_call_moves_no_more_than_it_may(engine, store, outcomes, monkeypatch):
+    monkeypatch.setattr("flowd.store.retries.RETRIES_PER_CALL_MAX", 2)
+    worker = engine.worker()
+    execution, entries = await engine.start_and_take({one: [] for one in "abcde"}, worker)
+    await retry(worker, *(later(entry, pause_ms=0) for entry in entries))
+
+    await store.retries.dispatch()
+
+    assert [moved for moved, _ in outcomes["dispatch_retries"]] == [2, 2, 1]
+    assert execution.states() == {"QUEUED": 5}
+
+
 async def test_a_thousand_due_nodes_are_dispatched_in_one_go(engine, store):
     worker = engine.worker()
     execution, (first,) = await engine.start_and_take(fan(1000), worker)

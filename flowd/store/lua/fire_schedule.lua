@@ -3,6 +3,7 @@
 --- @use begin_execution
 --- @use count_times
 --- @use plan_look
+--- @use read_making
 --- @use refuse_making
 --- @use schedule_holders
 --- @use server_ms
@@ -19,7 +20,7 @@
 --       7 what to do while another runs: 'skip', 'queue', 'replace', 'allow'  8 how many are missed
 --       9 the last of them, ms  10 the next time from now on, ms, or empty; '*' for what it was
 --       11 execution id  12 its input (JSON), or empty  13 '1' when nodes were staged before  14 what it
---       asks a place of, by its `concurrency`, or empty  15… see begin_execution
+--       asks a place of, by its `concurrency`, or empty  15… see read_making
 -- RETURNS an outcome, then the executions that hold a place: 'changed' (somebody else has done it, or
 --         another rule holds); 'passed' (there was none to make); 'triggered'; 'continue' (its roots are too
 --         many for one call: the caller opens them by advance_node); 'exists' when it was made before;

@@ -1,5 +1,6 @@
 #!lua
 --- @use begin_execution
+--- @use read_making
 --- @use refuse_making
 -- Stores a workflow and starts it, once for each input: each execution is made and started, or is not.
 --

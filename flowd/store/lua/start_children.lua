@@ -1,9 +1,11 @@
 #!lua
 --- @use announce
---- @use begin_execution
+--- @use begin_execution lazily
+--- @use begin_executions
 --- @use is_below_holder lazily
 --- @use is_live
 --- @use is_outstanding
+--- @use read_making
 --- @use refuse_making
 -- Makes the executions that nodes wait for, all of one workflow, and starts each in the state its parent is
 -- in: once for each wait of a node, and only while that node is to run. What counts a tree stands at its
@@ -15,7 +17,7 @@
 --       4 version of the saved definition  5 its digest  6 '1' when the caller has looked at what its
 --       parent reruns  7 how many, then for each: its parent (execution id), node id there, number of its
 --       wait: one more than its attempts that failed, execution id, input (JSON), or empty, and what it
---       asks a place of, or empty; then what they have in common, see begin_execution
+--       asks a place of, or empty; then what they have in common, see read_making
 -- RETURNS for each 'triggered', 'continue', 'waiting', 'replaced …' or 'refused', see begin_execution;
 --         'exists' when this child does; 'taken' when another execution has its id; 'ended' when the parent
 --         or the node is not to run; 'deep'; 'large'; 'own' when one above it has a place of the same key,
@@ -115,41 +117,58 @@ local function refuse_child(nth, parent_id, node_id, number, execution_id)
   end
 end
 
-local outcomes = {}
+-- The one that was staged, or asks for a place.
+local function begin_alone(making, names, one)
+  making.status, making.told = one.status, one.told
+  local outcome = begin_execution(making, names, one.id, one.given, one.own, one.place)
+  if ARGV[1] == '1' and type(outcome) ~= 'table' and outcome ~= 'refused' and outcome ~= 'corrupt' then
+    redis.pcall('ZREM', KEYS[3], 'submit ' .. one.id)
+  end
+  if one.status == 'PAUSED' and (outcome == 'triggered' or outcome == 'continue') then
+    announce({ 'execution.paused', one.id })
+  end
+  return outcome
+end
+
+local outcomes, starting, began = {}, {}, {}
 for nth = 1, count do
   local at = FIRST + WIDTH * (nth - 1)
   local parent_id, node_id, number, execution_id, given, place = unpack(ARGV, at, at + WIDTH - 1)
-  local outcome = refuse_child(nth, parent_id, node_id, number, execution_id)
-  if not outcome and making.concurrency ~= '' and is_below_holder(parent_id, place) then
-    outcome = 'own'
+  local parent = parents[parent_id]
+  outcomes[nth] = refuse_child(nth, parent_id, node_id, number, execution_id)
+  if not outcomes[nth] and making.concurrency ~= '' and is_below_holder(parent_id, place) then
+    outcomes[nth] = 'own'
   end
-  if not outcome then
-    local parent, status = parents[parent_id], states[3 * nth - 2]
-    making.status = status
-    making.told = ' \n' .. cjson.encode({ parent = { execution_id = parent_id, node_id = node_id } })
+  if not outcomes[nth] then
+    is_made[execution_id] = true
+    sizes[parent.root_id] = sizes[parent.root_id] + 1
+    parent.listed[#parent.listed + 1] = execution_id
+    parent.listed[#parent.listed + 1] = node_id .. ' ' .. number
     local own = { 'parent', string.format('%s %s %s %s %.0f', parent_id, node_id, number, parent.root_id,
       parent.depth + 1) }
     if parent.traceparent then
       own[3], own[4] = 'traceparent', parent.traceparent
     end
-    outcome = begin_execution(making, names, execution_id, given, own, place)
-    if type(outcome) == 'table' then
-      list_children()
-      return outcome
-    elseif outcome ~= 'refused' and outcome ~= 'corrupt' then
-      is_made[execution_id] = true
-      sizes[parent.root_id] = sizes[parent.root_id] + 1
-      parent.listed[#parent.listed + 1] = execution_id
-      parent.listed[#parent.listed + 1] = node_id .. ' ' .. number
-      if ARGV[1] == '1' then
-        redis.pcall('ZREM', KEYS[3], 'submit ' .. execution_id)
-      end
-      if status == 'PAUSED' and (outcome == 'triggered' or outcome == 'continue') then
-        announce({ 'execution.paused', execution_id })
-      end
-    end
+    began[#began + 1] = nth
+    starting[#starting + 1] = { id = execution_id, given = given, own = own, place = place,
+      status = states[3 * nth - 2],
+      told = ' \n' .. cjson.encode({ parent = { execution_id = parent_id, node_id = node_id } }) }
   end
-  outcomes[nth] = outcome
 end
-list_children()
+
+local begun = {}
+if starting[1] and ARGV[1] ~= '1' and making.concurrency == '' then
+  begun = begin_executions(making, names, starting)
+elseif starting[1] then
+  begun = { begin_alone(making, names, starting[1]) }
+end
+if begun.err or type(begun[1]) == 'table' then
+  return begun.err and begun or begun[1]
+end
+for nth, outcome in ipairs(begun) do
+  outcomes[began[nth]] = outcome
+end
+if begun[1] and begun[1] ~= 'refused' and begun[1] ~= 'corrupt' then
+  list_children()
+end
 return outcomes

@@ -5,34 +5,11 @@
 --- @use make_execution
 --- @use open_roots
 --- @use take_place lazily
--- Makes new executions of one workflow and starts each in the same step.
---
--- What they have in common are values of ARGV, `first` says where: group, now (ms), definition (JSON),
--- state to start in (RUNNING or PAUSED), plan, roots, labels (a line `name=value` each), `concurrency` as
--- the run says it, or empty, number of values of the run, the run, field and value, number of nodes not yet
--- staged, their ids.
-local function read_making(first)
-  local at = first + 9
-  local last = at + ARGV[at - 1]
-  local making = { group = ARGV[first], now_ms = ARGV[first + 1], definition = ARGV[first + 2],
-    status = ARGV[first + 3], plan = ARGV[first + 4], roots = ARGV[first + 5],
-    labels = ARGV[first + 6], concurrency = ARGV[first + 7], count = last - at, values = {},
-    next = last + 1 + ARGV[last] }
-  for one = at, making.next - 1 do
-    if one ~= last then
-      making.values[#making.values + 1] = ARGV[one]
-    end
-    if ARGV[one] == 'queues' and one < last and (one - at) % 2 == 0 then
-      making.queues = ARGV[one + 1]
-    end
-  end
-  return making
-end
-
--- One of them: 'triggered'; 'continue'; where it asks for a place, and all are taken, 'waiting' or
--- 'replaced' and ids, see await_place, or 'refused'; or the error of a shared key that is damaged: then, as
--- with 'refused', nothing of it was written. `given` is its input (JSON), or empty; `own` what its run says
--- beside, field and value; `place` what it asks a place of, where they have a `concurrency`.
+-- Makes a new execution of a workflow, see read_making, and starts it in the same step: 'triggered';
+-- 'continue'; where it asks for a place, and all are taken, 'waiting' or 'replaced' and ids, see await_place,
+-- or 'refused'; or the error of a shared key that is damaged: then, as with 'refused', nothing of it was
+-- written. `given` is its input (JSON), or empty; `own` what its run says beside, field and value; `place`
+-- what it asks a place of, where it has a `concurrency`.
 local function begin_execution(making, names, execution_id, given, own, place)
   local asked = making.concurrency ~= '' and ask_place(place, making.concurrency)
   if asked and asked ~= 'free' and asked ~= 'full' then

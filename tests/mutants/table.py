@@ -966,8 +966,8 @@ MUTANTS = (
     Mutant(
         "U16 own",
         "a child waits for a place that its own parent holds",
-        "if not outcomes[nth] and making.concurrency ~= '' and is_below_holder(parent_id, place) then",
-        "if false then",
+        "making.concurrency ~= '' and is_below_holder(parent_id, place) then",
+        "false then",
         "test_a_child_that_would_wait_for_its_own_parent_is_not_made",
     ),
     Mutant(

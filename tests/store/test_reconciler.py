@@ -340,6 +340,18 @@ async def test_a_node_that_waits_with_a_waker_is_left_alone(engine, redis, recon
     assert execution.state().nodes == {"a": "WAITING"}
 
 
+async def test_nodes_that_wait_beside_each_other_are_left_alone(engine, redis, reconciler):
+    worker = engine.worker()
+    execution, entries = await engine.start_and_take({one: [] for one in "abc"}, worker)
+    await worker.wait_together(entries, "signal")
+    before = everything(redis)
+
+    assert await run_rounds(reconciler, 3)
+
+    assert everything(redis) == before
+    assert execution.states() == {"WAITING": 3}
+
+
 async def waiting_parent(engine, worker, **said):
     parent, (call,) = await engine.start_and_take(CALLS, worker)
     _, child = await engine.start_child(parent, "call", {"a": []})

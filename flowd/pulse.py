@@ -116,9 +116,12 @@ class Vitals:
         return place
 
     def _note_entry(self, name: str, ms_at: int, sequence_at: int, queue_at: int) -> None:
-        queue, _, entry_id = name.rpartition("/")
-        ms, _, sequence = entry_id.partition("-")
-        self._numbers[queue_at] = self._place_of_queue(queue)
+        place = 0
+        if "/" in name:
+            queue, _, name = name.rpartition("/")
+            place = self._place_of_queue(queue)
+        ms, _, sequence = name.partition("-")
+        self._numbers[queue_at] = place
         self._numbers[sequence_at] = int(sequence)
         self._numbers[ms_at] = int(ms)
 

@@ -33,7 +33,10 @@ def advance_arguments(node: PlannedNode) -> Sequence[Argument]:
     total = len(opens) + len(joins)
     if total > DEPENDENTS_PER_CALL_MAX:
         return ("0", "0", total)
-    return (len(opens), len(joins), "0", *opens, *(part for join in joins for part in join))
+    said: list[Argument] = [len(opens), len(joins), "0", *opens]
+    for join in joins:
+        said += join
+    return said
 
 
 def downstream_arguments(plan: Plan, node_id: str) -> tuple[str, ...]:

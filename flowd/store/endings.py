@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, cast
 import orjson
 
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX, advance_arguments
-from flowd.store.entries import Entry
+from flowd.store.entries import Entry, queue_of
 from flowd.store.executions import now_ms
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument
@@ -149,11 +149,11 @@ _KIND_ORDER: Final = {kind: place for place, kind in enumerate(_ADVANCED_BY)}
 def kind_order(ending: Advance) -> tuple[int, str]:
     """What sorts endings into as few calls as there are kinds and queues; those with much to say
     come last."""
-    return _KIND_ORDER[type(ending)], ending.entry.queue
+    return _KIND_ORDER[type(ending)], queue_of(ending.entry.name)
 
 
 def _kind_and_queue(ending: Advance) -> tuple[type[Advance], str]:
-    return type(ending), ending.entry.queue
+    return type(ending), queue_of(ending.entry.name)
 
 
 class ScriptCall(NamedTuple):
@@ -178,18 +178,19 @@ class Commits:
         for (kind, _), run in groupby(endings[:COMMIT_MAX], _kind_and_queue):
             names: list[Argument] = []
             said: list[Argument] = []
+            is_allowed = issubclass(kind, AllowedFailure)
             for ending in run:
                 entry, node, record, text = ending[:4]
                 names.append(entry.name)
                 said += (entry.execution_id, entry.node_id, entry.plan_digest, record, text)
-                if isinstance(ending, AllowedFailure):
+                if is_allowed and isinstance(ending, AllowedFailure):
                     said += _allowed_arguments(ending)
                 else:
                     said += advance_arguments(node)
                 size += len(text)
                 if size > BYTES_MAX or arguments + len(said) > ARGUMENTS_MAX:
                     break
-            touched = self._keys if issubclass(kind, AllowedFailure) else self._keys[:3]
+            touched = self._keys if is_allowed else self._keys[:3]
             whole = [self._group, now_ms(), len(names), *names, *said]
             calls.append(ScriptCall(_ADVANCED_BY[kind](), touched, whole))
             arguments += len(said)

@@ -55,12 +55,12 @@ def name_in(queue: str, entry_id: str) -> str:
 
 
 def queue_of(name: str) -> str:
-    return name.rpartition("/")[0] or DEFAULT_QUEUE
+    return name.partition("/")[0] if "/" in name else DEFAULT_QUEUE
 
 
 def id_of(name: str) -> str:
     """What an entry is called in its own stream."""
-    return name.rpartition("/")[2]
+    return name.partition("/")[2] if "/" in name else name
 
 
 def entry_order(name: str) -> tuple[int, int]:
@@ -73,18 +73,17 @@ def parse_entry(name: str, fields: Sequence[str] | None) -> Entry | Garbage | No
     """None for an entry that is pending but was deleted from the stream."""
     if fields is None:
         return None
-    deaths = failures = waits = "0"
-    holds = False
     if fields[::2] == _FIRST_ATTEMPT:
-        # Nearly every entry, and twice as fast so.
+        # Nearly every entry, and three times as fast so.
         execution_id, node_id, attempt, plan = fields[1::2]
-    else:
-        named = dict(zip(fields[::2], fields[1::2], strict=False))
-        execution_id, node_id = named.get("execution_id", ""), named.get("node_id", "")
-        attempt, plan = named.get("attempt", "1"), named.get("plan", "")
-        deaths, failures = named.get("deaths", "0"), named.get("failures", "0")
-        waits = named.get("waits", "0")
-        holds = "place" in named
+        if attempt == "1" and node_id and is_execution_id(execution_id):
+            return Entry(name, execution_id, node_id, 1, plan, 0)
+    named = dict(zip(fields[::2], fields[1::2], strict=False))
+    execution_id, node_id = named.get("execution_id", ""), named.get("node_id", "")
+    attempt, plan = named.get("attempt", "1"), named.get("plan", "")
+    deaths, failures = named.get("deaths", "0"), named.get("failures", "0")
+    waits = named.get("waits", "0")
+    holds = "place" in named
     if not is_execution_id(execution_id) or not node_id:
         return Garbage(name, "it names no execution_id and node_id")
     try:

@@ -231,7 +231,8 @@ class Shift:
         room = max(0, min(READ_MAX, self._free_slots()))
         claims = self._slots.unclaimed() if self._is_claim_due else []
         self._is_claim_due = False
-        self._completions.sort(key=kind_order)
+        if len(self._completions) > 1:
+            self._completions.sort(key=kind_order)
         exchange = await self._session.complete_and_claim(
             tuple(self._completions),
             tuple(self._failures),

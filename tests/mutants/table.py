@@ -1016,8 +1016,8 @@ MUTANTS = (
     Mutant(
         "U16 marked",
         "a node that was let in asks once more",
-        '        holds = "place" in named',
-        "        holds = False",
+        '    holds = "place" in named',
+        "    holds = False",
         "test_the_place_comes_back_in_the_same_call_and_exactly_one_waiter_begins[retry]",
     ),
     Mutant(

@@ -6,6 +6,9 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
+import pytest
+
+from flowd.store.entries import parse_entry
 from tests.store.engine import DIAMOND
 
 
@@ -86,3 +89,12 @@ async def test_what_ends_beside_others_ends_as_it_has_to(engine, redis):
     assert set(redis.zrange("flowd:finished", 0, -1)) == {failed.id, *ended}
     assert redis.hget("flowd:metrics", "executions COMPLETED") == "3"
     assert redis.scard("workflows:active") == 0
+
+
+@pytest.mark.parametrize("attempt", ["1", "2", "x", ""])
+@pytest.mark.parametrize("execution_id", ["01a22a1b8834ceef1a752a62", "nobody"])
+@pytest.mark.parametrize("node_id", ["a", ""])
+def test_an_entry_says_the_same_in_any_order(execution_id, node_id, attempt):
+    usual = ["execution_id", execution_id, "node_id", node_id, "attempt", attempt, "plan", "p"]
+
+    assert parse_entry("7-1", usual) == parse_entry("7-1", [*usual[2:], *usual[:2]])

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import orjson
 
-from scripts.benchmark import report
+from scripts.benchmark import peers, report
 from scripts.benchmark.bench import Bench
 from scripts.benchmark.figures import WORKLOADS
 from scripts.benchmark.picture import as_svg
@@ -49,6 +49,12 @@ def _chosen(_ctx: click.Context, _parameter: click.Parameter, value: str | None)
     show_default=True,
     help="Where the servers keep their data meanwhile; on a disk, for always.",
 )
+@click.option(
+    "--peers",
+    "with_peers",
+    is_flag=True,
+    help="Install Huey and BullMQ into a folder of the bench's, and run W1, W2, W3 and W5 of them.",
+)
 @click.option("--json", "json_file", type=click.File("wb"), help="Write all readings there.")
 @click.option("--svg", "svg_file", type=click.File("wb"), help="Draw the ratios there.")
 def main(
@@ -57,6 +63,7 @@ def main(
     tiny: bool,
     durability: str,
     folder: Path,
+    with_peers: bool,
     json_file: Any,
     svg_file: Any,
 ) -> None:
@@ -72,10 +79,14 @@ def main(
         bench = Bench(own_folder, TINY if tiny else Sizes(), durability)
         environment, settings = report.environment(), report.settings(bench, repetitions)
         results, busy = run_workloads(bench, only, repetitions)
+        measured = peers.measure_all(bench, repetitions) if with_peers else {}
     finally:
         shutil.rmtree(own_folder, ignore_errors=True)
     taken_with = environment, {**settings, report.BUSY: busy}
     click.echo(report.as_text(results, *taken_with))
+    if with_peers:
+        ours = {one.figure.id: one.value for one in results if not one.void}
+        click.echo(peers.table(ours, measured))
     if json_file is not None:
         written = report.as_json(results, *taken_with)
         json_file.write(orjson.dumps(written, option=orjson.OPT_INDENT_2) + b"\n")

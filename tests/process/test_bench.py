@@ -9,6 +9,7 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from flowd.store.redis import keys
-from scripts.benchmark import runner
+from scripts.benchmark import peers, runner
 from scripts.benchmark.__main__ import main
 from scripts.benchmark.bench import Bench, Repetition
 from scripts.benchmark.engine import BenchedEngine
@@ -25,6 +26,7 @@ from scripts.benchmark.picture import as_svg
 from scripts.benchmark.processes import Void
 from scripts.benchmark.report import goal_text, number, verdict
 from scripts.benchmark.shapes import Shape, diamond
+from scripts.benchmark.sizes import TINY
 from tests.daemon import Daemon
 from tests.private_server import PrivateServer
 
@@ -245,3 +247,37 @@ def test_the_picture_shows_each_comparison_with_its_goal_and_leaves_void_ones_ou
 def _is_fixed_goal(label: str) -> bool:
     figure = next(one for one in FIGURES if label == f"{one.id}: {one.what}")
     return not figure.floor
+
+
+@pytest.mark.parametrize("peer", peers.PEERS, ids=[one.name for one in peers.PEERS])
+def test_a_peer_yields_each_of_its_figures(peer: peers.Peer, short_folder: Path) -> None:
+    if not peer.is_installed:
+        pytest.skip(f"{peer.name} is not installed; ./scripts/bench --peers installs it")
+
+    figures = peers.measure(peer, Bench(short_folder, TINY, "none"), 1)
+
+    assert list(figures) == ["W1", "W2", "W3", "W5 p50"]
+    assert min(figures.values()) > 0
+
+
+def test_a_peer_that_cannot_be_had_is_left_out_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(peers, "FOLDER", tmp_path)
+    broken = [sys.executable, "-c", "import sys; sys.exit('no route to anywhere')"]
+    there = peers.PEERS[0]
+    absent = replace(there, name="Absent", command=("no-such-program",))
+    failing = replace(there, name="Failing", install=lambda _folder: broken)
+
+    reasons = {one.name: peers.install(one) for one in (absent, failing)}
+    text = peers.table({"W1": 0.25}, {"Other": {"W1": 1.0}, **reasons})
+
+    assert not any(one.is_installed for one in (absent, failing))
+    assert [line.split() for line in text.splitlines()[2:4]] == [
+        ["flowd", "0.25", "–", "–", "–"],
+        ["Other", "1", "–", "–", "–"],
+    ]
+    assert text.splitlines()[4:] == [
+        "Absent is left out: there is no no-such-program here",
+        "Failing is left out: installing it failed: no route to anywhere",
+    ]

@@ -21,6 +21,7 @@ from flowd.store.redis import keys
 from flowd.store.redis.client import RedisClient, is_wrong_type
 from flowd.store.redis.text import count_of, raw_bytes, readable
 from flowd.store.waits import WaitRecord, parse_wait
+from flowd.workflow.limiting import SLOT
 from flowd.workflow.retrying import RetryPolicy
 from flowd.workflow.states import NodeState
 
@@ -51,12 +52,13 @@ class NodeRow:
 
 class WaitStanding(NamedTuple):
     """What wakes a node, since when it waits and until when at most (Unix ms); `text` is for
-    whoever looks."""
+    whoever looks. Of one that waits for a place of a limit how many are `before` it."""
 
     waker: str
     since_ms: int
     until_ms: int | None
     text: str
+    before: int | None = None
 
 
 class Report(NamedTuple):
@@ -151,7 +153,25 @@ class Nodes:
             for one, wait in zip(some, map(parse_wait, texts), strict=True):
                 if wait is not None:
                     found[one] = _standing_of(wait, ahead_ms)
-        return found
+        return await self._with_turns(execution_id, found)
+
+    async def _with_turns(
+        self, execution_id: str, found: dict[str, WaitStanding]
+    ) -> dict[str, WaitStanding]:
+        """The same, those that wait for a place of a limit with how many are before them."""
+        asked = {
+            one: ("ZRANK", keys.waiters(wait.text), f"{execution_id} {one}")
+            for one, wait in found.items()
+            if wait.waker == SLOT
+        }
+        if not asked:
+            return found
+        ranks = await self._client.converse_freely(list(asked.values()))
+        return found | {
+            one: found[one]._replace(before=rank)
+            for one, rank in zip(asked, ranks, strict=True)
+            if isinstance(rank, int)
+        }
 
     async def _ahead_ms(self) -> int:
         """By how much the clock that never goes back is ahead of the server's."""

@@ -10,6 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from flowd.config import Settings
@@ -142,12 +143,15 @@ class BenchedEngine:
         """The next `check` is told of everything that is run from now on."""
         self._entries_before = self._entries_added()
 
-    def trigger(self, execution_ids: Sequence[str]) -> None:
-        self.line.ask_all(self._trigger_calls(execution_ids))
+    def trigger(self, execution_ids: Sequence[str], *inputs: bytes) -> None:
+        """With an input for each, or none."""
+        self.line.ask_all(self._trigger_calls(execution_ids, inputs))
 
-    def _trigger_calls(self, execution_ids: Sequence[str]) -> list[Command]:
+    def _trigger_calls(
+        self, execution_ids: Sequence[str], inputs: Sequence[bytes] = ()
+    ) -> list[Command]:
         calls, executions = self._catching()
-        asyncio.run(_trigger(executions, execution_ids))
+        asyncio.run(_trigger(executions, execution_ids, inputs))
         self._load(calls.scripts)
         return calls.commands
 
@@ -255,9 +259,11 @@ async def _submit(submissions: Submissions, shape: Shape, count: int) -> list[st
     return [await submissions.submit_workflow(shape.definition, shape.plan) for _ in range(count)]
 
 
-async def _trigger(executions: Executions, execution_ids: Sequence[str]) -> None:
-    for execution_id in execution_ids:
-        await executions.trigger_workflow(execution_id)
+async def _trigger(
+    executions: Executions, execution_ids: Sequence[str], inputs: Sequence[bytes]
+) -> None:
+    for execution_id, given in zip_longest(execution_ids, inputs, fillvalue=b""):
+        await executions.trigger_workflow(str(execution_id), bytes(given))
 
 
 def _keys(shape: Shape, execution_id: str) -> list[str]:

@@ -115,6 +115,22 @@ FIGURES: tuple[Figure, ...] = (
         summary=fmean,
     ),
     Figure("W15 late", "500 due at once, to the start of each, p99", "ms", True, value_goal=1000),
+    Figure("W16 limit", "1,000 nodes of 10 ms, ten at once", "nodes/s", False, "no pause", 0.9),
+    Figure(
+        "W16 rate", "100 starts a second, four workers", "starts/s", False, "what it says", 0.98
+    ),
+    Figure("W16 keys", "1,000 diamonds, each with a key", "nodes/s", False, "W3", 0.4),
+    Figure("W16 three", "chain of 100, workers read three queues", "ms/hop", True, "W1", 1.05),
+    Figure("W16 queue", "chain of 100 in another queue", "ms/hop", True, "W1", 1.05),
+    Figure("W16 hop", "chain beside 100,000 that wait for a place", "ms/hop", True, "W1", 1.1),
+    Figure(
+        "W16 scheduler",
+        "CPU beside 100,000 that wait for a place",
+        "% of a core",
+        True,
+        value_goal=1.0,
+        summary=fmean,
+    ),
 )
 WORKLOADS = tuple(dict.fromkeys(one.workload for one in FIGURES))
 

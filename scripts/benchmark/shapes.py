@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import orjson
+
 from flowd.workflow.definition import MAP_CONCURRENCY_MAX, WorkflowDefinition
 from flowd.workflow.graph import Plan, compile_plan
 from flowd.workflow.ids import WORKFLOW
@@ -46,9 +48,10 @@ def delay(seconds: float) -> Shape:
     return _shape("delay", [("A", ())], "delay", {"seconds": seconds})
 
 
-def chain(length: int) -> Shape:
+def chain(length: int, **fields: Any) -> Shape:
+    """`fields` are those of each node."""
     nodes = [(f"n{at}", (f"n{at - 1}",) if at else ()) for at in range(length)]
-    return _shape(f"chain of {length}", nodes)
+    return _with_fields(_shape(f"chain of {length}", nodes), fields)
 
 
 def fan(width: int) -> Shape:
@@ -57,8 +60,25 @@ def fan(width: int) -> Shape:
     return _shape(f"fan of {width}", nodes)
 
 
-def diamond() -> Shape:
-    return _shape("diamond", [("A", ()), ("B", ("A",)), ("C", ("A",)), ("D", ("B", "C"))])
+def beside(width: int, handler: str, **fields: Any) -> Shape:
+    """Nodes that depend on nothing; `fields` are those of each."""
+    nodes = [(f"n{at}", ()) for at in range(width)]
+    return _with_fields(_shape(f"{width} of {handler}", nodes, handler), fields)
+
+
+def diamond(**fields: Any) -> Shape:
+    """`fields` are those of each node."""
+    nodes = [("A", ()), ("B", ("A",)), ("C", ("A",)), ("D", ("B", "C"))]
+    return _with_fields(_shape("diamond", nodes), fields)
+
+
+def _with_fields(shape: Shape, fields: Mapping[str, Any]) -> Shape:
+    if not fields:
+        return shape
+    body = orjson.loads(shape.definition)
+    for node in body["dag"]["nodes"]:
+        node.update(fields)
+    return _compiled(body)
 
 
 def half_diamond() -> Shape:

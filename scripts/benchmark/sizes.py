@@ -28,6 +28,9 @@ class Sizes:
     schedules: int = 10_000
     due_at_once: int = 500
     children: int = 1000
+    naps: int = 1000
+    starts: int = 1000
+    held: int = 100_000
 
 
 TINY = Sizes(
@@ -51,4 +54,7 @@ TINY = Sizes(
     schedules=10,
     due_at_once=5,
     children=4,
+    naps=20,
+    starts=10,
+    held=20,
 )

@@ -22,6 +22,7 @@ from flowd.workflow.ids import DEFAULT_QUEUE, split_item
 from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 from scripts.soaking.child_checks import check_children
 from scripts.soaking.ledger import END, START, Note
+from scripts.soaking.limit_checks import check_calls, check_limits
 from scripts.soaking.list_checks import check_lists
 from scripts.soaking.map_checks import Items, check_items, read_items
 from scripts.soaking.place_checks import check_places
@@ -160,9 +161,11 @@ def find_violations(
     found += check_lists(redis, executions)
     found += check_children(redis, executions, excused)
     found += check_places(redis, executions)
+    found += check_limits(redis, executions)
     found += _check_commits(redis)
     if ledger is not None:
         found += _check_ledger(executions, ledger, faults)
+        found += check_calls(executions, ledger)
     return found
 
 

@@ -89,6 +89,11 @@ class Clients:
         for name, definition in definitions.items():
             self._expect("PUT", f"/definitions/{name}", json.dumps(definition).encode())
 
+    def put_limits(self, limits: Mapping[str, int]) -> None:
+        """The most at once, by name."""
+        for name, most in limits.items():
+            self._expect("PUT", f"/limits/{name}", json.dumps({"max": most}).encode())
+
     def pick(self, chance: random.Random) -> str | None:
         """One of the newest executions."""
         with self._lock:

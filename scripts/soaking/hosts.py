@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,6 +39,7 @@ url = "unix://{socket}"
 data_dir = "data"
 [workers]
 count = {workers}
+{queues}
 [supervisor]
 hung_after_s = {hung_after_s}
 [shutdown]
@@ -76,10 +77,17 @@ def unpack_other_version(folder: Path) -> Path | None:
 
 
 class Host(PrivateFlowd):
-    """A `flowd start` with a data directory and a host name of its own."""
+    """A `flowd start` with a data directory and a host name of its own; without `queues` its
+    workers read the default one, as the other version does."""
 
     def __init__(
-        self, folder: Path, name: str, socket_path: str, ledger: Path, other_version: Path | None
+        self,
+        folder: Path,
+        name: str,
+        socket_path: str,
+        ledger: Path,
+        other_version: Path | None,
+        queues: Sequence[str] = (),
     ) -> None:
         command = (sys.executable, "-m", "scripts.soaking.host_main", "start")
         super().__init__(folder / name, command)
@@ -88,7 +96,11 @@ class Host(PrivateFlowd):
         self._is_other_version = False
         self.folder.mkdir()
         config = _CONFIG.format(
-            socket=socket_path, workers=WORKERS, apis=APIS, hung_after_s=HUNG_AFTER_S
+            socket=socket_path,
+            workers=WORKERS,
+            apis=APIS,
+            hung_after_s=HUNG_AFTER_S,
+            queues=f"queues = {json.dumps(list(queues))}" if queues else "",
         )
         (self.folder / "flowd.toml").write_text(config)
         self.environ |= {"SOAK_HOST": name, LEDGER: str(ledger)}

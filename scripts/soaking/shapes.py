@@ -10,7 +10,7 @@ from typing import Any
 
 from flowd.workflow.graph import nodes_of
 from flowd.workflow.states import ExecutionState, NodeState
-from scripts.soaking import families, gates
+from scripts.soaking import families, gates, limit_checks
 
 NODES_MAX = 40
 # Of the workflows, those with nodes that choose.
@@ -27,6 +27,8 @@ CALLING_SHARE = 0.2
 FINALLY_SHARE = 0.25
 # And those of which only some run at a time, by a key that many share.
 PLACES_SHARE = 0.25
+# And those of which nodes take places of limits, or are in another queue.
+HELD_SHARE = 0.4
 # A node of `finally` that runs when the others have failed.
 AFTER_FAILURE = "execution.status == 'FAILED'"
 # How often a node is of this kind, of all of them together.
@@ -65,6 +67,7 @@ def random_workflow(
         nodes += _waiting(nodes[0]["id"], round(chance.uniform(0.0, 1.0), 2))
     if may_choose and chance.random() < ASKING_SHARE:
         nodes += gates.asking(nodes[0]["id"], round(chance.uniform(0.01, 1.0), 2))
+    plain = nodes[: len(graph)]
     document: dict[str, Any] = {"name": "soak", "dag": {"nodes": nodes}}
     if may_choose and chance.random() < MAPPING_SHARE:
         document["input"] = {"rows": list(range(chance.randint(0, 12)))}
@@ -77,6 +80,9 @@ def random_workflow(
     if may_choose and chance.random() < PLACES_SHARE:
         said = {"key": f"key {chance.randrange(8)}", "max": chance.randint(1, 3)}
         document["concurrency"] = said
+    if may_choose and chance.random() < HELD_SHARE:
+        document["input"] = document.get("input", {}) | {"lane": chance.randrange(3)}
+        limit_checks.held_back(plain, chance)
     return json.dumps(document).encode()
 
 

@@ -30,6 +30,7 @@ from scripts.soaking.hosts import (
     unpack_other_version,
 )
 from scripts.soaking.ledger import START, Ledger, Note
+from scripts.soaking.limit_checks import LIMITS, QUEUES
 from scripts.soaking.schedules import check_runs, check_times, pause_schedules, put_schedules
 from scripts.soaking.shapes import expected_states, expected_status
 
@@ -90,21 +91,24 @@ def soak(seed: int, minutes: float, kinds: Sequence[str]) -> Outcome:
         server = Server(folder)
         server.start()
         open_things.callback(server.kill)
+        # Workers of the other version run a node that chooses as if it did not.
+        may_choose = UPGRADES not in kinds
+        queues = QUEUES if may_choose else ()
         hosts = [
-            Host(folder, name, server.socket_path, ledger.path, other_version) for name in HOSTS
+            Host(folder, name, server.socket_path, ledger.path, other_version, queues)
+            for name in HOSTS
         ]
         for host in hosts:
             host.start()
             open_things.callback(host.kill_supervisor)
         for host in hosts:
             host.wait_until_ready()
-        # Workers of the other version run a node that chooses as if it did not.
-        may_choose = UPGRADES not in kinds
         clients = Clients(hosts, seed, count=CLIENTS, active_max=ACTIVE_MAX, may_choose=may_choose)
         with server.client() as client:
             firsts = put_schedules(clients, client)
         if may_choose:
             clients.save(families.SAVED)
+            clients.put_limits(LIMITS)
         hand = Hand(kinds, seed, hosts, server, clients, seconds=minutes * 60)
         open_things.callback(hand.close)
         _run(outcome, minutes * 60, clients, hand, server)

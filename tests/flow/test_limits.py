@@ -238,3 +238,21 @@ async def test_the_reconciler_lets_one_that_stands_in_no_row_ask_again(settings)
             execution_id, "A", state="WAITING", record=record
         )
         assert (await engine.end(execution_id)) == "COMPLETED"
+
+
+async def test_who_waits_for_a_place_is_shown_with_how_many_are_before_it(settings):
+    async with serving(settings) as api:
+        await api.engine.store.tasks.limits.put(Limit("api", max=0))
+        ids = [await api.engine.start(workflow(limited("A", handler="echo"))) for _ in range(3)]
+        await waiting(api.engine, 3)
+        queued = [(await api.engine.store.nodes.records(one, ["A"]))["A"].queued_ms for one in ids]
+
+        rows = [(await api.request(f"/workflows/{one}/nodes"))["nodes"][0] for one in ids]
+        assert {(one["waiting"]["waits_for"], one["waiting"]["text"]) for one in rows} == {
+            ("slot", "api")
+        }
+        # Those that were queued within one millisecond have some order.
+        assert sorted(one["waiting"]["before"] for one in rows) == [0, 1, 2]
+        assert queued == sorted(queued)
+        (detail,) = {(await api.request(f"/workflows/{ids[0]}/nodes/A"))["waiting"]["text"]}
+        assert detail == "api"

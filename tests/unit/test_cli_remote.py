@@ -314,6 +314,14 @@ def test_the_help_and_the_package_load_nothing_heavy(statement: str) -> None:
         ({"text": "", "until_ms": None}, None),
         ({"text": "Ship it?", "until_ms": None}, "Ship it?"),
         ({"text": "", "until_ms": 0}, None),
+        (
+            {"waits_for": "slot", "text": "api/a", "until_ms": None, "before": 3},
+            "waits for limit api/a: 3 before it",
+        ),
+        (
+            {"waits_for": "slot", "text": "api", "until_ms": None, "before": None},
+            "waits for limit api",
+        ),
         ({"text": "", "until_ms": 86_400_000}, f"until {clock(86_400_000)}"),
         ({"text": "Ship it?", "until_ms": 86_400_000}, f"Ship it?; until {clock(86_400_000)}"),
     ],

@@ -42,12 +42,14 @@ class _Body(Model):
 
 class NodeWait(_Body):
     """What wakes a node: a `date`, a `moment`, a `signal`; `until_ms` is when it is woken at last,
-    null for never, `text` what is said to whoever looks."""
+    null for never, `text` what is said to whoever looks. Where it waits for a place of a limit
+    (`slot`), that is the place, and `before` is how many get one before it; null otherwise."""
 
     waits_for: str
     since_ms: int
     until_ms: int | None
     text: str
+    before: int | None
 
 
 class Node(_Body):
@@ -316,7 +318,11 @@ def _waiting(wait: WaitStanding | None) -> NodeWait | None:
     if wait is None:
         return None
     return NodeWait(
-        waits_for=wait.waker, since_ms=wait.since_ms, until_ms=wait.until_ms, text=wait.text
+        waits_for=wait.waker,
+        since_ms=wait.since_ms,
+        until_ms=wait.until_ms,
+        text=wait.text,
+        before=wait.before,
     )
 
 

@@ -8,6 +8,7 @@ from scripts.benchmark.bench import Workload
 from scripts.benchmark.workloads.answers import answers
 from scripts.benchmark.workloads.children import children
 from scripts.benchmark.workloads.crowd import many_diamonds, one_fan
+from scripts.benchmark.workloads.holding import holding
 from scripts.benchmark.workloads.http_load import http_load
 from scripts.benchmark.workloads.http_single import http_single
 from scripts.benchmark.workloads.lone_chain import lone_chain
@@ -36,4 +37,5 @@ WORKLOADS: Mapping[str, Workload] = {
     "W13": runs,
     "W14": children,
     "W15": schedules,
+    "W16": holding,
 }

@@ -64,6 +64,11 @@ class Execution:
         return {**self.nodes, **items}
 
     @property
+    def never_began(self) -> bool:
+        """Cancelled while it waited for a place of its workflow: then nothing cleans up."""
+        return "place" in self.run and not self.attempts and "ends_as" not in self.run
+
+    @property
     def is_rerun(self) -> bool:
         return bool(self.run.get("rerun_of"))
 

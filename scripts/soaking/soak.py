@@ -283,7 +283,7 @@ def _check_shapes(outcome: Outcome, client: redis_py.Redis, clients: Clients) ->
             allowed = _ENDED
             wrong = [one for one, state in execution.nodes.items() if state not in allowed]
             # Whatever the others came to; `given_up` is what its workers died with.
-            last = execution.finally_nodes - set(given_up)
+            last = set() if execution.never_began else execution.finally_nodes - set(given_up)
             wrong += [one for one in last & {"Tidy"} if execution.nodes[one] != wanted[one]]
         else:
             if status != (wanted_status := expected_status(definition, wanted)):

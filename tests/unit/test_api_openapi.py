@@ -35,6 +35,7 @@ IDS = {
     "execution_id": "0" * 24,
     "node_id": "A",
     "letter_id": "1-1",
+    "handler": "echo",
     "topic": "tour",
     "name": "report",
     "file": "0/app.js",

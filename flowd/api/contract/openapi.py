@@ -52,6 +52,7 @@ _PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
     "letter_id": {"type": "string", "pattern": "^[0-9]{1,15}-[0-9]{1,15}$"},
     "topic": {"type": "string", "pattern": "^[a-z-]{1,32}$"},
     "file": {"type": "string", "pattern": "^[0-9a-z./-]{1,80}$"},
+    "handler": {"type": "string", "minLength": 1},
     "view": {"type": "string"},
 }
 # What a request may look like, by the name of its body's model.

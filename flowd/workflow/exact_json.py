@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Context, Decimal
 from enum import Enum
 from typing import Any, Final
@@ -19,6 +19,10 @@ import orjson
 INTEGER_MIN: Final = -(2**63)
 INTEGER_MAX: Final = 2**64 - 1
 _SHOWN_CHARS_MAX: Final = 60
+# Where what is no JSON is looked for: orjson goes no deeper, and what contains itself has no end.
+_PLACES_MAX: Final = 100_000
+_LEVELS_MAX: Final = 255
+_END: Final = object()
 # A double keeps fifteen digits, whatever they are; with the point these are sixteen characters.
 _LONG_CHARS: Final = 16
 _TINY_NUMBER: Final = re.compile(rb"(?:^|[\s:,\[])-?[0-9.]+[eE]-[0-9]{3}")
@@ -71,13 +75,72 @@ def _long_numbers(data: bytes) -> list[bytes]:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact JSON. Raises InexactNumber for NaN and infinity, TypeError for what is no JSON."""
-    text = orjson.dumps(value)
+    """Compact JSON. Raises InexactNumber for NaN and infinity, TypeError for what is no JSON; each
+    says where that is."""
+    try:
+        text = orjson.dumps(value)
+    except TypeError as error:
+        raise TypeError(_misfit(value) or str(error)) from None
     # There is None far more often than NaN, and this encoder tells them apart in C.
     if b"null" in text and not _is_finite(value):
         for path, number in _not_finite(value):
-            raise InexactNumber(f"{path.removeprefix('.') or 'it'} is {number}, which JSON has not")
+            raise InexactNumber(f"{_place(path)} is {number}, which JSON has not")
     return text
+
+
+def _misfit(value: Any) -> str | None:
+    """The first of what orjson does not take, of as many as are looked at."""
+    levels: list[Iterator[tuple[str, Any]]] = [iter([("", value)])]
+    for _ in range(_PLACES_MAX):
+        path, one = next(levels[-1], ("", _END))
+        if one is _END:
+            levels.pop()
+            if not levels:
+                break
+        elif type(one) is dict and (strange := _strange_key(one)):
+            return f"{_place(path)} has {strange} as a key, and JSON has only texts"
+        elif type(one) in (dict, list, tuple):
+            levels.append(_children(path, one))
+        elif not _is_taken(one):
+            return f"{_place(path)} is {_described(one)}"
+        if len(levels) > _LEVELS_MAX:
+            break
+    return None
+
+
+def _strange_key(around: Mapping[Any, Any]) -> str | None:
+    return next((_kind(type(one).__name__) for one in around if not isinstance(one, str)), None)
+
+
+def _children(path: str, around: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(around, dict):
+        yield from ((f"{path}.{key}", child) for key, child in around.items())
+    else:
+        yield from ((f"{path}[{at}]", child) for at, child in enumerate(around))
+
+
+def _is_taken(value: Any) -> bool:
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, int):
+        return "an integer beyond 64 bits"
+    if isinstance(value, str):
+        return "text with half a surrogate pair, which UTF-8 has not"
+    return f"{_kind(type(value).__name__)}, which JSON has not"
+
+
+def _kind(name: str) -> str:
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _place(path: str) -> str:
+    return path.removeprefix(".") or "it"
 
 
 def _is_finite(value: Any) -> bool:

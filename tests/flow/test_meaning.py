@@ -91,7 +91,7 @@ async def _is_empty(engine: Engine, key: str) -> bool:
         ("raise_base_in_thread", {}, "KeyboardInterrupt"),
         ("raise_base_inline", {}, "KeyboardInterrupt"),
         ("return_list", {}, "handler 'return_list' returned list; it must return a dict"),
-        ("return_set", {}, "handler 'return_set' returned what is not JSON"),
+        ("return_set", {}, "returned what is not JSON: members is a set, which JSON has"),
         ("mean", {"mean": "nan"}, "returned what is not JSON: rows[1].mean is nan, which JSON has"),
         ("mean", {"mean": "inf"}, "returned what is not JSON: rows[1].mean is inf, which JSON has"),
         ("return_much", {"bytes": 100 * 1024 * 1024}, "bytes; at most"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
@@ -44,6 +45,27 @@ def test_none_and_the_word_null_are_written_as_they_are() -> None:
     assert exact_json.dumps(value) == b'{"a":null,"b":"null","c":[1.5,{"d":null}],"p":{"x":2.0}}'
 
 
-def test_an_integer_beyond_64_bits_is_refused() -> None:
-    with pytest.raises(TypeError):
-        exact_json.dumps({"n": 2**64})
+def contains_itself() -> dict[str, Any]:
+    value: dict[str, Any] = {"ok": 1}
+    value["me"] = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"n": 2**64}, "n is an integer beyond 64 bits"),
+        ({"ok": [1], "rows": [{}, {"tags": {1, 2}}]}, "rows[1].tags is a set, which JSON has not"),
+        ({"a": Decimal(1)}, "a is a Decimal, which JSON has not"),
+        ({"a": [(object(),)]}, "a[0][0] is an object, which JSON has not"),
+        ({"by": {1: "x"}}, "by has an int as a key, and JSON has only texts"),
+        ({"t": "\ud800"}, "t is text with half a surrogate pair, which UTF-8 has not"),
+        (contains_itself(), "Recursion limit reached"),
+        ({"a": [1] * 200_000 + [{1}]}, "Type is not JSON serializable: set"),
+    ],
+)
+def test_what_is_no_json_is_said_with_its_place(value: Any, text: str) -> None:
+    with pytest.raises(TypeError) as error:
+        exact_json.dumps(value)
+
+    assert str(error.value) == text

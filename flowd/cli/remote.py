@@ -81,6 +81,7 @@ def connected(url: str | None, file: str | None = None) -> Iterator[Client]:
     What flowd refuses of a workflow is said with its place in the `file` it came from.
     """
     from flowd.client import ApiError, Client, ConnectionFailed
+    from flowd.client.errors import OtherServer
 
     ctx = click.get_current_context()
     token = ctx.meta.get(_TOKEN)
@@ -96,7 +97,8 @@ def connected(url: str | None, file: str | None = None) -> Iterator[Client]:
         _say_refusal(error, file)
         sys.exit(exit_code_of_status(error.status))
     except ConnectionFailed as error:
-        click.echo(f"flowd: {error}; is it running? `flowd status`", err=True)
+        hint = "" if isinstance(error, OtherServer) else "; is it running? `flowd status`"
+        click.echo(f"flowd: {error}{hint}", err=True)
         sys.exit(UNAVAILABLE)
     except TimeoutError as error:
         click.echo(f"flowd: {error}", err=True)

@@ -56,7 +56,7 @@ class AsyncClient(AsyncHolding):
             )
         except httpx2.TransportError as error:
             raise ConnectionFailed(f"{self.url} does not answer: {error}") from error
-        return calls.parse(answer.status_code, answer.content)
+        return calls.parse(self.url, answer.status_code, answer.content)
 
     async def _take(self, taken: Steps[T]) -> T:
         """Go through the steps, and return what comes of them."""
@@ -464,9 +464,14 @@ class AsyncClient(AsyncHolding):
             call = listener.next_call()
             try:
                 async with self._http.stream(
-                    call.method, call.path, headers=dict(call.headers), timeout=call.timeout_s
+                    call.method,
+                    call.path,
+                    params=call.query,
+                    headers=dict(call.headers),
+                    timeout=call.timeout_s,
                 ) as answer:
-                    if not listener.is_stream(answer.status_code):
+                    kind = answer.headers.get("content-type", "")
+                    if not listener.is_stream(answer.status_code, kind):
                         listener.refuse(answer.status_code, await answer.aread())
                     else:
                         async for chunk in answer.aiter_bytes():

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypedDict
 from urllib.parse import quote, urlsplit
 
-from flowd.client.errors import ApiError
+from flowd.client.errors import ApiError, OtherServer
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 TIMEOUT_S: Final = 30.0
@@ -326,13 +326,16 @@ def follow_logs(
     return replace(call, headers=headers, timeout_s=EVENTS_TIMEOUT_S)
 
 
-def parse(status: int, body: bytes) -> Any:
-    """The answer's JSON. Raises ApiError for a refusal."""
+def parse(url: str, status: int, body: bytes) -> Any:
+    """The answer's JSON. Raises ApiError for a refusal, OtherServer for an answer that is none."""
+    is_refusal = not 200 <= status < 300
     try:
         document = json.loads(body) if body else None
     except ValueError:
+        if not is_refusal:
+            raise OtherServer(url, "what it sends is no JSON") from None
         document = None
-    if 200 <= status < 300:
+    if not is_refusal:
         return document
     problem = document if isinstance(document, dict) else {}
     raise ApiError(

@@ -15,6 +15,13 @@ class ConnectionFailed(ClientError):
     """flowd does not answer. The request may have been done or not: repeat it."""
 
 
+class OtherServer(ConnectionFailed):
+    """Something else answers at this address: a page of flowd, or another program."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"{url} answers, but not as the API of flowd does: {why}")
+
+
 class ApiError(ClientError):
     """flowd refused the request. `code` never changes; `errors` lists every problem it found."""
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from flowd.client import calls
 from flowd.client.calls import Call, Json
-from flowd.client.errors import ConnectionFailed, is_for_now
+from flowd.client.errors import ConnectionFailed, OtherServer, is_for_now
 
 END_EVENTS: Final = frozenset({"execution.completed", "execution.failed", "execution.cancelled"})
 LOG_ENDS: Final = frozenset({"end"})
@@ -108,8 +108,11 @@ class Listener:
         self._empty_streams += 1
         return self._call(self._reader.last_event_id)
 
-    def is_stream(self, status: int) -> bool:
-        """Whether events follow. If not, `refuse` says what to make of it."""
+    def is_stream(self, status: int, content_type: str) -> bool:
+        """Whether events follow. If not, `refuse` says what to make of it. Raises OtherServer for
+        what is neither."""
+        if status == 200 and not content_type.startswith("text/event-stream"):
+            raise OtherServer(self._url, "what it sends are no events")
         if status == 200:
             self._has_connected = True
         return status == 200
@@ -119,7 +122,7 @@ class Listener:
         if status == 204:
             self.is_over = True
         elif not (self._has_connected and is_for_now(status)):
-            calls.parse(status, body)
+            calls.parse(self._url, status, body)
         self._empty_streams = 0
 
     def read(self, chunk: bytes) -> Iterator[Event]:

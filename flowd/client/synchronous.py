@@ -44,7 +44,7 @@ class Client(Holding):
             status, body = self._http.send(call)
         except FAILURES as error:
             raise ConnectionFailed(f"{self.url} does not answer: {error}") from error
-        return calls.parse(status, body)
+        return calls.parse(self.url, status, body)
 
     def _take(self, taken: Steps[T]) -> T:
         """Go through the steps, and return what comes of them."""
@@ -444,7 +444,8 @@ class Client(Holding):
             call = listener.next_call()
             try:
                 with self._http.stream(call) as answer:
-                    if not listener.is_stream(answer.status):
+                    kind = answer.getheader("content-type") or ""
+                    if not listener.is_stream(answer.status, kind):
                         listener.refuse(answer.status, answer.read())
                     else:
                         for chunk in chunks(answer):

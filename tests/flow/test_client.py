@@ -25,7 +25,7 @@ from flowd.client.steps import Pause
 from flowd.handlers.registry import built_in_registry
 from tests.daemon import PATIENCE_S
 from tests.flow.api_server import api_server
-from tests.flow.engine import Engine, node
+from tests.flow.engine import Engine, node, workflow
 
 
 def document(*nodes, **fields):
@@ -88,6 +88,43 @@ async def test_nobody_there_is_a_connection_that_failed():
             await client.status("0" * 24)
         with pytest.raises(ConnectionFailed):
             [event async for event in client.events()]
+
+
+async def test_what_else_answers_is_no_flowd(settings):
+    """The address of the dashboard, for instance, which answers any path with its page."""
+    async with api_server(settings) as server:
+        url = f"http://127.0.0.1:{server.port}/ui"
+
+        def use():
+            with Client(url) as client:
+                for call in (lambda: client.status("0" * 24), lambda: list(client.events())):
+                    with pytest.raises(ConnectionFailed, match="but not as the API of flowd does"):
+                        call()
+
+        await asyncio.to_thread(use)
+        async with AsyncClient(url) as client:
+            with pytest.raises(ConnectionFailed, match="but not as the API of flowd does"):
+                await client.status("0" * 24)
+            with pytest.raises(ConnectionFailed, match="but not as the API of flowd does"):
+                [event async for event in client.events()]
+
+
+async def test_both_clients_follow_the_attempt_they_are_asked_for(settings):
+    async with api_server(settings) as server, Engine(settings) as engine, engine.ticking():
+        retry = {"retry": {"max_attempts": 2, "delay_s": 0}}
+        failing = node("A", handler="fail_first", times=1) | retry
+        execution_id = await engine.run(workflow(failing))
+        url = f"http://127.0.0.1:{server.port}"
+
+        def follow(attempt):
+            with Client(url) as client:
+                return [one.type for one in client.follow_logs(execution_id, "A", attempt=attempt)]
+
+        async with AsyncClient(url) as client:
+            for attempt, wanted in ((1, ["lines", "end"]), (2, ["end"])):
+                asked = client.follow_logs(execution_id, "A", attempt=attempt)
+                assert [event.type async for event in asked] == wanted
+                assert await asyncio.to_thread(follow, attempt) == wanted
 
 
 async def test_the_blocking_client_says_the_same(settings):
@@ -194,7 +231,7 @@ def test_a_listener_comes_back_to_a_flowd_that_is_away_for_a_moment():
         listener.refuse(503, b"")
     with pytest.raises(ConnectionFailed):
         listener.break_off(OSError("refused"))
-    assert listener.is_stream(200)
+    assert listener.is_stream(200, "text/event-stream; charset=utf-8")
     listener.break_off(OSError("reset"))
     listener.refuse(503, b"")
     with pytest.raises(ApiError):
@@ -268,7 +305,7 @@ def test_a_listener_leaves_an_execution_of_which_nothing_is_kept():
     for _ in range(EMPTY_STREAMS_MAX):
         assert not listener.is_over
         listener.next_call()
-        assert listener.is_stream(200)
+        assert listener.is_stream(200, "text/event-stream")
         listener.end()
     assert listener.is_over
 

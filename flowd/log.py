@@ -81,6 +81,7 @@ EVENTS: dict[str, str] = {
     "limit.deleted": "a limit was lifted: whoever waited for a place runs",
     "limits.mended": "places of limits were held by nodes that run no more, and are free again",
     "cache.cleared": "what was kept for equal calls was forgotten, of a handler or of all",
+    "queue.forgotten": "a queue was empty, and nobody read it or named it any more",
     "schedule.changed": "a schedule was made or changed, paused or resumed",
     "schedule.deleted": "a schedule was deleted",
     "schedule.fired": "a schedule has started an execution, for the time `scheduled_at`",

@@ -30,6 +30,7 @@ from flowd.scheduler.lane import Lane
 from flowd.scheduler.limits import CheckLimits
 from flowd.scheduler.lost_workers import RecoverExpired, RecoverGone
 from flowd.scheduler.places import SettlePlaces
+from flowd.scheduler.queues import PruneQueues
 from flowd.scheduler.reconciler import Reconciler
 from flowd.scheduler.repairs import NoticeLoss, Readmit, SetDamageAside
 from flowd.scheduler.retention import ForgetFinished
@@ -131,6 +132,7 @@ class Scheduler:
                 SettlePlaces(store),
                 ForgetFinished(store, interval_s, finished_days),
                 TrimCache(store),
+                PruneQueues(store),
                 NoteHours(store, interval_s),
             ),
         )

@@ -21,6 +21,8 @@ from flowd.workflow.ids import DEFAULT_QUEUE
 
 # One read in so many begins with the other queues, so that those move at their share, too.
 OTHERS_FIRST_EVERY: Final = 8
+# Executions that are asked which queues they name, in one call.
+_ASKED_MAX: Final = 2_000
 
 
 class Queues:
@@ -56,6 +58,14 @@ class Queues:
         if new:
             await self._client.execute("SADD", keys.QUEUES, *new)
         return made
+
+    async def prune(self) -> list[str]:
+        """Forget the queues that are empty, that nobody reads, and that nothing that runs names."""
+        names = (keys.QUEUES, keys.ACTIVE, self._base)
+        pruned: list[str] = await self._client.run(
+            scripts.PRUNE_QUEUES, names, self._group, _ASKED_MAX
+        )
+        return pruned
 
     async def _ensure_group(self, stream: str) -> bool:
         # A full server refuses to make a group, also one that is there.

@@ -122,7 +122,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("W16 keys", "1,000 diamonds, each with a key", "nodes/s", False, "W3", 0.4),
     Figure("W16 three", "chain of 100, workers read three queues", "ms/hop", True, "W1", 1.05),
     Figure("W16 queue", "chain of 100 in another queue", "ms/hop", True, "W1", 1.05),
-    Figure("W16 hop", "chain beside 100,000 that wait for a place", "ms/hop", True, "W1", 1.1),
+    Figure("W16 hop", "that chain beside 100,000 that wait", "ms/hop", True, "W16 three", 1.1),
     Figure(
         "W16 scheduler",
         "CPU beside 100,000 that wait for a place",

@@ -27,3 +27,10 @@ def listen_to_calls(
             return await listener(commands, lambda: _converse(self, commands, *rest, **options))
 
         monkeypatch.setattr(owner, name, listening)
+
+
+def answer_within(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Whoever asks gives up after so long, by whichever connection."""
+    for method in (Session.execute, Session.converse):
+        monkeypatch.setitem(method.__kwdefaults__, "timeout_s", seconds)
+    monkeypatch.setattr("flowd.store.redis.client.REPLY_TIMEOUT_S", seconds)

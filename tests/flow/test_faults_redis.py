@@ -19,7 +19,6 @@ from flowd.scheduler.retention import DAY_MS, forget_finished
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.executions import now_ms
 from flowd.store.redis import scripts
-from flowd.store.redis.client import Session
 from flowd.workflow.graph import compile_plan
 from flowd.workflow.ids import new_execution_id
 from scripts.soaking.checker import find_violations, read_events
@@ -27,6 +26,7 @@ from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
 from tests.private_server import PrivateServer
 from tests.proxy import FAULTS, Fault, Proxy
+from tests.redis_calls import answer_within
 
 T = TypeVar("T")
 
@@ -64,9 +64,7 @@ def proxy(server: PrivateServer) -> Iterator[Proxy]:
 @pytest.fixture
 def through(proxy: Proxy, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings by way of the proxy, for clients that are quick to give an answer up."""
-    for method in (Session.execute, Session.converse):
-        monkeypatch.setitem(method.__kwdefaults__, "timeout_s", 0.5)
-    monkeypatch.setattr("flowd.store.redis.client.REPLY_TIMEOUT_S", 0.5)
+    answer_within(monkeypatch, 0.5)
     monkeypatch.setattr("flowd.workers.lease.RENEW_EVERY_S", 0.1)
     monkeypatch.setattr("flowd.scheduler.continuations.OVERDUE_S", 0.3)
     monkeypatch.setattr("flowd.store.tasks.BLOCK_MS", 500)

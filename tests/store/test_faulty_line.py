@@ -29,12 +29,12 @@ from flowd.store.budgets import TokenUsage
 from flowd.store.callbacks import CallbackState
 from flowd.store.limits import Limit
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import Session
 from flowd.store.saved import About
 from flowd.workflow.schedule import ScheduleDefinition
 from flowd.workflow.states import NodeState
 from tests.private_server import PrivateServer
 from tests.proxy import FAULTS, Proxy
+from tests.redis_calls import answer_within
 from tests.store import limits, maps, schedules
 from tests.store.engine import (
     CHAIN,
@@ -583,8 +583,7 @@ def proxy(server: PrivateServer) -> Iterator[Proxy]:
 async def test_r05_a_call_through_any_fault_leaves_what_it_leaves_without(
     proxy, engine, redis, settings, monkeypatch, name
 ):
-    for method in (Session.execute, Session.converse):
-        monkeypatch.setitem(method.__kwdefaults__, "timeout_s", 0.3)
+    answer_within(monkeypatch, 0.3)
     for name_of in ("orchestrator.executor", "store.endings", "store.dependents"):
         monkeypatch.setattr(f"flowd.{name_of}.DEPENDENTS_PER_CALL_MAX", PER_CALL_MAX)
     for script in scripts.ALL:

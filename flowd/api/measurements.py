@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from flowd import __version__
 from flowd.store.cache import NOTHING_KEPT, Kept
 from flowd.store.metrics import BUCKETS, Snapshot
+from flowd.store.replicas import Replica
 
 _LATENCIES: Final = {
     "waited": ("flowd_node_waited_seconds", "From the queue to the handler, by handler"),
@@ -137,6 +138,7 @@ def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
         ),
         ("flowd_redis_memory_used_bytes", "Memory Redis uses", snapshot.memory_used),
         ("flowd_redis_memory_max_bytes", "Its limit; 0 is none", snapshot.memory_max),
+        *_replication(snapshot.replicas),
     ):
         if value is not None:
             yield GaugeMetricFamily(name, text, value)
@@ -144,6 +146,16 @@ def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
     for name, one in snapshot.queues.items():
         lengths.add_metric([name], one.entries)
     yield lengths
+
+
+def _replication(replicas: Sequence[Replica] | None) -> Iterator[tuple[str, str, int | None]]:
+    online = [one for one in replicas or () if one.is_online]
+    known = None if replicas is None else len(online)
+    behind = max((one.behind_bytes for one in online), default=None)
+    lag_s = max((one.lag_s for one in online), default=None)
+    yield "flowd_redis_replicas", "Replicas of Redis that are online", known
+    yield "flowd_redis_replica_behind_bytes", "What the last of them lacks", behind
+    yield "flowd_redis_replica_lag_seconds", "Since the longest silent of them was heard of", lag_s
 
 
 def _counts(counts: Mapping[str, int]) -> Iterator[Metric]:

@@ -25,6 +25,7 @@ from flowd.store.executions import slices
 from flowd.store.inspection import Begun, Consumer, NodeKey
 from flowd.store.kin import Kin
 from flowd.store.metrics import Queue
+from flowd.store.replicas import Replica
 from flowd.store.troubles import Trouble
 from flowd.store.waits import WaitRecord
 from flowd.workflow.children import CHILD
@@ -65,6 +66,7 @@ class Examination:
     queue: Queue | None = None
     dead_letters: int = 0
     workers: int = 0
+    replicas: tuple[Replica, ...] = ()
 
     @property
     def is_sound(self) -> bool:
@@ -154,13 +156,8 @@ async def examine(store: Store, *, pause_s: float = PAUSE_S) -> Examination:
         await asyncio.sleep(pause_s)
         checks = _in_both(checks, check(await look(store)))
     counted = await store.health.metrics.snapshot()
-    return Examination(
-        (fit, types, *checks),
-        fitness.risks,
-        counted.queue,
-        counted.dead_letters,
-        counted.workers,
-    )
+    numbers = counted.queue, counted.dead_letters, counted.workers
+    return Examination((fit, types, *checks), fitness.risks, *numbers, fitness.replicas)
 
 
 def _in_both(before: Sequence[Check], now: Sequence[Check]) -> tuple[Check, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from flowd.errors import Problem, StoreError
 from flowd.orchestrator.owner import Owner
 from flowd.store import Store
+from flowd.store.fitness import Fitness
 from flowd.store.troubles import Trouble
 from flowd.workflow.ids import DEFAULT_QUEUE
 
@@ -36,12 +37,7 @@ async def check(store: Store) -> Verdict:
     except StoreError as error:
         return {}, [Problem("checks.redis", error.code, str(error))]
     checks: dict[str, dict[str, Any]] = {
-        "redis": {
-            "ok": not fitness.defects,
-            "write_ms": took_ms,
-            "server": fitness.server,
-            "risks": fitness.risks,
-        },
+        "redis": _redis_check(fitness, took_ms),
         "scheduler": {"ok": ticked_ms is not None, "ticked_ms": ticked_ms},
         "queue": {
             "ok": True,
@@ -65,6 +61,16 @@ async def check(store: Store) -> Verdict:
         message = "no scheduler has ticked for five intervals; start one with `flowd scheduler`"
         problems.append(Problem("checks.scheduler", "no_scheduler", message))
     return checks, problems
+
+
+def _redis_check(fitness: Fitness, write_ms: float) -> dict[str, Any]:
+    return {
+        "ok": not fitness.defects,
+        "write_ms": write_ms,
+        "server": fitness.server,
+        "risks": fitness.risks,
+        "replicas": [one._asdict() for one in fitness.replicas],
+    }
 
 
 async def _queues_check(store: Store) -> dict[str, dict[str, Any]]:

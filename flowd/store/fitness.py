@@ -19,6 +19,7 @@ from flowd.store.primary import connection_now
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, translate
 from flowd.store.redis.connecting import pairs_in, parse_info
+from flowd.store.replicas import Replica, describe, parse_replicas
 
 VERSION_MIN: Final = 7
 # Every command flowd sends or a script runs, by what stands behind its name.
@@ -58,6 +59,7 @@ class Fitness:
     server: str = "Redis"
     defects: tuple[str, ...] = ()
     risks: tuple[str, ...] = ()
+    replicas: tuple[Replica, ...] = ()
 
 
 def questions(settings: Settings) -> list[Command]:
@@ -81,8 +83,9 @@ def questions(settings: Settings) -> list[Command]:
     ]
 
 
-def judge(replies: Sequence[Any]) -> Fitness:
-    """What follows from the replies, an error reply among them standing for what is not known.
+def judge(replies: Sequence[Any], replicas: int = 0) -> Fitness:
+    """What follows from the replies, an error reply among them standing for what is not known;
+    `replicas` is how many the settings ask for.
 
     Raises StoreUnavailable for a login that was refused.
     """
@@ -96,7 +99,14 @@ def judge(replies: Sequence[Any]) -> Fitness:
     number = facts.get("valkey_version") or facts.get("redis_version") or greeting.get("version")
     name = "Valkey" if "valkey_version" in facts else "Redis"
     server = f"{name} {number}" if number else name
-    return Fitness(server, tuple(_defects(greeting | facts, rights)), tuple(_risks(facts, save)))
+    found = parse_replicas(facts)
+    risks = [*_risks(facts, save)]
+    if facts and sum(one.is_online for one in found) < replicas:
+        risks.append(
+            f"redis.replicas is {replicas}, and of its replicas are {describe(found)}: nothing is "
+            "acknowledged until there are more"
+        )
+    return Fitness(server, tuple(_defects(greeting | facts, rights)), tuple(risks), found)
 
 
 def _defects(facts: Mapping[str, str], rights: Any) -> Iterator[str]:
@@ -167,7 +177,8 @@ def examine_now(settings: Settings) -> Fitness:
     """
     connection = connection_now(settings.redis)
     try:
-        return judge([_ask(connection, command) for command in questions(settings)])
+        replies = [_ask(connection, command) for command in questions(settings)]
+        return judge(replies, settings.redis.replicas)
     except RedisError as error:
         # redis-py wraps what goes wrong while it connects.
         causes = (error, error.__cause__, error.__context__)

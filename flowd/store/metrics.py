@@ -15,6 +15,7 @@ from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, translate
 from flowd.store.redis.connecting import parse_info
 from flowd.store.redis.text import count_of
+from flowd.store.replicas import Replica, parse_replicas
 from flowd.workflow.states import ExecutionState
 
 PROBE_EXPIRES_MS: Final = 10_000
@@ -63,6 +64,7 @@ class Snapshot:
     # None where the user of this Redis may not ask (INFO).
     memory_used: int | None
     memory_max: int | None
+    replicas: tuple[Replica, ...] | None
     counts: Mapping[str, int]
 
     @property
@@ -85,6 +87,7 @@ class Metrics:
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         self._client = client
         self._questions = questions(settings)
+        self._replicas = settings.redis.replicas
         self._group = settings.tasks.group
         self._queues = Queues(client, settings.tasks.stream, self._group)
         self._beat_ms = int(
@@ -109,7 +112,7 @@ class Metrics:
 
     async def fitness(self) -> Fitness:
         """What is wrong with this Redis, and what it may lose."""
-        return judge(await self._client.converse_freely(self._questions))
+        return judge(await self._client.converse_freely(self._questions), self._replicas)
 
     async def ticked_ms(self) -> int | None:
         """When a scheduler ticked last; None when none has shown life for a while."""
@@ -146,7 +149,7 @@ class Metrics:
             ("ZCARD", keys.CALLBACKS),
             ("ZCARD", keys.PLACE_WAITERS),
             ("ZCARD", keys.by_status(ExecutionState.PAUSED)),
-            ("INFO", "memory"),
+            ("INFO", "memory", "replication"),
             ("HGETALL", keys.METRICS),
             *self._queue_commands(queues),
         ]
@@ -176,6 +179,7 @@ class Metrics:
             places_awaited=waiters,
             memory_used=None if memory is None else int(memory.get("used_memory", 0)),
             memory_max=None if memory is None else int(memory.get("maxmemory", 0)),
+            replicas=None if memory is None else parse_replicas(memory),
             counts={name: int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)},
         )
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 from urllib.parse import urlsplit
 
 from flowd.config import RedisSettings, Settings
@@ -28,6 +28,9 @@ from flowd.owned_folder import OwnedFolder
 from flowd.pulse import Pulse
 from flowd.socket_path import reachable_path
 from flowd.supervisor.access import PASSWORD_FILE, Access, read_password
+
+if TYPE_CHECKING:
+    from flowd.store.fitness import Fitness
 
 log = get_logger(__name__)
 
@@ -390,6 +393,15 @@ def require_fit(settings: Settings) -> None:
     """Waiting mends neither a wrong password nor a cluster: raises StoreUnavailable before anything
     starts, and says in the log what this Redis may lose.
     """
+    address = settings.redis.address
+    fitness = look_at(settings)
+    log.info("redis.chosen", address=address, server=fitness.server, mode=settings.redis.mode)
+    for risk in fitness.risks:
+        log.warning("redis.risky", address=address, reason=risk)
+
+
+def look_at(settings: Settings) -> Fitness:
+    """What is found of an external Redis; raises StoreUnavailable where it cannot be used."""
     # Not for the embedded server, which need not wait for a client to be loaded.
     from flowd.store.fitness import examine_now
 
@@ -404,9 +416,7 @@ def require_fit(settings: Settings) -> None:
     if fitness.defects:
         reasons = "; ".join(fitness.defects)
         raise StoreUnavailable(f"the Redis at {address} cannot be used: {reasons}")
-    log.info("redis.chosen", address=address, server=fitness.server, mode=settings.redis.mode)
-    for risk in fitness.risks:
-        log.warning("redis.risky", address=address, reason=risk)
+    return fitness
 
 
 def _ask(connection: socket.socket, replies: BinaryIO, *words: str) -> bytes:

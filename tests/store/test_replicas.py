@@ -9,9 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from flowd.cli.main import main
 from flowd.config import Settings
 from flowd.config.loading import load_settings
+from flowd.diagnosis.doctor import examine
+from flowd.diagnosis.readiness import check
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
 from flowd.store import open_store
 from flowd.store.redis import replicated
@@ -214,3 +218,45 @@ async def test_without_it_nothing_is_asked_of_the_server(pair, asking):
     assert type(plain) is not ReplicatedClient
     assert pair.servers[0].ask("INFO", "commandstats").get("cmdstat_publish") == before
     await plain.close()
+
+
+def checked(*arguments: str, **environ: str) -> Result:
+    return CliRunner().invoke(main, ["config", "check", "--connect", *arguments], env=environ)
+
+
+def test_a_check_says_what_it_has_found_and_what_could_lose_work(pair, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    url = f"redis://127.0.0.1:{pair.servers[0].port}"
+
+    found = checked(FLOWD_REDIS__URL=url)
+    careful = checked(FLOWD_REDIS__URL=url, FLOWD_REDIS__REPLICAS="1")
+    greedy = checked(FLOWD_REDIS__URL=url, FLOWD_REDIS__REPLICAS="2")
+    replica = checked(FLOWD_REDIS__URL=f"redis://127.0.0.1:{pair.servers[1].port}")
+
+    assert found.exit_code == careful.exit_code == greedy.exit_code == 0, found.output
+    assert f"at {url.removeprefix('redis://')}, replicas: 1 online" in found.output
+    assert "a failover loses what has not reached the replica" in found.output
+    assert "it writes no append-only file" in found.output
+    assert "failover" not in careful.output
+    assert "redis.replicas is 2, and of its replicas are 1 online" in greedy.output
+    assert replica.exit_code == 69
+    assert "it is a replica; use its primary" in replica.output
+
+
+async def test_replicas_are_seen_by_whoever_looks(pair, asking):
+    store = open_store(asking)
+
+    checks, problems = await check(store)
+    examination = await examine(store)
+    metrics = await store.health.metrics.snapshot()
+
+    (shown,) = checks["redis"]["replicas"]
+    assert shown["address"].endswith(f":{pair.servers[1].port}")
+    assert shown["is_online"]
+    assert [one.is_online for one in examination.replicas] == [True]
+    assert [one.is_online for one in metrics.replicas] == [True]
+
+    freeze(pair)
+    _, problems = await check(store)
+    assert [one.code for one in problems] == ["not_replicated"]
+    await store.close()

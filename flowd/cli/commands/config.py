@@ -17,6 +17,10 @@ from flowd.config.places import require_places
 
 _COLUMNS = ("SETTING", "FROM", "VALUE")
 _DEFAULT = "default"
+_ASYNCHRONOUS = (
+    "a failover loses what has not reached the replica that becomes the primary; with "
+    "redis.replicas = 1 nothing is acknowledged before one has it"
+)
 
 
 @click.group()
@@ -39,16 +43,20 @@ def _as_started(command: Callable[..., None]) -> Callable[..., None]:
 
 @config.command()
 @_as_started
+@click.option("--connect", is_flag=True, help="Look at the Redis, and say what could lose work.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing on success.")
-def check(config: Path | None, quiet: bool, **flags: Any) -> None:
+def check(config: Path | None, connect: bool, quiet: bool, **flags: Any) -> None:
     """Check whether flowd can start with these settings, and with the handlers they name.
 
-    Exits with 0, or with 78 and a list of everything that is wrong.
+    Exits with 0, or with 78 and a list of everything that is wrong. With --connect also with 69
+    where the Redis cannot be used.
     """
     settings, origins = _load(config, flags)
     require_places(settings)
     _check_exposure(settings)
     _check_handlers(settings)
+    if connect:
+        _check_redis(settings, is_quiet=quiet)
     if quiet:
         return
     for warning in ignored_variables(settings.handlers.folder or Path.cwd()):
@@ -81,6 +89,30 @@ def _check_handlers(settings: Settings) -> None:
     from flowd.handlers.trial_import import try_handlers
 
     try_handlers(settings)
+
+
+def _check_redis(settings: Settings, *, is_quiet: bool) -> None:
+    from flowd.store.primary import locate_primary
+    from flowd.store.replicas import describe
+    from flowd.supervisor.embedded_server import ProbeResult, join_embedded, look_at, probe
+
+    settings = join_embedded(settings)
+    redis = settings.redis
+    may_be_own = redis.mode != "external" and redis.url is None and redis.socket_path is None
+    # `flowd start` takes one that answers there in place of its own.
+    if may_be_own and probe((redis.host, redis.port)) is ProbeResult.NOTHING:
+        click.echo("flowd start will run a Redis of its own, which keeps what it acknowledges")
+        return
+    fitness = look_at(settings)
+    if not is_quiet:
+        where = locate_primary(settings.redis).address
+        told = f", replicas: {describe(fitness.replicas)}" if fitness.replicas else ""
+        click.echo(f"the Redis is {fitness.server} at {where}{told}")
+    risks = fitness.risks
+    if not settings.redis.replicas and (fitness.replicas or settings.redis.sentinels):
+        risks += (_ASYNCHRONOUS,)
+    for risk in risks:
+        click.echo(f"WARNING this Redis may lose work: {risk}", err=True)
 
 
 @config.command()

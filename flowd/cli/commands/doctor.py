@@ -55,6 +55,8 @@ async def _examine(settings: Settings) -> Examination:
 
 
 def _show(examination: Examination) -> None:
+    from flowd.store.replicas import describe
+
     rows = [
         ("FAILED" if check.violations else "ok", check.rule, f"{check.counted:,}")
         for check in examination.checks
@@ -68,6 +70,8 @@ def _show(examination: Examination) -> None:
             ("-", "workers", f"{examination.workers:,}"),
             ("-", "dead letters, see `flowd dlq list`", f"{examination.dead_letters:,}"),
         ]
+    if examination.replicas:
+        rows.append(("-", "replicas of this Redis", describe(examination.replicas)))
     show_table(("RESULT", "WHAT", "COUNT"), rows)
     for risk in examination.risks:
         click.echo(plain(f"WARNING this Redis may lose work: {risk}"))

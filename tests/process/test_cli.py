@@ -355,9 +355,10 @@ def test_what_needs_somebody_is_shown_and_compared_with_the_last_good_run(shell:
     failed = shell.json("submit", "bad-night.json", "--wait", code=1)["execution_id"]
     asked = shell.pipe("submit", "asked.json", "--trigger").strip()
 
+    wait_until(lambda: shell.json("get", asked)["counts"] == {"WAITING": 3}, "the questions")
     seen = shell.pipe("now")
     assert re.search(rf"failed within a day: \d+; .*\n.*\n{failed} +- +nights ", seen)
-    assert re.search(rf"waiting for an answer: 3; .*\n(.*\n)*{asked} +A +asked .*Open A", seen)
+    assert re.search(rf"waiting for an answer: \d+; .*\n(.*\n)*{asked} +A +asked .*Open A", seen)
     assert shell.json("now")["attention"]
     seen = shell.pipe("diff", failed, code=1)
     assert seen.startswith(f"a: {good['nights']} nights COMPLETED")

@@ -13,7 +13,9 @@ from typing import Final, NamedTuple
 
 from flowd.diagnosis.cache_check import CacheView, look_at_cache
 from flowd.diagnosis.index_check import Lists, list_mismatches
+from flowd.diagnosis.kin_check import orphans
 from flowd.diagnosis.label_check import label_mismatches
+from flowd.diagnosis.log_check import log_mismatches
 from flowd.diagnosis.place_check import PlacesView, broken_places, look_at_places
 from flowd.diagnosis.schedule_check import ScheduleStanding, broken_schedules, schedules_of
 from flowd.errors import CorruptExecution
@@ -220,6 +222,7 @@ async def _look_at_keys(store: Store, snapshot: Snapshot) -> None:
         cursor, key_names = await store.health.inspection.key_slice(cursor)
         snapshot.with_keys |= key_names.execution_ids
         snapshot.node_states.update(key_names.node_states)
+        snapshot.lists.logs.kept |= key_names.logs
         if cursor == "0":
             return
 
@@ -233,7 +236,7 @@ async def _look_at_executions(store: Store, snapshot: Snapshot) -> None:
     named |= {one for _, one in snapshot.lists.by_name if is_execution_id(one)}
     named |= {one for one, _ in (*snapshot.stream.entries.values(), *snapshot.retries)}
     for part in slices(sorted(named), EXECUTIONS_PER_READ):
-        await snapshot.lists.labels.read_given(store.health.inspection, part)
+        await snapshot.lists.read_given(store.health.inspection, part)
         await snapshot.lists.read_names(store, part)
         sizes = await store.health.inspection.definition_sizes(part)
         for portion in portions(dict(zip(part, sizes, strict=True)), DEFINITION_BYTES_MAX):
@@ -370,18 +373,6 @@ def _wait_mismatches(snapshot: Snapshot) -> Iterator[str]:
             yield f"execution {execution_id}: node {node_id} is WAITING for {child}"
 
 
-def _orphans(snapshot: Snapshot) -> Iterator[str]:
-    for execution_id, kin in sorted(snapshot.kins.items()):
-        status = snapshot.statuses.get(kin.parent_id)
-        state = snapshot.node_states.get((kin.parent_id, kin.node_id))
-        is_child = snapshot.statuses.get(execution_id) in {*ExecutionState} & _LIVE
-        if is_child and status not in _LIVE:
-            parent = f"its parent {kin.parent_id} {_said(status)}"
-            yield f"execution {execution_id} runs, and {parent}"
-        elif is_child and state in _NODE_ENDED:
-            yield f"execution {execution_id} runs, and node {kin.node_id} of its parent is {state}"
-
-
 def _open_nodes(snapshot: Snapshot) -> Iterator[str]:
     in_progress = snapshot.in_progress
     for (execution_id, node_id), state in snapshot.node_states.items():
@@ -445,7 +436,11 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
     ),
     ("a RETRYING node has a date", lambda snapshot: len(snapshot.retries), _date_mismatches),
     ("a WAITING node has a waker", lambda snapshot: len(snapshot.waits), _wait_mismatches),
-    ("a child has a node that waits for it", lambda snapshot: len(snapshot.kins), _orphans),
+    (
+        "a child has a node that waits for it",
+        lambda snapshot: len(snapshot.kins),
+        lambda snapshot: orphans(snapshot.kins, snapshot.statuses, snapshot.node_states),
+    ),
     (
         "an execution that ended has no open node",
         lambda snapshot: len(snapshot.node_states),
@@ -457,6 +452,11 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
         lambda snapshot: label_mismatches(
             snapshot.lists.labels, snapshot.statuses, snapshot.in_progress
         ),
+    ),
+    (
+        "every log is listed, and earlier attempts are earlier",
+        lambda snapshot: len(snapshot.lists.logs.kept),
+        lambda snapshot: log_mismatches(snapshot.lists.logs, snapshot.node_states),
     ),
     ("no key without an execution", lambda snapshot: len(snapshot.with_keys), _ownerless),
     (

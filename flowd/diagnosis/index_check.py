@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flowd.diagnosis.label_check import Labels
+from flowd.diagnosis.log_check import LogsView
 from flowd.store import Store
 from flowd.store.indexes import LISTED_STATES
+from flowd.store.inspection import Inspection
 
 
 @dataclass(slots=True)
@@ -20,6 +22,7 @@ class Lists:
     names: dict[str, str] = field(default_factory=dict)
     are_complete: bool = False
     labels: Labels = field(default_factory=Labels)
+    logs: LogsView = field(default_factory=LogsView)
 
     async def read(self, store: Store) -> None:
         indexes = store.executions.indexes
@@ -27,6 +30,11 @@ class Lists:
         for state in LISTED_STATES:
             self.by_status[state] = {one async for one in indexes.listed(state)}
         self.by_name = {one async for one in indexes.named()}
+
+    async def read_given(self, inspection: Inspection, execution_ids: Sequence[str]) -> None:
+        """What these executions say of their labels and their logs."""
+        await self.labels.read_given(inspection, execution_ids)
+        await self.logs.read(inspection, execution_ids)
 
     async def read_names(self, store: Store, execution_ids: Sequence[str]) -> None:
         names = await store.health.attention.raw_names(execution_ids)

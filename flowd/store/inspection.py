@@ -18,12 +18,16 @@ from flowd.store.executions import age_ms, parse_continuation
 from flowd.store.queues import Queues
 from flowd.store.redis import keys
 from flowd.store.redis.client import Command, RedisClient, is_wrong_type, translate
+from flowd.store.redis.text import count_of
 
 # A thousand keys hold the server for well under a millisecond.
 SLICE: Final = 1_000
+_LOG = re.compile(r"workflow:([0-9a-f]{24}):log:([^:]+):([0-9]{1,9})$")
 _OF_EXECUTION = re.compile(r"workflow:([0-9a-f]{24})(?::(?:node:([^:]+)$)?|$)")
 
 NodeKey = tuple[str, str]
+# The execution, the node, and which attempt of it.
+LogKey = tuple[str, str, int]
 
 
 class Mistyped(NamedTuple):
@@ -34,10 +38,11 @@ class Mistyped(NamedTuple):
 
 @dataclass(slots=True)
 class KeySlice:
-    """The executions some keys are about, and the states of nodes among them."""
+    """The executions some keys are about, and the states of nodes and the logs among them."""
 
     execution_ids: set[str] = field(default_factory=set)
     node_states: dict[NodeKey, str | None] = field(default_factory=dict)
+    logs: set[LogKey] = field(default_factory=set)
 
 
 class Consumer(NamedTuple):
@@ -87,6 +92,8 @@ class Inspection:
                 found.execution_ids.add(about[1])
                 if about[2]:
                     nodes.append((about[1], about[2]))
+            if log := _LOG.match(name):
+                found.logs.add((log[1], log[2], int(log[3])))
         if nodes:
             states = await self._client.execute("MGET", *(keys.node(*one) for one in nodes))
             found.node_states = dict(zip(nodes, states, strict=True))
@@ -149,6 +156,40 @@ class Inspection:
             reply.split("\n") if reply and not is_wrong_type(reply) else [] for reply in replies
         ]
 
+    async def existing(self, execution_ids: Sequence[str]) -> set[str]:
+        """Of these executions those that have a status."""
+        commands: list[Command] = [("EXISTS", keys.status(one)) for one in execution_ids]
+        replies = await self._client.converse(commands) if commands else []
+        return {one for one, is_there in zip(execution_ids, replies, strict=True) if is_there}
+
+    async def listed_logs(self, execution_ids: Sequence[str]) -> set[LogKey]:
+        """The logs that these executions list."""
+        commands: list[Command] = [("ZRANGE", keys.logs(one), 0, -1) for one in execution_ids]
+        replies = await self._client.converse_freely(commands) if commands else []
+        return {
+            (execution_id, *name)
+            for execution_id, reply in zip(execution_ids, replies, strict=True)
+            for name in ([] if is_wrong_type(reply) else map(_numbered, reply))
+        }
+
+    async def earlier_attempts(self, execution_ids: Sequence[str]) -> dict[NodeKey, list[int]]:
+        """The numbers of the attempts before the newest that are kept, of each node with such."""
+        commands: list[Command] = [("HKEYS", keys.history(one)) for one in execution_ids]
+        replies = await self._client.converse_freely(commands) if commands else []
+        found: dict[NodeKey, list[int]] = {}
+        for execution_id, reply in zip(execution_ids, replies, strict=True):
+            for node_id, attempt in [] if is_wrong_type(reply) else map(_numbered, reply):
+                found.setdefault((execution_id, node_id), []).append(attempt)
+        return found
+
+    async def newest_attempts(self, nodes: Sequence[NodeKey]) -> dict[NodeKey, int]:
+        """The numbers that their records say."""
+        commands: list[Command] = [("HGET", keys.attempts(one), node_id) for one, node_id in nodes]
+        replies = await self._client.converse_freely(commands) if commands else []
+        texts = ("" if is_wrong_type(reply) else reply or "" for reply in replies)
+        pairs = zip(nodes, (count_of(text.partition(" ")[0]) for text in texts), strict=True)
+        return {node: number for node, number in pairs if number}
+
     async def begun(self) -> list[Begun]:
         """All that was left for a later call; `what` is its verb and its node."""
         flat = await self._client.execute("ZRANGE", keys.CONTINUATIONS, 0, -1, "WITHSCORES")
@@ -189,6 +230,12 @@ class Inspection:
     async def leases(self) -> set[str]:
         """The consumers that have a lease."""
         return set(await self._client.execute("HKEYS", keys.LEASES))
+
+
+def _numbered(member: str) -> tuple[str, int]:
+    """`node attempt`, as logs and attempts are named."""
+    node_id, _, attempt = member.rpartition(" ")
+    return node_id, count_of(attempt)
 
 
 def _is_group_missing(reply: Any) -> bool:

@@ -24,6 +24,7 @@ from scripts.soaking.child_checks import check_children
 from scripts.soaking.ledger import END, START, Note
 from scripts.soaking.limit_checks import check_calls, check_limits
 from scripts.soaking.list_checks import check_lists
+from scripts.soaking.log_checks import check_logs
 from scripts.soaking.map_checks import Items, check_items, read_items
 from scripts.soaking.place_checks import check_places
 from scripts.soaking.waits import check_waits, dated_nodes
@@ -142,6 +143,7 @@ def find_violations(
     *,
     faults: int | Sequence[float] = 0,
     excused: Collection[str] = (),
+    may_lack_lines: bool = False,
 ) -> list[str]:
     """Every sentence is one thing that does not hold.
 
@@ -149,7 +151,7 @@ def find_violations(
     `ledger` the calls of their handlers, where those keep one; `faults` how many were injected,
     each of which may have cost every node one start; or when, by the ledger's clock, and each may
     have cost one start of every node that was on its way. `excused` were deleted on purpose, or
-    damaged.
+    damaged. `may_lack_lines` says that Redis was full for a while.
     """
     wanted = [one for one in dict.fromkeys(acknowledged) if one not in excused]
     known = [one for one in redis.zrange(keys.EXECUTIONS, 0, -1) if one not in excused]
@@ -164,6 +166,7 @@ def find_violations(
     found += _check_active(redis, executions)
     found += _check_labels(redis, executions)
     found += check_lists(redis, executions)
+    found += check_logs(redis, executions, may_lack_lines=may_lack_lines)
     found += check_children(redis, executions, excused)
     found += check_places(redis, executions)
     found += check_limits(redis, executions)

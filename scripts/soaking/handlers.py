@@ -12,12 +12,16 @@ import os
 import signal
 import subprocess
 import time
+from importlib.util import find_spec
 from typing import Any
 
 from flowd.handlers import Context, Fail, handler
 from scripts.soaking.ledger import CANCELLED, END, START, conversation
+from scripts.soaking.log_checks import last_line
 
 LEDGER = "SOAK_LEDGER"
+# Not in the other version of the soak.
+_KEEPS_LOGS = find_spec("flowd.node_log") is not None
 
 
 async def _note(phase: str, context: Context) -> int:
@@ -34,7 +38,9 @@ async def _end(context: Context, **more: Any) -> dict[str, Any]:
     await _note(END, context)
     # The other version of the soak has no calls, and nothing that waits.
     call = getattr(context, "call", 1)
-    return {"attempt": context.attempt, "call": call, "pid": os.getpid(), **more}
+    print(last_line(context.attempt))
+    said = {"said": True} if _KEEPS_LOGS else {}
+    return {"attempt": context.attempt, "call": call, "pid": os.getpid(), **said, **more}
 
 
 @handler("ledger_quick")

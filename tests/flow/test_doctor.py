@@ -140,6 +140,24 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda redis, one: redis.zrem(keys.FINISHED, one),
         "is COMPLETED and does not count as ended",
     ),
+    "log listed nowhere": (
+        lambda redis, one: redis.xadd(f"workflow:{one}:log:A:1", {"lines": "1 stdout x"}, "1-0"),
+        "the log of node A, attempt 1, is not listed",
+    ),
+    "log that is gone": (
+        lambda redis, one: redis.zadd(f"workflow:{one}:logs", {"A 1": 1}),
+        "the log of node A, attempt 1, is listed and gone",
+    ),
+    "too many attempts": (
+        lambda redis, one: redis.hset(
+            f"workflow:{one}:history", mapping={f"B {at}": "x" for at in range(1, 22)}
+        ),
+        "node B keeps 21 attempts before its newest",
+    ),
+    "later than the newest": (
+        lambda redis, one: redis.hset(f"workflow:{one}:history", "A 1", "1 1 1 1 w"),
+        "node A keeps attempt 1, and its newest is 1",
+    ),
     "unknown state": (set_to(":status", "DONE"), "is in the state 'DONE'"),
     "unknown node state": (set_to(":node:A", "DONE"), "node A is in the state 'DONE'"),
     "no definition": (both(set_to(":status", "RUNNING"), forget("")), "its definition is gone"),

@@ -101,6 +101,28 @@ def hold_what_is_gone(redis: redis_py.Redis, execution_id: str) -> None:
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
+    "log listed nowhere": (
+        lambda redis, one: redis.xadd(f"workflow:{one}:log:A:1", {"lines": "1 stdout x"}, "1-0"),
+        "the log of A 1 is listed nowhere",
+    ),
+    "log that is gone": (
+        lambda redis, one: redis.zadd(f"workflow:{one}:logs", {"A 1": 1}),
+        "the log of A 1 is listed and gone",
+    ),
+    "too many attempts": (
+        lambda redis, one: redis.hset(
+            f"workflow:{one}:history", mapping={f"B {at}": "x" for at in range(1, 22)}
+        ),
+        "21 attempts before its newest are kept",
+    ),
+    "later than the newest": (
+        lambda redis, one: redis.hset(f"workflow:{one}:history", "A 1", "1 1 1 1 w"),
+        "attempt 1 is kept as earlier than 1",
+    ),
+    "last line is missing": (
+        lambda redis, one: redis.set(f"workflow:{one}:node:A:output", '{"said":true}'),
+        "it is COMPLETED, and its log lacks its last line",
+    ),
     "gone": (delete(":status"), "it was acknowledged and is gone"),
     "not ended": (set_to(":status", "RUNNING"), "acknowledged and has not ended, it is RUNNING"),
     "not active": (set_to(":status", "RUNNING"), "RUNNING and not among the active"),

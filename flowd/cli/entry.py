@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 
 
 def main() -> None:
+    if os.getpid() == 1:
+        from flowd.cli.first_process import leave_first_place
+
+        leave_first_place()
     for stream in (sys.stdout, sys.stderr):
         # A character the terminal's encoding lacks must not end what has been done already.
         with contextlib.suppress(AttributeError):

@@ -58,6 +58,20 @@ async def test_a_workflow_is_run_and_looked_at(settings):
         assert (refused.value.status, refused.value.code) == (404, "unknown_execution")
 
 
+async def test_a_cancel_by_force_breaks_finally_off(settings):
+    waits = document(node("A", handler="signal"))
+    waits["dag"]["finally"] = [node("tidy", handler="signal")]
+    api, engine = served(settings)
+    async with engine, api as server, AsyncClient(f"http://127.0.0.1:{server.port}") as client:
+        execution_id = await client.submit(waits, trigger=True)
+        await client.cancel(execution_id)
+        assert await client.status(execution_id) == "RUNNING"
+
+        await client.cancel(execution_id, force=True)
+
+        assert await client.status(execution_id) == "CANCELLED"
+
+
 async def test_a_failure_names_its_nodes(settings):
     failing = node("A", handler="unreliable_handler", fail_first_attempts=9)
     api, engine = served(settings)

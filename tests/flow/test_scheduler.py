@@ -7,7 +7,9 @@ import itertools
 
 import pytest
 
+from flowd.errors import StoreUnavailable
 from flowd.scheduler import lane
+from flowd.scheduler.scheduler import Scheduler
 from flowd.store.redis import keys
 from tests.flow.engine import Engine, node, until, workflow
 
@@ -43,3 +45,20 @@ async def test_a_duty_that_never_ends_holds_up_neither_retries_nor_other_duties(
         redis.delete(keys.LEASES)
         redis.set(keys.LEASES, "no hash")
         await until(lambda: redis.type(keys.LEASES) != "string", "the duty before the bad one")
+
+
+async def test_an_outage_is_said_once_by_both_lanes_and_so_is_its_end(settings, monkeypatch, capfd):
+    async with Engine(settings, workers=0) as engine:
+        scheduler = Scheduler(engine.store)
+        capfd.readouterr()
+        with monkeypatch.context() as away:
+
+            async def unanswered(*_arguments):
+                raise StoreUnavailable("nobody is there")
+
+            away.setattr(lane.Lane, "tick", unanswered)
+            assert [await scheduler.tick(now_s) for now_s in (1.0, 2.0)] == [False, False]
+        assert await scheduler.tick(3.0)
+
+    said = capfd.readouterr().err
+    assert (said.count("redis.lost"), said.count("redis.reconnected")) == (1, 1)

@@ -294,13 +294,13 @@ async def test_a_client_that_is_closed_waits_for_what_is_in_flight(slow, slow_cl
 
 async def test_a_script_that_the_server_has_forgotten_is_loaded(client, redis):
     redis.script_flush()
-    arguments = ((*["none"] * 4, "flowd:definition:none"), "0", *["0"] * 10)
+    arguments = (("none", "flowd:continuations"), "an execution", "", "")
 
     outcomes = await asyncio.gather(
-        *(client.run(scripts.START_CHILD, *arguments) for _ in range(2))
+        *(client.run(scripts.SETTLE_FOLLOW, *arguments) for _ in range(2))
     )
 
-    assert outcomes == ["ended", "ended"]
+    assert outcomes == ["settled", "settled"]
 
 
 async def test_an_error_of_the_caller_costs_nobody_else_the_connection(client):

@@ -80,7 +80,9 @@ async def test_what_runs_on_a_full_server_still_commits_to_the_end(engine, redis
         assert await worker.claim(a, x) == ["claimed", "claimed"]
         exchange = await worker.exchange([worker.completion(a)], [worker.failure(x)], read_max=8)
         assert (exchange.completed, exchange.failed) == (["completed"], ["finished"])
-        assert await worker.complete(*exchange.entries) == ["completed", "completed"]
+        # A script that the server does not have yet is called again, behind the read.
+        entries = exchange.entries or await worker.take()
+        assert await worker.complete(*entries) == ["completed", "completed"]
         assert await worker.complete(*await worker.take()) == ["finished"]
 
     assert execution.state() == State(

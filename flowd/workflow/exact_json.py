@@ -20,7 +20,7 @@ INTEGER_MIN: Final = -(2**63)
 INTEGER_MAX: Final = 2**64 - 1
 _SHOWN_CHARS_MAX: Final = 60
 # Where what is no JSON is looked for: orjson goes no deeper, and what contains itself has no end.
-_PLACES_MAX: Final = 100_000
+_PLACES_MAX: Final = 20_000
 _LEVELS_MAX: Final = 255
 _END: Final = object()
 # A double keeps fifteen digits, whatever they are; with the point these are sixteen characters.

@@ -58,6 +58,8 @@ def write_debian_package(bundle: Path, folder: Path, version: str = __version__)
 def _lay_out(bundle: Path, root: Path) -> None:
     program = root / _PROGRAM
     shutil.copytree(bundle, program, symlinks=True)
+    # The folder a bundle was made in may be its maker's alone: the service is another user.
+    program.chmod(0o755)
     command = program / "bin" / "flowd"
     command.write_text(COMMAND.format(python=f"/{_PROGRAM}/bin/python3"))
     for packages in program.glob("lib/python3*/*-packages"):

@@ -25,6 +25,8 @@ def bundle(tmp_path: Path) -> Path:
     for name in ("python3", "flowd"):
         (folder / "bin" / name).write_text("#!/bin/sh\n")
         (folder / "bin" / name).chmod(0o755)
+    # As a temporary folder is made.
+    folder.chmod(0o700)
     return folder
 
 
@@ -53,6 +55,8 @@ def test_its_command_its_units_and_its_owner(package: Path, unpacked: Path) -> N
         ["dpkg-deb", "--contents", package], capture_output=True, text=True, check=True
     )
     assert {line.split()[1] for line in listed.stdout.splitlines()} == {"root/root"}
+    # The service is run by a user of its own.
+    assert {line[7:10] for line in listed.stdout.splitlines()} <= {"r-x", "r--", "rwx"}
 
 
 def test_the_same_bundle_gives_the_same_package(

@@ -317,8 +317,8 @@ def _waits(node: Mapping[str, Any]) -> str:
     text = waiting.get("text")
     if waiting.get("waits_for") == "slot":
         text = f"waits for limit {text}"
-        if waiting.get("before") is not None:
-            text += f": {waiting['before']:,} before it"
+        if (before := waiting.get("before")) is not None:
+            text += f": {before:,} before it" if before else ", the next"
     if child := node.get("child"):
         text = " ".join(("child", child, *filter(None, (node.get("child_progress"),))))
     until = f"until {clock(waiting['until_ms'])}" if waiting.get("until_ms") else ""

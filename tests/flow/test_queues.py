@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from flowd.diagnosis import readiness
 from flowd.diagnosis.observer import Observer
+from flowd.handlers.registry import Registry
+from flowd.orchestrator.executor import trigger_workflow
 from flowd.orchestrator.plans import Plans
+from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.scheduler.scheduler import Scheduler
+from flowd.store.saved import About
 from flowd.workflow.definition import WorkflowDefinition
-from tests.flow.engine import Engine, node, until, workflow
+from flowd.workflow.graph import plan_digest
+from flowd.workflow.ids import child_id
+from tests.flow import handlers
+from tests.flow.engine import _HANDLERS, Engine, node, until, workflow
 
 
 def reading(settings, *queues: str, concurrency: int = 64):
@@ -116,3 +124,55 @@ async def test_without_queues_readiness_says_nothing_of_them(settings):
         await engine.run(workflow(node("A")))
         checks, _ = await readiness.check(engine.store)
         assert "queues" not in checks
+
+
+@asynccontextmanager
+async def two_pools(settings, **options):
+    """The first worker reads the default queue alone, the second the queue `gpu` alone."""
+    async with Engine(settings, workers=1, **options) as engine:
+        engine.settings = reading(settings, "gpu")
+        await engine.add_worker()
+        yield engine
+
+
+async def ran_by(engine, execution_id, node_ids):
+    records = await engine.store.nodes.records(execution_id, node_ids)
+    return {one: record.worker.rpartition("-")[0] for one, record in records.items()}
+
+
+async def test_a_fan_out_over_a_thousand_opens_in_its_queue(settings):
+    """More than one call opens: the rest is a continuation's."""
+    middle = [f"b{at}" for at in range(1_200)]
+    nodes = [node("a"), *(in_queue("gpu", node(one, ["a"])) for one in middle), node("z", middle)]
+    async with two_pools(settings) as engine, engine.ticking():
+        execution_id = await engine.run(workflow(*nodes))
+
+        assert set((await engine.states(execution_id)).values()) == {"COMPLETED"}
+        assert set((await ran_by(engine, execution_id, middle)).values()) == {"worker-2"}
+        assert await ran_by(engine, execution_id, ["a", "z"]) == {"a": "worker-1", "z": "worker-1"}
+
+
+async def test_a_rerun_and_a_redriven_node_come_back_to_their_queue(settings):
+    nodes = [node("A"), in_queue("gpu", node("B", ["A"], "fated")), node("C", ["B"])]
+    handlers.FATED.add("B")
+    async with two_pools(settings) as engine:
+        first = await engine.run(workflow(*nodes))
+        handlers.FATED.clear()
+        again = await rerun_execution(engine.store, await plan_rerun(engine.store, first, "failed"))
+        await trigger_workflow(engine.store, again)
+
+        assert await engine.end(again) == "COMPLETED"
+        assert await ran_by(engine, again, ["B", "C"]) == {"B": "worker-2", "C": "worker-1"}
+
+
+async def test_a_child_runs_in_the_queue_of_its_own_definition(settings):
+    child = workflow(node("X"), node("Y", ["X"]), name="report", queue="gpu").to_json()
+    registry = Registry({**_HANDLERS, "workflow": "flowd.handlers.builtin.workflow"})
+    async with two_pools(settings, registry=registry) as engine:
+        await engine.store.saved.put("report", child, plan_digest(child), About(0, 2, ""))
+        parent = await engine.run(workflow(node("call", handler="workflow", name="report")))
+
+        assert await engine.end(parent) == "COMPLETED"
+        ran = await ran_by(engine, child_id(parent, "call", 1), ["X", "Y"])
+        assert ran == {"X": "worker-2", "Y": "worker-2"}
+        assert await ran_by(engine, parent, ["call"]) == {"call": "worker-1"}

@@ -319,6 +319,10 @@ def test_the_help_and_the_package_load_nothing_heavy(statement: str) -> None:
             "waits for limit api/a: 3 before it",
         ),
         (
+            {"waits_for": "slot", "text": "api", "until_ms": None, "before": 0},
+            "waits for limit api, the next",
+        ),
+        (
             {"waits_for": "slot", "text": "api", "until_ms": None, "before": None},
             "waits for limit api",
         ),

@@ -114,6 +114,16 @@ def test_every_reference_of_the_document_leads_somewhere() -> None:
             found = found[step]
 
 
+@pytest.mark.parametrize("of", ["", "/nodes/{node_id}"])
+def test_a_log_may_be_had_as_json_as_text_and_as_events(of: str) -> None:
+    operation = openapi_document(ENDPOINTS)["paths"][f"/workflows/{{execution_id}}{of}/logs"]["get"]
+    assert {one.partition(";")[0] for one in operation["responses"]["200"]["content"]} == {
+        "application/json",
+        "text/plain",
+        "text/event-stream",
+    }
+
+
 def test_the_document_is_the_same_each_time() -> None:
     assert openapi_json(ENDPOINTS) == openapi_json(all_routes())
 

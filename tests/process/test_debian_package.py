@@ -1,6 +1,6 @@
 """The Debian package, with one small script in place of the bundle: its files and its scripts.
 
-What dpkg makes of it is tried in a bare Debian, by hand.
+What dpkg makes of it is tried in a bare Debian by `scripts/try_installs`.
 """
 
 from __future__ import annotations

@@ -84,10 +84,13 @@ end
 -- Why this child is not made; nil where it is to be.
 local function refuse_child(nth, parent_id, node_id, number, execution_id)
   local parent, status, state = parents[parent_id], states[3 * nth - 2], states[3 * nth - 1]
-  if states[3 * nth] or is_made[execution_id] or ARGV[1] == '1' then
+  local place = parent_id .. ' ' .. node_id .. ' ' .. number .. ' '
+  if is_made[execution_id] then
+    return is_made[execution_id] == place and 'exists' or 'taken'
+  end
+  if states[3 * nth] or ARGV[1] == '1' then
     local refusal = refuse_making(KEYS[3], execution_id, ARGV[1] == '1')
     if refusal == 'exists' then
-      local place = parent_id .. ' ' .. node_id .. ' ' .. number .. ' '
       local said = redis.pcall('HGET', 'workflow:' .. execution_id .. ':run', 'parent')
       local is_same = type(said) == 'string' and string.sub(said, 1, #place) == place
       return is_same and 'exists' or 'taken'
@@ -140,7 +143,7 @@ for nth = 1, count do
     outcomes[nth] = 'own'
   end
   if not outcomes[nth] then
-    is_made[execution_id] = true
+    is_made[execution_id] = parent_id .. ' ' .. node_id .. ' ' .. number .. ' '
     sizes[parent.root_id] = sizes[parent.root_id] + 1
     parent.listed[#parent.listed + 1] = execution_id
     parent.listed[#parent.listed + 1] = node_id .. ' ' .. number

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Final
 
+from flowd.errors import StoreFull
 from flowd.scheduler.duty import Duty
 from flowd.store import Store
 
@@ -23,7 +25,9 @@ class TrimCache(Duty):
 
     async def run(self, _now_s: float) -> float | None:
         end_s = time.monotonic() + BUDGET_S
-        while await self._store.tasks.cache.trim():
-            if time.monotonic() > end_s:
-                return 0.0
+        # A server that is full takes no script that may keep something: another time.
+        with contextlib.suppress(StoreFull):
+            while await self._store.tasks.cache.trim():
+                if time.monotonic() > end_s:
+                    return 0.0
         return None

@@ -140,7 +140,7 @@ class RedisSettings:
         read.whole(0, 16),
         "replicas of a Redis of your own that must have a change before it is acknowledged, and "
         "before a node that rests on it starts; with 0, a failover [may lose]"
-        "(failover.md#nothing-acknowledged-is-lost) what came last",
+        "(failover.md#acknowledged-by-replicas) what came last",
     )
     # Not a key: `flowd start` sets it once its embedded server listens there.
     socket_path: str | None = None

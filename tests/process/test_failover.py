@@ -64,7 +64,7 @@ def test_an_address_that_moves_with_its_connections_left_open(
         flowd.check_and_stop()
 
 
-# With two replicas the Sentinels may choose the one that has not confirmed: now and then it loses.
+# Of two replicas one has confirmed, and the other may become the primary: now and then it loses.
 @pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.thorough), 0])
 def test_failovers_lose_nothing_that_was_acknowledged_where_replicas_are_asked_for(
     tmp_path: Path, figure: Figure, replicas: int

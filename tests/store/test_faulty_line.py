@@ -36,6 +36,7 @@ from tests.private_server import PrivateServer
 from tests.proxy import FAULTS, Proxy
 from tests.redis_calls import answer_within
 from tests.store import limits, maps, schedules
+from tests.store.cache import OUTPUT, A, B
 from tests.store.engine import (
     CHAIN,
     DIAMOND,
@@ -152,6 +153,21 @@ async def start_child(bench: Bench) -> None:
     await bench.near.store.submissions.run_workflow(definition, plan, execution_id=AN_ID)
     parent = Execution(AN_ID, plan, bench.redis)
     await bench.insist(lambda: bench.far.start_child(parent, "a", DIAMOND))
+
+
+async def keep_output(bench: Bench) -> None:
+    await bench.insist(lambda: bench.store.tasks.cache.keep([(A, OUTPUT)]))
+
+
+async def drop_outputs(bench: Bench) -> None:
+    await bench.near.store.tasks.cache.keep([(A, OUTPUT), (B, OUTPUT)])
+    await bench.insist(bench.store.tasks.cache.clear)
+
+
+async def prune_queues(bench: Bench) -> None:
+    await bench.near.store.tasks.queues.ensure_groups(["gpu"])
+    bench.redis.sadd(keys.QUEUES, "gpu")
+    await bench.insist(bench.store.tasks.queues.prune)
 
 
 async def settle_follow(bench: Bench) -> None:
@@ -559,9 +575,12 @@ SCRIPT_CALLS = {
     scripts.CHECK_LIMITS: check_limits,
     scripts.SETTLE_LIMITS: release,
     scripts.POSTPONE_CALLBACK: postpone,
+    scripts.KEEP_OUTPUTS: keep_output,
+    scripts.DROP_OUTPUTS: drop_outputs,
+    scripts.PRUNE_QUEUES: prune_queues,
 }
-# No reply of it that is lost can leave anything behind.
-WRITES_NOTHING = {scripts.CHECK_RIGHTS}
+# No reply of these that is lost can leave anything behind.
+WRITES_NOTHING = {scripts.CHECK_RIGHTS, scripts.FIND_OUTPUTS}
 CALLS = {script.name: (script.sha, call) for script, call in SCRIPT_CALLS.items()} | {
     "make a group": ("XGROUP", make_group),
     "revoke a lease": ("HDEL", revoke),

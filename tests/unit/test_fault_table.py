@@ -15,7 +15,7 @@ ROWS = re.findall(
 
 def test_every_fault_has_its_row() -> None:
     wanted = [f"P{number}" for number in range(1, 18)]
-    wanted += [f"R{number}" for number in range(1, 11)]
+    wanted += [f"R{number}" for number in range(1, 13)]
     wanted += [f"I{number}" for number in range(1, 10)]
     assert [fault for fault, _, _ in ROWS if fault[0] != "U"] == wanted
     numbers = [int(fault[1:]) for fault, _, _ in ROWS if fault[0] == "U"]

@@ -190,7 +190,10 @@ class TaskSession:
     async def _with_scripts_loaded(
         self, commands: Sequence[Command], replies: list[Any]
     ) -> list[Any]:
-        """Load and call again what the server had forgotten; the read has happened, keep it."""
+        """Load and call again what the server did not have; the read has happened, keep it.
+
+        Places are given back behind the endings, so that is called again as well.
+        """
         forgotten = [
             at
             for at, reply in enumerate(replies)
@@ -199,8 +202,11 @@ class TaskSession:
         if forgotten:
             missing = {commands[at][1] for at in forgotten}
             await self._session.load_scripts([one for one in scripts.ALL if one.sha in missing])
-            again = await self._session.converse([commands[at] for at in forgotten])
-            for at, reply in zip(forgotten, again, strict=True):
+            behind = range(forgotten[0] + 1, len(commands))
+            settled = [at for at in behind if commands[at][1] == scripts.SETTLE_LIMITS.sha]
+            repeated = sorted({*forgotten, *settled})
+            again = await self._session.converse([commands[at] for at in repeated])
+            for at, reply in zip(repeated, again, strict=True):
                 replies[at] = reply
         return replies
 

@@ -31,7 +31,7 @@ def flowd(run_flowd: Callable[..., Flowd], tmp_path: Path) -> Flowd:
     return flowd
 
 
-def told(flowd: Flowd, line: str, folder: Path) -> str:
+def told(flowd: Flowd, line: str, folder: Path, code: int = 0) -> str:
     """What a command line of flowd prints, without its prompt and its remark."""
     words = shlex.split(line.removeprefix("$ "), comments=True)
     assert words[0] == "flowd"
@@ -43,7 +43,7 @@ def told(flowd: Flowd, line: str, folder: Path) -> str:
         text=True,
         timeout=PATIENCE_S,
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.returncode == code, ended.stdout + ended.stderr
     return ended.stdout
 
 
@@ -89,6 +89,34 @@ def test_the_cache_is_seen_and_cleared_as_it_is_told(flowd: Flowd, tmp_path: Pat
     (curl,) = blocks("Clearing it", "bash")
     shown, removed = (json.loads(answered(flowd, line)) for line in curl.splitlines())
     assert (shown["entries"], removed["removed"]) == (0, 0)
+
+
+def test_the_morning_after_goes_as_it_is_told(flowd: Flowd, tmp_path: Path) -> None:
+    def run(client: Client, *nodes: dict[str, Any]) -> str:
+        return client.submit({"name": "night", "dag": {"nodes": nodes}}, trigger=True)
+
+    with Client(flowd.url) as client:
+        good = run(client, node("A", handler="unreliable_handler", failure_rate=0.0))
+        assert client.wait(good, PATIENCE_S) == "COMPLETED"
+        failed = run(client, node("A", handler="unreliable_handler", failure_rate=1.0))
+        assert client.wait(failed, PATIENCE_S) == "FAILED"
+        asked = run(client, node("ok", handler="signal", prompt="go?"))
+        wait_until(
+            lambda: [one["state"] for one in client.nodes(asked)] == ["WAITING"], "the question"
+        )
+
+    (session,) = blocks("The morning after", "console")
+    lines = session.replace("ID NODE", f"{asked} ok").replace("ID", failed).splitlines()
+    # `diff` ends with 1 where something differs.
+    now, why, shown, _, different, *_ = (
+        told(flowd, line, tmp_path, code=int("diff" in line)) for line in lines
+    )
+
+    assert failed in now and asked in now
+    assert "A" in why and failed in shown
+    assert "failure_rate" in different
+    with Client(flowd.url) as client:
+        assert client.wait(asked, PATIENCE_S) == "COMPLETED"
 
 
 def test_what_a_node_says_is_read_as_it_is_told(flowd: Flowd, tmp_path: Path) -> None:

@@ -238,15 +238,17 @@ def _parameters(
         {"name": name, "in": "path", "required": True, "schema": _PATH_PARAMETERS[name]}
         for name in re.findall(r"\{(\w+)", endpoint.path)
     ]
+    model: dict[str, Any] = {"properties": {}}
     if (query := endpoint.description.query) is not None:
         model = definitions[_name(schemas[query, "validation"])]
         required = model.get("required", ())
         for name, schema in model["properties"].items():
             parameters.append(_query_parameter(name, schema, is_required=name in required))
     for name, text in endpoint.description.headers.items():
-        parameters.append(
-            {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
-        )
+        # What may be said in the query as well has one form.
+        alike = model["properties"].get(name.lower().replace("-", "_"), {})
+        schema = {"type": "string", **{key: alike[key] for key in ("pattern",) if key in alike}}
+        parameters.append({"name": name, "in": "header", "description": text, "schema": schema})
     return parameters
 
 

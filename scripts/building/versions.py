@@ -23,7 +23,9 @@ def main() -> None:
     wheels = folder / "wheels"
     wheels.mkdir(parents=True)
     pip = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "wheel"]
-    subprocess.run([*pip, "--wheel-dir", wheels, build_wheel(folder)], check=True)
+    # redis needs it before Python 3.11.3, which the bare root may have; a later pip leaves it out.
+    needed = [build_wheel(folder), "async-timeout"]
+    subprocess.run([*pip, "--wheel-dir", wheels, *needed], check=True)
     with tempfile.TemporaryDirectory() as place:
         bundle = Path(place)
         build_bundle(bundle)

@@ -98,6 +98,7 @@ def test_a_morning_by_keys_alone(page: Page, submit: Submit, flowd: WebFlowd) ->
     # Approve what waits.
     page.goto("executions?name=morning+gate")
     open_first(page, gate)
+    expect(title).to_have_text("Running")
     page.keyboard.press("2")
     open_first(page, "release")
     tab_to(page, "Approve")

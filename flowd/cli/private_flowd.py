@@ -114,7 +114,11 @@ class PrivateFlowd:
 
     @property
     def has_ended(self) -> bool:
-        return self.process.poll() is not None
+        """Not by `poll`: a Ctrl-C in its midst may leave its lock taken, and `wait` for ever."""
+        if self.process.returncode is not None:
+            return True
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.process.pid, flags) is not None
 
     def status(self) -> dict[str, Any] | None:
         """What `flowd status` knows, None while nobody answers."""
@@ -135,9 +139,9 @@ class PrivateFlowd:
         deadline = time.monotonic() + limit_s
         while (status := self.status()) is None or not is_all_running(status):
             if self.has_ended:
+                code = self.process.wait()
                 raise FlowdFailed(
-                    f"flowd {describe_exit(self.process.returncode)} before it was ready"
-                    f"{self.log_tail()}"
+                    f"flowd {describe_exit(code)} before it was ready{self.log_tail()}"
                 )
             if time.monotonic() >= deadline:
                 raise FlowdFailed(f"flowd was not ready within {limit_s:g} s{self.log_tail()}")

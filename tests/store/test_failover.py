@@ -132,7 +132,8 @@ async def test_a_failover_is_told_as_such_and_all_is_looked_through(pair, addres
         pair.servers[0].ask("XADD", "workflow:tasks", "*", "a", "b")
         await notice.run(0.0)
     readmit.due_at_s = 1e9
-    # A replica that has not heard of the last entry.
+    # A replica that has heard of all but the last entry.
+    await until(lambda: pair.servers[1].ask("XLEN", "workflow:tasks") == 2)
     pair.servers[1].ask("REPLICAOF", "NO", "ONE")
     pair.servers[0].ask("XADD", "workflow:tasks", "*", "a", "b")
     await notice.run(0.0)

@@ -13,6 +13,7 @@ from flowd.config.loading import load_settings
 from scripts.replica_set import MovingAddress, ReplicaServer, ReplicaSet
 from tests.flow.api_server import api_server
 from tests.flow.test_events import completed, happen, named
+from tests.store.engine import until
 
 
 @pytest.fixture
@@ -52,6 +53,8 @@ async def test_who_listens_is_told_that_events_may_be_lost(pair, address, moving
             lost = happen(before, completed("x", "b"))
             assert named(await client.take(1)) == ["b"]
             address.target = new.address
+            # A replica answers reads: who has none open there is told by the next write only.
+            await until(lambda: before.info("clients")["blocked_clients"] >= 1)
             before.replicaof(*new.address)
             happen(after, completed("x", "c"))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -15,7 +16,9 @@ import redis as redis_py
 import uvloop
 
 from flowd.config import Settings
+from flowd.config.loading import load_settings
 from flowd.store import Store, open_store
+from scripts.replica_set import MovingAddress, ReplicaSet
 from tests.private_server import PrivateServer
 
 # A test that hangs is a failure with a traceback, not a suite that never ends.
@@ -119,3 +122,25 @@ def store(settings: Settings, runner: asyncio.Runner) -> Iterator[Store]:
     store = open_store(settings)
     yield store
     runner.run(store.close())
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[ReplicaSet]:
+    """A primary and its replica."""
+    with ReplicaSet(tmp_path) as servers:
+        yield servers
+
+
+@pytest.fixture
+def address(pair: ReplicaSet) -> Iterator[MovingAddress]:
+    """Leads to the primary, until its `target` is another."""
+    with MovingAddress(pair.servers[0].address) as address:
+        yield address
+
+
+@pytest.fixture
+def moving(address: MovingAddress, tmp_path: Path) -> Settings:
+    """Of a flowd that goes by that address."""
+    config = tmp_path / "flowd.toml"
+    config.touch()
+    return load_settings(config, {}, {"FLOWD_REDIS__URL": address.url})

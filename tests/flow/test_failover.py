@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 import redis as redis_py
 
-from flowd.config import Settings
-from flowd.config.loading import load_settings
-from scripts.replica_set import MovingAddress, ReplicaServer, ReplicaSet
+from scripts.replica_set import ReplicaServer
 from tests.flow.api_server import api_server
 from tests.flow.test_events import completed, happen, named
 from tests.store.engine import until
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[ReplicaSet]:
-    with ReplicaSet(tmp_path) as servers:
-        yield servers
-
-
-@pytest.fixture
-def address(pair: ReplicaSet) -> Iterator[MovingAddress]:
-    with MovingAddress(pair.servers[0].address) as address:
-        yield address
-
-
-@pytest.fixture
-def moving(address: MovingAddress, tmp_path: Path) -> Settings:
-    config = tmp_path / "flowd.toml"
-    config.touch()
-    return load_settings(config, {}, {"FLOWD_REDIS__URL": address.url})
 
 
 def client_of(server: ReplicaServer) -> redis_py.Redis:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from flowd.config import Settings
-from flowd.config.loading import load_settings
 from flowd.errors import StoreReadOnly, StoreUnavailable
 from flowd.orchestrator.plans import Plans
 from flowd.scheduler.reconciler import Reconciler
@@ -19,25 +15,6 @@ from flowd.store import open_store
 from flowd.store.redis.client import RedisClient
 from scripts.replica_set import MovingAddress, ReplicaSet
 from tests.store.engine import until
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[ReplicaSet]:
-    with ReplicaSet(tmp_path) as servers:
-        yield servers
-
-
-@pytest.fixture
-def address(pair: ReplicaSet) -> Iterator[MovingAddress]:
-    with MovingAddress(pair.servers[0].address) as address:
-        yield address
-
-
-@pytest.fixture
-def moving(address: MovingAddress, tmp_path: Path) -> Settings:
-    config = tmp_path / "flowd.toml"
-    config.touch()
-    return load_settings(config, {}, {"FLOWD_REDIS__URL": address.url})
 
 
 def fail_over(pair: ReplicaSet, address: MovingAddress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, TypeVar, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,7 @@ from flowd.workflow.report import Report
 PARAMETERS_MAX: Final = 100
 
 _M = TypeVar("_M", bound=BaseModel)
+_P = TypeVar("_P")
 
 
 def read_query(request: Request, model: type[_M]) -> _M:
@@ -51,6 +53,24 @@ def read_query(request: Request, model: type[_M]) -> _M:
     if listed := problems.problems():
         raise InvalidRequest(listed)
     return query
+
+
+def read_last_event(
+    request: Request, said: str, parse: Callable[[str], _P | None], described: str
+) -> _P | None:
+    """Where a stream of events goes on: by the header `Last-Event-ID`, which browsers send by
+    themselves, else by what was `said` in the query; None for neither.
+
+    Raises InvalidRequest for an id that `parse` does not know, with one `described` beside it.
+    """
+    header = request.headers.get("last-event-id", "").strip()
+    text = header or said
+    position = parse(text)
+    if text and position is None:
+        path = "headers.Last-Event-ID" if header else "query.last_event_id"
+        message = f"{text[:64]!r} is not the id of {described}"
+        raise InvalidRequest([Problem(path, "invalid_value", message)])
+    return position
 
 
 def _is_list(field: FieldInfo) -> bool:

@@ -77,7 +77,7 @@ async def clear_cache(request: Request) -> Response:
     """Forget every output that is kept."""
     for name in request.query_params:
         message = "this would forget everything; what is kept of one handler is at /cache/{handler}"
-        raise InvalidRequest([Problem(f"query.{name}", "unknown_field", message)])
+        raise InvalidRequest([Problem(f"query.{name}", "unknown_parameter", message)])
     return await _forget(request, None, None)
 
 

@@ -7,13 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.model import Model
-from flowd.api.contract.query import read_query
+from flowd.api.contract.query import read_last_event, read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.event_feed import Subscription
 from flowd.api.http.event_stream import MEDIA_TYPE, EventStream
 from flowd.api.http.responses import requested_execution_id
 from flowd.api.shared import shared_of
-from flowd.errors import InvalidRequest, Problem
 from flowd.store.events import EventType, Position, parse_event_id
 
 
@@ -62,14 +61,8 @@ async def _rest_of_the_past(subscription: Subscription, *, is_resumed: bool) -> 
 
 
 def _last_event(request: Request, query: EventsQuery) -> Position | None:
-    header = request.headers.get("last-event-id", "").strip()
-    text = header or query.last_event_id
-    position = parse_event_id(text)
-    if text and position is None:
-        path = "headers.Last-Event-ID" if header else "query.last_event_id"
-        message = f"{text[:64]!r} is not the id of an event, such as 1764000000000-0.2"
-        raise InvalidRequest([Problem(path, "invalid_value", message)])
-    return position
+    described = "an event, such as 1764000000000-0.2"
+    return read_last_event(request, query.last_event_id, parse_event_id, described)
 
 
 _HEADERS = {"Last-Event-ID": "the id of the last event you saw; later ones are sent first"}

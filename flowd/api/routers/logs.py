@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flowd.api.contract.model import Model
-from flowd.api.contract.query import read_query
+from flowd.api.contract.query import read_last_event, read_query
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.whole import whole
 from flowd.api.http.event_stream import MEDIA_TYPE, EventStream
@@ -25,7 +25,7 @@ from flowd.api.log_feed import (
     shown_line,
 )
 from flowd.api.shared import shared_of
-from flowd.errors import InvalidRequest, Problem, UnknownNode
+from flowd.errors import UnknownNode
 from flowd.orchestrator.items import find_item
 from flowd.store import Store
 from flowd.store.logs import Attempt, LogLine, LogName
@@ -288,14 +288,7 @@ def _wants(request: Request, query: ExecutionLogQuery) -> Literal["events", "jso
 
 
 def _after(request: Request, query: ExecutionLogQuery) -> LogPosition | None:
-    header = request.headers.get("last-event-id", "").strip()
-    text = header or query.last_event_id
-    position = parse_position(text)
-    if text and position is None:
-        path = "headers.Last-Event-ID" if header else "query.last_event_id"
-        message = f"{text[:64]!r} is not the id of a line, such as 1-42"
-        raise InvalidRequest([Problem(path, "invalid_value", message)])
-    return position
+    return read_last_event(request, query.last_event_id, parse_position, "a line, such as 1-42")
 
 
 def _text_line(line: LogLine, name: str = "") -> str:

@@ -178,16 +178,19 @@ class ReplicaSet:
         wait_for(is_whole, "the replicas to follow")
 
     def wait_until_watched(self) -> None:
-        """Every Sentinel knows the others and the replicas."""
+        """Every Sentinel knows the others and the replicas, and sees nothing amiss with the same
+        primary: two that disagree, or amid a failover, would elect nobody while a third is away."""
 
         def is_watched() -> bool:
+            seen = set()
             for one in self.sentinels:
                 flat = one.ask("SENTINEL", "MASTER", MASTER_NAME)
                 facts = dict(zip(flat[::2], flat[1::2], strict=True))
                 known = int(facts["num-slaves"]), int(facts["num-other-sentinels"])
                 if known != (len(self.servers) - 1, len(self.sentinels) - 1):
                     return False
-            return True
+                seen.add((facts["flags"], facts["port"]))
+            return [flags for flags, _ in seen] == ["master"]
 
         wait_for(is_watched, "the Sentinels to know each other")
 

@@ -14,11 +14,11 @@ from flowd.cli.exit_codes import FAILED
 from flowd.cli.kinds import verdict_by_itself
 from flowd.cli.options import MACHINE_FILE, config_of_running
 from flowd.cli.remote import plain
-from flowd.config import DEFAULT_FILE
 from flowd.config.loading import load_settings
 from flowd.errors import InvalidWorkflow, Problem
 from flowd.handlers.config_checks import config_checks, find_schema_flaw
 from flowd.handlers.loading import open_registry
+from flowd.home import DEFAULT_FILE
 from flowd.workflow.strict_json import parse_json
 from flowd.workflow.validator import Handlers, validate_workflow
 

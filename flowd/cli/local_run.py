@@ -17,7 +17,7 @@ from flowd.cli.outcome import show_end
 from flowd.cli.private_flowd import START, FlowdFailed, TemporaryFlowd, leave_on_signals
 from flowd.cli.remote import connected, plain
 from flowd.cli.watching import watch_execution
-from flowd.config import DEFAULT_FILE
+from flowd.home import DEFAULT_FILE
 from flowd.workflow.ids import DEFAULT_QUEUE, is_name
 from flowd.workflow.queues import queues_in
 

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import click
 
-from flowd.config import DEFAULT_DATA_DIR, DEFAULT_FILE, Settings
+from flowd.config import Settings
 from flowd.config.loading import ignored_variables, load_settings
+from flowd.home import DEFAULT_DATA_DIR, DEFAULT_FILE
 
 # What `flowd install` writes.
 MACHINE_FILE: Final = Path("/etc/flowd/flowd.toml")

@@ -76,6 +76,10 @@ def locate(ctx: click.Context, url: str | None, *, has_token: bool) -> Destinati
         return Destination(url)
     if name := os.environ.get(VARIABLE):
         return find_profile(name)
+    from flowd.cli.at_home import ask_at_home
+
+    if address := ask_at_home(has_token=has_token):
+        return Destination(address)
     from flowd.cli.running import find_api
 
     return Destination(find_api(has_token=has_token))

@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
+from flowd.cli.at_home import ANSWER_S
 from flowd.cli.exit_codes import NOT_RUNNING, UNAVAILABLE, UNKNOWN_STATE, exit_code_of_code
 from flowd.cli.options import config_of_running, running_settings_of
-from flowd.config import DEFAULT_DATA_DIR, DEFAULT_FILE, ApiSettings
+from flowd.config import ApiSettings
 from flowd.config.loading import find_data_dir, load_with_origins
 from flowd.errors import InvalidSettings
+from flowd.home import DEFAULT_DATA_DIR, DEFAULT_FILE, find_foreign
 
 _ANY_ADDRESS = ("0.0.0.0", "::")
 _ADDRESS = ("host", "port", "socket")
-# A supervisor that hangs leaves the address to the settings.
-_ANSWER_S = 1.0
 
 
 def data_dir_of(config: Path | None, data_dir: str | None) -> Path:
@@ -67,7 +67,7 @@ def find_api(has_token: bool) -> str:
     is_meant = any(origins.get(f"api.{one}") == f"FLOWD_API__{one.upper()}" for one in _ADDRESS)
     if not is_meant or (api.port == 0 and api.socket is None):
         try:
-            return str(ask(folder, "status", timeout_s=_ANSWER_S)["api"])
+            return str(ask(folder, "status", timeout_s=ANSWER_S)["api"])
         except (ControlUnavailable, KeyError):
             pass
     return _url_of(api, folder)
@@ -85,11 +85,9 @@ def _url_of(api: ApiSettings, folder: Path) -> str:
 
 def _check_owner(config: Path | None) -> None:
     """A file somebody else has put into this folder says where the token goes, otherwise."""
-    trusted = {0, os.geteuid(), int(os.environ.get("SUDO_UID") or 0)}
-    for path in (config or Path(DEFAULT_FILE), DEFAULT_DATA_DIR):
-        if os.access(path, os.F_OK) and path.stat().st_uid not in trusted:
-            message = f"{path} belongs to another user, and a token is not sent where it says"
-            raise click.UsageError(f"{message}; name the flowd with --url")
+    if foreign := find_foreign(config or Path(DEFAULT_FILE), DEFAULT_DATA_DIR):
+        message = f"{foreign} belongs to another user, and a token is not sent where it says"
+        raise click.UsageError(f"{message}; name the flowd with --url")
 
 
 def ask_running(

@@ -18,9 +18,8 @@ from urllib.parse import urlsplit
 
 from flowd.config import readers as read
 from flowd.config.sentinel_url import SentinelUrl, parse_sentinel_url
+from flowd.home import DEFAULT_DATA_DIR
 
-DEFAULT_FILE = "flowd.toml"
-DEFAULT_DATA_DIR = Path(".flowd")
 SECRET = "********"
 PRODUCTION = "production"
 # Who flowd is to its embedded server.

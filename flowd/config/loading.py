@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flowd.config import (
-    DEFAULT_DATA_DIR,
-    DEFAULT_FILE,
     PRODUCTION,
     SECRET,
     SECRET_VARIABLE_PREFIX,
     Settings,
 )
 from flowd.errors import InvalidSettings, Problem
+from flowd.home import DEFAULT_DATA_DIR, DEFAULT_FILE
 from flowd.suggestions import did_you_mean, nearest
 
 # Variables with flowd's prefix that are not settings: they belong to the clients, the tests, and

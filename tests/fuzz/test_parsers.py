@@ -15,9 +15,9 @@ import orjson
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from flowd.config import DEFAULT_FILE
 from flowd.config.loading import list_settings, load_settings
 from flowd.errors import InvalidSettings, InvalidWorkflow, TemplateError
+from flowd.home import DEFAULT_FILE
 from flowd.store.entries import Entry, Garbage, parse_entry
 from flowd.workflow.graph import compile_plan
 from flowd.workflow.templating import CompiledConfig, MalformedTemplate, parse_text

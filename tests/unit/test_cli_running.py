@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flowd import Client
-from flowd.cli.running import data_dir_of, find_api
+from flowd.cli.profiles import locate
+from flowd.cli.running import data_dir_of
 from flowd.supervisor.asking import ControlUnavailable
 
 
@@ -41,13 +42,15 @@ def running(monkeypatch: pytest.MonkeyPatch) -> dict[Path, str]:
         return {"api": found[data_dir]}
 
     monkeypatch.setattr("flowd.supervisor.asking.ask", ask)
+    monkeypatch.setattr("flowd.cli.at_home.ask", ask)
     return found
 
 
 def found_api(*, has_token: bool = False, **environ: str) -> Result:
     @click.command()
-    def command() -> None:
-        click.echo(find_api(has_token))
+    @click.pass_context
+    def command(ctx: click.Context) -> None:
+        click.echo(locate(ctx, None, has_token=has_token).url)
 
     return CliRunner().invoke(command, env=environ)
 
@@ -89,6 +92,26 @@ def test_a_broken_file_still_leads_to_the_flowd_that_runs(
     running[folder / "elsewhere"] = "http://127.0.0.1:45678"
 
     assert found_api().output == "http://127.0.0.1:45678\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("flowd.toml", '[redis]\ndata_dir = "elsewhere"\n'),
+        ("flowd.toml", 'redis = { data_dir = "elsewhere" }\n'),
+        (".env", "FLOWD_REDIS__DATA_DIR=elsewhere\n"),
+    ],
+)
+def test_another_flowd_in_the_usual_place_is_not_taken_for_it(
+    folder: Path, running: dict[Path, str], file: str, text: str
+) -> None:
+    (folder / file).write_text(text)
+    running[folder / ".flowd"] = "http://127.0.0.1:1"
+    running[folder / "elsewhere"] = "http://127.0.0.1:45678"
+
+    assert found_api().output == "http://127.0.0.1:45678\n"
+    named = {"FLOWD_REDIS__DATA_DIR": str(folder / ".flowd")}
+    assert found_api(**named).output == "http://127.0.0.1:1\n"
 
 
 @pytest.mark.usefixtures("running")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socketserver
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ COMMANDS = {
 }
 
 
-def imported(folder: Path, *arguments: str) -> set[str]:
+def imported(folder: Path, *arguments: str, **environ: str) -> set[str]:
     """The modules of a `flowd` with these arguments when it ends."""
     program = (
         "import atexit, sys\n"
@@ -36,11 +38,10 @@ def imported(folder: Path, *arguments: str) -> set[str]:
         "from flowd.cli.entry import main\n"
         "main()\n"
     )
-    environment = {"PATH": "/usr/bin:/bin", "FLOWD_API__PORT": "9"}
     subprocess.run(
         [sys.executable, "-c", program, *arguments],
         cwd=folder,
-        env=environment,
+        env={"PATH": "/usr/bin:/bin", **environ},
         capture_output=True,
         check=False,
     )
@@ -56,12 +57,31 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_that_asks_flowd_imports_little(folder: Path, command: str) -> None:
-    modules = imported(folder, *COMMANDS[command])
+    modules = imported(folder, *COMMANDS[command], FLOWD_API__PORT="9")
 
     assert "flowd.cli.main" in modules
     assert modules & HEAVY == set()
     assert modules & {f"flowd.{room}" for room in ROOMS} == set()
     assert "flowd.client.asynchronous" not in modules
+
+
+def test_where_a_flowd_runs_its_settings_are_not_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Supervisor(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.rfile.readline()
+            self.wfile.write(b'{"api": "http://127.0.0.1:9"}\n')
+
+    # A path that is too long for a socket is no matter of this test.
+    monkeypatch.chdir(folder)
+    with socketserver.UnixStreamServer(".flowd/control.sock", Supervisor) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        modules = imported(folder, "ls")
+        server.shutdown()
+
+    assert "flowd.client.connections" in modules
+    assert "flowd.config" not in modules
 
 
 def test_the_registry_of_handlers_is_read_without_what_checks_workflows(folder: Path) -> None:
@@ -81,7 +101,7 @@ def test_the_help_imports_little_more_than_click_and_a_call_at_most_twice_as_muc
     in_help = len(imported(folder, "--help"))
 
     assert in_help < 1.5 * int(click.stdout)
-    assert len(imported(folder, *COMMANDS["ls"])) < 2 * in_help
+    assert len(imported(folder, *COMMANDS["ls"], FLOWD_API__PORT="9")) < 2 * in_help
 
 
 def test_the_start_builds_no_description_of_the_api() -> None:

@@ -11,9 +11,10 @@ import click
 
 from flowd.cli.exit_codes import FAILED
 from flowd.cli.options import config_option, data_dir_option, host_option, port_option
-from flowd.config import DEFAULT_DATA_DIR, DEFAULT_FILE, Settings
+from flowd.config import Settings
 from flowd.config.loading import ignored_variables, list_settings, load_with_origins
 from flowd.config.places import require_places
+from flowd.home import DEFAULT_DATA_DIR, DEFAULT_FILE
 
 _COLUMNS = ("SETTING", "FROM", "VALUE")
 _DEFAULT = "default"

@@ -16,7 +16,7 @@ from flowd.cli.options import MACHINE_FILE, config_of_running
 from flowd.cli.remote import plain
 from flowd.config.loading import load_settings
 from flowd.errors import InvalidWorkflow, Problem
-from flowd.handlers.config_checks import config_checks, find_schema_flaw
+from flowd.handlers.config_checks import ConfigChecks, find_schema_flaw
 from flowd.handlers.loading import open_registry
 from flowd.home import DEFAULT_FILE
 from flowd.workflow.strict_json import parse_json
@@ -81,5 +81,5 @@ def refuse_wrong(file: str, named: Path | None) -> None:
 
 def _read_rules(settings_file: Path | None) -> _Rules:
     settings = load_settings(settings_file)
-    handlers = config_checks(open_registry(settings), settings)
+    handlers = ConfigChecks(open_registry(settings), settings)
     return _Rules(handlers, int(settings.api.body_max_mb * 2**20))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,30 @@ ConfigCheck = Callable[[dict[str, Any], str], list[Problem]]
 def config_checks(registry: Registry, settings: Settings) -> Mapping[str, ConfigCheck | None]:
     """Of every handler how its config is checked; None takes any. Imports all of them."""
     return {name: _check_of(registry.load(name), settings) for name in registry.names()}
+
+
+class ConfigChecks(Mapping[str, ConfigCheck | None]):
+    """As config_checks, but each handler is imported when it is asked for: what no workflow names
+    takes no time."""
+
+    def __init__(self, registry: Registry, settings: Settings) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._names = dict.fromkeys(registry.names())
+
+    def __getitem__(self, name: str) -> ConfigCheck | None:
+        if name not in self._names:
+            raise KeyError(name)
+        return _check_of(self._registry.load(name), self._settings)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def handlers_digest(handlers: Mapping[str, Any]) -> str:

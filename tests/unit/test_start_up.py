@@ -50,7 +50,8 @@ def imported(folder: Path, *arguments: str, **environ: str) -> set[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "workflow.json").write_text('{"name": "w", "dag": {"nodes": []}}')
+    nodes = '[{"id": "A", "handler": "noop"}]'
+    (tmp_path / "workflow.json").write_text(f'{{"name": "w", "dag": {{"nodes": {nodes}}}}}')
     (tmp_path / ".flowd").mkdir()
     return tmp_path
 
@@ -91,6 +92,13 @@ def test_the_registry_of_handlers_is_read_without_what_checks_workflows(folder: 
     assert (
         modules & {"pydantic", "redis", "rich", "starlette", "flowd.workflow.definition"} == set()
     )
+
+
+def test_a_check_without_a_flowd_imports_the_handlers_that_are_named(folder: Path) -> None:
+    modules = imported(folder, "validate", "workflow.json")
+
+    assert "flowd.handlers.builtin.noop" in modules
+    assert modules & {"redis", "httpx2", "flowd.store", "flowd.handlers.builtin.llm"} == set()
 
 
 def test_the_help_imports_little_more_than_click_and_a_call_at_most_twice_as_much(

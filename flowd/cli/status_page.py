@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowd.cli.times import span
+from flowd.workflow.ids import DEFAULT_QUEUE
 
 _COLUMNS = (
     "NAME",
@@ -48,11 +49,25 @@ def _head(answer: dict[str, Any]) -> list[str]:
         for one in answer["processes"]
         if one.get("stalled_s")
     ]
+    lines += _readers(answer["processes"])
     if answer.get("hindrance"):
         lines.append(answer["hindrance"])
     if answer["rolling"]:
         lines.append("being replaced: " + ", ".join(answer["rolling"]))
     return lines
+
+
+def _readers(processes: Sequence[dict[str, Any]]) -> list[str]:
+    """Who reads what, unless it is the default queue alone."""
+    readers: dict[tuple[str, ...], list[str]] = {}
+    for one in processes:
+        queues = tuple(one.get("queues") or (DEFAULT_QUEUE,))
+        if queues != (DEFAULT_QUEUE,):
+            readers.setdefault(queues, []).append(one["name"])
+    return [
+        f"{', '.join(names)} take{'s' if len(names) == 1 else ''} from {', '.join(queues)}"
+        for queues, names in readers.items()
+    ]
 
 
 def _row(process: dict[str, Any]) -> tuple[str, ...]:

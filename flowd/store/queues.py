@@ -21,6 +21,8 @@ from flowd.workflow.ids import DEFAULT_QUEUE
 
 # One read in so many begins with the other queues, so that those move at their share, too.
 OTHERS_FIRST_EVERY: Final = 8
+# Up to so many are taken of each queue at once, where there is room for all of them.
+_OF_EACH_MAX: Final = 2
 # Executions that are asked which queues they name, in one call.
 _ASKED_MAX: Final = 2_000
 
@@ -100,14 +102,29 @@ class Reader:
         self.queues = tuple(queues)
         self._streams = tuple(self._queue_of)
         self._orders = cycle(_orders(self._streams))
+        self._is_call = False
+        self._is_enough = False
+        self._asked = 0
 
-    def take(self, count: int) -> Command:
-        """Up to so many that nobody has."""
+    def take(self, count: int, room: int = 0) -> Command:
+        """Up to so many that nobody has, or of each queue, where there is `room` for all of them.
+
+        The command alone costs the server a quarter of what the script does: so it is the first
+        queue that is asked, as long as that gives as many as there is room for.
+        """
         if len(self._streams) == 1:
             return self._read(count, self._streams, ">")
-        return script_call(
-            scripts.TAKE_ENTRIES, next(self._orders), [self._group, self._consumer, count]
-        )
+        order = next(self._orders)
+        is_turn_of_others = order[0] != self._streams[0]
+        self._is_call = False
+        self._asked = 0 if is_turn_of_others else count
+        if not is_turn_of_others:
+            if count <= _OF_EACH_MAX and count * len(order) <= room:
+                return self._read(count, order, ">")
+            if self._is_enough:
+                return self._read(count, order[:1], ">")
+        self._is_call = True
+        return script_call(scripts.TAKE_ENTRIES, order, [self._group, self._consumer, count])
 
     def wait(self, block_ms: int) -> Command:
         """The next one, and one of each queue where several have one at once."""
@@ -128,10 +145,13 @@ class Reader:
     def taken(self, reply: Any) -> tuple[list[Entry | Garbage], Exception | None]:
         """What was taken, and what one of the queues has said instead."""
         if isinstance(reply, Exception):
+            self._is_enough = False
             return [], reply
-        if len(self._streams) == 1:
-            return self.entries(reply), None
-        found, trouble = reply
+        found, trouble = reply if self._is_call else (reply, "")
+        if self._asked:
+            # It has given all of them, and the others nothing.
+            given = [(stream, len(rows)) for stream, rows in found or ()]
+            self._is_enough = given == [(self._streams[0], self._asked)]
         return self.entries(found), ResponseError(trouble) if trouble else None
 
     def entries(self, reply: Any) -> list[Entry | Garbage]:

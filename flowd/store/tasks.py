@@ -142,7 +142,7 @@ class TaskSession:
         if claims:
             commands.append(self._claim_call(claims))
         if read_max > 0:
-            commands.append(self._reader.take(read_max))
+            commands.append(self._reader.take(read_max, room))
         replies = await self._send(commands)
 
         exchange = Exchange(asked=read_max)

@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -76,6 +76,8 @@ class Role:
     death_signal: signal.Signals = signal.SIGKILL
     # It outlives the supervisor by a moment instead, to end what the workers had started.
     clears_up: bool = False
+    # What a worker reads, in this order.
+    queues: Sequence[str] = ()
 
 
 class Child:

@@ -129,6 +129,7 @@ class ProcessSlot:
             "cpu_percent": round(measured.cpu_percent, 1) if measured else None,
             "in_flight": watch.in_flight if watch and is_worker else None,
             "done": watch.done if watch and is_worker else None,
+            "queues": list(self.role.queues) if is_worker else None,
             "stalled_s": watch.stalled_s if watch and is_worker else None,
             "redis_overdue_s": round(overdue_s, 1) if overdue_s is not None else None,
             "last_exit": self.last_exit,

@@ -65,7 +65,8 @@ def _worker_role(settings: Settings, limit_s: float, name: str) -> Role:
         if group.name == group_of(name):
             workers = replace(settings.workers, queues=group.queues)
             settings = replace(settings, workers=workers)
-    return _rolling_role(name, RoleKind.WORKER, partial(run_worker, settings, name), limit_s)
+    role = _rolling_role(name, RoleKind.WORKER, partial(run_worker, settings, name), limit_s)
+    return replace(role, queues=settings.workers.queues)
 
 
 def _rolling_role(name: str, kind: RoleKind, run: Callable[[Pulse], None], limit_s: float) -> Role:

@@ -254,7 +254,7 @@ class Shift:
             await ensure_groups(self._store, self._plans, self._session.queues, was_there=True)
 
     def _take_entries(self, exchange: Exchange) -> None:
-        self._is_hungry = len(exchange.entries) == exchange.asked
+        self._is_hungry = len(exchange.entries) >= exchange.asked
         # Doubling leaves the first of a wide fan to the other workers.
         self._read_window = min(2 * self._read_window, READ_MAX) if self._is_hungry else 1
         self._asked_at_s = time.monotonic()

@@ -77,6 +77,7 @@ def test_json_holds_the_same(run_flowd: Run) -> None:
         "cpu_percent",
         "in_flight",
         "done",
+        "queues",
         "redis_overdue_s",
         "stalled_s",
         "last_exit",

@@ -83,3 +83,43 @@ async def test_what_a_consumer_holds_is_found_in_every_queue(engine, redis):
     taken = await worker.take(260)
 
     assert await worker.session.own_entries() == taken
+
+
+def script_calls(redis) -> int:
+    return redis.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
+
+
+async def test_where_there_is_room_for_all_of_them_each_queue_is_asked_by_one_command(
+    engine, redis
+):
+    """A hop is not to cost more because a worker reads several queues."""
+    fill = await filling(engine, redis)
+    fill(3, STREAM, GPU, LOW)
+    worker = engine.worker(queues=("gpu", "default", "low"))
+    before = script_calls(redis)
+
+    taken = [
+        queues_of((await worker.session.complete_and_claim([], [], [], *asked)).entries)
+        for asked in ((1, 64), (2, 6), (2, 5))
+    ]
+
+    assert taken[0] == ["gpu", "default", "low"]
+    assert taken[1] == 2 * ["gpu"] + 2 * ["default"] + 2 * ["low"]
+    # There was no room for two of each: the order counts.
+    assert (taken[2], script_calls(redis) - before) == ([], 1)
+
+
+async def test_as_long_as_the_first_queue_gives_enough_it_alone_is_asked(engine, redis):
+    fill = await filling(engine, redis)
+    fill(34, GPU)
+    fill(9, LOW)
+    worker = engine.worker(queues=("gpu", "default", "low"))
+    before = script_calls(redis)
+
+    read = [queues_of(await worker.take(5)) for _ in range(9)]
+
+    assert read[:6] == 6 * [5 * ["gpu"]]
+    # It had four, and nobody had looked at the others: they are asked by the next.
+    assert read[6:] == [4 * ["gpu"], 5 * ["low"], 4 * ["low"]]
+    # The first, the eighth, which is the turn of the others, and the one behind it.
+    assert script_calls(redis) - before == 3

@@ -262,6 +262,29 @@ def test_the_processes_fit_into_a_terminal_of_80_columns(
     assert row.count("scheduler") == 1 + has_role
 
 
+def test_the_page_says_who_takes_from_other_queues_than_the_default() -> None:
+    said = {
+        "worker-1": ["default"],
+        "gpu-1": ["gpu"],
+        "gpu-2": ["gpu"],
+        "low-1": ["low", "default"],
+    }
+    process = {
+        "role": "worker", "pid": 1, "state": "RUNNING", "uptime_s": 1, "restarts": 0,
+        "memory_mb": 1, "cpu_percent": 0, "in_flight": 0, "done": 0, "last_exit": None,
+    }  # fmt: skip
+    answer = {
+        "pid": 1, "state": "RUNNING", "uptime_s": 1, "redis": {"mode": "x", "address": "y"},
+        "api": "", "data_dir": "", "rolling": [],
+        "processes": [process | {"name": name, "queues": one} for name, one in said.items()],
+    }  # fmt: skip
+
+    assert status_page(answer).splitlines()[2:4] == [
+        "gpu-1, gpu-2 take from gpu",
+        "low-1 takes from low, default",
+    ]
+
+
 def test_who_may_not_ask_is_not_told_that_flowd_does_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,8 @@ def test_the_workers_of_a_group_are_called_after_it_and_read_its_queues(tmp_path
         "worker-2": ("default",),
         "gpu-1": ("gpu", "default"),
     }
+    # As `flowd status` says it.
+    assert {name: role.queues for name, role in workers.items()} == read
     assert lineup.groups == ["gpu"]
     assert lineup.worker("gpu-7").run.args[0].workers.queues == ("gpu", "default")
 

@@ -190,7 +190,7 @@ class ReplicaSet:
                 if known != (len(self.servers) - 1, len(self.sentinels) - 1):
                     return False
                 seen.add((facts["flags"], facts["port"]))
-            return [flags for flags, _ in seen] == ["master"]
+            return len(seen) <= 1 and all(flags == "master" for flags, _ in seen)
 
         wait_for(is_watched, "the Sentinels to know each other")
 

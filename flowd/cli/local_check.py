@@ -37,8 +37,9 @@ def settings_file_of(file: str, named: Path | None) -> Path | None:
     if file not in ("-", "stdin") and beside.exists():
         return beside
     found = config_of_running(Path(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else None)
-    # The service's may be for its own user alone.
-    return None if found == MACHINE_FILE and not os.access(found, os.R_OK) else found
+    # The service's may be for its own user alone, and a folder without one has the defaults.
+    is_closed = found == MACHINE_FILE and not os.access(found, os.R_OK)
+    return None if is_closed or (found is not None and found.is_dir()) else found
 
 
 class LocalCheck:

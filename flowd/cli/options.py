@@ -10,7 +10,7 @@ import click
 
 from flowd.config import Settings
 from flowd.config.loading import ignored_variables, load_settings
-from flowd.home import DEFAULT_DATA_DIR, DEFAULT_FILE
+from flowd.home import DEFAULT_FILE, is_home, nearest_home_above
 
 # What `flowd install` writes.
 MACHINE_FILE: Final = Path("/etc/flowd/flowd.toml")
@@ -19,7 +19,7 @@ config_option = click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="FLOWD_CONFIG",
-    help="Settings file; default: flowd.toml in this folder, or, if flowd runs, the service's.",
+    help="Settings file; default: flowd.toml here; of what runs also one above, or the service's.",
 )
 host_option = click.option("--host", help="Address the API listens on.")
 port_option = click.option("--port", type=int, help="Port of the API; 0 lets the system choose.")
@@ -51,24 +51,19 @@ def settings_to_run(config: Path | None, **flags: Any) -> Settings:
 
 
 def config_of_running(config: Path | None) -> Path | None:
-    """The settings file of the flowd that is meant: the one named, else that of this folder, else
-    that of the service of this machine; None where there is none."""
-    if config is not None or _is_home_of_flowd():
+    """The settings file, or the folder, of the flowd that is meant: the one named, else that of
+    this folder, of the nearest above it, or of the service of this machine; None where there is
+    none, and for this folder."""
+    if config is not None or is_home(Path()) or os.environ.get("FLOWD_REDIS__DATA_DIR"):
         return config
+    if (above := nearest_home_above()) is not None:
+        file = above / DEFAULT_FILE
+        return file if file.exists() else above
     try:
         return MACHINE_FILE if MACHINE_FILE.exists() else None
     except PermissionError:
         # It is there, and reading it says who may.
         return MACHINE_FILE
-
-
-def _is_home_of_flowd() -> bool:
-    """Whether this folder has a flowd of its own, or the environment names the folder of one."""
-    try:
-        is_here = Path(DEFAULT_FILE).exists() or DEFAULT_DATA_DIR.is_dir()
-    except PermissionError:
-        is_here = False
-    return is_here or bool(os.environ.get("FLOWD_REDIS__DATA_DIR"))
 
 
 def running_settings_of(config: Path | None, **flags: Any) -> Settings:

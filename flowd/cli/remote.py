@@ -44,7 +44,7 @@ def _take_token(ctx: click.Context, _option: click.Parameter, token: str | None)
 _url_option = click.option(
     "--url",
     envvar="FLOWD_URL",
-    help="URL of flowd; default: the flowd of this folder, else the service.",
+    help="URL of flowd; default: the flowd of this folder or of one above it, else the service.",
 )
 token_option = click.option(
     "--token",

@@ -12,9 +12,9 @@ from flowd.cli.at_home import ANSWER_S
 from flowd.cli.exit_codes import NOT_RUNNING, UNAVAILABLE, UNKNOWN_STATE, exit_code_of_code
 from flowd.cli.options import config_of_running, running_settings_of
 from flowd.config import ApiSettings
-from flowd.config.loading import find_data_dir, load_with_origins
+from flowd.config.loading import config_file, find_data_dir, load_with_origins
 from flowd.errors import InvalidSettings
-from flowd.home import DEFAULT_DATA_DIR, DEFAULT_FILE, find_foreign
+from flowd.home import DEFAULT_DATA_DIR, find_foreign
 
 _ANY_ADDRESS = ("0.0.0.0", "::")
 _ADDRESS = ("host", "port", "socket")
@@ -47,7 +47,8 @@ def _absolute(data_dir: str) -> Path:
 
 
 def find_api(has_token: bool) -> str:
-    """Where the API of the flowd of this folder listens, else that of the service of this machine.
+    """Where the API of the flowd of this folder listens, or of the nearest above it, or the one of
+    the service of this machine.
 
     The control socket knows best; where nobody answers it, the settings do. `has_token`: what is
     found is sent a token, and so comes from somebody who may have it. Ends the program where a
@@ -85,7 +86,8 @@ def _url_of(api: ApiSettings, folder: Path) -> str:
 
 def _check_owner(config: Path | None) -> None:
     """A file somebody else has put into this folder says where the token goes, otherwise."""
-    if foreign := find_foreign(config or Path(DEFAULT_FILE), DEFAULT_DATA_DIR):
+    file = config_file(config)
+    if foreign := find_foreign(file, file.parent / DEFAULT_DATA_DIR):
         message = f"{foreign} belongs to another user, and a token is not sent where it says"
         raise click.UsageError(f"{message}; name the flowd with --url")
 

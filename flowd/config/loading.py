@@ -15,7 +15,7 @@ from functools import cache
 from io import StringIO
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from flowd.config import (
     PRODUCTION,
@@ -59,8 +59,8 @@ def load_settings(
 ) -> Settings:
     """The settings of this start. `flags` are by key (`api.port`); a None among them is not given.
 
-    `config_path` None reads ./flowd.toml when there is one. Raises InvalidSettings with every
-    problem at once.
+    `config_path` names a file, or a folder whose flowd.toml is read when there is one; None is this
+    folder. Raises InvalidSettings with every problem at once.
     """
     return load_with_origins(config_path, flags, environ)[0]
 
@@ -96,6 +96,16 @@ def find_data_dir(config_path: Path | None = None, environ: Mapping[str, str] = 
     return data_dir
 
 
+def config_file(config_path: Path | None) -> Path:
+    """The file that `load_settings` reads; only where it was named itself it has to be there."""
+    return config_path if _is_file(config_path) else (config_path or Path()) / DEFAULT_FILE
+
+
+def _is_file(config_path: Path | None) -> TypeGuard[Path]:
+    # What may not be looked at is read, and the reason said.
+    return config_path is not None and not os.path.isdir(config_path)  # noqa: PTH112
+
+
 def _gather(
     config_path: Path | None,
     flags: Mapping[str, Any],
@@ -103,7 +113,7 @@ def _gather(
     problems: list[Problem],
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What was given, by key, and where; what is wrong with it is added to `problems`."""
-    path = config_path or Path(DEFAULT_FILE)
+    path = config_file(config_path)
     try:
         here = Path.cwd()
     except OSError as error:
@@ -111,7 +121,7 @@ def _gather(
         raise InvalidSettings([Problem(".", "no_folder", message)]) from error
     folder = (here / path).parent
     given: list[_Given] = []
-    if config_path is not None or path.exists():
+    if _is_file(config_path) or path.exists():
         given += _from_file(path, folder, problems)
     from_dotenv = _dotenv(folder / ".env", problems)
     variables = from_dotenv | _from_environ(environ, here)

@@ -137,6 +137,55 @@ def test_a_folder_without_a_flowd_leads_to_the_service_of_the_machine(
     assert found_api().output == "http://127.0.0.1:8000\n"
 
 
+@pytest.mark.usefixtures("running")
+def test_below_the_folder_of_a_flowd_it_is_that_of_the_nearest(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "machine.toml").write_text("[api]\nport = 18300\n")
+    (folder / "flowd.toml").write_text("[api]\nport = 18200\n")
+    below = folder / "a" / "b"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+
+    assert found_api().output == "http://127.0.0.1:18200\n"
+    assert found_api(has_token=True).output == "http://127.0.0.1:18200\n"
+    assert data_dir_of(None, None) == folder / ".flowd"
+    # A start without a file has left its data alone.
+    (folder / "a" / ".flowd").mkdir()
+    assert data_dir_of(None, None) == folder / "a" / ".flowd"
+    assert found_api().output == "http://127.0.0.1:8000\n"
+    (below / "flowd.toml").write_text("[api]\nport = 18201\n")
+    assert found_api().output == "http://127.0.0.1:18201\n"
+
+
+def test_what_runs_below_the_folder_of_a_flowd_is_found_by_its_supervisor(
+    folder: Path, running: dict[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "below").mkdir()
+    (folder / ".flowd").mkdir()
+    running[folder / ".flowd"] = "http://127.0.0.1:45678"
+    monkeypatch.chdir(folder / "below")
+
+    assert found_api().output == "http://127.0.0.1:45678\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+@pytest.mark.usefixtures("running")
+def test_what_another_user_has_put_above_is_passed_over(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to /tmp would decide what a command in /tmp/mine asks."""
+    (tmp_path / "flowd.toml").write_text("[api]\nport = 18300\n")
+    (folder / "flowd.toml").write_text("[api]\nport = 18200\n")
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    os.chown(folder / "flowd.toml", 12345, -1)
+
+    assert found_api().output == "http://127.0.0.1:18300\n"
+    monkeypatch.setenv("SUDO_UID", "12345")
+    assert found_api().output == "http://127.0.0.1:18200\n"
+
+
 def test_a_token_is_not_sent_where_the_file_of_another_user_says(
     folder: Path, running: dict[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import pytest
 
+from flowd import __version__
 from flowd.api import routers
 from flowd.api.contract.openapi import documented_path
 from flowd.cli.main import main
@@ -33,6 +34,12 @@ def rows(page: str) -> list[list[str]]:
         for line in PAGES[page].splitlines()
         if line.startswith("| ")
     ]
+
+
+def test_the_newest_changes_are_those_of_this_version() -> None:
+    headings = re.findall(r"^## (.+)$", PAGES["changes"], re.MULTILINE)
+
+    assert headings[0] == __version__
 
 
 @pytest.mark.parametrize("page", TABLES)

@@ -20,6 +20,8 @@ _ACTIVE_LOOKED_AT: Final = 200
 _WAITS_LOOKED_AT: Final = 100
 _FAILED_LOOKED_AT: Final = 1_000
 _DATES_LOOKED_AT: Final = 500
+# What a rerun may have come to that leaves nothing to do about what it reruns.
+_SETTLES: Final = frozenset({ExecutionState.COMPLETED, ExecutionState.FAILED})
 
 
 class Notice(NamedTuple):
@@ -46,7 +48,9 @@ class Attention:
         self._client = client
 
     async def failed(self, since_ms: int, sample_max: int) -> Notices:
-        """Executions that ended FAILED since then, those first that did last."""
+        """Executions that ended FAILED since then, those first that did last. Left out are
+        children, for which their parents stand, and those that were rerun since, once that has
+        completed, or has failed and stands here itself."""
         key = keys.by_status(ExecutionState.FAILED)
         (listed,) = await self._client.converse_freely(
             [("ZRANGE", key, "+", "-", "BYLEX", "REV", "LIMIT", 0, _FAILED_LOOKED_AT)]
@@ -61,7 +65,9 @@ class Attention:
             if score is not None
         }
         failed = [one for one in ended if ended[one] >= since_ms]
+        is_whole = len(ids) < _FAILED_LOOKED_AT or len(failed) < len(ids)
         failed.sort(key=ended.__getitem__, reverse=True)
+        failed = await self._unmended(failed)
         shown = failed[:sample_max]
         asked = [("HMGET", keys.run(one), "failure", "error") for one in shown]
         replies = await self._client.converse_freely(asked) if asked else []
@@ -69,8 +75,24 @@ class Attention:
             Notice(one, None, _first(reply), ended[one])
             for one, reply in zip(shown, replies, strict=True)
         ]
-        is_whole = len(ids) < _FAILED_LOOKED_AT or len(failed) < len(ids)
         return Notices(len(failed) if is_whole else None, sample)
+
+    async def _unmended(self, failed: Sequence[str]) -> list[str]:
+        """Those that are nobody's children, and whose newest rerun, if any, is not over."""
+        asked: list[Command] = [("HMGET", keys.run(one), "parent", "rerun_as") for one in failed]
+        replies = await self._client.converse_freely(asked) if asked else []
+        reruns = {
+            one: (None if is_wrong_type(reply) else reply[1])
+            for one, reply in zip(failed, replies, strict=True)
+            if is_wrong_type(reply) or reply[0] is None
+        }
+        named = [keys.status(rerun or one) for one, rerun in reruns.items()]
+        states = await self._client.execute("MGET", *named) if named else []
+        return [
+            one
+            for (one, rerun), state in zip(reruns.items(), states, strict=True)
+            if rerun is None or state not in _SETTLES
+        ]
 
     async def signals(self, sample_max: int) -> Notices:
         """Nodes that wait for a signal, of a part of what runs, those first that wait longest."""

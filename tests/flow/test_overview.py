@@ -6,12 +6,21 @@ import os
 
 import pytest
 
-from flowd.handlers.registry import built_in_registry
-from flowd.orchestrator.executor import submit_workflow
+from flowd.handlers.registry import Registry, built_in_registry
+from flowd.orchestrator.executor import submit_workflow, trigger_workflow
+from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.ids import child_id
 from tests.flow import handlers
 from tests.flow.engine import node, until, workflow
+from tests.flow.test_children import WITH_CHILDREN, call, save
 from tests.flow.test_reads import SOME_ID, serving
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_fated():
+    yield
+    handlers.FATED.clear()
 
 
 async def states(api, execution_id: str) -> str:
@@ -171,6 +180,59 @@ async def test_the_overview_says_how_flowd_is_and_what_needs_somebody(settings):
         assert row["at_ms"] <= seen["at_ms"]
         (row,) = by_kind["waiting_for_signal"]["sample"]
         assert (row["execution_id"], row["node_id"], row["name"]) == (asked, "G", "gate")
+
+
+async def test_what_a_rerun_has_mended_needs_nobody_any_more(settings):
+    async with serving(settings, 1) as api:
+
+        async def failed() -> list[str]:
+            seen = await api.request("/overview")
+            groups = [one for one in seen["attention"] if one["kind"] == "failed"]
+            assert [one["count"] for one in groups] == [len(one["sample"]) for one in groups]
+            return [row["execution_id"] for one in groups for row in one["sample"]]
+
+        async def rerun(execution_id: str) -> str:
+            planned = await plan_rerun(api.engine.store, execution_id, "failed")
+            return await rerun_execution(api.engine.store, planned)
+
+        handlers.FATED |= {"B"}
+        other = await api.engine.run(workflow(node("X", handler="fail")))
+        first = await api.engine.run(workflow(node("A"), node("B", ["A"], handler="fated")))
+        assert await failed() == [first, other]
+
+        # A rerun that has not ended mends nothing yet; one that has failed stands for the first.
+        second = await rerun(first)
+        assert await failed() == [first, other]
+        assert (await api.request(f"/workflows/{first}/summary"))["rerun_as"] == second
+        await trigger_workflow(api.engine.store, second)
+        await api.engine.end(second)
+        assert await failed() == [second, other]
+
+        handlers.FATED.clear()
+        third = await rerun(second)
+        await trigger_workflow(api.engine.store, third)
+        await api.engine.end(third)
+        assert await failed() == [other]
+        assert "rerun_as" not in await api.request(f"/workflows/{third}/summary")
+
+        # What nobody has any more has mended nothing that can be shown.
+        await api.engine.redis("SET", f"workflow:{third}:status", "CANCELLED")
+        assert await failed() == [second, other]
+        await api.engine.redis("DEL", f"workflow:{third}:status")
+        assert await failed() == [second, other]
+
+
+async def test_a_child_that_failed_is_shown_by_its_parent_alone(settings):
+    async with serving(settings, 1, Registry(WITH_CHILDREN)) as api:
+        await save(api.engine, node("L", handler="fail"), name="leaf")
+        one = await api.engine.run(workflow(call(name="leaf")))
+        child = await api.request(f"/workflows/{child_id(one, 'call', 1)}")
+        assert child["status"] == "FAILED"
+
+        seen = await api.request("/overview")
+
+        (group,) = (one for one in seen["attention"] if one["kind"] == "failed")
+        assert (group["count"], [row["execution_id"] for row in group["sample"]]) == (1, [one])
 
 
 async def test_what_waits_for_a_while_is_not_retrying(settings):

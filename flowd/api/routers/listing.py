@@ -181,8 +181,8 @@ class Concurrency(Model):
 
 
 class WorkflowSummary(WorkflowRow):
-    """`parent`, `definition` (`name@version`), `labels`, `schedule`, `scheduled_at` and
-    `concurrency` are there only where it has them."""
+    """`rerun_as` (the newest execution that reruns it), `parent`, `definition` (`name@version`),
+    `labels`, `schedule`, `scheduled_at` and `concurrency` are there only where it has them."""
 
     counts: dict[str, int]
     usage: Usage
@@ -191,6 +191,7 @@ class WorkflowSummary(WorkflowRow):
     error: str | None
     cancelling: bool
     callback: CallbackDelivery | None
+    rerun_as: str | None = None
     parent: ParentOf | None = None
     definition: str | None = None
     labels: dict[str, str] | None = None
@@ -240,6 +241,7 @@ async def show_summary(request: Request) -> Response:
     parent = ParentOf(execution_id=kin.parent_id, node_id=kin.node_id) if kin else None
     place = await store.lifecycle.places.find(execution_id) if plan.concurrency else None
     said = {name: getattr(origin, name) or None for name in _ORIGIN_FIELDS} | {
+        "rerun_as": details.rerun_as,
         "parent": parent,
         "concurrency": place and _concurrency(place),
     }

@@ -211,7 +211,7 @@ def _written(output: Any) -> str:
 
 
 def _show_head(summary: Mapping[str, Any]) -> None:
-    origin = ("rerun_of", "definition", "schedule", "scheduled_at")
+    origin = ("rerun_of", "rerun_as", "definition", "schedule", "scheduled_at")
     for name in ("execution_id", "name", "status", *origin, "error"):
         if summary.get(name) is not None:
             also = " (cancelling)" if name == "status" and summary["cancelling"] else ""

@@ -1,6 +1,7 @@
 #!lua
 --- @use announce
 --- @use make_execution
+--- @use note_rerun lazily
 --- @use refuse_making
 -- Stores a workflow with all its nodes PENDING. A reply that was lost can simply be asked for again.
 --
@@ -22,6 +23,7 @@ redis.call('ZADD', KEYS[2], 0, execution_id)
 make_execution(execution_id, ARGV[3], ARGV[5], ARGV, 7, ARGV[6], 'PENDING')
 if ARGV[4] == '1' then
   redis.pcall('ZREM', KEYS[1], 'submit ' .. execution_id)
+  note_rerun(execution_id)
 end
 announce({ 'execution.submitted', execution_id })
 return 'submitted'

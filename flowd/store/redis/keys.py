@@ -217,24 +217,25 @@ def run(execution_id: str) -> str:
     """Hash: what the engine counts while the execution runs.
 
     name, nodes, plan, roots, remaining, failed, callback, idempotency (digest of the key it was
-    submitted with), rerun_of, rerun_roots, input_schema (there is one), concurrency (`max
-    when_full`), place (the digest of its key and the key, once it has asked for one), waiting
-    (since when it waits for that by steady_ms, and the consumer group), definition
-    (`name@version`), labels (a line `name=value` each), parent (its id, the node there, which wait
-    of that it is for, the root of the tree, how deep it is), children (how many have not ended),
-    tree (at the root, how many executions it has), payer (the execution whose budget it spends, and
-    how many tokens that is), queues (those its nodes are in, but for the default), queue (that of
-    its nodes) and `queue:<node>` (of those that have another; of all three none where all are in
-    the default one), rerun_failed (what failed of rerun_of), schedule, scheduled_at (ISO 8601),
-    submitted_ms, triggered_ms, traceparent (of the trigger), finished_ms, finally (how many nodes
-    that has, and its roots; until it begins), ends_as (what the others came to; from then
-    on), `allowed:<node>` (failed as it may), `skipped:<node>` (why), `arrived:<join>`,
-    `opened:<node>` (progress of a wide fan-out), `failures:<node>` and `error:<node>` (of attempts
-    that were retried), `waits:<node>` (how often it has waited), failure (the node that failed
-    first, and why), `report:<node>` (JSON: the `traceback` of its newest failure, or as `output`
-    what a program wrote), `tokens:…` (what language models have cost: calls, prompt, completion,
-    total, spent, reserved, `reserved:<node>`, `settled:<node>`), log_bytes (of its logs),
-    log_dropped (lines that were too many for it), error (why the whole execution failed).
+    submitted with), rerun_of, rerun_as (the newest execution that reruns it), rerun_roots,
+    input_schema (there is one), concurrency (`max when_full`), place (the digest of its key and the
+    key, once it has asked for one), waiting (since when it waits for that by steady_ms, and the
+    consumer group), definition (`name@version`), labels (a line `name=value` each), parent (its id,
+    the node there, which wait of that it is for, the root of the tree, how deep it is), children
+    (how many have not ended), tree (at the root, how many executions it has), payer (the execution
+    whose budget it spends, and how many tokens that is), queues (those its nodes are in, but for
+    the default), queue (that of its nodes) and `queue:<node>` (of those that have another; of all
+    three none where all are in the default one), rerun_failed (what failed of rerun_of), schedule,
+    scheduled_at (ISO 8601), submitted_ms, triggered_ms, traceparent (of the trigger), finished_ms,
+    finally (how many nodes that has, and its roots; until it begins), ends_as (what the others came
+    to; from then on), `allowed:<node>` (failed as it may), `skipped:<node>` (why),
+    `arrived:<join>`, `opened:<node>` (progress of a wide fan-out), `failures:<node>` and
+    `error:<node>` (of attempts that were retried), `waits:<node>` (how often it has waited),
+    failure (the node that failed first, and why), `report:<node>` (JSON: the `traceback` of its
+    newest failure, or as `output` what a program wrote), `tokens:…` (what language models have
+    cost: calls, prompt, completion, total, spent, reserved, `reserved:<node>`, `settled:<node>`),
+    log_bytes (of its logs), log_dropped (lines that were too many for it), error (why the whole
+    execution failed).
     """
     return f"workflow:{execution_id}:run"
 

@@ -48,6 +48,7 @@ function Facts({ execution: { id }, data }) {
     ${data.parent && html`<${Fact} label="Child of"><${Link} to=${`executions/${data.parent.execution_id}`} query=${{ node: data.parent.node_id }}><span class="mono">${data.parent.execution_id}</span> · <${Name} value=${data.parent.node_id} /><//><//>`}
     ${data.schedule && html`<${Fact} label="Schedule"><${Link} to="schedules" query=${{ name: data.schedule }}><${Name} value=${data.schedule} /><//> <span class="soft">${data.scheduled_at}</span><//>`}
     ${data.rerun_of && html`<${Fact} label="Rerun of"><${Link} to=${`executions/${data.rerun_of}`}><span class="mono">${data.rerun_of}</span><//><//>`}
+    ${data.rerun_as && html`<${Fact} label="Rerun as"><${Link} to=${`executions/${data.rerun_as}`}><span class="mono">${data.rerun_as}</span><//><//>`}
     ${labels.length > 0 && html`<${Fact} label="Labels">${labels.map(([key, value]) => html`<${Link} class="chip" to="executions" query=${{ label: `${key}:${value}` }}><${Name} value=${`${key}: ${value}`} /><//>`)}<//>`}
     ${data.usage?.total_tokens > 0 && html`<${Fact} label="Tokens"><span class="num">${number(data.usage.total_tokens)}${data.budget ? ` of ${number(data.budget.tokens)}` : ''}</span><//>`}
     ${data.callback && html`<${Fact} label="Callback">${data.callback.state.toLowerCase()}<//>`}`;

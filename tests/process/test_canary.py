@@ -18,6 +18,7 @@ from tests.process.flowd_process import CONFIG, Flowd, node
 
 CANARY = "c4n/ry+s\"e cret'\u00fc"
 KEY = {"$secret": "CANARY"}
+OF_A_NODE = ("attempts", "logs")
 HANDLERS = """
 import base64, logging, os, urllib.parse
 from flowd.handlers import Context, Retry, handler
@@ -72,7 +73,8 @@ def assert_silent(where: str, data: bytes) -> None:
 
 def answer(request: Request) -> Reply:
     """Says back all it was told."""
-    told = {"headers": request.headers, "target": request.target, "body": request.body.decode()}
+    body = request.body.decode(errors="replace")
+    told = {"headers": request.headers, "target": request.target, "body": body}
     return json_reply(told, status=418 if "teapot" in request.target else 200)
 
 
@@ -127,7 +129,9 @@ def test_a_canary_is_found_in_the_outgoing_call_and_nowhere_else(
             "/logs",
         )
         paths = [*parts, *(f"/nodes/{name}" for name in ("tell", "blow_up", "query", "shell"))]
+        paths += [f"/nodes/{name}/{what}" for name in ("again", "speak") for what in OF_A_NODE]
         answers = b"".join(read(f"{flowd.url}/workflows/{execution_id}{path}") for path in paths)
+        answers += read(f"{flowd.url}/overview")
         assert answers.count(b"********") > 10
         logs = read(f"{flowd.url}/workflows/{execution_id}/logs").decode()
         for said in ("speak#1 stdout spoken ****", "speak#1 stdout ****", "speak#1 warning logged"):

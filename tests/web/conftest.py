@@ -56,13 +56,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+# What only those may know who call with it.
+CANARY = "canary-51b7c0ffee"
+MODULE = "shop"
+HANDLERS = """
+import json
+from pathlib import Path
+from flowd.handlers import handler
+
+@handler("price")
+def price(config: dict) -> dict:
+    rows = json.loads(Path(config["file"]).read_text())
+    print(f"pricing {len(rows)} rows")
+    return {"total": total(rows)}
+
+def total(rows: list) -> int:
+    return sum(row["price"] for row in rows)
+
+@handler("leak")
+def leak(config: dict) -> dict:
+    print("spoken", config["key"])
+    if config["fails"]:
+        raise RuntimeError(f"it was {config['key']!r}")
+    return {"key": config["key"], config["key"]: 1}
+"""
+
+
 class WebFlowd(Flowd):
-    """With a shell, and a client."""
+    """With a shell, handlers of its own, a secret, and a client."""
 
     def __init__(self, folder: Path) -> None:
-        config = CONFIG + "[handlers.shell]\nenabled = true\n[workers]\ncount = 1\n"
-        (folder / "flowd.toml").write_text(config)
-        super().__init__(folder, ["start"])
+        config = f'[handlers]\nmodules = ["{MODULE}"]\n[handlers.shell]\nenabled = true\n'
+        (folder / "flowd.toml").write_text(f"{CONFIG}{config}[workers]\ncount = 1\n")
+        (folder / f"{MODULE}.py").write_text(HANDLERS)
+        super().__init__(folder, ["start"], FLOWD_SECRET_CANARY=CANARY)
         self.wait_until_running()
         self.client = Client(self.url)
 

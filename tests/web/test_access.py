@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.web.conftest import Submit, Visit, WebFlowd
+from tests.web.conftest import CANARY, Submit, Visit, WebFlowd
 from tests.web.test_shell import VIEWS
 
 HOSTILE = '<img src=x onerror="window.broken=1"><script>window.broken=1</script>'
@@ -138,6 +138,54 @@ def test_hostile_names_are_text_and_run_nothing(
     assert page.evaluate("window.broken") is None
     assert dialogs == []
     assert page.locator("img[onerror]").count() == 0
+
+
+# An error on the console fails a test.
+WATCH_FOR = """new MutationObserver(() => {
+  if (document.documentElement.innerHTML.includes('%s')) console.error('it is on the page');
+}).observe(document, { childList: true, subtree: true, characterData: true, attributes: true });"""
+
+
+def test_a_secret_is_on_no_page(page: Page, submit: Submit, flowd: WebFlowd) -> None:
+    config = {"key": {"$secret": "CANARY"}}
+    told = {"id": "told", "handler": "leak", "config": config | {"fails": False}}
+    broke = {"id": "broke", "handler": "leak", "config": config | {"fails": True}}
+    after = {"id": "after", "handler": "noop", "config": {"got": "{{ told.key }}"}}
+    nodes = (told, broke | {"dependencies": ["told"]}, after | {"dependencies": ["told"]})
+    execution_id = submit("secretive", *nodes)
+    assert flowd.client.wait(execution_id) == "FAILED"
+    flowd.client.put_definition("secretive", {"name": "secretive", "dag": {"nodes": list(nodes)}})
+    page.add_init_script(WATCH_FOR % CANARY)
+    main, drawer = page.locator("main"), page.locator(".drawer")
+
+    for tab, said in (
+        ("", "it was '********'"),
+        ("/nodes", "it was '********'"),
+        ("/timeline", "broke"),
+        ("/logs", "spoken ********"),
+        ("/events", "it was '********'"),
+        ("/results", "********"),
+        ("/definition", "$secret"),
+    ):
+        page.goto(f"executions/{execution_id}{tab}")
+        expect(main).to_contain_text(said)
+    for name, about, output in (
+        ("told", "leak", "********"),
+        ("broke", "RuntimeError: it was '********'", "It has no output."),
+    ):
+        page.goto(f"executions/{execution_id}?node={name}")
+        for section, said in (
+            ("About", about),
+            ("Config", "$secret"),
+            ("Output", output),
+            ("Attempts", "Log"),
+            ("Log", "spoken ********"),
+        ):
+            drawer.get_by_role("tab", name=section).click()
+            expect(drawer).to_contain_text(said)
+    for view in ("now", "definitions/secretive/definition"):
+        page.goto(view)
+        expect(main).to_contain_text("secretive")
 
 
 def test_what_is_said_aloud_is_said_at_most_every_five_seconds(page: Page) -> None:

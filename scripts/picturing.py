@@ -144,8 +144,6 @@ SIZES: Final = {"wide": (1280, 800), "narrow": (320, 640)}
 def picture(browser: Browser, url: str, execution_id: str, folder: Path, only: list[str]) -> None:
     for theme in ("light", "dark"):
         for size, (width, height) in SIZES.items():
-            if size == "narrow" and theme == "dark":
-                continue
             context = browser.new_context(
                 color_scheme=theme,  # type: ignore[arg-type]
                 viewport={"width": width, "height": height},

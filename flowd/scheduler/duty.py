@@ -25,7 +25,7 @@ def backoff_s(failures: int) -> float:
 
 
 class Duty(ABC):
-    """Runs every `every_s` seconds, in its place among the others of its lane.
+    """Runs every `every_s` seconds, together with the others of its lane that are due.
 
     Every scheduler runs every duty, so whatever one does must be safe to do twice, also at once,
     and to be broken off anywhere. `name` is for logs and people.

@@ -406,8 +406,8 @@ MUTANTS = (
     Mutant(
         "U9 hangs",
         "the others wait for a duty that does not end",
-        "            await asyncio.wait({task}, timeout=PATIENCE_S)",
-        "            await asyncio.wait({task})",
+        "                await asyncio.wait(begun, timeout=PATIENCE_S)",
+        "                await asyncio.wait(begun)",
         "test_a_duty_that_does_not_end_is_left_behind_and_broken_off",
     ),
     Mutant(

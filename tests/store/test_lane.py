@@ -1,4 +1,4 @@
-"""Duties run in their order, and none that fails or does not end stops the others."""
+"""What is due runs together, and no duty that fails or does not end stops the others."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_a_duty_that_does_not_end_is_left_behind_and_broken_off(store, mon
     assert runs == ["endless", "good", "endless", "good"]
 
 
-async def test_while_redis_is_away_no_further_duty_runs_and_none_is_blamed(store):
+async def test_while_redis_is_away_the_tick_says_so_and_no_duty_is_blamed(store):
     runs = []
     lane = Lane(store, [Noted("first", runs, StoreUnavailable("gone")), Noted("last", runs)])
 
@@ -114,7 +114,7 @@ async def test_while_redis_is_away_no_further_duty_runs_and_none_is_blamed(store
         with pytest.raises(StoreUnavailable):
             await lane.tick(now_s)
 
-    assert runs == ["first", "first"]
+    assert runs == ["first", "last", "first"]
     assert await store.health.troubles.duties() == []
 
 
@@ -127,3 +127,23 @@ async def test_what_another_scheduler_has_reported_is_cleared_by_one_that_can(st
 def test_pauses_grow_to_a_minute():
     assert [backoff_s(failures) for failures in (1, 2, 3, 6, 7, 1_000)] == [1, 2, 4, 32, 60, 60]
     assert BACKOFF_S_MAX == 60
+
+
+async def test_what_is_due_at_once_is_asked_at_once(store):
+    """Each waits for the other: neither would run alone."""
+    met = asyncio.Barrier(2)
+
+    class Meeting(Duty):
+        name = "meeting"
+
+        async def run(self, _now_s):
+            await met.wait()
+            return 60.0
+
+    lane = Lane(store, [Meeting(), Meeting()])
+
+    async with asyncio.timeout(PATIENCE_S):
+        await lane.tick(0.0)
+
+    assert met.n_waiting == 0
+    assert {duty.due_at_s > 0 for duty in lane._duties} == {True}

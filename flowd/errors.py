@@ -127,18 +127,19 @@ class UnknownDefinition(FlowdError):
 
 
 class DefinitionInUse(FlowdError):
-    """A definition that schedules run is not deleted."""
+    """A definition that schedules run, or that others call, is not deleted."""
 
     code = "definition_in_use"
 
-    def __init__(self, name: str, schedules: Sequence[str]) -> None:
+    def __init__(self, name: str, schedules: Sequence[str], callers: Sequence[str] = ()) -> None:
         self.name = name
         self.schedules = tuple(schedules)
-        listed = ", ".join(map(repr, self.schedules[:5]))
-        more = f" and {len(self.schedules) - 5} more" if len(self.schedules) > 5 else ""
-        super().__init__(
-            f"definition {name!r} is run by the schedule {listed}{more}; delete the schedule first"
-        )
+        self.callers = tuple(callers)
+        users, kind = (self.schedules, "schedule") if schedules else (self.callers, "definition")
+        listed = ", ".join(map(repr, users[:5]))
+        more = f" and {len(users) - 5} more" if len(users) > 5 else ""
+        hint = "delete the schedule first" if schedules else "delete or change that first"
+        super().__init__(f"definition {name!r} is run by the {kind} {listed}{more}; {hint}")
 
 
 class UnknownSchedule(FlowdError):

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from flowd.diagnosis.cache_check import CacheView, look_at_cache
+from flowd.diagnosis.held import Held
 from flowd.diagnosis.index_check import Lists, list_mismatches
 from flowd.diagnosis.kin_check import orphans
 from flowd.diagnosis.label_check import label_mismatches
 from flowd.diagnosis.log_check import log_mismatches
-from flowd.diagnosis.place_check import PlacesView, broken_places, look_at_places
-from flowd.diagnosis.schedule_check import ScheduleStanding, broken_schedules, schedules_of
+from flowd.diagnosis.place_check import broken_places
+from flowd.diagnosis.schedule_check import broken_schedules
 from flowd.errors import CorruptExecution
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.portions import DEFINITION_BYTES_MAX, portions
@@ -102,15 +102,6 @@ NOTHING_FAILS: Final = Failing((), ())
 
 
 @dataclass(slots=True)
-class Held:
-    """What holds executions and nodes back, and what spares nodes their calls."""
-
-    schedules: list[ScheduleStanding] = field(default_factory=list)
-    places: PlacesView = field(default_factory=PlacesView)
-    cache: CacheView = field(default_factory=CacheView)
-
-
-@dataclass(slots=True)
 class Snapshot:
     """Everything that one look has seen.
 
@@ -187,9 +178,7 @@ async def look(store: Store) -> Snapshot:
     snapshot.failing = Failing(
         await store.health.troubles.duties(), await store.health.troubles.continuations()
     )
-    snapshot.held.schedules = await schedules_of(store)
-    snapshot.held.places = await look_at_places(store)
-    snapshot.held.cache = await look_at_cache(store)
+    snapshot.held = await Held.look(store)
     snapshot.active = await store.health.inspection.active()
     snapshot.finished = await store.health.inspection.finished()
     snapshot.known = await store.health.inspection.known()
@@ -487,7 +476,12 @@ _RULES: Sequence[tuple[str, _Counted, _BrokenBy]] = (
     (
         "outputs that are kept for equal calls are listed and counted",
         lambda snapshot: snapshot.held.cache.entries,
-        lambda snapshot: iter(snapshot.held.cache.mismatches),
+        lambda snapshot: snapshot.held.cache.mismatches,
+    ),
+    (
+        "what belongs to a set is applied",
+        lambda one: one.held.sets.members,
+        lambda one: one.held.sets.mismatches,
     ),
     (
         "no duty of a scheduler fails",

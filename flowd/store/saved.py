@@ -15,18 +15,27 @@ from flowd.store.redis.text import raw_bytes
 from flowd.store.sets import Sets
 
 _ABOUT: Final = "about:"
+_PAGE: Final = 1_000
 NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class About(NamedTuple):
-    """What is said about a version: when it was saved, and the `handlers` it was checked against
-    (a digest).
+    """What is said about a version: when it was saved, the `handlers` it was checked against (a
+    digest), and the names of the saved workflows that its nodes run.
     """
 
     saved_ms: int
     nodes: int
     handlers: str
     labels: Mapping[str, str] = NO_LABELS
+    calls: Sequence[str] = ()
+
+    def to_json(self) -> bytes:
+        said = {**self._asdict(), "labels": dict(self.labels)}
+        if not self.calls:
+            # A flowd that does not know the field reads the others.
+            del said["calls"]
+        return orjson.dumps(said)
 
 
 class Version(NamedTuple):
@@ -68,12 +77,7 @@ class SavedDefinitions:
         outcome, *rest = await self._run(
             scripts.PUT_DEFINITION,
             (keys.DEFINITIONS, keys.saved_definition(name)),
-            *(
-                name,
-                definition,
-                digest,
-                orjson.dumps({**about._asdict(), "labels": dict(about.labels)}),
-            ),
+            *(name, definition, digest, about.to_json()),
         )
         if outcome == "corrupt":
             raise CorruptStore(keys.saved_definition(name))
@@ -142,7 +146,12 @@ class SavedDefinitions:
         return shown, shown[-1].version if shown and shown[-1].version > 1 else None
 
     async def delete(self, name: str) -> None:
-        """All versions. Raises UnknownDefinition, and DefinitionInUse while schedules run it."""
+        """All versions. Raises UnknownDefinition, and DefinitionInUse while schedules run it, or
+        the latest version of another calls it."""
+        if callers := await self._callers(name):
+            # What is not saved is called in vain, and unknown.
+            await self.find(name)
+            raise DefinitionInUse(name, (), callers)
         outcome, *users = await self._run(
             scripts.DELETE_DEFINITION,
             (keys.DEFINITIONS, keys.saved_definition(name), keys.schedules_of(name)),
@@ -152,6 +161,16 @@ class SavedDefinitions:
             raise DefinitionInUse(name, sorted(users))
         if outcome == "unknown":
             raise UnknownDefinition(name)
+
+    async def _callers(self, name: str) -> list[str]:
+        callers: list[str] = []
+        after: str | None = None
+        while True:
+            rows, after = await self.page(after, _PAGE)
+            about = ((row.name, row.latest.about) for row in rows if row.latest)
+            callers += [one for one, said in about if name in said.calls and one != name]
+            if after is None:
+                return callers
 
     async def _run(self, script: scripts.Script, names: Sequence[str], *arguments: Any) -> Any:
         try:
@@ -189,6 +208,7 @@ def _number(text: str | None, key: str) -> int:
 
 def _about(text: str | None, key: str) -> About:
     try:
-        return About(**orjson.loads(raw_bytes(text or "")))
-    except (ValueError, TypeError) as error:
+        said = orjson.loads(raw_bytes(text or ""))
+        return About(**{one: said[one] for one in said.keys() & set(About._fields)})
+    except (ValueError, TypeError, AttributeError) as error:
         raise CorruptStore(key) from error

@@ -5,10 +5,11 @@ The name and the version are literal: the version is settled when the parent is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from flowd.errors import Problem
+from flowd.workflow.graph import nodes_of
 from flowd.workflow.ids import WORKFLOW
 from flowd.workflow.references import ReadingNode
 from flowd.workflow.secret_places import find_secrets
@@ -31,6 +32,13 @@ class Parent(NamedTuple):
     execution_id: str
     node_id: str
     number: int
+
+
+def called_by(document: Mapping[str, Any]) -> list[str]:
+    """The names of the saved workflows that its nodes run."""
+    return sorted(
+        {node["config"]["name"] for node in nodes_of(document) if node["handler"] == WORKFLOW}
+    )
 
 
 def find_child_problems(node: ReadingNode) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 from scripts.soaking.child_checks import check_children
 from scripts.soaking.ledger import END, START, Note
 from scripts.soaking.limit_checks import check_calls, check_limits
-from scripts.soaking.list_checks import check_lists
+from scripts.soaking.list_checks import check_lists, check_sets
 from scripts.soaking.log_checks import check_logs
 from scripts.soaking.map_checks import Items, check_items, read_items
 from scripts.soaking.place_checks import check_places
@@ -166,6 +166,7 @@ def find_violations(
     found += _check_active(redis, executions)
     found += _check_labels(redis, executions)
     found += check_lists(redis, executions)
+    found += check_sets(redis)
     found += check_logs(redis, executions, may_lack_lines=may_lack_lines)
     found += check_children(redis, executions, excused)
     found += check_places(redis, executions)

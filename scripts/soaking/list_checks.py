@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowd.store.redis import keys
+from flowd.store.sets import parse_member
+from flowd.workflow.ids import is_name
 from flowd.workflow.states import ExecutionState
 
 
@@ -17,6 +19,13 @@ def check_lists(redis: Any, executions: Mapping[str, Any]) -> Iterator[str]:
         if state is not ExecutionState.RUNNING:
             wanted = {one.id for one in live if one.status == state}
             yield from _compared(redis, keys.by_status(state), wanted, executions)
+
+
+def check_sets(redis: Any) -> Iterator[str]:
+    """That whatever belongs to a set is something that can be applied."""
+    for member, owner in redis.hgetall(keys.SETS).items():
+        if parse_member(member) is None or not is_name(owner):
+            yield f"{member!r} belongs to the set {owner!r}"
 
 
 def _compared(

@@ -227,6 +227,25 @@ async def test_a_definition_that_schedules_run_is_not_deleted(settings, redis):
         assert redis.keys("flowd:definition*") == []
 
 
+async def test_a_definition_that_another_one_calls_is_not_deleted(settings):
+    calls = {"handler": "workflow", "config": {"name": NAME}}
+    async with stand(settings, 0) as here:
+        await here.client.put_definition(NAME, READS)
+        await here.client.put_definition(
+            "weekly",
+            {
+                "name": "weekly",
+                "dag": {"nodes": [node("A", (), "noop")], "finally": [{"id": "F", **calls}]},
+            },
+        )
+        with pytest.raises(ApiError, match="is run by the definition 'weekly'") as error:
+            await here.client.delete_definition(NAME)
+        assert (error.value.status, error.value.code) == (409, "definition_in_use")
+
+        await here.client.put_definition("weekly", written())
+        await here.client.delete_definition(NAME)
+
+
 async def test_each_of_many_inputs_becomes_an_execution_of_its_own(settings, redis, monkeypatch):
     calls = []
     run = RedisClient.run

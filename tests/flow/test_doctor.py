@@ -240,6 +240,14 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "no lease": (take_an_entry, "consumer nobody holds 1 entries without a lease"),
     "held and gone": (take_and_delete, "which is no entry any more"),
     "held by nobody": (take_and_forget, "was handed out and nobody holds it"),
+    "member of a set that nobody applies": (
+        lambda redis, _: redis.hset(keys.SETS, "workflow a", "mine"),
+        "'workflow a' belongs to the set 'mine', and is nothing that is applied",
+    ),
+    "set without a name": (
+        lambda redis, _: redis.hset(keys.SETS, "definition a", ""),
+        "'definition a' belongs to '', which is no name of a set",
+    ),
     "not carried on": (
         lambda redis, one: redis.zadd(keys.CONTINUATIONS, {f"advance {one} A": 1}),
         "`advance A` was begun and never carried on",

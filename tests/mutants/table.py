@@ -1188,4 +1188,32 @@ MUTANTS = (
         "        gone = [] and sorted(set(",
         "test_a_member_belongs_to_the_set_it_was_last_put_into",
     ),
+    Mutant(
+        "U20 called",
+        "what another one calls is deleted",
+        "        if callers := await self._callers(name):",
+        "        if callers := []:",
+        "test_what_the_latest_version_of_another_calls_stays",
+    ),
+    Mutant(
+        "U20 owned",
+        "what is deleted by hand stays in its set",
+        "redis.pcall('HDEL', 'flowd:sets', 'schedule ' .. ARGV[1])\n",
+        "",
+        "test_what_is_deleted_belongs_to_no_set",
+    ),
+    Mutant(
+        "U20 pruned",
+        "what was used by what is pruned with it stays",
+        "            if len(refused) == len(names):",
+        "            if refused:",
+        "test_what_calls_another_is_pruned_before_that",
+    ),
+    Mutant(
+        "U20 misfit",
+        "a preview does not look at the input of a schedule",
+        "(misfits := self._misfits(wanted.content))",
+        "(misfits := [])",
+        "test_a_diff_refuses_an_input_that_what_runs_then_would_not_take",
+    ),
 )

@@ -183,6 +183,26 @@ def test_a_diff_refuses_what_applying_would_refuse(here: Applying) -> None:
         assert said.endswith("3 refused\n")
 
 
+def test_a_diff_refuses_an_input_that_what_runs_then_would_not_take(here: Applying) -> None:
+    closed = "input_schema: {required: [day], properties: {day: {type: string}}}\n"
+    here.write("a.yaml", definition("report") + "---\n" + schedule("nightly", "report"))
+    here.apply("a.yaml")
+    for day in ("input: {day: 1}\n", ""):
+        here.write(
+            "b.yaml",
+            definition("report") + closed + "---\n" + schedule("nightly", "report") + day,
+        )
+        for arguments in (("--diff",), ()):
+            _, said = here.apply("b.yaml", *arguments, code=1)
+            assert ("input.day: 1 is not of type" if day else "'day' is a required") in said
+    # A version that stays as it is, and then the latest of those that are saved.
+    for version, code in ((1, 0), (2, 1)):
+        here.write("c.yaml", schedule("nightly", "report") + f"version: {version}\n")
+        here.apply("c.yaml", "--diff", code=code)
+    here.write("c.yaml", schedule("nightly", "report") + "input: {day: monday}\n")
+    assert here.apply("c.yaml", "--diff")[0][0] == "schedule nightly would be changed"
+
+
 def test_a_flowd_that_runs_is_asked_about_workflows_only(here: Applying) -> None:
     here.write("a.yaml", definition("report") + "---\n" + schedule("nightly", "report"))
     here.write("b.yaml", schedule("nightly", "report", "61 * * * *"))
@@ -242,6 +262,21 @@ def test_a_prune_removes_what_the_set_has_made_and_nothing_else(here: Applying) 
     assert here.saved() == {"b": 1, "by-hand": 1, "other": 1}
     assert here.client.applied_set("mine") == [{"kind": "definition", "name": "b"}]
     here.apply("f", "--prune", code=2)
+
+
+def test_what_calls_another_is_pruned_before_that(here: Applying) -> None:
+    for name, runs in (("a", "b"), ("b", "c"), ("c", None)):
+        text = definition(name, f"workflow, config: {{name: {runs}}}" if runs else "noop")
+        here.write(f"f/{name}.yaml", text)
+    here.apply("f", "--set", "mine")
+    for name in "bc":
+        (here.folder / f"f/{name}.yaml").unlink()
+    assert "is run by the definition 'a'" in here.apply("f", "--set", "mine", "--prune", code=1)[1]
+
+    (here.folder / "f/a.yaml").unlink()
+    assert sorted(here.apply("f", "--set", "mine", "--prune")[0]) == [
+        f"definition {name} removed" for name in "abc"
+    ]
 
 
 def test_a_set_of_which_no_file_is_left_can_be_pruned(here: Applying) -> None:

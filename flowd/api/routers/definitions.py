@@ -34,6 +34,7 @@ from flowd.store.executions import now_ms
 from flowd.store.making import Pin, Runs
 from flowd.store.origins import Origin
 from flowd.store.saved import About, SavedRow, Version
+from flowd.workflow.children import called_by
 from flowd.workflow.concurrency import place_of
 from flowd.workflow.definition import Labels, WorkflowDefinition
 from flowd.workflow.ids import NAME_RULE, is_name, new_execution_id
@@ -165,7 +166,8 @@ async def put_definition(request: Request) -> Response:
     workflow = await shared.check_workflow(await read_body(request, shared.body_bytes_max))
     outline = workflow.outline
     handlers = shared.check_workflow.handlers_digest
-    about = About(now_ms(), len(outline.nodes), handlers, outline.labels)
+    calls = called_by(orjson.loads(workflow.definition)) if outline.has_children else ()
+    about = About(now_ms(), len(outline.nodes), handlers, outline.labels, calls)
     version, is_new = await shared.store.saved.put(name, workflow.definition, outline.digest, about)
     if is_new:
         log.info("definition.saved", name=name, version=version)
@@ -234,7 +236,7 @@ async def list_versions(request: Request) -> Response:
 
 
 async def delete_definition(request: Request) -> Response:
-    """Delete a saved definition with all its versions, unless a schedule runs it.
+    """Delete a saved definition with all its versions, unless a schedule or another one runs it.
 
     Its executions stay: each has a copy.
     """

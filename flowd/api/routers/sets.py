@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 from starlette.requests import Request
@@ -14,12 +14,11 @@ from flowd.api.contract.small_body import SmallBody, read_small_body
 from flowd.api.http.responses import json_response
 from flowd.api.shared import shared_of
 from flowd.errors import InvalidRequest, Problem
+from flowd.store.sets import Kind, Member
 from flowd.workflow.ids import NAME_PATTERN, NAME_RULE, is_name
 from flowd.workflow.report import quote
 
 MEMBERS_MAX: Final = 10_000
-# What `flowd apply` knows to put, by the words it has for it.
-Kind = Literal["definition", "schedule", "limit"]
 
 
 class SetMember(Model):
@@ -58,21 +57,14 @@ async def put_set(request: Request) -> Response:
     """
     name = _requested_name(request)
     body, _ = await read_small_body(request, SetBody)
-    members = [f"{one.kind} {one.name}" for one in body.members]
+    members = [Member(one.kind, one.name) for one in body.members]
     await shared_of(request.app).store.saved.sets.put(name, members)
     return await _answer(request, name)
 
 
 async def _answer(request: Request, name: str) -> Response:
-    pairs = [
-        one.split(" ", 1) for one in await shared_of(request.app).store.saved.sets.members(name)
-    ]
-    # A hand may have been in it: what is no member is none.
-    members = [
-        SetMember.model_validate({"kind": pair[0], "name": pair[1]})
-        for pair in pairs
-        if pair[0] in get_args(Kind) and is_name(pair[-1])
-    ]
+    found = await shared_of(request.app).store.saved.sets.members(name)
+    members = [SetMember(kind=one.kind, name=one.name) for one in found]
     return json_response(AppliedSet(name=name, members=members))
 
 

@@ -151,6 +151,8 @@ class _Apply:
         # The definitions that a preview has found to get a version.
         self._new: set[str] = set()
         self._refused: set[str] = set()
+        # Those that a preview would put.
+        self._documents: dict[str, dict[str, Any]] = {}
 
     def begin_set(self, name: str | None, wanted: Sequence[Wanted]) -> set[tuple[str, str]]:
         """What the set has had. Whatever is made from here on is in it before it is there, so that
@@ -200,6 +202,10 @@ class _Apply:
             self._client.validate(wanted.document.body)
         elif problems := kind.problems(wanted.content) or self._unsaved(kind, wanted.content):
             return self._refuse(wanted, problems)
+        if kind.name == "definition":
+            self._documents[name] = wanted.content
+        elif kind.name == "schedule" and (misfits := self._misfits(wanted.content)):
+            return self._refuse(wanted, misfits)
         there = kind.find(self._client, name)
         changes = [] if there is None else list(differences(there, kind.said(wanted.content)))
         outcome = CREATED if there is None else CHANGED if changes else UNCHANGED
@@ -223,6 +229,23 @@ class _Apply:
         error = UnknownDefinition(name, version, latest)
         return [Problem("version" if latest else "workflow", error.code, str(error))]
 
+    def _misfits(self, schedule: dict[str, Any]) -> list[Problem]:
+        """In what its input does not fit what it runs."""
+        from flowd.handlers.json_schema import find_misfits
+
+        name, version = schedule["workflow"], schedule.get("version", "latest")
+        latest = self._latest(name) + (name in self._new)
+        if name in self._documents and version in ("latest", latest):
+            runs = self._documents[name]
+        else:
+            number = None if version == "latest" else version
+            runs = self._client.saved_definition(name, number)["definition"]
+        if (schema := runs.get("input_schema")) is None:
+            return []
+        given = {**(runs.get("input") or {}), **schedule.get("input", {})}
+        found = find_misfits(schema, given, "input")
+        return [Problem(path, "misfit", text) for path, text in found]
+
     def _latest(self, name: str) -> int:
         from flowd.client import ApiError
 
@@ -241,13 +264,27 @@ class _Apply:
 
         gone = before - _names(wanted)
         results = [
-            self._remove(kind, name)
+            one
             for kind in reversed(KINDS)
-            for name in sorted(name for owner, name in gone if owner == kind.name)
+            for one in self._remove_all(
+                kind, sorted(name for owner, name in gone if owner == kind.name)
+            )
         ]
         if not self._is_preview:
             kept = {(one.kind, one.name) for one in results if one.outcome != REMOVED}
             self._put_set(set_name, _names(wanted) | kept)
+        return results
+
+    def _remove_all(self, kind: Kind, names: Sequence[str]) -> list[Result]:
+        """What was refused is asked for again behind the others: one of them may have used it."""
+        results: list[Result] = []
+        while names:
+            tried = [self._remove(kind, name) for name in names]
+            results += [one for one in tried if one.outcome == REMOVED]
+            refused = [one for one in tried if one.outcome != REMOVED]
+            if len(refused) == len(names):
+                return [*results, *refused]
+            names = [one.name for one in refused]
         return results
 
     def _remove(self, kind: Kind, name: str) -> Result:

@@ -120,7 +120,10 @@ def versions(url: str | None, output: str, name: str, limit: int) -> None:
 @name_argument
 @yes_option
 def rm(url: str | None, output: str, name: str, yes: bool) -> None:
-    """Delete a saved workflow with all its versions; its executions stay."""
+    """Delete a saved workflow with all its versions; its executions stay.
+
+    What a schedule or another saved workflow runs is not deleted.
+    """
     with connected(url) as client:
         if not yes:
             ask_first(f"delete {name} with all its versions?", "nothing was deleted")

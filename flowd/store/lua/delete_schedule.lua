@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Removes a schedule. What it has started goes on.
+-- Removes a schedule. What it has started goes on. It is in no set any more.
 --
 -- KEYS  1 schedule (hash)  2 holders (set)  3 due (zset)  4 schedules (zset)
 -- ARGV  1 name
@@ -12,5 +12,6 @@ if type(workflow) == 'string' then
   redis.call('SREM', 'flowd:definition:' .. workflow .. ':schedules', ARGV[1])
 end
 redis.call('ZREM', KEYS[3], ARGV[1])
+redis.pcall('HDEL', 'flowd:sets', 'schedule ' .. ARGV[1])
 redis.call('DEL', KEYS[1], KEYS[2])
 return 'deleted'

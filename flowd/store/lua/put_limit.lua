@@ -13,6 +13,7 @@ if #ARGV == 1 then
     return 'unknown'
   end
   redis.call('HDEL', KEYS[1], ARGV[1])
+  redis.pcall('HDEL', 'flowd:sets', 'limit ' .. ARGV[1])
   outcome = 'lifted'
 else
   local said = ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4]

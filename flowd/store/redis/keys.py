@@ -86,7 +86,7 @@ def idempotency(key_digest: str) -> str:
 def saved_definition(name: str) -> str:
     """Hash: latest (number of the newest version), and of each version `definition:<version>`
     (JSON), `digest:<version>` (of its plan) and `about:<version>` (JSON: saved_ms, nodes, labels,
-    handlers: digest of those it was checked against)."""
+    handlers: digest of those it was checked against, calls: names of what its nodes run)."""
     return f"flowd:definition:{name}"
 
 

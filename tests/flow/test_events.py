@@ -249,10 +249,10 @@ async def test_what_cannot_be_watched_is_a_problem(settings, target, status, cod
 async def test_silence_is_filled_with_heartbeats(settings, monkeypatch):
     monkeypatch.setattr(event_stream, "HEARTBEAT_S", 0.1)
     async with api_server(settings) as api:
+        began = time.monotonic()
         client = await api.connect("/events")
         blocks = client.blocks()
         assert await anext(blocks) == {"retry": "1000"}
-        began = time.monotonic()
         assert [await anext(blocks) for _ in range(3)] == [{"": "heartbeat"}] * 3
         assert time.monotonic() - began >= 0.25
 

@@ -155,11 +155,12 @@ async def test_r05_a_node_that_came_by_a_lost_answer_to_a_blocked_read_is_run(
 ):
     """The line of the blocked read is one of its own, and may be lost alone."""
     async with Engine(through, workers=1) as engine:
-        await engine.run(workflow(node("A")))
+        first = await submit(engine, node("A"))
+        await insist(lambda: engine.end(first))
         rule = proxy.add(fault, "BLOCK")
         await until(lambda: rule.done, "a blocked read")
-        execution_id = await engine.start(workflow(node("B"), node("C", ["B"])))
-        assert str(await engine.end(execution_id)) == "COMPLETED"
+        execution_id = await submit(engine, node("B"), node("C", ["B"]))
+        assert str(await insist(lambda: engine.end(execution_id))) == "COMPLETED"
         assert calls(execution_id) == ["B", "C"]
     assert find_violations(redis, [execution_id]) == []
 

@@ -18,6 +18,7 @@ from flowd.log import listen_to_nodes, set_up_log
 from flowd.node_log import SpokenStream
 from flowd.redaction import REDACTOR
 from flowd.store.logs import ATTEMPTS_KEPT, LogName
+from tests.daemon import PATIENCE_S
 from tests.flow.engine import Engine, node, until, workflow
 
 CANARY = "canary-7f3a91c2d4"
@@ -325,7 +326,8 @@ async def test_an_execution_whose_logs_are_too_many_keeps_the_first_and_counts_t
         assert set((await engine.states(execution_id)).values()) == {"COMPLETED"}
 
 
-async def test_what_a_call_says_as_it_is_cut_off_by_a_drain_is_kept(talking):
+async def test_what_a_call_says_as_it_is_cut_off_by_a_drain_is_kept(talking, monkeypatch):
+    monkeypatch.setattr("flowd.workers.shift.LAST_LINES_S", PATIENCE_S)
     async with talking(shutdown=ShutdownSettings(grace_s=0.05)) as engine:
         one = await engine.start(workflow(node("A", handler="say_to_the_end")))
 

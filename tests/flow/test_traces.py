@@ -34,7 +34,6 @@ def hurry(monkeypatch):
     """What has ended is exported in milliseconds."""
     monkeypatch.setattr(duty_file, "SETTLED_MS", 2)
     monkeypatch.setattr(duty_file, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(otlp, "TIMEOUT_S", 0.2)
 
 
 class Collector:
@@ -300,6 +299,7 @@ async def test_what_a_collector_never_takes_is_given_up_and_the_rest_goes_on(set
 
 async def test_a_collector_that_hangs_holds_nothing_up(settings, collector, monkeypatch):
     monkeypatch.setattr(otlp, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(otlp, "TIMEOUT_S", 0.2)
     release = threading.Event()
     collector.service.answer = lambda _: (release.wait(60), Reply())[1]
     async with Engine(settings) as engine:

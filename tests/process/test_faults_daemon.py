@@ -171,7 +171,7 @@ def test_p07_a_frozen_supervisor_no_longer_feeds_the_watchdog(
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(20)
+        systemd.settimeout(PATIENCE_S)
         flowd = run_faulty("start", NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="400000")
         flowd.wait_until_running()
         while b"WATCHDOG=1" not in systemd.recv(4096):
@@ -183,7 +183,7 @@ def test_p07_a_frozen_supervisor_no_longer_feeds_the_watchdog(
         figure("no WATCHDOG=1 in 1.5 s; one every 0.2 s before and after")
         # The workers know nothing of it.
         flowd.process.send_signal(signal.SIGCONT)
-        assert is_fed(systemd, 5)
+        assert is_fed(systemd, PATIENCE_S)
         assert flowd.wait_for_execution(flowd.submit_and_trigger(*CHAIN)) == "COMPLETED"
     flowd.check_and_stop()
 

@@ -95,6 +95,14 @@ def ask(client: RedisClient, text: str) -> asyncio.Task[str]:
     return asyncio.create_task(client.execute("ECHO", text))
 
 
+async def connect(slow: SlowServer, client: RedisClient) -> None:
+    """From then on what is asked is sent at once, however soon it is given up."""
+    first = ask(client, "first")
+    await slow.wait_for("first")
+    slow.answer()
+    await replies_of(first)
+
+
 async def replies_of(*calls: asyncio.Task[str]) -> list[object]:
     async with asyncio.timeout(PATIENCE_S):
         return await asyncio.gather(*calls, return_exceptions=True)
@@ -168,6 +176,7 @@ def test_whoever_is_cancelled_nobody_gets_the_reply_of_another(client, runner, c
 
 
 async def test_a_call_whose_time_is_up_leaves_the_others_theirs(slow, slow_client, monkeypatch):
+    await connect(slow, slow_client)
     monkeypatch.setattr(client_module, "REPLY_TIMEOUT_S", 0.05)
     impatient = ask(slow_client, "impatient")
     await slow.wait_for("impatient")
@@ -187,6 +196,7 @@ async def test_a_call_whose_time_is_up_leaves_the_others_theirs(slow, slow_clien
 
 
 async def test_a_connection_on_which_all_were_given_up_is_closed(slow, slow_client, monkeypatch):
+    await connect(slow, slow_client)
     monkeypatch.setattr(client_module, "REPLY_TIMEOUT_S", 0.05)
     given_up = await replies_of(ask(slow_client, "a"), ask(slow_client, "b"))
     monkeypatch.setattr(client_module, "REPLY_TIMEOUT_S", PATIENCE_S)

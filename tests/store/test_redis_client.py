@@ -183,8 +183,8 @@ def run_reload(socket_path: str) -> None:
 
 
 async def test_too_many_clients_are_unavailable(settings, redis):
-    clients = int(redis.info("clients")["connected_clients"])
-    with configured(redis, maxclients=clients):
+    # Whoever of the test before has yet to go makes no room.
+    with configured(redis, maxclients=1):
         store = open_store(settings)
         with pytest.raises(StoreUnavailable):
             await store.ping()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
@@ -22,8 +23,11 @@ from flowd.store.redis import replicated
 from flowd.store.redis.replicated import NotReplicated, ReplicatedClient, new_client
 from flowd.workflow.definition import WorkflowDefinition
 from scripts.replica_set import ReplicaSet
+from tests.daemon import wait_until
 from tests.store.engine import until
 
+# Less than a client waits for a reply.
+SLOW_MS = 9_000
 WORKFLOW = WorkflowDefinition.model_validate(
     {"name": "x", "dag": {"nodes": [{"id": "A", "handler": "noop", "dependencies": []}]}}
 )
@@ -37,7 +41,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
 
 @pytest.fixture
 def pair(servers: ReplicaSet, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReplicaSet]:
-    monkeypatch.setattr(replicated, "CONFIRM_MS", 100)
+    """A replica that is slow is waited for: one that is frozen only is given up soon."""
+    monkeypatch.setattr(replicated, "CONFIRM_MS", SLOW_MS)
     servers.servers[0].ask("FLUSHALL")
     yield servers
     servers.servers[1].process.send_signal(signal.SIGCONT)
@@ -65,8 +70,16 @@ def careless(asking: Settings) -> Settings:
     return replace(asking, redis=replace(asking.redis, replicas=0))
 
 
-def freeze(pair: ReplicaSet) -> None:
-    pair.servers[1].process.send_signal(signal.SIGSTOP)
+def freeze(pair: ReplicaSet, confirm_ms: int = 100) -> None:
+    process = pair.servers[1].process
+    process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, "it to stop")
+    setattr(replicated, "CONFIRM_MS", confirm_ms)  # noqa: B010
+
+
+def thaw(pair: ReplicaSet) -> None:
+    pair.servers[1].process.send_signal(signal.SIGCONT)
+    setattr(replicated, "CONFIRM_MS", SLOW_MS)  # noqa: B010
 
 
 async def test_a_write_is_answered_when_a_replica_has_it(pair, client):
@@ -100,7 +113,7 @@ async def test_who_finds_the_work_of_another_done_rests_on_it_too(pair, asking):
         with pytest.raises(NotReplicated):
             await again()
 
-    pair.servers[1].process.send_signal(signal.SIGCONT)
+    thaw(pair)
     await trigger_workflow(second, "0" * 24)
     assert pair.servers[1].ask("GET", f"workflow:{'0' * 24}:status") == "RUNNING"
     for store in (first, second):
@@ -146,7 +159,7 @@ async def test_an_entry_is_given_to_nobody_before_a_replica_has_it(pair, asking,
     with pytest.raises(NotReplicated):
         await session.own_entries()
 
-    pair.servers[1].process.send_signal(signal.SIGCONT)
+    thaw(pair)
     (entry,) = await session.own_entries()
     assert entry.node_id == "A"
     await session.close()
@@ -198,7 +211,7 @@ async def test_an_error_reply_is_that_of_who_asked(client):
 
 
 async def test_a_client_that_is_closed_leaves_nobody_waiting(pair, client):
-    freeze(pair)
+    freeze(pair, SLOW_MS)
     calls = [asyncio.create_task(client.execute("SET", "x", "1")) for _ in range(3)]
     await until(lambda: pair.servers[0].ask("INFO", "clients")["blocked_clients"] == 1)
 

@@ -154,7 +154,7 @@ def test_it_is_off_until_it_is_turned_on() -> None:
         ("echo out; exit 3", {}, {"exit_code": 3, "stdout": "out\n", "stderr": ""}),
         (
             "echo out; echo bad >&2; sleep 60",
-            {"timeout_s": 1.0},
+            {"timeout_s": 3.0},
             {"exit_code": None, "stdout": "out\n", "stderr": "bad\n"},
         ),
     ],

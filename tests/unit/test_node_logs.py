@@ -8,10 +8,12 @@ to their event loop and were killed as hung.
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from flowd.workers.node_logs import NodeLogs
+import flowd
+from flowd.workers.node_logs import FLUSH_S, NodeLogs
 from tests.daemon import PATIENCE_S
 
 
@@ -53,3 +55,8 @@ async def test_what_is_said_while_a_line_is_on_its_way_becomes_late_in_its_turn(
     assert logs.is_due
     logs.settle(logs.take(), ["stored"])
     assert not logs.is_due
+
+
+def test_no_more_is_late_than_the_manual_says_a_killed_worker_loses():
+    page = (Path(flowd.__file__).parent / "docs" / "logs.md").read_text()
+    assert f"loses less than the last {2_000 * FLUSH_S:.0f} ms" in page

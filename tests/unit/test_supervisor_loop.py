@@ -332,7 +332,7 @@ def test_a_slow_child_that_was_ready_once_is_waited_for(boot: Boot) -> None:
 
 
 def test_p10_a_child_whose_loop_stands_still_shows_its_stacks_and_is_replaced(boot: Boot) -> None:
-    daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=0.8)
+    daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=2)
     pid = daemon.wait_until_running()["processes"][1]["pid"]
 
     (daemon.folder / "freeze").touch()
@@ -340,19 +340,19 @@ def test_p10_a_child_whose_loop_stands_still_shows_its_stacks_and_is_replaced(bo
     (daemon.folder / "freeze").unlink()
 
     back = daemon.wait_for_post("worker-1", is_back(restarts=1))
-    assert re.fullmatch(r"was hung for \d s and was killed by SIGKILL", back["last_exit"])
+    assert re.fullmatch(r"was hung for \d+ s and was killed by SIGKILL", back["last_exit"])
     assert re.search(r'stub_daemon.py", line \d+ in look', daemon.stderr)
     assert wait_for_recoveries(daemon, 1) == [
         [pid, f"worker-1 (pid {pid}) {back['last_exit']}", True, SUSPECT]
     ]
     (hung,) = daemon.events("child.hung")
     assert hung["child"] == "worker-1"
-    assert hung["silent_s"] >= 0.8
+    assert hung["silent_s"] >= 2
     assert daemon.post("api-1")["restarts"] == 0
 
 
 def test_p06_a_stopped_child_is_hung_too_and_cannot_put_off_its_end(boot: Boot) -> None:
-    daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=0.8)
+    daemon = boot("api-1:api:serve", "worker-1:worker:beat", hung_after_s=2)
     daemon.wait_until_running()
 
     pid = daemon.kill("worker-1", signal.SIGSTOP)
@@ -384,7 +384,7 @@ def test_each_child_of_a_slot_that_hangs_is_found_and_none_for_the_one_before(bo
         (daemon.folder / "freeze").unlink()
         frozen.unlink()
         reason, *blamed = recovered(pid)
-        assert re.fullmatch(r"was hung for \d s and was killed by SIGKILL", reason)
+        assert re.fullmatch(r"was hung for \d+ s and was killed by SIGKILL", reason)
         assert blamed == [True, SUSPECT]
     pid = daemon.kill("worker-1")
     assert recovered(pid) == ["was killed by SIGKILL", True]

@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 from flowd.supervisor.asking import ask
-from tests.daemon import Daemon, is_all_running, wait_until
-from tests.unit.stub_daemon import GRACE_S
+from tests.daemon import PATIENCE_S, Daemon, is_all_running, wait_until
 
+# Whoever waits for the grace period to end has waited in vain.
+ENDLESS_S = 2 * PATIENCE_S
 Boot = Callable[..., Daemon]
 
 ALL = (
@@ -233,9 +234,10 @@ def test_an_old_child_that_dies_before_its_successor_is_ready_is_not_missed(boot
 def test_a_stop_in_the_middle_of_a_roll_ends_everything(boot: Boot) -> None:
     daemon = boot(*ALL)
     daemon.wait_until_running()
-    set_roles(daemon, *ALL)
+    # One whose successor is not there yet, so that it goes no further.
+    set_roles(daemon, *ALL[:3], "worker-1:worker:need_a_file", ALL[4])
     daemon.signal(signal.SIGHUP)
-    daemon.wait_for_status(lambda status: len(status["rolling"]) in (2, 3), "half of the roll")
+    daemon.wait_for_status(lambda status: len(status["rolling"]) == 2, "half of the roll")
 
     daemon.signal(signal.SIGTERM)
 
@@ -458,33 +460,33 @@ def test_sigusr1_disturbs_nobody(boot: Boot) -> None:
 
 
 def test_stop_ends_it_and_a_second_request_does_not_hurry(boot: Boot) -> None:
-    daemon = boot("api-1:api:serve", "worker-1:worker:stubborn", grace_s=1)
+    daemon = boot("api-1:api:serve", "worker-1:worker:stubborn", grace_s=3)
     daemon.wait_until_running()
 
     asked_at = time.monotonic()
-    assert ask(daemon.data_dir, "stop") == {"ok": True, "grace_s": 1.0}
+    assert ask(daemon.data_dir, "stop") == {"ok": True, "grace_s": 3.0}
     assert ask(daemon.data_dir, "stop")["ok"]
     assert ask(daemon.data_dir, "scale", workers=3) == {"error": "flowd is stopping"}
 
     assert daemon.wait_for_end() == 0
-    assert time.monotonic() - asked_at > 0.9
+    assert time.monotonic() - asked_at > 2.9
     assert daemon.events("supervisor.stop_forced") == []
 
 
 def test_a_quick_stop_waits_for_nobody(boot: Boot) -> None:
-    daemon = boot("api-1:api:serve", "worker-1:worker:stubborn")
+    daemon = boot("api-1:api:serve", "worker-1:worker:stubborn", grace_s=ENDLESS_S)
     daemon.wait_until_running()
 
     ask(daemon.data_dir, "stop", quick=True)
 
-    assert daemon.process.wait(GRACE_S / 2) == 0
+    assert daemon.wait_for_end() == 0
 
 
 def test_the_status_says_what_each_child_uses(boot: Boot) -> None:
     daemon = boot("api-1:api:serve", "worker-1:worker:busy")
     daemon.wait_until_running()
 
-    worker = daemon.wait_for_post("worker-1", lambda one: (one["cpu_percent"] or 0) > 5)
+    worker = daemon.wait_for_post("worker-1", lambda one: (one["cpu_percent"] or 0) > 0)
 
     assert worker["memory_mb"] is not None
     measured = psutil.Process(worker["pid"]).memory_info().rss / 2**20

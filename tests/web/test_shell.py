@@ -235,10 +235,19 @@ def test_an_api_that_dies_is_said_and_then_all_goes_on(
     page.goto("executions?name=killed")
     expect(page.locator(".live")).to_contain_text("Live")
     visit.ignored.append("ERR_")
+    # It is said for a second or two, and who looks now and then might look before and after.
+    page.evaluate(
+        """() => {
+          const live = document.querySelector('.live');
+          window.said = [];
+          new MutationObserver(() => window.said.push(live.textContent))
+            .observe(live, {childList: true, characterData: true, subtree: true});
+        }"""
+    )
 
     flowd.kill("api-1")
 
-    expect(page.locator(".live")).to_contain_text("Reconnecting")
+    page.wait_for_function("() => window.said.some(text => text.includes('Reconnecting'))")
     expect(page.locator(".live")).to_contain_text("Live")
     execution_id = submit("killed")
     page.get_by_role("button", name="1 new").click()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import signal
 import socket
 import subprocess
@@ -27,12 +26,17 @@ MASTER_NAME = "p0"
 DOWN_AFTER_MS = 500
 
 
-def free_port() -> int:
-    """Below those the system gives out: nobody is given it by chance before it is bound."""
-    while True:
-        port = random.SystemRandom().randrange(12_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
-            return port
+def hold_port() -> socket.socket:
+    """A port of loopback that is given to nobody else while this is open, and where a server may
+    listen, end, and listen again: what only was free is another's by then, now and then."""
+    held = socket.socket()
+    held.bind((HOST, 0))
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return held
+
+
+def port_of(held: socket.socket) -> int:
+    return int(held.getsockname()[1])
 
 
 class ReplicaServer(RedisServer):
@@ -40,7 +44,8 @@ class ReplicaServer(RedisServer):
 
     def __init__(self, folder: Path, **options: str | tuple[str, ...]) -> None:
         folder.mkdir()
-        self.port = free_port()
+        self._held = hold_port()
+        self.port = port_of(self._held)
         super().__init__(
             folder,
             port=str(self.port),
@@ -50,6 +55,9 @@ class ReplicaServer(RedisServer):
             enable_debug_command="local",
             **options,
         )
+
+    def release_port(self) -> None:
+        self._held.close()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -77,7 +85,8 @@ class Sentinel:
 
     def __init__(self, folder: Path, primary: ReplicaServer, quorum: int, *more: str) -> None:
         folder.mkdir()
-        self.port = free_port()
+        self._held = hold_port()
+        self.port = port_of(self._held)
         self._config = folder / "sentinel.conf"
         name, (host, port) = MASTER_NAME, primary.address
         lines = (
@@ -112,6 +121,9 @@ class Sentinel:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def release_port(self) -> None:
+        self._held.close()
 
 
 def wait_for(is_so: Any, what: str, limit_s: float = START_LIMIT_S) -> None:
@@ -150,6 +162,7 @@ class ReplicaSet:
             with contextlib.suppress(AttributeError):
                 one.process.send_signal(signal.SIGCONT)
                 one.kill()
+            one.release_port()
 
     @property
     def url(self) -> str:

@@ -6,19 +6,23 @@ place in its entry, and a reader that was cut off may go on in the middle of one
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
+from flowd.errors import StoreReadOnly
 from flowd.store.attempt_records import CACHED
 from flowd.store.redis import keys
-from flowd.store.redis.client import RedisClient
+from flowd.store.redis.client import RedisClient, translate
+from flowd.store.redis.connecting import REPLICA, role_in
 from flowd.store.redis.text import raw_bytes
 
 PAGE: Final = 256
 BLOCK_MS: Final = 5_000
+ROLE_EVERY_S: Final = 5.0
 EventType = Literal[
     "execution.submitted",
     "execution.triggered",
@@ -208,18 +212,29 @@ class Events:
 
 
 class Tail:
+    """Leaves a server that has become a replica: that answers reads, and has in between what its
+    new primary sends it."""
+
     def __init__(self, client: RedisClient) -> None:
         self._session = client.new_session()
         self._lineage = client.lineage
+        self._role_known_until_s = 0.0
 
     async def next(self, after: Position, block_ms: int = BLOCK_MS) -> list[Entry]:
         """Whole entries behind this one as soon as there are any; empty when none came in time."""
-        reply = await self._session.execute(
-            "XREAD",
-            *("COUNT", PAGE, "BLOCK", block_ms),
-            *("STREAMS", keys.EVENTS, after.entry_id),
-            timeout_s=block_ms / 1000 + 5,
+        now_s = asyncio.get_running_loop().time()
+        is_role_asked = now_s >= self._role_known_until_s
+        read = ("XREAD", "COUNT", PAGE, "BLOCK", block_ms, "STREAMS", keys.EVENTS, after.entry_id)
+        *greetings, reply = await self._session.converse(
+            [("HELLO",), read] if is_role_asked else [read], timeout_s=block_ms / 1000 + 5
         )
+        if isinstance(reply, Exception):
+            raise translate(reply) from reply
+        if is_role_asked:
+            if role_in(greetings[0]) == "replica":
+                await self._session.close()
+                raise StoreReadOnly(REPLICA)
+            self._role_known_until_s = now_s + ROLE_EVERY_S
         self._lineage.note_heard()
         return [(entry_id, pairs) for entry_id, pairs in reply[0][1]] if reply else []
 

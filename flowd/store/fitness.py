@@ -101,10 +101,16 @@ def judge(replies: Sequence[Any], replicas: int = 0) -> Fitness:
     server = f"{name} {number}" if number else name
     found = parse_replicas(facts)
     risks = [*_risks(facts, save)]
-    if facts and sum(one.is_online for one in found) < replicas:
+    online = sum(one.is_online for one in found)
+    if facts and online < replicas:
         risks.append(
             f"redis.replicas is {replicas}, and of its replicas are {describe(found)}: nothing is "
             "acknowledged until there are more"
+        )
+    elif 0 < replicas < online:
+        risks.append(
+            f"redis.replicas is {replicas}, and it has {online} replicas: one that has not "
+            f"confirmed a change may become the primary; set redis.replicas to {online}"
         )
     return Fitness(server, tuple(_defects(greeting | facts, rights)), tuple(risks), found)
 

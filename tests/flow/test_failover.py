@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
 import redis as redis_py
 
+from flowd.store.events import Tail
 from scripts.replica_set import ReplicaServer
 from tests.flow.api_server import api_server
 from tests.flow.test_events import completed, happen, named
@@ -14,8 +18,21 @@ def client_of(server: ReplicaServer) -> redis_py.Redis:
     return redis_py.Redis(unix_socket_path=server.socket_path, decode_responses=True)
 
 
-async def test_who_listens_is_told_that_events_may_be_lost(pair, address, moving):
-    """What it was told of last is not in the replica, which goes on with events of its own."""
+@pytest.mark.parametrize("demoted", ["while a read is open", "between two reads"])
+async def test_who_listens_is_told_that_events_may_be_lost(
+    pair, address, moving, monkeypatch, demoted
+):
+    """What it was told of last is not in the replica, which goes on with events of its own. A
+    demoted server answered reads: on an API that was only listened to, nobody noticed."""
+    monkeypatch.setattr("flowd.store.events.ROLE_EVERY_S", 0.0)
+    may_read, read_on = asyncio.Event(), Tail.next
+    may_read.set()
+
+    async def read_when_told(*arguments):
+        await may_read.wait()
+        return await read_on(*arguments)
+
+    monkeypatch.setattr(Tail, "next", read_when_told)
     old, new = pair.servers
     with client_of(old) as before, client_of(new) as after:
         async with api_server(moving) as api:
@@ -25,13 +42,17 @@ async def test_who_listens_is_told_that_events_may_be_lost(pair, address, moving
             assert named(await client.take(1)) == ["a"]
             pair.wait_until_whole()
             after.replicaof("NO", "ONE")
+            if demoted == "between two reads":
+                may_read.clear()
             lost = happen(before, completed("x", "b"))
             assert named(await client.take(1)) == ["b"]
             address.target = new.address
-            # A replica answers reads: who has none open there is told by the next write only.
-            await until(lambda: before.info("clients")["blocked_clients"] >= 1)
+            if demoted == "while a read is open":
+                await until(lambda: before.info("clients")["blocked_clients"] >= 1)
             before.replicaof(*new.address)
             happen(after, completed("x", "c"))
+            pair.wait_until_whole()
+            may_read.set()
 
             gap, event = await client.take(2)
 

@@ -242,6 +242,20 @@ MUTANTS = (
         "test_a_failover_is_told_as_such_and_all_is_looked_through",
     ),
     Mutant(
+        "R11 listens",
+        "who only listens to a server that has become a replica goes on with it",
+        '            if role_in(greetings[0]) == "replica":',
+        "            if False:",
+        "test_a_tail_hands_on_nothing_of_a_server_that_has_become_a_replica",
+    ),
+    Mutant(
+        "R11 leader",
+        "the Sentinel that leads a failover is heard when it is through with it",
+        '        case "+promoted-slave", [',
+        '        case "", [',
+        "test_what_a_sentinel_announces_is_read",
+    ),
+    Mutant(
         "R12",
         "what no replica has is acknowledged",
         "        if confirmation[1] < self.replicas:",
@@ -261,6 +275,13 @@ MUTANTS = (
         "            if replies != [None]:\n",
         "            if False:\n",
         "test_an_entry_is_given_to_nobody_before_a_replica_has_it[the doorbell]",
+    ),
+    Mutant(
+        "R12 all",
+        "nobody is told that one which has not confirmed may become the primary",
+        "    elif 0 < replicas < online:\n",
+        "    elif False:\n",
+        "test_fewer_confirmations_than_replicas_are_a_risk",
     ),
     Mutant(
         "I1",

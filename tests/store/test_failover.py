@@ -12,6 +12,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.scheduler.reconciler import Reconciler
 from flowd.scheduler.repairs import NoticeLoss, Readmit
 from flowd.store import open_store
+from flowd.store.events import BEGINNING
 from flowd.store.redis.client import RedisClient
 from scripts.replica_set import MovingAddress, ReplicaSet
 from tests.store.engine import until
@@ -130,3 +131,44 @@ async def test_a_failover_is_told_as_such_and_all_is_looked_through(pair, addres
     await notice.run(0.0)
     assert "redis" not in capfd.readouterr().err
     await store.close()
+
+
+async def test_a_tail_hands_on_nothing_of_a_server_that_has_become_a_replica(
+    pair, address, moving, monkeypatch
+):
+    """It answers reads, with what its new primary sends it: what is missing in between was told to
+    nobody."""
+    monkeypatch.setattr("flowd.store.events.ROLE_EVERY_S", 0.0)
+    store = open_store(moving)
+    tail = store.events.open_tail()
+    assert await tail.next(BEGINNING, block_ms=1) == []
+    _, second = pair.servers
+    pair.promote(second)
+    entry_id = second.ask("XADD", "flowd:events", "*", "node.completed", "x")
+    pair.wait_until_whole()
+
+    with pytest.raises(StoreReadOnly, match="primary"):
+        await tail.next(BEGINNING, block_ms=1)
+
+    address.target = second.address
+    assert await tail.next(BEGINNING) == [(entry_id, ["node.completed", "x"])]
+    assert store.events.failovers == 1
+    for one in (tail, store):
+        await one.close()
+
+
+async def test_a_tail_asks_for_the_role_of_its_server_now_and_then_only(pair, moving):
+    store = open_store(moving)
+    tail = store.events.open_tail()
+
+    def asked() -> int:
+        return pair.servers[0].ask("INFO", "commandstats")["cmdstat_hello"]["calls"]
+
+    await tail.next(BEGINNING, block_ms=1)
+    before = asked()
+    for _ in range(10):
+        await tail.next(BEGINNING, block_ms=1)
+
+    assert asked() - before <= 1
+    for one in (tail, store):
+        await one.close()

@@ -200,6 +200,25 @@ def test_an_old_server_is_refused_by_its_version() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("replicas", "told"),
+    [
+        (0, None),
+        (1, "redis.replicas is 1, and it has 2 replicas: one that has not confirmed a change"),
+        (2, None),
+        (3, "redis.replicas is 3, and of its replicas are 2 online"),
+    ],
+)
+def test_fewer_confirmations_than_replicas_are_a_risk(replicas: int, told: str | None) -> None:
+    """One replica and a primary that lives acknowledge what the other, the new one, has not."""
+    said = "ip=10.0.0.1,port=6379,state=online,offset=7,lag=0"
+    info = f"role:master\r\nslave0:{said}\r\nslave1:{said}\r\nmaster_repl_offset:7\r\n"
+
+    risks = judge(["PONG", [], info, [], [[], []]], replicas).risks
+
+    assert [told in one for one in risks] == ([True] if told else [])
+
+
 def test_where_nobody_answers_nothing_is_found(settings: Settings, tmp_path: Path) -> None:
     assert examine_now(settings.with_redis_socket(str(tmp_path / "no.sock"))) == Fitness()
 

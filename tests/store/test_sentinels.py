@@ -16,7 +16,7 @@ from flowd.errors import StoreUnavailable
 from flowd.store.primary import locate_primary, reach_primary
 from flowd.store.redis.client import RedisClient, Session
 from flowd.supervisor.embedded_server import choose_server
-from scripts.replica_set import MASTER_NAME, ReplicaSet, free_port
+from scripts.replica_set import MASTER_NAME, ReplicaSet, hold_port, port_of
 from tests.daemon import PATIENCE_S
 from tests.store.engine import until
 
@@ -40,6 +40,12 @@ def at(url: str, tmp_path: Path) -> Settings:
     return load_settings(config, {}, {"FLOWD_REDIS__URL": url})
 
 
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    with hold_port() as held:
+        yield port_of(held)
+
+
 @contextlib.asynccontextmanager
 async def client_at(url: str, tmp_path: Path):
     client = RedisClient(at(url, tmp_path))
@@ -59,9 +65,9 @@ async def until_answered(client: RedisClient | Session, *command: str) -> object
 
 
 async def test_the_first_that_answers_is_asked_and_those_that_are_dead_are_passed_over(
-    whole, tmp_path
+    whole, dead_port, tmp_path
 ):
-    url = whole.url.replace("//", f"//127.0.0.1:{free_port()},")
+    url = whole.url.replace("//", f"//127.0.0.1:{dead_port},")
 
     async with client_at(url, tmp_path) as client:
         assert await client.execute("SET", "x", "1") == "OK"
@@ -87,8 +93,8 @@ async def test_a_db_is_that_of_the_server(whole, tmp_path):
         (MASTER_NAME, False, "no Sentinel answers: 127.0.0.1:"),
     ],
 )
-async def test_what_no_sentinel_knows_is_said(whole, tmp_path, master, is_there, told):
-    url = whole.url if is_there else f"redis+sentinel://127.0.0.1:{free_port()}/p0"
+async def test_what_no_sentinel_knows_is_said(whole, dead_port, tmp_path, master, is_there, told):
+    url = whole.url if is_there else f"redis+sentinel://127.0.0.1:{dead_port}/p0"
     url = url.replace(f"/{MASTER_NAME}", f"/{master}")
 
     async with client_at(url, tmp_path) as client:

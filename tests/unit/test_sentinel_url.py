@@ -7,6 +7,7 @@ import pytest
 from flowd.config import RedisSettings
 from flowd.config.readers import redis_url
 from flowd.config.sentinel_url import parse_sentinel_url
+from flowd.store.redis.sentinels import Address, announced
 
 
 @pytest.mark.parametrize(
@@ -75,3 +76,24 @@ def test_people_are_shown_no_password():
     redis = RedisSettings(url="redis+sentinel://u:pw@one:1,two/p0?sentinel_password=q")
 
     assert redis.address == "p0 of the Sentinels one:1, two:26379"
+
+
+@pytest.mark.parametrize(
+    ("channel", "text", "told"),
+    [
+        ("+switch-master", "p0 10.0.0.1 6379 10.0.0.2 6380", ("10.0.0.2", 6380)),
+        ("+switch-master", "p1 10.0.0.1 6379 10.0.0.2 6380", None),
+        (
+            "+promoted-slave",
+            "slave 10.0.0.2:6380 10.0.0.2 6380 @ p0 10.0.0.1 6379",
+            ("10.0.0.2", 6380),
+        ),
+        ("+promoted-slave", "slave 10.0.0.2:6380 10.0.0.2 6380 @ p1 10.0.0.1 6379", None),
+        ("+switch-master", "", None),
+        ("+sdown", "slave 10.0.0.2:6380 10.0.0.2 6380 @ p0 10.0.0.1 6379", None),
+    ],
+)
+def test_what_a_sentinel_announces_is_read(channel: str, text: str, told: Address | None) -> None:
+    """The one that leads a failover says `+switch-master` a second or two after the others: its
+    listeners stayed for as long at a frozen primary."""
+    assert announced(channel, text, "p0") == told

@@ -25,7 +25,9 @@ Address = tuple[str, int]
 ANSWER_S: Final = 1.0
 # What was missed, and a Sentinel that is gone without a word, is noticed then.
 LOOK_EVERY_S: Final = 10.0
-SWITCHED: Final = "+switch-master"
+# The Sentinel that leads a failover publishes the first of them only a second or two after it has
+# told the others of the new primary.
+CHANNELS: Final = "+switch-master +promoted-slave"
 
 
 class Sentinels:
@@ -67,27 +69,29 @@ class Sentinels:
     async def _follow(self, on_address: Callable[[Address], None]) -> None:
         pauses = growing_pauses()
         while True:
+            host = self._hosts[0]
             try:
-                async with self._connected(self._hosts[0]) as connection:
-                    await self._send(connection, f"SUBSCRIBE {SWITCHED}\r\n".encode())
+                async with self._connected(host) as connection:
+                    await self._send(connection, f"SUBSCRIBE {CHANNELS}\r\n".encode())
                     on_address(await self.find_primary())
                     pauses = growing_pauses()
-                    await self._hear(connection, on_address)
+                    async for address in self._announced(connection):
+                        # The others may still have to hear of it.
+                        self._prefer(host)
+                        on_address(address)
             except (RedisError, OSError, TimeoutError, StoreUnavailable):
                 # Another one is asked next; sessions that need the answer say what is wrong.
                 self._hosts.append(self._hosts.pop(0))
                 await asyncio.sleep(next(pauses))
 
-    async def _hear(self, connection: Any, on_address: Callable[[Address], None]) -> None:
-        """Until nothing came for a while."""
+    async def _announced(self, connection: Any) -> AsyncIterator[Address]:
+        """Each new primary, until nothing came for a while."""
         with contextlib.suppress(TimeoutError):
             while True:
                 async with asyncio.timeout(LOOK_EVERY_S):
-                    # message, channel, and: master, old host, old port, new host, new port
-                    kind, _, text = await connection.read_response()
-                words = str(text).split()
-                if kind == "message" and words[0] == self._url.master and len(words) == 5:
-                    on_address((words[3], int(words[4])))
+                    kind, channel, text = await connection.read_response()
+                if kind == "message" and (found := announced(channel, text, self._url.master)):
+                    yield found
 
     @contextlib.asynccontextmanager
     async def _connected(self, host: Address) -> AsyncIterator[Any]:
@@ -115,6 +119,16 @@ class Sentinels:
 def question(url: SentinelUrl) -> bytes:
     # The name has no character that would need more than this.
     return f"SENTINEL GET-MASTER-ADDR-BY-NAME {url.master}\r\n".encode()
+
+
+def announced(channel: str, text: str, master: str) -> Address | None:
+    """The new primary of this master; None for what is about another."""
+    match channel, text.split():
+        case "+switch-master", [name, _, _, host, port] if name == master:
+            return host, int(port)
+        case "+promoted-slave", ["slave", _, host, port, "@", name, *_] if name == master:
+            return host, int(port)
+    return None
 
 
 def address_in(reply: Any) -> Address | None:

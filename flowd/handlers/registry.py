@@ -79,6 +79,10 @@ class Registry:
         """Every handler's name, in order of registration."""
         return self._names
 
+    def has_loaded(self, kind: HandlerKind) -> bool:
+        """Whether a handler of this kind is among those whose modules are imported."""
+        return any(one.kind == kind for one in self._loaded.values())
+
     def load(self, name: str) -> Handler:
         """The handler of this name. Raises UnknownHandler, or what importing its module raises."""
         loaded = self._loaded.get(name)

@@ -16,7 +16,7 @@ import uvloop
 
 from flowd.backoff import growing_pauses
 from flowd.config import Settings
-from flowd.errors import StoreError
+from flowd.errors import HandlerFailed, StoreError
 from flowd.handlers.context import Resources
 from flowd.handlers.registry import Registry
 from flowd.log import get_logger, listen_to_nodes
@@ -94,6 +94,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._shift: Shift | None = None
         self._is_stalled = False
+        self._warming: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
         """Begin to drain: take nothing new, end what runs."""
@@ -114,11 +115,19 @@ class Worker:
             if await self._enroll(consumer):
                 if shifts == 1:
                     self._pulse.ready()
+                    self._warming = asyncio.create_task(self._warm_up())
                 await self._work(consumer)
         await self._flush_tally()
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._resources.close()
         await self._store.close()
+
+    async def _warm_up(self) -> None:
+        """Where own handlers run in processes, the first call of one waits for no imports."""
+        if self._equipment.registry.has_loaded("process"):
+            # What is wrong with them the call says.
+            with contextlib.suppress(HandlerFailed):
+                await self._resources.isolated(self._equipment.settings).ready()
 
     async def _enroll(self, consumer: str) -> bool:
         """Wait for Redis and take a lease; False when stopped meanwhile."""

@@ -128,6 +128,16 @@ async def test_a_call_has_a_process_of_its_own(apart):
     assert results["n3"]["key"] == f"{execution_id}:n3"
 
 
+async def test_what_is_forked_for_a_call_waits_before_the_first(apart):
+    async with engine_of(apart, workers=1):
+
+        def mothers():
+            children = psutil.Process().children(recursive=True)
+            return [one for one in children if isolation.MAIN in one.cmdline()]
+
+        await until(mothers, "the process that has imported the handlers")
+
+
 async def test_calls_run_side_by_side(apart):
     async with engine_of(apart, workers=1) as engine:
         nodes = [node(f"n{number}", handler="meet_apart", count=20) for number in range(20)]

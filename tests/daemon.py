@@ -136,8 +136,14 @@ class Daemon(PrivateFlowd):
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """The log lines of this event so far."""
-        lines = [json.loads(line) for line in self.stderr.splitlines() if line.startswith("{")]
+        whole = whole_lines(self.folder / "stderr")
+        lines = [json.loads(line) for line in whole if line.startswith("{")]
         return [line for line in lines if line["event"] == event]
+
+
+def whole_lines(path: Path) -> list[str]:
+    """Of a file that others write to: without one that has been begun."""
+    return path.read_text().rpartition("\n")[0].splitlines()
 
 
 @contextlib.contextmanager

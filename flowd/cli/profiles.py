@@ -105,7 +105,7 @@ def _read_profiles(file: Path) -> dict[str, dict[str, str]]:
     try:
         with file.open("rb") as opened:
             _check_owner(file, os.fstat(opened.fileno()))
-            document = tomllib.load(opened)
+            document = tomllib.loads(opened.read().decode("utf-8-sig"))
     except FileNotFoundError:
         raise _refused(file, f"there is no such file; write one, {_EXAMPLE}") from None
     except OSError as error:

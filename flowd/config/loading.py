@@ -152,7 +152,7 @@ def list_settings(settings: Settings) -> Iterator[tuple[str, Any]]:
 
 def _from_file(path: Path, folder: Path, problems: list[Problem]) -> Iterator[_Given]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         tables = tomllib.loads(text)
     except (OSError, UnicodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
@@ -348,7 +348,7 @@ def _dotenv(path: Path, problems: list[Problem]) -> dict[str, _Variable]:
     from dotenv import dotenv_values
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
         problems.append(Problem(str(path), "unreadable_file", f"cannot read it: {error}"))
         return {}

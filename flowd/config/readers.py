@@ -230,5 +230,5 @@ def redis_url(value: Any) -> str | None:
         for number in (db or "0", *query.get("db", ())):
             _DB(number)
     except ValueError:
-        raise ValueError("a URL with the number of a db behind its host, such as /0, and") from None
+        raise ValueError("a URL with the number of a db, as in redis://localhost/0") from None
     return read

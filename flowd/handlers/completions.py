@@ -39,14 +39,15 @@ class Completion(NamedTuple):
 
 
 def check_error(completion: Any, place: str) -> None:
-    """Raise what a body says that came with a status of success and holds no choice."""
-    if not isinstance(completion, dict) or completion.get("choices"):
+    """Raise what a body says that came with a status of success: its error, whatever stands beside
+    it, and where it holds no choice what else it says."""
+    if not isinstance(completion, dict):
         return
-    for name in ("error", "message", "detail"):
-        if completion.get(name):
-            is_error = name == "error"
-            written = completion["error"] if is_error else completion
-            raise _error(written, f"{place}: answered 200 with an error")
+    said = f"{place}: answered 200 with an error"
+    if completion.get("error"):
+        raise _error(completion["error"], said)
+    if not completion.get("choices") and (completion.get("message") or completion.get("detail")):
+        raise _error(completion, said)
 
 
 def read_completion(completion: Any, place: str) -> Completion:

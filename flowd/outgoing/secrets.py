@@ -127,7 +127,7 @@ def _one_line_files(folder: Path) -> Iterator[str]:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8").removesuffix("\n")
+        return path.read_text(encoding="utf-8-sig").removesuffix("\n")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeError) as error:

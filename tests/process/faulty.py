@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flowd.client import ApiError, Client, ConnectionFailed
-from tests.daemon import PATIENCE_S, is_all_running, is_gone, wait_until
+from tests.daemon import PATIENCE_S, is_all_running, is_gone, wait_until, whole_lines
 from tests.process.flowd_process import ENDED, Flowd, node
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ class FaultyFlowd(Flowd):
     def calls(self, node_id: str | None = None) -> list[dict[str, Any]]:
         """The handler calls so far, in order."""
         path = self.folder / "calls"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = whole_lines(path) if path.exists() else []
         calls = [json.loads(line) for line in lines]
         return [call for call in calls if node_id in (None, call["node"])]
 

@@ -15,7 +15,7 @@ from tests.daemon import wait_until
 from tests.process.failpoints import ACTIONS, CANCEL_POINTS
 from tests.process.faulty import FaultyFlowd
 from tests.process.flowd_process import node
-from tests.process.test_failpoints import armed
+from tests.process.test_failpoints import armed_with
 
 Run = Callable[..., FaultyFlowd]
 AFTERWARDS = {
@@ -56,11 +56,7 @@ def wait_for_the_end(flowd: FaultyFlowd, execution_id: str) -> None:
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_whatever_happens_on_the_way_of_a_cancel_finally_runs(run_faulty: Run, action: str) -> None:
-    flowd = run_faulty(
-        "start",
-        FLOWD_TEST_FAILPOINTS=armed(action, CANCEL_POINTS),
-        FLOWD_SUPERVISOR__HUNG_AFTER_S="0.8",
-    )
+    flowd = run_faulty("start", **armed_with(action, CANCEL_POINTS))
     flowd.wait_until_running()
     execution_ids = []
     for _ in flowd.until_failed(CANCEL_POINTS, most=10):

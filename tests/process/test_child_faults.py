@@ -16,7 +16,7 @@ from tests.daemon import wait_until
 from tests.process.failpoints import ACTIONS, CANCEL_POINTS, TREE_POINTS
 from tests.process.faulty import FaultyFlowd
 from tests.process.flowd_process import node
-from tests.process.test_failpoints import armed
+from tests.process.test_failpoints import armed_with
 
 Run = Callable[..., FaultyFlowd]
 FOLLOW_POINTS = {"settle": TREE_POINTS["settle"]}
@@ -45,9 +45,7 @@ def test_whatever_happens_where_children_are_made_each_wait_has_one(
     run_faulty: Run, action: str
 ) -> None:
     names = {**MAKE_POINTS, "read": 0, "committed": 0}
-    flowd = run_faulty(
-        "start", FLOWD_TEST_FAILPOINTS=armed(action, names), FLOWD_SUPERVISOR__HUNG_AFTER_S="0.8"
-    )
+    flowd = run_faulty("start", **armed_with(action, names))
     flowd.wait_until_running()
     save(flowd, node("A", handler="sleep", seconds=0.01), node("B", "A", of="{{ A.attempt }}"))
     fan = node("fan", handler="workflow", name="middle") | {
@@ -77,9 +75,7 @@ def test_whatever_happens_on_the_way_of_a_cancel_nothing_of_the_tree_runs_behind
     run_faulty: Run, action: str
 ) -> None:
     points = {**CANCEL_POINTS, **FOLLOW_POINTS}
-    flowd = run_faulty(
-        "start", FLOWD_TEST_FAILPOINTS=armed(action, points), FLOWD_SUPERVISOR__HUNG_AFTER_S="0.8"
-    )
+    flowd = run_faulty("start", **armed_with(action, points))
     flowd.wait_until_running()
     save(flowd, node("A", handler="sleep", seconds=60), node("B", "A"))
     execution_ids = []

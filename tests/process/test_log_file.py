@@ -7,14 +7,14 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.daemon import wait_until
+from tests.daemon import wait_until, whole_lines
 from tests.process.flowd_process import CONFIG, Flowd, node
 
 Run = Callable[..., Flowd]
 
 
 def processes_in(path: Path) -> set[str]:
-    return {json.loads(line)["process"] for line in path.read_text().splitlines()}
+    return {json.loads(line)["process"] for line in whole_lines(path)}
 
 
 def test_all_processes_write_to_the_file_and_follow_it(run_flowd: Run, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from flowd.client import Client
 from flowd.config.loading import load_settings
 from flowd.handlers import Fail
 from flowd.handlers.loading import ENTRY_POINT_GROUP
+from flowd.supervisor.asking import ask
 from tests.daemon import PATIENCE_S, wait_until
 from tests.manual import MANUAL, ROOT, SECTIONS, blocks
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
@@ -420,8 +421,9 @@ def test_a_schedule_goes_as_it_is_told(run_flowd: Callable[..., Flowd], tmp_path
 def test_of_one_customer_one_execution_runs_at_a_time_as_it_is_told(
     run_flowd: Callable[..., Flowd], tmp_path: Path
 ) -> None:
-    flowd = run_flowd("start", "--workers", "1")
-    flowd.wait_until_running()
+    # Without a worker the first has not ended before the others were typed.
+    flowd = run_flowd("start", "--workers", "0")
+    flowd.wait_for_status(lambda status: status["state"] == "RUNNING", "the API")
     (written,) = blocks("At most so many at a time", "yaml")
     (tmp_path / "import.yaml").write_text(written)
     (session,) = blocks("At most so many at a time", "console")
@@ -441,6 +443,7 @@ def test_of_one_customer_one_execution_runs_at_a_time_as_it_is_told(
 
     first, second, explained = (one.strip() for one in told)
     assert "it waits for a place" in explained and first in explained
+    ask(flowd.data_dir, "scale", workers=1)
     assert [flowd.wait_for_execution(one) for one in (first, second)] == ["COMPLETED"] * 2
 
 

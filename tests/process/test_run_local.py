@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from flowd.cli.private_flowd import clean_environment
+from tests.daemon import PATIENCE_S
 from tests.manual import blocks
 
-LIMIT_S = 60
 OWN = """\
 import os
 from flowd.handlers import handler
@@ -76,7 +76,7 @@ class Folder:
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         process = self.start(*arguments)
-        output, errors = process.communicate(timeout=LIMIT_S)
+        output, errors = process.communicate(timeout=PATIENCE_S)
         return process.returncode, output, errors
 
     def left(self) -> list[str]:
@@ -165,10 +165,10 @@ def test_what_it_asks_is_answered_as_it_says(folder: Folder) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=LIMIT_S,
+            timeout=PATIENCE_S,
         )
         assert answered.returncode == 0, answered.stderr
-        output, errors = process.communicate(timeout=LIMIT_S)
+        output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
     assert json.loads(output)["ok"]["data"] == {"approved": True}
 
@@ -183,7 +183,7 @@ def test_a_signal_stops_it_and_leaves_nothing(folder: Folder, number: int, code:
 
     process.send_signal(number)
 
-    process.communicate(timeout=LIMIT_S)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code
     assert folder.left() == []
 

@@ -15,12 +15,12 @@ import pytest
 from flowd.store.redis import keys
 from flowd.workflow.ids import scheduled_id
 from scripts.soaking.checker import find_violations
-from tests.daemon import wait_until
+from tests.daemon import PATIENCE_S, wait_until
 from tests.process.failpoints import ACTIONS, LOSING, SCHEDULE_POINTS
 from tests.process.faulty import FaultyFlowd
 from tests.process.flowd_process import Flowd, node
 from tests.process.means import Clock
-from tests.process.test_failpoints import armed
+from tests.process.test_failpoints import armed_with
 
 Run = Callable[..., Flowd]
 NAME = "each-second"
@@ -30,7 +30,7 @@ WORKFLOW = {"name": "Report", "dag": {"nodes": [node("A")]}}
 
 def send(flowd: Flowd, method: str, path: str, **body: Any) -> None:
     request = urllib.request.Request(f"{flowd.url}{path}", json.dumps(body).encode(), method=method)
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         assert answer.status in (200, 201)
 
 
@@ -108,11 +108,7 @@ def test_whatever_happens_to_a_scheduler_amid_a_time_it_has_one_fate(
     run_faulty: Callable[..., FaultyFlowd], action: str
 ) -> None:
     points = [one for one in SCHEDULE_POINTS if action != "lose" or one in LOSING]
-    environ = {
-        "FLOWD_TEST_FAILPOINTS": armed(action, points),
-        "FLOWD_SUPERVISOR__HUNG_AFTER_S": "0.8",
-    }
-    flowd = begin(run_faulty, environ)
+    flowd = begin(run_faulty, armed_with(action, points))
     first_ms = begun_ms(flowd)
     for _ in flowd.until_failed(points, most=40):
         until_fired(flowd, 1)

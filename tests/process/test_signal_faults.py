@@ -16,7 +16,7 @@ from tests.process.failpoints import ACTIONS, API_POINTS
 from tests.process.faulty import FaultyFlowd
 from tests.process.flowd_process import node
 from tests.process.means import Clock
-from tests.process.test_failpoints import armed
+from tests.process.test_failpoints import armed_with
 
 Run = Callable[..., FaultyFlowd]
 GATES = ("one", "two", "three")
@@ -41,11 +41,7 @@ def insist(flowd: FaultyFlowd, execution_id: str, node_id: str, data: Any, key: 
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_whatever_happens_to_the_api_an_answer_decides_once(run_faulty: Run, action: str) -> None:
-    flowd = run_faulty(
-        "start",
-        FLOWD_TEST_FAILPOINTS=armed(action, API_POINTS),
-        FLOWD_SUPERVISOR__HUNG_AFTER_S="0.8",
-    )
+    flowd = run_faulty("start", **armed_with(action, API_POINTS))
     flowd.wait_until_running()
     execution_ids = []
     for _ in flowd.until_failed(API_POINTS, most=20):

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.daemon import is_all_running, wait_until
+from tests.daemon import PATIENCE_S, is_all_running, wait_until
 from tests.private_server import PrivateServer, free_port
 from tests.process.flowd_process import CONFIG, Flowd, definition, node
 
@@ -357,7 +357,7 @@ def test_clients_of_a_socket_that_systemd_keeps_wait_while_flowd_is_restarted(
         assert flowd.wait_for_end() == 0
 
         client.connect(where)
-        client.settimeout(30)
+        client.settimeout(PATIENCE_S)
         client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         start()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.daemon import PATIENCE_S, wait_until
+from tests.daemon import PATIENCE_S, wait_until, whole_lines
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, definition, node
 
 Run = Callable[..., Flowd]
@@ -92,7 +92,7 @@ def test_an_answer_bears_the_name_of_the_token_it_came_with(run_flowd: Run, tmp_
 
     assert wait_until(lambda: ended("A"), "A to end")["output"]["by"] == "alice"
     assert wait_until(lambda: ended("B"), "B to end")["error"] == "it was rejected by 'alice': no"
-    lines = map(json.loads, flowd.stderr.splitlines())
+    lines = map(json.loads, whole_lines(tmp_path / "stderr"))
     told = {(one["node_id"], one["by"]) for one in lines if one["event"] == "node.signalled"}
     assert told == {("A", "alice"), ("B", "alice")}
 
@@ -127,7 +127,7 @@ def test_tokens_come_and_go_while_flowd_runs(run_flowd: Run, tmp_path: Path) -> 
     # The last one was revoked, and that opens nothing.
     assert status_of(flowd, "GET", "/workflows") == 401
 
-    events = [json.loads(line) for line in flowd.stderr.splitlines()]
+    events = [json.loads(line) for line in whole_lines(tmp_path / "stderr")]
     authorized = [one for one in events if one["event"] == "request.authorized"]
     assert {one["token"] for one in authorized} == {"writer"}
     assert {one["token_id"] for one in authorized} == {listed[1]["id"]}

@@ -244,7 +244,7 @@ def test_a_head_that_does_not_come_closes_the_connection(
 
 
 def test_a_second_head_on_a_connection_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "HEAD_S_MAX", 0.1)
+    monkeypatch.setattr(http_server, "HEAD_S_MAX", 1.5)
 
     async def story(running: Running) -> None:
         answer = await ask(running, b"GET /quick HTTP/1.1\r\nHost: a\r\n\r\nGET /sl")

@@ -101,6 +101,18 @@ def test_a_profile_says_where_flowd_is_and_opens_only_that(
     assert called == [place]
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(
+    tmp_path: Path, called: list[tuple[str, str | None]]
+) -> None:
+    file = write(tmp_path, PROFILES)
+    file.write_text(PROFILES, "utf-8-sig")
+
+    ended = CliRunner().invoke(main, ["ls", "--profile", "lab"])
+
+    assert ended.exit_code == 0, ended.output
+    assert len(called) == 1
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o610])
 def test_a_file_others_may_read_is_refused_with_a_sentence(
     mode: int, tmp_path: Path, called: list[tuple[str, str | None]]

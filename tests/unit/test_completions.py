@@ -96,6 +96,15 @@ def test_a_refusal_is_no_answer(written: Any) -> None:
             {"status", "502", "5xx"},
         ),
         ({"choices": [{"error": {"message": "gone"}}]}, "the model failed: gone", {"error"}),
+        # What it had said until then stands beside it.
+        (
+            {
+                "choices": [{"message": {"content": "The first"}, "finish_reason": None}],
+                "error": {"code": 503, "message": "upstream gone"},
+            },
+            "answered 200 with an error 503: upstream gone",
+            {"status", "503", "5xx"},
+        ),
     ],
 )
 def test_an_error_under_200_keeps_the_words_of_the_server(

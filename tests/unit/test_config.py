@@ -125,6 +125,17 @@ def test_dotenv_is_read_from_the_folder_of_the_config_file(tmp_path: Path) -> No
     assert load_settings(tmp_path / "elsewhere.toml", {}, {}).redis.port == 7001
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    """Editors of Windows write one: the file was no TOML, and the first variable another one."""
+    (tmp_path / "flowd.toml").write_text("[api]\nport = 7002\n", "utf-8-sig")
+    (tmp_path / ".env").write_text("FLOWD_SECRET_first=the first one\nREDIS_PORT=7001", "utf-8-sig")
+
+    settings = load_settings(tmp_path / "flowd.toml", {}, {})
+
+    assert (settings.api.port, settings.redis.port) == (7002, 7001)
+    assert settings.secrets.from_dotenv == (("FLOWD_SECRET_first", "the first one"),)
+
+
 def test_lists_are_read_from_the_file_and_with_commas_from_a_variable(load: Load) -> None:
     name = "FLOWD_HANDLERS__CALL_EXTERNAL_SERVICE__SIMULATED_HOSTS"
     from_file = load('[handlers.call_external_service]\nsimulated_hosts = ["a", "b"]')

@@ -59,7 +59,8 @@ def test_the_environment_comes_first_then_the_folder_then_the_credentials(tmp_pa
     credentials.mkdir()
     (credentials / "A").write_text("credential-a\n")
     (credentials / "B").write_text("credential-b\n")
-    (tmp_path / "B").write_text("file-b\n")
+    # As an editor of Windows writes it.
+    (tmp_path / "B").write_text("file-b\r\n", "utf-8-sig", newline="")
     environ: Mapping[str, str] = {
         "FLOWD_SECRET_C": "variable-c",
         "CREDENTIALS_DIRECTORY": str(credentials),

@@ -102,8 +102,10 @@ class EventClient:
             self._text += chunk
             while b"\n\n" in self._text:
                 block, _, self._text = self._text.partition(b"\n\n")
-                pairs = (line.partition(":") for line in block.decode().splitlines())
-                yield {name: value.strip() for name, _, value in pairs}
+                pairs = [line.partition(":") for line in block.decode().splitlines()]
+                fields = {name: value.strip() for name, _, value in pairs}
+                assert len(fields) == len(pairs), f"two events in one block: {block!r}"
+                yield fields
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         async for block in self.blocks():

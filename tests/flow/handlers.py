@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from typing import Any
 
-from flowd.errors import Fail, HandlerFailed, Wait
+from flowd.errors import Fail, HandlerFailed, ProcessDied, Wait
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.registry import handler
 
@@ -91,6 +91,13 @@ def spoil(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
 async def fail(config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
     _note(context)
     raise RuntimeError(config.get("text", "no luck"))
+
+
+@handler("perish", inline=True)
+def perish(_config: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
+    """As one whose process dies."""
+    _note(context)
+    raise ProcessDied("the process of the handler was killed by SIGKILL")
 
 
 @handler("fail_first")

@@ -130,6 +130,28 @@ async def test_a_rerun_does_it_again_and_renews_what_is_kept(settings):
         await until(is_renewed, "the output of the rerun")
 
 
+async def test_what_has_waited_is_amid_its_calls_and_takes_nothing_that_was_kept_meanwhile(
+    settings,
+):
+    same = {"ttl_s": 3600, "key": "k"}
+    async with Engine(settings) as engine:
+        first = await engine.start(
+            workflow(cached("A", handler="poll", cache=same, waits=1, after_s=60))
+        )
+
+        async def waits():
+            return await engine.states(first) == {"A": "WAITING"}
+
+        await until(waits, "the wait")
+        await engine.run(workflow(cached("B", handler="poll", cache=same, waits=0)))
+        await kept(engine, 1)
+        # Two minutes later.
+        await engine.redis("HSET", keys.CLOCK, "ahead_ms", 120_000)
+        await engine.tick()
+        await engine.end(first)
+        assert (calls(first), await engine.results(first)) == (["A", "A"], {"A": {"call": 2}})
+
+
 async def test_a_hit_takes_no_place_of_a_limit(settings):
     limited = {**cached("A", x=1), "limit": "api"}
     async with Engine(settings) as engine:

@@ -31,8 +31,8 @@ from tests.private_server import PrivateServer
 ENDLESS_S = 10 * PATIENCE_S
 
 
-def new_execution(redis, status="RUNNING"):
-    execution_id = new_execution_id(now_ms())
+def new_execution(redis, status="RUNNING", ahead_ms=0):
+    execution_id = new_execution_id(now_ms() + ahead_ms)
     redis.set(keys.status(execution_id), status)
     return execution_id
 
@@ -74,6 +74,16 @@ async def test_an_execution_is_replayed_from_its_submission_and_ends_the_stream(
         }
         happen(redis, completed(one, "b"), ("execution.completed", one), completed(one, "late"))
         assert named([event async for event in client.events()]) == ["b", "execution.completed"]
+
+
+async def test_one_that_was_submitted_by_a_clock_ahead_of_redis_is_replayed_whole(settings, redis):
+    execution_id = new_execution(redis, "COMPLETED", ahead_ms=30_000)
+    happen(redis, ("execution.submitted", execution_id))
+    happen(redis, completed(execution_id, "a"), ("execution.completed", execution_id))
+    async with api_server(settings) as api:
+        client = await api.connect(f"/workflows/{execution_id}/events")
+        seen = [event async for event in client.events()]
+    assert named(seen) == ["execution.submitted", "a", "execution.completed"]
 
 
 async def test_one_that_has_ended_is_replayed_and_a_browser_that_saw_it_stays_away(settings, redis):

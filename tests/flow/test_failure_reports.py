@@ -166,6 +166,31 @@ async def test_a_failure_and_the_end_of_an_execution_are_lines_that_say_why(own,
     ]
 
 
+@pytest.mark.parametrize(
+    ("more", "node_id"),
+    [({}, "A"), ({"allow_failure": True}, "A"), ({"map": {"over": "{{ input.rows }}"}}, "A.0")],
+    ids=["node", "allowed", "item"],
+)
+async def test_what_is_given_up_is_a_line_that_says_why(
+    settings, lines, monkeypatch, more, node_id
+):
+    monkeypatch.setattr("flowd.workers.node_run.DEATHS_BEFORE_APART", 0)
+    async with Engine(settings, workers=1) as engine, engine.ticking():
+        one = await engine.run(workflow(node("A", handler="perish") | more), b'{"rows": [1]}')
+
+    ((level, facts, _),) = told(lines, "node.poisoned")
+    why = "given up: 0 workers died while they ran this node, and then the process of the handler "
+    assert (level, facts) == (
+        "error",
+        {
+            "execution_id": one,
+            "node_id": node_id,
+            "attempt": 1,
+            "cause": f"{why}was killed by SIGKILL",
+        },
+    )
+
+
 async def test_a_cancelled_execution_is_a_line(settings, lines):
     async with Engine(settings, workers=0) as engine:
         cancelled = await engine.start(workflow(node("A")))

@@ -13,6 +13,7 @@ from flowd.diagnosis.observer import Observer
 from flowd.orchestrator.executor import cancel_execution, pause_execution
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_worker
+from flowd.store.tasks import TaskSession
 from flowd.workers.intake import Intake
 from flowd.workers.shift import Shift
 from tests.daemon import PATIENCE_S
@@ -228,3 +229,55 @@ async def test_a_worker_ends_whose_last_node_was_taken_away(settings):
         engine.workers[0].stop()
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*engine._tasks)
+
+
+async def test_what_the_doorbell_brings_late_finds_a_slot(settings, monkeypatch):
+    """Whatever is asked for meanwhile leaves one free for it."""
+    monkeypatch.setattr("flowd.workers.slots.CLAIM_AGAIN_S", 0.01)
+    wait_for_entry, complete_and_claim = TaskSession.wait_for_entry, TaskSession.complete_and_claim
+    brought, asked, may_answer = [], [], asyncio.Event()
+
+    async def answer_late(self):
+        entries = await wait_for_entry(self)
+        if [entry.node_id for entry in entries] == ["B"]:
+            brought.extend(entries)
+            await may_answer.wait()
+        return entries
+
+    async def count(self, *args):
+        asked.append(None)
+        return await complete_and_claim(self, *args)
+
+    monkeypatch.setattr(TaskSession, "wait_for_entry", answer_late)
+    monkeypatch.setattr(TaskSession, "complete_and_claim", count)
+    two_slots = replace(settings, workers=replace(settings.workers, concurrency=2))
+    async with Engine(two_slots, workers=1) as engine:
+        handlers.GATES.update((one, asyncio.Event()) for one in "ABC")
+        started = []
+        for one in "ABC":
+            started.append(await engine.start(workflow(node(one, handler="held"))))
+            if one == "A":
+                await until(lambda: calls(started[0]), "A to run")
+                await until(lambda: bool(engine.workers[0]._shift._doorbell), "the doorbell")
+            if one == "B":
+                await until(lambda: brought, "what the doorbell brings")
+        before = len(asked)
+        await until(lambda: len(asked) > before + 3, "calls that could bring C")
+        may_answer.set()
+        await until(lambda: calls(started[1]), "B to run")
+        assert calls(started[2]) == []
+
+        handlers.GATES["A"].set()
+        await until(lambda: calls(started[2]), "C to run")
+
+
+async def test_who_is_told_to_end_again_and_again_has_no_more_time_for_it(settings):
+    brief = replace(settings, shutdown=ShutdownSettings(grace_s=0.5))
+    async with Engine(brief, workers=1) as engine:
+        execution_id = await engine.start(workflow(node("A", handler="held")))
+        await until(lambda: calls(execution_id), "A to run")
+        async with asyncio.timeout(PATIENCE_S):
+            while not engine._tasks[0].done():
+                engine.workers[0].stop()
+                await asyncio.sleep(0.01)
+        assert await engine.states(execution_id) == {"A": "QUEUED"}

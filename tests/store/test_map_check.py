@@ -22,6 +22,19 @@ async def test_a_map_whose_items_are_under_way_is_left_alone(engine, redis, reco
     assert execution.state().status == "RUNNING"
 
 
+async def test_a_map_whose_items_are_all_in_a_pause_is_left_alone(engine, redis, reconciler):
+    worker = engine.worker()
+    execution, items = await expanded(engine, worker, 2)
+    for one in items:
+        await retry(worker, one)
+    before = everything(redis)
+
+    assert await run_rounds(reconciler, 3)
+
+    assert everything(redis) == before
+    assert execution.state().status == "RUNNING"
+
+
 @pytest.mark.parametrize("has_claimed", [True, False])
 async def test_an_item_without_an_entry_is_given_one(engine, redis, reconciler, has_claimed):
     worker = engine.worker()

@@ -85,6 +85,16 @@ async def test_a_time_that_is_due_is_kept_if_the_new_rule_has_it_too(store, redi
     assert nightly.look_ms() == due_ms
 
 
+async def test_changed_after_the_clock_was_put_back_it_runs_no_time_again(store, redis):
+    nightly = await schedule(store, redis)
+    last_ms = nightly.first_ms + 3 * HOUR_MS
+    redis.hset(keys.schedule(NAME), mapping={"last_ms": last_ms, "next_ms": last_ms + HOUR_MS})
+
+    await put_schedule(store, NAME, HOURLY.model_copy(update={"input": {"x": 1}}))
+
+    assert (nightly.field("next_ms"), nightly.counts()) == (str(last_ms + HOUR_MS), {})
+
+
 async def test_a_time_that_is_due_is_missed_if_the_new_rule_does_not_have_it(store, redis):
     nightly = await schedule(store, redis)
     redis.hset(keys.schedule(NAME), "next_ms", nightly.first_ms - 24 * HOUR_MS)

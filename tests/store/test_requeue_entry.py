@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowd.store.entries import Entry, Garbage
+from flowd.store.redis import keys
 from flowd.store.tasks import DEATHS_MAX
 from tests.store.engine import CHAIN, GROUP, STREAM, State, everything
 from tests.store.test_retry_node import later, retry
@@ -172,6 +173,24 @@ async def test_a_death_gives_no_failed_attempt_back(engine, store):
         assert await requeue(engine, entry, is_death=is_death) == "requeued"
         entry = await worker.take_one()
         assert entry.failures == 2
+
+
+async def test_what_was_recorded_of_the_attempt_before_is_not_kept_as_that_of_this_one(
+    engine, redis
+):
+    worker = engine.worker()
+    execution, (entry,) = await engine.start_and_take(CHAIN, worker)
+    await worker.claim(entry)
+    before = redis.hget(keys.attempts(execution.id), "a")
+    assert await requeue(engine, entry) == "requeued"
+    entry = await worker.take_one()
+    redis.hset(keys.attempts(execution.id), "a", before)
+
+    assert await requeue(engine, entry, is_death=True) == "requeued"
+
+    history = redis.hgetall(keys.history(execution.id))
+    assert history["a 1"] == f"{before}\nits worker gave it back"
+    assert history["a 2"] == f"2 {entry.queued_ms} - - w1\nits worker died"
 
 
 async def test_the_last_death_after_a_recorded_start_is_poison(engine, redis):

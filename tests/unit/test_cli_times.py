@@ -44,6 +44,9 @@ def test_a_time_is_of_this_machine_s_zone_unless_it_names_one(
         assert read("2026-01-31T09:00") == (0, "2026-01-31T07:00:00.000Z")
         assert read("2026-01-31 09:00:00+05:00") == (0, "2026-01-31T04:00:00.000Z")
         assert read("1769850000000") == (0, "1769850000000")
+        # Eight digits are a date, more of them milliseconds.
+        assert read("20260131") == (0, "2026-01-30T22:00:00.000Z")
+        assert read("176985000") == (0, "176985000")
         shown = clock(1769850000000)
         assert shown == "2026-01-31 11:00:00+02:00"
         # What is shown may be written again.

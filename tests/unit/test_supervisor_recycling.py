@@ -10,7 +10,7 @@ import pytest
 
 from flowd.supervisor.lineup import Lineup
 from flowd.supervisor.process_slot import State
-from flowd.supervisor.recycling import Recycling
+from flowd.supervisor.recycling import RETRY_S, Recycling
 from flowd.supervisor.restart_policy import BACKOFF_MAX_S, HEALTHY_AFTER_S
 
 LIMITS = Lineup((), 0.0, tasks_max=1)
@@ -19,7 +19,7 @@ LIMITS = Lineup((), 0.0, tasks_max=1)
 class Workers:
     """As a crew and its roll: who is asked to make room has a ready successor at once."""
 
-    failure = None
+    failure: str | None = None
 
     def __init__(self, *names: str) -> None:
         self.slots = [
@@ -92,3 +92,15 @@ def test_nobody_waits_because_another_has_to_rest() -> None:
     workers.run(recycling, 5.1)
 
     assert len(workers.replaced_at["worker-2"]) >= 1
+
+
+def test_while_successors_do_not_become_ready_one_is_tried_now_and_then() -> None:
+    """A fresh process each moment costs more than a worker that is beyond its limit."""
+    workers = Workers("worker-1", "worker-2")
+    workers.failure = "a new worker-1 did not become ready"
+    recycling = recycling_of(workers)
+
+    workers.run(recycling, RETRY_S - 1)
+    assert sum(map(len, workers.replaced_at.values())) == 1
+    workers.run(recycling, RETRY_S + 1)
+    assert sum(map(len, workers.replaced_at.values())) == 2

@@ -20,6 +20,7 @@ from flowd.store.redis import keys
 from flowd.workflow.graph import nodes_of
 from flowd.workflow.ids import DEFAULT_QUEUE, split_item
 from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
+from scripts.soaking.cache_checks import check_cache, hit_of
 from scripts.soaking.child_checks import check_children
 from scripts.soaking.ledger import END, START, Note
 from scripts.soaking.limit_checks import check_calls, check_limits
@@ -175,6 +176,7 @@ def find_violations(
     if ledger is not None:
         found += _check_ledger(executions, ledger, faults)
         found += check_calls(executions, ledger)
+        found += check_cache(executions, ledger)
     return found
 
 
@@ -529,10 +531,15 @@ def _check_ledger(
         mapped = {each.node_id for each in execution.maps}
         for node_id, state in execution.with_items.items():
             written = execution.written[split_item(node_id)[0]]
-            if node_id in mapped or written["handler"] in _SILENT:
+            if node_id in mapped or _is_silent(execution, node_id, written):
                 continue
             if state == NodeState.COMPLETED and (execution.id, node_id) not in ended:
                 yield f"{execution.id} {node_id}: it is COMPLETED and was never called to its end"
+
+
+def _is_silent(execution: Execution, node_id: str, written: Mapping[str, Any]) -> bool:
+    """Whether nobody was called: it has no ledger to keep, or took what was kept."""
+    return written["handler"] in _SILENT or hit_of(execution, node_id) is not None
 
 
 def _check_order(execution: Execution, note: Note, ended: Collection[NodeKey]) -> Iterator[str]:
@@ -546,7 +553,7 @@ def _check_order(execution: Execution, note: Note, ended: Collection[NodeKey]) -
             continue
         # Of a map its items are called, and it is not.
         written = execution.written[one]
-        is_silent = "map" in written or written["handler"] in _SILENT
+        is_silent = "map" in written or _is_silent(execution, one, written)
         if not is_silent and (execution.id, one) not in ended:
             yield f"{' '.join(note.node)}: it was started before its dependency {one} had ended"
 
@@ -575,7 +582,8 @@ def _check_starts(
     is_committed = execution.with_items.get(node_id) == NodeState.COMPLETED
     if is_committed and committed is not None and committed < max(attempts):
         yield f"{named}: attempt {max(attempts)} was started, and attempt {committed} committed"
-    if is_committed and committed not in attempts:
+    is_hit = record is not None and record.is_cached
+    if is_committed and committed not in attempts and not is_hit:
         yield f"{named}: attempt {committed} was committed, and never started"
 
 

@@ -62,6 +62,15 @@ async def sleepy(config: dict[str, Any], context: Context) -> dict[str, Any]:
     return await _end(context)
 
 
+@handler("ledger_kept")
+async def kept(config: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Says who has made it, and when: others may be given its output."""
+    await _note(START, context)
+    await _note(END, context)
+    by = context.execution_id, context.node_id, context.attempt
+    return {"key": config["key"], "by": by, "made_s": time.time()}
+
+
 @handler("ledger_failing")
 async def failing(config: dict[str, Any], context: Context) -> dict[str, Any]:
     """Fails at its first starts; with no `calls`, at all."""

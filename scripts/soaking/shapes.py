@@ -10,7 +10,7 @@ from typing import Any
 
 from flowd.workflow.graph import nodes_of
 from flowd.workflow.states import ExecutionState, NodeState
-from scripts.soaking import families, gates, limit_checks
+from scripts.soaking import cache_checks, families, gates, limit_checks
 
 NODES_MAX = 40
 # Of the workflows, those with nodes that choose.
@@ -29,6 +29,8 @@ FINALLY_SHARE = 0.25
 PLACES_SHARE = 0.25
 # And those of which nodes take places of limits, or are in another queue.
 HELD_SHARE = 0.4
+# And those with nodes whose calls others make as well.
+REUSING_SHARE = 0.3
 # A node of `finally` that runs when the others have failed.
 AFTER_FAILURE = "execution.status == 'FAILED'"
 # How often a node is of this kind, of all of them together.
@@ -69,6 +71,8 @@ def random_workflow(
         nodes += gates.asking(nodes[0]["id"], round(chance.uniform(0.01, 1.0), 2))
     plain = nodes[: len(graph)]
     document: dict[str, Any] = {"name": "soak", "dag": {"nodes": nodes}}
+    if may_choose and chance.random() < REUSING_SHARE:
+        nodes += cache_checks.reusing(nodes[0]["id"], chance)
     if may_choose and chance.random() < MAPPING_SHARE:
         document["input"] = {"rows": list(range(chance.randint(0, 12)))}
         nodes += _mapping(nodes[0]["id"], document["input"]["rows"], chance)

@@ -18,6 +18,7 @@ from flowd.store.redis import keys
 from flowd.workflow.graph import nodes_of
 from flowd.workflow.states import ExecutionState, NodeState
 from scripts.soaking import checker, families
+from scripts.soaking.cache_checks import hit_of
 from scripts.soaking.clients import Clients
 from scripts.soaking.faults import UPGRADES, Fault, Hand, missing
 from scripts.soaking.gates import check_answers
@@ -60,6 +61,7 @@ class Outcome:
     given_up: int = 0
     refused: int = 0
     signals: int = 0
+    cached: int = 0
     unanswered: int = 0
     healed_after_s: float = 0.0
     violations: list[str] = field(default_factory=list)
@@ -279,6 +281,7 @@ def _check_shapes(outcome: Outcome, client: redis_py.Redis, clients: Clients) ->
         definition = clients.acknowledged.get(execution.id, execution.definition) or {}
         given_up = _given_up(execution)
         outcome.given_up += len(given_up)
+        outcome.cached += sum(hit_of(execution, one) is not None for one in execution.nodes)
         settled = clients.settled.get(execution.id, {})
         wanted = expected_states(definition, given_up, settled)
         may_cancel = roots.get(execution.id, execution.id) in clients.cancelled

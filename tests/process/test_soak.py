@@ -47,7 +47,7 @@ def test_the_mixture_has_all_that_a_workflow_can_say():
     nodes = [one for _ in range(100) for one in nodes_of(json.loads(random_workflow(chance)))]
     said = {name for one in nodes for name in one} | {one["handler"] for one in nodes}
     assert {"when", "after", "allow_failure", "repeat", "map", "signal", "delay"} <= said
-    assert {"limit", "queue"} <= said
+    assert {"limit", "queue", "cache"} <= said
     assert {"Tidy", "Told", "Swept"} <= {one["id"] for one in nodes}
     assert any(one["map"].get("fail_fast") for one in nodes if "map" in one)
     called = {one["config"]["name"] for one in nodes if one["handler"] == "workflow"}

@@ -100,6 +100,13 @@ SCHEDULE_POINTS = {
     "fire": Point("flowd.store.schedules:Schedules", "fire", "before"),
     "fired": Point("flowd.store.schedules:Schedules", "fire", "after"),
 }
+# Where places of limits are asked for, given, and given back by hand.
+LIMIT_POINTS = {
+    "limit": Point("flowd.store.limits:Limits", "put", "before"),
+    "admit": Point("flowd.store.limits:Limits", "admit", "before"),
+    "admitted": Point("flowd.store.limits:Limits", "admit", "after"),
+    "release": Point("flowd.store.limits:Limits", "release_all", "before"),
+}
 POINTS = {
     **WORKER_POINTS,
     **SCHEDULER_POINTS,
@@ -110,6 +117,7 @@ POINTS = {
     **CANCEL_POINTS,
     **TREE_POINTS,
     **SCHEDULE_POINTS,
+    **LIMIT_POINTS,
 }
 
 # A lost reply is one of Redis: only what speaks to it can lose one.
@@ -120,6 +128,7 @@ LOSING = (
     *MAP_POINTS,
     *CANCEL_POINTS,
     *TREE_POINTS,
+    *LIMIT_POINTS,
     *("fire", "fired"),
 )
 

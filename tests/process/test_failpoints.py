@@ -20,6 +20,7 @@ from tests.process.failpoints import (
     ACTIONS,
     API_POINTS,
     CANCEL_POINTS,
+    LIMIT_POINTS,
     LOSING,
     MAP_POINTS,
     POINTS,
@@ -283,9 +284,10 @@ def test_every_point_is_crossed_with_every_action_it_can_have() -> None:
         (name, action) for name in SUPERVISOR_POINTS for action in ("kill", "hang", "delay")
     }
     # Those of the API are crossed in test_signal_faults and test_cancel_faults, those of trees in
-    # test_child_faults, those of schedules in test_schedule_faults.
+    # test_child_faults, those of schedules in test_schedule_faults, those of limits in
+    # test_limit_faults.
     others = (*RECOVERY_POINTS, *API_POINTS, *MAP_POINTS, *CANCEL_POINTS, *TREE_POINTS)
-    others += tuple(SCHEDULE_POINTS)
+    others += (*SCHEDULE_POINTS, *LIMIT_POINTS)
     crossed |= {(name, action) for name in others for action in ACTIONS}
     assert {name for name, _ in crossed} == set(POINTS)
     for name in POINTS:

@@ -253,7 +253,8 @@ async def test_what_is_skipped_is_told_as_an_event_and_counted(settings, redis):
         shown = await schedule_of(here)
 
         assert event.data["schedule"] == "nightly" and "execution_id" not in event.data
-        assert event.data["times"] == 1 and event.data["scheduled_ms"] % 1000 == 0
+        # Of several at once where the scheduler was late.
+        assert event.data["times"] >= 1 and event.data["scheduled_ms"] % 1000 == 0
         assert shown["skipped"] >= 1 and shown["fired"] == 1
         call = await here.client._http.request("GET", "/metrics")
         assert "flowd_schedules_fired_total 1.0" in call.text

@@ -17,6 +17,7 @@ from flowd.workers.node_run import PreparedNode
 from flowd.workers.slots import Slots
 from flowd.workflow.graph import compile_plan
 from flowd.workflow.retrying import RetryPolicy
+from tests.daemon import PATIENCE_S
 from tests.flow.engine import node, workflow
 
 
@@ -82,9 +83,9 @@ async def test_a_cancelled_call_in_a_thread_sees_it_in_its_context(settings):
     with ThreadPoolExecutor(1) as threads:
         slots = make_slots(settings, threads, endings.append, Pulse())
         slots.start(prepared(Handler("waits", wait_for_cancellation, "thread")))
-        assert await slots._loop.run_in_executor(None, has_started.wait, 10)
+        assert await slots._loop.run_in_executor(None, has_started.wait, PATIENCE_S)
         assert slots.cancel("1-0")
-        assert await slots._loop.run_in_executor(None, was_told.wait, 10)
+        assert await slots._loop.run_in_executor(None, was_told.wait, PATIENCE_S)
     assert not slots.cancel("1-0")
     assert endings == []
     assert len(slots) == 0

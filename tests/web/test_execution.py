@@ -62,6 +62,7 @@ def test_folded_counts_equal_those_of_the_summary(
     middle = [node(f"m{at}", "a") for at in range(60)]
     last = node("z", *(one["id"] for one in middle))
     execution_id = submit("folded", node("a"), *middle, last, failing("f"), node("g", "f"))
+    flowd.client.wait(execution_id)
 
     page.goto(f"executions/{execution_id}")
 
@@ -105,8 +106,11 @@ def test_the_graph_is_one_stop_whose_arrows_follow_the_edges(page: Page, submit:
     expect(graph).to_be_focused()
 
 
-def test_the_nodes_stand_in_a_table_with_what_failed_first(page: Page, submit: Submit) -> None:
+def test_the_nodes_stand_in_a_table_with_what_failed_first(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
     execution_id = submit("table", node("a"), node("b"), failing("c"), node("d", "c"))
+    flowd.client.wait(execution_id)
 
     page.goto(f"executions/{execution_id}/nodes")
 
@@ -196,13 +200,18 @@ def test_a_rerun_from_what_failed_shows_first_what_would_run(
     expect(page.locator(".execution-facts")).to_contain_text(execution_id)
     again = page.url.rsplit("/", 1)[-1]
     assert flowd.client.get(again)["rerun_of"] == execution_id
+    flowd.client.wait(again)
     page.get_by_role("link", name="Compare").click()
     expect(page.locator(".compare")).to_contain_text("No node differs")
 
 
-def test_two_executions_differ_first_where_they_do(page: Page, submit: Submit) -> None:
+def test_two_executions_differ_first_where_they_do(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
     good = submit("before", node("a"), node("b", "a"), node("c", "b"))
     bad = submit("after", node("a"), failing("b", "a"), node("c", "b"))
+    for one in (good, bad):
+        flowd.client.wait(one)
 
     page.goto(f"compare?left={good}&right={bad}")
 

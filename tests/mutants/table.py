@@ -1301,6 +1301,13 @@ MUTANTS = (
         "test_what_has_waited_is_amid_its_calls_and_takes_nothing_that_was_kept_meanwhile",
     ),
     Mutant(
+        "U16 pending",
+        "who waits for a place of a workflow holds it where the lists are made whole",
+        "if digest and status ~= 'PENDING' then",
+        "if digest then",
+        "test_who_holds_a_place_or_waits_for_one_is_put_back_where_it_was",
+    ),
+    Mutant(
         "P14 again",
         "who is told again to end has more time for it",
         "        if self._drain_by is None and within_s is not None:",

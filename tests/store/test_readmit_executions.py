@@ -10,6 +10,7 @@ from flowd.scheduler.reconciler import Reconciler
 from flowd.scheduler.repairs import Readmit
 from flowd.store.redis import keys
 from tests.store.engine import CHAIN, everything
+from tests.store.test_places import ask
 
 
 async def test_whoever_is_where_it_should_be_stays_as_it_is(engine, redis, outcomes):
@@ -23,6 +24,19 @@ async def test_whoever_is_where_it_should_be_stays_as_it_is(engine, redis, outco
     assert await engine.store.executions.readmit_slice("0", 100) == ("0", [])
 
     assert outcomes["readmit_executions"] == [[]]
+    assert everything(redis) == before
+
+
+async def test_who_holds_a_place_or_waits_for_one_is_put_back_where_it_was(engine, redis):
+    for _ in range(3):
+        await ask(engine)
+    before = everything(redis)
+    assert redis.zcard(keys.PLACE_HOLDERS) == 1
+
+    await engine.store.executions.readmit_slice("0", 100)
+    assert everything(redis) == before
+    redis.delete(keys.PLACE_HOLDERS, keys.PLACE_WAITERS)
+    await engine.store.executions.readmit_slice("0", 100)
     assert everything(redis) == before
 
 

@@ -281,3 +281,20 @@ async def test_who_is_told_to_end_again_and_again_has_no_more_time_for_it(settin
                 engine.workers[0].stop()
                 await asyncio.sleep(0.01)
         assert await engine.states(execution_id) == {"A": "QUEUED"}
+
+
+async def test_who_had_all_the_time_it_needs_may_be_given_an_end(settings):
+    brief = replace(settings, shutdown=ShutdownSettings(grace_s=0.5))
+    async with Engine(brief, workers=1) as engine:
+        execution_id = await engine.start(workflow(node("A", handler="held")))
+        await until(lambda: calls(execution_id), "A to run")
+        (worker,), (running,) = engine.workers, engine._tasks
+        worker._pulse._vitals.be_patient(True)
+        worker.stop()
+        _, still = await asyncio.wait({running}, timeout=1.0)
+        assert still
+        worker._pulse._vitals.be_patient(False)
+        worker.stop()
+        async with asyncio.timeout(PATIENCE_S):
+            await running
+        assert await engine.states(execution_id) == {"A": "QUEUED"}

@@ -1315,6 +1315,13 @@ MUTANTS = (
         "test_who_is_told_to_end_again_and_again_has_no_more_time_for_it",
     ),
     Mutant(
+        "P14 end",
+        "who may take its time is never given an end",
+        "                self._limit.reschedule(self._drain_by)",
+        "                pass",
+        "test_who_had_all_the_time_it_needs_may_be_given_an_end",
+    ),
+    Mutant(
         "P9 line",
         "an item that is given up is no line of the log",
         "            log_poison(failure)\n\n    def _settle_skip",

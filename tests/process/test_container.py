@@ -13,7 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -30,11 +30,12 @@ CONTAINER = ROOT / "scripts" / "container"
 COMPOSE = yaml.safe_load((CONTAINER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 CONTAINERFILE = (CONTAINER / "Containerfile").read_text()
-# Brings up the loopback of a new network: SIOCSIFFLAGS with IFF_UP.
-LOOPBACK = (
-    "import fcntl, socket, struct; "
-    "fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh', b'lo', 1))"
-)
+CONFIG = """
+[handlers]
+modules = ["ours"]
+[workers]
+count = 1
+"""
 HANDLERS = """
 import os, subprocess, time
 from flowd.handlers import handler
@@ -51,16 +52,27 @@ def waits(config: dict, context) -> dict:
         time.sleep(0.01)
     return {"attempt": context.attempt}
 """
-# From inside the network: a method, a path, a body.
-CALL = """
-import http.client, sys
-connection = http.client.HTTPConnection("localhost", 8000)
-body = sys.argv[3] or None
-connection.request(sys.argv[1], sys.argv[2], body, {"Content-Type": "application/json"})
-answer = connection.getresponse()
-print(answer.read().decode())
-sys.exit(answer.status != 200)
+# Brings up the loopback of its new network (SIOCSIFFLAGS with IFF_UP), and then calls the API from
+# inside it: a line with method, path and body is answered by one with status and body, or with null
+# where nobody listens.
+CALLER = """
+import fcntl, http.client, json, socket, struct, sys
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh', b'lo', 1))
+print(flush=True)
+for line in sys.stdin:
+    method, path, body = json.loads(line)
+    connection = http.client.HTTPConnection("localhost", 8000)
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        said = [answer.status, answer.read().decode()]
+    except (OSError, http.client.HTTPException):
+        said = None
+    connection.close()
+    print(json.dumps(said), flush=True)
 """
+# As with `docker stop --time 2`: its ten seconds are those of `scripts/try_containers`.
+GRACE_S = 2.0
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root may make the namespaces of a container"
@@ -77,7 +89,7 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.volume = folder / "volume"
         self.volume.mkdir()
-        (self.volume / "flowd.toml").write_text('[handlers]\nmodules = ["ours"]\n')
+        (self.volume / "flowd.toml").write_text(CONFIG)
         (self.volume / "ours.py").write_text(HANDLERS)
         programs = folder / "bin"
         programs.mkdir()
@@ -89,14 +101,21 @@ class Machine:
         self.path = f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin"
         hosts = folder / "hosts"
         hosts.write_text("127.0.0.1 localhost " + " ".join(SERVICES) + "\n")
-        script = f"mount --bind {hosts} /etc/hosts && {sys.executable} -c {shlex.quote(LOOPBACK)}"
+        call = shlex.join([sys.executable, "-c", CALLER])
+        script = f"mount --bind {hosts} /etc/hosts && exec {call}"
         self._process = subprocess.Popen(
-            ["unshare", "--net", "--mount", "sh", "-c", f"{script} && echo up && exec cat"],
+            ["unshare", "--net", "--mount", "sh", "-c", script],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            text=True,
         )
+        self._answer()
+
+    def _answer(self) -> str:
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"up\n"
+        line = self._process.stdout.readline()
+        assert line, "what calls the API has ended"
+        return line
 
     def end(self) -> None:
         self._process.kill()
@@ -107,14 +126,11 @@ class Machine:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """The answer; None where there is none yet."""
-        text = "" if body is None else json.dumps(body)
-        ended = subprocess.run(
-            self.inside(sys.executable, "-c", CALL, method, path, text),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
-        return json.loads(ended.stdout) if ended.returncode == 0 else None
+        assert self._process.stdin is not None
+        text = None if body is None else json.dumps(body)
+        print(json.dumps([method, path, text]), file=self._process.stdin, flush=True)
+        said = json.loads(self._answer())
+        return json.loads(said[1]) if said is not None and said[0] == 200 else None
 
     def start(self, workflow: Mapping[str, Any]) -> str:
         """The id of its execution."""
@@ -163,7 +179,17 @@ class Container:
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.first_process, number)
 
-    def wait(self) -> int:
+    def stop(self, grace_s: float, after_term: Callable[[], None] = lambda: None) -> int:
+        """As an engine does: TERM, and KILL for what still lives `grace_s` later."""
+        self.signal(signal.SIGTERM)
+        after_term()
+        try:
+            return self._unshare.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def kill(self) -> int:
+        self.signal(signal.SIGKILL)
         return self._unshare.wait(PATIENCE_S)
 
     def says(self, text: str) -> bool:
@@ -233,24 +259,18 @@ def test_the_services_run_the_samples_and_lose_nothing_when_workers_are_stopped(
         wait_until(lambda: machine.has_completed(execution_id), "the sample to end")
         assert machine.results(execution_id)["A"] == {"data": "Simulated call to http://service-a"}
 
-        # `docker stop` of one whose nodes end in time.
         over = machine.volume / "over"
         drained = machine.start(waiting_workflow(over))
         wait_until(lambda: machine.all_run(drained), "all nodes to run")
-        running["worker-1"].signal(signal.SIGTERM)
-        over.touch()
-        assert running["worker-1"].wait() == 0
+        assert running["worker-1"].stop(PATIENCE_S, over.touch) == 0
         wait_until(lambda: machine.has_completed(drained), "what was drained")
         assert attempts(machine, drained) == {1}
 
-        # Of two whose nodes do not: KILL comes after TERM, and another worker does them.
+        # Of nodes that do not end in time, or whose worker is killed at once, another begins anew.
         killed = machine.start(waiting_workflow(machine.volume / "never"))
         wait_until(lambda: machine.all_run(killed), "all nodes to run")
-        for name in ("worker-2", "worker-3"):
-            running[name].signal(signal.SIGTERM)
-        for name in ("worker-2", "worker-3"):
-            running[name].signal(signal.SIGKILL)
-            assert running[name].wait() != 0
+        assert running["worker-2"].stop(GRACE_S) != 0
+        assert running["worker-3"].kill() != 0
         other = service(machine, "worker", 4)
         try:
             wait_until(lambda: machine.has_completed(killed), "what was killed")
@@ -272,21 +292,17 @@ def test_the_image_alone_is_a_first_process_that_reaps_and_drains_on_a_read_only
         over = machine.volume / "over"
         short = machine.start(waiting_workflow(over))
         wait_until(lambda: machine.all_run(short), "all nodes to run")
-        alone.signal(signal.SIGTERM)
-        over.touch()
-        assert alone.wait() == 0
+        assert alone.stop(PATIENCE_S, over.touch) == 0
 
         alone = Container(machine, command, "alone")
         wait_until(lambda: machine.has_completed(short), "what was drained")
         assert attempts(machine, short) == {1}
         long = machine.start(waiting_workflow(machine.volume / "never"))
         wait_until(lambda: machine.all_run(long), "all nodes to run")
-        alone.signal(signal.SIGTERM)
-        alone.signal(signal.SIGKILL)
-        assert alone.wait() != 0
+        assert alone.stop(GRACE_S) != 0
 
         alone = Container(machine, command, "alone")
-        wait_until(lambda: machine.has_completed(long), "what was killed")
+        wait_until(lambda: machine.has_completed(long), "what was stopped and killed")
         assert attempts(machine, long) == {2}
     finally:
         alone.end()

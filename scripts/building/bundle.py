@@ -13,14 +13,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from flowd.installation.program import BUNDLE_MARK, COMMAND
 from scripts.building.output import source_epoch
 from scripts.building.sbom import write_sbom
-from scripts.building.wheel import build_wheel
 
 # Of the standard library: what only its makers need, or a desktop, or would bring many libraries.
 _LEFT_OUT = (
@@ -35,11 +33,11 @@ _OF_THE_MACHINE = (
 )  # fmt: skip
 
 
-def build_bundle(folder: Path) -> None:
-    """Fill an empty folder."""
+def build_bundle(folder: Path, wheel: Path) -> None:
+    """Fill an empty folder; `wheel` is flowd's own."""
     name = f"python{sysconfig.get_python_version()}"
     _copy_interpreter(folder, name)
-    _install_packages(folder)
+    _install_packages(folder, wheel)
     _strip(folder)
     libraries = _bring_libraries(folder)
     command = folder / "bin" / "flowd"
@@ -77,17 +75,13 @@ def _copy_interpreter(folder: Path, name: str) -> None:
         (programs / other).symlink_to(name)
 
 
-def _install_packages(folder: Path) -> None:
+def _install_packages(folder: Path, wheel: Path) -> None:
     # Where this interpreter looks is its distribution's choice.
     asked = "import site; print(site.getsitepackages()[-1])"
     packages = Path(_output(folder / "bin" / "python3", "-I", "-c", asked))
     assert packages.is_relative_to(folder), packages
-    with tempfile.TemporaryDirectory() as wheels:
-        wheel = build_wheel(Path(wheels))
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
-        subprocess.run(
-            [*pip, "-qq", "--no-compile", "--target", packages, wheel, "pip"], check=True
-        )
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
+    subprocess.run([*pip, "-qq", "--no-compile", "--target", packages, wheel, "pip"], check=True)
     # Scripts that name this machine's interpreter, and where the wheel was.
     shutil.rmtree(packages / "bin")
     for note in packages.glob("*.dist-info/direct_url.json"):

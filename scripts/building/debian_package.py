@@ -15,6 +15,7 @@ from flowd.installation.places import UNITS, Places
 from flowd.installation.program import COMMAND
 from scripts.building.bundle import build_bundle, glibc_needed
 from scripts.building.output import ROOT, source_epoch
+from scripts.building.wheel import build_wheel
 
 _SCRIPTS: Final = Path(__file__).with_name("debian")
 _PROGRAM: Final = "usr/lib/flowd"
@@ -24,8 +25,9 @@ _LOCAL_PACKAGES: Final = "/usr/local/lib/flowd"
 
 def build_debian_package(folder: Path) -> Path:
     with tempfile.TemporaryDirectory() as place:
-        bundle = Path(place)
-        build_bundle(bundle)
+        bundle = Path(place) / "bundle"
+        bundle.mkdir()
+        build_bundle(bundle, build_wheel(Path(place)))
         return write_debian_package(bundle, folder)
 
 

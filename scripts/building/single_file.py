@@ -16,6 +16,7 @@ from flowd import __version__
 from scripts.building.bundle import build_bundle, glibc_needed
 from scripts.building.output import source_epoch, write_checksum
 from scripts.building.sbom import SBOM_FILE
+from scripts.building.wheel import build_wheel
 
 _HEAD: Final = Path(__file__).with_name("head.sh")
 
@@ -24,8 +25,9 @@ def build_single_file(folder: Path) -> Path:
     """`flowd-VERSION-linux-MACHINE`, its SBOM beside it."""
     file = folder / f"flowd-{__version__}-linux-{platform.machine()}"
     with tempfile.TemporaryDirectory() as place:
-        bundle = Path(place)
-        build_bundle(bundle)
+        bundle = Path(place) / "bundle"
+        bundle.mkdir()
+        build_bundle(bundle, build_wheel(Path(place)))
         write_single_file(bundle, file)
         sbom = shutil.copy(bundle / SBOM_FILE, folder / f"{file.name}.cdx.json")
     write_checksum(Path(sbom))

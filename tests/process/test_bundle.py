@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import resource
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from flowd import __version__
-from scripts.building.bundle import build_bundle
 from scripts.building.sbom import SBOM_FILE
 from tests.daemon import PATIENCE_S
+from tests.process.built import the_bundle
 from tests.process.flowd_process import clean_environ
 
 # Everything that loads a library of its own.
@@ -54,11 +53,7 @@ dag:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("bundle") / "made"
-    made.mkdir()
-    build_bundle(made)
-    # Elsewhere than where it was made.
-    return shutil.move(made, made.with_name("moved"))
+    return the_bundle(tmp_path_factory)
 
 
 def run(bundle: Path, folder: Path, *arguments: str | Path, **environ: str) -> str:

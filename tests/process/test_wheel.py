@@ -16,28 +16,16 @@ import pytest
 
 from flowd import __version__
 from tests.daemon import PATIENCE_S
+from tests.process.built import ROOT, build_wheel, the_wheel
 from tests.process.flowd_process import clean_environ
 
-ROOT = Path(__file__).parents[2]
 # Only what `scripts/vendor` writes down and compares.
 LEFT_OUT = {"flowd/web/vendor.lock.json"}
 
 
-def build(folder: Path) -> Path:
-    subprocess.run(
-        [sys.executable, "-m", "scripts.building", "wheel", "--into", folder],
-        cwd=ROOT,
-        check=True,
-        timeout=PATIENCE_S,
-        env=clean_environ() | {"SOURCE_DATE_EPOCH": "1700000000"},
-    )
-    (wheel,) = folder.glob("*.whl")
-    return wheel
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("wheel"))
+    return the_wheel(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +78,9 @@ def test_everything_of_the_package_is_in_the_wheel_and_its_checksum_beside_it(wh
 
 
 def test_the_same_tree_gives_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
-    assert build(tmp_path).read_bytes() == wheel.read_bytes()
+    build_wheel(tmp_path)
+
+    assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
 
 
 def test_the_wheel_alone_runs_flowd(environment: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 ! command -v python3 || fail "this is no bare Debian"
 mkdir /root/work
 cd /root/work
-cp /root/built/flowd-new flowd
+cp /root/built/flowd flowd
 ./flowd demo > demo.log
 grep -qx 'race COMPLETED' demo.log
 ./flowd new shop > /dev/null

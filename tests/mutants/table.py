@@ -209,8 +209,8 @@ MUTANTS = (
     Mutant(
         "R11",
         "who is told that it is a replica now stays with it",
-        "            self.is_settled = False\n        return super",
-        "            pass\n        return super",
+        "            self.is_settled = False\n        return error",
+        "            pass\n        return error",
         "test_who_is_told_that_it_is_a_replica_now_goes_to_the_primary",
     ),
     Mutant(

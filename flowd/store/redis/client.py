@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import ModuleType
 from typing import Any, Final
 
 import hiredis
 from redis.asyncio import connection as connections
-from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -29,8 +28,16 @@ from flowd.errors import (
     StoreUnavailable,
     WrongType,
 )
-from flowd.store.redis.connecting import REPLICA, Connector, Parser, Place, is_at
-from flowd.store.redis.pipeline import Pipeline
+from flowd.store.redis.connecting import (
+    REPLICA,
+    Connector,
+    Driver,
+    Parser,
+    Place,
+    hang_up,
+    is_at,
+)
+from flowd.store.redis.pipeline import Pipeline, SharedPipeline
 from flowd.store.redis.scripts import Script
 from flowd.store.redis.text import raw_bytes
 
@@ -113,12 +120,14 @@ class Session:
     become a replica: asked again, it may be another.
     """
 
-    def __init__(
-        self, connection: Connection | UnixDomainSocketConnection, connector: Connector
-    ) -> None:
-        self._connection = connection
-        self._connector = connector
-        self._parser: Parser = connection._parser  # type: ignore[assignment]
+    def __init__(self, connect: Callable[[], Awaitable[Pipeline]]) -> None:
+        self._connect = connect
+        self._line: Pipeline | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """False also when the server has closed the connection while nobody used it."""
+        return self._line is not None and self._line.is_usable
 
     async def execute(self, *command: Argument, timeout_s: float = REPLY_TIMEOUT_S) -> Any:
         """The reply to one command; error replies are raised."""
@@ -131,14 +140,14 @@ class Session:
         self, commands: Sequence[Command], *, timeout_s: float = REPLY_TIMEOUT_S
     ) -> list[Any]:
         """The replies to several commands sent in one write; error replies stand in the list."""
-        connection = self._connection
+        packed = b"".join([_pack(command) for command in commands])
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        line = self._line
         try:
-            packed = b"".join([_pack(command) for command in commands])
-            async with asyncio.timeout(timeout_s):
-                if not self._parser.is_settled:
-                    await self._connector.connect(connection)
-                await connection.send_packed_command(packed, check_health=False)
-                return [await _read_reply(connection) for _ in commands]
+            if line is None or not line.is_usable:
+                async with asyncio.timeout_at(deadline):
+                    line = self._line = await self._connect()
+            return await line.ask(packed, len(commands), deadline)
         except (RedisError, OSError, TimeoutError) as error:
             await self.close()
             raise translate(error) from error
@@ -170,29 +179,9 @@ class Session:
             if isinstance(reply, Exception):
                 raise translate(reply) from reply
 
-    async def is_usable(self) -> bool:
-        """False when the server has closed the connection while nobody used it."""
-        try:
-            return not (self._parser.is_settled and await self._connection.can_read())
-        except (RedisError, OSError):
-            return False
-
-    def drop_unless(self, fresh: Place) -> None:
-        """Let go of the server, unless this is its address or the connection to it; who waits for a
-        reply hears that there is no answer."""
-        connection = self._connection
-        if is_at(connection, fresh):
-            return
-        self._parser.is_settled = False
-        if connection._writer is not None:
-            connection._writer.close()
-
     async def close(self) -> None:
-        self._parser.is_settled = False
-        try:
-            await self._connection.disconnect(nowait=True)
-        except (RedisError, OSError):
-            return
+        if self._line is not None:
+            self._line.close()
 
 
 def _pack(command: Command) -> bytes:
@@ -204,15 +193,6 @@ def _pack(command: Command) -> bytes:
         raw = (raw_bytes(one) if isinstance(one, str) else one for one in command)
         packed = hiredis.pack_command(tuple(raw))  # type: ignore[arg-type]
     return packed
-
-
-async def _read_reply(connection: Connection | UnixDomainSocketConnection) -> Any:
-    """One reply; an error reply is returned, because it may be one of several.
-
-    Asked of its parser: what the connection puts around it (time-outs, health checks) costs more
-    than the reply, and this file has its own.
-    """
-    return await connection._parser.read_response()  # type: ignore[attr-defined]
 
 
 def new_connection(redis: RedisSettings, kind: ModuleType, **options: Any) -> Any:
@@ -279,33 +259,37 @@ class RedisClient(Calls):
         self._pipeline: Pipeline | None = None
         self._connecting: asyncio.Task[Pipeline] | None = None
         self._idle: list[Session] = []
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-        self._connector = Connector(settings.redis, self._drop_sessions)
+        self._drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
+        self._connector = Connector(settings.redis, self._leave_others)
         self.lineage = self._connector.lineage
         # For what nobody is promised to find after a failover.
         self.unconfirmed: Calls = self
 
     def new_session(self) -> Session:
         """A session of the caller's own, for blocking reads or a conversation that lasts."""
-        session = self._new_session()
-        self._sessions.add(session)
-        return session
+        return Session(self.connect)
 
-    def _new_session(self) -> Session:
-        return Session(self._new_connection(), self._connector)
+    async def connect(self) -> Pipeline:
+        """A connection that is nobody else's, logged in."""
+        return Pipeline(await self._connect())
 
-    def _new_connection(self) -> Connection | UnixDomainSocketConnection:
+    async def _connect(self) -> Driver:
         options = {"socket_timeout": None, "parser_class": Parser}
-        connection: Connection = new_connection(self._settings, connections, **options)
-        return connection
+        driver: Driver = new_connection(self._settings, connections, **options)
+        self._drivers.add(driver)
+        try:
+            await self._connector.connect(driver)
+        except BaseException:
+            await driver.disconnect(nowait=True)
+            raise
+        return driver
 
-    def _drop_sessions(self, fresh: Place) -> None:
-        """The primary is there, or at the end of this connection: no other session may go on with
-        one that was it before."""
-        for session in self._sessions:
-            session.drop_unless(fresh)
-        if self._pipeline is not None:
-            self._pipeline.drop_unless(fresh)
+    def _leave_others(self, fresh: Place) -> None:
+        """The primary is there, or at the end of this connection: nobody may go on with one that
+        was it before."""
+        for driver in self._drivers:
+            if not is_at(driver, fresh):
+                hang_up(driver)
 
     async def converse_freely(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:
@@ -329,28 +313,22 @@ class RedisClient(Calls):
         pipeline = self._pipeline
         try:
             if pipeline is None or not pipeline.is_usable:
-                pipeline = await self._connect(deadline)
+                pipeline = await self._connected(deadline)
             return await pipeline.ask(packed, len(commands), deadline)
         except (RedisError, OSError, TimeoutError) as error:
             raise translate(error) from error
 
-    async def _connect(self, deadline: float) -> Pipeline:
+    async def _connected(self, deadline: float) -> Pipeline:
         """One connection for all who ask meanwhile; who is cancelled takes it from nobody."""
         if self._connecting is None:
-            self._connecting = asyncio.create_task(self._new_pipeline())
+            self._connecting = asyncio.create_task(self._connect_for_all())
             self._connecting.add_done_callback(self._end_connecting)
         async with asyncio.timeout_at(deadline):
             return await asyncio.shield(self._connecting)
 
-    async def _new_pipeline(self) -> Pipeline:
-        connection = self._new_connection()
-        try:
-            async with asyncio.timeout(REPLY_TIMEOUT_S):
-                await self._connector.connect(connection)
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        return Pipeline(connection)
+    async def _connect_for_all(self) -> Pipeline:
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
+            return SharedPipeline(await self._connect())
 
     def _end_connecting(self, connecting: asyncio.Task[Pipeline]) -> None:
         self._connecting = None
@@ -368,9 +346,8 @@ class RedisClient(Calls):
     async def _take(self) -> Session:
         while self._idle:
             session = self._idle.pop()
-            if await session.is_usable():
+            if session.is_usable:
                 return session
-            await session.close()
         return self.new_session()
 
     async def _give_back(self, session: Session) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from redis._parsers import _AsyncHiredisParser
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from flowd.config import RedisSettings
 from flowd.errors import StoreReadOnly
@@ -27,22 +28,24 @@ _ELSEWHERE: Final = (
 )
 # As people write commands: neither has an argument that needs more.
 _GREETING: Final = b"HELLO\r\nINFO server replication\r\n"
-_Connection = Connection | UnixDomainSocketConnection
+Driver = Connection | UnixDomainSocketConnection
 # What tells a server: a connection to it, or its address where Sentinels have named it.
-Place = _Connection | Address
+Place = Driver | Address
 REPLICA: Final = "this redis is a read-only replica; point [redis] at the primary"
 
 
 class Parser(_AsyncHiredisParser):
-    """Reads replies, and knows of each error whether to ask elsewhere from then on."""
+    """Reads replies, and knows of each error whether to connect anew from then on."""
 
-    # From the greeting on, until there is a reason to connect anew.
+    # From the greeting on, until there is a reason for that.
     is_settled = False
 
     def parse_error(self, response: Any) -> Any:  # type: ignore[override]
-        if str(response).startswith(_ELSEWHERE):
+        error = super().parse_error(response)  # type: ignore[no-untyped-call]
+        # The latter is what redis-py takes for one of the connection: it wants a login, it loads.
+        if str(response).startswith(_ELSEWHERE) or isinstance(error, RedisConnectionError):
             self.is_settled = False
-        return super().parse_error(response)  # type: ignore[no-untyped-call]
+        return error
 
 
 class Connector:
@@ -54,7 +57,7 @@ class Connector:
         self._leave_others = leave_others
         self._sentinels = Sentinels(redis.sentinels) if redis.sentinels else None
 
-    async def connect(self, connection: _Connection) -> None:
+    async def connect(self, connection: Driver) -> None:
         """Raises StoreReadOnly for a replica, and the driver's errors."""
         parser: Parser = connection._parser  # type: ignore[assignment]
         if connection.is_connected:
@@ -77,10 +80,17 @@ class Connector:
             await self._sentinels.close()
 
 
-def is_at(connection: _Connection, place: Place) -> bool:
+def is_at(connection: Driver, place: Place) -> bool:
     if isinstance(place, tuple):
         return isinstance(connection, Connection) and (connection.host, connection.port) == place
     return connection is place
+
+
+def hang_up(connection: Driver) -> None:
+    """Whoever waits for a reply there hears that there is no answer."""
+    connection._parser.is_settled = False  # type: ignore[attr-defined]
+    if connection._writer is not None:
+        connection._writer.transport.abort()
 
 
 def role_in(hello: Any) -> str:

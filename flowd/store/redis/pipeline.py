@@ -1,22 +1,21 @@
-"""One connection on which many ask at once: nobody waits with a question for another's reply.
+"""One connection on which many may ask: nobody waits with a question for another's reply.
 
-What is asked in one turn of the event loop goes out in one write, and the replies come back in as
-few reads. They come in the order of the questions, so each question keeps its place until it is
+The replies come in the order of the questions, so each question keeps its place until it is
 answered, also when nobody waits for its reply any more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import hiredis
-from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from flowd.store.redis.connecting import Parser, Place, is_at
+from flowd.store.redis.connecting import Driver, Parser
 
 _NOTHING_YET: Final = object()
 _CLOSED: Final = "Connection closed by server."
@@ -39,7 +38,7 @@ class Pipeline(asyncio.Protocol):
     after the reply of a server that has become a replica.
     """
 
-    def __init__(self, driver: Connection | UnixDomainSocketConnection) -> None:
+    def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._parser: Parser = driver._parser  # type: ignore[assignment]
         self._transport: Any = driver._writer.transport  # type: ignore[union-attr]
@@ -51,9 +50,9 @@ class Pipeline(asyncio.Protocol):
             notEnoughData=_NOTHING_YET,
         )
         self._questions: deque[_Question] = deque()
-        self._unsent: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._check_at = math.inf
         self._transport.set_protocol(self)
 
     @property
@@ -67,18 +66,13 @@ class Pipeline(asyncio.Protocol):
             raise RedisConnectionError(_CLOSED)
         answer: asyncio.Future[list[Any]] = self._loop.create_future()
         self._questions.append(_Question(size, deadline, answer, []))
-        if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._check_time)
-        if not self._unsent:
-            # It runs after all that are ready now, and so finds what they ask.
-            self._loop.call_soon(self._send)
-        self._unsent.append(packed)
+        if deadline < self._check_at:
+            self._check_time_at(deadline)
+        self._write(packed)
         return answer
 
-    def _send(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        if not self._transport.is_closing():
-            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
+    def _write(self, packed: bytes) -> None:
+        self._transport.write(packed)
 
     def retire(self) -> None:
         """Take no more questions, and close when none is open."""
@@ -86,11 +80,9 @@ class Pipeline(asyncio.Protocol):
         if all(one.answer.done() for one in self._questions):
             self._close()
 
-    def drop_unless(self, fresh: Place) -> None:
-        """Let go of the server, unless it is that: who waits for a reply hears that there is no
-        answer."""
-        if not is_at(self._driver, fresh):
-            self._fail(RedisConnectionError(_CLOSED))
+    def close(self) -> None:
+        """Who waits for a reply hears that there is no answer."""
+        self._fail(RedisConnectionError(_CLOSED))
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -113,16 +105,14 @@ class Pipeline(asyncio.Protocol):
             self.retire()
 
     def _answer(self, question: _Question) -> None:
-        # What redis-py takes for an error of the connection (it is loading, it wants a login).
-        broken = [one for one in question.replies if isinstance(one, RedisConnectionError)]
-        if broken:
-            self._parser.is_settled = False
         if question.answer.done():
             return
-        if broken:
-            question.answer.set_exception(broken[0])
-        else:
-            question.answer.set_result(question.replies)
+        if not self._parser.is_settled:
+            for reply in question.replies:
+                if isinstance(reply, RedisConnectionError):
+                    question.answer.set_exception(reply)
+                    return
+        question.answer.set_result(question.replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(exc or RedisConnectionError(_CLOSED))
@@ -135,23 +125,48 @@ class Pipeline(asyncio.Protocol):
         self._close()
 
     def _close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._check_time_at(math.inf)
         self._parser.is_settled = False
         self._transport.abort()
         self._driver._close()  # type: ignore[no-untyped-call]
 
+    def _check_time_at(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._check_at = deadline
+        is_ever = deadline < math.inf
+        self._timer = self._loop.call_at(deadline, self._check_time) if is_ever else None
+
     def _check_time(self) -> None:
-        """One timer for all: their deadlines are in the order in which they were asked."""
-        self._timer = None
-        now = self._loop.time()
+        """One timer for all: the earliest deadline there was when it was set."""
+        now, check_at = self._loop.time(), math.inf
         for question in self._questions:
             if question.deadline > now:
-                self._timer = self._loop.call_at(question.deadline, self._check_time)
-                break
+                check_at = min(check_at, question.deadline)
+                continue
             self._parser.is_settled = False
             if not question.answer.done():
                 question.answer.set_exception(TimeoutError())
+        self._check_time_at(check_at)
         if not self._parser.is_settled:
             self.retire()
+
+
+class SharedPipeline(Pipeline):
+    """What is asked in one turn of the event loop goes out in one write, so that the replies come
+    back in as few reads."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(driver)
+        self._unsent: list[bytes] = []
+
+    def _write(self, packed: bytes) -> None:
+        if not self._unsent:
+            # It runs after all that are ready now, and so finds what they ask.
+            self._loop.call_soon(self._send)
+        self._unsent.append(packed)
+
+    def _send(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if not self._transport.is_closing():
+            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))

@@ -98,8 +98,8 @@ class ReplicatedClient(RedisClient):
         self._confirmed = self.new_session()
         self.unconfirmed: Calls = _Unconfirmed(self)
 
-    def _new_session(self) -> Session:
-        session = ReplicatedSession(self._new_connection(), self._connector)
+    def new_session(self) -> Session:
+        session = ReplicatedSession(self.connect)
         session.replicas = self._replicas
         return session
 

@@ -31,6 +31,7 @@ from scripts.replica_set import MASTER_NAME, ReplicaServer, ReplicaSet, wait_for
 from scripts.soaking.checker import find_violations
 
 CLIENTS = 4
+ANSWER_S = 60
 # Of each round before its fault.
 ACKNOWLEDGED_MIN = 20
 # Longer than the Sentinels take to make a replica of a primary that was replaced.
@@ -81,8 +82,8 @@ def spread(seconds: list[float]) -> str:
 class Clients:
     """Each sends a workflow until it is acknowledged, then the next."""
 
-    def __init__(self, port: int, report: Report) -> None:
-        self._port = port
+    def __init__(self, connect: Callable[[], HTTPConnection], report: Report) -> None:
+        self._connect = connect
         self._report = report
         self._is_over = threading.Event()
         self._threads = [threading.Thread(target=self._work) for _ in range(CLIENTS)]
@@ -94,6 +95,9 @@ class Clients:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         self._is_over.set()
         for thread in self._threads:
             thread.join()
@@ -113,7 +117,7 @@ class Clients:
 
     def _ask(self, key: str) -> str | None:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=60)
+        connection = self._connect()
         try:
             connection.request("POST", "/workflow?trigger=true", json.dumps(WORKFLOW), headers)
             answer = connection.getresponse()
@@ -221,7 +225,8 @@ def run(
         flowd.start()
         try:
             status = flowd.wait_until_ready()
-            with Clients(int(status["api"].rpartition(":")[2]), report) as clients:
+            place = status["api"].removeprefix("http://")
+            with Clients(lambda: HTTPConnection(place, timeout=ANSWER_S), report) as clients:
                 while len(report.failovers) < count and time.monotonic() < until_s:
                     clients.wait_for_more()
                     number = len(report.failovers)

@@ -18,6 +18,8 @@ class RedisServer:
     """The embedded server's binary, or the one FLOWD_TEST_REDIS_SERVER names; ends with us."""
 
     process: subprocess.Popen[bytes]
+    # What stands before its command.
+    within: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, **options: str | tuple[str, ...]) -> None:
         """`options` as in redis.conf, with `_` for `-`."""
@@ -39,7 +41,7 @@ class RedisServer:
         for name, value in self._options.items():
             options += [f"--{name}", *([value] if isinstance(value, str) else value)]
         self.process = subprocess.Popen(
-            [binary, *options], stdin=subprocess.DEVNULL, preexec_fn=end_with_parent
+            [*self.within, binary, *options], stdin=subprocess.DEVNULL, preexec_fn=end_with_parent
         )
         deadline = time.monotonic() + START_LIMIT_S
         while probe(self.socket_path) is not ProbeResult.READY:

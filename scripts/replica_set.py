@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, NamedTuple, Self
 
 import redis as redis_py
 
@@ -39,17 +40,44 @@ def port_of(held: socket.socket) -> int:
     return int(held.getsockname()[1])
 
 
+class Place(NamedTuple):
+    """Where a server runs: its address, and what stands before the command that starts it."""
+
+    host: str = HOST
+    within: tuple[str, ...] = ()
+
+
+HERE: Final = Place()
+
+
+def listening(port: int, tls: Mapping[str, str] | None) -> dict[str, str]:
+    """As in redis.conf; `tls` are its files."""
+    if tls is None:
+        return {"port": str(port)}
+    return {"port": "0", "tls-port": str(port), "tls-replication": "yes", **tls}
+
+
 class ReplicaServer(RedisServer):
     """Answers on a port, too: its replicas and the Sentinels need one."""
 
-    def __init__(self, folder: Path, **options: str | tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tls: Mapping[str, str] | None = None,
+        place: Place = HERE,
+        **options: str | tuple[str, ...],
+    ) -> None:
         folder.mkdir()
+        self.place = place
+        self.within = place.within
         self._held = hold_port()
         self.port = port_of(self._held)
         super().__init__(
             folder,
-            port=str(self.port),
-            bind=HOST,
+            **listening(self.port, tls),
+            bind=place.host,
+            # Others come from another address than that of loopback.
+            protected_mode="no",
             repl_diskless_sync_delay="0",
             repl_timeout="5",
             enable_debug_command="local",
@@ -61,7 +89,7 @@ class ReplicaServer(RedisServer):
 
     @property
     def address(self) -> tuple[str, int]:
-        return HOST, self.port
+        return self.place.host, self.port
 
     def ask(self, *command: str | int) -> Any:
         options: dict[str, Any] = {"decode_responses": True, "socket_timeout": 2.0}
@@ -83,35 +111,47 @@ class ReplicaServer(RedisServer):
 class Sentinel:
     """One of those that watch the primary, and name it."""
 
-    def __init__(self, folder: Path, primary: ReplicaServer, quorum: int, *more: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        primary: ReplicaServer,
+        quorum: int,
+        tls: Mapping[str, str] | None = None,
+        place: Place = HERE,
+    ) -> None:
         folder.mkdir()
         self._held = hold_port()
         self.port = port_of(self._held)
+        self.place = place
+        # flowd's own server knows no TLS.
+        self._binary = find_binary(os.environ.get("FLOWD_TEST_REDIS_SERVER") if tls else None)
         self._config = folder / "sentinel.conf"
+        self._socket_path = str(folder / "redis.sock")
         name, (host, port) = MASTER_NAME, primary.address
         lines = (
-            f"port {self.port}",
-            f"bind {HOST}",
+            *(f"{option} {value}" for option, value in listening(self.port, tls).items()),
+            f"bind {place.host}",
+            "protected-mode no",
+            f"unixsocket {self._socket_path}",
             f"dir {folder}",
             f"logfile {folder / 'sentinel.log'}",
             f"sentinel monitor {name} {host} {port} {quorum}",
             f"sentinel down-after-milliseconds {name} {DOWN_AFTER_MS}",
             f"sentinel failover-timeout {name} 1500",
-            *more,
         )
         self._config.write_text("\n".join(lines) + "\n")
 
     def start(self) -> None:
-        command = [find_binary(), str(self._config), "--sentinel"]
+        command = [*self.place.within, self._binary, str(self._config), "--sentinel"]
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent
         )
-        wait_for(lambda: probe((HOST, self.port)) is ProbeResult.READY, "a Sentinel to answer")
+        wait_for(lambda: probe(self._socket_path) is ProbeResult.READY, "a Sentinel to answer")
 
     def ask(self, *command: str, **login: Any) -> Any:
         """The reply as it is sent: the client would make another shape of it."""
         options: dict[str, Any] = {"decode_responses": True, "protocol": 2, **login}
-        connection = redis_py.Connection(HOST, self.port, **options)
+        connection = redis_py.UnixDomainSocketConnection(path=self._socket_path, **options)
         try:
             connection.send_command(*command)
             return connection.read_response()
@@ -136,13 +176,26 @@ def wait_for(is_so: Any, what: str, limit_s: float = START_LIMIT_S) -> None:
 class ReplicaSet:
     """`with ReplicaSet(folder, replicas=2, sentinels=3) as servers`: the first is the primary."""
 
-    def __init__(self, folder: Path, replicas: int = 1, sentinels: int = 0, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        replicas: int = 1,
+        sentinels: int = 0,
+        tls: Mapping[str, str] | None = None,
+        places: Sequence[Place] = (HERE,),
+        **options: Any,
+    ) -> None:
+        """The first server, and the first Sentinel, are at the first place, all others at the
+        last."""
+        first, *_, last = *places, places[-1]
         self.servers = [
-            ReplicaServer(folder / f"server-{at}", **options) for at in range(replicas + 1)
+            ReplicaServer(folder / f"server-{at}", tls, last if at else first, **options)
+            for at in range(replicas + 1)
         ]
         quorum = sentinels // 2 + 1
         self.sentinels = [
-            Sentinel(folder / f"sentinel-{at}", self.servers[0], quorum) for at in range(sentinels)
+            Sentinel(folder / f"sentinel-{at}", self.servers[0], quorum, tls, last if at else first)
+            for at in range(sentinels)
         ]
 
     def __enter__(self) -> Self:
@@ -167,7 +220,7 @@ class ReplicaSet:
     @property
     def url(self) -> str:
         """By way of the Sentinels."""
-        hosts = ",".join(f"{HOST}:{one.port}" for one in self.sentinels)
+        hosts = ",".join(f"{one.place.host}:{one.port}" for one in self.sentinels)
         return f"redis+sentinel://{hosts}/{MASTER_NAME}/0"
 
     @property
@@ -218,7 +271,7 @@ class ReplicaSet:
         primary = self.named
         for server in self.servers:
             if server.port != primary:
-                server.ask("REPLICAOF", HOST, primary)
+                server.ask("REPLICAOF", *self._at(primary).address)
         self.wait_until_whole()
         self.wait_until_watched()
 

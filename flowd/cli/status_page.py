@@ -41,6 +41,8 @@ def _head(answer: dict[str, Any]) -> list[str]:
         f"flowd (pid {answer['pid']}) is {answer['state']} for {span(1000 * answer['uptime_s'])}",
         f"API {answer['api']}, Redis {redis['mode']} at {address}, data in {answer['data_dir']}",
     ]
+    if redis.get("primary") not in (None, redis["address"]) or redis.get("replicas"):
+        lines.append(_replication(redis))
     overdue_s = max((one.get("redis_overdue_s") or 0 for one in answer["processes"]), default=0)
     if overdue_s > 0:
         lines.append(f"Redis does not answer: its answer is overdue by {span(1000 * overdue_s)}")
@@ -68,6 +70,13 @@ def _readers(processes: Sequence[dict[str, Any]]) -> list[str]:
         f"{', '.join(names)} take{'s' if len(names) == 1 else ''} from {', '.join(queues)}"
         for queues, names in readers.items()
     ]
+
+
+def _replication(redis: dict[str, Any]) -> str:
+    from flowd.store.replicas import Replica, describe
+
+    replicas = describe(Replica(**one) for one in redis["replicas"])
+    return f"The primary of this Redis is {redis['primary']}, replicas: {replicas}"
 
 
 def _row(process: dict[str, Any]) -> tuple[str, ...]:

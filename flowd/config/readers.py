@@ -5,8 +5,9 @@ What they raise (ValueError) says what would be right; the caller says where and
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -203,8 +204,9 @@ def url(*schemes: str) -> Callable[[Any], str | None]:
 _REDIS_QUERY = frozenset({
     "db", "username", "password", "client_name",
     "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile",
-    "ssl_check_hostname",
+    "ssl_check_hostname", "ssl_server_name",
 })  # fmt: skip
+_TLS_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _DB = whole(0, 1023)
 
 
@@ -225,6 +227,7 @@ def redis_url(value: Any) -> str | None:
             f"a URL whose query has only {', '.join(sorted(_REDIS_QUERY))}; "
             f"{unknown[0]!r} is none of them, and so"
         )
+    _check_tls(parts.scheme, query)
     db = parts.path.strip("/") if parts.scheme != "unix" else ""
     try:
         for number in (db or "0", *query.get("db", ())):
@@ -232,3 +235,12 @@ def redis_url(value: Any) -> str | None:
     except ValueError:
         raise ValueError("a URL with the number of a db, as in redis://localhost/0") from None
     return read
+
+
+def _check_tls(scheme: str, query: Mapping[str, Sequence[str]]) -> None:
+    if scheme != "rediss" and (unused := [name for name in query if name.startswith("ssl_")]):
+        raise ValueError(f"a URL that begins with rediss for what {unused[0]} says, and so")
+    for name in _TLS_FILES:
+        for path in query.get(name, ()):
+            if not os.access(path, os.R_OK):
+                raise ValueError(f"a URL whose {name} flowd can read; {path!r} it cannot, and so")

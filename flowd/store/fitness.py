@@ -19,6 +19,7 @@ from flowd.store.primary import connection_now
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, translate
 from flowd.store.redis.connecting import pairs_in, parse_info
+from flowd.store.redis.tls import tls_error
 from flowd.store.replicas import Replica, describe, parse_replicas
 
 VERSION_MIN: Final = 7
@@ -188,10 +189,13 @@ def examine_now(settings: Settings) -> Fitness:
     except RedisError as error:
         # redis-py wraps what goes wrong while it connects.
         causes = (error, error.__cause__, error.__context__)
-        if any(isinstance(one, ResponseError | AuthenticationError) for one in causes):
+        is_refused = any(isinstance(one, ResponseError | AuthenticationError) for one in causes)
+        if is_refused or tls_error(error):
             raise translate(error) from error
         return Fitness()
-    except OSError:
+    except OSError as error:
+        if tls_error(error):
+            raise translate(error) from error
         return Fitness()
     finally:
         connection.disconnect()

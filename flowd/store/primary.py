@@ -7,14 +7,21 @@ from typing import Any
 
 from redis import connection as connections
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 from redis.retry import Retry
 
 from flowd.config import RedisSettings
 from flowd.errors import StoreReadOnly
 from flowd.store.redis.client import CONNECT_TIMEOUT_S, new_connection, translate
-from flowd.store.redis.connecting import REPLICA, role_in
-from flowd.store.redis.sentinels import address_in, no_primary, question, sentinel_connection
+from flowd.store.redis.connecting import REPLICA, parse_info, role_in
+from flowd.store.redis.sentinels import (
+    ANSWER_S,
+    address_in,
+    no_primary,
+    question,
+    sentinel_connection,
+)
+from flowd.store.replicas import Replica, parse_replicas
 
 
 def locate_primary(redis: RedisSettings) -> RedisSettings:
@@ -48,6 +55,24 @@ def connection_now(redis: RedisSettings) -> Any:
     and writes that wait."""
     options = {"socket_timeout": CONNECT_TIMEOUT_S, "retry": Retry(NoBackoff(), 0)}
     return new_connection(locate_primary(redis), connections, **options)
+
+
+def replicas_now(redis: RedisSettings) -> tuple[str, tuple[Replica, ...]]:
+    """The address of the primary, and its replicas as it says itself; none where the user may not
+    ask. Raises StoreUnavailable."""
+    located = locate_primary(redis)
+    options = {"socket_timeout": ANSWER_S, "socket_connect_timeout": ANSWER_S}
+    connection = new_connection(located, connections, retry=Retry(NoBackoff(), 0), **options)
+    try:
+        connection.connect()
+        connection.send_command("INFO", "replication")
+        return located.address, parse_replicas(parse_info(connection.read_response()))
+    except NoPermissionError:
+        return located.address, ()
+    except (RedisError, OSError) as error:
+        raise translate(error) from error
+    finally:
+        connection.disconnect()
 
 
 def reach_primary(redis: RedisSettings) -> None:

@@ -14,6 +14,7 @@ import redis
 from flowd.cli.private_flowd import clean_environment
 from flowd.config import EMBEDDED_USER
 from flowd.config.loading import load_settings
+from flowd.store.primary import locate_primary
 from flowd.supervisor.access import read_password
 from tests.api_client import ApiClient
 from tests.daemon import Daemon, wait_until
@@ -59,7 +60,8 @@ class Flowd(Daemon):
     @property
     def redis(self) -> redis.Redis:
         if self._redis_settings.url is not None:
-            return redis.Redis.from_url(self._redis_settings.url, decode_responses=True)
+            url = locate_primary(self._redis_settings).url
+            return redis.Redis.from_url(str(url), decode_responses=True)
         return redis.Redis(
             unix_socket_path=str(self.data_dir / "redis.sock"),
             username=EMBEDDED_USER,

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 import redis as redis_py
+from click.testing import CliRunner
 
+from flowd.cli.main import main
 from scripts import failing_over
-from scripts.replica_set import MovingAddress, ReplicaServer, ReplicaSet
+from scripts.replica_set import MASTER_NAME, MovingAddress, ReplicaServer, ReplicaSet
 from scripts.soaking.checker import find_violations
 from tests.daemon import wait_until
+from tests.manual import blocks
 from tests.process.faulty import FaultyFlowd
 from tests.process.flowd_process import node
-from tests.process.test_faults_redis import Clients, configure, held, restarts
+from tests.process.test_faults_redis import Clients, configure, held, restarts, still_works
 
 Run = Callable[..., FaultyFlowd]
 Figure = Callable[[str], None]
@@ -79,3 +82,43 @@ def test_failovers_lose_nothing_that_was_acknowledged_where_replicas_are_asked_f
     assert report.violations == []
     assert report.lost == [] or not replicas
     assert report.twice == []
+
+
+def test_a_user_with_no_more_rights_than_the_manual_says_runs_all_of_it(
+    run_faulty: Run, tmp_path: Path
+) -> None:
+    """On the servers and on their Sentinels, through a failover."""
+    on_servers, on_sentinels = (
+        text.removeprefix("user ").split() for text in blocks("Users with few rights", "text")
+    )
+    with ReplicaSet(tmp_path, replicas=2, sentinels=3) as servers:
+        for one, rule in (
+            *((one, on_servers) for one in servers.servers),
+            *((one, on_sentinels) for one in servers.sentinels),
+        ):
+            one.ask("ACL", "SETUSER", *rule)
+        url = servers.url.replace("://", "://flowd:secret@")
+        url += "?sentinel_username=flowd&sentinel_password=secret"
+        configure(tmp_path, url, "replicas = 2\n")
+        flowd = run_faulty("start")
+        flowd.wait_until_running()
+        still_works(flowd)
+        old = servers.primary
+        servers.sentinels[0].ask("SENTINEL", "FAILOVER", MASTER_NAME)
+        wait_until(lambda: servers.named != old.port, "another primary to be named")
+        servers.mend()
+
+        still_works(flowd)
+
+        found = CliRunner().invoke(main, ["status", "--config", str(tmp_path / "flowd.toml")])
+        address = f"127.0.0.1:{servers.primary.port}"
+        assert f"The primary of this Redis is {address}, replicas: 2 online" in found.output
+        # What of the server it may not see, and does without.
+        refused = {one["object"] for server in servers.servers for one in refusals(server)}
+        assert refused <= {"config|get"}
+        flowd.check_and_stop()
+
+
+def refusals(server: ReplicaServer) -> list[dict[str, str]]:
+    with client_of(server) as redis:
+        return list(redis.acl_log())

@@ -129,6 +129,10 @@ RUN_BY = {
     ("Telemetry", "bash"): [SNIPPETS],
     ("Telemetry", "toml"): [SNIPPETS],
     ("Who reads them", "toml"): ["test_settings_of_queues_are_taken_as_they_are_shown"],
+    ("Users with few rights", "text"): [
+        "test_the_manual_lists_each_right_and_no_other",
+        "test_a_user_with_no_more_rights_than_the_manual_says_runs_all_of_it",
+    ],
     ("Groups of workers", "toml"): ["test_settings_of_queues_are_taken_as_they_are_shown"],
 }
 

@@ -257,5 +257,9 @@ def test_redis_cli_is_run_where_flowd_is_and_logged_in_as_it(
     url = "rediss://ada:s%40cret@redis.example:6380/2"
     told = ask("PING", FLOWD_REDIS__URL=url, **elsewhere).stdout
     assert told == "s@cret -h redis.example -p 6380 --tls -n 2 --user ada PING\n"
+    (tmp_path / "ca").touch()
+    url = f"rediss://h:1?ssl_ca_certs={tmp_path}/ca&ssl_server_name=n&ssl_cert_reqs=none"
+    told = ask("PING", FLOWD_REDIS__URL=url, **elsewhere).stdout
+    assert told == f" -h h -p 1 --tls --cacert {tmp_path}/ca --sni n --insecure PING\n"
     missing = ask("PING", PATH=str(tmp_path))
     assert (missing.returncode, "apt install redis-tools" in missing.stderr) == (1, True)

@@ -19,6 +19,7 @@ from flowd.errors import StoreUnavailable
 from flowd.store import open_store
 from flowd.store.fitness import _REPLICATED_RIGHTS, _RIGHTS, Fitness, examine_now, judge
 from flowd.supervisor.embedded_server import choose_server, wait_for_external
+from tests.manual import blocks
 from tests.private_server import PrivateServer, free_port
 
 SAFE = {"appendonly": "yes"}
@@ -238,6 +239,15 @@ def test_every_command_of_scripts_and_store_is_one_whose_right_is_asked_for() ->
     unknown = (called | sent) - known - {"INFO", "CONFIG", "HELLO", "EVAL"}
     assert unknown == set(), "name them in _RIGHTS of flowd/store/fitness.py"
     assert known - called - words == set(), "nothing needs them any more"
+
+
+def test_the_manual_lists_each_right_and_no_other() -> None:
+    rule = blocks("Users with few rights", "text")[0].split()
+    listed = {one[1:].partition("|")[0].upper() for one in rule if one.startswith("+")}
+
+    needed = set(" ".join((_RIGHTS | _REPLICATED_RIGHTS).values()).split())
+    # The rights themselves are asked for by a script; it says of the last two what is without them.
+    assert listed == needed | {"EVAL", "INFO", "SELECT"}
 
 
 def test_auto_says_which_redis_it_took(capfd: pytest.CaptureFixture[str]) -> None:

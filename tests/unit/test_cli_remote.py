@@ -23,6 +23,7 @@ from flowd.cli.status_page import status_page
 from flowd.cli.times import clock, span
 from flowd.client import ApiError, ConnectionFailed
 from flowd.client.calls import base_url
+from flowd.store.replicas import Replica
 from flowd.supervisor.asking import ControlUnavailable
 from tests.daemon import PATIENCE_S
 
@@ -260,6 +261,34 @@ def test_the_processes_fit_into_a_terminal_of_80_columns(
     assert max(len(head), len(row)) <= int(columns)
     assert ("ROLE" in head) is has_role
     assert row.count("scheduler") == 1 + has_role
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({}, []),
+        ({"primary": "y", "replicas": []}, []),
+        (
+            {"primary": "y", "replicas": [("r", True, 7, 0), ("s", False, 9, 3)]},
+            ["The primary of this Redis is y, replicas: 1 online, up to 7 bytes behind"],
+        ),
+        (
+            {"primary": "z:1", "replicas": []},
+            ["The primary of this Redis is z:1, replicas: none online"],
+        ),
+    ],
+)
+def test_the_page_says_who_the_primary_is_and_what_its_replicas_lack(
+    said: dict[str, Any], told: list[str]
+) -> None:
+    replicas = [Replica(*one)._asdict() for one in said.get("replicas", ())]
+    redis = {"mode": "external", "address": "y"} | said | ({"replicas": replicas} if said else {})
+    answer = {
+        "pid": 1, "state": "RUNNING", "uptime_s": 1, "redis": redis,
+        "api": "", "data_dir": "", "rolling": [], "processes": [],
+    }  # fmt: skip
+
+    assert status_page(answer).splitlines()[2:-2] == told
 
 
 def test_the_page_says_who_takes_from_other_queues_than_the_default() -> None:

@@ -413,6 +413,10 @@ def test_tracebacks_are_shown_in_development_only(
         ("redis://h/0/1", "the number of a db"),
         ("redis://h?db=x", "the number of a db"),
         ("redis://h/0?timeout=5", "'timeout' is none of them"),
+        ("redis://h?ssl_server_name=x", "begins with rediss for what ssl_server_name says"),
+        ("redis+sentinel://h/p0?ssl_ca_certs=x", "begins with rediss for what ssl_ca_certs says"),
+        ("rediss://h?ssl_ca_certs=/no/ca", "whose ssl_ca_certs flowd can read; '/no/ca' it cannot"),
+        ("rediss+sentinel://h/p0?ssl_keyfile=/no/key", "whose ssl_keyfile flowd can read"),
         ("unix:///run/redis.sock?database=1", "'database' is none of them"),
     ],
 )

@@ -24,9 +24,9 @@ from flowd.store.redis.sentinels import Address, announced
             "redis://:pw@h:1/7?",
         ),
         (
-            "rediss+sentinel://u:p%2Fw@one,two/my.master-1/0?ssl_ca_certs=/ca.pem&sentinel_password=x",
+            "rediss+sentinel://u:p%2Fw@one,two/my.master-1/0?ssl_ca_certs=/dev/null&sentinel_password=x",
             (("one", 26379), ("two", 26379)),
-            "rediss://u:p%2Fw@h:1/0?ssl_ca_certs=%2Fca.pem",
+            "rediss://u:p%2Fw@h:1/0?ssl_ca_certs=%2Fdev%2Fnull",
         ),
     ],
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import click
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from flowd.config import RedisSettings
 
 _PROGRAMS = ("redis-cli", "valkey-cli")
+_TLS_OPTIONS = {
+    "ssl_ca_certs": "--cacert",
+    "ssl_ca_path": "--cacertdir",
+    "ssl_certfile": "--cert",
+    "ssl_keyfile": "--key",
+    "ssl_server_name": "--sni",
+}
 # The list of processes shows arguments to everybody, and variables to their owner alone.
 _VARIABLES = ("REDISCLI_AUTH", "VALKEYCLI_AUTH")
 
@@ -70,10 +77,19 @@ def _place(redis: RedisSettings) -> Iterator[str]:
     else:
         yield from ("-h", redis.host, "-p", str(redis.port))
     if parts.scheme == "rediss":
-        yield "--tls"
+        yield from _tls(parse_qs(parts.query))
     db = parts.path.strip("/") if parts.scheme in ("redis", "rediss") else ""
     if (db or str(redis.db)) != "0":
         yield from ("-n", db or str(redis.db))
+
+
+def _tls(query: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    yield "--tls"
+    for name, option in _TLS_OPTIONS.items():
+        for value in query.get(name, ()):
+            yield from (option, value)
+    if "none" in query.get("ssl_cert_reqs", ()):
+        yield "--insecure"
 
 
 def _kept_open(socket_path: str) -> str:

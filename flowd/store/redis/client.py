@@ -40,6 +40,7 @@ from flowd.store.redis.connecting import (
 from flowd.store.redis.pipeline import Pipeline, SharedPipeline
 from flowd.store.redis.scripts import Script
 from flowd.store.redis.text import raw_bytes
+from flowd.store.redis.tls import connection_by, tls_error
 
 Argument = str | bytes | int
 Command = Sequence[Argument]
@@ -76,6 +77,12 @@ def translate(error: Exception) -> StoreError:
         return StoreUnavailable(
             f"redis refused the login: {str(error).rstrip('.')}; name user and password in "
             "FLOWD_REDIS__URL, as in redis://user:password@host:6379"
+        )
+    if refused := tls_error(error):
+        reason = getattr(refused, "verify_message", "") or refused.reason or str(refused)
+        return StoreUnavailable(
+            f"redis and flowd do not agree on TLS: {reason}; look at ssl_ca_certs, ssl_certfile, "
+            "ssl_keyfile and ssl_server_name in FLOWD_REDIS__URL"
         )
     if not isinstance(error, ResponseError):
         return StoreUnavailable(f"redis does not answer: {error or type(error).__name__}")
@@ -214,9 +221,7 @@ def new_connection(redis: RedisSettings, kind: ModuleType, **options: Any) -> An
     if redis.url is not None:
         # Where Sentinels name the server it has no address before it connects.
         url = redis.sentinels.server_url("", 0) if redis.sentinels else redis.url
-        described = dict(kind.parse_url(url))
-        connection_class = described.pop("connection_class", kind.Connection)
-        return connection_class(**{**options, **described})
+        return connection_by(url, kind, options)
     return kind.Connection(host=redis.host, port=redis.port, **options)
 
 

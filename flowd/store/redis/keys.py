@@ -2,6 +2,14 @@
 
 The Lua files spell the keys of one execution out by the same rules, because a name put together
 in the script is cheaper than one more argument on the wire.
+
+Keys of one execution begin with `workflow:` and its id. All others are shared, in two ways. What is
+about a name (an Idempotency-Key, a saved definition, a schedule, a limit, the key of a workflow's
+`concurrency`, a kept output) is found by that name alone, so that it could be at one server of
+several, `home(name)`: idempotency, saved_definition, schedules_of, schedule, schedule_holders,
+holders, waiters, kept_output, and each member of DEFINITIONS, SCHEDULES, SCHEDULES_DUE, LIMITS,
+LIMITS_DUE, PLACES, PLACE_HOLDERS, PLACE_WAITERS, CACHE, CACHE_SIZES and SETS. The rest is about the
+executions and workers of one server, and would be on each.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from redis.exceptions import AuthenticationError, RedisError
 from flowd.backoff import growing_pauses
 from flowd.config.sentinel_url import SentinelUrl
 from flowd.errors import StoreUnavailable
+from flowd.store.redis.tls import connection_by
 
 Address = tuple[str, int]
 
@@ -138,10 +139,6 @@ def address_in(reply: Any) -> Address | None:
 
 def sentinel_connection(url: SentinelUrl, host: Address, kind: ModuleType) -> Any:
     """A connection to one of them; `kind` is redis-py's module of such ones."""
-    described = dict(kind.parse_url(url.server_url(*host)))
-    connection_class = described.pop("connection_class", kind.Connection)
-    # The login and the database are those of the server.
-    login = {"username": url.username, "password": url.password, "db": 0}
     options = {
         "socket_timeout": None if kind is connections else ANSWER_S,
         "socket_connect_timeout": ANSWER_S,
@@ -149,7 +146,9 @@ def sentinel_connection(url: SentinelUrl, host: Address, kind: ModuleType) -> An
         "protocol": 2,
         "driver_info": None,
     }
-    return connection_class(**described | options | login)
+    # The login and the database of the URL are those of the server.
+    login = {"username": url.username, "password": url.password, "db": 0}
+    return connection_by(url.server_url(*host), kind, options, **login)
 
 
 def no_primary(url: SentinelUrl, refused: Sequence[Exception | None]) -> StoreUnavailable:

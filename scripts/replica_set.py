@@ -263,7 +263,7 @@ class ReplicaSet:
     def mend(self) -> None:
         """Let go what is frozen, start what has ended, and wait until all are there. Whatever goes
         on comes to its end first: who ended is empty, and must not be followed."""
-        wait_for(lambda: self._at(self.named).is_primary, "the named to be the primary")
+        wait_for(lambda: self.named_server.is_primary, "the named to be the primary")
         for one in (*self.servers, *self.sentinels):
             if one.process.poll() is not None:
                 one.start()
@@ -296,6 +296,10 @@ class ReplicaSet:
 
         wait_for(lambda: len(self._said()) == 1, "the Sentinels to agree")
         return self._said().pop()
+
+    @property
+    def named_server(self) -> ReplicaServer:
+        return self._at(self.named)
 
     def promote(self, server: ReplicaServer) -> None:
         """By hand: this one is the primary, and all others follow it."""

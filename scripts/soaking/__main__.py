@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.soaking.faults import KINDS, LONG, UPGRADES
+from scripts.soaking.faults import FAILOVERS, KINDS, LONG, UPGRADES
 from scripts.soaking.report import as_dict, as_text
 from scripts.soaking.soak import default_seed, soak
 
@@ -26,9 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="hosts change to an older version and back, with workflows that it knows, too",
     )
+    parser.add_argument(
+        "--failovers",
+        action="store_true",
+        help="Redis is a primary with a replica and Sentinels, and fails over",
+    )
     parser.add_argument("--json", type=Path, help="write the report there, too")
     options = parser.parse_args(arguments)
-    kinds = _kinds(options.faults, options.minutes, has_upgrades=options.upgrades)
+    left_out = () if options.upgrades else (UPGRADES,)
+    left_out += () if options.failovers else (FAILOVERS,)
+    kinds = _kinds(options.faults, options.minutes, left_out)
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         parser.error(f"unknown faults {', '.join(unknown)}; there are {', '.join(KINDS)}")
@@ -42,12 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return outcome.exit_code
 
 
-def _kinds(asked: str | None, minutes: float, *, has_upgrades: bool) -> list[str]:
-    """When none was asked for, all but changes of the version, which an older process keeps the
-    newest workflows out of; those that take long only when there is the time."""
+def _kinds(asked: str | None, minutes: float, left_out: tuple[str, ...]) -> list[str]:
+    """When none was asked for, all but these (changes of the version, which an older process keeps
+    the newest workflows out of, and failovers); those that take long only when there is the
+    time."""
     if asked is not None:
         return [one.strip() for one in asked.split(",") if one.strip()]
-    left_out = () if has_upgrades else (UPGRADES,)
     left_out += () if minutes >= _LONG_FROM_MINUTES else LONG
     return [kind for kind in KINDS if kind not in left_out]
 

@@ -24,7 +24,7 @@ import redis as redis_py
 
 from scripts.soaking.clients import Clients, NoHost
 from scripts.soaking.gates import gates_of
-from scripts.soaking.hosts import HUNG_AFTER_S, WORKERS, Host, Server
+from scripts.soaking.hosts import HUNG_AFTER_S, WORKERS, Host, Server, WatchedServer
 
 Victim = int | str | None
 # A host that is gone for longer than its leases; kinds for a soak that has the time.
@@ -32,6 +32,8 @@ HOST_DOWN_S = 45.0
 LONG = ("kill_host", "freeze_host")
 # With it nothing is submitted that an older version does not know.
 UPGRADES = "change_version"
+# With it Redis is a primary with a replica and Sentinels, and each fault of it may be a failover.
+FAILOVERS = "fail_over"
 PAUSE_MAX_S = 2.0
 # Around a kill that is to be measured by itself.
 CALM_S = 2.5
@@ -287,6 +289,14 @@ def _freeze_redis(hand: Hand) -> None:
                 hand.server.signal(signal.SIGCONT)
 
 
+def _fail_over(hand: Hand) -> None:
+    assert isinstance(hand.server, WatchedServer)
+    with held(hand.server_lock) as is_mine:
+        if is_mine:
+            with hand.noted(FAILOVERS, "redis"):
+                hand.server.fail_over()
+
+
 def _tell_redis(kind: str, tell: Callable[[redis_py.Redis, Hand], Any]) -> Callable[[Hand], None]:
     def tell_redis(hand: Hand) -> None:
         with held(hand.server_lock) as is_mine, hand.server.client() as client:
@@ -413,6 +423,7 @@ KINDS: dict[str, Callable[[Hand], None]] = {
     UPGRADES: _change_version,
     "kill_redis": _kill_redis,
     "freeze_redis": _freeze_redis,
+    FAILOVERS: _fail_over,
     "pause_clients": _tell_redis("pause_clients", _pause_clients),
     "cut_clients": _tell_redis("cut_clients", _cut_clients),
     "flush_scripts": _tell_redis("flush_scripts", lambda client, _: client.script_flush()),

@@ -21,6 +21,7 @@ import redis as redis_py
 
 from flowd.cli.private_flowd import PrivateFlowd
 from scripts.redis_server import RedisServer
+from scripts.replica_set import MASTER_NAME, ReplicaSet, wait_for
 from scripts.soaking.handlers import LEDGER
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,8 @@ port = 0
 processes = {apis}
 [redis]
 mode = "external"
-url = "unix://{socket}"
+url = "{url}"
+replicas = {replicas}
 data_dir = "data"
 [workers]
 count = {workers}
@@ -49,18 +51,76 @@ modules = ["scripts.soaking.handlers"]
 """
 
 
+_DURABLE = {"appendonly": "yes", "appendfsync": "always", "maxmemory_policy": "noeviction"}
+
+
 class Server(RedisServer):
     """A Redis with durability always, that may be killed and started again."""
 
+    # Which flowd waits for.
+    replicas = 0
+
     def __init__(self, folder: Path) -> None:
-        super().__init__(
-            folder, appendonly="yes", appendfsync="always", maxmemory_policy="noeviction"
-        )
+        super().__init__(folder, **_DURABLE)
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket_path}"
+
+    def close(self) -> None:
+        self.kill()
 
     def client(self) -> redis_py.Redis:
         return redis_py.Redis(
             unix_socket_path=self.socket_path, decode_responses=True, socket_timeout=10
         )
+
+
+class WatchedServer(Server):
+    """As Server: a primary, its replica and three Sentinels, so that it fails over whenever
+    something happens to it for long enough."""
+
+    replicas = 1
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "watched").mkdir()
+        self._set = ReplicaSet(folder / "watched", self.replicas, sentinels=3, **_DURABLE)
+        self._has_started = False
+
+    @property
+    def url(self) -> str:
+        return self._set.url
+
+    @property
+    def socket_path(self) -> str:  # type: ignore[override]
+        return self._set.named_server.socket_path
+
+    def start(self) -> None:
+        """The first time; from then on, what has ended or is frozen, behind the new primary."""
+        if self._has_started:
+            self._set.mend()
+        else:
+            self._set.__enter__()
+            self._has_started = True
+
+    def signal(self, number: signal.Signals) -> None:
+        if number == signal.SIGCONT:
+            self._set.mend()
+        else:
+            self._set.named_server.process.send_signal(number)
+
+    def kill(self) -> None:
+        self._set.named_server.kill()
+
+    def fail_over(self) -> None:
+        """Of a primary that lives and writes."""
+        before = self._set.named
+        self._set.sentinels[0].ask("SENTINEL", "FAILOVER", MASTER_NAME)
+        wait_for(lambda: self._set.named != before, "another primary")
+        self._set.mend()
+
+    def close(self) -> None:
+        self._set.__exit__()
 
 
 def unpack_other_version(folder: Path) -> Path | None:
@@ -84,7 +144,7 @@ class Host(PrivateFlowd):
         self,
         folder: Path,
         name: str,
-        socket_path: str,
+        server: Server,
         ledger: Path,
         other_version: Path | None,
         queues: Sequence[str] = (),
@@ -96,7 +156,8 @@ class Host(PrivateFlowd):
         self._is_other_version = False
         self.folder.mkdir()
         config = _CONFIG.format(
-            socket=socket_path,
+            url=server.url,
+            replicas=server.replicas,
             workers=WORKERS,
             apis=APIS,
             hung_after_s=HUNG_AFTER_S,

@@ -20,7 +20,7 @@ from flowd.workflow.states import ExecutionState, NodeState
 from scripts.soaking import checker, families
 from scripts.soaking.cache_checks import hit_of
 from scripts.soaking.clients import Clients
-from scripts.soaking.faults import UPGRADES, Fault, Hand, missing
+from scripts.soaking.faults import FAILOVERS, UPGRADES, Fault, Hand, missing
 from scripts.soaking.gates import check_answers
 from scripts.soaking.hosts import (
     APIS,
@@ -28,6 +28,7 @@ from scripts.soaking.hosts import (
     WORKERS,
     Host,
     Server,
+    WatchedServer,
     unpack_other_version,
 )
 from scripts.soaking.ledger import START, Ledger, Note
@@ -90,16 +91,13 @@ def soak(seed: int, minutes: float, kinds: Sequence[str]) -> Outcome:
     outcome = Outcome(seed, minutes, kinds, folder=str(folder))
     with ExitStack() as open_things:
         ledger = open_things.enter_context(Ledger(folder / "ledger.sock", folder / "ledger"))
-        server = Server(folder)
+        server = WatchedServer(folder) if FAILOVERS in kinds else Server(folder)
+        open_things.callback(server.close)
         server.start()
-        open_things.callback(server.kill)
         # Workers of the other version run a node that chooses as if it did not.
         may_choose = UPGRADES not in kinds
         queues = QUEUES if may_choose else ()
-        hosts = [
-            Host(folder, name, server.socket_path, ledger.path, other_version, queues)
-            for name in HOSTS
-        ]
+        hosts = [Host(folder, name, server, ledger.path, other_version, queues) for name in HOSTS]
         for host in hosts:
             host.start()
             open_things.callback(host.kill_supervisor)

@@ -59,7 +59,7 @@ class Clock:
 class Network:
     """Two hosts with a cable between them, neither of them in the network of the machine."""
 
-    address = "10.213.7.1"
+    address, far_address = "10.213.7.1", "10.213.7.2"
 
     def __init__(self) -> None:
         self.home, self.far = f"flowd-home-{os.getpid()}", f"flowd-far-{os.getpid()}"
@@ -73,7 +73,9 @@ class Network:
             ("netns", "add", self.far),
             ("link", "add", "cable", "netns", self.home, "type", "veth", *peer),
             ("-n", self.home, "addr", "add", f"{self.address}/24", "dev", "cable"),
-            ("-n", self.far, "addr", "add", "10.213.7.2/24", "dev", "cable"),
+            ("-n", self.far, "addr", "add", f"{self.far_address}/24", "dev", "cable"),
+            ("-n", self.home, "link", "set", "lo", "up"),
+            ("-n", self.far, "link", "set", "lo", "up"),
             ("-n", self.home, "link", "set", "cable", "up"),
             ("-n", self.far, "link", "set", "cable", "up"),
         )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -11,13 +16,15 @@ import redis as redis_py
 from click.testing import CliRunner
 
 from flowd.cli.main import main
+from flowd.cli.private_flowd import PrivateFlowd
 from scripts import failing_over
-from scripts.replica_set import MASTER_NAME, MovingAddress, ReplicaServer, ReplicaSet
+from scripts.replica_set import MASTER_NAME, MovingAddress, Place, ReplicaServer, ReplicaSet
 from scripts.soaking.checker import find_violations
 from tests.daemon import wait_until
 from tests.manual import blocks
-from tests.process.faulty import FaultyFlowd
+from tests.process.faulty import ROOT, FaultyFlowd
 from tests.process.flowd_process import node
+from tests.process.means import Network
 from tests.process.test_faults_redis import Clients, configure, held, restarts, still_works
 
 Run = Callable[..., FaultyFlowd]
@@ -122,3 +129,70 @@ def test_a_user_with_no_more_rights_than_the_manual_says_runs_all_of_it(
 def refusals(server: ReplicaServer) -> list[dict[str, str]]:
     with client_of(server) as redis:
         return list(redis.acl_log())
+
+
+class SocketConnection(HTTPConnection):
+    """To the API of a flowd in another network."""
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.host)
+
+
+def flowd_on(network: Network, host: str, folder: Path, url: str) -> PrivateFlowd:
+    folder.mkdir()
+    (folder / "flowd.toml").write_text(
+        f"[api]\nsocket = 'api.sock'\n[redis]\nurl = '{url}'\nreplicas = 1\n"
+        "data_dir = 'data'\n[supervisor]\nhung_after_s = 60\n"
+    )
+    command = network.on(host, [sys.executable, "-m", "flowd.cli.main", "start"])
+    flowd = PrivateFlowd(folder, tuple(command))
+    flowd.environ["PYTHONPATH"] = str(ROOT)
+    return flowd
+
+
+def test_a_primary_that_is_cut_off_with_its_clients_acknowledges_nothing(
+    tmp_path: Path, figure: Figure
+) -> None:
+    """On the other side are its replicas and most of the Sentinels, and clients that go on."""
+    with ExitStack() as open_things:
+        network = open_things.enter_context(Network())
+        places = (
+            Place(network.address, tuple(network.on(network.home, ()))),
+            Place(network.far_address, tuple(network.on(network.far, ()))),
+        )
+        servers = open_things.enter_context(ReplicaSet(tmp_path, 2, 3, places=places))
+        sides = []
+        for host in (network.home, network.far):
+            flowd = flowd_on(network, host, tmp_path / host, servers.url)
+            flowd.start()
+            open_things.callback(flowd.stop)
+            flowd.wait_until_ready()
+            sides.append(str(flowd.folder / "api.sock"))
+        reports = [failing_over.Report() for _ in sides]
+        clients = [
+            open_things.enter_context(
+                failing_over.Clients(partial(SocketConnection, one, timeout=60), report)
+            )
+            for one, report in zip(sides, reports, strict=True)
+        ]
+        for one in clients:
+            one.wait_for_more()
+
+        network.plug(is_in=False)
+
+        refused = reports[0].refused
+        wait_until(lambda: reports[0].refused > refused + 8, "the side of the primary to refuse")
+        acknowledged = len(clients[0].acknowledged)
+        clients[1].wait_for_more()
+        assert len(clients[0].acknowledged) == acknowledged
+        network.plug(is_in=True)
+        for one in clients:
+            one.wait_for_more()
+            one.stop()
+        report = reports[0]
+        known = {key: one for side in clients for key, one in side.acknowledged.items()}
+        failing_over.check(servers, known, report)
+        figure(str(report))
+        assert (report.lost, report.twice, report.violations) == ([], [], [])

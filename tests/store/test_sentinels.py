@@ -136,7 +136,8 @@ async def test_a_killed_primary_is_followed_by_the_one_they_choose(whole, tmp_pa
         assert await until_answered(client, "GET", "x") == "1"
 
         assert whole.primary is not old
-        assert client.lineage.failovers == 1
+        # Whoever is slow may be replaced again.
+        assert client.lineage.failovers >= 1
 
 
 async def test_who_waits_at_a_frozen_primary_is_sent_away_when_there_is_another(whole, tmp_path):

@@ -136,7 +136,8 @@ async def test_a_failover_is_followed_by_who_knows_the_house_and_is_known_there(
                     break
                 await asyncio.sleep(0.01)
 
-        assert client.lineage.failovers == 1
+        # Whoever is slow may be replaced again.
+        assert client.lineage.failovers >= 1
     servers.mend()
 
 
@@ -145,16 +146,11 @@ async def test_a_failover_is_followed_by_who_knows_the_house_and_is_known_there(
     [
         ("ssl_ca_certs", "unable to get local issuer certificate|self-signed certificate"),
         ("ssl_server_name", "IP address mismatch, certificate is not valid for '127.0.0.1'"),
-        ("ssl_certfile", "CERTIFICATE_REQUIRED"),
     ],
 )
-async def test_who_does_not_know_the_house_or_is_unknown_there_is_told_so(
-    servers, known, tmp_path, left_out, told
-):
+async def test_who_does_not_know_the_house_is_told_so(servers, known, tmp_path, left_out, told):
     """Before it starts, as waiting does not mend it."""
     query = {name: value for name, value in known.items() if name != left_out}
-    if left_out == "ssl_certfile":
-        del query["ssl_keyfile"]
     settings = at(server_url(servers), query, tmp_path)
 
     async with client_of(settings) as client:
@@ -164,6 +160,17 @@ async def test_who_does_not_know_the_house_or_is_unknown_there_is_told_so(
         examine_now(settings)
     with pytest.raises(StoreUnavailable, match=told):
         reach_primary(at(sentinel_url(servers), query, tmp_path).redis)
+
+
+async def test_who_has_no_certificate_is_not_served(servers, known, tmp_path):
+    query = {name: known[name] for name in ("ssl_ca_certs", "ssl_server_name")}
+
+    async with client_of(at(server_url(servers), query, tmp_path)) as client:
+        with pytest.raises(StoreUnavailable):
+            await client.execute("PING")
+    for url in (server_url(servers), sentinel_url(servers)):
+        with pytest.raises(StoreUnavailable):
+            reach_primary(at(url, query, tmp_path).redis)
 
 
 async def test_a_name_that_is_not_checked_need_not_be_known(servers, known, tmp_path):

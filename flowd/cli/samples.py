@@ -7,7 +7,7 @@ from importlib import resources
 
 NAMES = ("linear", "fanout", "race")
 # Beyond those of the tour.
-MORE = ("choose", "map", "wait", "approve", "cleanup", "call")
+MORE = ("choose", "map", "wait", "approve", "cleanup", "call", "hold")
 # What those run as their children: saved under these names first.
 SAVED = ("region",)
 

@@ -412,15 +412,18 @@ class Tasks:
 
     async def end_attempt(self, ending: Ending) -> str:
         """Commit an ending outside of any worker; the outcome word of its script."""
-        if isinstance(ending, Single):
-            call = self._commits.call(ending)
-        else:
-            (call,) = self._commits.advance_calls([ending])
-        reply = await self._client.run(call.script, call.names, *call.arguments)
-        # Whoever ends it outside of a worker does not know whether it holds a place.
-        arguments = settle_arguments([ending.entry])
-        await self._client.run(scripts.SETTLE_LIMITS, (self._stream,), *arguments)
-        return str(reply[0] if isinstance(reply, list) else reply)
+        # Nobody knows here whether it holds a place; if so, that comes back in the same call.
+        ending = ending._replace(entry=ending.entry._replace(holds=True))
+        session = self.open_session(consumer="")
+        try:
+            if isinstance(ending, Single):
+                exchange = await session.complete_and_claim([], [ending], [], read_max=0)
+            else:
+                exchange = await session.complete_and_claim([ending], [], [], read_max=0)
+        finally:
+            await session.close()
+        (outcome,) = (*exchange.completed, *exchange.failed)
+        return outcome
 
     async def bury_entry(self, name: str, reason: str) -> None:
         """Move an entry that nobody can run to the dead letters, with its raw fields."""

@@ -6,13 +6,15 @@ import asyncio
 import time
 from dataclasses import replace
 
+from flowd.cli.samples import load_samples
 from flowd.config import WorkersSettings
 from flowd.diagnosis.doctor import check, look
 from flowd.diagnosis.observer import Observer
-from flowd.handlers.registry import Registry, handler
+from flowd.handlers.registry import Registry, built_in_registry, handler
 from flowd.orchestrator.plans import Plans
 from flowd.store.limits import Limit
 from flowd.store.redis import keys
+from flowd.workflow.definition import WorkflowDefinition
 from tests.flow import handlers
 from tests.flow.engine import _HANDLERS, Engine, node, until, workflow
 from tests.flow.test_reads import serving
@@ -260,3 +262,14 @@ async def test_who_waits_for_a_place_is_shown_with_how_many_are_before_it(settin
         assert queued == sorted(queued)
         (detail,) = {(await api.request(f"/workflows/{ids[0]}/nodes/A"))["waiting"]["text"]}
         assert detail == "api"
+
+
+async def test_the_sample_that_holds_back_ends_without_a_network(settings):
+    (text,) = load_samples(("hold",)).values()
+    async with Engine(settings, registry=built_in_registry()) as engine:
+        for name, most in (("api", 1), ("customer", 1)):
+            await engine.store.tasks.limits.put(Limit(name, max=most))
+        execution_id = await engine.run(WorkflowDefinition.model_validate_json(text))
+
+        assert await engine.states(execution_id) == {"weather": "COMPLETED", "report": "COMPLETED"}
+        assert await engine.redis("KEYS", "flowd:limit:*") == []

@@ -1140,6 +1140,73 @@ MUTANTS = (
         "test_the_first_queue_is_read_first_and_the_others_share_what_is_left",
     ),
     Mutant(
+        "U16 row",
+        "who waits loses its turn by what its late worker says",
+        "    local is_waiting = is_live(states[at]) and states[at + 1] == 'WAITING'\n"
+        "      and redis.pcall('ZSCORE', waiters, member)\n",
+        "    local is_waiting = false\n",
+        "test_who_waits_keeps_its_turn_whatever_its_last_attempt_says",
+    ),
+    Mutant(
+        "U16 late",
+        "what a late worker says gives back the place of who runs it now",
+        "  if not (is_live(states[at]) and is_outstanding(states[at + 1])) then\n    local places",
+        "  if true then\n    local places",
+        "test_a_worker_that_dies_keeps_the_place_for_its_node",
+    ),
+    Mutant(
+        "U16 halted",
+        "who is kept back by a pause takes the place it was to have",
+        "    if is_queued then\n      redis.call('ZADD', holders, now_ms, member)",
+        "    if true then\n      redis.call('ZADD', holders, now_ms, member)",
+        "test_a_waiter_whose_execution_is_paused_is_parked_and_the_next_one_begins",
+    ),
+    Mutant(
+        "U16 age",
+        "who has waited longest is not the next",
+        "  waiters[#waiters + 1] = string.match(entry_id, '^%d+')",
+        "  waiters[#waiters + 1] = 0",
+        "test_who_was_queued_first_is_next_also_when_it_asks_last",
+    ),
+    Mutant(
+        "U16 raised",
+        "whoever waits is not looked at when a limit is raised or lifted",
+        "walk_limit(KEYS[2], ARGV[1], '', 500)\n",
+        "",
+        "test_when_a_limit_is_lifted_with_a_hundred_waiting_all_run",
+    ),
+    Mutant(
+        "U16 struck",
+        "who waits in vain stands in the row for ever",
+        "  strike_off(holders .. ':waiters', place, function(state) return state == 'WAITING' "
+        "end)\n",
+        "",
+        "test_who_holds_a_place_or_waits_in_vain_is_struck_off_and_the_next_one_begins",
+    ),
+    Mutant(
+        "U16 fits",
+        "of each queue so many are taken that there is no room for them",
+        "            if count <= _OF_EACH_MAX and count * len(order) <= room:",
+        "            if count <= _OF_EACH_MAX:",
+        "test_where_there_is_room_for_all_of_them_each_queue_is_asked_by_one_command",
+    ),
+    Mutant(
+        "U16 enough",
+        "the others are not asked where the first queue has too little",
+        "            self._is_enough = given == [(self._streams[0], self._asked)]\n",
+        "            self._is_enough = True\n",
+        "test_as_long_as_the_first_queue_gives_enough_it_alone_is_asked",
+    ),
+    Mutant(
+        "U16 counted",
+        "a start is not counted against the rate",
+        "      if rules.interval_ms then\n"
+        "        due_ms = count_start(place, rules, now_ms, due_ms)\n"
+        "      end\n",
+        "",
+        "test_eight_workers_at_fifty_a_second_make_fifty_a_second",
+    ),
+    Mutant(
         "U19 twice",
         "one that is asked for twice in a call is made twice",
         "  if is_made[execution_id] then",

@@ -6,6 +6,7 @@ from flowd.store.attempt_records import lost_record
 from flowd.store.limits import Asking, Limit
 from flowd.store.redis import keys
 
+ONE = {"a": {"limit": "api"}}
 THREE = {one: {"limit": "api"} for one in ("a", "b", "c")}
 BROAD = {f"n{at:03}": {"limit": "api"} for at in range(120)}
 

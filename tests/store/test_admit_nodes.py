@@ -7,8 +7,8 @@ import pytest
 from flowd.orchestrator.executor import cancel_execution, pause_execution, resume_execution
 from flowd.store.limits import Limit
 from flowd.store.redis import keys
-from tests.store.engine import everything
-from tests.store.limits import BROAD, THREE, ask, holders, holding, start, waiters
+from tests.store.engine import everything, until
+from tests.store.limits import BROAD, ONE, THREE, ask, holders, holding, start, waiters
 
 
 async def test_no_more_hold_a_place_than_there_are_and_the_others_wait_outside(engine, redis):
@@ -59,6 +59,36 @@ async def test_who_comes_later_does_not_overtake_those_who_wait(engine, redis):
     assert waiters(redis) == ["b", "c", "a", "b", "c"]
     await engine.store.tasks.limits.check_slice("")
     assert (late.states(), waiters(redis)) == ({"WAITING": 3}, ["c", "a", "b", "c"])
+
+
+async def test_who_was_queued_first_is_next_also_when_it_asks_last(engine, redis):
+    await engine.store.tasks.limits.put(Limit("api", max=0))
+    worker = engine.worker()
+    first, (early,) = await engine.start_and_take(ONE, worker)
+    second, (late,) = await engine.start_and_take(ONE, worker)
+    await until(lambda: milliseconds(redis) > late.queued_ms)
+    await engine.store.tasks.requeue_entry(early.name, "w1")
+
+    assert (await ask(engine, [await worker.take_one()]))[1] == ["waiting"]
+    assert (await ask(engine, [late]))[1] == ["waiting"]
+
+    assert redis.zrange(keys.waiters("api"), 0, -1) == [f"{second.id} a", f"{first.id} a"]
+
+
+def milliseconds(redis):
+    seconds, micros = redis.time()
+    return 1000 * seconds + micros // 1000
+
+
+async def test_who_waits_keeps_its_turn_whatever_its_last_attempt_says(engine, redis):
+    await engine.store.tasks.limits.put(Limit("api", max=1))
+    worker = engine.worker()
+    _, (a, b, c) = await engine.start_and_take(THREE, worker)
+    assert (await ask(engine, [a, b, c]))[1] == ["admitted", "waiting", "waiting"]
+
+    assert await worker.complete(*holding([b])) == ["stale"]
+
+    assert (holders(redis), waiters(redis)) == (["a"], ["b", "c"])
 
 
 async def test_each_key_has_places_of_its_own(engine, redis):

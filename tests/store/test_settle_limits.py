@@ -143,6 +143,21 @@ async def test_the_place_comes_back_in_the_same_call_and_exactly_one_waiter_begi
     assert redis.zrange(keys.holders("api"), 0, -1) == [f"{others.id} b"]
 
 
+async def test_what_ends_outside_of_a_worker_gives_back_in_one_transaction_and_once(engine, redis):
+    """Whoever died in between left the place taken until a scheduler looked."""
+    worker, execution, (a,) = await started(engine, max=1)
+    unknowing = worker.failure(a._replace(holds=False), dead_letter="ten workers died")
+    redis.config_resetstat()
+
+    assert await engine.store.tasks.end_attempt(unknowing) == "failed"
+
+    assert redis.info("commandstats")["cmdstat_exec"]["calls"] == 1
+    assert execution.states() == {"FAILED": 1, "QUEUED": 1, "WAITING": 1}
+    # Who asks again, as the reply was lost, finds it done: the one that is next goes on.
+    assert await engine.store.tasks.end_attempt(unknowing) == "stale"
+    assert execution.states() == {"FAILED": 1, "QUEUED": 1, "WAITING": 1}
+
+
 async def test_as_many_are_read_as_places_are_given_back_where_there_is_room(engine):
     """One at a time, they would go to other workers, or wait for the next call."""
     worker, execution, admitted = await started(engine, BROAD, max=8)

@@ -125,6 +125,21 @@ def test_get_lists_the_attempts_of_nodes_that_had_several(client: StubClient) ->
     assert "attempts" not in nodes["fine"]
 
 
+def test_get_lists_no_attempts_of_a_node_that_has_waited_and_begun_once(
+    client: StubClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait for a place looked like a first attempt that had failed of nothing."""
+    client.last_attempt = 2
+    waited = {"attempt": 1, "worker": None, "started_ms": None, "duration_ms": None, "error": None}
+    ran = {**waited, "attempt": 2, "worker": "w-1", "started_ms": 0, "duration_ms": 1}
+    monkeypatch.setattr(StubClient, "attempts", lambda *_: [waited, ran])
+
+    result = CliRunner().invoke(executions.get, [SOME_ID], catch_exceptions=False)
+
+    assert result.exit_code == 0
+    assert "STARTED" not in result.output
+
+
 @pytest.mark.usefixtures("client")
 def test_explain_lists_the_attempts_of_the_node_it_is_asked_about() -> None:
     result = CliRunner().invoke(executions.explain, [SOME_ID, "A"], catch_exceptions=False)

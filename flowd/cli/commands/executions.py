@@ -153,9 +153,9 @@ def get(url: str | None, output: str, execution: str) -> None:
         for node in shown_nodes
     ]
     show_table(columns, rows)
-    if attempts:
+    if begun := {one: some for one, all_of_it in attempts.items() if (some := _begun(all_of_it))}:
         click.echo()
-        _show_attempts(attempts)
+        _show_attempts(begun)
     for node_id, report in reports.items():
         click.echo()
         show_block(f"{node_id}:", report["traceback"] or _written(report["output"]))
@@ -175,6 +175,12 @@ def _attempts(client: Client, execution_id: str, nodes: list[Any]) -> dict[str, 
     """Of the first nodes that had several."""
     several = [one["node_id"] for one in nodes if (one["attempt"] or 0) > 1]
     return {one: client.attempts(execution_id, one) for one in several[:RETRIED_SHOWN_MAX]}
+
+
+def _begun(attempts: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """None of a node that has begun once: what came before was its wait, for a place say."""
+    begun = [one for one in attempts[:-1] if one["worker"] or one["error"]]
+    return [*begun, *attempts[-1:]] if begun else ()
 
 
 def _with_more(

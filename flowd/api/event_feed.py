@@ -12,6 +12,7 @@ import contextlib
 from collections import defaultdict
 from typing import Final, NamedTuple, Protocol
 
+from flowd.api.event_bell import Bell
 from flowd.errors import StoreError
 from flowd.log import get_logger
 from flowd.store.events import (
@@ -77,6 +78,7 @@ class EventFeed:
         self._subscriptions: set[_Subscription] = set()
         # Those that are live, by the execution they are about; None is about all.
         self._live: dict[str | None, set[_Subscription]] = defaultdict(set)
+        self._bells: set[Bell] = set()
         self._is_closed = False
 
     @property
@@ -120,11 +122,21 @@ class EventFeed:
             _Subscription(self, execution_id, after, types, has_ended=has_ended, is_replay=True)
         )
 
+    async def ring(self) -> Bell:
+        """That something happens from now on, without what. Raises StoreUnavailable."""
+        bell = Bell(self._events, await self._events.newest(), self._bells.discard)
+        self._bells.add(bell)
+        if self._is_closed:
+            bell.expel()
+        return bell
+
     def close(self) -> None:
         """End every subscription, now and later."""
         self._is_closed = True
         for subscription in list(self._subscriptions):
             subscription.expel()
+        for bell in list(self._bells):
+            bell.expel()
 
     async def _start(self) -> None:
         if self._tail is None:

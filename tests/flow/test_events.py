@@ -159,6 +159,34 @@ async def test_many_clients_share_one_reader_which_ends_with_the_last(settings, 
         await until(lambda: not readers(), "the end of the reader")
 
 
+async def test_a_bell_rings_for_whatever_has_happened_and_reads_none_of_it(settings, redis):
+    async with api_server(settings) as api:
+        before = happen(redis, completed("x", "a"))
+        client = await api.connect("/events/bell")
+        assert [one["id"] for one in await client.take(1)] == [before]
+
+        for one in range(9):
+            last = happen(redis, *(completed("x", f"n{one}") for one in range(64)))
+
+        rung = []
+        while not rung or rung[-1]["id"] != last:
+            rung += await client.take(1)
+        assert {(one["event"], str(one["data"])) for one in rung} == {("bell", "{}")}
+        assert len(rung) < 9
+        assert not [one for one in redis.client_list() if one["cmd"] == "xread"]
+
+
+async def test_a_bell_is_silent_while_redis_is_away_and_rings_when_it_is_back(settings, redis):
+    async with api_server(settings) as api:
+        client = await api.connect("/events/bell")
+        await client.take(1)
+        redis.client_kill_filter(_type="normal", skipme=True)
+
+        last = happen(redis, completed("x", "a"))
+
+        assert [one["id"] for one in await client.take(1)] == [last]
+
+
 async def test_a_client_that_does_not_read_is_cut_and_can_go_on(settings, redis, monkeypatch):
     monkeypatch.setattr(event_feed, "WAITING_MAX", 200)
     monkeypatch.setattr(event_stream, "LAST_WRITE_S_MAX", 0.1)
@@ -298,6 +326,13 @@ async def test_when_redis_comes_back_empty_clients_are_told_of_the_gap():
         assert (event["id"], named([event])) == (after, ["b"])
     finally:
         own.stop()
+
+
+async def test_a_stop_ends_who_waits_for_a_bell(settings):
+    async with api_server(settings, grace_s=ENDLESS_S) as api:
+        client = await api.connect("/events/bell")
+        await client.take(1)
+    assert [event async for event in client.events()] == []
 
 
 @pytest.mark.parametrize("is_reading", [True, False])

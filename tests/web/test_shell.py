@@ -28,7 +28,7 @@ VIEWS = (
     "submit",
     "system",
 )
-STREAM = re.compile(r"/events\?")
+STREAM = re.compile(r"/events/bell")
 
 
 def hide(page: Page, *, is_hidden: bool = True) -> None:

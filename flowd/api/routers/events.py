@@ -9,6 +9,7 @@ from starlette.responses import Response
 from flowd.api.contract.model import Model
 from flowd.api.contract.query import read_last_event, read_query
 from flowd.api.contract.route import Endpoint
+from flowd.api.event_bell import format_bell
 from flowd.api.event_feed import Subscription
 from flowd.api.http.event_stream import MEDIA_TYPE, EventStream
 from flowd.api.http.responses import requested_execution_id
@@ -51,6 +52,15 @@ async def watch_all(request: Request) -> Response:
     return EventStream(await feed.resume(after, types=types))
 
 
+async def watch_for_changes(request: Request) -> Response:
+    """Stream a `bell` at once, and whenever anything has happened since.
+
+    At most four a second, for a page that then asks for what it shows.
+    """
+    bell = await shared_of(request.app).feed.ring()
+    return EventStream(bell, [bell.position], format_bell)
+
+
 async def _rest_of_the_past(subscription: Subscription, *, is_resumed: bool) -> Response:
     """A client that has seen the end is told not to come back: browsers would, for ever."""
     first = await subscription.read(1.0)
@@ -88,5 +98,13 @@ ROUTES = [
         problems=_PROBLEMS,
         query=EventsQuery,
         headers=_HEADERS,
+    ),
+    Endpoint(
+        "GET",
+        "/events/bell",
+        watch_for_changes,
+        scope="read",
+        answers={200: MEDIA_TYPE},
+        problems=("store_unavailable",),
     ),
 ]

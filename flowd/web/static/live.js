@@ -4,6 +4,8 @@ import { errorOf, api, send } from './api.js';
 import { paused, visible } from './settings.js';
 
 const RING_MS = 250;
+// What is rung for by everything is asked for again less often while much happens.
+const BELL_MS = 1_000;
 const RECONNECT_MS_MAX = 15_000;
 // A browser opens six connections to a host: a few windows keep a stream, older ones ask now and then.
 const STREAMS_MAX = 3;
@@ -11,6 +13,8 @@ const POLL_MS = 5_000;
 const SEEN_MS = 1_000;
 const ENDS = /^execution\.(completed|failed|cancelled)$/;
 
+/** The stream that says that anything has happened, not what: however much that is, it costs the same. */
+export const BELL = 'events/bell';
 /** 'off' | 'connecting' | 'live' | 'polling' | 'lost' | 'ended' | 'paused' */
 export const liveState = signal('off');
 /** How many documents are asked for again every few seconds. */
@@ -21,6 +25,7 @@ let lastId = '';
 let lastType = '';
 let events = [];
 let timer = null;
+let rungAt = 0;
 
 /** Subscribes the view to a stream of the API. `ring(events)`: what came, [] for "anything may have changed". */
 export function useLive(path, ring) {
@@ -47,11 +52,13 @@ function choose() {
 
 function ringSoon(event) {
   if (event) events.push(event);
-  timer ??= setTimeout(ringNow, RING_MS);
+  const pauseMs = wanted.peek() === BELL ? BELL_MS : 0;
+  timer ??= setTimeout(ringNow, Math.max(RING_MS, rungAt + pauseMs - Date.now()));
 }
 
 function ringNow() {
   timer = null;
+  rungAt = Date.now();
   const all = events;
   events = [];
   for (const listener of [...listeners]) if (listener.path === wanted.peek()) listener.ring(all);

@@ -1,7 +1,7 @@
 // Executions: a list of any length whose rows stay where they are, filters in the address, and what is done to many.
 import { html, useEffect, useMemo, useRef, useState } from '../lib.js';
 import { api } from '../api.js';
-import { useLive } from '../live.js';
+import { BELL, useLive } from '../live.js';
 import { useKeys } from '../keys.js';
 import { Link, navigate, setQuery, useTitle } from '../router.js';
 import { EXECUTION_STATES, isTerminal } from '../states.js';
@@ -104,14 +104,12 @@ function useExecutions(filters) {
   };
 }
 
-const STREAM = 'events?types=execution.submitted,execution.triggered,execution.paused,execution.resumed,execution.cancelling,execution.completed,execution.failed,execution.cancelled';
-
 export default function Executions({ query }) {
   useTitle('Executions');
   const filters = useFilters(query);
   const list = useExecutions(filters);
   const [selected, setSelected] = useState(new Set());
-  useLive(STREAM, () => list.refresh());
+  useLive(BELL, () => list.refresh());
   useEffect(() => setSelected(new Set()), [filters]);
   useEffect(() => {
     if (!list.loading) announce(`${plural(list.rows.length, 'execution')}${list.next ? ' and more' : ''}`);

@@ -1,6 +1,6 @@
 // Now: how flowd is in one sentence, what needs somebody, and the last day in bars.
 import { html } from '../lib.js';
-import { useLive, useResource } from '../live.js';
+import { BELL, useLive, useResource } from '../live.js';
 import { Link, useTitle } from '../router.js';
 import { EXECUTION_STATES } from '../states.js';
 import { Bars } from './bars.js';
@@ -14,13 +14,12 @@ const KINDS = {
   dead_letter: ['Dead letters', 'CORRUPT'],
   stuck: ['No progress', 'RETRYING'],
 };
-const STREAM = 'events?types=execution.submitted,execution.triggered,execution.completed,execution.failed,execution.cancelled,node.failed,node.retrying,node.waiting,node.woken';
 
 export default function Now() {
   useTitle('Now');
   const overview = useResource('overview', { everyMs: 10_000 });
   const stats = useResource('workflows/stats', { query: { bucket: 'hour' }, everyMs: 60_000 });
-  useLive(STREAM, () => overview.reload());
+  useLive(BELL, () => overview.reload());
   return html`<div class="page">
     <${Loaded} of=${overview}>${data => html`
       <${Health} ...${data.health} />

@@ -79,7 +79,10 @@ export function Loaded({ of, children, empty }) {
 }
 
 export function Tabs({ label, tabs, current }) {
-  return html`<nav class="tabs" aria-label=${label}>
+  const nav = useRef(null);
+  // In a small window they stand in a row that scrolls.
+  useEffect(() => { nav.current.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' }); }, [current]);
+  return html`<nav class="tabs" aria-label=${label} ref=${nav}>
     ${tabs.map(({ id, text, to, query, count }) => html`<${Link} key=${id} to=${to} query=${query} aria-current=${id === current ? 'page' : undefined}>
       ${text}${count !== undefined && count !== null && html` <span class="soft num">${number(count)}</span>`}<//>`)}
   </nav>`;

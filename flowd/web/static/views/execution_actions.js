@@ -110,7 +110,7 @@ export function RerunDialog({ id, from, onClose }) {
         <${Planned} label="Runs" nodes=${data.runs} /><${Planned} label="Stays failed" nodes=${data.left_out} />`}
     </div>
     <footer><${CopyAs} flowd=${`flowd rerun ${id}${from === 'failed' ? '' : ` --from ${shellWord(from)}`}`} request=${request} /><span class="grow"></span>
-      <button class="btn" onClick=${onClose}>Keep</button>
+      <button class="btn" onClick=${onClose}>Close</button>
       <${Button} kind="primary" scope="trigger" disabled=${!data || state.busy} onClick=${act}>${data ? `Run ${plural(data.runs.length, 'node')}` : 'Run'}<//></footer>
   <//>`;
 }

@@ -18,7 +18,7 @@ export function Logs({ execution, nodes, node }) {
   if (rows.length === 1) return html`<${Empty} title="No node has been attempted" />`;
   const columns = [{ id: 'node', head: 'Node', cell: at => (at === ALL ? 'All nodes' : html`<span class="named"><${Glyph} state=${STATES[codeOf(states[at] ?? '?')].name} /><${Name} value=${nodes.ids[at]} mono /></span>`) }];
   const idOf = at => nodes.ids[at] ?? '';
-  return html`<div class="logs-view">
+  return html`<div class="logs-view one-line">
     <${VirtualTable} label="Nodes with a log" rows=${rows} columns=${columns} rowId=${idOf} rowClass=${at => (idOf(at) === (picked ?? '') ? 'current' : '')} onOpen=${at => setPicked(at === ALL ? null : nodes.ids[at])} />
     <section class="log-of"><h2>${picked === null ? 'All nodes' : html`<${Name} value=${picked} mono />`}</h2><${Log} key=${picked} execution=${execution} node=${picked} isEnded=${ENDED.has(states[nodes.place.get(picked)])} /></section>
   </div>`;

@@ -69,7 +69,7 @@ function Track({ one, begin, end, earlier }) {
 }
 
 function Scale({ begin, end }) {
-  return html`<span class="track scale" aria-hidden="true">${ticksOf(begin, end).map(at => {
+  return html`<span class="visually-hidden">Over time</span><span class="track scale" aria-hidden="true">${ticksOf(begin, end).map(at => {
     const place = (100 * at) / (end - begin);
     return html`<i key=${at} class="tick" style=${{ left: `${place}%` }}>${place < LABELLED_MAX ? duration(at) : ''}</i>`;
   })}</span>`;

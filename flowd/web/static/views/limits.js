@@ -25,7 +25,7 @@ function List() {
   const list = useResource('limits', { everyMs: 5_000 });
   const rows = list.data?.limits ?? [];
   const [isNew, setNew] = useState(false);
-  return html`<div class="page fill">
+  return html`<div class="page fill two-lines">
     <div class="toolbar"><h1>Limits</h1><span class="grow"></span><${Button} scope="trigger" onClick=${() => setNew(true)}>New limit …<//></div>
     <${VirtualTable} label="Limits" rows=${rows} rowId=${row => row.name} columns=${COLUMNS} onOpen=${row => navigate(to(row.name))}
       footer=${list.error ? html`<${Failure} error=${list.error} retry=${list.reload} />` : list.data && !rows.length && html`<${Empty} title="No limits."><code>flowd limits put api --max 5</code> makes one; nodes name it with <code>limit</code>.<//>`} />

@@ -7,17 +7,19 @@ import { Lines } from './lines.js';
 
 const LINES_MAX = 20_000;
 const STREAMS = { stdout: 'out', stderr: 'err', warning: 'warn', traceback: 'trace' };
+const TONES = { stderr: 's-retrying', warning: 's-retrying', error: 's-failed', traceback: 's-failed', call: 's-queued', debug: 'soft' };
 
 const two = (value, digits = 2) => String(value).padStart(digits, '0');
 
-/** A line as it is shown: the time of day, where it was said, by which node of several, what. */
-export function lineOf({ at_ms: at, stream, text, node_id: node }) {
+/** A line as it is shown: the time of day, where it was said, by which node of several; and what. */
+function lineOf({ at_ms: at, stream, text, node_id: node }) {
   const time = new Date(at);
   const clock = `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}.${two(time.getMilliseconds(), 3)}`;
-  return `${clock}  ${(STREAMS[stream] ?? stream).padEnd(5)}  ${node ? `${node}  ` : ''}${text}`;
+  return { head: `${clock}  ${(STREAMS[stream] ?? stream).padEnd(5)}  ${node ? `${node}  ` : ''}`, text, tone: TONES[stream] };
 }
 
-const gap = count => `… ${plural(count, 'line')} dropped …`;
+const gap = count => ({ head: '', text: `… ${plural(count, 'line')} dropped …`, tone: 'soft' });
+const written = lines => lines.map(({ head, text }) => head + text).join('\n');
 
 /** The text of a log, which grows while it is followed. */
 function useLog(path, attempt, isLive) {
@@ -83,7 +85,7 @@ export function Log({ execution, node, attempt = null, isEnded = false }) {
     ${lines && html`<div class="toolbar"><span class="soft num">${plural(lines.length, 'line')}</span><span class="grow"></span>
       <${CopyAs} flowd=${`flowd logs ${execution.id}${node === null ? '' : ` ${node}`}${isLive ? ' -f' : ''}`} />
       ${isLive && html`<label class="row"><input type="checkbox" checked=${isFollowing} onChange=${event => setFollowing(event.target.checked)} /> Follow</label>`}
-      <${Copy} text=${lines.join('\n')} label="Copy text" what="Copied the log" /></div>
+      <${Copy} text=${written(lines)} label="Copy text" what="Copied the log" /></div>
       ${lines.length > 0 ? html`<${Lines} lines=${lines} label=${`Log of ${node ?? 'all nodes'}`} isFollowing=${isLive && isFollowing} onFollow=${setFollowing} />` : html`<p class="soft">Nothing was said${isLive ? ' yet' : ''}.</p>`}`}
     ${!lines && !error && html`<p class="soft">Loading …</p>`}
   </div>`;

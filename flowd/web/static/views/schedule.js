@@ -19,11 +19,11 @@ export default function Schedule({ params: { name } }) {
     </div>
     <${Loaded} of=${schedule}>${row => html`<div class="columns">
       <section class="card"><h2>What it says</h2><table class="plain says"><tbody>
-        <tr><th scope="row">Runs</th><td><${Link} to=${`definitions/${encodeURIComponent(row.workflow)}`}><${Name} value=${row.workflow} /><//> <span class="soft">version ${row.version}</span></td></tr>
+        <tr><th scope="row">Runs</th><td><${Link} to=${`definitions/${encodeURIComponent(row.workflow)}`}><${Name} value=${`${row.workflow}@${row.version}`} /><//></td></tr>
         <tr><th scope="row">When</th><td><span class="mono">${rule(row)}</span> <span class="soft">${row.timezone}</span></td></tr>
         <tr><th scope="row">While one runs</th><td>${row.overlap}</td></tr>
         <tr><th scope="row">After an outage</th><td>${row.catch_up} <span class="soft">within ${number(row.catch_up_window_s)} s</span></td></tr>
-        <tr><th scope="row">Input</th><td><${Json} value=${row.input} /></td></tr>
+        <tr><th scope="row">Input</th><td>${Object.keys(row.input ?? {}).length ? html`<${Json} value=${row.input} />` : '–'}</td></tr>
       </tbody></table></section>
       <section class="card"><h2>What it has done</h2><table class="plain says"><tbody>
         <tr><th scope="row">Started</th><td class="num">${number(row.fired)}</td></tr>
@@ -33,9 +33,8 @@ export default function Schedule({ params: { name } }) {
         <tr><th scope="row">Running</th><td>${row.running.length ? row.running.map(id => html`<${Link} key=${id} class="mono" to=${`executions/${id}`}>${id}<//> `) : '–'}</td></tr>
         ${row.error && html`<tr><th scope="row">Trouble</th><td class="wrong"><${Linked} text=${row.error} /></td></tr>`}
       </tbody></table></section>
-      <section class="card"><h2>Its next times</h2>
+      <section class="card"><div class="row"><h2>Its next times</h2><span class="grow"></span><${CopyAs} flowd=${`flowd schedules next ${name}`} request=${{ method: 'GET', path: `${path}/next` }} /></div>
         ${row.paused ? html`<p class="soft">None while it is paused.</p>` : html`<ol class="listed">${(next.data?.next ?? []).map(time => html`<li key=${time}><${Time} ms=${at(time)} /> <span class="faint right"><${Time} ms=${at(time)} relative /></span></li>`)}</ol>`}
-        <${CopyAs} flowd=${`flowd schedules next ${name}`} request=${{ method: 'GET', path: `${path}/next` }} />
       </section>
     </div>`}<//>
   </div>`;

@@ -6,10 +6,11 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from flowd.cli.private_flowd import START, PrivateFlowd
 from flowd.client import Client
@@ -21,8 +22,24 @@ port = 0
 mode = "embedded"
 port = 0
 data_dir = "data"
+[handlers]
+modules = ["rates"]
 [handlers.shell]
 enabled = true
+"""
+HANDLERS: Final = """
+from flowd.handlers import Context, handler
+
+RATES = {"2026-01-30": 1.07}
+
+@handler("check_rates")
+def check_rates(config: dict, context: Context) -> dict:
+    context.logger.info("comparing 4 orders", day=config["day"])
+    print("the rates were fetched at 06:30")
+    return {"rate": rate_of(config["day"])}
+
+def rate_of(day: str) -> float:
+    return RATES[day]
 """
 FLAGS: Final = (
     "--no-sandbox",
@@ -42,8 +59,10 @@ def shell(node_id: str, *dependencies: str, script: str, **more: Any) -> dict[st
     return node(node_id, *dependencies, handler="shell", config=config, **more)
 
 
-def report(check: str) -> dict[str, Any]:
+def report(retry: dict[str, Any]) -> dict[str, Any]:
     """A definition with most of what a graph can show."""
+    day = {"day": "{{ input.day }}"}
+    check = node("check", "fetch-orders", "fetch-rates", handler="check_rates", config=day)
     return {
         "name": "nightly-report",
         "labels": {"team": "finance"},
@@ -62,7 +81,7 @@ def report(check: str) -> dict[str, Any]:
             "nodes": [
                 shell("fetch-orders", script="echo '[1, 2, 3, 4]'"),
                 shell("fetch-rates", script="sleep 0.1; echo 1.07"),
-                shell("check", "fetch-orders", "fetch-rates", script=check),
+                check | retry,
                 *(node(f"part-{one}", "check") for one in range(6)),
                 node("join", *(f"part-{one}" for one in range(6))),
                 node("send", "join"),
@@ -71,15 +90,12 @@ def report(check: str) -> dict[str, Any]:
     }
 
 
-def seed(client: Client) -> str:
-    """Something in every view; the id of an execution that failed."""
-    client.put_definition("nightly-report", report("echo checked"))
-    for _ in range(9):
-        client.run_definition("nightly-report", {"day": "2026-01-30"})
-    client.put_definition(
-        "nightly-report",
-        report("echo 'comparing 4 orders'; echo 'rate is missing for 2026-01-31' >&2; exit 3"),
-    )
+def seed(client: Client) -> dict[str, str]:
+    """Something in every view; the `id` of an execution that failed, and of a `good` one."""
+    client.put_definition("nightly-report", report({}))
+    good = [client.run_definition("nightly-report", {"day": "2026-01-30"}) for _ in range(9)]
+    again = {"retry": {"max_attempts": 2, "delay_s": 0.1}}
+    client.put_definition("nightly-report", report(again))
     failed = [client.run_definition("nightly-report", {"day": "2026-01-31"}) for _ in range(4)]
     client.put_schedule("nightly", {"workflow": "nightly-report", "cron": "30 6 * * 1-5"})
     client.put_schedule("hourly-sync", {"workflow": "nightly-report", "every_s": 3600})
@@ -106,7 +122,7 @@ def seed(client: Client) -> str:
         )
     for execution_id in failed:
         client.wait(execution_id, 30)
-    return failed[-1]
+    return {"id": failed[-1], "good": good[-1]}
 
 
 VIEWS: Final = {
@@ -117,7 +133,10 @@ VIEWS: Final = {
     "execution-timeline": "executions/{id}/timeline",
     "execution-logs": "executions/{id}/logs",
     "execution-events": "executions/{id}/events",
+    "execution-results": "executions/{id}/results",
+    "execution-definition": "executions/{id}/definition",
     "node": "executions/{id}?node=check",
+    "compare": "compare?left={good}&right={id}",
     "definitions": "definitions",
     "definition": "definitions/nightly-report",
     "definition-run": "definitions/nightly-report/run",
@@ -128,6 +147,10 @@ VIEWS: Final = {
     "limits": "limits",
     "limit": "limits/openai",
     "submit": "submit",
+    "attempts": "executions/{id}?node=check",
+    "rerun": "executions/{id}",
+    "bulk": "executions?status=FAILED",
+    "keys": "executions",
     "system": "system",
 }
 SUBMITTED: Final = """\
@@ -138,10 +161,32 @@ dag:
       handler: noop
     - {id: report, handler: noop, dependencies: [greet]}
 """
+
+
+def open_log(page: Page) -> None:
+    page.get_by_role("tab", name="Attempts").click()
+    page.locator(".attempts").get_by_role("button", name="Log").first.click()
+
+
+def ask_for_two(page: Page) -> None:
+    page.locator("tr[data-id]").first.wait_for()
+    for key in "jxjx":
+        page.keyboard.press(key)
+    page.get_by_role("button", name="Rerun").click()
+
+
+# What is done in a view before its picture is taken.
+GESTURES: Final[dict[str, Callable[[Page], object]]] = {
+    "submit": lambda page: page.get_by_label("Workflow").fill(SUBMITTED),
+    "attempts": open_log,
+    "rerun": lambda page: page.get_by_role("button", name="Rerun from failed").click(),
+    "bulk": ask_for_two,
+    "keys": lambda page: page.keyboard.press("?"),
+}
 SIZES: Final = {"wide": (1280, 800), "narrow": (320, 640)}
 
 
-def picture(browser: Browser, url: str, execution_id: str, folder: Path, only: list[str]) -> None:
+def picture(browser: Browser, url: str, ids: dict[str, str], folder: Path, only: list[str]) -> None:
     for theme in ("light", "dark"):
         for size, (width, height) in SIZES.items():
             context = browser.new_context(
@@ -153,25 +198,25 @@ def picture(browser: Browser, url: str, execution_id: str, folder: Path, only: l
             for name, path in VIEWS.items():
                 if only and name not in only:
                     continue
-                page.goto(f"{url}/ui/{path.format(id=execution_id)}")
+                page.goto(f"{url}/ui/{path.format(**ids)}")
                 page.wait_for_load_state("load")
-                if name == "submit":
-                    page.get_by_label("Workflow").fill(SUBMITTED)
+                if name in GESTURES:
+                    GESTURES[name](page)
                 page.wait_for_timeout(900)
                 page.screenshot(path=folder / f"{name}-{theme}-{size}.png")
             context.close()
 
 
-def readme_pictures(browser: Browser, url: str, execution_id: str, folder: Path) -> None:
+def readme_pictures(browser: Browser, url: str, ids: dict[str, str], folder: Path) -> None:
     """Two small ones."""
-    for name, theme in (("now", "light"), ("execution", "dark")):
+    for name, view, theme in (("now", "now", "light"), ("execution", "node", "dark")):
         context = browser.new_context(
             color_scheme=theme,  # type: ignore[arg-type]
             viewport={"width": 1160, "height": 700},
             device_scale_factor=0.6,
         )
         page = context.new_page()
-        page.goto(f"{url}/ui/{VIEWS[name].format(id=execution_id)}")
+        page.goto(f"{url}/ui/{VIEWS[view].format(**ids)}")
         page.wait_for_timeout(900)
         page.screenshot(path=folder / f"{name}.png")
         context.close()
@@ -182,18 +227,19 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="flowd-pictures-"))
     (home / "flowd.toml").write_text(CONFIG)
+    (home / "rates.py").write_text(HANDLERS)
     flowd = PrivateFlowd(home, START)
     try:
         flowd.start()
         url = str(flowd.wait_until_ready()["api"])
         with Client(url) as client, sync_playwright() as driver:
-            execution_id = seed(client)
+            ids = seed(client)
             chromium = os.environ.get("FLOWD_TEST_CHROMIUM") or shutil.which("chromium")
             browser = driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
             if folder.name == "pictures":
-                readme_pictures(browser, url, execution_id, folder)
+                readme_pictures(browser, url, ids, folder)
             else:
-                picture(browser, url, execution_id, folder, sys.argv[2:])
+                picture(browser, url, ids, folder, sys.argv[2:])
             browser.close()
     finally:
         flowd.stop()

@@ -54,6 +54,13 @@ NAMELESS = """() => [...document.querySelectorAll('button, a, input, select, tex
   .filter(one => !one.textContent.trim() && !one.getAttribute('aria-label') && !one.labels?.length)
   .map(one => one.outerHTML.slice(0, 120))"""
 
+# 2.1.1: what scrolls can be scrolled by keys: it is a stop, or has one.
+STUCK = """() => [...document.querySelectorAll('main *')]
+  .filter(one => one.checkVisibility() && /auto|scroll/.test(getComputedStyle(one).overflow))
+  .filter(one => one.scrollWidth > one.clientWidth + 1 || one.scrollHeight > one.clientHeight + 1)
+  .filter(one => one.tabIndex < 0 && !one.querySelector('a, button, input, [tabindex="0"]'))
+  .map(one => one.outerHTML.slice(0, 120))"""
+
 
 @pytest.fixture
 def something(flowd: WebFlowd, submit: Submit) -> None:
@@ -91,6 +98,7 @@ def test_a_window_of_320_pixels_scrolls_in_one_direction(page: Page) -> None:
         expect(page.locator(".loading")).to_have_count(0)
 
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, view
+        assert page.evaluate(STUCK) == [], view
 
 
 def test_hostile_names_are_text_and_run_nothing(

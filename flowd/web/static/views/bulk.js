@@ -78,7 +78,7 @@ function Question({ name, chosen, others, onClose, onDone }) {
     }
   };
   return html`<${Dialog} title=${count === undefined ? label : `${label} ${plural(count, 'execution')}?`} onClose=${state.refused ? onDone : onClose}>
-    <div class="dialog-body">
+    <div class="dialog-body" tabindex="0">
       <${Failure} error=${error ?? state.error} compact />
       ${preview && html`<table class="plain"><tbody>${preview.sample.slice(0, SHOWN).map(row => html`<tr key=${row.execution_id}><td><${State} value=${row.status} /></td><td><${Name} value=${row.name} /></td><td class="mono">${row.execution_id}</td></tr>`)}</tbody></table>
         ${count > Math.min(SHOWN, preview.sample.length) && html`<p class="soft">and ${number(count - Math.min(SHOWN, preview.sample.length))} more</p>`}

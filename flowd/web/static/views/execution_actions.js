@@ -103,7 +103,7 @@ export function RerunDialog({ id, from, onClose }) {
   };
   const { data } = planned;
   return html`<${Dialog} title=${from === 'failed' ? 'Rerun from failed' : `Rerun from ${from}`} onClose=${onClose} wide>
-    <div class="dialog-body">
+    <div class="dialog-body" tabindex="0">
       ${!data && !planned.error && html`<p class="soft">Looking up what would run …</p>`}
       <${Failure} error=${planned.error ?? state.error} compact />
       ${data && html`<p>A new execution runs <b>${plural(data.runs.length, 'node')}</b> and takes over ${plural(data.reused.length, 'output')}.</p>

@@ -47,7 +47,7 @@ function Limit({ name }) {
     <${Loaded} of=${limit}>${row => html`
       <p>${row.max === null ? 'Any number at once' : `At most ${number(row.max)} at once`}${row.per_s === null ? '' : `; starts: ${rate(row)}`}${row.keys.length ? ', each key for itself' : ''}. ${' '}
         <span class="soft">${plural(row.holding, 'node')} ${row.holding === 1 ? 'holds' : 'hold'} a place, ${number(row.waiting)} wait.</span></p>
-      ${row.keys.length > 0 && html`<section class="stack"><h2>Keys, the busiest first</h2><div class="scroll"><table class="plain"><thead><tr><th>Key</th><th class="num">Hold</th><th class="num">Wait</th></tr></thead>
+      ${row.keys.length > 0 && html`<section class="stack"><h2>Keys, the busiest first</h2><div class="scroll" tabindex="0" role="region" aria-label="Keys"><table class="plain"><thead><tr><th>Key</th><th class="num">Hold</th><th class="num">Wait</th></tr></thead>
         <tbody>${row.keys.map(one => html`<tr key=${one.key}><th scope="row"><${Name} value=${one.key} /></th><td class="num">${number(one.holding)}</td><td class="num">${number(one.waiting)}</td></tr>`)}</tbody></table></div></section>`}
       <div class="columns"><${Turns} title="Hold a place" turns=${row.holders} count=${row.holding} /><${Turns} title="Wait" turns=${row.waiters} count=${row.waiting} /></div>
       ${isChanging && html`<${Change} row=${row} onClose=${() => setChanging(false)} onDone=${limit.reload} />`}

@@ -26,7 +26,7 @@ const word = text => text.charAt(0) + text.slice(1).toLowerCase();
 
 function Processes({ pid, processes, uptime_s: uptime }) {
   if (pid === null) return html`<p class="soft">This API runs alone: no supervisor is above it.</p>`;
-  return html`<p class="soft">The supervisor is process ${pid}, up for ${duration(uptime * 1000)}.</p><div class="scroll"><table class="plain"><thead><tr><th>Process</th><th>State</th><th class="num">Pid</th><th class="num">Up</th><th class="num">Restarts</th><th class="num">Memory</th><th class="num">CPU</th><th class="num">Under way</th><th class="num">Done</th><th>Remarks</th></tr></thead>
+  return html`<p class="soft">The supervisor is process ${pid}, up for ${duration(uptime * 1000)}.</p><div class="scroll" tabindex="0" role="region" aria-label="Processes of this machine"><table class="plain"><thead><tr><th>Process</th><th>State</th><th class="num">Pid</th><th class="num">Up</th><th class="num">Restarts</th><th class="num">Memory</th><th class="num">CPU</th><th class="num">Under way</th><th class="num">Done</th><th>Remarks</th></tr></thead>
     <tbody>${processes.map(one => html`<tr key=${one.name}><th scope="row"><${Name} value=${one.name} /></th>
       <td><${State} value=${STANDING[one.state] ?? 'PENDING'} word=${word(one.state)} /></td>
       <td class="num">${one.pid ?? '–'}</td><td class="num">${one.uptime_s === null ? '–' : duration(one.uptime_s * 1000)}</td><td class="num">${number(one.restarts)}</td>
@@ -37,7 +37,7 @@ function Processes({ pid, processes, uptime_s: uptime }) {
 
 function Workers({ workers }) {
   if (!workers.length) return html`<p class="wrong">No worker is enrolled: nothing runs.</p>`;
-  return html`<div class="scroll"><table class="plain"><thead><tr><th>Worker</th><th>State</th><th>Host</th><th class="num">Pid</th><th class="num">Under way</th><th>Remarks</th></tr></thead>
+  return html`<div class="scroll" tabindex="0" role="region" aria-label="Workers"><table class="plain"><thead><tr><th>Worker</th><th>State</th><th>Host</th><th class="num">Pid</th><th class="num">Under way</th><th>Remarks</th></tr></thead>
     <tbody>${workers.map(one => html`<tr key=${one.name}><th scope="row"><${Name} value=${one.name} mono /></th>
       <td><${State} value=${!one.alive ? 'FAILED' : one.stalled ? 'RETRYING' : 'COMPLETED'} word=${!one.alive ? 'Not alive' : one.stalled ? 'Stalled' : 'Alive'} /></td>
       <td><${Name} value=${one.host} /></td><td class="num">${one.pid ?? '–'}</td><td class="num">${number(one.in_flight)}</td><td class="soft">${one.why_not ?? one.stalled ?? ''}</td></tr>`)}</tbody></table></div>`;

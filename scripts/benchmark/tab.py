@@ -101,7 +101,8 @@ def main(pairs: int, view: str) -> None:
             for _ in range(WARM_UPS):
                 work()
         samples: dict[str, list[dict[bool, Sample]]] = {name: [] for name in all_works}
-        for at in click.progressbar(range(pairs), file=sys.stderr):
+        for at in range(pairs):
+            print(".", end="", file=sys.stderr, flush=True)
             pair: dict[str, dict[bool, Sample]] = {name: {} for name in all_works}
             for is_open in (True, False) if at % 2 else (False, True):
                 tab.order(address if is_open else NOTHING)

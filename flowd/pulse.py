@@ -176,6 +176,9 @@ class Pulse:
     ) -> None:
         self._on_ready = on_ready
         self._vitals = vitals or Vitals()
+        # The loop goes into the handler of an entry, and is not seen again until it comes back.
+        # Said for each node: the very functions of the page.
+        self.enter, self.leave = self._vitals.enter, self._vitals.leave
 
     def ready(self) -> None:
         """The role does its work from now on. Called once."""
@@ -204,14 +207,6 @@ class Pulse:
     def expect_answer(self, within_s: float) -> None:
         """Redis has answered, and should again within this time, or it is said not to."""
         self._vitals.expect_answer(within_s)
-
-    def enter(self, name: str) -> None:
-        """The loop goes into the handler of an entry, and is not seen again until it comes back by
-        `leave`."""
-        self._vitals.enter(name)
-
-    def leave(self) -> None:
-        self._vitals.leave()
 
     def enter_thread(self, name: str) -> int:
         """A thread goes into a handler; the place it gives back by `leave_thread`."""

@@ -147,16 +147,16 @@ class HandlerContext(Context):
 
     settings: Settings
     resources: Resources
-    # Where the secrets of this call may go; None is anywhere.
-    only: tuple[Destination, ...] | None = None
     # What the execution may spend; None is no limit.
     budget_tokens: int | None = None
-    # The execution above it whose budget that is; empty for its own.
-    payer_id: str = ""
     # What ended the wait of the node, where it has waited.
     decision: Decision | None = None
     # How many attempts of the node have failed.
     failures: int = 0
+    # The execution above it whose budget that is; empty for its own.
+    payer_id: str = ""
+    # Where the secrets of this call may go; None is anywhere.
+    only: tuple[Destination, ...] | None = None
     log: NodeLog | None = field(default=None, init=False)
     has_ended: bool = field(default=False, init=False)
 

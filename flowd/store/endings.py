@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, cast
 import orjson
 
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX, advance_arguments
-from flowd.store.entries import Entry, queue_of
+from flowd.store.entries import Entry
 from flowd.store.executions import now_ms
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument
@@ -146,14 +146,8 @@ _ADVANCED_BY: Final[Mapping[type[Advance], Callable[[], Script]]] = {
 _KIND_ORDER: Final = {kind: place for place, kind in enumerate(_ADVANCED_BY)}
 
 
-def kind_order(ending: Advance) -> tuple[int, str]:
-    """What sorts endings into as few calls as there are kinds and queues; those with much to say
-    come last."""
-    return _KIND_ORDER[type(ending)], queue_of(ending.entry.name)
-
-
-def _kind_and_queue(ending: Advance) -> tuple[type[Advance], str]:
-    return type(ending), queue_of(ending.entry.name)
+def _kind_and_queue(ending: Advance) -> tuple[int, str]:
+    return _KIND_ORDER[type(ending)], ending.entry.queue
 
 
 class ScriptCall(NamedTuple):
@@ -163,36 +157,43 @@ class ScriptCall(NamedTuple):
 
 
 class Commits:
-    """The calls that commit endings, for one stream and its group."""
+    """The calls that commit endings, for one stream and its group. Who reads one queue has entries
+    of no other."""
 
-    def __init__(self, stream: str, group: str) -> None:
+    def __init__(self, stream: str, group: str, *, has_one_queue: bool = False) -> None:
         self._group = group
+        # What says which endings may share a call.
+        self._run_of: Callable[[Advance], Any] = type if has_one_queue else _kind_and_queue
         self._keys = (stream, keys.ACTIVE, keys.CONTINUATIONS, keys.DEAD_LETTERS)
+
+    def sort(self, endings: list[Advance]) -> None:
+        """Put next to each other what may share a call; those with much to say come last."""
+        if len(set(map(self._run_of, endings))) > 1:
+            endings.sort(key=_kind_and_queue)
 
     def advance_calls(self, endings: Sequence[Advance]) -> list[ScriptCall]:
         """Calls for the first of these, as many as one transaction bears: one for each run of
-        endings of a kind and a queue, see `kind_order`.
+        endings of a kind and a queue, see `sort`.
         """
         calls: list[ScriptCall] = []
         size = arguments = 0
-        for (kind, _), run in groupby(endings[:COMMIT_MAX], _kind_and_queue):
+        for _, run in groupby(endings[:COMMIT_MAX], self._run_of):
             names: list[Argument] = []
             said: list[Argument] = []
-            is_allowed = issubclass(kind, AllowedFailure)
             for ending in run:
                 entry, node, record, text = ending[:4]
                 names.append(entry.name)
                 said += (entry.execution_id, entry.node_id, entry.plan_digest, record, text)
-                if is_allowed and isinstance(ending, AllowedFailure):
+                if isinstance(ending, AllowedFailure):
                     said += _allowed_arguments(ending)
                 else:
                     said += advance_arguments(node)
                 size += len(text)
                 if size > BYTES_MAX or arguments + len(said) > ARGUMENTS_MAX:
                     break
-            touched = self._keys if is_allowed else self._keys[:3]
+            touched = self._keys if isinstance(ending, AllowedFailure) else self._keys[:3]
             whole = [self._group, now_ms(), len(names), *names, *said]
-            calls.append(ScriptCall(_ADVANCED_BY[kind](), touched, whole))
+            calls.append(ScriptCall(_ADVANCED_BY[type(ending)](), touched, whole))
             arguments += len(said)
             if size > BYTES_MAX or arguments > ARGUMENTS_MAX:
                 break

@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
     @property
     def queued_ms(self) -> int:
-        return int(id_of(self.name).partition("-")[0])
+        return int(self.name.rpartition("/")[2].partition("-")[0])
 
 
 # The fields of append_entry.lua.

@@ -98,9 +98,10 @@ class Reader:
     def __init__(self, stream: str, group: str, consumer: str, queues: Sequence[str]) -> None:
         self._group = group
         self._consumer = consumer
-        self._queue_of = {keys.task_stream(stream, queue): queue for queue in queues}
+        # What the names of its entries begin with.
+        self._prefix_of = {keys.task_stream(stream, one): name_in(one, "") for one in queues}
         self.queues = tuple(queues)
-        self._streams = tuple(self._queue_of)
+        self._streams = tuple(self._prefix_of)
         self._orders = cycle(_orders(self._streams))
         self._is_call = False
         self._is_enough = False
@@ -156,12 +157,11 @@ class Reader:
 
     def entries(self, reply: Any) -> list[Entry | Garbage]:
         """Those of an XREADGROUP that were not deleted meanwhile."""
-        found = []
+        found: list[Entry | Garbage | None] = []
         for stream, rows in reply or ():
-            queue = self._queue_of[stream]
-            parsed = (parse_entry(name_in(queue, entry_id), fields) for entry_id, fields in rows)
-            found += [entry for entry in parsed if entry is not None]
-        return found
+            prefix = self._prefix_of[stream]
+            found += [parse_entry(prefix + entry_id, fields) for entry_id, fields in rows]
+        return [entry for entry in found if entry is not None]
 
 
 def _orders(streams: tuple[str, ...]) -> list[tuple[str, ...]]:

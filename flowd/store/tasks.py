@@ -104,13 +104,17 @@ class TaskSession:
         self._session = client.new_session()
         # A blocked connection answers nothing else, so the doorbell has its own.
         self._doorbell = client.new_session()
-        self._commits = Commits(self._stream, self._group)
+        self._commits = Commits(self._stream, self._group, has_one_queue=len(queues) == 1)
         self._reader = Reader(self._stream, self._group, consumer, queues)
 
     @property
     def is_due(self) -> bool:
         """Whether something that nodes have said waits too long to be stored."""
         return self._logs.is_due
+
+    def sort(self, completions: list[Advance]) -> None:
+        """Into as few calls as they can be committed by."""
+        self._commits.sort(completions)
 
     async def complete_and_claim(
         self,

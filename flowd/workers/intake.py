@@ -154,8 +154,9 @@ class Intake:
 
     async def _admit(self, ready: list[PreparedNode]) -> list[PreparedNode]:
         """Those that need no place of a limit, or have one; the others wait outside of here."""
-        if any(one.keep is not None for one in ready):
-            ready = await self._answer_from_cache(ready)
+        if not [one for one in ready if one.node.asks is not None]:
+            return ready
+        ready = await self._answer_from_cache(ready)
         asking = [one for one in ready if one.place]
         if not asking:
             return ready
@@ -232,10 +233,10 @@ class Intake:
                 wanted[Fact("status", entry.execution_id)] = None
             if entry.waits:
                 wanted[decision_fact(one)] = None
-            if node.is_item:
-                wanted[Fact("state", entry.execution_id, entry.node_id)] = None
             if node.is_static:
                 continue
+            if node.is_item:
+                wanted[Fact("state", entry.execution_id, entry.node_id)] = None
             if node.handler in SPENDING:
                 wanted[Fact("payer", entry.execution_id)] = None
             for name in node.config.inputs:

@@ -78,8 +78,9 @@ def complete_node(prepared: PreparedNode, consumer: str, started_ms: int, text: 
             return wait
     if prepared.keep is not None and prepared.keep.is_hit:
         record = cached_record(prepared.entry, consumer, started_ms)
-    completion = ItemCompletion if prepared.node.is_item else Completion
-    return completion(prepared.entry, prepared.node, record, text, prepared.keep)
+    node = prepared.node
+    completion = ItemCompletion if not node.is_static and node.is_item else Completion
+    return completion(prepared.entry, node, record, text, prepared.keep)
 
 
 def _repetition(

@@ -40,7 +40,6 @@ from flowd.store.endings import (
     Completion,
     Ending,
     Single,
-    kind_order,
 )
 from flowd.store.tasks import Claim, Exchange
 from flowd.workers.intake import Intake
@@ -232,7 +231,7 @@ class Shift:
         claims = self._slots.unclaimed() if self._is_claim_due else []
         self._is_claim_due = False
         if len(self._completions) > 1:
-            self._completions.sort(key=kind_order)
+            self._session.sort(self._completions)
         exchange = await self._session.complete_and_claim(
             tuple(self._completions),
             tuple(self._failures),

@@ -225,18 +225,22 @@ class Slots:
 
     def _context(self, prepared: PreparedNode) -> HandlerContext:
         entry, payer = prepared.entry, prepared.payer
-        return HandlerContext(
+        # By place: by name it takes three times as long.
+        context = HandlerContext(
             entry.execution_id,
             entry.node_id,
             entry.attempt,
             self._settings,
             self._resources,
-            budget_tokens=payer.tokens if payer else prepared.plan.budget_tokens,
-            payer_id=payer.execution_id if payer else "",
-            decision=prepared.decision,
-            failures=entry.failures,
-            call=entry.waits + 1,
+            prepared.plan.bounds.tokens,
+            prepared.decision,
+            entry.failures,
         )
+        if payer is not None:
+            context.budget_tokens, context.payer_id = payer.tokens, payer.execution_id
+        if entry.waits:
+            context.call = entry.waits + 1
+        return context
 
     # Time-outs. A heartbeat begins the time anew.
 

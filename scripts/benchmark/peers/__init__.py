@@ -1,7 +1,9 @@
 """Other systems, in the same run: Huey, and BullMQ where there is node, on a server of their own.
 
 `--peers` installs them into a folder of the bench's, once. Each has two worker processes and runs
-what W1, W2, W3 and W5 run, with a handler that does nothing and a result that is kept.
+what W1, W2, W3 and W5 run, with a handler that does nothing and a result that is kept. Like is
+compared with like: whoever waits is told when the last result is stored, not from within its
+handler; of a single node, which is given to all of them without HTTP, the result is read.
 """
 
 from __future__ import annotations
@@ -162,7 +164,7 @@ def _repetition(driver: _Driver, sizes: Sizes, share: float = 1.0) -> dict[str, 
     def part(size: int) -> int:
         return max(1, int(share * size))
 
-    singles = [driver.seconds("chain", 1) for _ in range(part(sizes.singles))]
+    singles = [driver.seconds("single", 1) for _ in range(part(sizes.singles))]
     diamonds = part(sizes.diamonds)
     return {
         "W1": driver.seconds("chain", sizes.chain) * 1000 / sizes.chain,

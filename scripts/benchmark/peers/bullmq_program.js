@@ -1,11 +1,12 @@
 // BullMQ as its documentation has it fast: `work SOCKET`, or `drive SOCKET` with orders on stdin.
 //
-// An order is a workload and its size; the answer is the seconds it took. The last job of each
-// workflow pushes to a list.
+// An order is a workload and its size; the answer is the seconds it took. The end of the last job of
+// each workflow, whose result is stored by then, is pushed to a list; who waits for a single job reads
+// its result, too.
 "use strict";
 
 const readline = require("node:readline");
-const { FlowProducer, Queue, Worker } = require("bullmq");
+const { FlowProducer, Job, Queue, Worker } = require("bullmq");
 const Redis = require("ioredis");
 
 const [role, path] = process.argv.slice(2);
@@ -29,8 +30,6 @@ async function run(one) {
   if (one.name === "begin") {
     const children = Array.from({ length: one.data.width }, () => job("step"));
     await flows.add(job("end", {}, children));
-  } else if (one.name === "end") {
-    await redis.rpush(DONE, 1);
   }
   return { status: "ok" };
 }
@@ -41,16 +40,29 @@ async function wait(count) {
   }
 }
 
+async function single(queue) {
+  const { id } = await queue.add("end", {});
+  await wait(1);
+  const { returnvalue } = await Job.fromId(queue, id);
+  if (returnvalue.status !== "ok") throw new Error("a result is missing");
+}
+
+function work() {
+  const worker = new Worker(NAME, run, { connection, concurrency: CONCURRENCY });
+  worker.on("completed", (one) => one.name === "end" && redis.rpush(DONE, 1));
+}
+
 async function drive() {
   const queue = new Queue(NAME, { connection });
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const [workload, size] = line.split(" ");
     const begun = process.hrtime.bigint();
-    if (workload === "chain") {
+    if (workload === "single") {
+      await single(queue);
+    } else if (workload === "chain") {
       let flow = job("step");
       for (let at = 1; at < size - 1; at += 1) flow = job("step", {}, [flow]);
-      if (size > 1) await flows.add(job("end", {}, [flow]));
-      else await queue.add("end", {}, opts);
+      await flows.add(job("end", {}, [flow]));
       await wait(1);
     } else {
       const count = workload === "fan" ? 1 : Number(size);
@@ -64,5 +76,5 @@ async function drive() {
   process.exit(0);
 }
 
-if (role === "work") new Worker(NAME, run, { connection, concurrency: CONCURRENCY });
+if (role === "work") work();
 else drive();

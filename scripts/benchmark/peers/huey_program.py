@@ -1,7 +1,8 @@
 """Huey as its documentation has it fast: `work SOCKET`, or `drive SOCKET` with orders on stdin.
 
 Run by the interpreter of the bench with Huey's own folder on its path. An order is a workload and
-its size; the answer is the seconds it took. The last task of each workflow pushes to a list.
+its size; the answer is the seconds it took. The end of the last task of each workflow, whose result
+is stored by then, is pushed to a list; who waits for a single task reads its result, too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from typing import Any
 
 from huey import RedisHuey, chord  # type: ignore[import-not-found]
+from huey.signals import SIGNAL_COMPLETE  # type: ignore[import-not-found]
 
 _DONE = "peer:done"
 _WORKERS = 2
@@ -27,8 +29,13 @@ def step(*_results: Any) -> int:
 
 @huey.task()  # type: ignore[untyped-decorator]
 def end(*_results: Any) -> int:
-    huey.storage.conn.rpush(_DONE, 1)
     return 1
+
+
+@huey.signal(SIGNAL_COMPLETE)  # type: ignore[untyped-decorator]
+def _tell(_signal: str, task: Any) -> None:
+    if task.name == "end":
+        huey.storage.conn.rpush(_DONE, 1)
 
 
 @huey.task()  # type: ignore[untyped-decorator]
@@ -44,12 +51,18 @@ def _wait(count: int) -> None:
             sys.exit("a workflow did not end")
 
 
+def _single() -> None:
+    result = end()
+    _wait(1)
+    if result.get() != 1:
+        sys.exit("a result is missing")
+
+
 def _chain(length: int) -> None:
-    first = last = step.s()
+    first = step.s()
     for at in range(1, length):
-        last = step.s() if at < length - 1 else end.s()
-        first.then(last)
-    huey.enqueue(first if length > 1 else end.s())
+        first.then(step.s() if at < length - 1 else end.s())
+    huey.enqueue(first)
     _wait(1)
 
 
@@ -63,7 +76,9 @@ def _drive() -> None:
     for line in sys.stdin:
         workload, size = line.split()
         begun = time.perf_counter()
-        if workload == "chain":
+        if workload == "single":
+            _single()
+        elif workload == "chain":
             _chain(int(size))
         elif workload == "fan":
             _fans(1, int(size))

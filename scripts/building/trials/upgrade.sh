@@ -27,8 +27,9 @@ begin() {
   begun=$("$command" submit "$work/held.yaml" --trigger -o id)
   parent=
   # What an older version cannot do it need not.
-  if "$command" definitions put "$work/child.yaml" > /dev/null 2>&1; then
-    "$command" definitions put "$work/tick.yaml" > /dev/null
+  if "$command" definitions ls > /dev/null 2>&1; then
+    "$command" definitions put child "$work/child.yaml" > /dev/null
+    "$command" definitions put tick "$work/tick.yaml" > /dev/null
     "$command" schedules put every "$work/every.yaml" > /dev/null
     parent=$("$command" submit "$work/waiting.yaml" --trigger -o id)
     until "$command" get "$parent" | grep -q 'each .*RUNNING'; do sleep 0.1; done

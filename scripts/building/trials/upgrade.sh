@@ -12,8 +12,8 @@ start_service() {
   until_ready "$command"
 }
 
-ticks() {
-  "$command" ls --name tick --status COMPLETED -o id | wc -l
+newest_tick() {
+  "$command" ls --name tick --status COMPLETED -o id | head -n 1
 }
 
 # In the settings of this machine, which every upgrade keeps.
@@ -48,10 +48,10 @@ root 750' ] || fail "the folders are open: $(stat -c '%U %a' /var/lib/flowd /etc
   "$command" get "$before" > /dev/null
   touch /var/lib/flowd/go
   if [ -n "$parent" ]; then
-    seen=$(ticks)
+    seen=$(newest_tick)
     "$command" approve "$parent" ok > /dev/null
     ended "$command" get "$parent"
-    until [ "$(ticks)" -gt "$seen" ]; do sleep 0.1; done
+    until [ "$(newest_tick)" != "$seen" ]; do sleep 0.1; done
   fi
   ended "$command" get "$begun"
   "$command" ls | head -n 8

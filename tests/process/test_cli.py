@@ -219,6 +219,7 @@ def test_submit_and_what_comes_of_it(shell: Shell) -> None:
     shell.pipe("trigger", execution_id, "--input", "who=Ada", "--input", "n=2")
     shell.pipe("watch", execution_id)
     assert json.loads(shell.pipe("results", execution_id, "A"))["result"] == {"who": "Ada", "n": 2}
+    assert 'input: {"who": "Ada", "n": 2}\n' in shell.pipe("get", execution_id)
     again = shell.pipe("submit", "good.json", "--key", "k1").strip()
     assert shell.pipe("submit", "good.json", "--key", "k1").strip() == again
     results = shell.pipe("submit", "some.yaml", "--wait", "--timeout", "170", "--input", "n=7")
@@ -380,6 +381,11 @@ def test_events_of_some_types_are_printed_alone(shell: Shell) -> None:
     rows = shell.pipe("events", failed, "--type", "node.failed", "--type", "execution.submitted")
 
     assert [row.split()[2] for row in rows.splitlines()] == ["execution.submitted", "node.failed"]
+    ends = ("--type", "node.failed", "--type", "execution.failed")
+    told = map(json.loads, shell.pipe("events", failed, *ends, "-o", "json").splitlines())
+    node_failed, execution_failed = told
+    assert (node_failed["node_id"], node_failed["error"]) == ("B", "refused")
+    assert (execution_failed["name"], execution_failed["error"]) == ("bad", "B: refused")
     shell.pipe("events", failed, "--type", "node.fail", code=2)
     assert "did you mean 'node.failed'?" in shell.stderr
 

@@ -52,7 +52,7 @@ def test_reload_takes_up_the_file_as_it_is_now(run_flowd: Run, tmp_path: Path) -
     flowd = run_flowd("start")
     before = pids(flowd.wait_until_running())
     (tmp_path / "flowd.toml").write_text(
-        CONFIG.replace("[api]", "[api]\nprocesses = 2").replace(
+        CONFIG.replace("[api]\nport = 0", "[api]\nport = 1\nprocesses = 2").replace(
             '"data"', '"data"\ndurability = "everysec"'
         )
         + "[workers]\ncount = 3\n[log]\nlevel = 'debug'\n"
@@ -63,7 +63,8 @@ def test_reload_takes_up_the_file_as_it_is_now(run_flowd: Run, tmp_path: Path) -
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr == ""
     assert answer.stdout == (
-        "flowd runs with the new settings, but for what takes a restart: redis.durability\n"
+        "flowd runs with the new settings, but for what takes a restart: "
+        "api.port, redis.durability\n"
     )
     status = flowd.wait_until_running()
     assert list(pids(status)) == [
@@ -71,7 +72,9 @@ def test_reload_takes_up_the_file_as_it_is_now(run_flowd: Run, tmp_path: Path) -
     ]  # fmt: skip
     assert pids(status)["redis"] == before["redis"]
     assert not set(list(before.values())[1:]) & set(pids(status).values())
-    assert [line["settings"] for line in flowd.events("settings.kept")] == ["redis.durability"]
+    (kept,) = flowd.events("settings.kept")
+    assert kept["settings"] == "api.port, redis.durability"
+    assert status["api"] == flowd.url
     assert flowd.events("child.started") != []
     assert flowd.wait_for_execution(flowd.submit_and_trigger(node("A"))) == "COMPLETED"
 

@@ -101,6 +101,19 @@ def test_a_window_of_320_pixels_scrolls_in_one_direction(page: Page) -> None:
         assert page.evaluate(STUCK) == [], view
 
 
+@pytest.mark.parametrize("path", ["docs", "docs/handlers"])
+def test_the_reference_is_no_wider_than_its_window_whatever_is_open(
+    page: Page, flowd: WebFlowd, path: str
+) -> None:
+    """An enum that was opened made it twice as wide."""
+    page.goto(f"{flowd.url.rstrip('/')}/{path}")
+    expect(page.get_by_role("heading", level=1).first).to_be_visible()
+
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
 def test_hostile_names_are_text_and_run_nothing(
     page: Page, submit: Submit, flowd: WebFlowd, visit: Visit
 ) -> None:

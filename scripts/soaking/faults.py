@@ -22,9 +22,11 @@ from typing import Any
 
 import redis as redis_py
 
+from scripts.soaking.applies import Applies
 from scripts.soaking.clients import Clients, NoHost
 from scripts.soaking.gates import gates_of
 from scripts.soaking.hosts import HUNG_AFTER_S, WORKERS, Host, Server, WatchedServer
+from scripts.soaking.shapes import corrected
 
 Victim = int | str | None
 # A host that is gone for longer than its leases; kinds for a soak that has the time.
@@ -34,6 +36,8 @@ LONG = ("kill_host", "freeze_host")
 UPGRADES = "change_version"
 # With it Redis is a primary with a replica and Sentinels, and each fault of it may be a failover.
 FAILOVERS = "fail_over"
+# Its definitions are such that an older version takes them, its sets are not.
+APPLY = "apply"
 PAUSE_MAX_S = 2.0
 # Around a kill that is to be measured by itself.
 CALM_S = 2.5
@@ -68,9 +72,11 @@ class Hand:
         hosts: Sequence[Host],
         server: Server,
         clients: Clients,
+        applies: Applies,
         *,
         seconds: float,
     ) -> None:
+        self.applies = applies
         self.faults: list[Fault] = []
         self.hosts = hosts
         self.server = server
@@ -364,23 +370,46 @@ def _delete(hand: Hand) -> None:
         hand.clients.doomed.discard(execution_id)
 
 
-def _rerun(hand: Hand) -> None:
-    execution_id = hand.clients.pick(hand.chance)
-    if not execution_id:
+def _rerun(kind: str) -> Callable[[Hand], None]:
+    def rerun(hand: Hand) -> None:
+        execution_id = hand.clients.pick(hand.chance)
+        if not execution_id:
+            return
+        definition = hand.clients.acknowledged[execution_id]
+        node_ids = [one["id"] for one in definition["dag"]["nodes"]]
+        asked: dict[str, Any] = {"from": hand.chance.choice(["failed", *node_ids])}
+        if kind == "correct":
+            asked["definition"] = definition = corrected(definition, hand.chance)
+        path, body = f"/workflows/{execution_id}/rerun", json.dumps(asked).encode()
+        status, answer = hand.clients.insist("POST", path, body, of_this_version=True)
+        if status == 200:
+            settled = {one["node_id"]: _had_ended(one["why"]) for one in answer["reused"]}
+            settled |= {one["node_id"]: "FAILED" for one in answer["left_out"]}
+            hand.clients.acknowledge(answer["execution_id"], definition, **settled)
+            gates = [one for one in gates_of(definition, hand.chance) if one not in settled]
+            hand.clients.answer(answer["execution_id"], gates, is_alone=False)
+            with hand.noted(kind, execution_id):
+                pass
+
+    return rerun
+
+
+def _had_ended(why: str) -> str:
+    """What is reused says first how it had ended, where it was not changed either."""
+    return why.removeprefix("unchanged, ").partition(",")[0].upper()
+
+
+def _apply(hand: Hand) -> None:
+    """Every other one is broken off."""
+    host = hand.some_host()
+    if not host.is_of_this_version or (url := host.api_url()) is None:
         return
-    definition = hand.clients.acknowledged[execution_id]
-    node_ids = [one["id"] for one in definition["dag"]["nodes"]]
-    body = json.dumps({"from": hand.chance.choice(["failed", *node_ids])}).encode()
-    path = f"/workflows/{execution_id}/rerun"
-    status, answer = hand.clients.insist("POST", path, body, of_this_version=True)
-    if status == 200:
-        # What is reused says in its first word how it had ended.
-        settled = {one["node_id"]: one["why"].partition(",")[0].upper() for one in answer["reused"]}
-        settled |= {one["node_id"]: "FAILED" for one in answer["left_out"]}
-        hand.clients.acknowledge(answer["execution_id"], definition, **settled)
-        asked = [one for one in gates_of(definition, hand.chance) if one not in settled]
-        hand.clients.answer(answer["execution_id"], asked, is_alone=False)
-        with hand.noted("rerun", execution_id):
+    hand.applies.change()
+    is_killed = hand.chance.random() < 0.5
+    after_s = hand.chance.uniform(0.2, 2.0) if is_killed else None
+    code, _ = hand.applies.apply(url, killed_after_s=after_s)
+    if is_killed or code == 0:
+        with hand.noted(APPLY, url):
             pass
 
 
@@ -431,7 +460,9 @@ KINDS: dict[str, Callable[[Hand], None]] = {
     "hold": _hold,
     "cancel": _cancel,
     "delete": _delete,
-    "rerun": _rerun,
+    "rerun": _rerun("rerun"),
+    "correct": _rerun("correct"),
+    APPLY: _apply,
     "resubmit": _resubmit,
     "poison": _poison,
 }

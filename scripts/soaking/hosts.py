@@ -200,11 +200,15 @@ class Host(PrivateFlowd):
             self._url = status["api"]
         return status
 
+    def api_url(self) -> str | None:
+        """Where it answers, as far as that is known."""
+        return self._url or (self.status() or {}).get("api")
+
     def request(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, Any]:
         """Status code and body. Raises OSError or HTTPException when there was no answer."""
-        url = self._url or (self.status() or {}).get("api")
+        url = self.api_url()
         if url is None:
             raise ConnectionError(f"{self.name} has no address yet")
         parts = urlsplit(url)

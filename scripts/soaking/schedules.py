@@ -12,7 +12,7 @@ from flowd.store.redis import keys
 from flowd.workflow.ids import scheduled_id
 from scripts.soaking.clients import Clients, NoHost
 
-_WORKFLOW: Final = "soaked"
+WORKFLOW: Final = "soaked"
 _DEFINITION: Final = {
     "name": "Scheduled",
     "dag": {
@@ -32,9 +32,9 @@ _SAID: Final[Mapping[str, Mapping[str, Any]]] = {
 
 def put_schedules(clients: Clients, client: redis_py.Redis) -> dict[str, int]:
     """Make them; the first time of each, ms, by name."""
-    _ask(clients, "PUT", f"/definitions/{_WORKFLOW}", _DEFINITION)
+    _ask(clients, "PUT", f"/definitions/{WORKFLOW}", _DEFINITION)
     for name, said in _SAID.items():
-        _ask(clients, "PUT", f"/schedules/{name}", {"workflow": _WORKFLOW, **said})
+        _ask(clients, "PUT", f"/schedules/{name}", {"workflow": WORKFLOW, **said})
     return {name: _first_ms(client, name) for name in _SAID}
 
 

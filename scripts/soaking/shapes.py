@@ -44,6 +44,12 @@ _KINDS = {
     "timed_out": 1,
 }
 
+# What a correction makes of a node.
+_CORRECTED = {
+    "ledger_hopeless": ("ledger_quick", {}),
+    "ledger_quick": ("ledger_sleepy", {"seconds": 0.1}),
+}
+
 # Every item of the list; one may be given up with its workers, and is no failure.
 _SWEEP = {"over": "{{ input.rows }}", "max_failed": 12}
 
@@ -88,6 +94,16 @@ def random_workflow(
         document["input"] = document.get("input", {}) | {"lane": chance.randrange(3)}
         limit_checks.held_back(plain, chance)
     return json.dumps(document).encode()
+
+
+def corrected(definition: Definition, chance: random.Random) -> dict[str, Any]:
+    """The same but for one of its plain nodes: one that fails is mended, another takes longer."""
+    changed: dict[str, Any] = json.loads(json.dumps(definition))
+    plain = [one for one in changed["dag"]["nodes"] if one["handler"] in _CORRECTED]
+    if plain:
+        node = chance.choice(plain)
+        node["handler"], node["config"] = _CORRECTED[node["handler"]]
+    return changed
 
 
 def _mapping(above: str, rows: Sequence[int], chance: random.Random) -> list[Node]:

@@ -18,9 +18,10 @@ from flowd.store.redis import keys
 from flowd.workflow.graph import nodes_of
 from flowd.workflow.states import ExecutionState, NodeState
 from scripts.soaking import checker, families
+from scripts.soaking.applies import Applies
 from scripts.soaking.cache_checks import hit_of
 from scripts.soaking.clients import Clients
-from scripts.soaking.faults import FAILOVERS, UPGRADES, Fault, Hand, missing
+from scripts.soaking.faults import APPLY, FAILOVERS, UPGRADES, Fault, Hand, missing
 from scripts.soaking.gates import check_answers
 from scripts.soaking.hosts import (
     APIS,
@@ -109,17 +110,22 @@ def soak(seed: int, minutes: float, kinds: Sequence[str]) -> Outcome:
         if may_choose:
             clients.save(families.SAVED)
             clients.put_limits(LIMITS)
-        hand = Hand(kinds, seed, hosts, server, clients, seconds=minutes * 60)
+        applies = Applies(folder / "applied", seed)
+        hand = Hand(kinds, seed, hosts, server, clients, applies, seconds=minutes * 60)
         open_things.callback(hand.close)
         _run(outcome, minutes * 60, clients, hand, server)
         with server.client() as client:
             outcome.violations += check_times(client, firsts)
         pause_schedules(clients)
+        if APPLY in kinds:
+            outcome.violations += applies.settle(hosts)
         healed_at = time.monotonic()
         outcome.violations += _heal(hosts, server)
         outcome.healed_after_s = time.monotonic() - healed_at
         with server.client() as client:
             outcome.violations += check_runs(client, firsts)
+            if APPLY in kinds:
+                outcome.violations += applies.check(client)
         _check(outcome, hosts, server, clients, ledger)
     return outcome
 

@@ -8,8 +8,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.model.tree_machine import TreeMachine
 
 BRIEF = settings(
-    max_examples=30,
-    stateful_step_count=30,
+    max_examples=40,
+    stateful_step_count=40,
     suppress_health_check=list(HealthCheck),
 )
 

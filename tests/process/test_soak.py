@@ -7,8 +7,10 @@ import random
 
 import pytest
 
+from flowd.store.redis import keys
 from flowd.workflow.graph import nodes_of
 from scripts.soaking.__main__ import _kinds, main
+from scripts.soaking.applies import SCHEDULES, SET, Applies
 from scripts.soaking.checker import Execution
 from scripts.soaking.families import SAVED
 from scripts.soaking.faults import KINDS, UPGRADES, Fault
@@ -16,7 +18,14 @@ from scripts.soaking.gates import asking, check_answers
 from scripts.soaking.ledger import CANCELLED, END, START, Note
 from scripts.soaking.recovery import recoveries, silences
 from scripts.soaking.report import as_text
-from scripts.soaking.shapes import _choosing, expected_states, expected_status, random_workflow
+from scripts.soaking.schedules import WORKFLOW
+from scripts.soaking.shapes import (
+    _choosing,
+    corrected,
+    expected_states,
+    expected_status,
+    random_workflow,
+)
 from scripts.soaking.soak import Outcome
 
 
@@ -53,6 +62,43 @@ def test_the_mixture_has_all_that_a_workflow_can_say():
     called = {one["config"]["name"] for one in nodes if one["handler"] == "workflow"}
     assert called | {"child-good"} == set(SAVED)
     assert any("map" in one for one in nodes if one["handler"] == "workflow")
+
+
+def test_a_correction_mends_what_fails_and_leaves_the_definition_it_was_made_of():
+    hopeless = {"id": "N0", "handler": "ledger_hopeless", "dependencies": []}
+    quick = {**hopeless, "handler": "ledger_quick"}
+    other = {"id": "N1", "handler": "ledger_failing", "dependencies": ["N0"]}
+    definition = {"name": "soak", "dag": {"nodes": [hopeless, other]}}
+    before = json.dumps(definition)
+
+    mended = corrected(definition, random.Random(1))
+    assert mended["dag"]["nodes"] == [{**quick, "config": {}}, other]
+    assert json.dumps(definition) == before
+    (changed,) = corrected({"dag": {"nodes": [quick]}}, random.Random(1))["dag"]["nodes"]
+    assert changed["handler"] == "ledger_sleepy"
+
+
+def test_what_was_applied_and_is_not_what_is_saved_is_seen(tmp_path, redis):
+    applies = Applies(tmp_path / "applied", 1)
+    applies.change(with_schedules=False)
+    assert list(applies.check(redis)) == [], "it was not applied yet"
+    applies.is_settled = True
+    for kind, name in (member.split(" ") for member in applies.wanted):
+        redis.hset(keys.SETS, f"{kind} {name}", SET)
+        if kind == "definition":
+            redis.zadd(keys.DEFINITIONS, {name: 0})
+        else:
+            redis.hset(keys.LIMITS, name, "1")
+    assert list(applies.check(redis)) == []
+
+    redis.zadd(keys.SCHEDULES, {SCHEDULES[0]: 0})
+    redis.hset(keys.SETS, "definition gone", SET)
+    redis.zrem(keys.DEFINITIONS, WORKFLOW)
+    assert list(applies.check(redis)) == [
+        "definition gone: the set owns it",
+        f"definition {WORKFLOW}: it is not saved",
+        f"schedule {SCHEDULES[0]}: it is saved, and in no file",
+    ]
 
 
 def test_a_recovery_is_the_time_until_each_node_that_was_cut_short_starts_again():

@@ -326,10 +326,15 @@ class ScriptedEngine:
         self._plans: dict[str, Plan] = {}
         self._workers: list[Worker] = []
 
-    async def submit(self, graph: Graph, **document: Any) -> Execution:
-        """`document` is what the workflow says besides."""
+    def know(self, graph: Graph, **document: Any) -> tuple[bytes, Plan]:
+        """As `compiled`, of what workers will meet."""
         definition, plan = compiled(graph, **document)
         self._plans[plan.digest] = plan
+        return definition, plan
+
+    async def submit(self, graph: Graph, **document: Any) -> Execution:
+        """`document` is what the workflow says besides."""
+        definition, plan = self.know(graph, **document)
         execution_id = await self.store.submissions.submit_workflow(definition, plan)
         return Execution(execution_id, plan, self._redis)
 
@@ -347,8 +352,7 @@ class ScriptedEngine:
         self, parent: Execution, node_id: str, graph: Graph, number: int = 1, **said: Any
     ) -> tuple[str, Execution]:
         """The outcome, and the child a node has for its wait of this number."""
-        definition, plan = compiled(graph, **said.pop("document", {}))
-        self._plans[plan.digest] = plan
+        definition, plan = self.know(graph, **said.pop("document", {}))
         wanted = Parent(parent.id, node_id, number)
         execution_id = child_id(*wanted)
         saved = keys.saved_definition("report")

@@ -211,8 +211,11 @@ class TreeMachine(EngineMachine):
         self._advance(data.draw(st.sampled_from(self.held)), ends=ends, stops=stops)
 
     @rule(data=st.data(), ends=st.lists(st.sampled_from(ENDS), min_size=4, max_size=12))
+    def go_on(self, data: st.DataObject, ends: list[str]) -> None:
+        """With what it is given, and what comes of that."""
+        self.work_on(data, ends)
+
     def work_on(self, data: st.DataObject, ends: list[str]) -> None:
-        """What it is given, and what comes of that."""
         for one in ends:
             self._dispatch()
             self.read()
@@ -352,6 +355,20 @@ class TreeMachine(EngineMachine):
         """It is nobody's child, also where that which it runs again is."""
         run = self._some_run(data, *ENDED)
         assert run is not None
+        self._rerun(data, run, is_of_failed=is_of_failed)
+
+    @precondition(lambda self: self._has_room() and self._parents("FAILED", "CANCELLED"))
+    @rule(data=st.data(), ends=st.lists(st.sampled_from(ENDS), min_size=2, max_size=6))
+    def rerun_a_parent(self, data: st.DataObject, ends: list[str]) -> None:
+        """Of which a child may have failed, and go on with it."""
+        run = data.draw(st.sampled_from(self._parents("FAILED", "CANCELLED")))
+        self._rerun(data, run, is_of_failed=True)
+        self.work_on(data, ends)
+
+    def _parents(self, *statuses: str) -> list[Run]:
+        return [one for one in self.reference.live(*statuses) if one.children]
+
+    def _rerun(self, data: st.DataObject, run: Run, *, is_of_failed: bool) -> None:
         start = FAILED if is_of_failed else data.draw(st.sampled_from(sorted(run.states)))
         new = Run(new_execution_id(self.run(self.store.schedules.now_ms())), run.graph)
         is_to_run = run.rerun(new) if is_of_failed else True

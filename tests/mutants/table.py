@@ -1395,4 +1395,25 @@ MUTANTS = (
         "            pass\n\n    def _settle_skip",
         "test_what_is_given_up_is_a_line_that_says_why[item]",
     ),
+    Mutant(
+        "U19 anew",
+        "a second attempt takes over what the child of the first had done",
+        "        if parent.number > 1 or not (source :=",
+        "        if not (source :=",
+        "test_a_tree_of_executions_is_at_every_step_as_the_reference_says",
+    ),
+    Mutant(
+        "U19 reuse",
+        "what the child had done runs again when what failed of its parent does",
+        "            return await reuse_of(store, wanted) if wanted.runs else None",
+        "            return None",
+        "test_a_tree_of_executions_is_at_every_step_as_the_reference_says",
+    ),
+    Mutant(
+        "U19 newest",
+        "an earlier child than the newest is run again",
+        "for number in (count, count + 1)",
+        "for number in (count + 1, count)",
+        "test_a_tree_of_executions_is_at_every_step_as_the_reference_says",
+    ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +16,7 @@ from flowd.store.redis import keys
 from flowd.workflow.ids import scheduled_id
 from scripts.soaking.checker import find_violations
 from tests.daemon import PATIENCE_S, wait_until
+from tests.private_server import PrivateServer
 from tests.process.failpoints import ACTIONS, LOSING, SCHEDULE_POINTS
 from tests.process.faulty import FaultyFlowd
 from tests.process.flowd_process import Flowd, node
@@ -143,3 +144,49 @@ def test_a_clock_that_jumps_runs_no_time_twice_and_counts_what_it_jumps_over(
     clock.jump_to(1)
     until_fired(flowd, 1)
     assert begun_ms(flowd) == first_ms
+
+
+@pytest.mark.thorough
+def test_ten_starts_and_stops_leave_no_time_out(run_flowd: Run) -> None:
+    flowd = begin(run_flowd)
+    until_fired(flowd, 1)
+    first_ms = begun_ms(flowd)
+    for _ in range(10):
+        flowd.signal(signal.SIGTERM)
+        assert flowd.wait_for_end() == 0
+        flowd = run_flowd("start")
+        flowd.wait_until_running()
+        until_fired(flowd, 1)
+
+    assert begun_ms(flowd) == first_ms
+    check_runs(flowd)
+
+
+@pytest.fixture
+def redis_of_two(tmp_path: Path) -> Iterator[None]:
+    """A Redis that a supervisor and a scheduler beside it share."""
+    server = PrivateServer()
+    server.start()
+    (tmp_path / "flowd.toml").write_text(
+        f"[api]\nport = 0\n[redis]\nurl = 'unix://{server.socket_path}'\ndata_dir = 'data'\n"
+    )
+    yield
+    server.stop()
+
+
+@pytest.mark.thorough
+@pytest.mark.usefixtures("redis_of_two")
+def test_of_two_schedulers_one_is_frozen_for_a_minute(run_flowd: Run) -> None:
+    flowd = begin(run_flowd)
+    other = run_flowd("scheduler")
+    until_fired(flowd, 3)
+    first_ms, before = begun_ms(flowd), counts(flowd)["fired"]
+    other.signal(signal.SIGSTOP)
+    while counts(flowd)["fired"] < before + 60:
+        until_fired(flowd, 5)
+    other.signal(signal.SIGCONT)
+    until_fired(flowd, 5)
+
+    assert begun_ms(flowd) == first_ms
+    check_runs(flowd)
+    assert other.process.poll() is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,7 +120,7 @@ def soak(seed: int, minutes: float, kinds: Sequence[str]) -> Outcome:
         if APPLY in kinds:
             outcome.violations += applies.settle(hosts)
         healed_at = time.monotonic()
-        outcome.violations += _heal(hosts, server)
+        outcome.violations += _heal(hosts, server, clients.acknowledged)
         outcome.healed_after_s = time.monotonic() - healed_at
         with server.client() as client:
             outcome.violations += check_runs(client, firsts)
@@ -150,7 +150,7 @@ def _run(outcome: Outcome, seconds: float, clients: Clients, hand: Hand, server:
     outcome.signals = len(clients.answers)
 
 
-def _heal(hosts: Sequence[Host], server: Server) -> Iterator[str]:
+def _heal(hosts: Sequence[Host], server: Server, known: Collection[str]) -> Iterator[str]:
     """Wait until all is quiet; what is not in time."""
     deadline = time.monotonic() + HEAL_LIMIT_S
     with server.client() as client:
@@ -163,7 +163,7 @@ def _heal(hosts: Sequence[Host], server: Server) -> Iterator[str]:
                     yield f"{host.name} is not ready, {HEAL_LIMIT_S:g} s after the last fault"
                     break
                 time.sleep(0.05)
-        _let_go(client, hosts[0])
+        _let_go(client, hosts[0], known)
         while noise := _noise(client, len(hosts)):
             if time.monotonic() > deadline:
                 for one in noise:
@@ -172,12 +172,16 @@ def _heal(hosts: Sequence[Host], server: Server) -> Iterator[str]:
             time.sleep(0.1)
 
 
-def _let_go(client: redis_py.Redis, host: Host) -> None:
+def _let_go(client: redis_py.Redis, host: Host, known: Collection[str]) -> None:
     """Resume what is still paused: an API that was frozen does what it was asked before when it
-    thaws, and so a pause may come after the resumption that was meant to end it."""
+    thaws, and so a pause may come after the resumption that was meant to end it. So may a rerun
+    that was asked for anew elsewhere: its signals went to the other one, and it is cancelled."""
     for execution_id in client.smembers(keys.ACTIVE):
         if client.get(keys.status(execution_id)) == "PAUSED":
             host.request("POST", f"/workflows/{execution_id}/resume")
+        rerun_of, parent = client.hmget(keys.run(execution_id), "rerun_of", "parent")
+        if rerun_of and not parent and execution_id not in known:
+            host.request("POST", f"/workflows/{execution_id}/cancel")
 
 
 def _noise(client: redis_py.Redis, hosts: int) -> list[str]:

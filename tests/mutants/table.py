@@ -1246,7 +1246,7 @@ MUTANTS = (
         "what is deleted stays in the list of names",
         "redis.call('ZREM', KEYS[1], ARGV[1])\nreturn { redis.call('DEL', KEYS[2])",
         "return { redis.call('DEL', KEYS[2])",
-        "test_nothing_of_it_is_left",
+        "test_nothing_of_a_deleted_definition_is_left",
     ),
     Mutant(
         "U20 latest",

@@ -24,7 +24,9 @@ def test_every_mutant_has_its_line_in_the_readme_and_its_test_exists():
     rows = re.findall(r"^\| ([PRIU]\d+(?: \w+)?) \| (.*) \| `(test_.*)` \|$", text, re.MULTILINE)
     assert rows == [(one.name, one.broken, one.test) for one in MUTANTS]
     tests = defined_tests()
-    assert [one.test for one in MUTANTS if one.test.partition("[")[0] not in tests] == []
+    named = [one.test.partition("[")[0] for one in MUTANTS]
+    # One that stands twice might be another.
+    assert [name for name in named if len(tests.get(name, ())) != 1] == []
 
 
 def test_every_row_of_the_faults_has_a_mutant():

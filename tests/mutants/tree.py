@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -31,14 +32,14 @@ def places(mutant: Mutant) -> list[Path]:
 
 
 @cache
-def defined_tests() -> dict[str, Path]:
-    return {
-        node.name: path
-        for path in (ROOT / "tests").rglob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.name.startswith("test_")
-    }
+def defined_tests() -> dict[str, list[Path]]:
+    """The files that each name of a test stands in."""
+    found: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found[node.name].append(path)
+    return found
 
 
 def copy(folder: Path) -> None:
@@ -58,7 +59,7 @@ def notices(mutant: Mutant, folder: Path) -> tuple[bool, str]:
     broken = folder / path.relative_to(ROOT)
     broken.write_text(broken.read_text().replace(mutant.line, mutant.instead))
     name, bracket, parameters = mutant.test.partition("[")
-    test = f"{defined_tests()[name].relative_to(ROOT)}::{name}{bracket}{parameters}"
+    test = f"{defined_tests()[name][0].relative_to(ROOT)}::{name}{bracket}{parameters}"
     command = [sys.executable, "-m", "pytest", "-x", "-m", "thorough or not thorough", test]
     try:
         ended = subprocess.run(

@@ -10,7 +10,7 @@ from tests.store.engine import everything
 from tests.store.test_put_definition import ABOUT, NAME, put
 
 
-async def test_nothing_of_it_is_left(store, redis, outcomes):
+async def test_nothing_of_a_deleted_definition_is_left(store, redis, outcomes):
     for text in (b"a", b"b"):
         await put(store, text)
 

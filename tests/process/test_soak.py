@@ -46,9 +46,9 @@ def test_an_unknown_fault_is_named(capsys):
 
 def test_versions_change_only_where_that_is_asked_for():
     """An older process keeps all but the oldest workflows out of the mixture."""
-    assert UPGRADES not in _kinds(None, 5.0, has_upgrades=False)
-    assert set(_kinds(None, 5.0, has_upgrades=True)) == set(KINDS)
-    assert _kinds(UPGRADES, 1.0, has_upgrades=False) == [UPGRADES]
+    assert UPGRADES not in _kinds(None, 5.0, (UPGRADES,))
+    assert set(_kinds(None, 5.0, ())) == set(KINDS)
+    assert _kinds(UPGRADES, 1.0, (UPGRADES,)) == [UPGRADES]
 
 
 def test_the_mixture_has_all_that_a_workflow_can_say():

@@ -162,8 +162,9 @@ class EventFeed:
             while True:
                 try:
                     entries = await tail.next(self._position)
-                    if pause_s:
-                        has_failed_over = self._events.failovers != failovers
+                    # Another connection may have met the new primary, and this one have gone along.
+                    has_failed_over = self._events.failovers != failovers
+                    if pause_s or has_failed_over:
                         await self._look_for_gap(is_certain=has_failed_over)
                         failovers = self._events.failovers
                 except StoreError as error:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 import redis as redis_py
 
+from flowd.api.shared import shared_of
+from flowd.errors import StoreUnavailable
 from flowd.store.events import Tail
 from scripts.replica_set import ReplicaServer
 from tests.flow.api_server import api_server
@@ -18,7 +21,10 @@ def client_of(server: ReplicaServer) -> redis_py.Redis:
     return redis_py.Redis(unix_socket_path=server.socket_path, decode_responses=True)
 
 
-@pytest.mark.parametrize("demoted", ["while a read is open", "between two reads"])
+@pytest.mark.parametrize(
+    "demoted",
+    ["while a read is open", "between two reads", "and another has met the new one"],
+)
 async def test_who_listens_is_told_that_events_may_be_lost(
     pair, address, moving, monkeypatch, demoted
 ):
@@ -42,7 +48,7 @@ async def test_who_listens_is_told_that_events_may_be_lost(
             assert named(await client.take(1)) == ["a"]
             pair.wait_until_whole()
             after.replicaof("NO", "ONE")
-            if demoted == "between two reads":
+            if demoted != "while a read is open":
                 may_read.clear()
             lost = happen(before, completed("x", "b"))
             assert named(await client.take(1)) == ["b"]
@@ -52,6 +58,11 @@ async def test_who_listens_is_told_that_events_may_be_lost(
             before.replicaof(*new.address)
             happen(after, completed("x", "c"))
             pair.wait_until_whole()
+            if demoted == "and another has met the new one":
+                probe = shared_of(api.app).store.health.metrics.write_probe
+                with contextlib.suppress(StoreUnavailable):
+                    await probe()
+                await probe()
             may_read.set()
 
             gap, event = await client.take(2)

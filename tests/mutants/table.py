@@ -249,6 +249,13 @@ MUTANTS = (
         "test_a_tail_hands_on_nothing_of_a_server_that_has_become_a_replica",
     ),
     Mutant(
+        "R11 gap",
+        "a feed that went along to the new primary tells of no gap",
+        "                    if pause_s or has_failed_over:",
+        "                    if pause_s:",
+        "test_who_listens_is_told_that_events_may_be_lost[and another has met the new one]",
+    ),
+    Mutant(
         "R11 leader",
         "the Sentinel that leads a failover is heard when it is through with it",
         '        case "+promoted-slave", [',

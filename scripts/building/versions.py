@@ -49,7 +49,9 @@ def main() -> None:
     # What pip may not ask an index for, in a Debian without a network. redis needs the last one
     # before Python 3.11.3, which the bare one may have; a later pip leaves it out.
     _pip("wheel", "--wheel-dir", folder / "wheels", *folder.glob("*.whl"), "setuptools", "wheel")
-    _pip("wheel", "--wheel-dir", folder / "wheels", *trees, "async-timeout")
+    for tree in trees:
+        # Each by itself: to pip they are one package in two versions.
+        _pip("wheel", "--wheel-dir", folder / "wheels", tree, "async-timeout")
     _pip("wheel", "--wheel-dir", folder / "wheels", "pip", "pipx", "uv")
     for own in (folder / "wheels").glob("flowd-*"):
         own.unlink()

@@ -34,9 +34,12 @@ class Lane:
         self._duties = duties
         self._running: dict[Duty, asyncio.Task[None]] = {}
         self._failures: dict[Duty, int] = {}
+        self._answered = 0
 
-    async def tick(self, now_s: float) -> None:
-        """Run what is due, and what that hurries. Raises one of REDIS_AWAY."""
+    async def tick(self, now_s: float) -> bool:
+        """Run what is due, and what that hurries; False where all it has is waiting for an answer.
+        Raises one of REDIS_AWAY."""
+        self._answered = 0
         rested = list(self._duties)
         try:
             while due := self._find_due(rested, now_s):
@@ -49,6 +52,7 @@ class Lane:
             for task in self._running.values():
                 task.cancel()
             raise
+        return self._answered > 0 or not self._running
 
     def _find_due(self, rested: Sequence[Duty], now_s: float) -> list[Duty]:
         self._let_go()
@@ -83,6 +87,7 @@ class Lane:
             again_s = 0.0 if isinstance(error, StoreError) else backoff_s(failures)
             await self._note_failure(duty, reason, error)
         else:
+            self._answered += 1
             await self._note_success(duty)
         # Unless it was hurried meanwhile.
         if duty.due_at_s == now_s:

@@ -185,7 +185,7 @@ class Scheduler:
 
     async def _tick(self, lane: Lane, now_s: float) -> bool:
         try:
-            await lane.tick(now_s)
+            is_answered = await lane.tick(now_s)
         except REDIS_AWAY as error:
             for one in (self._clock, self._healing):
                 one.pause()
@@ -197,7 +197,7 @@ class Scheduler:
             self._away.discard(lane)
             if not self._away:
                 log.warning("redis.reconnected")
-        return True
+        return is_answered
 
     async def _wait(self) -> None:
         """Sleep until a node is to run again, or a schedule is due; an interval at most."""

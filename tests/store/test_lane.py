@@ -118,6 +118,25 @@ async def test_while_redis_is_away_the_tick_says_so_and_no_duty_is_blamed(store)
     assert await store.health.troubles.duties() == []
 
 
+async def test_while_all_wait_for_an_answer_a_tick_says_that_there_was_none(store, monkeypatch):
+    monkeypatch.setattr(lanes, "PATIENCE_S", 0.01)
+    frozen = asyncio.Event()
+    waiting = [Noted(name, [], frozen) for name in ("first", "last")]
+    lane = Lane(store, waiting)
+
+    assert not await lane.tick(0.0)
+    assert not await lane.tick(0.1)
+    frozen.set()
+    async with asyncio.timeout(PATIENCE_S):
+        while lane._running:
+            await asyncio.sleep(0.01)
+            await lane.tick(0.2)
+    # One that takes its time is no server that does not answer.
+    frozen.clear()
+    assert await Lane(store, [*waiting, Noted("quick", [])]).tick(20.0)
+    frozen.set()
+
+
 async def test_what_another_scheduler_has_reported_is_cleared_by_one_that_can(store):
     await store.health.troubles.report_duty("good", "it failed there")
     await Lane(store, [Noted("good", [])]).tick(0.0)

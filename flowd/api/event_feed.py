@@ -74,6 +74,7 @@ class EventFeed:
     def __init__(self, events: Events) -> None:
         self._events = events
         self._position = BEGINNING
+        self._falls = 0
         self._tail: asyncio.Task[None] | None = None
         self._subscriptions: set[_Subscription] = set()
         # Those that are live, by the execution they are about; None is about all.
@@ -193,6 +194,10 @@ class EventFeed:
             gap = Gap(self._position.entry_id, page.oldest_id)
             if is_certain:
                 self._position = min(self._position, await self._events.newest())
+                self._falls += 1
+                for subscription in self._subscriptions:
+                    subscription.fall_back(gap)
+                return
             for subscriptions in self._live.values():
                 for subscription in subscriptions:
                     subscription.offer(gap)
@@ -213,6 +218,11 @@ class EventFeed:
     def position(self) -> Position:
         """Behind the entry that was handed on last."""
         return self._position
+
+    @property
+    def falls(self) -> int:
+        """How often the position may have become an earlier one."""
+        return self._falls
 
     def join(self, subscription: _Subscription) -> None:
         self._live[subscription.execution_id].add(subscription)
@@ -287,6 +297,12 @@ class _Subscription:
         self._waiting.append(Gap(self._position.event_id, None))
         self._position = BEGINNING
 
+    def fall_back(self, gap: Gap) -> None:
+        """What it has read last may be lost, and what comes may have earlier ids."""
+        if not self._is_first_awaited:
+            self.offer(gap if self._is_live else gap._replace(after=self._position.entry_id))
+        self._position = min(self._position, self._feed.position)
+
     def offer(self, item: StoredEvent | Gap) -> None:
         """One more, in order; what was read from the stream already is not taken again."""
         if self.is_over:
@@ -318,7 +334,7 @@ class _Subscription:
                 self._feed.join(self)
                 return
             # Handed on before the page is asked for: the last page holds all up to here.
-            reached = self._feed.position
+            reached, falls = self._feed.position, self._feed.falls
             try:
                 page = await self._feed.read(self._position)
             except StoreError:
@@ -327,7 +343,8 @@ class _Subscription:
                     async with asyncio.timeout(min(PAUSE_S_MAX, patience_s)):
                         await self._news.wait()
                 return
-            self._take(page, reached)
+            if self._feed.falls == falls:
+                self._take(page, reached)
 
     def _take(self, page: Page, reached: Position) -> None:
         after = self._position

@@ -265,15 +265,16 @@ def test_a_prune_removes_what_the_set_has_made_and_nothing_else(here: Applying) 
 
 
 def test_what_calls_another_is_pruned_before_that(here: Applying) -> None:
-    for name, runs in (("a", "b"), ("b", "c"), ("c", None)):
+    # By their names, what is called would go first.
+    for name, runs in (("a", None), ("b", "a"), ("c", "b")):
         text = definition(name, f"workflow, config: {{name: {runs}}}" if runs else "noop")
         here.write(f"f/{name}.yaml", text)
     here.apply("f", "--set", "mine")
-    for name in "bc":
+    for name in "ab":
         (here.folder / f"f/{name}.yaml").unlink()
-    assert "is run by the definition 'a'" in here.apply("f", "--set", "mine", "--prune", code=1)[1]
+    assert "is run by the definition 'c'" in here.apply("f", "--set", "mine", "--prune", code=1)[1]
 
-    (here.folder / "f/a.yaml").unlink()
+    (here.folder / "f/c.yaml").unlink()
     assert sorted(here.apply("f", "--set", "mine", "--prune")[0]) == [
         f"definition {name} removed" for name in "abc"
     ]

@@ -21,7 +21,7 @@ ConfigCheck = Callable[[dict[str, Any], str], list[Problem]]
 
 def config_checks(registry: Registry, settings: Settings) -> Mapping[str, ConfigCheck | None]:
     """Of every handler how its config is checked; None takes any. Imports all of them."""
-    return {name: _check_of(registry.load(name), settings) for name in registry.names()}
+    return dict(ConfigChecks(registry, settings))
 
 
 class ConfigChecks(Mapping[str, ConfigCheck | None]):

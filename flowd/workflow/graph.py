@@ -64,8 +64,8 @@ class PlannedNode(NamedTuple):
     `repeat` is None for a node of which one call is enough.
     A node with `map` runs by itself to read its list, and to gather what has become of its items;
     those have ids such as `fan.17`, which no node has, and no dependents. `is_static` says that
-    nothing in its workflow reads what another node has put out, has a limit or is cached, and that
-    it spends no tokens.
+    nothing in its workflow reads what another node has put out, is repeated, has items, a limit or
+    is cached, and that it spends no tokens.
     """
 
     id: str

@@ -19,9 +19,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from flowd import __version__
+from flowd.replicas import Replica
 from flowd.store.cache import NOTHING_KEPT, Kept
 from flowd.store.metrics import BUCKETS, Snapshot
-from flowd.store.replicas import Replica
 
 _LATENCIES: Final = {
     "waited": ("flowd_node_waited_seconds", "From the queue to the handler, by handler"),

@@ -73,7 +73,7 @@ def _readers(processes: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _replication(redis: dict[str, Any]) -> str:
-    from flowd.store.replicas import Replica, describe
+    from flowd.replicas import Replica, describe
 
     replicas = describe(Replica(**one) for one in redis["replicas"])
     return f"The primary of this Redis is {redis['primary']}, replicas: {replicas}"

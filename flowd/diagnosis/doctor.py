@@ -21,13 +21,13 @@ from flowd.diagnosis.schedule_check import broken_schedules
 from flowd.errors import CorruptExecution
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.portions import DEFINITION_BYTES_MAX, portions
+from flowd.replicas import Replica
 from flowd.store import Store
 from flowd.store.entries import Entry
 from flowd.store.executions import slices
 from flowd.store.inspection import Begun, Consumer, NodeKey
 from flowd.store.kin import Kin
 from flowd.store.metrics import Queue
-from flowd.store.replicas import Replica
 from flowd.store.troubles import Trouble
 from flowd.store.waits import WaitRecord
 from flowd.workflow.children import CHILD

@@ -37,7 +37,7 @@ async def check(store: Store) -> Verdict:
     except StoreError as error:
         return {}, [Problem("checks.redis", error.code, str(error))]
     checks: dict[str, dict[str, Any]] = {
-        "redis": _redis_check(fitness, took_ms),
+        "redis": _redis_check(fitness, store.health.metrics.primary, took_ms),
         "scheduler": {"ok": ticked_ms is not None, "ticked_ms": ticked_ms},
         "queue": {
             "ok": True,
@@ -63,11 +63,12 @@ async def check(store: Store) -> Verdict:
     return checks, problems
 
 
-def _redis_check(fitness: Fitness, write_ms: float) -> dict[str, Any]:
+def _redis_check(fitness: Fitness, primary: str | None, write_ms: float) -> dict[str, Any]:
     return {
         "ok": not fitness.defects,
         "write_ms": write_ms,
         "server": fitness.server,
+        "primary": primary,
         "risks": fitness.risks,
         "replicas": [one._asdict() for one in fitness.replicas],
     }

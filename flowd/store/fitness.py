@@ -15,12 +15,12 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from flowd.config import Settings
 from flowd.config.sentinel_url import EXAMPLE as SENTINEL_EXAMPLE
+from flowd.replicas import Replica, describe
 from flowd.store.primary import connection_now
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, translate
-from flowd.store.redis.connecting import pairs_in, parse_info
+from flowd.store.redis.connecting import pairs_in, parse_info, parse_replicas
 from flowd.store.redis.tls import tls_error
-from flowd.store.replicas import Replica, describe, parse_replicas
 
 VERSION_MIN: Final = 7
 # Every command flowd sends or a script runs, by what stands behind its name.

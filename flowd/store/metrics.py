@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from flowd.config import Settings
 from flowd.errors import CorruptStore, MissingGroup, WrongType
+from flowd.replicas import Replica
 from flowd.store.executions import now_ms
 from flowd.store.fitness import Fitness, judge, questions
 from flowd.store.queues import Queues
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, translate
-from flowd.store.redis.connecting import parse_info
+from flowd.store.redis.connecting import parse_info, parse_replicas
 from flowd.store.redis.text import count_of
-from flowd.store.replicas import Replica, parse_replicas
 from flowd.workflow.states import ExecutionState
 
 PROBE_EXPIRES_MS: Final = 10_000
@@ -113,6 +113,11 @@ class Metrics:
     async def fitness(self) -> Fitness:
         """What is wrong with this Redis, and what it may lose."""
         return judge(await self._client.converse_freely(self._questions), self._replicas)
+
+    @property
+    def primary(self) -> str | None:
+        """The server that takes writes, as `host:port` or `unix:/path`; None while none does."""
+        return self._client.primary
 
     async def ticked_ms(self) -> int | None:
         """When a scheduler ticked last; None when none has shown life for a while."""

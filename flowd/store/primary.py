@@ -12,8 +12,9 @@ from redis.retry import Retry
 
 from flowd.config import RedisSettings
 from flowd.errors import StoreReadOnly
+from flowd.replicas import Replica
 from flowd.store.redis.client import CONNECT_TIMEOUT_S, new_connection, translate
-from flowd.store.redis.connecting import REPLICA, parse_info, role_in
+from flowd.store.redis.connecting import REPLICA, parse_info, parse_replicas, role_in
 from flowd.store.redis.sentinels import (
     ANSWER_S,
     address_in,
@@ -21,7 +22,6 @@ from flowd.store.redis.sentinels import (
     question,
     sentinel_connection,
 )
-from flowd.store.replicas import Replica, parse_replicas
 
 
 def locate_primary(redis: RedisSettings) -> RedisSettings:

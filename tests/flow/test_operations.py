@@ -59,7 +59,7 @@ async def test_it_is_ready_once_a_scheduler_ticks_and_until_none_does(settings, 
         document = orjson.loads(body)
         assert document["status"] == "ok"
         assert document["checks"]["redis"].keys() == {
-            *("ok", "write_ms", "server", "risks", "replicas"),
+            *("ok", "write_ms", "server", "primary", "risks", "replicas"),
         }
         assert document["checks"]["scheduler"]["ok"] is True
         assert document["checks"]["workers"] == {"ok": True, "live": 1, "stalled": {}}

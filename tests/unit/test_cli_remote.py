@@ -23,7 +23,7 @@ from flowd.cli.status_page import status_page
 from flowd.cli.times import clock, span
 from flowd.client import ApiError, ConnectionFailed
 from flowd.client.calls import base_url
-from flowd.store.replicas import Replica
+from flowd.replicas import Replica
 from flowd.supervisor.asking import ControlUnavailable
 from tests.daemon import PATIENCE_S
 

@@ -93,8 +93,8 @@ def _check_handlers(settings: Settings) -> None:
 
 
 def _check_redis(settings: Settings, *, is_quiet: bool) -> None:
+    from flowd.replicas import describe
     from flowd.store.primary import locate_primary
-    from flowd.store.replicas import describe
     from flowd.supervisor.embedded_server import ProbeResult, join_embedded, look_at, probe
 
     settings = join_embedded(settings)

@@ -55,7 +55,7 @@ async def _examine(settings: Settings) -> Examination:
 
 
 def _show(examination: Examination) -> None:
-    from flowd.store.replicas import describe
+    from flowd.replicas import describe
 
     rows = [
         ("FAILED" if check.violations else "ok", check.rule, f"{check.counted:,}")

@@ -270,6 +270,11 @@ class RedisClient(Calls):
         # For what nobody is promised to find after a failover.
         self.unconfirmed: Calls = self
 
+    @property
+    def primary(self) -> str | None:
+        """The server that takes the calls, as `host:port` or `unix:/path`; None while none does."""
+        return self._pipeline.peer if self._pipeline else None
+
     def new_session(self) -> Session:
         """A session of the caller's own, for blocking reads or a conversation that lasts."""
         return Session(self.connect)

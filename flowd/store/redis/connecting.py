@@ -5,7 +5,8 @@ HELLO names the role and needs no right, where ROLE, which says the same, is for
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from redis._parsers import _AsyncHiredisParser
@@ -14,6 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from flowd.config import RedisSettings
 from flowd.errors import StoreReadOnly
+from flowd.replicas import Replica
 from flowd.store.redis.lineage import Lineage
 from flowd.store.redis.sentinels import Address, Sentinels
 
@@ -28,6 +30,7 @@ _ELSEWHERE: Final = (
 )
 # As people write commands: neither has an argument that needs more.
 _GREETING: Final = b"HELLO\r\nINFO server replication\r\n"
+_REPLICA_NAME: Final = re.compile(r"slave\d+")
 Driver = Connection | UnixDomainSocketConnection
 # What tells a server: a connection to it, or its address where Sentinels have named it.
 Place = Driver | Address
@@ -109,3 +112,17 @@ def parse_info(text: str) -> dict[str, str]:
     """The fields of an INFO reply."""
     pairs = (line.partition(":") for line in text.splitlines())
     return {name: value for name, colon, value in pairs if colon}
+
+
+def parse_replicas(facts: Mapping[str, str]) -> tuple[Replica, ...]:
+    """The replicas of a primary, from the fields of its INFO."""
+    offset = int(facts.get("master_repl_offset", 0))
+    found = []
+    for name, text in facts.items():
+        if _REPLICA_NAME.fullmatch(name):
+            said = dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
+            behind = max(0, offset - int(said.get("offset", 0)))
+            address = f"{said.get('ip')}:{said.get('port')}"
+            is_online = said.get("state") == "online"
+            found.append(Replica(address, is_online, behind, int(said.get("lag", 0))))
+    return tuple(found)

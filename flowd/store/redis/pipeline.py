@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import hiredis
+from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from flowd.store.redis.connecting import Driver, Parser
@@ -54,6 +55,14 @@ class Pipeline(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._check_at = math.inf
         self._transport.set_protocol(self)
+
+    @property
+    def peer(self) -> str:
+        """Its server, as `host:port` or `unix:/path`."""
+        driver = self._driver
+        if isinstance(driver, UnixDomainSocketConnection):
+            return f"unix:{driver.path}"
+        return f"{driver.host}:{driver.port}"
 
     @property
     def is_usable(self) -> bool:

@@ -33,6 +33,7 @@ def test_the_graph_shows_each_node_with_its_state_in_words(page: Page, submit: S
 
     expect(page.get_by_role("heading", name="shown")).to_be_visible()
     expect(page.locator(".execution-title .state")).to_have_text("Failed")
+    expect(page.locator(".live")).to_contain_text("Ended")
     expect(box(page, "b")).to_contain_text("failed · shell")
     expect(box(page, "c")).to_contain_text("failed (upstream) · noop")
     expect(box(page, "d")).to_contain_text("completed · noop")

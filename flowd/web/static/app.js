@@ -2,7 +2,7 @@
 import { html, render, signal, useEffect, useErrorBoundary, useLayoutEffect, useRef, useState } from './lib.js';
 import { api } from './api.js';
 import { allKeys, useKeys } from './keys.js';
-import { liveState, polls } from './live.js';
+import { isSettled, liveState, polls } from './live.js';
 import { dismiss, notices, spoken } from './notices.js';
 import { Link, ROOT, match, navigate, route } from './router.js';
 import { NAVIGATION, ROUTES } from './routes.js';
@@ -93,7 +93,8 @@ function AskForToken() {
 }
 
 function Live() {
-  const [word, glyph, why] = LIVE[liveState.value === 'off' && polls.value > 0 ? 'asking' : liveState.value];
+  const unheard = polls.value > 0 ? 'asking' : isSettled.value ? 'ended' : 'off';
+  const [word, glyph, why] = LIVE[liveState.value === 'off' ? unheard : liveState.value];
   return html`<div class="live" title=${why}><${Glyph} state=${glyph} /><span class="grow">${word}</span>
     <button class="btn quiet" aria-pressed=${String(paused.value)} onClick=${() => { paused.value = !paused.value; }}>${paused.value ? 'Go on' : 'Pause'}</button>
   </div>`;

@@ -19,6 +19,8 @@ export const BELL = 'events/bell';
 export const liveState = signal('off');
 /** How many documents are asked for again every few seconds. */
 export const polls = signal(0);
+/** Whether what the view shows has come to its end, so that no stream is needed. */
+export const isSettled = signal(false);
 const listeners = [];
 const wanted = signal(null);
 let lastId = '';

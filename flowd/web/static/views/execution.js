@@ -1,7 +1,7 @@
 // One execution: its header, and the tabs that show it.
 import { html, useEffect, useMemo, useRef, useState } from '../lib.js';
 import { useKeys } from '../keys.js';
-import { useLive, useResource } from '../live.js';
+import { isSettled, useLive, useResource } from '../live.js';
 import { navigate, setQuery, useTitle } from '../router.js';
 import { isTerminal } from '../states.js';
 import { Failure, Loaded, Tabs, announce } from '../ui.js';
@@ -45,6 +45,10 @@ function useExecution(id, tab) {
       explain.reload();
     }, EXPLAIN_EVERY_MS);
   });
+  useEffect(() => {
+    isSettled.value = isOver;
+    return () => { isSettled.value = false; };
+  }, [isOver]);
   useEffect(() => () => {
     clearTimeout(later.current);
     later.current = null;

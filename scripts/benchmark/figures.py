@@ -66,6 +66,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("W4 start", "flowd start to first workflow done", "s", True, value_goal=0.5),
     Figure("W5 p50", "1 node, submit to done", "ms", True, "round-trip", 3.0),
     Figure("W5 p99", "1 node, submit to done", "ms", True, "W5 p50", 3.0),
+    Figure("W5 run", "1 node, run in one call, to done", "ms", True, "W5 p50"),
     Figure("W6 hop", "chain beside 10,000 sleepers", "ms/hop", True, "W1", 1.1),
     Figure(
         "W6 scheduler",

@@ -255,7 +255,7 @@ def test_a_peer_yields_each_of_its_figures(peer: peers.Peer, short_folder: Path)
 
     figures = peers.measure(peer, Bench(short_folder, TINY, "none"), 1)
 
-    assert list(figures) == ["W1", "W2", "W3", "W5 p50"]
+    assert list(figures) == ["W1", "W2", "W3", "W5 run"]
     assert min(figures.values()) > 0
 
 

@@ -3,7 +3,8 @@
 `--peers` installs them into a folder of the bench's, once. Each has two worker processes and runs
 what W1, W2, W3 and W5 run, with a handler that does nothing and a result that is kept. Like is
 compared with like: whoever waits is told when the last result is stored, not from within its
-handler; of a single node, which is given to all of them without HTTP, the result is read.
+handler; of a single node, which is given to all of them in one call without HTTP, the result is
+read.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _HUEY: Final = ("huey==3.5.4", "redis==8.1.0")
 _BULLMQ: Final = ("bullmq@6.7.0", "ioredis@5")
 _INSTALL_LIMIT_S: Final = 300
 # Each figure is that of flowd with this id.
-FIGURES: Final = ("W1", "W2", "W3", "W5 p50")
+FIGURES: Final = ("W1", "W2", "W3", "W5 run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +171,13 @@ def _repetition(driver: _Driver, sizes: Sizes, share: float = 1.0) -> dict[str, 
         "W1": driver.seconds("chain", sizes.chain) * 1000 / sizes.chain,
         "W2": (sizes.fan + 2) / driver.seconds("fan", sizes.fan),
         "W3": 4 * diamonds / driver.seconds("diamonds", diamonds),
-        "W5 p50": median(singles) * 1000,
+        "W5 run": median(singles) * 1000,
     }
 
 
 def table(flowd: dict[str, float], measured: dict[str, dict[str, float] | str]) -> str:
     """Beside flowd's own figures of the same run; a text says why a peer is left out."""
-    heads = ("W1 ms/hop", "W2 nodes/s", "W3 nodes/s", "W5 p50 ms")
+    heads = ("W1 ms/hop", "W2 nodes/s", "W3 nodes/s", "W5 run ms")
     rows: list[Sequence[str]] = [("", *heads), ("flowd", *_cells(flowd))]
     notes = []
     for name, found in measured.items():

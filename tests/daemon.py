@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,11 +26,19 @@ DESCRIPTORS_OF_A_CHILD = 3
 
 def wait_until(find: Callable[[], T], what: str) -> T:
     """What `find` returns once it is true; fails the test after PATIENCE_S."""
-    deadline = time.monotonic() + PATIENCE_S
+    begun = time.monotonic()
     while not (found := find()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s in vain for {what}"
+        assert time.monotonic() < begun + PATIENCE_S, f"waited {PATIENCE_S:g} s in vain for {what}"
         time.sleep(0.005)
+    warn_of_long_wait(begun, PATIENCE_S, what)
     return found
+
+
+def warn_of_long_wait(begun: float, patience_s: float, what: str) -> None:
+    """Said at the end of the run: a test that waits so long is looked at before it fails."""
+    waited_s = time.monotonic() - begun
+    if waited_s > patience_s / 2:
+        warnings.warn(f"{waited_s:.0f} s of {patience_s:g} s passed: {what}", stacklevel=3)
 
 
 class Daemon(PrivateFlowd):

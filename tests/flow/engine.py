@@ -17,6 +17,7 @@ from flowd.store import Store, open_store
 from flowd.workers.worker import Worker
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.states import ExecutionState
+from tests.daemon import warn_of_long_wait
 from tests.flow import handlers
 from tests.store.engine import results_of
 
@@ -46,14 +47,15 @@ def workflow(*nodes: Any, name: str = "test", **fields: Any) -> WorkflowDefiniti
 
 async def until(condition: Callable[[], Awaitable[Any] | Any], what: str) -> Any:
     """Wait for a condition to become true, and say what never came when it does not."""
-    deadline = time.monotonic() + DEADLINE_S
+    begun = time.monotonic()
     while True:
         value = condition()
         if isinstance(value, Awaitable):
             value = await value
         if value:
+            warn_of_long_wait(begun, DEADLINE_S, what)
             return value
-        assert time.monotonic() < deadline, f"never came: {what}"
+        assert time.monotonic() < begun + DEADLINE_S, f"never came: {what}"
         await asyncio.sleep(0.002)
 
 

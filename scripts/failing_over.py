@@ -53,12 +53,11 @@ WORKFLOW = {
 
 @dataclass
 class Report:
-    """`from_promotion_s` and `from_name_s` are to the end of the next node: from when a replica is
-    the primary, and from when a Sentinel says so, which they ask it once a second."""
+    """`recovered_s` are to the next node's start or end: from when the new primary says that it
+    is that, or, where replicas have to confirm, from when so many follow it."""
 
     failovers: list[str] = field(default_factory=list)
-    from_promotion_s: list[float] = field(default_factory=list)
-    from_name_s: list[float] = field(default_factory=list)
+    recovered_s: list[float] = field(default_factory=list)
     acknowledged: int = 0
     refused: int = 0
     lost: list[str] = field(default_factory=list)
@@ -69,8 +68,7 @@ class Report:
         return (
             f"{len(self.failovers)} failovers, {self.acknowledged} acknowledged, {len(self.lost)} "
             f"lost, {len(self.twice)} made twice, {self.refused} times told to come again; "
-            f"{len(self.violations)} violations; the next node from the promotion "
-            f"{spread(self.from_promotion_s)}, from its being named {spread(self.from_name_s)}"
+            f"{len(self.violations)} violations; the next node after {spread(self.recovered_s)}"
         )
 
 
@@ -79,7 +77,10 @@ def spread(seconds: list[float]) -> str:
         return "not measured"
     ordered = sorted(seconds)
     last = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
-    return f"{ordered[len(ordered) // 2]:.2f} s (p99 {last:.2f} s)"
+    return (
+        f"{ordered[len(ordered) // 2]:.2f} s (p99 {last:.2f} s, the longest {ordered[-1]:.2f} s, "
+        f"{len(ordered)} times)"
+    )
 
 
 class Clients:
@@ -169,8 +170,9 @@ FAULTS: dict[str, Callable[[ReplicaSet], None]] = {
 }
 
 
-def fail_over(servers: ReplicaSet, kind: str, report: Report, *, is_measured: bool) -> None:
-    """Until all Sentinels name the new primary, and where that can be a node has ended there."""
+def fail_over(servers: ReplicaSet, kind: str, replicas: int, report: Report) -> None:
+    """Until all Sentinels name the new primary and, unless every other server has to confirm, a
+    node has started there."""
     old = servers.primary
     others = [one for one in servers.servers if one is not old]
     FAULTS[kind](servers)
@@ -181,14 +183,8 @@ def fail_over(servers: ReplicaSet, kind: str, report: Report, *, is_measured: bo
         return bool(new)
 
     wait_for(is_there, "a new primary")
-    promoted_s = time.monotonic()
-    wait_for(lambda: servers.is_named(new[0].port), "a Sentinel to name it")
-    named_s = time.monotonic()
-    if is_measured:
-        known = newest_event(new[0])
-        wait_for(lambda: newest_event(new[0]) != known, "the next node")
-        report.from_promotion_s.append(time.monotonic() - promoted_s)
-        report.from_name_s.append(time.monotonic() - named_s)
+    if replicas < len(others):
+        report.recovered_s.append(recovery_s(new[0], replicas))
     wait_for(lambda: servers.named == new[0].port, "the Sentinels to name it")
     report.failovers.append(kind)
     if kind == "plan":
@@ -196,11 +192,25 @@ def fail_over(servers: ReplicaSet, kind: str, report: Report, *, is_measured: bo
         old.ask("CLIENT", "UNPAUSE")
 
 
+def recovery_s(primary: ReplicaServer, replicas: int) -> float:
+    known, since_s = newest_event(primary), time.monotonic()
+    if replicas:
+        wait_for(lambda: primary.facts().get("connected_slaves", 0) >= replicas, "replicas")
+        since_s = time.monotonic()
+    wait_for(lambda: has_run_a_node(primary, since=known), "the next node")
+    return time.monotonic() - since_s
+
+
 def newest_event(server: ReplicaServer) -> str:
+    found = server.ask("XREVRANGE", "flowd:events", "+", "-", "COUNT", 1)
+    return str(found[0][0]) if found else "0"
+
+
+def has_run_a_node(server: ReplicaServer, since: str) -> bool:
     with suppress(redis_py.RedisError):
-        found = server.ask("XREVRANGE", "flowd:events", "+", "-", "COUNT", 1)
-        return str(found[0][0]) if found else ""
-    return ""
+        entries = server.ask("XRANGE", "flowd:events", f"({since}", "+", "COUNT", 100)
+        return any("node." in str(entry) for entry in entries)
+    return False
 
 
 def run(
@@ -234,11 +244,11 @@ def run(
                     clients.wait_for_more()
                     number = len(report.failovers)
                     kind = kinds[number] if count == len(kinds) else chance.choice(kinds)
-                    # Where all of the replicas are needed nothing starts before they are back.
-                    fail_over(servers, kind, report, is_measured=replicas < servers_more)
+                    fail_over(servers, kind, replicas, report)
                     servers.mend()
                     lost = len(lost_of(servers, clients.acknowledged.values()))
-                    tell(f"{number + 1} {kind}: {lost} lost of {len(clients.acknowledged)}")
+                    after = f", {report.recovered_s[-1]:.2f} s" if report.recovered_s else ""
+                    tell(f"{number + 1} {kind}: {lost} lost of {len(clients.acknowledged)}{after}")
                 clients.wait_for_more()
             check(servers, clients.acknowledged, report)
         finally:

@@ -278,10 +278,6 @@ class ReplicaSet:
     def _at(self, port: int) -> ReplicaServer:
         return next(one for one in self.servers if one.port == port)
 
-    def is_named(self, port: int) -> bool:
-        """By one of the Sentinels at least."""
-        return port in self._said()
-
     def _said(self) -> set[int]:
         found = (
             one.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)

@@ -132,6 +132,10 @@ FIGURES: tuple[Figure, ...] = (
         value_goal=1.0,
         summary=fmean,
     ),
+    Figure(
+        "W17 hop", "chain of 100, redis.replicas = 1", "ms/hop", True, "without + 1.5 pings", 1.0
+    ),
+    Figure("W17 diamonds", "1,000 diamonds, redis.replicas = 1", "nodes/s", False, "without", 0.85),
 )
 WORKLOADS = tuple(dict.fromkeys(one.workload for one in FIGURES))
 

@@ -223,7 +223,7 @@ MUTANTS = (
     Mutant(
         "R11 others",
         "whoever meets the new primary goes there alone",
-        "            self._leave_others(connection)\n",
+        "            self._leave_others(driver)\n",
         "            pass\n",
         "test_whoever_meets_the_new_primary_takes_the_others_along",
     ),
@@ -258,9 +258,37 @@ MUTANTS = (
     Mutant(
         "R11 leader",
         "the Sentinel that leads a failover is heard when it is through with it",
-        '        case "+promoted-slave", [',
-        '        case "", [',
+        "and name == master:\n            return host, int(port)\n    return None",
+        'and name == "":\n            return host, int(port)\n    return None',
         "test_what_a_sentinel_announces_is_read",
+    ),
+    Mutant(
+        "R11 early",
+        "who is told to be the primary is gone to before it is that",
+        "while not await self._is_primary(address):",
+        "while False:",
+        "test_who_was_told_to_be_the_primary_is_gone_to_once_it_is",
+    ),
+    Mutant(
+        "R11 back",
+        "who was gone to is the primary for ever, whomever the Sentinels name",
+        "if self._announced is not None and time.monotonic() < self._announced_until_s:",
+        "if self._announced is not None:",
+        "test_all_go_back_where_the_failover_was_given_up",
+    ),
+    Mutant(
+        "R11 rights",
+        "a user who may not hear one channel hears nothing",
+        "            except NoPermissionError:\n                continue",
+        "            except NoPermissionError:\n                raise",
+        "test_a_user_who_may_not_hear_all_of_it_hears_the_rest",
+    ),
+    Mutant(
+        "R11 silent",
+        "an address that nobody answers at is waited for although there is another",
+        "                attempt.reschedule(-1)\n",
+        "                pass\n",
+        "test_an_address_where_nobody_answers_is_left_when_there_is_another",
     ),
     Mutant(
         "R12",

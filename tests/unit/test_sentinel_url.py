@@ -89,11 +89,16 @@ def test_people_are_shown_no_password():
             ("10.0.0.2", 6380),
         ),
         ("+promoted-slave", "slave 10.0.0.2:6380 10.0.0.2 6380 @ p1 10.0.0.1 6379", None),
+        (
+            "+failover-state-wait-promotion",
+            "slave 10.0.0.2:6380 10.0.0.2 6380 @ p0 10.0.0.1 6379",
+            ("10.0.0.2", 6380),
+        ),
         ("+switch-master", "", None),
         ("+sdown", "slave 10.0.0.2:6380 10.0.0.2 6380 @ p0 10.0.0.1 6379", None),
     ],
 )
 def test_what_a_sentinel_announces_is_read(channel: str, text: str, told: Address | None) -> None:
-    """The one that leads a failover says `+switch-master` a second or two after the others: its
-    listeners stayed for as long at a frozen primary."""
+    """The one that leads a failover says `+switch-master` a second or two after the others, and
+    what it has told whom at once."""
     assert announced(channel, text, "p0") == told

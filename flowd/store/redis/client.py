@@ -8,7 +8,6 @@ Driver errors end here: whatever leaves this file is a `StoreError`.
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from types import ModuleType
 from typing import Any, Final
@@ -33,9 +32,6 @@ from flowd.store.redis.connecting import (
     Connector,
     Driver,
     Parser,
-    Place,
-    hang_up,
-    is_at,
 )
 from flowd.store.redis.pipeline import Pipeline, SharedPipeline
 from flowd.store.redis.scripts import Script
@@ -264,8 +260,7 @@ class RedisClient(Calls):
         self._pipeline: Pipeline | None = None
         self._connecting: asyncio.Task[Pipeline] | None = None
         self._idle: list[Session] = []
-        self._drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
-        self._connector = Connector(settings.redis, self._leave_others)
+        self._connector = Connector(settings.redis, self._new_driver)
         self.lineage = self._connector.lineage
         # For what nobody is promised to find after a failover.
         self.unconfirmed: Calls = self
@@ -281,25 +276,12 @@ class RedisClient(Calls):
 
     async def connect(self) -> Pipeline:
         """A connection that is nobody else's, logged in."""
-        return Pipeline(await self._connect())
+        return Pipeline(await self._connector.connect())
 
-    async def _connect(self) -> Driver:
+    def _new_driver(self) -> Driver:
         options = {"socket_timeout": None, "parser_class": Parser}
         driver: Driver = new_connection(self._settings, connections, **options)
-        self._drivers.add(driver)
-        try:
-            await self._connector.connect(driver)
-        except BaseException:
-            await driver.disconnect(nowait=True)
-            raise
         return driver
-
-    def _leave_others(self, fresh: Place) -> None:
-        """The primary is there, or at the end of this connection: nobody may go on with one that
-        was it before."""
-        for driver in self._drivers:
-            if not is_at(driver, fresh):
-                hang_up(driver)
 
     async def converse_freely(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:
@@ -338,7 +320,7 @@ class RedisClient(Calls):
 
     async def _connect_for_all(self) -> Pipeline:
         async with asyncio.timeout(REPLY_TIMEOUT_S):
-            return SharedPipeline(await self._connect())
+            return SharedPipeline(await self._connector.connect())
 
     def _end_connecting(self, connecting: asyncio.Task[Pipeline]) -> None:
         self._connecting = None

@@ -5,13 +5,16 @@ HELLO names the role and needs no right, where ROLE, which says the same, is for
 
 from __future__ import annotations
 
+import asyncio
 import re
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from redis._parsers import _AsyncHiredisParser
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 from flowd.config import RedisSettings
 from flowd.errors import StoreReadOnly
@@ -52,35 +55,85 @@ class Parser(_AsyncHiredisParser):
 
 
 class Connector:
-    """Connects the sessions of one client; `leave_others` is called with the address of the primary
-    where the Sentinels have named it, or else with the connection that has met another one."""
+    """Connects the sessions of one client. Where one meets another primary, or the Sentinels name
+    it, nobody goes on with one that was it before."""
 
-    def __init__(self, redis: RedisSettings, leave_others: Callable[[Place], None]) -> None:
+    def __init__(self, redis: RedisSettings, new_driver: Callable[[], Driver]) -> None:
         self.lineage = Lineage()
-        self._leave_others = leave_others
-        self._sentinels = Sentinels(redis.sentinels) if redis.sentinels else None
+        self._new_driver = new_driver
+        self._drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
+        self._attempts: dict[Driver, asyncio.Timeout] = {}
+        self._sentinels = Sentinels(redis.sentinels, self._is_primary) if redis.sentinels else None
 
-    async def connect(self, connection: Driver) -> None:
+    async def connect(self) -> Driver:
         """Raises StoreReadOnly for a replica, and the driver's errors."""
-        parser: Parser = connection._parser  # type: ignore[assignment]
-        if connection.is_connected:
-            await connection.disconnect(nowait=True)
+        driver = self._new_driver()
+        self._drivers.add(driver)
+        try:
+            while not await self._try_to_connect(driver):
+                await driver.disconnect(nowait=True)
+        except BaseException:
+            await driver.disconnect(nowait=True)
+            raise
+        return driver
+
+    async def close(self) -> None:
+        if self._sentinels is not None:
+            await self._sentinels.close()
+
+    async def _try_to_connect(self, driver: Driver) -> bool:
+        """False where another server has become the primary meanwhile: an address that nobody
+        answers at is not waited for."""
+        try:
+            async with asyncio.timeout(None) as attempt:
+                self._attempts[driver] = attempt
+                await self._connect(driver)
+                return driver in self._attempts
+        except TimeoutError:
+            if not attempt.expired():
+                raise
+            return False
+        finally:
+            self._attempts.pop(driver, None)
+
+    async def _connect(self, driver: Driver) -> None:
+        parser: Parser = driver._parser  # type: ignore[assignment]
         if self._sentinels is not None:
             self._sentinels.watch(self._leave_others)
-            connection.host, connection.port = await self._sentinels.find_primary()  # type: ignore[union-attr]
-        await connection.connect()  # type: ignore[no-untyped-call]
-        await connection.send_packed_command(_GREETING, check_health=False)
+            driver.host, driver.port = await self._sentinels.find_primary()  # type: ignore[union-attr]
+        await driver.connect()  # type: ignore[no-untyped-call]
+        await driver.send_packed_command(_GREETING, check_health=False)
         hello = await parser.read_response()
         info = await parser.read_response()
         if role_in(hello) == "replica":
             raise StoreReadOnly(REPLICA)
         if isinstance(info, str) and self.lineage.note_server(parse_info(info)):
-            self._leave_others(connection)
+            self._leave_others(driver)
         parser.is_settled = True
 
-    async def close(self) -> None:
-        if self._sentinels is not None:
-            await self._sentinels.close()
+    async def _is_primary(self, address: Address) -> bool:
+        """As the server there says itself."""
+        driver = self._new_driver()
+        parser: Parser = driver._parser  # type: ignore[assignment]
+        driver.host, driver.port = address  # type: ignore[union-attr]
+        try:
+            await driver.connect()  # type: ignore[no-untyped-call]
+            await driver.send_packed_command(b"HELLO\r\n", check_health=False)
+            return role_in(await parser.read_response()) == "master"
+        except (RedisError, OSError):
+            return False
+        finally:
+            await driver.disconnect(nowait=True)
+
+    def _leave_others(self, fresh: Place) -> None:
+        """The primary is there, or at the end of this connection."""
+        for driver in self._drivers:
+            if is_at(driver, fresh):
+                continue
+            if attempt := self._attempts.pop(driver, None):
+                attempt.reschedule(-1)
+            else:
+                hang_up(driver)
 
 
 def is_at(connection: Driver, place: Place) -> bool:

@@ -12,6 +12,7 @@ from scripts.benchmark.workloads.holding import holding
 from scripts.benchmark.workloads.http_load import http_load
 from scripts.benchmark.workloads.http_single import http_single
 from scripts.benchmark.workloads.lone_chain import lone_chain
+from scripts.benchmark.workloads.replicated import replicated
 from scripts.benchmark.workloads.rest import rest
 from scripts.benchmark.workloads.runs import runs
 from scripts.benchmark.workloads.schedules import schedules
@@ -38,4 +39,5 @@ WORKLOADS: Mapping[str, Workload] = {
     "W14": children,
     "W15": schedules,
     "W16": holding,
+    "W17": replicated,
 }

@@ -9,6 +9,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -68,6 +69,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if told:
         terminalreporter.section("measured")
         terminalreporter.write_line("\n".join(sorted(told)))
+
+
+class Lines(list[tuple[str, str, dict[str, Any], str]]):
+    """What was logged: level, event, facts and traceback of each line."""
+
+    def of(self, event: str) -> list[tuple[str, dict[str, Any]]]:
+        """Level and facts of each line about this."""
+        return [(level, facts) for level, said, facts, _ in self if said == event]
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
+    """What is logged in this process."""
+    written = Lines()
+
+    def emit(_now: float, level: str, event: str, facts: dict[str, Any], trace: str) -> bool:
+        written.append((level, event, facts, trace))
+        return True
+
+    monkeypatch.setattr("flowd.log._emit", emit)
+    return written
 
 
 @pytest.fixture

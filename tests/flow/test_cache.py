@@ -226,7 +226,7 @@ async def test_a_full_or_damaged_cache_stops_nobody(settings):
             )
 
 
-async def test_the_api_shows_what_was_cached_and_clears_it(settings):
+async def test_the_api_shows_what_was_cached_and_clears_it(settings, lines):
     definition = workflow(cached("A", x=1), cached("B", cache={"ttl_s": 9, "key": "b/1"}, x=1))
     async with serving(settings) as api:
         engine = api.engine
@@ -247,6 +247,10 @@ async def test_the_api_shows_what_was_cached_and_clears_it(settings):
         assert (await api.request("/cache/echo?key=b/", method="DELETE"))["removed"] == 1
         assert (await api.request("/cache", method="DELETE"))["removed"] == 1
         assert sorted(calls(await engine.run(definition))) == ["A", "B"]
+    assert lines.of("cache.cleared") == [
+        ("info", {"handler": "echo", "removed": 1}),
+        ("info", {"removed": 1}),
+    ]
 
 
 async def test_hits_are_counted_and_told_as_events(settings):

@@ -69,7 +69,7 @@ async def refused(answer: Awaitable[Any]) -> tuple[int, str]:
     return error.value.status, error.value.code
 
 
-async def test_a_version_is_made_by_what_is_new_and_never_changes(settings, redis):
+async def test_a_version_is_made_by_what_is_new_and_never_changes(settings, redis, lines):
     async with stand(settings, 0) as here:
         one = written(node("A", (), "noop"))
         assert await here.send("PUT", f"/definitions/{NAME}", one) == (
@@ -98,6 +98,10 @@ async def test_a_version_is_made_by_what_is_new_and_never_changes(settings, redi
         ]
         versions = [row["version"] async for row in here.client.versions(NAME)]
         assert versions == [3, 2, 1]
+    saved = [(NAME, 1), (NAME, 2), (NAME, 3), ("other", 1)]
+    assert lines.of("definition.saved") == [
+        ("info", {"name": name, "version": version}) for name, version in saved
+    ]
 
 
 async def test_lists_come_page_by_page(settings):
@@ -213,7 +217,7 @@ async def test_a_definition_saved_anew_under_a_deleted_name_is_not_taken_for_the
         assert redis.get(keys.status(kept)) == "RUNNING"
 
 
-async def test_a_definition_that_schedules_run_is_not_deleted(settings, redis):
+async def test_a_definition_that_schedules_run_is_not_deleted(settings, redis, lines):
     async with stand(settings, 0) as here:
         await here.client.put_definition(NAME, READS)
         redis.sadd(keys.schedules_of(NAME), "nightly")
@@ -223,8 +227,10 @@ async def test_a_definition_that_schedules_run_is_not_deleted(settings, redis):
         assert (await here.client.saved_definition(NAME))["version"] == 1
 
         redis.srem(keys.schedules_of(NAME), "nightly")
+        assert lines.of("definition.deleted") == []
         await here.client.delete_definition(NAME)
         assert redis.keys("flowd:definition*") == []
+    assert lines.of("definition.deleted") == [("info", {"name": NAME})]
 
 
 async def test_a_definition_that_another_one_calls_is_not_deleted(settings):

@@ -119,19 +119,6 @@ async def test_a_failed_program_keeps_what_it_wrote(own):
     assert results == {"A": {"error": "'sh' exited with 3: went wrong"}}
 
 
-@pytest.fixture
-def lines(monkeypatch):
-    """What is logged: level, event, facts and traceback."""
-    written = []
-
-    def emit(_now, level, event, facts, trace):
-        written.append((level, event, facts, trace))
-        return True
-
-    monkeypatch.setattr("flowd.log._emit", emit)
-    return written
-
-
 def told(lines, event):
     return [(level, facts, trace) for level, seen, facts, trace in lines if seen == event]
 

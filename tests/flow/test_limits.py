@@ -206,7 +206,7 @@ async def test_explain_says_who_holds_the_places_and_who_waits_before(settings):
             assert (await engine.end(one)) == "COMPLETED"
 
 
-async def test_the_api_makes_shows_and_lifts_limits(settings):
+async def test_the_api_makes_shows_and_lifts_limits(settings, lines):
     async with serving(settings, workers=0) as api:
         client = api._client
         assert (await client.put("/limits/api", json={})).status_code == 400
@@ -229,6 +229,8 @@ async def test_the_api_makes_shows_and_lifts_limits(settings):
         assert (await client.delete("/limits/api")).json()["message"] == "Limit deleted"
         for gone in (await client.get("/limits/api"), await client.delete("/limits/api")):
             assert (gone.status_code, gone.json()["code"]) == (404, "unknown_limit")
+    for event in ("limit.changed", "limit.deleted"):
+        assert lines.of(event) == [("info", {"limit": "api"})]
 
 
 async def test_the_reconciler_lets_one_that_stands_in_no_row_ask_again(settings):

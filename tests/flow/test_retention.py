@@ -19,7 +19,7 @@ async def keys_of(engine: Engine, execution_id: str) -> list[str]:
     return await engine.redis("KEYS", f"workflow:{execution_id}*")
 
 
-async def test_an_execution_is_forgotten_with_all_its_keys(settings):
+async def test_an_execution_is_forgotten_with_all_its_keys(settings, lines):
     async with Engine(settings) as engine:
         well = await engine.run(workflow(node("A", n=1), node("B", ["A"])))
         failed = await engine.run(workflow(node("A", handler="fail"), node("B", ["A"])))
@@ -29,6 +29,7 @@ async def test_an_execution_is_forgotten_with_all_its_keys(settings):
         assert await forget_finished(engine.store, 7, now_ms() + 6 * DAY_MS) == 0
         assert await forget_finished(engine.store, 7, now_ms() + 8 * DAY_MS) == 2
 
+        assert lines.of("executions.forgotten") == [("info", {"count": 2, "finished_days": 7})]
         for execution_id in (well, failed):
             assert await keys_of(engine, execution_id) == []
             with pytest.raises(UnknownExecution):

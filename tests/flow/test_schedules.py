@@ -76,7 +76,7 @@ async def test_it_runs_at_its_times_and_its_nodes_read_them(settings):
         assert explained["summary"].endswith(wanted)
 
 
-async def test_made_again_it_is_unchanged_and_changed_when_it_says_something_else(settings):
+async def test_made_again_it_is_unchanged_and_changed_when_it_says_something_else(settings, lines):
     async with stand(settings) as here:
         await here.client.put_definition("report", READS)
         said = {"workflow": "report", "cron": "30 6 * * 1-5", "timezone": "Europe/Berlin"}
@@ -89,6 +89,7 @@ async def test_made_again_it_is_unchanged_and_changed_when_it_says_something_els
             (200, {"name": "nightly", "message": "Schedule unchanged"}),
             (200, {"name": "nightly", "message": "Schedule changed"}),
         ]
+        assert lines.of("schedule.changed") == [("info", {"schedule": "nightly"})] * 2
         status, shown = await here.send("GET", "/schedules/nightly")
         nexts = await here.client.next_times("nightly", 3)
         assert status == 200 and shown["next"] == nexts[0]

@@ -277,7 +277,9 @@ async def test_a_collector_that_is_away_is_told_and_gets_all_when_it_is_back(set
             await until(well, "the trouble to be over")
 
 
-async def test_what_a_collector_never_takes_is_given_up_and_the_rest_goes_on(settings, collector):
+async def test_what_a_collector_never_takes_is_given_up_and_the_rest_goes_on(
+    settings, collector, lines
+):
     async with Engine(settings) as engine:
         collector.status = 400
         await engine.run(workflow(node("A"), name="refused"))
@@ -295,6 +297,7 @@ async def test_what_a_collector_never_takes_is_given_up_and_the_rest_goes_on(set
             wanted = span_id(one).to_bytes(8)
             await until(lambda: wanted in {span.span_id for span in collector.all()}, "the next")
         assert sorted(collector.spans) == ["B", "taken"]
+    assert [(level, said["spans"]) for level, said in lines.of("traces.dropped")] == [("error", 2)]
 
 
 async def test_a_collector_that_hangs_holds_nothing_up(settings, collector, monkeypatch):
@@ -353,7 +356,9 @@ async def test_more_nodes_than_one_call_bears_come_in_several(settings, collecto
         assert collector.calls() == 3
 
 
-async def test_what_is_too_old_is_given_up_while_the_collector_is_away(settings, monkeypatch):
+async def test_what_is_too_old_is_given_up_while_the_collector_is_away(
+    settings, monkeypatch, lines
+):
     monkeypatch.setattr(duty_file, "BACKLOG_MS", 0)
 
     class Away:
@@ -369,6 +374,7 @@ async def test_what_is_too_old_is_given_up_while_the_collector_is_away(settings,
             await duty.run(0.0)
 
         assert await duty.run(0.0) is None
+    assert [level for level, _ in lines.of("traces.given_up")] == ["error"]
 
 
 async def test_deleted_executions_are_passed_over(settings, collector):

@@ -38,7 +38,7 @@ async def two_wide(engine):
 
 @pytest.mark.parametrize("error", [RuntimeError("a defect"), StoreError("redis refused")])
 async def test_one_that_fails_holds_up_no_other_and_is_named(
-    engine, store, redis, plans, duty, monkeypatch, error
+    engine, store, redis, plans, duty, monkeypatch, lines, error
 ):
     bad, good = await two_wide(engine)
     advance = store.executions.advance_node
@@ -71,6 +71,13 @@ async def test_one_that_fails_holds_up_no_other_and_is_named(
     await duty.run(OVERDUE_S + 1.0)
     assert bad.states()["QUEUED"] == WIDTH
     assert redis.exists(keys.TROUBLES) == 0
+    about = {"verb": "advance", "execution_id": bad.id, "node_id": "first"}
+    assert lines.of("continuation.failed") == [
+        ("error", {**about, "reason": reason, "retry_in_s": 1.0})
+    ]
+    assert lines.of("continuation.finished") == [
+        ("warning", {**about, "execution_id": one.id}) for one in (good, bad)
+    ]
 
 
 async def test_one_that_does_not_end_goes_behind_the_others_and_is_set_aside(

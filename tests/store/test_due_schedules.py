@@ -56,7 +56,7 @@ async def test_a_scheduler_fires_all_that_are_due_and_sleeps_until_the_next(stor
     assert 0 < fire.next_in_s <= 3600
 
 
-async def test_one_that_cannot_be_fired_holds_up_no_other_and_is_tried_again(store, redis):
+async def test_one_that_cannot_be_fired_holds_up_no_other_and_is_tried_again(store, redis, lines):
     for name in ("bad", "good", "odd"):
         one = await schedule(store, redis, name=name)
         make_due(redis, name, one.first_ms - HOUR_MS)
@@ -72,6 +72,11 @@ async def test_one_that_cannot_be_fired_holds_up_no_other_and_is_tried_again(sto
     assert len(redis.smembers(keys.ACTIVE)) == 1
     scores = {one: redis.zscore(keys.SCHEDULES_DUE, one) for one in ("bad", "odd")}
     assert all(row.now_ms - 1 < score <= row.now_ms + 61_000 for score in scores.values())
+    failed = {facts["schedule"]: facts["failures"] for _, facts in lines.of("schedule.failed")}
+    assert failed["bad"] == 1
+    ((level, fired),) = lines.of("schedule.fired")
+    assert (level, fired["schedule"]) == ("info", "good")
+    assert {fired["execution_id"]} == redis.smembers(keys.ACTIVE)
 
 
 @pytest.fixture
@@ -176,7 +181,7 @@ async def test_the_duty_ends_within_its_budget(store, redis, monkeypatch):
     assert fire.next_in_s == 0.0
 
 
-async def test_schedules_are_looked_at_and_listed_again_after_damage(store, redis):
+async def test_schedules_are_looked_at_and_listed_again_after_damage(store, redis, lines):
     nightly = await schedule(store, redis)
     await schedule(store, redis, name="paused", paused=True)
     check = ReadmitSchedules(store)
@@ -184,6 +189,7 @@ async def test_schedules_are_looked_at_and_listed_again_after_damage(store, redi
 
     await check.run(0.0)
     assert redis.zrange(keys.SCHEDULES_DUE, 0, -1, withscores=True) == [(NAME, nightly.first_ms)]
+    assert lines.of("schedule.readmitted") == [("warning", {"schedule": NAME})]
 
     redis.delete(keys.SCHEDULES)
     await check.run(0.0)

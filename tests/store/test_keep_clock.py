@@ -49,7 +49,7 @@ async def test_it_never_goes_back_and_several_schedulers_mend_it_once(store, red
 
 
 @pytest.mark.parametrize(("by_ms", "is_mended"), [(1_500, False), (HOUR_MS, True)])
-async def test_a_scheduler_sees_more_than_was_written_down(store, redis, by_ms, is_mended):
+async def test_a_scheduler_sees_more_than_was_written_down(store, redis, by_ms, is_mended, lines):
     """What a clock has reached since it was last written down, only who watched it knows."""
     duty = KeepClock(store, 1.0)
     await duty.run(0.0)
@@ -57,6 +57,7 @@ async def test_a_scheduler_sees_more_than_was_written_down(store, redis, by_ms, 
     await duty.run(1.0)
     ahead_ms = int(redis.hget(keys.CLOCK, "ahead_ms") or 0)
     assert is_mended == (HOUR_MS - 5_000 < ahead_ms <= HOUR_MS) and (is_mended or ahead_ms == 0)
+    assert [level for level, _ in lines.of("redis.clock_moved_back")] == ["warning"] * is_mended
 
 
 async def test_retries_and_callbacks_come_at_their_time_and_say_when_that_is(engine, store, redis):

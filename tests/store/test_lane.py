@@ -58,7 +58,7 @@ async def test_duties_run_in_their_order_when_they_are_due(store):
     assert runs == ["first", "eager", "last", "eager", "first", "eager", "last", "eager", "eager"]
 
 
-async def test_a_duty_that_fails_is_named_backs_off_and_stops_no_other(store):
+async def test_a_duty_that_fails_is_named_backs_off_and_stops_no_other(store, lines):
     runs = []
     bad = Noted("bad", runs, RuntimeError("a defect"))
     lane = Lane(store, [bad, Noted("good", runs)])
@@ -68,6 +68,8 @@ async def test_a_duty_that_fails_is_named_backs_off_and_stops_no_other(store):
         await lane.tick(now_s)
 
     assert runs == ["bad", "good", "bad", "bad"]
+    # The third failure in a row is not said: the more seldom, the longer it lasts.
+    assert [facts["failures"] for _, facts in lines.of("duty.failed")] == [1, 2]
     assert await store.health.troubles.duties() == [Trouble("bad", "RuntimeError: a defect")]
     checks, _ = await readiness.check(store)
     assert checks["duties"] == {"ok": False, "failing": {"bad": "RuntimeError: a defect"}}

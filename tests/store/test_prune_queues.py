@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flowd.scheduler.queues import PruneQueues
 from flowd.store.redis import keys
 from tests.store.engine import STREAM
 
@@ -12,7 +13,7 @@ LONE = {"a": {"queue": "gpu"}}
 LATER = {"a": [], "b": {"dependencies": ["a"], "queue": "gpu"}}
 
 
-async def test_a_queue_that_nobody_reads_or_names_is_forgotten(engine, redis):
+async def test_a_queue_that_nobody_reads_or_names_is_forgotten(engine, redis, lines):
     worker = engine.worker("w1", queues=("default", "gpu"))
     execution, entries = await engine.start_and_take(LONE, worker)
     assert await engine.store.tasks.queues.prune() == [], "its node runs"
@@ -20,7 +21,8 @@ async def test_a_queue_that_nobody_reads_or_names_is_forgotten(engine, redis):
     assert await engine.store.tasks.queues.prune() == [], "a worker reads it"
     redis.xgroup_delconsumer(GPU, "workflow_group", "w1")
 
-    assert await engine.store.tasks.queues.prune() == ["gpu"]
+    await PruneQueues(engine.store).run(0.0)
+    assert lines.of("queue.forgotten") == [("info", {"queue": "gpu"})]
     assert (redis.smembers(keys.QUEUES), redis.exists(GPU)) == (set(), 0)
     assert await engine.store.tasks.queues.prune() == []
 

@@ -79,7 +79,9 @@ async def test_any_number_is_looked_at_in_slices(store, redis):
     assert redis.zcard(keys.FINISHED) == 2_475
 
 
-async def test_what_a_run_has_no_time_for_follows_at_once(store, redis, plans, monkeypatch):
+async def test_what_a_run_has_no_time_for_follows_at_once(
+    store, redis, plans, monkeypatch, lines
+):
     """Else each thousand executions take a minute, and who is lost among them waits for hours."""
     lose(redis, 4 * repairs.EXECUTIONS_PER_SLICE)
     clock = itertools.count()
@@ -93,3 +95,5 @@ async def test_what_a_run_has_no_time_for_follows_at_once(store, redis, plans, m
 
     assert len(set(active)) > 1
     assert redis.scard(keys.ACTIVE) == 4 * repairs.EXECUTIONS_PER_SLICE / 100
+    said = {facts["execution_id"] for _, facts in lines.of("execution.readmitted")}
+    assert said == redis.smembers(keys.ACTIVE)

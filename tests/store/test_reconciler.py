@@ -77,7 +77,7 @@ async def test_a_system_that_moves_between_the_rounds_is_left_alone(engine, reco
 
 @pytest.mark.parametrize("is_running", [False, True])
 async def test_a_node_whose_entry_was_deleted_by_hand_is_restored_exactly_once(
-    engine, redis, reconciler, is_running
+    engine, redis, reconciler, is_running, lines
 ):
     worker = engine.worker()
     execution, (entry,) = await engine.start_and_take(CHAIN, worker)
@@ -100,6 +100,8 @@ async def test_a_node_whose_entry_was_deleted_by_hand_is_restored_exactly_once(
     assert execution.state() == restored
     await run_rounds(reconciler, 3)
     assert execution.state() == restored
+    about = {"execution_id": execution.id, "node_id": "a"}
+    assert lines.of("node.restored") == [("warning", about)]
     await engine.finish(engine.worker("w2"))
     state = execution.state()
     assert (state.status, state.outputs) == ("COMPLETED", outputs_of(*"abc"))
@@ -181,7 +183,9 @@ async def test_a_deleted_stream_is_made_anew_with_all_that_was_in_it(engine, red
         "status no string",
     ],
 )
-async def test_damaged_keys_fail_their_execution_and_no_other(engine, redis, reconciler, damage):
+async def test_damaged_keys_fail_their_execution_and_no_other(
+    engine, redis, reconciler, damage, lines
+):
     good = await engine.start(CHAIN)
     bad = await engine.start(CHAIN)
     before = good.state()
@@ -193,6 +197,8 @@ async def test_damaged_keys_fail_their_execution_and_no_other(engine, redis, rec
     assert redis.hget(bad.key(":run"), "error")
     assert redis.smembers(keys.ACTIVE) == {good.id}
     assert good.state() == before
+    ((level, said),) = lines.of("execution.corrupt")
+    assert (level, said["execution_id"]) == ("error", bad.id)
 
 
 async def test_an_execution_whose_status_was_deleted_is_forgotten(engine, redis, reconciler):
@@ -396,7 +402,7 @@ async def test_the_lost_date_of_a_node_whose_child_runs_is_found_again(engine, r
     assert (state.nodes, state.waiting) == ({"call": "WAITING"}, ["call"])
 
 
-async def test_a_child_nobody_waits_for_any_more_is_cancelled(engine, reconciler):
+async def test_a_child_nobody_waits_for_any_more_is_cancelled(engine, reconciler, lines):
     """As after three workers that died right after they had made it."""
     worker = engine.worker()
     parent, (call, other) = await engine.start_and_take({**CALLS, "other": []}, worker)
@@ -408,6 +414,7 @@ async def test_a_child_nobody_waits_for_any_more_is_cancelled(engine, reconciler
 
     assert child.state().status == "CANCELLED"
     assert parent.state().status == "RUNNING"
+    assert lines.of("children.orphaned") == [("warning", {"execution_id": parent.id})]
 
 
 @pytest.mark.parametrize("waker", ["date", "moment", "signal"])

@@ -47,7 +47,7 @@ async def die_with(engine, plans, deaths):
 
 
 async def test_everything_a_dead_worker_held_is_requeued_and_the_worker_forgotten(
-    engine, redis, plans
+    engine, redis, plans, lines
 ):
     worker, other = engine.worker("w1"), engine.worker("w2")
     await engine.store.tasks.enroll_worker("w1", b"{}")
@@ -70,6 +70,9 @@ async def test_everything_a_dead_worker_held_is_requeued_and_the_worker_forgotte
     assert {row["name"] for row in redis.xinfo_consumers(STREAM, GROUP)} == {"w2"}
     assert not await engine.store.tasks.renew_lease("w1")
     assert await worker.complete(a, b) == ["stale", "stale"]
+    ((level, said),) = lines.of("worker.recovered")
+    assert (level, said["consumer"], said["nodes"]) == ("warning", "w1", 2)
+    assert [said["node_id"] for _, said in lines.of("node.requeued")] == ["a", "b"]
 
 
 async def test_a_worker_that_gives_its_work_back_blames_no_node(engine, plans):
@@ -283,7 +286,7 @@ async def test_a_poisoned_node_without_a_readable_definition_fails_its_execution
     assert redis.xlen(STREAM) == 0
 
 
-async def test_a_garbage_entry_a_dead_worker_held_is_buried(engine, redis, plans):
+async def test_a_garbage_entry_a_dead_worker_held_is_buried(engine, redis, plans, lines):
     await engine.store.tasks.queues.ensure_groups()
     redis.xadd(STREAM, {"execution_id": "../../etc", "node_id": "passwd"})
     execution = await engine.start(CHAIN)
@@ -297,6 +300,8 @@ async def test_a_garbage_entry_a_dead_worker_held_is_buried(engine, redis, plans
     assert execution.state().queued == ["a#2 after 1 deaths"]
     assert redis.xlen(STREAM) == 1
     assert redis.xinfo_consumers(STREAM, GROUP) == []
+    ((level, said),) = lines.of("entry.buried")
+    assert (level, said["reason"]) == ("error", letter["reason"])
 
 
 def test_the_work_of_a_dead_process_of_this_machine_is_released(engine, redis, runner, settings):

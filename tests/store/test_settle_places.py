@@ -25,7 +25,7 @@ async def test_an_execution_that_is_gone_gives_its_place_to_who_waits(engine, st
     assert (held(redis), waiting(redis)) == ([second.id], [])
 
 
-async def test_a_free_place_goes_to_who_waits(engine, store, redis):
+async def test_a_free_place_goes_to_who_waits(engine, store, redis, lines):
     first, second = await ask(engine), await ask(engine)
     redis.delete(keys.PLACE_HOLDERS)
     assert statuses(first, second) == ["RUNNING", "PENDING"]
@@ -33,15 +33,19 @@ async def test_a_free_place_goes_to_who_waits(engine, store, redis):
     await settle(store)
 
     assert statuses(second) == ["RUNNING"]
+    assert lines.of("places.settled") == [("warning", {"started": 1})]
 
 
-async def test_who_holds_a_place_keeps_it_and_who_waits_goes_on_waiting(engine, store, redis):
+async def test_who_holds_a_place_keeps_it_and_who_waits_goes_on_waiting(
+    engine, store, redis, lines
+):
     executions = [await ask(engine, given=b'{"customer":%d}' % (at % 120)) for at in range(300)]
     before = held(redis), waiting(redis), statuses(*executions)
 
     await settle(store)
 
     assert (held(redis), waiting(redis), statuses(*executions)) == before
+    assert lines == []
 
 
 @pytest.mark.parametrize("lost", [keys.PLACE_HOLDERS, keys.PLACE_WAITERS])

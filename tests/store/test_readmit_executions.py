@@ -79,9 +79,7 @@ async def test_any_number_is_looked_at_in_slices(store, redis):
     assert redis.zcard(keys.FINISHED) == 2_475
 
 
-async def test_what_a_run_has_no_time_for_follows_at_once(
-    store, redis, plans, monkeypatch, lines
-):
+async def test_what_a_run_has_no_time_for_follows_at_once(store, redis, plans, monkeypatch, lines):
     """Else each thousand executions take a minute, and who is lost among them waits for hours."""
     lose(redis, 4 * repairs.EXECUTIONS_PER_SLICE)
     clock = itertools.count()

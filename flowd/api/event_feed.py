@@ -27,6 +27,7 @@ from flowd.store.events import (
     execution_ids,
     parse_event,
 )
+from flowd.workflow.ids import time_of
 
 log = get_logger(__name__)
 
@@ -46,7 +47,7 @@ class Gap(NamedTuple):
 
 def before_submission(execution_id: str) -> Position:
     """A position before anything an execution did."""
-    submitted_ms = int(execution_id[:12], 16)
+    submitted_ms = time_of(execution_id)
     return BEGINNING._replace(ms=max(0, submitted_ms - CLOCKS_APART_MS_MAX))
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.requests import Request
 
 from flowd.api.event_feed import EventFeed
+from flowd.api.http.responses import requested_idempotency_key
 from flowd.api.shared_check import SharedCheck
 from flowd.api.waiting import Waiting
 from flowd.api.workflow_check import WorkflowCheck
@@ -17,6 +19,9 @@ from flowd.handlers.registry import Registry
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.saved import SavedWorkflows
 from flowd.store import Store
+from flowd.store.executions import now_ms
+from flowd.store.idempotency import Claimed
+from flowd.workflow.ids import new_execution_id
 
 
 @dataclass(slots=True)
@@ -42,3 +47,13 @@ class Shared:
 def shared_of(app: Starlette) -> Shared:
     shared: Shared = app.state.shared
     return shared
+
+
+async def claim_execution(request: Request, asked: bytes) -> Claimed:
+    """The id of the execution that a request is to make: a new one, or the one that the first
+    request under its Idempotency-Key has claimed. `asked` is all that has to be equal."""
+    fresh = new_execution_id(now_ms())
+    if key := requested_idempotency_key(request):
+        idempotency = shared_of(request.app).store.submissions.idempotency
+        return await idempotency.claim(key, asked, fresh)
+    return Claimed(fresh, "", is_deleted=False)

@@ -237,11 +237,17 @@ class AsyncClient(AsyncHolding):
         preview: bool = False,
         trigger: bool = True,
         definition: Workflow | None = None,
+        idempotency_key: str | None = None,
     ) -> Json:
         """Run an ended execution again, from a node on or what failed; which nodes run. With a
         corrected definition, what that changes runs too."""
         call = calls.rerun(
-            execution_id, start, preview=preview, is_triggered=trigger, definition=definition
+            execution_id,
+            start,
+            preview=preview,
+            is_triggered=trigger,
+            definition=definition,
+            idempotency_key=idempotency_key,
         )
         return dict(await self._send(call))
 

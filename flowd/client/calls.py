@@ -204,12 +204,14 @@ def rerun(
     preview: bool,
     is_triggered: bool,
     definition: Workflow | None = None,
+    idempotency_key: str | None = None,
 ) -> Call:
     content = _body({"from": start, "preview": preview, "trigger": is_triggered})
     if definition is not None:
         # As it is: flowd sees keys that are written twice, and says where.
         content = content[:-1] + b', "definition": ' + _body(definition) + b"}"
-    return Call("POST", f"/workflows/{_id(execution_id)}/rerun", content=content)
+    headers = _idempotent(idempotency_key)
+    return Call("POST", f"/workflows/{_id(execution_id)}/rerun", content=content, headers=headers)
 
 
 def delete(execution_id: str) -> Call:

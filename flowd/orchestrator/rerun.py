@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from flowd.errors import UnknownNode, WrongState
-from flowd.orchestrator.executor import error_output
+from flowd.errors import UnknownExecution, UnknownNode, WrongState
+from flowd.orchestrator.executor import error_output, trigger_workflow
 from flowd.orchestrator.pinning import pin_versions
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.versions import expect_no_older_process
 from flowd.store import Store
+from flowd.store.idempotency import Claimed
 from flowd.store.making import Reuse
 from flowd.store.map_copies import Again
 from flowd.store.origins import Origin
@@ -297,11 +298,40 @@ def _why_left_out(
     return f"was {states[node.id]}, and is not asked for"
 
 
+async def run_again(
+    store: Store,
+    wanted: RerunPlan,
+    claimed: Claimed,
+    *,
+    claimant: str = "",
+    is_triggered: bool = True,
+    traceparent: str = "",
+) -> None:
+    """Make the new execution, whose id is claimed, and start it: once, however often it is said,
+    and not again where it was deleted since. Raises as `rerun_execution`, and LimitReached.
+    """
+    execution_id = claimed.execution_id
+    if claimed.is_deleted:
+        return
+    try:
+        await rerun_execution(store, wanted, execution_id, claimed.key_digest, claimant)
+        if is_triggered:
+            await trigger_workflow(store, execution_id, traceparent=traceparent)
+    except UnknownExecution as error:
+        if error.execution_id != execution_id:
+            raise
+
+
 async def rerun_execution(
-    store: Store, wanted: RerunPlan, execution_id: str = "", key_digest: str = ""
+    store: Store,
+    wanted: RerunPlan,
+    execution_id: str = "",
+    key_digest: str = "",
+    claimant: str = "",
 ) -> str:
-    """Make the new execution; its id, which the caller may have chosen, and claimed for a key. It
-    has the definition of the old one, if there is no corrected one, and its input.
+    """Make the new execution; its id, which the caller may have chosen, and claimed for a key, or
+    for the `claimant`, of whom it is one. It has the definition of the old one, if there is no
+    corrected one, and its input.
 
     Raises WrongState when no node would run, UnknownExecution when the old one has been deleted,
     and OlderProcess.
@@ -318,6 +348,7 @@ async def rerun_execution(
         wanted.plan,
         execution_id=execution_id,
         key_digest=key_digest,
+        claimant=claimant,
         reuse=await reuse_of(store, wanted),
         origin=await _origin(store, wanted),
     )

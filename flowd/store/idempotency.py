@@ -34,8 +34,7 @@ class Idempotency:
 
         `request` is all that has to be equal. Raises IdempotencyMismatch when it is not.
         """
-        digest = hashlib.sha256(request).hexdigest()
-        key_digest = hashlib.sha256(key.encode()).hexdigest()
+        digest, key_digest = _digest(request), _digest(key.encode())
         first = await self._client.execute(
             "SET",
             keys.idempotency(key_digest),
@@ -49,3 +48,14 @@ class Idempotency:
         if first_digest != digest:
             raise IdempotencyMismatch
         return Claimed(first_id, key_digest, bool(deleted))
+
+    async def claimed(self, key: str) -> str | None:
+        """The execution that this key stands for; None where nobody has claimed it."""
+        claim: str | None = await self._client.execute(
+            "GET", keys.idempotency(_digest(key.encode()))
+        )
+        return claim.rpartition(" ")[2] if claim else None
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()

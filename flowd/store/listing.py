@@ -21,7 +21,7 @@ from flowd.store.redis.client import Command, RedisClient, is_wrong_type, transl
 from flowd.store.redis.text import raw_bytes, readable
 from flowd.store.walks import ListWalk, Walk, shortest_walk
 from flowd.workflow.graph import nodes_of
-from flowd.workflow.ids import is_execution_id
+from flowd.workflow.ids import is_execution_id, time_of
 from flowd.workflow.states import CANCELLING, ExecutionState, parse_status
 
 # What one page may cost: executions looked at, and bytes of definitions read for their handlers.
@@ -282,7 +282,7 @@ def _id_at(ms: int) -> str:
 
 
 def _submitted_ms(row: ExecutionRow) -> int:
-    return int(row.execution_id[:12], 16) if row.submitted_ms is None else row.submitted_ms
+    return time_of(row.execution_id) if row.submitted_ms is None else row.submitted_ms
 
 
 def _id_before(execution_id: str) -> str:

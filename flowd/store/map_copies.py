@@ -8,8 +8,8 @@ from typing import Final, Literal
 from flowd.errors import CorruptExecution
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
 from flowd.store.maps import Maps, MapStanding
-from flowd.store.redis import keys
-from flowd.store.redis.client import Command, RedisClient
+from flowd.store.redis import keys, scripts
+from flowd.store.redis.client import Argument, Command, RedisClient
 from flowd.workflow.ids import item_id
 from flowd.workflow.states import NodeState
 
@@ -43,10 +43,9 @@ class MapCopies:
         if standing is None:
             return "staged"
         # First, as it says how much there is to remove if this breaks off.
-        names = (keys.map_of, keys.map_items)
-        await self._client.converse(
-            [("COPY", key(source, node_id), key(execution_id, node_id), "REPLACE") for key in names]
-        )
+        outcome = await self._stage_map(source, execution_id, node_id, "")
+        if outcome != "staged":
+            return outcome
         states = await self._maps.states(source, node_id, range(standing.n))
         for kept in _KEPT[again]:
             items = [item_id(node_id, one) for one, state in enumerate(states) if state is kept]
@@ -57,8 +56,24 @@ class MapCopies:
                 await self._copy_outputs(source, execution_id, some)
         if again != "none":
             done = [one for one, state in enumerate(states) if state in _KEPT[again]]
-            await self._begin(source, execution_id, node_id, standing, done)
+            return await self._begin(source, execution_id, node_id, standing, done)
         return "staged"
+
+    async def _stage_map(
+        self, source: str, execution_id: str, node_id: str, *how_far: Argument
+    ) -> str:
+        outcome: str = await self._client.run(
+            scripts.STAGE_MAP,
+            (
+                *(keys.status(execution_id), keys.CONTINUATIONS),
+                *(keys.map_of(source, node_id), keys.map_items(source, node_id)),
+                *(keys.map_of(execution_id, node_id), keys.map_items(execution_id, node_id)),
+                keys.map_todo(execution_id, node_id),
+            ),
+            execution_id,
+            *how_far,
+        )
+        return outcome
 
     async def _copy_outputs(self, source: str, execution_id: str, items: Sequence[str]) -> None:
         commands: list[Command] = [
@@ -76,15 +91,11 @@ class MapCopies:
         node_id: str,
         standing: MapStanding,
         done: Sequence[int],
-    ) -> None:
+    ) -> str:
         """Count what is done, and have the others wait for a place."""
         size = 0
         for some in slices(done, NODES_PER_CALL_MAX):
             outputs = (keys.output(source, item_id(node_id, one)) for one in some)
             size += sum(await self._client.converse([("STRLEN", one) for one in outputs]))
-        map_key, todo = keys.map_of(execution_id, node_id), keys.map_todo(execution_id, node_id)
         left = sorted(set(range(standing.n)).difference(done))
-        counted = ("HSET", map_key, "ended", len(done), "failed", 0, "bytes", size)
-        commands: list[Command] = [counted, ("HDEL", map_key, "failure", "stopped"), ("DEL", todo)]
-        commands += [("RPUSH", todo, *some) for some in slices(left, NODES_PER_CALL_MAX)]
-        await self._client.converse(commands)
+        return await self._stage_map(source, execution_id, node_id, len(done), size, *left)

@@ -276,7 +276,8 @@ class Submissions:
         """
         source = reuse.rerun_of
         copied = (keys.given_input(source), keys.given_input(execution_id))
-        await self._client.execute("COPY", *copied, "REPLACE")
+        # What an execution that was made before has been given since stays.
+        await self._client.execute("COPY", *copied)
         lost: list[str] = []
         with_output = {NodeState.COMPLETED: reuse.node_ids, NodeState.FAILED: reuse.allowed}
         for state, node_ids in with_output.items():

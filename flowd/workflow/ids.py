@@ -39,6 +39,11 @@ def scheduled_id(schedule: str, time_ms: int) -> str:
     return f"{time_ms:012x}{digest[:12]}"
 
 
+def time_of(execution_id: str) -> int:
+    """How old an id is, Unix ms: when it was made, or the time that a schedule made it for."""
+    return int(execution_id[:12], 16)
+
+
 def child_id(parent_id: str, node_id: str, number: int) -> str:
     """What a node waits for in its wait of this number; it sorts beside its parent."""
     digest = hashlib.sha256(f"{parent_id} {node_id} {number}".encode()).hexdigest()

@@ -81,6 +81,8 @@ async def test_a_failure_names_its_nodes(settings):
         assert list(failed.value.errors) == ["A", "B"]
         again = await client.rerun(failed.value.execution_id, preview=True)
         assert again["execution_id"] is None
+        once = [await client.rerun(failed.value.execution_id, idempotency_key="once") for _ in "ab"]
+        assert once[0] == once[1] != again
 
 
 async def test_a_refused_workflow_says_all_that_is_wrong(settings):

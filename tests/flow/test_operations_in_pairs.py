@@ -103,7 +103,8 @@ async def delete(bench: Bench) -> None:
 
 
 async def rerun(bench: Bench) -> None:
-    await bench.request("POST", f"/workflows/{bench.id}/rerun", json={"from": "z"})
+    headers = {"idempotency-key": "rerun"}
+    await bench.request("POST", f"/workflows/{bench.id}/rerun", json={"from": "z"}, headers=headers)
 
 
 async def redrive(bench: Bench) -> None:

@@ -416,7 +416,12 @@ async def test_a_dead_letter_is_redriven_once_however_often_it_is_asked_for(sett
         assert one == other == {"execution_id": one["execution_id"], "rerun_of": first}
         assert str(await api.engine.end(one["execution_id"])) == "COMPLETED"
         assert await api.engine.redis("ZCARD", "flowd:executions") == 2
+        # The letter is gone with the first answer, which may have been lost.
+        await api.refuses(f"/dead-letters/{letter_id}", 404, "unknown_dead_letter")
+        assert await api.request(path, method="POST") == one
+        await api.request(f"/workflows/{one['execution_id']}", method="DELETE")
         await api.refuses(path, 404, "unknown_dead_letter", "POST")
+        assert await api.engine.redis("ZCARD", "flowd:executions") == 1
 
 
 async def test_a_redriven_node_takes_no_other_that_failed_along(settings):

@@ -222,6 +222,8 @@ def test_submit_and_what_comes_of_it(shell: Shell) -> None:
     assert 'input: {"who": "Ada", "n": 2}\n' in shell.pipe("get", execution_id)
     again = shell.pipe("submit", "good.json", "--key", "k1").strip()
     assert shell.pipe("submit", "good.json", "--key", "k1").strip() == again
+    once = [shell.json("run", "good.json", "--key", "k2")["execution_id"] for _ in "ab"]
+    assert once[0] == once[1]
     results = shell.pipe("submit", "some.yaml", "--wait", "--timeout", "170", "--input", "n=7")
     assert json.loads(results)["A"] == {"result": {"who": "you", "n": 7}}
     shell.pipe("submit", "bad.json", "--wait", code=1)
@@ -328,8 +330,9 @@ def test_holding_up_and_running_again(shell: Shell) -> None:
     preview = shell.pipe("rerun", failed, "--preview")
     assert re.search(r"A +is reused", preview)
     assert re.search(r"B +runs", preview)
-    again = shell.pipe("rerun", failed, "--from", "B").strip()
+    again = shell.pipe("rerun", failed, "--from", "B", "--key", "k").strip()
     assert shell.json("get", again)["rerun_of"] == failed
+    assert shell.pipe("rerun", failed, "--from", "B", "--key", "k").strip() == again
     assert shell.json("rerun", failed, "--wait", code=1)["status"] == "FAILED"
     shell.pipe("rerun", failed, "--wait", "--preview", code=2)
     shell.pipe("rm", again, code=2)

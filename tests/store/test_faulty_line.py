@@ -88,6 +88,19 @@ async def stage(bench: Bench) -> None:
     await bench.insist(lambda: stage_some(AN_ID, definition, ["a", "b"], None))
 
 
+async def stage_map(bench: Bench) -> None:
+    execution, _ = await maps.expanded(bench.near, bench.near.worker(), 3, window=2)
+    definition, _ = compiled(CHAIN)
+    await bench.near.store.submissions._stage(AN_ID, definition, ["a"], None)
+    submissions = bench.store.submissions
+    outcome = await bench.insist(
+        lambda: submissions._copies.copy(
+            execution.id, AN_ID, "fan", "all", submissions._stage_nodes
+        )
+    )
+    assert outcome == "staged"
+
+
 async def close_submission(bench: Bench) -> None:
     definition, _ = compiled(CHAIN)
     await bench.near.store.submissions._stage(AN_ID, definition, ["a", "b"], None)
@@ -515,6 +528,7 @@ async def settle_places(bench: Bench) -> None:
 SCRIPT_CALLS = {
     scripts.SETTLE_PLACES: settle_places,
     scripts.SUBMIT_WORKFLOW: submit,
+    scripts.STAGE_MAP: stage_map,
     scripts.STAGE_NODES: stage,
     scripts.CLOSE_SUBMISSION: close_submission,
     scripts.TRIGGER_WORKFLOW: trigger,

@@ -20,19 +20,18 @@ from flowd.api.http.auth import refuse_scope
 from flowd.api.http.responses import (
     IDEMPOTENCY_HEADER,
     json_response,
-    requested_idempotency_key,
     token_of,
 )
 from flowd.api.routers.lifecycle import delete_execution
 from flowd.api.routers.listing import Label, Time, WorkflowRow, row_fields
-from flowd.api.shared import shared_of
+from flowd.api.shared import claim_execution, shared_of
 from flowd.errors import FlowdError, InvalidRequest, Problem, StoreError, UnknownExecution
 from flowd.orchestrator import executor
-from flowd.orchestrator.rerun import FAILED, plan_rerun, rerun_execution
+from flowd.orchestrator.rerun import FAILED, plan_rerun, run_again
 from flowd.store import Store
-from flowd.store.executions import now_ms
+from flowd.store.idempotency import Claimed
 from flowd.store.listing import ExecutionRow, Filters
-from flowd.workflow.ids import is_execution_id, new_execution_id
+from flowd.workflow.ids import is_execution_id, time_of
 from flowd.workflow.states import ExecutionState
 
 EXECUTIONS_MAX: Final = 1_000
@@ -124,14 +123,16 @@ async def act(request: Request) -> Response:
     """Cancel, pause, resume, rerun or delete up to 1,000 executions; each on its own.
 
     Those in `ids`, or the newest that pass the `filter`. A rerun starts at once with what failed.
-    With an Idempotency-Key the same request may be sent again: nothing is run again twice.
+    With an Idempotency-Key the same request may be sent again: nothing is run again twice, and a
+    filter passes nothing that was submitted after it was sent first.
     """
     store = shared_of(request.app).store
     body, written = await read_small_body(request, ActionsBody)
     if body.action == "delete" and (refusal := refuse_scope(token_of(request), "admin")):
         return refusal
-    rows, more = await _chosen(store, body)
+    _expect_choice(body)
     if body.preview:
+        rows, more = await _chosen(store, body)
         return json_response(
             ActionPreview.model_construct(
                 action=body.action,
@@ -140,15 +141,15 @@ async def act(request: Request) -> Response:
                 sample=[row_fields(one) for one in rows[:SAMPLE_MAX]],
             )
         )
-    claimant = new_execution_id(now_ms())
-    if key := requested_idempotency_key(request):
-        idempotency = store.submissions.idempotency
-        claimant = (await idempotency.claim(key, b"actions " + written, claimant)).execution_id
+    claimed = await claim_execution(request, b"actions " + written)
+    # Sent again it finds what it has made itself; no filter is to take that for what it is about.
+    began_ms = time_of(claimed.execution_id) if claimed.key_digest else None
+    rows, more = await _chosen(store, body, began_ms)
     results: list[ActionResult] = []
     for at in range(0, len(rows), _AT_ONCE):
         some = rows[at : at + _AT_ONCE]
         results += await asyncio.gather(
-            *(_act_on(store, body, one.execution_id, claimant) for one in some)
+            *(_act_on(store, body, one.execution_id, claimed) for one in some)
         )
     return json_response(
         ActionAnswer.model_construct(
@@ -157,26 +158,33 @@ async def act(request: Request) -> Response:
     )
 
 
-async def _chosen(store: Store, body: ActionsBody) -> tuple[Sequence[ExecutionRow], bool]:
+def _expect_choice(body: ActionsBody) -> None:
     """Raises InvalidRequest."""
     if (body.ids is None) == (body.chosen is None):
         message = "name the executions in `ids`, or say in `filter` which; one of both"
         raise InvalidRequest([Problem("", "wrong_choice", message)])
-    if body.ids is not None:
-        ids = list(dict.fromkeys(one[:_ID_CHARS_MAX] for one in body.ids))
+    if body.chosen and (not body.chosen.model_fields_set or body.chosen == ActionFilter()):
+        message = "a filter without anything would be all; name a status, name, label or time"
+        raise InvalidRequest([Problem("filter", "empty_filter", message)])
+
+
+async def _chosen(
+    store: Store, body: ActionsBody, before_ms: int | None = None
+) -> tuple[Sequence[ExecutionRow], bool]:
+    """Those it names, or the newest that pass, and were submitted before this time; and whether
+    more do."""
+    wanted = body.chosen
+    if wanted is None:
+        ids = list(dict.fromkeys(one[:_ID_CHARS_MAX] for one in body.ids or ()))
         known = await store.executions.listing.rows([one for one in ids if is_execution_id(one)])
         found = {row.execution_id: row for row in known}
         return [found.get(one) or ExecutionRow(one, None) for one in ids], False
-    assert body.chosen is not None
-    wanted = body.chosen
-    if not wanted.model_fields_set or wanted == ActionFilter():
-        message = "a filter without anything would be all; name a status, name, label or time"
-        raise InvalidRequest([Problem("filter", "empty_filter", message)])
+    ends = [one for one in (wanted.until, before_ms) if one is not None]
     filters = Filters(
         frozenset(wanted.status),
         wanted.name,
         submitted_after_ms=wanted.since,
-        submitted_before_ms=wanted.until,
+        submitted_before_ms=min(ends, default=None),
         labels=tuple(wanted.label),
     )
     rows: list[ExecutionRow] = []
@@ -190,14 +198,14 @@ async def _chosen(store: Store, body: ActionsBody) -> tuple[Sequence[ExecutionRo
 
 
 async def _act_on(
-    store: Store, body: ActionsBody, execution_id: str, claimant: str
+    store: Store, body: ActionsBody, execution_id: str, claimed: Claimed
 ) -> ActionResult:
     """Raises StoreError where Redis does not answer, or takes nothing: then the rest is left."""
     new_id = None
     try:
         if not is_execution_id(execution_id):
             raise UnknownExecution(execution_id)
-        new_id = await _do(store, body, execution_id, claimant)
+        new_id = await _do(store, body, execution_id, claimed)
     except FlowdError as error:
         if isinstance(error, StoreError) and error.code != "corrupt_execution":
             raise
@@ -214,7 +222,7 @@ async def _act_on(
     )
 
 
-async def _do(store: Store, body: ActionsBody, execution_id: str, claimant: str) -> str | None:
+async def _do(store: Store, body: ActionsBody, execution_id: str, claimed: Claimed) -> str | None:
     """The id of the new execution, where there is one."""
     match body.action:
         case "cancel":
@@ -227,9 +235,10 @@ async def _do(store: Store, body: ActionsBody, execution_id: str, claimant: str)
             await delete_execution(store, execution_id)
         case "rerun":
             planned = await plan_rerun(store, execution_id, FAILED, None)
-            new_id = await rerun_execution(store, planned, _rerun_id(claimant, execution_id))
-            await executor.trigger_workflow(store, new_id)
-            return new_id
+            claimant = claimed.execution_id
+            one = claimed._replace(execution_id=_rerun_id(claimant, execution_id))
+            await run_again(store, planned, one, claimant=claimant)
+            return one.execution_id
     return None
 
 

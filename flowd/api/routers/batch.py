@@ -24,11 +24,10 @@ from flowd.api.http.responses import (
     IDEMPOTENCY_HEADER,
     TRACEPARENT_HEADER,
     json_response,
-    requested_idempotency_key,
     requested_traceparent,
 )
 from flowd.api.routers.workflows import Submission, submit
-from flowd.api.shared import Shared, shared_of
+from flowd.api.shared import Shared, claim_execution, shared_of
 from flowd.errors import (
     InvalidRequest,
     InvalidWorkflow,
@@ -37,10 +36,8 @@ from flowd.errors import (
     UnknownExecution,
 )
 from flowd.orchestrator.runs import ids_of
-from flowd.store.executions import now_ms
 from flowd.workflow.concurrency import LimitReached
 from flowd.workflow.definition import WorkflowDefinition
-from flowd.workflow.ids import new_execution_id
 
 WORKFLOWS_MAX: Final = 1_000
 # How many are checked and stored side by side.
@@ -78,15 +75,11 @@ async def submit_batch(request: Request) -> Response:
     shared, query = shared_of(request.app), read_query(request, BatchQuery)
     body = await read_body(request, shared.body_bytes_max)
     workflows, hidden = await _read(body)
-    claimant, key_digest = new_execution_id(now_ms()), ""
-    if key := requested_idempotency_key(request):
-        asked = b"batch %d " % query.trigger + body
-        idempotency = shared.store.submissions.idempotency
-        claimed = await idempotency.claim(key, asked, claimant)
-        claimant, key_digest = claimed.execution_id, claimed.key_digest
+    claimed = await claim_execution(request, b"batch %d " % query.trigger + body)
+    claimant = claimed.execution_id
     traceparent = requested_traceparent(request) if query.trigger else None
     submissions = [
-        Submission(one, traceparent, key_digest, claimant)
+        Submission(one, traceparent, claimed.key_digest, claimant)
         for one in ids_of(claimant, len(workflows))
     ]
     results: list[Any] = []

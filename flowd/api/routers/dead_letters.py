@@ -16,8 +16,8 @@ from flowd.api.contract.route import Endpoint
 from flowd.api.http.responses import json_response
 from flowd.api.shared import shared_of
 from flowd.errors import UnknownDeadLetter, UnknownNode
-from flowd.orchestrator.executor import trigger_workflow
-from flowd.orchestrator.rerun import plan_rerun, rerun_execution
+from flowd.orchestrator.rerun import plan_rerun, run_again
+from flowd.store import Store
 from flowd.store.dead_letters import DeadLetter, is_letter_id
 from flowd.store.executions import now_ms
 from flowd.workflow.ids import new_execution_id
@@ -111,24 +111,42 @@ async def show_dead_letter(request: Request) -> Response:
 
 
 async def redrive_dead_letter(request: Request) -> Response:
-    """Run the node of a dead letter again, in a new execution, and delete the letter."""
-    store = shared_of(request.app).store
-    letter = await store.health.dead_letters.letter(_requested_letter_id(request))
+    """Run the node of a dead letter again, in a new execution, and delete the letter.
+
+    However often it is asked for within a day, it is done once.
+    """
+    store, letter_id = shared_of(request.app).store, _requested_letter_id(request)
+    # No header can hold this key.
+    key = f"redrive\n{letter_id}"
+    try:
+        letter = await store.health.dead_letters.letter(letter_id)
+    except UnknownDeadLetter:
+        # It goes when it is done, and the answer may be lost.
+        redriven = await _redriven(store, key)
+        if redriven is None:
+            raise
+        return json_response(redriven)
     if letter.execution_id is None or letter.node_id is None:
         raise UnknownNode(letter.execution_id or "-", letter.node_id or "-")
     planned = await plan_rerun(store, letter.execution_id, letter.node_id)
-    # Whoever asks twice, or beside another, has asked once. No header can hold this key.
-    execution_id, key_digest, is_deleted = await store.submissions.idempotency.claim(
-        f"redrive\n{letter.letter_id}", letter.letter_id.encode(), new_execution_id(now_ms())
+    claimed = await store.submissions.idempotency.claim(
+        key, letter_id.encode(), new_execution_id(now_ms())
     )
-    if not is_deleted:
-        await rerun_execution(store, planned, execution_id, key_digest)
-        await trigger_workflow(store, execution_id)
+    await run_again(store, planned, claimed)
     with suppress(UnknownDeadLetter):
-        await store.health.dead_letters.delete(letter.letter_id)
+        await store.health.dead_letters.delete(letter_id)
     return json_response(
-        DeadLetterRedriven(execution_id=execution_id, rerun_of=letter.execution_id)
+        DeadLetterRedriven(execution_id=claimed.execution_id, rerun_of=letter.execution_id)
     )
+
+
+async def _redriven(store: Store, key: str) -> DeadLetterRedriven | None:
+    """What was answered under this key before; None where the execution is not there."""
+    execution_id = await store.submissions.idempotency.claimed(key)
+    for row in await store.executions.listing.rows([execution_id] if execution_id else []):
+        if row.rerun_of is not None:
+            return DeadLetterRedriven(execution_id=row.execution_id, rerun_of=row.rerun_of)
+    return None
 
 
 async def delete_dead_letter(request: Request) -> Response:

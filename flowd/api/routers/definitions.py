@@ -20,11 +20,10 @@ from flowd.api.http.responses import (
     IDEMPOTENCY_HEADER,
     TRACEPARENT_HEADER,
     json_response,
-    requested_idempotency_key,
     requested_traceparent,
 )
 from flowd.api.routers.listing import Label, without_secrets
-from flowd.api.shared import Shared, shared_of
+from flowd.api.shared import Shared, claim_execution, shared_of
 from flowd.errors import InvalidRequest, Problem, StoreUnavailable, UnknownDefinition
 from flowd.log import get_logger
 from flowd.orchestrator.pinning import pinned
@@ -37,7 +36,7 @@ from flowd.store.saved import About, SavedRow, Version
 from flowd.workflow.children import called_by
 from flowd.workflow.concurrency import place_of
 from flowd.workflow.definition import Labels, WorkflowDefinition
-from flowd.workflow.ids import NAME_RULE, is_name, new_execution_id
+from flowd.workflow.ids import NAME_RULE, is_name
 from flowd.workflow.report import quote
 
 LIMIT_DEFAULT = 50
@@ -256,15 +255,12 @@ async def run_definition(request: Request) -> Response:
     given = [body.input] if body.inputs is None else body.inputs
     inputs = [orjson.dumps(one) if one else b"" for one in given]
     saved = await _load(shared, name, body)
-    claimant, key_digest = new_execution_id(now_ms()), ""
-    if key := requested_idempotency_key(request):
-        asked = b"run " + name.encode() + b" " + text
-        claimed = await shared.store.submissions.idempotency.claim(key, asked, claimant)
-        claimant, key_digest = claimed.execution_id, claimed.key_digest
+    claimed = await claim_execution(request, b"run " + name.encode() + b" " + text)
+    claimant = claimed.execution_id
     ids = [claimant] if body.inputs is None else ids_of(claimant, len(inputs))
     runs = Runs(
         list(zip(ids, inputs, strict=True)),
-        key_digest,
+        claimed.key_digest,
         "" if body.inputs is None else claimant,
         requested_traceparent(request),
     )

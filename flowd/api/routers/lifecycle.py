@@ -21,15 +21,16 @@ from flowd.api.contract.schemas import (
 )
 from flowd.api.contract.small_body import SmallBody, read_small_body
 from flowd.api.http.responses import (
+    IDEMPOTENCY_HEADER,
     TRACEPARENT_HEADER,
     json_response,
     requested_execution_id,
     requested_traceparent,
 )
-from flowd.api.shared import shared_of
+from flowd.api.shared import claim_execution, shared_of
 from flowd.errors import InvalidWorkflow, WrongState
 from flowd.orchestrator import executor
-from flowd.orchestrator.rerun import FAILED, plan_rerun, rerun_execution
+from flowd.orchestrator.rerun import FAILED, plan_rerun, run_again
 from flowd.store import Store
 
 
@@ -85,18 +86,19 @@ async def rerun(request: Request) -> Response:
     """Run an ended execution again, as a new one that reuses outputs.
 
     With a corrected `definition`, what has changed, what is new and all downstream of it runs as
-    well, and the answer lists the nodes that were `removed`.
+    well, and the answer lists the nodes that were `removed`. With an Idempotency-Key the same
+    request runs it again once, however often it is sent.
     """
     store = shared_of(request.app).store
-    body, _ = await read_small_body(request, RerunBody)
+    body, text = await read_small_body(request, RerunBody)
     corrected = await _checked(request, body.definition) if body.definition is not None else None
     planned = await plan_rerun(store, requested_execution_id(request), body.start, corrected)
     execution_id = None
     if not body.preview:
-        execution_id = await rerun_execution(store, planned)
-        if body.trigger:
-            traceparent = requested_traceparent(request)
-            await executor.trigger_workflow(store, execution_id, traceparent=traceparent)
+        claimed = await claim_execution(request, f"rerun {planned.execution_id} ".encode() + text)
+        execution_id = claimed.execution_id
+        traceparent = requested_traceparent(request)
+        await run_again(store, planned, claimed, is_triggered=body.trigger, traceparent=traceparent)
     answer = Rerun(
         execution_id=execution_id,
         rerun_of=planned.execution_id,
@@ -188,11 +190,12 @@ ROUTES = [
             "unknown_node",
             "invalid_request",
             "invalid_workflow",
+            "idempotency_mismatch",
             "older_process",
             "limit_reached",
         ),
         body=RerunBody,
-        headers=TRACEPARENT_HEADER,
+        headers={**IDEMPOTENCY_HEADER, **TRACEPARENT_HEADER},
     ),
     Endpoint(
         "DELETE",

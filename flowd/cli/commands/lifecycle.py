@@ -97,6 +97,7 @@ def rm(url: str | None, output: str, execution: str, yes: bool) -> None:
     help="Run the corrected workflow in this file; what it changes runs again, too.",
 )
 @click.option("--preview", is_flag=True, help="Only list what would run and what would be reused.")
+@click.option("--key", metavar="TEXT", help="Idempotency-Key: the same again runs it again once.")
 @wait_option
 @timeout_option
 def rerun(
@@ -106,6 +107,7 @@ def rerun(
     start: str,
     file: str | None,
     preview: bool,
+    key: str | None,
     wait: bool,
     timeout: float | None,
 ) -> None:
@@ -120,7 +122,11 @@ def rerun(
     corrected = read_workflow(file) if file is not None else None
     with connected(url, file) as client:
         answer = client.rerun(
-            find_id(client, execution), start, preview=preview, definition=corrected
+            find_id(client, execution),
+            start,
+            preview=preview,
+            definition=corrected,
+            idempotency_key=key,
         )
         if file is not None and not preview and output != "json":
             show_fates(answer)

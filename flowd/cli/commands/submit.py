@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,12 @@ input_option = click.option(
     help="A value of the input; may be repeated.",
 )
 
+key_option = click.option(
+    "--key",
+    metavar="TEXT",
+    help="Idempotency-Key: however often it is used, there is one execution.",
+)
+
 
 @click.command()
 @server_options
@@ -54,11 +61,7 @@ input_option = click.option(
 @click.option("--trigger", is_flag=True, help="Start the execution at once.")
 @wait_option
 @timeout_option
-@click.option(
-    "--key",
-    metavar="TEXT",
-    help="Idempotency-Key: however often it is used, there is one execution.",
-)
+@key_option
 def submit(
     url: str | None,
     output: str,
@@ -131,6 +134,7 @@ def trigger(
 @input_option
 @version_option
 @timeout_option
+@key_option
 @click.option(
     "--local",
     is_flag=True,
@@ -159,6 +163,7 @@ def run(
     inputs: tuple[str, ...],
     version: int | None,
     timeout: float | None,
+    key: str | None,
     local: bool,
     config: Path | None,
     beside: tuple[str, ...],
@@ -176,7 +181,7 @@ def run(
     _check_usage(ctx, is_saved=is_saved)
     given_input = read_input(inputs)
     if is_saved:
-        _run(url, lambda client: _start(client, workflow, given_input, version), timeout, output)
+        _run(url, partial(_start, workflow, given_input, version, key), timeout, output)
         return
     definition = read_workflow(workflow)
     if local:
@@ -192,13 +197,7 @@ def run(
             output=output,
         )
         return
-    _run(
-        url,
-        lambda client: client.submit(definition, trigger=True, input=given_input),
-        timeout,
-        output,
-        workflow,
-    )
+    _run(url, partial(_submit, definition, given_input, key), timeout, output, workflow)
 
 
 def _check_usage(ctx: click.Context, *, is_saved: bool) -> None:
@@ -213,6 +212,9 @@ def _check_usage(ctx: click.Context, *, is_saved: bool) -> None:
         "--local runs on a flowd of its own; --url names another one": local and has_url,
         "--local runs on a flowd of its own; --profile names another one": (
             local and names_profile(ctx)
+        ),
+        "--key is for a flowd that runs; --local begins anew each time": (
+            given["key"] is not None and local
         ),
         "--local runs a FILE; `flowd definitions get NAME` prints a saved workflow": (
             local and is_saved
@@ -230,13 +232,23 @@ def _is_saved(workflow: str) -> bool:
     return is_name(workflow) and not is_file and not path.is_fifo()
 
 
+def _submit(
+    definition: bytes, given_input: dict[str, Any] | None, key: str | None, client: Client
+) -> str:
+    return client.submit(definition, trigger=True, input=given_input, idempotency_key=key)
+
+
 def _start(
-    client: Client, name: str, given_input: dict[str, Any] | None, version: int | None
+    name: str,
+    given_input: dict[str, Any] | None,
+    version: int | None,
+    key: str | None,
+    client: Client,
 ) -> str:
     from flowd.client import ApiError
 
     try:
-        return client.run_definition(name, given_input, version=version)
+        return client.run_definition(name, given_input, version=version, idempotency_key=key)
     except ApiError as error:
         if error.code == "unknown_definition" and version is None:
             click.echo(f"flowd: {plain(name)!r} is no file", err=True)

@@ -85,6 +85,7 @@ def _making(lazy: Mapping[str, str]) -> str:
     return "\n".join(["local function made(name)", *branches, "end"])
 
 
+STAGE_MAP: Final = _load("stage_map")
 STAGE_NODES: Final = _load("stage_nodes")
 SUBMIT_WORKFLOW: Final = _load("submit_workflow")
 CLOSE_SUBMISSION: Final = _load("close_submission")

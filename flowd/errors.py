@@ -267,13 +267,12 @@ class ResultsTooLarge(FlowdError):
 
 
 class NoCallback(FlowdError):
-    """The workflow of this execution asks for no callback."""
+    """The workflow of this execution, or this schedule, asks for no callback."""
 
     code = "no_callback"
 
-    def __init__(self, execution_id: str) -> None:
-        self.execution_id = execution_id
-        super().__init__(f"the workflow of execution {execution_id!r} has no callback")
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} has no callback")
 
 
 class TemplateError(FlowdError):

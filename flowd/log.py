@@ -117,7 +117,7 @@ EVENTS: dict[str, str] = {
     "executions.forgotten": "executions were deleted, their time after the end is over",
     "traces.dropped": "a collector never takes these spans of [traces](telemetry.md)",
     "traces.given_up": "older [traces](telemetry.md) are not sent: their collector was away",
-    "callback.failed": "a receiver could not be told of an execution's end, and will not be",
+    "callback.failed": "a receiver could not be told what it asked for, and will not be",
     "execution.corrupt": "the keys of an execution were damaged; it is failed visibly",
     "handler.logged": "a handler of your own had something to say",
     "library.logged": "a library had something to say",

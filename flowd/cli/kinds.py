@@ -133,8 +133,10 @@ def _put_definition(client: Client, name: str, _: Content, body: bytes) -> str:
 
 
 def _said_schedule(content: Content) -> Content:
+    from flowd.api.routers.listing import without_secrets
+
     said = {key: value for key, value in content.items() if key != "name"}
-    return _schedule().model_validate(said).model_dump()
+    return without_secrets(_schedule().model_validate(said).model_dump())
 
 
 def _find_schedule(client: Client, name: str) -> Content | None:

@@ -308,6 +308,10 @@ class AsyncClient(AsyncHolding):
         """A schedule: what it says, when it is due next, and what it has done."""
         return dict(await self._send(calls.schedules(name)))
 
+    async def schedule_callback(self, name: str) -> Json:
+        """The delivery of its callback. Raises ApiError if it has none."""
+        return dict(await self._send(calls.schedules(name, "/callback")))
+
     async def next_times(self, name: str, count: int = 5) -> builtins.list[str]:
         """The next times of a schedule, in ISO 8601."""
         return builtins.list(

@@ -295,6 +295,10 @@ class Client(Holding):
         """A schedule: what it says, when it is due next, and what it has done."""
         return dict(self._send(calls.schedules(name)))
 
+    def schedule_callback(self, name: str) -> Json:
+        """The delivery of its callback. Raises ApiError if it has none."""
+        return dict(self._send(calls.schedules(name, "/callback")))
+
     def next_times(self, name: str, count: int = 5) -> builtins.list[str]:
         """The next times of a schedule, in ISO 8601."""
         return builtins.list((self._send(calls.schedules(name, "/next", count=count)))["next"])

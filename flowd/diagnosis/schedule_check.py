@@ -15,24 +15,33 @@ _ENDED: Final = frozenset(one for one in ExecutionState if one.is_terminal)
 
 
 class ScheduleStanding(NamedTuple):
-    """A schedule, and when it is looked at next; None for never."""
+    """A schedule, and when it is looked at next; None for never. What is_forgotten has times to
+    tell its callback of, and nobody does."""
 
     row: ScheduleRow
     look_ms: int | None
+    is_forgotten: bool
 
 
 async def schedules_of(store: Store) -> list[ScheduleStanding]:
     found: list[ScheduleStanding] = []
     async for rows in store.schedules.pages():
         looks = await store.schedules.looks([row.name for row in rows])
-        found += map(ScheduleStanding, rows, looks)
+        telling = [row.name for row in rows if row.has_callback]
+        forgotten = set(await store.callbacks.forgotten(telling))
+        found += [
+            ScheduleStanding(row, look_ms, row.name in forgotten)
+            for row, look_ms in zip(rows, looks, strict=True)
+        ]
     return found
 
 
 def broken_schedules(
     standings: Sequence[ScheduleStanding], statuses: Mapping[str, str | None]
 ) -> Iterator[str]:
-    for row, look_ms in standings:
+    for row, look_ms, is_forgotten in standings:
+        if is_forgotten:
+            yield f"schedule {row.name} has times to tell its callback of, and nobody tells it"
         if row.error:
             yield f"schedule {row.name} cannot start its execution: {row.error}"
         if look_ms is None and (row.next_ms is not None or row.queued_ms is not None):

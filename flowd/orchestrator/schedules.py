@@ -115,6 +115,7 @@ async def _replace(
         next_ms=next_ms,
         missed=missed,
         missed_ms=missed_ms,
+        has_callback=schedule.callback is not None,
     )
 
 
@@ -301,8 +302,3 @@ def with_input(schedule: ScheduleDefinition, given: Mapping[str, Any] | None) ->
 def by_hand(now_ms: int) -> int:
     """A time that no timetable has: all of those are whole seconds."""
     return now_ms + (now_ms % 1000 == 0)
-
-
-def time_of(execution_id: str) -> int:
-    """The time whose execution this is."""
-    return int(execution_id[:12], 16)

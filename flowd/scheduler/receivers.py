@@ -66,24 +66,24 @@ class Receivers:
         self._receivers: dict[str, Receiver] = {}
         self._places: dict[str, str] = {}
 
-    def at(self, place: str, execution_id: str) -> Receiver:
-        """The receiver at this host and port, which this execution's callback goes to."""
+    def at(self, place: str, subject: str) -> Receiver:
+        """The receiver at this host and port, which what is told of this subject goes to."""
         if len(self._places) >= _PLACES_MAX:
             self._places.clear()
-        self._places[execution_id] = place
+        self._places[subject] = place
         if len(self._receivers) >= _RECEIVERS_MAX:
             self._receivers = {
                 name: one for name, one in self._receivers.items() if one.under_way > 0
             }
         return self._receivers.setdefault(place, Receiver())
 
-    def known(self, execution_id: str) -> Receiver | None:
-        """The receiver of an execution that was postponed before."""
-        return self._receivers.get(self._places.get(execution_id, ""))
+    def known(self, subject: str) -> Receiver | None:
+        """The receiver of a subject that was postponed before."""
+        return self._receivers.get(self._places.get(subject, ""))
 
-    def settle(self, execution_id: str) -> None:
+    def settle(self, subject: str) -> None:
         """Forget where it went, and a receiver of which there is nothing to remember."""
-        place = self._places.pop(execution_id, "")
+        place = self._places.pop(subject, "")
         one = self._receivers.get(place)
         if one is not None and not one.is_silent and one.under_way == 0:
             del self._receivers[place]

@@ -1,6 +1,7 @@
-"""Tell those who asked for it that an execution has ended: signed, and repeated until it is heard.
+"""Tell those who asked for it that an execution has ended, or what a schedule missed: signed, and
+repeated until it is heard.
 
-A receiver may hear of one execution twice (a reply can be lost), always under the same key.
+A receiver may hear of one thing twice (a reply can be lost), always under the same key.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import orjson
-
 from flowd.backoff import pause_after
 from flowd.errors import (
     CorruptExecution,
+    CorruptStore,
     Fail,
     HandlerFailed,
     StoreError,
@@ -26,13 +26,12 @@ from flowd.errors import (
 )
 from flowd.log import get_logger
 from flowd.redaction import REDACTOR
+from flowd.scheduler.notices import Notice, read_notice
 from flowd.scheduler.receivers import Receiver, Receivers
 from flowd.store import Store
-from flowd.store.callbacks import CallbackState, DueCallback
+from flowd.store.callbacks import CallbackState, DueCallback, UntoldTimes
 
 if TYPE_CHECKING:
-    import httpx2
-
     from flowd.outgoing.http_client import HttpClient
 
 log = get_logger(__name__)
@@ -64,13 +63,18 @@ def pause_s(attempt: int) -> float:
     return pause_after(attempt, first_s=PAUSE_S, longest_s=PAUSE_S_MAX)
 
 
-class _Callback(NamedTuple):
-    """Where an execution's end is told, with what is said of it. `secret` is as it is written."""
+class _Outcome(NamedTuple):
+    """What came of an attempt: no `error` where it was heard; one that `is_final` is the last."""
 
-    url: httpx2.URL
-    place: str
-    secret: Any
-    name: Any
+    status_code: int | None
+    error: str
+    is_final: bool
+    told: UntoldTimes | None
+
+
+def _tries(due: DueCallback, told: UntoldTimes | None) -> int:
+    """The attempts at what is told now."""
+    return due.attempt - (told.before if told else 0)
 
 
 class Deliverer:
@@ -141,7 +145,7 @@ class Deliverer:
         self._wake.set()
 
     async def _deliver(self, due: DueCallback) -> None:
-        receiver = self._receivers.known(due.execution_id)
+        receiver = self._receivers.known(due.subject)
         if receiver is not None and receiver.is_busy:
             await self._postpone(due, receiver)
             return
@@ -151,101 +155,82 @@ class Deliverer:
 
     async def _attempt(self, due: DueCallback, hidden: contextlib.ExitStack) -> None:
         status_code: int | None = None
-        error, is_final = "", False
+        error, is_final, told = "", False, None
         try:
-            if due.attempt > ATTEMPTS_MAX:
+            notice = await read_notice(self._store, due)
+            told = notice.told
+            if _tries(due, told) > ATTEMPTS_MAX:
                 raise Fail("every attempt was broken off")
-            callback = await self._read(due.execution_id)
-            receiver = self._receivers.at(callback.place, due.execution_id)
+            receiver = self._receivers.at(notice.place, due.subject)
             if receiver.is_busy:
                 await self._postpone(due, receiver)
                 return
             with receiver.calling():
-                status_code = await self._call(due.execution_id, callback, hidden)
+                status_code = await self._call(notice, hidden)
             receiver.is_silent = False
             if not 200 <= status_code <= 299:
                 error = f"answered {status_code}"
         except StoreUnavailable:
             # Nothing was sent. The claim runs out, and it is tried again.
             return
-        except (Fail, CorruptExecution, UnknownExecution) as refused:
+        except (Fail, CorruptExecution, CorruptStore, UnknownExecution) as refused:
             error, is_final = str(refused), True
         except HandlerFailed as failed:
             receiver.is_silent = True
             error = str(failed)
         except StoreError as failed:
             error = str(failed)
-        await self._settle(due, status_code, error, is_final=is_final)
+        outcome = _Outcome(status_code, error, is_final=is_final, told=told)
+        await self._settle(due, outcome)
 
     async def _postpone(self, due: DueCallback, receiver: Receiver) -> None:
         with contextlib.suppress(StoreError):
             await self._store.callbacks.postpone(due, int(1000 * receiver.postpone_s()))
 
-    async def _settle(
-        self, due: DueCallback, status_code: int | None, error: str, *, is_final: bool
-    ) -> None:
-        state, pause_ms = CallbackState.DELIVERED, None
-        if error and (is_final or due.attempt >= ATTEMPTS_MAX):
+    async def _settle(self, due: DueCallback, outcome: _Outcome) -> None:
+        state, pause_ms, tries = CallbackState.DELIVERED, None, _tries(due, outcome.told)
+        if outcome.error and (outcome.is_final or tries >= ATTEMPTS_MAX):
             state = CallbackState.FAILED
-        elif error:
-            state, pause_ms = CallbackState.PENDING, int(pause_s(due.attempt) * 1000)
+        elif outcome.error:
+            state, pause_ms = CallbackState.PENDING, int(pause_s(tries) * 1000)
         try:
             await self._store.callbacks.settle(
                 due,
                 state,
                 pause_ms=pause_ms,
-                status_code=status_code,
-                error=error[:ERROR_CHARS_MAX],
+                status_code=outcome.status_code,
+                error=outcome.error[:ERROR_CHARS_MAX],
+                told=outcome.told,
             )
         except StoreError:
             return
         if state is not CallbackState.PENDING:
-            self._receivers.settle(due.execution_id)
+            self._receivers.settle(due.subject)
         if state is CallbackState.FAILED:
-            log.error("callback.failed", execution_id=due.execution_id, reason=error)
+            about = {"execution_id": due.subject} if due.schedule is None else {}
+            about |= {"schedule": due.schedule} if due.schedule is not None else {}
+            log.error("callback.failed", **about, reason=outcome.error)
 
-    async def _read(self, execution_id: str) -> _Callback:
-        """Raises Fail for a url that is none, and what the store raises."""
-        from flowd.outgoing.http_client import parse_url, place_of
-
-        try:
-            definition = orjson.loads(await self._store.executions.definition(execution_id))
-            callback = definition["callback"]
-            url = parse_url(str(callback["url"]), source="callback.url")
-            return _Callback(url, place_of(url), callback.get("secret"), definition.get("name"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CorruptExecution(execution_id, f"its callback is broken: {error}") from error
-
-    async def _call(
-        self, execution_id: str, callback: _Callback, hidden: contextlib.ExitStack
-    ) -> int:
+    async def _call(self, notice: Notice, hidden: contextlib.ExitStack) -> int:
         """The status code of the answer. Raises HandlerFailed for none, Fail for a call that is
-        not allowed, and what the store raises.
+        not allowed.
         """
         from flowd.outgoing.http_client import OutgoingCall
 
-        body = orjson.dumps(
-            {
-                "execution_id": execution_id,
-                "name": callback.name,
-                "status": await self._store.executions.execution_status(execution_id),
-                "finished_ms": await self._store.callbacks.finished_ms(execution_id),
-            }
-        )
         headers = {
             "content-type": "application/json",
-            "idempotency-key": execution_id,
-            "x-flowd-delivery": execution_id,
+            "idempotency-key": notice.key,
+            "x-flowd-delivery": notice.key,
         }
-        if callback.secret is not None:
-            secret = self._resolve_secret(callback.secret)
+        if notice.secret is not None:
+            secret = self._resolve_secret(notice.secret)
             hidden.enter_context(REDACTOR.hiding(secret))
-            headers["x-flowd-signature"] = sign(secret, body, int(time.time()))
+            headers["x-flowd-signature"] = sign(secret, notice.body, int(time.time()))
         call = OutgoingCall(
             "POST",
-            callback.url,
+            notice.url,
             headers,
-            body,
+            notice.body,
             DEADLINE_S,
             is_expected=lambda _: True,
             reads_body=False,

@@ -24,7 +24,7 @@ _SLICE: Final = 1_000
 _ANY: Final = "*"
 _FIELDS: Final = (
     *("said", "revision", "next_ms", "queued_ms", "fired", "missed", "skipped"),
-    *("last_ms", "last_id", "error", "failures"),
+    *("last_ms", "last_id", "error", "failures", "callback"),
 )
 
 
@@ -62,6 +62,7 @@ class ScheduleRow(NamedTuple):
     last_id: str | None
     error: str | None
     failures: int
+    has_callback: bool
     holders: Sequence[str]
     now_ms: int
 
@@ -154,6 +155,7 @@ class Schedules:
         next_ms: int | None,
         missed: int = 0,
         missed_ms: int = 0,
+        has_callback: bool = False,
     ) -> bool:
         """Make it, with an empty revision, or change it; False when it is another one by now.
 
@@ -164,8 +166,10 @@ class Schedules:
             (
                 *(keys.schedule(name), keys.SCHEDULES_DUE, keys.SCHEDULES),
                 *(keys.saved_definition(workflow), keys.schedules_of(workflow)),
+                *(keys.CALLBACKS, keys.callback(keys.about_schedule(name))),
             ),
             *(name, revision, said, _text(next_ms), missed, missed_ms, workflow),
+            "1" if has_callback else "0",
         )
         if outcome == "unknown":
             raise UnknownDefinition(workflow)
@@ -178,8 +182,8 @@ class Schedules:
             (
                 keys.schedule(name),
                 keys.schedule_holders(name),
-                keys.SCHEDULES_DUE,
-                keys.SCHEDULES,
+                *(keys.SCHEDULES_DUE, keys.SCHEDULES),
+                *(keys.CALLBACKS, keys.callback(keys.about_schedule(name))),
             ),
             name,
         )
@@ -278,6 +282,7 @@ def _row(
         said["last_id"],
         said["error"],
         count_of(said["failures"]),
+        said["callback"] is not None,
         sorted(holders)[:HOLDERS_SHOWN_MAX],
         now_ms,
     )

@@ -142,7 +142,8 @@ class BudgetDefinition(_Definition):
 
 
 class CallbackDefinition(_Definition):
-    """Who is told when the execution has ended; `secret` signs what they are told."""
+    """Who is told when the execution has ended, or of a schedule, that times of it were missed or
+    skipped; `secret` signs what they are told."""
 
     url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+", max_length=2048)]
     secret: Annotated[str, Field(min_length=1, max_length=1024)] | dict[str, Any] | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, get_args
 
 from flowd.errors import Problem
 from flowd.workflow.strict_json import join_path
@@ -31,13 +31,32 @@ def hint_among(name: str, known: Collection[str]) -> str:
     return Suggestions(known).hint(name) or (f"; there is {', '.join(known)}" if known else "")
 
 
+def _inner(model: type[BaseModel], steps: Sequence[str | int]) -> type[BaseModel] | None:
+    """The model that these fields lead to; None where they lead to no single one."""
+    from pydantic import BaseModel
+
+    for step in steps:
+        named = {field.alias or name: field for name, field in model.model_fields.items()}
+        kind = named[str(step)].annotation if str(step) in named else None
+        kinds = [
+            one
+            for one in (kind, *get_args(kind))
+            if isinstance(one, type) and issubclass(one, BaseModel)
+        ]
+        if len(kinds) != 1:
+            return None
+        (model,) = kinds
+    return model
+
+
 def problem_of(model: type[BaseModel], error: ErrorDetails) -> Problem:
     """What a model refused, in flowd's words and with its path."""
     path, loc, kind = "", error["loc"], error["type"]
     for step in loc:
         path = join_path(path, step) if isinstance(step, str) else f"{path}[{step}]"
     if kind == "extra_forbidden":
-        hint = hint_among(str(loc[-1]), names_of(model))
+        inner = _inner(model, loc[:-1])
+        hint = hint_among(str(loc[-1]), names_of(inner)) if inner else ""
         return Problem(path, "unknown_field", f"unknown field{hint}")
     if kind == "missing":
         return Problem(path, "missing_field", "this field is required")

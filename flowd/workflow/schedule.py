@@ -10,10 +10,24 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic_core import PydanticCustomError
 
 from flowd.errors import WAIT_S_MAX
+from flowd.workflow.definition import CallbackDefinition
+from flowd.workflow.secret_places import SECRET_KEY, find_secret_problems
 from flowd.workflow.timetable import EVERY_S_MAX, CatchUp, Timetable
 
 Overlap = Literal["skip", "queue", "replace", "allow"]
 LATEST: Final = "latest"
+
+
+class ScheduleCallback(CallbackDefinition):
+    """Who is told of times that were missed or skipped; `secret` signs what they are told."""
+
+    @field_validator("secret")
+    @classmethod
+    def _is_secret(cls, secret: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+        if isinstance(secret, dict):
+            for problem in find_secret_problems({SECRET_KEY: None} | secret, ""):
+                raise PydanticCustomError("secret", "{text}", {"text": problem.message})
+        return secret
 
 
 class ScheduleDefinition(BaseModel):
@@ -35,6 +49,9 @@ class ScheduleDefinition(BaseModel):
     catch_up: CatchUp = "last"
     catch_up_window_s: Annotated[int, Field(ge=0, le=int(WAIT_S_MAX))] = 3600
     paused: bool = False
+    callback: ScheduleCallback | None = Field(
+        default=None, strict=False, description="who is told of times that are missed or skipped"
+    )
 
     @field_validator("version", mode="before")
     @classmethod

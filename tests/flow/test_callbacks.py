@@ -12,8 +12,10 @@ from contextlib import asynccontextmanager
 
 import orjson
 import pytest
+import yaml
 
 from flowd.errors import HandlerFailed
+from flowd.orchestrator.schedules import read_schedule
 from flowd.outgoing.secrets import Secrets
 from flowd.redaction import REDACTOR
 from flowd.scheduler import webhooks as callbacks
@@ -23,11 +25,13 @@ from flowd.store.callbacks import CallbackState
 from flowd.store.executions import now_ms
 from flowd.store.redis import keys
 from flowd.workflow.ids import new_execution_id
+from flowd.workflow.schedule import ScheduleDefinition
 from tests.daemon import PATIENCE_S
 from tests.flow.api_server import api_server
 from tests.flow.engine import until
 from tests.local_services import Reply, running_service
 from tests.manual import blocks
+from tests.store.schedules import HOUR_MS, NAME, schedule
 
 SECRET = "a secret"
 
@@ -215,7 +219,8 @@ async def test_a_receiver_that_was_silent_and_answers_is_called_by_several_at_on
     """One that was away for a moment was told one by one until its scheduler ended."""
     calls, gate = [], asyncio.Event()
 
-    async def call(_deliverer, execution_id, _callback, _hidden):
+    async def call(_deliverer, notice, _hidden):
+        execution_id = notice.key
         calls.append(execution_id)
         if len(calls) == 1:
             raise HandlerFailed("no complete answer")
@@ -362,3 +367,130 @@ def test_the_check_the_manual_shows_takes_what_is_signed_and_nothing_else():
     assert not is_genuine("other", sign("key", b"{}", now_s), b"{}")
     assert not is_genuine("key", sign("key", b"{}", now_s), b"{ }")
     assert not is_genuine("key", sign("key", b"{}", now_s - 3600), b"{}")
+
+
+async def missed(store, redis, url, **callback):
+    """A schedule that has missed three times, and skipped one."""
+    telling = {"callback": {"url": url, **callback}, "timezone": "Europe/Berlin"}
+    nightly = await schedule(store, redis, **telling)
+    await nightly.attend(nightly.first_ms + 3 * HOUR_MS)
+    await nightly.attend(nightly.first_ms + 4 * HOUR_MS)
+    return nightly
+
+
+def test_a_schedule_with_a_callback_is_taken_as_it_is_shown():
+    (text,) = blocks("Told of what did not run", "yaml")
+    shown = ScheduleDefinition.model_validate(yaml.safe_load(text))
+    assert shown.callback is not None and shown.callback.secret == "shared"
+
+
+async def told_of_schedule(store, state=CallbackState.DELIVERED):
+    return await settled(store, keys.about_schedule(NAME), state)
+
+
+@pytest.mark.usefixtures("hurry")
+async def test_who_is_to_know_of_it_is_told_what_a_schedule_missed(store, redis):
+    with running_service(lambda _: Reply(503 if len(service.requests) < 3 else 204)) as service:
+        nightly = await missed(store, redis, f"{service.url}/hook", secret=SECRET)
+        async with delivering(store, "127.0.0.1", schedulers=2):
+            delivery = await told_of_schedule(store)
+        assert (delivery.attempts, delivery.last_status, delivery.next_ms) == (3, 204, None)
+        last_ms = nightly.first_ms + 4 * HOUR_MS
+        iso = read_schedule(NAME, (await nightly.row()).said).timetable.iso(last_ms)
+        for request in service.requests:
+            assert (request.method, request.target) == ("POST", "/hook")
+            assert request.json == {
+                "schedule": NAME,
+                "workflow": "report",
+                "missed": 3,
+                "skipped": 1,
+                "scheduled_at": iso,
+            }
+            key = f"{NAME}:{last_ms}:3:1"
+            assert request.headers["idempotency-key"] == key
+            assert request.headers["x-flowd-delivery"] == key
+            stamp, _, mac = request.headers["x-flowd-signature"].partition(",v1=")
+            signed = stamp.removeprefix("t=").encode() + b"." + request.body
+            assert mac == hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
+        assert iso.endswith(("+01:00", "+02:00"))
+
+
+@pytest.mark.usefixtures("hurry")
+async def test_what_a_receiver_never_hears_is_given_up_after_as_many_tries_each_time(store, redis):
+    with running_service(lambda _: Reply(500)) as service:
+        nightly = await missed(store, redis, service.url)
+        async with delivering(store, "127.0.0.1"):
+            await told_of_schedule(store, CallbackState.FAILED)
+            assert len(service.requests) == callbacks.ATTEMPTS_MAX
+            await nightly.attend(nightly.first_ms + 5 * HOUR_MS)
+            await until(
+                lambda: len(service.requests) == 2 * callbacks.ATTEMPTS_MAX, "as many tries again"
+            )
+            delivery = await told_of_schedule(store, CallbackState.FAILED)
+        assert (delivery.attempts, delivery.last_error) == (12, "answered 500")
+        assert service.requests[-1].json["skipped"] == 1
+
+
+async def test_what_is_missed_while_a_receiver_hears_of_it_is_told_next(store, redis):
+    gate = threading.Event()
+
+    def answer(_request):
+        if len(service.requests) == 1:
+            gate.wait(600)
+        return Reply(200)
+
+    with running_service(answer) as service:
+        nightly = await missed(store, redis, service.url)
+        async with delivering(store, "127.0.0.1"):
+            await until(lambda: service.requests, "the first call")
+            for hours in (5, 6):
+                await nightly.attend(nightly.first_ms + hours * HOUR_MS)
+            gate.set()
+            await until(lambda: len(service.requests) == 2, "the second call")
+            await told_of_schedule(store)
+        told = [(one.json["missed"], one.json["skipped"]) for one in service.requests]
+        assert told == [(3, 1), (0, 2)]
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda redis: redis.hset(keys.schedule(NAME), "said", "{"),
+        lambda redis: redis.hset(keys.schedule(NAME), "said", '{"workflow": "x", "every_s": 9}'),
+        lambda redis: redis.hdel(keys.callback(keys.about_schedule(NAME)), "missed", "skipped"),
+    ],
+)
+async def test_what_can_never_be_told_of_a_schedule_is_given_up(store, redis, spoil):
+    await missed(store, redis, "http://127.0.0.1:1")
+    spoil(redis)
+    async with delivering(store, "127.0.0.1"):
+        assert (await told_of_schedule(store, CallbackState.FAILED)).last_error
+
+
+async def test_of_a_schedule_anyone_sees_how_telling_it_goes(store, settings, redis):
+    with running_service(lambda _: Reply(204)) as service:
+        await missed(store, redis, service.url)
+        async with api_server(settings) as api:
+            before = orjson.loads((await api.get(f"/schedules/{NAME}/callback"))[2])
+            async with delivering(store, "127.0.0.1"):
+                await told_of_schedule(store)
+            status, _, body = await api.get(f"/schedules/{NAME}/callback")
+            assert (await api.get("/schedules/other/callback"))[0] == 404
+            await schedule(store, redis, name="quiet")
+            refused, _, problem = await api.get("/schedules/quiet/callback")
+    assert (refused, orjson.loads(problem)["code"]) == (404, "no_callback")
+    assert (before["state"], before["missed"], before["skipped"]) == ("PENDING", 3, 1)
+    after = orjson.loads(body)
+    assert (status, after.pop("delivered_ms") > 0) == (200, True)
+    assert after == {
+        "name": NAME,
+        "url": service.url,
+        "state": "DELIVERED",
+        "attempts": 1,
+        "next_ms": None,
+        "last_status": 204,
+        "last_error": None,
+        "missed": 0,
+        "skipped": 0,
+    }

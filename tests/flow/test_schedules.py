@@ -6,6 +6,7 @@ import asyncio
 from datetime import datetime
 from typing import Any
 
+import orjson
 import pytest
 
 from flowd.client import ApiError
@@ -14,6 +15,8 @@ from tests.daemon import PATIENCE_S
 from tests.flow.engine import node
 from tests.flow.test_definitions import Stand, stand
 
+URL = "https://example.com/flowd"
+HOURLY = {"workflow": "report", "every_s": 3600}
 SECOND = {"workflow": "report", "every_s": 1}
 READS = {
     "name": "Daily report",
@@ -106,6 +109,7 @@ async def test_made_again_it_is_unchanged_and_changed_when_it_says_something_els
             "catch_up": "last",
             "catch_up_window_s": 3600,
             "paused": False,
+            "callback": None,
             "next": None,
             "queued": None,
             "running": [],
@@ -115,6 +119,22 @@ async def test_made_again_it_is_unchanged_and_changed_when_it_says_something_els
             "skipped": 0,
             "error": None,
         }
+
+
+async def test_a_callback_is_shown_without_its_secret_and_kept_with_it(settings, redis):
+    async with stand(settings, workers=0) as here:
+        await here.client.put_definition("report", READS)
+        named = {"url": URL, "secret": {"$secret": "CALLBACK"}}
+        shown = []
+        for callback in ({"url": URL, "secret": "shared"}, named, {"url": URL}):
+            await here.client.put_schedule("hourly", {**HOURLY, "callback": callback})
+            shown.append((await here.client.schedule("hourly"))["callback"])
+            await here.client.pause_schedule("hourly")
+            kept = orjson.loads(redis.hget(keys.schedule("hourly"), "said"))
+            assert kept["callback"] == callback
+
+        assert shown == [{"url": URL, "secret": "***"}, named, {"url": URL, "secret": None}]
+        assert (await here.client.schedule_callback("hourly"))["state"] == "PENDING"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +150,12 @@ async def test_made_again_it_is_unchanged_and_changed_when_it_says_something_els
         ({"workflow": "report", "every_s": 60, "overlp": "skip"}, "overlp", "overlap"),
         ({"workflow": "report", "every_s": 60, "overlap": "never"}, "overlap", "'replace'"),
         ({"every_s": 60}, "workflow", "required"),
+        ({**HOURLY, "callback": {}}, "callback.url", "required"),
+        ({**HOURLY, "callback": {"url": "nowhere"}}, "callback.url", "match"),
+        ({**HOURLY, "callback": {"url": URL, "to": "me"}}, "callback.to", "there is url, secret"),
+        ({**HOURLY, "callback": {"url": URL, "secret": {"$secret": 1}}}, "callback.secret", "name"),
+        ({**HOURLY, "callback": {"url": URL, "secret": {"a": "B"}}}, "callback.secret", "one key"),
+        ({**HOURLY, "callback": URL}, "callback", "object"),
     ],
 )
 async def test_what_is_no_schedule_is_refused_with_the_reason(settings, said, path, text):

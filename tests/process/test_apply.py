@@ -120,6 +120,20 @@ def test_files_are_applied_as_the_manual_shows(here: Applying) -> None:
     assert outputs[3] == "nothing changed: 2 unchanged\n"
 
 
+def test_a_callback_of_a_schedule_is_compared_and_its_secret_is_not_shown(here: Applying) -> None:
+    text = definition("report") + "---\n" + schedule("nightly", "report")
+    telling = text + 'callback: {url: "https://example.com/a", secret: shared}\n'
+    here.write("a.yaml", telling)
+    here.apply("a.yaml")
+
+    assert here.apply("a.yaml", "--diff")[0] == []
+    assert here.apply("a.yaml")[0] == []
+    here.write("a.yaml", telling.replace("/a", "/b"))
+    changed, _ = here.apply("a.yaml", "--diff")
+    assert "schedule nightly would be changed" in changed[0]
+    assert "https://example.com/b" in "".join(changed) and "shared" not in "".join(changed)
+
+
 def test_a_schedule_that_was_paused_by_hand_stays_paused(here: Applying) -> None:
     text = definition("report") + "---\n" + schedule("nightly", "report")
     here.write("a.yaml", text)

@@ -58,7 +58,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "twice.yaml").write_text("name: a\nname: b\n")
     held = {"name": "held", "dag": {"nodes": [node("A", handler="delay", seconds=600)]}}
     (folder / "held.json").write_text(json.dumps(held))
-    (folder / "hourly.yaml").write_text("workflow: report\ncron: 0 * * * *\n")
+    hourly = "workflow: report\ncron: 0 * * * *\ncallback: {url: 'http://x/y'}\n"
+    (folder / "hourly.yaml").write_text(hourly)
     gates = [node(one, handler="signal", prompt=f"Open {one}?") for one in "ABC"]
     (folder / "asked.json").write_text(json.dumps({"name": "asked", "dag": {"nodes": gates}}))
     fan = node("fan") | {"map": {"over": "{{ input.rows }}"}}
@@ -767,7 +768,7 @@ ANYWHERE = [
     ("definitions versions report", r"1 +2 "),
     ("schedules put hourly hourly.yaml", ""),
     ("schedules ls", "hourly"),
-    ("schedules get hourly", "report"),
+    ("schedules get hourly", r"report[^}]*callback http://x/y"),
     ("schedules next hourly", r"T\d\d:00:00"),
     ("schedules pause hourly", ""),
     ("schedules resume hourly", ""),

@@ -79,6 +79,9 @@ RUN_BY = {
     ("HTTP API", "json"): ["test_a_refusal_is_the_one_that_is_shown"],
     ("Tokens", "bash"): [TOKEN] * 2,
     ("Callbacks", "json"): [WORKFLOWS],
+    ("Told of what did not run", "yaml"): [
+        "test_a_schedule_with_a_callback_is_taken_as_it_is_shown"
+    ],
     ("Callbacks", "python"): ["test_the_check_the_manual_shows_takes_what_is_signed"],
     ("Workflows from the command line", "console"): [EXAMPLES],
     ("Workflows from the command line", "yaml"): [EXAMPLES],

@@ -48,10 +48,10 @@ async def test_no_more_than_there_is_room_for(store, redis):
     ids = [ended(redis, number) for number in range(5)]
 
     assert [
-        one.execution_id for one in (await store.callbacks.claim(2, repeat_after_ms=9999))[0]
+        one.subject for one in (await store.callbacks.claim(2, repeat_after_ms=9999))[0]
     ] == ids[:2]
     assert [
-        one.execution_id for one in (await store.callbacks.claim(9, repeat_after_ms=9999))[0]
+        one.subject for one in (await store.callbacks.claim(9, repeat_after_ms=9999))[0]
     ] == ids[2:]
 
 

@@ -46,6 +46,11 @@ def with_ended(one: Scheduled) -> None:
     one.redis.set(keys.status(one.id_at(one.first_ms)), "COMPLETED")
 
 
+def forgotten(one: Scheduled) -> None:
+    one.redis.hset(keys.schedule(NAME), "callback", 1)
+    one.redis.hset(keys.callback(f"schedule {NAME}"), mapping={"state": "PENDING", "missed": 1})
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -54,6 +59,7 @@ def with_ended(one: Scheduled) -> None:
         (late, "is looked at long after its time"),
         (failing, "cannot start its execution: it is gone"),
         (with_ended, "which has ended"),
+        (forgotten, "has times to tell its callback of, and nobody tells it"),
     ],
 )
 async def test_each_damage_is_found(store, redis, damage: Callable[[Scheduled], None], said: str):

@@ -119,6 +119,22 @@ class CallbackDelivery(_Body):
     delivered_ms: int | None
 
 
+class ScheduleDelivery(_Body):
+    """How the newest call goes, or the one that is due: `missed` and `skipped` are the times that
+    were not told yet. `next_ms` is null where there is none to tell of."""
+
+    name: str
+    url: str
+    state: CallbackState
+    attempts: int
+    next_ms: int | None
+    last_status: int | None
+    last_error: str | None
+    delivered_ms: int | None
+    missed: int
+    skipped: int
+
+
 class Readiness(_Body):
     """Each check says whether it is `ok`, and what it found."""
 

@@ -25,7 +25,7 @@ async def show_callback(request: Request) -> Response:
     await store.executions.execution_status(execution_id)
     callback = (await read_definition(store, execution_id)).get("callback")
     if not callback:
-        raise NoCallback(execution_id)
+        raise NoCallback(f"the workflow of execution {execution_id!r}")
     return json_response(await read_delivery(store, execution_id, callback))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import islice
 from typing import Any, Final
 
@@ -13,16 +14,19 @@ from flowd.api.contract.cursor import read_cursor, write_cursor
 from flowd.api.contract.model import Model
 from flowd.api.contract.query import read_query
 from flowd.api.contract.route import Endpoint
+from flowd.api.contract.schemas import ScheduleDelivery
 from flowd.api.contract.small_body import SmallBody, read_small_body
 from flowd.api.http.responses import (
     IDEMPOTENCY_HEADER,
     json_response,
     requested_idempotency_key,
 )
+from flowd.api.routers.listing import HIDDEN
 from flowd.api.shared import Shared, shared_of
 from flowd.errors import (
     CorruptStore,
     InvalidRequest,
+    NoCallback,
     Problem,
     UnknownDefinition,
     UnknownSchedule,
@@ -36,14 +40,13 @@ from flowd.orchestrator.schedules import (
     hold_schedule,
     put_schedule,
     read_schedule,
-    time_of,
     with_input,
 )
 from flowd.store.schedules import ScheduleRow
 from flowd.workflow.concurrency import place_of
-from flowd.workflow.ids import NAME_RULE, is_name, scheduled_id
+from flowd.workflow.ids import NAME_RULE, is_name, scheduled_id, time_of
 from flowd.workflow.report import quote
-from flowd.workflow.schedule import LATEST, Overlap, ScheduleDefinition
+from flowd.workflow.schedule import LATEST, Overlap, ScheduleCallback, ScheduleDefinition
 from flowd.workflow.timetable import CatchUp
 
 log = get_logger(__name__)
@@ -98,6 +101,7 @@ class _Said(_Body):
     catch_up: CatchUp
     catch_up_window_s: int
     paused: bool
+    callback: ScheduleCallback | None
 
 
 class ScheduleView(_Said):
@@ -237,12 +241,13 @@ def _view_or_damage(row: ScheduleRow) -> ScheduleView | DamagedSchedule:
 def _view(row: ScheduleRow) -> ScheduleView:
     schedule = read_schedule(row.name, row.said)
     iso = schedule.timetable.iso
+    said = {one: getattr(schedule, one) for one in ScheduleDefinition.model_fields}
     last = None
     if row.last_ms is not None and row.last_id is not None:
         last = LastRun(scheduled_at=iso(row.last_ms), execution_id=row.last_id)
     return ScheduleView(
         name=row.name,
-        **{one: getattr(schedule, one) for one in ScheduleDefinition.model_fields},
+        **said | {"callback": _shown(schedule.callback)},
         next=None if row.next_ms is None else iso(row.next_ms),
         queued=None if row.queued_ms is None else iso(row.queued_ms),
         running=list(row.holders),
@@ -251,6 +256,33 @@ def _view(row: ScheduleRow) -> ScheduleView:
         missed=row.missed,
         skipped=row.skipped,
         error=row.error,
+    )
+
+
+def _shown(callback: ScheduleCallback | None) -> ScheduleCallback | None:
+    """A secret that stands in it is hidden."""
+    if callback is None or not isinstance(callback.secret, str):
+        return callback
+    return callback.model_copy(update={"secret": HIDDEN})
+
+
+async def show_schedule_callback(request: Request) -> Response:
+    """Show the delivery of a schedule's callback."""
+    store, name = shared_of(request.app).store, _requested_name(request)
+    row = await find_schedule(store, name)
+    callback = read_schedule(name, row.said).callback
+    if callback is None:
+        raise NoCallback(f"schedule {name!r}")
+    delivery = await store.callbacks.schedule_delivery(name)
+    untold = await store.callbacks.untold(name)
+    return json_response(
+        ScheduleDelivery(
+            name=name,
+            url=callback.url,
+            **asdict(delivery),
+            missed=untold.missed,
+            skipped=untold.skipped,
+        )
     )
 
 
@@ -367,6 +399,14 @@ ROUTES = [
         answers={200: NextTimes},
         problems=(*_OF_ONE, "invalid_request"),
         query=NextQuery,
+    ),
+    Endpoint(
+        "GET",
+        "/schedules/{name}/callback",
+        show_schedule_callback,
+        scope="read",
+        answers={200: ScheduleDelivery},
+        problems=(*_OF_ONE, "no_callback"),
     ),
     *(
         Endpoint(

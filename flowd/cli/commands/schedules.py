@@ -22,6 +22,7 @@ from flowd.cli.remote import (
     table_or_json_option,
     yes_option,
 )
+from flowd.cli.times import clock
 from flowd.cli.workflow_file import read_input, read_schedule
 
 # As many as one request is answered with.
@@ -95,6 +96,7 @@ def get(url: str | None, output: str, name: str) -> None:
     """Show a schedule: what it says, when it is due, and what it has done."""
     with connected(url) as client:
         row = client.schedule(name)
+        delivery = client.schedule_callback(name) if row["callback"] else None
     if output == "json":
         show_json(row)
         return
@@ -113,9 +115,22 @@ def get(url: str | None, output: str, name: str) -> None:
     lines += [f"running  {one}" for one in row["running"]]
     if row["queued"]:
         lines.append(f"waits    {row['queued']}, for that to end")
+    if delivery:
+        lines.append(f"callback {delivery['url']}{_told(delivery)}")
     if row["error"]:
         lines.append(f"error    {row['error']}; it is tried again")
     click.echo("\n".join(lines))
+
+
+def _told(delivery: Mapping[str, Any]) -> str:
+    """How telling it goes; nothing where there was nothing to tell."""
+    error = f": {delivery['last_error']}" if delivery["last_error"] else ""
+    if delivery["state"] == "PENDING" and delivery["next_ms"] is None:
+        return ""
+    if delivery["state"] == "PENDING":
+        untold = f"missed {delivery['missed']:,}, skipped {delivery['skipped']:,}"
+        return f", not told yet of {untold}{error}"
+    return f", {delivery['state']} {clock(delivery['delivered_ms'])}".rstrip(" -") + error
 
 
 @schedules.command()

@@ -5,26 +5,28 @@
 --
 -- KEYS  1 callbacks (zset)
 -- ARGV  1 after how long an attempt that was not heard of may be repeated, ms  2 the most to take
--- RETURNS each id and how many attempts that makes, in turn; last how many ms are left until the next
---         is due, or an empty text when there is none
+-- RETURNS each that is called back about, an execution's id or `schedule <name>`, and how many attempts that
+--         makes, in turn; last how many ms are left until the next is due, or an empty text when there is none
 local now_ms = steady_ms()
 local again_ms = now_ms + ARGV[1]
 local taken = {}
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, ARGV[2])
-for _, execution_id in ipairs(due) do
-  local callback = 'workflow:' .. execution_id .. ':callback'
+for _, subject in ipairs(due) do
+  local schedule = string.match(subject, '^schedule (.+)$')
+  local prefix = schedule and 'flowd:schedule:' .. schedule or 'workflow:' .. subject
+  local callback = prefix .. ':callback'
   local attempt = false
-  if redis.call('EXISTS', 'workflow:' .. execution_id .. ':status') == 1 then
+  if redis.call('EXISTS', schedule and prefix or prefix .. ':status') == 1 then
     -- An error where somebody has damaged the key; it must not hold up the others.
     attempt = redis.pcall('HINCRBY', callback, 'attempts', 1)
   end
   if type(attempt) == 'number' then
-    taken[#taken + 1] = execution_id
+    taken[#taken + 1] = subject
     taken[#taken + 1] = attempt
     redis.call('HSET', callback, 'state', 'PENDING')
-    redis.call('ZADD', KEYS[1], again_ms, execution_id)
+    redis.call('ZADD', KEYS[1], again_ms, subject)
   else
-    redis.call('ZREM', KEYS[1], execution_id)
+    redis.call('ZREM', KEYS[1], subject)
   end
 end
 local next_ms = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]

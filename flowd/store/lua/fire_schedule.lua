@@ -1,7 +1,7 @@
 #!lua
 --- @use announce
 --- @use begin_execution
---- @use count_times
+--- @use count_times lazily
 --- @use plan_look
 --- @use read_making
 --- @use refuse_making

@@ -4,10 +4,10 @@
 -- not count. Said twice it is done once.
 --
 -- KEYS  1 callbacks (zset)  2 callback (hash)
--- ARGV  1 execution id  2 attempt  3 how long until it is taken again, ms
+-- ARGV  1 id of the execution, or `schedule <name>`  2 attempt  3 how long until it is taken again, ms
 -- RETURNS 'postponed', or 'stale' when a later attempt began or it has been settled
-local now = redis.call('HMGET', KEYS[2], 'attempts', 'state')
-if now[1] ~= ARGV[2] or now[2] ~= 'PENDING' then
+local attempts, state, before = unpack(redis.call('HMGET', KEYS[2], 'attempts', 'state', 'before'))
+if attempts ~= ARGV[2] or state ~= 'PENDING' or before == attempts then
   return 'stale'
 end
 redis.call('HINCRBY', KEYS[2], 'attempts', -1)

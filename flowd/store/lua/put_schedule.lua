@@ -1,16 +1,16 @@
 #!lua
 --- @use announce
---- @use count_times
+--- @use count_times lazily
 --- @use plan_look
 --- @use server_ms
 -- Makes a schedule, or changes it: from here on nothing is run by the old rule. What waits to be run by
 -- that is dropped.
 --
 -- KEYS  1 schedule (hash)  2 due (zset)  3 schedules (zset)  4 the saved definition it runs (hash)
---       5 the schedules of that (set)
+--       5 the schedules of that (set)  6 callbacks (zset)  7 its callback (hash)
 -- ARGV  1 name  2 the revision it changes, empty where there is to be none  3 what it says (JSON)
 --       4 its next time, ms, or empty  5 times of the old rule that are missed by this  6 the last of
---       them, ms  7 name of the saved definition
+--       them, ms  7 name of the saved definition  8 '1' where it has a callback
 -- RETURNS 'put', 'stale' when it was changed meanwhile, or 'unknown' when no such definition is saved
 local name, happened = ARGV[1], {}
 local revision, queued_ms, workflow =
@@ -24,6 +24,13 @@ redis.call('ZADD', KEYS[3], 0, name)
 redis.call('SADD', KEYS[5], name)
 if workflow and workflow ~= ARGV[7] then
   redis.call('SREM', 'flowd:definition:' .. workflow .. ':schedules', name)
+end
+if ARGV[8] == '1' then
+  redis.call('HSET', KEYS[1], 'callback', 1)
+else
+  redis.call('HDEL', KEYS[1], 'callback')
+  redis.pcall('ZREM', KEYS[6], 'schedule ' .. name)
+  redis.call('DEL', KEYS[7])
 end
 if tonumber(ARGV[5]) > 0 then
   count_times(KEYS[1], name, 'missed', ARGV[5], ARGV[6], happened)

@@ -44,7 +44,7 @@ SCHEDULES_DUE: Final = "flowd:schedules:due"  # zset: name, by when it is looked
 LEASES: Final = "flowd:leases"  # hash: consumer -> heartbeat sequence
 WORKERS: Final = "flowd:workers"  # hash: consumer -> owner (JSON)
 EVENTS: Final = "flowd:events"  # stream, capped: what has happened, as pairs of type and text
-CALLBACKS: Final = "flowd:callbacks"  # zset: ids of executions to call back about, by when, ms
+CALLBACKS: Final = "flowd:callbacks"  # zset: who is called back about, by when, ms: see callback
 METRICS: Final = "flowd:metrics"  # hash: what the workers have counted
 SCHEDULER: Final = "flowd:scheduler"  # string that expires: a scheduler ticked, at this time in ms
 CLOCK: Final = "flowd:clock"  # hash: the clock by which everything waits; last_ms, ahead_ms
@@ -169,7 +169,7 @@ def schedule(name: str) -> str:
     queued_ms (a time that is kept until the execution before has ended), waits (1 while a time
     waits for that), fired, missed, skipped (how many times), last_ms and last_id (the newest time
     that has run, and its execution), error and failures (why the next one could not be made, and
-    how often in a row).
+    how often in a row), callback (1 where somebody is told what was missed or skipped).
     """
     return f"flowd:schedule:{name}"
 
@@ -300,6 +300,23 @@ def children(execution_id: str) -> str:
     return f"workflow:{execution_id}:children"
 
 
-def callback(execution_id: str) -> str:
-    """Hash: state, attempts, last_status, last_error, delivered_ms of the callback."""
-    return f"workflow:{execution_id}:callback"
+def callback(subject: str) -> str:
+    """Hash: state, attempts, last_status, last_error, delivered_ms of the callback about an
+    execution, named by its id, or about a schedule, `schedule <name>`. Of that also missed and
+    skipped (how many times were, and nobody was told yet), last_ms (the last of them), and before
+    (the attempts at what was told before)."""
+    name = schedule_in(subject)
+    return f"workflow:{subject}:callback" if name is None else f"{schedule(name)}:callback"
+
+
+def about_schedule(name: str) -> str:
+    """What stands for a schedule among those that are called back about."""
+    return f"{_ABOUT_SCHEDULE}{name}"
+
+
+def schedule_in(subject: str) -> str | None:
+    """The name of the schedule it is; None for an execution."""
+    return subject.removeprefix(_ABOUT_SCHEDULE) if subject.startswith(_ABOUT_SCHEDULE) else None
+
+
+_ABOUT_SCHEDULE: Final = "schedule "

@@ -93,7 +93,7 @@ def page(depth: int) -> File:
 
     All it names is relative, since only the browser knows what a proxy has put before it.
     """
-    root = "ui/" if depth < 0 else "../" * depth or "./"
+    root = "./ui/" if depth < 0 else "../" * depth or "./"
     static = f"{root}static/{version()}/"
     imports = {name: static + path for name, path in IMPORTS.items()}
     text = json.dumps({"imports": imports}, separators=(",", ":"))

@@ -55,7 +55,7 @@ def test_a_browser_is_led_to_the_dashboard_and_nobody_else(client: TestClient) -
 @pytest.mark.parametrize(
     ("path", "root"),
     [
-        ("/ui", "ui/"),
+        ("/ui", "./ui/"),
         ("/ui/", "./"),
         ("/ui/executions", "./"),
         ("/ui/executions/0123", "../"),

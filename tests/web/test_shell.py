@@ -31,6 +31,25 @@ VIEWS = (
 STREAM = re.compile(r"/events/bell")
 
 
+@pytest.mark.parametrize("address", ["", "../ui", ".."])
+def test_the_page_opens_at_the_first_view_whoever_leads_there(page: Page, address: str) -> None:
+    page.goto(address)
+
+    views = page.get_by_role("navigation", name="Views")
+    expect(views.get_by_role("link", name="now")).to_have_attribute("aria-current", "page")
+    expect(page.locator("h1.s-completed, h1.s-failed")).to_be_visible()
+
+
+def test_the_name_of_the_page_and_what_is_not_found_lead_to_the_first_view(page: Page) -> None:
+    page.goto("no/such/view")
+    page.get_by_role("link", name="Go to the first one").click()
+    expect(page.locator("h1.s-completed, h1.s-failed")).to_be_visible()
+
+    page.goto("submit")
+    page.get_by_role("link", name="flowd", exact=True).click()
+    expect(page.locator("h1.s-completed, h1.s-failed")).to_be_visible()
+
+
 def hide(page: Page, *, is_hidden: bool = True) -> None:
     page.evaluate(
         """state => {

@@ -108,7 +108,7 @@ function Choice({ label, setting, options }) {
 }
 
 function Side() {
-  const first = route.value.path.split('/')[0];
+  const first = route.value.path.split('/')[0] || NAVIGATION[0][0];
   const nav = useRef(null);
   // In a small window they stand in a row that scrolls.
   useEffect(() => { nav.current.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' }); }, [first]);
@@ -161,7 +161,7 @@ function View() {
   const [defect, reset] = useErrorBoundary(cause => console.error(cause));
   useEffect(() => { if (defect) reset(); }, [path]);
   if (defect) return html`<${Failure} error=${new Error(`this view has a defect: ${defect.message}`)} retry=${reset} />`;
-  if (!pattern) return html`<h1>Not found</h1><p>There is no view at this address. <${Link} to="">Go to the first one<//>.</p>`;
+  if (pattern === null) return html`<h1>Not found</h1><p>There is no view at this address. <${Link} to="">Go to the first one<//>.</p>`;
   if (error) return html`<${Failure} error=${error} retry=${() => location.reload()} />`;
   if (!Current) return null;
   return html`<${Current} key=${pattern.split('/:tab')[0] + JSON.stringify({ ...params, tab: null })} params=${params} query=${query} />`;

@@ -306,7 +306,7 @@ class Tasks:
     async def enroll_worker(self, consumer: str, owner: bytes) -> None:
         """Give a worker its lease. `owner` (JSON) says which process it is."""
         names = (keys.LEASES, keys.WORKERS)
-        await self._client.run(scripts.ENROLL_WORKER, names, consumer, owner)
+        await self._client.unconfirmed.run(scripts.ENROLL_WORKER, names, consumer, owner)
 
     async def renew_lease(self, consumer: str) -> bool:
         """False when the lease was given away: the worker must let go of everything it runs."""

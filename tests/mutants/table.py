@@ -312,6 +312,13 @@ MUTANTS = (
         "test_an_entry_is_given_to_nobody_before_a_replica_has_it[the doorbell]",
     ),
     Mutant(
+        "R12 lease",
+        "a worker that is started while a replica is away is never ready",
+        "        await self._client.unconfirmed.run(scripts.ENROLL_WORKER",
+        "        await self._client.run(scripts.ENROLL_WORKER",
+        "test_a_lease_is_taken_and_renewed_meanwhile",
+    ),
+    Mutant(
         "R12 all",
         "nobody is told that one which has not confirmed may become the primary",
         "    elif 0 < replicas < online:\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 import time
@@ -20,6 +21,7 @@ from flowd.cli.private_flowd import PrivateFlowd
 from scripts import failing_over
 from scripts.replica_set import MASTER_NAME, MovingAddress, Place, ReplicaServer, ReplicaSet
 from scripts.soaking.checker import find_violations
+from tests.api_client import ApiError
 from tests.daemon import wait_until
 from tests.manual import blocks
 from tests.process.faulty import ROOT, FaultyFlowd
@@ -123,6 +125,27 @@ def test_a_user_with_no_more_rights_than_the_manual_says_runs_all_of_it(
         # What of the server it may not see, and does without.
         refused = {one["object"] for server in servers.servers for one in refusals(server)}
         assert refused <= {"config|get"}
+        flowd.check_and_stop()
+
+
+def test_a_flowd_that_is_started_while_a_replica_is_away_waits_for_it(
+    run_faulty: Run, tmp_path: Path
+) -> None:
+    """Its workers took their leases only where a replica confirmed it: they were never ready, and
+    after the third try flowd ended."""
+    with ReplicaSet(tmp_path) as pair:
+        replica = pair.servers[1].process
+        replica.send_signal(signal.SIGSTOP)
+        configure(tmp_path, f"redis://127.0.0.1:{pair.servers[0].port}", "replicas = 1\n")
+        flowd = run_faulty("start")
+        flowd.wait_until_running()
+        with pytest.raises(ApiError, match="503"):
+            flowd.submit_and_trigger(node("A"))
+
+        replica.send_signal(signal.SIGCONT)
+
+        still_works(flowd)
+        assert {count for _, count in restarts(flowd).values()} == {0}
         flowd.check_and_stop()
 
 

@@ -128,11 +128,13 @@ async def test_reads_are_answered_meanwhile(pair, client):
     assert await client.converse([("GET", "x"), ("EXISTS", "x")]) == ["1", 1]
 
 
-async def test_a_lease_is_renewed_meanwhile(pair, asking):
-    """Nobody is promised anything by it, and a worker that lost it would let go of its nodes."""
+async def test_a_lease_is_taken_and_renewed_meanwhile(pair, asking):
+    """Nobody is promised anything by it. A worker that lost it would let go of its nodes, and one
+    that was started would never be ready, and end flowd with it."""
     store = open_store(asking)
-    await store.tasks.enroll_worker("w1", b"{}")
     freeze(pair)
+
+    await store.tasks.enroll_worker("w1", b"{}")
 
     assert await store.tasks.renew_lease("w1")
 

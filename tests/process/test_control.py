@@ -63,7 +63,7 @@ def test_reload_takes_up_the_file_as_it_is_now(run_flowd: Run, tmp_path: Path) -
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr == ""
     assert answer.stdout == (
-        "flowd runs with the new settings, but for what takes a restart: "
+        "flowd runs with the new settings, but for what takes a stop and a start: "
         "api.port, redis.durability\n"
     )
     status = flowd.wait_until_running()

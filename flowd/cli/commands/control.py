@@ -59,7 +59,7 @@ def reload(ctx: click.Context, config: Path | None, data_dir: str | None) -> Non
     _check_roll(ctx, status)
     kept = ", ".join(answer["kept"])
     if kept:
-        kept = f", but for what takes a restart: {kept}"
+        kept = f", but for what takes a stop and a start: {kept}"
     click.echo(f"flowd runs with the new settings{kept}")
 
 

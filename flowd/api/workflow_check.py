@@ -30,7 +30,7 @@ _KEPT_MAX: Final = 256
 _KEPT_BYTES_MAX: Final = 16 * 1024
 # What a request to the process begins with.
 _WORKFLOW: Final = b"w"
-_MISFIT: Final = b"m"
+_DATA: Final = b"m"
 _INPUTS: Final = b"i"
 
 
@@ -98,15 +98,10 @@ class WorkflowCheck:
         outline = Outline(**facts, queues=QueuePlan(own, others))
         return CheckedWorkflow(rest[int(length) :], outline)
 
-    async def find_misfit(self, schema: dict[str, Any], value: Any) -> str | None:
-        """In what this value does not fit a schema that was checked at submit, or that looking at
-        it takes too much."""
-        asked = orjson.dumps([schema, value])
-        try:
-            found = await self._calls.call(_MISFIT + asked) if self._calls else _find_misfit(asked)
-        except TookTooMuch as error:
-            return f"checking it was given up: {error}"
-        return found.decode() or None
+    async def expect_data_fits(self, schema: Any, data: Any) -> None:
+        """Raises InvalidRequest with everything in which data does not fit a schema that was
+        checked at submit, or that looking at it takes too much."""
+        await self._expect_fit(_DATA, orjson.dumps([schema, data]), "data")
 
     async def expect_inputs_fit(
         self, schema: Mapping[str, Any], default: Mapping[str, Any], inputs: Mapping[str, Any]
@@ -114,11 +109,14 @@ class WorkflowCheck:
         """Raises InvalidRequest with everything in which inputs, over the workflow's own, do not
         fit its schema, or that looking at them takes too much. They are given by their paths."""
         asked = orjson.dumps([dict(schema), dict(default), dict(inputs)])
+        await self._expect_fit(_INPUTS, asked, "")
+
+    async def _expect_fit(self, kind: bytes, asked: bytes, root: str) -> None:
         try:
-            call = self._calls.call(_INPUTS + asked) if self._calls else None
-            found = orjson.loads(_find_input_misfits(asked) if call is None else await call)
+            call = self._calls.call(kind + asked) if self._calls else None
+            found = orjson.loads(_MISFITS[kind](asked) if call is None else await call)
         except TookTooMuch as error:
-            found = [("", f"checking the input was given up: {error}")]
+            found = [(root, f"checking the {root or 'input'} was given up: {error}")]
         if found:
             raise InvalidRequest([Problem(path, "misfit", message) for path, message in found])
 
@@ -142,7 +140,7 @@ def _serve(request: bytes, handlers: Handlers) -> bytes:
     kind, body = request[:1], request[1:]
     if kind == _WORKFLOW:
         return _check(body, handlers)
-    return _find_misfit(body) if kind == _MISFIT else _find_input_misfits(body)
+    return _MISFITS[kind](body)
 
 
 def _find_input_misfits(body: bytes) -> bytes:
@@ -157,11 +155,14 @@ def _find_input_misfits(body: bytes) -> bytes:
     return orjson.dumps(found[:PROBLEMS_MAX])
 
 
-def _find_misfit(body: bytes) -> bytes:
-    from flowd.handlers.json_schema import find_misfit
+def _find_data_misfits(body: bytes) -> bytes:
+    from flowd.handlers.json_schema import find_misfits
 
     schema, value = orjson.loads(body)
-    return (find_misfit(schema, value, "data") or "").encode()
+    return orjson.dumps(find_misfits(schema, value, "data"))
+
+
+_MISFITS: Final = {_DATA: _find_data_misfits, _INPUTS: _find_input_misfits}
 
 
 def _check(body: bytes, handlers: Handlers) -> bytes:

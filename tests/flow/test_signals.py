@@ -211,8 +211,11 @@ async def test_data_that_breaks_the_schema_is_refused_and_the_node_waits_on(sett
         with pytest.raises(ApiError) as misfit:
             await here.client.signal(execution_id, "ok", {"approved": "yes"})
         assert (misfit.value.status, misfit.value.code) == (400, "invalid_request")
-        assert misfit.value.errors[0]["path"] == "data"
-        assert "data.approved: 'yes' is not of type 'boolean'" in misfit.value.detail
+        assert [one["path"] for one in misfit.value.errors] == ["data.approved"]
+        assert misfit.value.detail == "data.approved: 'yes' is not of type 'boolean'"
+        with pytest.raises(ApiError) as misfit:
+            await here.client.signal(execution_id, "ok", {})
+        assert misfit.value.detail == "data: 'approved' is a required property"
         assert (await here.engine.states(execution_id))["ok"] == "WAITING"
         await here.client.reject(execution_id, "ok", "a reason needs to fit no schema")
         assert str(await here.engine.end(execution_id)) == "FAILED"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.web.conftest import Submit, WebFlowd
+from tests.web.conftest import Submit, Visit, WebFlowd
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202etxt.exe\x07"
 
@@ -152,12 +152,13 @@ def test_what_waits_is_approved_or_rejected_where_it_stands(
     page.goto(f"executions/{execution_id}?node=yes")
 
     answer = page.get_by_role("region", name="Answer")
+    expect(answer.get_by_role("button", name="Approve")).to_be_enabled()
     link = answer.get_by_role("link", name="https://example.com/r/1")
     expect(link).to_have_attribute("rel", "noopener noreferrer")
     answer.get_by_label("Data").fill("{no json")
-    expect(answer.get_by_role("button", name="Approve")).to_have_attribute("aria-disabled", "true")
+    expect(answer.get_by_role("button", name="Send")).to_have_attribute("aria-disabled", "true")
     answer.get_by_label("Data").fill('{"by": "me"}')
-    answer.get_by_role("button", name="Approve").click()
+    answer.get_by_role("button", name="Send").click()
     expect(answer).to_have_count(0)
     box(page, "no").click()
     answer.get_by_label("Reason").fill("not today")
@@ -167,6 +168,88 @@ def test_what_waits_is_approved_or_rejected_where_it_stands(
     output = flowd.client.results(execution_id)["yes"]
     assert output["data"] == {"by": "me"}
     expect(page.locator(".drawer")).to_contain_text("not today")
+
+
+def test_approve_sends_what_the_command_sends_and_the_header_leads_there(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
+    execution_id = submit("shipped", node("ok", handler="signal", config={"prompt": "Ship 1.4?"}))
+    page.goto(f"executions/{execution_id}")
+
+    why = page.locator(".execution-why")
+    expect(why).to_contain_text("ok waits for an answer: Ship 1.4?")
+    why.get_by_role("link", name="Answer").click()
+    page.get_by_role("region", name="Answer").get_by_role("button", name="Approve").click()
+
+    expect(page.locator(".execution-title .state")).to_have_text("Completed")
+    assert flowd.client.results(execution_id)["ok"]["data"] == {"approved": True}
+
+
+def test_what_has_to_fit_a_schema_is_asked_for_in_a_form(
+    page: Page, submit: Submit, flowd: WebFlowd, visit: Visit
+) -> None:
+    schema = {
+        "type": "object",
+        "required": ["approved", "ticket"],
+        "properties": {
+            "approved": {"type": "boolean"},
+            "ticket": {"type": "string", "pattern": "^T-"},
+            "copies": {"type": "integer"},
+        },
+    }
+    choice = {"enum": ["blue", "green"]}
+    odd = {"type": "array", "items": {"type": "integer"}}
+    asked = {"form": schema, "choice": choice, "odd": odd}
+    gates = [node(one, handler="signal", config={"schema": asked[one]}) for one in asked]
+    execution_id = submit("asked", *gates)
+    page.goto(f"executions/{execution_id}?node=form")
+    answer = page.get_by_role("region", name="Answer")
+
+    # What does not fit is said once.
+    visit.expected.add(400)
+    expect(answer.get_by_label("approved")).to_be_checked()
+    answer.get_by_label("ticket").fill("17")
+    answer.get_by_role("button", name="Approve").click()
+    expect(answer.get_by_role("alert")).to_have_text("data.ticket: '17' does not match '^T-'")
+    answer.get_by_label("ticket").fill("T-17")
+    answer.get_by_role("button", name="Approve").click()
+    expect(answer).to_have_count(0)
+    box(page, "choice").click()
+    answer.get_by_label("Answer").select_option("green")
+    answer.get_by_role("button", name="Send").click()
+    expect(answer).to_have_count(0)
+    box(page, "odd").click()
+    answer.get_by_text("What fits").click()
+    expect(answer.locator("pre")).to_contain_text('"items"')
+    answer.get_by_label("Data").fill("[1, 2]")
+    answer.get_by_role("button", name="Send").click()
+
+    expect(page.locator(".execution-title .state")).to_have_text("Completed")
+    results = flowd.client.results(execution_id)
+    assert {one: results[one]["data"] for one in asked} == {
+        "form": {"approved": True, "ticket": "T-17"},
+        "choice": "green",
+        "odd": [1, 2],
+    }
+
+
+def test_the_header_says_which_nodes_hold_it_up(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
+    flowd.client.put_limit("nobody", max=0)
+    waits = node("waits", limit="nobody")
+    later = node("later", handler="delay", config={"seconds": 900})
+    execution_id = submit("held up", failing("bad"), node("after", "bad"), waits, later)
+
+    page.goto(f"executions/{execution_id}")
+
+    held = page.locator(".held")
+    expect(held).to_contain_text("bad failed: 'sh' exited with 3: out of stock")
+    expect(held).to_contain_text("waits – it waits for a place of the limit")
+    expect(held).not_to_contain_text("after")
+    held.get_by_role("link", name="bad").click()
+    expect(page.locator(".drawer").get_by_role("heading", name="bad")).to_be_visible()
+    flowd.client.cancel(execution_id)
 
 
 def test_a_cancel_names_how_many_nodes_it_ends(page: Page, submit: Submit, flowd: WebFlowd) -> None:

@@ -21,8 +21,7 @@ from flowd.api.http.responses import (
     requested_idempotency_key,
 )
 from flowd.api.shared import shared_of
-from flowd.api.workflow_check import WorkflowCheck
-from flowd.errors import InvalidRequest, NoSignal, Problem, UnknownNode
+from flowd.errors import NoSignal, UnknownNode
 from flowd.orchestrator.signals import send_signal
 from flowd.workflow.signals import SIGNAL, Signal
 
@@ -70,7 +69,7 @@ async def signal(request: Request) -> Response:
         raise NoSignal(execution_id, node_id, node.handler, has_items=has_items)
     schema = node.config.source.get("schema")
     if schema is not None and not body.reject:
-        await _check_data(shared.check_workflow, schema, body.data)
+        await shared.check_workflow.expect_data_fits(schema, body.data)
     sent = Signal(
         body.data,
         body.reject or None,
@@ -81,12 +80,6 @@ async def signal(request: Request) -> Response:
     answer = await send_signal(shared.store, plan, execution_id, node_id, sent)
     decision = SignalDecision(**answer._asdict())
     return json_response(Signalled(execution_id=execution_id, node_id=node_id, decision=decision))
-
-
-async def _check_data(check: WorkflowCheck, schema: dict[str, Any], data: Any) -> None:
-    misfit = await check.find_misfit(schema, data)
-    if misfit is not None:
-        raise InvalidRequest([Problem("data", "misfit", misfit)])
 
 
 ROUTES = [

@@ -5,7 +5,13 @@ import { Field } from './ui.js';
 const PLAIN = new Set(['string', 'integer', 'number', 'boolean']);
 
 const typeOf = schema => (Array.isArray(schema?.type) ? schema.type.find(one => one !== 'null') : schema?.type);
-const isPlain = schema => Array.isArray(schema?.enum) || PLAIN.has(typeOf(schema));
+export const isPlain = schema => Array.isArray(schema?.enum) || PLAIN.has(typeOf(schema));
+
+/** Whether true may stand in a field of an object of this schema. */
+export function takesTrue(schema, name) {
+  const one = schema?.properties?.[name];
+  return one?.enum ? one.enum.includes(true) : typeOf(one) === 'boolean';
+}
 
 /** What was typed for each field, from the values it begins with. */
 export function beginWith(schema, value = {}) {

@@ -186,6 +186,7 @@ export function useResource(path, { query, everyMs, keep = false } = {}) {
   current.query = query;
 
   current.reload ??= async () => {
+    if (current.path === null) return;
     if (current.controller) {
       // One at a time: who rings meanwhile is answered by the next.
       current.again = true;

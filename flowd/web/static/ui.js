@@ -57,14 +57,20 @@ export function Empty({ title, children }) {
   return html`<div class="empty"><p>${title}</p>${children && html`<div class="soft">${children}</div>`}</div>`;
 }
 
+/** [a sentence, what is to be listed below it]: nothing is said twice. */
+function saidBy({ message, errors = [] }) {
+  if (errors.length === 1 && message.endsWith(errors[0].message)) return [message, []];
+  return [message.replace(/^(\d+ problems)[:,].*$/s, '$1'), errors.filter(one => one.message)];
+}
+
 /** What the API has refused, in its words, and a way to ask again. */
 export function Failure({ error, retry, compact = false }) {
   if (!error) return null;
-  const more = (error.errors ?? []).filter(one => one.message && one.message !== error.message);
+  const [sentence, more] = saidBy(error);
   return html`<div class=${compact ? 'failure compact' : 'failure'} role="alert">
     <${Glyph} state="FAILED" />
     <div class="grow">
-      <p>${visibleText(error.message)}</p>
+      <p>${visibleText(sentence)}</p>
       ${more.length > 0 && html`<ul>${more.slice(0, 50).map(one => html`<li>${one.path && html`<code>${visibleText(one.path)}</code>`} ${visibleText(one.message)}</li>`)}</ul>`}
     </div>
     ${retry && html`<button class="btn" onClick=${retry}>Try again</button>`}

@@ -8,6 +8,7 @@ import { Failure, Loaded, Tabs, announce } from '../ui.js';
 import { Graph } from '../graph/graph.js';
 import { Drawer } from './node_drawer.js';
 import { Header } from './execution_header.js';
+import { useHeld } from './execution_why.js';
 import { Nodes } from './execution_nodes.js';
 import { Timeline } from './execution_timeline.js';
 import { Logs } from './execution_logs.js';
@@ -29,6 +30,7 @@ function useExecution(id, tab) {
   const summary = useResource(at('summary'));
   // It takes the API longest: after what is looked at first.
   const explain = useResource(states.data || states.error ? at('explain') : null);
+  const held = useHeld(at('nodes'), states.data);
   const [rings, setRings] = useState(0);
   const events = useRef([]);
   const later = useRef(null);
@@ -43,6 +45,7 @@ function useExecution(id, tab) {
     later.current ??= setTimeout(() => {
       later.current = null;
       explain.reload();
+      held.reload();
     }, EXPLAIN_EVERY_MS);
   });
   useEffect(() => {
@@ -55,10 +58,10 @@ function useExecution(id, tab) {
     events.current = [];
   }, [id]);
   const reload = () => {
-    for (const one of [summary, states, explain]) one.reload();
+    for (const one of [summary, states, explain, held]) one.reload();
     setRings(count => count + 1);
   };
-  return { id, summary, graph, states, explain, events, rings, isOver, reload };
+  return { id, summary, graph, states, explain, held, events, rings, isOver, reload };
 }
 
 export default function Execution({ params, query }) {
@@ -90,7 +93,7 @@ export default function Execution({ params, query }) {
   const given = { execution, nodes, show, node: query.node };
   const Body = BODIES[tab];
   return html`<div class="page fill execution">
-    <${Header} execution=${execution} node=${query.node} />
+    <${Header} execution=${execution} nodes=${nodes} node=${query.node} />
     <${Tabs} label="Views of the execution" current=${tab} tabs=${TABS.map(([one, text]) => ({ id: one, text, to: pathOf(id, one), query: query.node ? { node: query.node } : undefined }))} />
     <div class=${`execution-body${isOpen ? ' with-drawer' : ''}`}>
       <div class="execution-main"><${Loaded} of=${graph}>${data => (Body

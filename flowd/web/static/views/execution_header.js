@@ -1,8 +1,9 @@
 // What an execution is, how it stands and why, and what can be done with it.
 import { html } from '../lib.js';
 import { Link } from '../router.js';
-import { Copy, Counts, Duration, Linked, Name, State, Time, number } from '../ui.js';
+import { Copy, Counts, Duration, Name, State, Time, number } from '../ui.js';
 import { Actions } from './execution_actions.js';
+import { Why } from './execution_why.js';
 
 const BY_NEED = [
   ['FAILED', 'F'], ['UPSTREAM', 'U'], ['RETRYING', 'T'], ['WAITING', 'W'], ['RUNNING', 'R'], ['QUEUED', 'Q'],
@@ -17,12 +18,11 @@ export function countsOf(states, counts) {
   return Object.fromEntries(BY_NEED.filter(([, letter]) => found.has(letter)).map(([name, letter]) => [name, found.get(letter)]));
 }
 
-export function Header({ execution, node }) {
-  const { summary, states, explain } = execution;
+export function Header({ execution, nodes, node }) {
+  const { summary, states } = execution;
   const { data } = summary;
   if (!data) return html`<header class="execution-head"><h1 class="soft">…</h1></header>`;
   const counts = countsOf(states.data, data.counts);
-  const why = data.status === 'FAILED' && data.error ? data.error : explain.data?.summary;
   return html`<header class="execution-head">
     <div class="execution-title">
       <h1><${Name} value=${data.name} /></h1>
@@ -30,7 +30,7 @@ export function Header({ execution, node }) {
       <span class="grow"></span>
       <${Actions} execution=${execution} node=${node} />
     </div>
-    <p class="execution-why">${why ? html`<${Linked} text=${why} />` : html`<span class="faint">…</span>`}</p>
+    <${Why} execution=${execution} nodes=${nodes} />
     <div class="execution-facts">
       <span class="fact wide"><${Counts} counts=${counts} /></span>
       <${Facts} execution=${execution} data=${data} />

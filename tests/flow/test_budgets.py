@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
+import pytest
+
 from flowd.config import HandlersSettings, LlmSettings, SecretsSettings
 from flowd.diagnosis.observer import Observer
-from flowd.errors import StoreUnavailable
+from flowd.errors import StoreFull, StoreUnavailable
 from flowd.handlers.registry import built_in_registry
 from flowd.orchestrator.plans import Plans
 from flowd.store.redis import keys
@@ -62,7 +64,10 @@ async def test_a_hundred_calls_at_once_do_not_overshoot_the_budget(settings):
     assert BUDGET - model.total < 300 + 150
 
 
-async def test_an_answer_that_was_paid_for_survives_that_redis_is_away(settings, monkeypatch):
+@pytest.mark.parametrize("error", [StoreUnavailable("nobody is there"), StoreFull("full")])
+async def test_an_answer_that_was_paid_for_survives_a_redis_that_does_not_take_it(
+    settings, monkeypatch, error
+):
     # Whether the budget can be asked at that moment says nothing of the node.
     away = {"reserve": 2, "settle": 2}
 
@@ -70,7 +75,7 @@ async def test_an_answer_that_was_paid_for_survives_that_redis_is_away(settings,
         async def refuse(*arguments, **named):
             if away[name]:
                 away[name] -= 1
-                raise StoreUnavailable("Redis does not answer")
+                raise error
             return await call(*arguments, **named)
 
         return refuse

@@ -14,7 +14,7 @@ import orjson
 import pytest
 import yaml
 
-from flowd.errors import HandlerFailed
+from flowd.errors import HandlerFailed, StoreUnavailable
 from flowd.orchestrator.schedules import read_schedule
 from flowd.outgoing.secrets import Secrets
 from flowd.redaction import REDACTOR
@@ -349,6 +349,22 @@ async def test_a_damaged_queue_is_said_once_and_work_goes_on_when_it_is_mended(
             assert lines == [("callback.failed",)]
             redis.delete(keys.CALLBACKS)
             await settled(store, ended(redis, service.url), CallbackState.DELIVERED)
+
+
+async def test_a_redis_that_goes_away_before_the_call_costs_no_attempt(store, redis, monkeypatch):
+    async def away(_execution_id):
+        raise StoreUnavailable("nobody is there")
+
+    execution_id = ended(redis, "http://127.0.0.1:1")
+    monkeypatch.setattr(store.executions, "definition", away)
+    deliverer = Deliverer(store, (), str)
+    await deliverer.deliver_due()
+    await asyncio.gather(*deliverer._calls)
+
+    # Its claim runs out, and that is when it is tried again.
+    delivery = await store.callbacks.delivery(execution_id)
+    assert (delivery.state, delivery.last_error) == (CallbackState.PENDING, None)
+    assert redis.zscore(keys.CALLBACKS, execution_id) > 1000 * redis.time()[0] + 20_000
 
 
 async def test_a_stop_waits_for_nobody(store, monkeypatch):

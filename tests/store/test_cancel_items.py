@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from flowd.store.endings import ItemPause
 from flowd.store.redis import keys, scripts
 from tests.store.engine import everything
-from tests.store.maps import expanded, fail, map_state, retry
+from tests.store.maps import expanded, fail, map_state, pause, retry
 
 
 async def cancel(engine, execution, first, end):
@@ -35,7 +36,25 @@ async def test_what_has_not_ended_of_a_cancelled_execution_is_marked_once(engine
 
     states = map_state(redis, execution, 5).items
     assert states == {0: "COMPLETED", **dict.fromkeys(range(1, 5), "CANCELLED")}
-    assert execution.state().waiting == []
+    assert execution.state().waiting == map_state(redis, execution, 5).open == []
+
+
+async def test_of_items_that_wait_neither_date_nor_record_nor_place_is_left(engine, redis):
+    worker = engine.worker()
+    execution, (first, second, third) = await expanded(engine, worker, 3)
+    await pause(worker, first)
+    moment = ItemPause(second, worker.completion(second).record, "moment", 1, 2**42)
+    await worker.exchange(failures=[moment])
+    await retry(worker, third)
+    before = execution.state()
+    assert (before.alarms, sorted(before.waiting)) == (["fan.1"], ["fan.0", "fan.2"])
+    await engine.store.lifecycle.cancel_execution(execution.id)
+
+    assert await cancel(engine, execution, 0, 3) == 3
+
+    state = execution.state()
+    assert (state.waiting, state.alarms, list(state.waits)) == ([], [], ["fan"])
+    assert map_state(redis, execution, 3).open == []
 
 
 async def test_a_slice_leaves_the_others(engine, redis):

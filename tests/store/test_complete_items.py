@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowd.store.redis import keys
-from tests.store.engine import everything
+from tests.store.engine import STREAM, everything
 from tests.store.maps import MapState, expanded, map_state
 
 
@@ -127,3 +127,17 @@ async def test_a_damaged_key_is_told(engine, redis, key):
     redis.set(key(execution.id, "fan"), "x")
 
     assert await worker.complete(first) == ["corrupt"]
+
+
+async def test_an_item_that_stands_in_the_stream_twice_counts_once(engine, redis):
+    worker = engine.worker()
+    execution, (first, second) = await expanded(engine, worker, 2)
+    ((_, fields),) = redis.xrange(STREAM, first.name, first.name)
+    redis.xadd(STREAM, fields)
+    again = await worker.take_one()
+
+    assert await worker.complete(first, again) == ["completed", "ended"]
+
+    assert map_state(redis, execution, 2).counters["ended"] == "1"
+    assert await worker.complete(second) == ["completed"]
+    assert execution.state().queued == ["fan#2"]

@@ -12,9 +12,20 @@ from tests.store.engine import CHAIN, everything, finish_continuations
 AN_ID = "0123456789ab0123456789ab"
 
 
-async def test_an_execution_that_has_ended_goes_with_all_its_keys(engine, store, redis, outcomes):
-    execution = await engine.start(CHAIN)
-    await engine.finish(engine.worker())
+@pytest.mark.parametrize("end", ["COMPLETED", "FAILED", "CANCELLED"])
+async def test_an_execution_that_has_ended_goes_with_all_its_keys(
+    engine, store, redis, outcomes, end
+):
+    worker = engine.worker()
+    execution, (a,) = await engine.start_and_take(CHAIN, worker)
+    if end == "FAILED":
+        await worker.fail(a)
+    elif end == "CANCELLED":
+        await store.lifecycle.cancel_execution(execution.id)
+    await worker.complete(a)
+    await engine.finish(worker)
+    redis.zrem(keys.CONTINUATIONS, f"cancel {execution.id}")
+    assert execution.state().status == end
 
     assert await store.finished.delete_execution(execution.id) == "deleted"
 

@@ -7,9 +7,12 @@ import asyncio
 import pytest
 
 from flowd.errors import StoreUnavailable
+from flowd.scheduler.retries import DispatchRetries
 from flowd.store.redis import keys
 from tests.daemon import PATIENCE_S
 from tests.store.engine import CHAIN, HOUR_MS, State, everything, fan, until_blocked
+from tests.store.maps import expanded, map_state
+from tests.store.maps import retry as retry_item
 from tests.store.test_retry_node import later, retry
 
 
@@ -100,6 +103,20 @@ async def test_what_has_ended_or_was_damaged_meanwhile_is_only_forgotten(engine,
     assert (redis.zcard(keys.RETRIES), redis.xlen("workflow:tasks")) == (0, stream)
 
 
+async def test_an_item_that_is_due_when_its_execution_has_been_cancelled_stays_away(
+    engine, store, redis
+):
+    worker = engine.worker()
+    execution, (first, _) = await expanded(engine, worker, 2)
+    await retry_item(worker, first, pause_ms=0)
+    await store.lifecycle.cancel_execution(execution.id)
+
+    await store.retries.dispatch()
+
+    state = map_state(redis, execution, 2)
+    assert (state.items[0], state.todo, execution.state().queued) == ("RETRYING", [], [])
+
+
 async def test_whoever_sleeps_until_the_next_one_is_woken_by_an_earlier_one(engine, store, redis):
     worker = engine.worker()
     _, (a,) = await engine.start_and_take(CHAIN, worker)
@@ -110,6 +127,22 @@ async def test_whoever_sleeps_until_the_next_one_is_woken_by_an_earlier_one(engi
 
     async with asyncio.timeout(PATIENCE_S):
         await sleeper
+
+
+async def test_while_nobody_knows_when_the_next_one_is_due_nobody_says_that_it_is_now(
+    store, monkeypatch
+):
+    """A scheduler would ask again and again without a pause."""
+
+    async def fail():
+        raise StoreUnavailable("nobody is there")
+
+    duty = DispatchRetries(store)
+    duty.next_in_s = 0.0
+    monkeypatch.setattr(store.retries, "dispatch", fail)
+    with pytest.raises(StoreUnavailable):
+        await duty.run(0.0)
+    assert duty.next_in_s is None
 
 
 async def test_nothing_due_writes_nothing(store, redis):

@@ -343,6 +343,7 @@ async def test_more_nodes_than_a_call_stores_are_staged_and_cleared_away_if_none
     at = nightly.first_ms
     await nightly.attend(at)
     assert nightly.execution_at(at, wide).states() == {"QUEUED": 1, "PENDING": 1002}
+    assert redis.zcard(keys.CONTINUATIONS) == 0
     before = {one for one in redis.keys("workflow:*") if nightly.id_at(at) not in one}
 
     await nightly.attend(at + HOUR_MS)
@@ -386,15 +387,19 @@ async def test_what_was_staged_and_cleared_away_meanwhile_is_tried_again(
 async def test_what_was_run_under_a_key_and_deleted_is_not_run_again(store, redis, outcomes, plans):
     nightly = await schedule(store, redis)
     claimed = await store.submissions.idempotency.claim("k", b"x", nightly.id_at(12_001))
-    again = {"is_forced": False, "key_digest": claimed.key_digest}
+    again = {"is_forced": True, "key_digest": claimed.key_digest}
     await nightly.firings.run_by_hand(NAME, 12_001, **again)
     await store.lifecycle.cancel_execution(nightly.id_at(12_001))
     await store.finished.delete_execution(nightly.id_at(12_001))
     await finish_continuations(store, plans)
+    await nightly.firings.run_by_hand(NAME, 12_002, is_forced=True)
+    before = redis.hgetall(keys.schedule(NAME))
 
     await nightly.firings.run_by_hand(NAME, 12_001, **again)
 
-    assert [one[0] for one in outcomes["fire_schedule"]] == ["triggered", "deleted"]
+    assert redis.hgetall(keys.schedule(NAME)) == before
+    outcome = [one[0] for one in outcomes["fire_schedule"]]
+    assert outcome == ["triggered", "triggered", "deleted"]
     assert nightly.status_at(12_001) is None
 
 
@@ -443,6 +448,7 @@ async def test_a_time_that_is_refused_a_place_counts_as_skipped_and_by_hand_is_r
 
     assert outcomes["fire_schedule"] == [["refused"]]
     assert nightly.counts() == {"skipped": 1}
+    assert redis.hmget(keys.schedule(NAME), "last_ms", "last_id") == [None, None]
     for is_forced in (False, True):
         with pytest.raises(LimitReached, match=other.id):
             await nightly.firings.run_by_hand(NAME, None, is_forced=is_forced)

@@ -382,3 +382,14 @@ async def test_who_asks_comes_behind_those_that_wait_also_where_a_place_is_free(
 
     assert statuses(first, second, third) == ["RUNNING", "PENDING", "PENDING"]
     assert waiting(redis) == [second.id, third.id]
+
+
+async def test_who_asks_when_the_clock_was_put_back_comes_behind_those_that_wait(engine, redis):
+    redis.hset(keys.CLOCK, "ahead_ms", 3_600_000)
+    first, second = [await ask(engine) for _ in range(2)]
+    redis.delete(keys.CLOCK)
+
+    later = [await ask(engine) for _ in range(3)]
+
+    assert held(redis) == [first.id]
+    assert waiting(redis) == [one.id for one in (second, *later)]

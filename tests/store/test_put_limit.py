@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowd.store.limits import Limit
 from flowd.store.redis import keys
-from tests.store.limits import BROAD, ask, holders, start, waiters
+from tests.store.limits import BROAD, ask, asking_for, holders, start, waiters
 
 
 async def test_when_a_limit_is_lifted_with_a_hundred_waiting_all_run(engine, redis):
@@ -54,3 +54,18 @@ async def test_more_waiters_than_one_call_bears_are_left_to_a_scheduler(engine, 
     assert (len(holders(redis, "api/x")), len(waiters(redis, "api/x"))) == (500, 220)
     assert (await engine.store.retries.dispatch()).next_in_s is None
     assert [one.states() for one in executions] == [{"QUEUED": 120}] * 6
+
+
+async def test_of_a_limit_with_many_keys_all_that_wait_start_when_it_is_raised(engine, redis):
+    """More keys than one call looks at: the next one goes on behind the last of them."""
+    await engine.store.tasks.limits.put(Limit("api", max=0))
+    execution, entries = await engine.start_and_take(BROAD, engine.worker())
+    asking = [asking_for(one, f"api/{at:03}") for at, one in enumerate(entries)]
+    assert await engine.store.tasks.limits.admit(asking) == ["waiting"] * 120
+
+    await engine.store.tasks.limits.put(Limit("api", max=1))
+    assert execution.states() == {"QUEUED": 100, "WAITING": 20}
+    await engine.store.retries.dispatch()
+
+    assert execution.states() == {"QUEUED": 120}
+    assert redis.zcard(keys.LIMITS_DUE) == 0

@@ -96,6 +96,21 @@ async def test_what_a_dead_child_set_aside_is_spent_where_it_was_set_aside(engin
     assert not redis.hexists(child.key(":run"), "tokens:reserved:a")
 
 
+async def test_what_a_child_of_a_root_that_is_gone_set_aside_is_spent_by_nobody(
+    engine, store, redis
+):
+    worker = engine.worker()
+    root, _ = await engine.start_and_take({"a": []}, worker)
+    child, (a,) = await engine.start_and_take({"a": []}, worker)
+    await store.budgets.reserve(child.id, "a", 1, tokens=30, budget=100, payer_id=root.id)
+    redis.delete(root.key(":run"))
+
+    await worker.fail(a)
+
+    assert redis.exists(root.key(":run")) == 0
+    assert not redis.hexists(child.key(":run"), "tokens:reserved:a")
+
+
 async def test_nothing_is_set_aside_where_the_payer_is_gone(store):
     gone = await store.budgets.reserve(AN_ID, "a", 1, tokens=1, budget=100, payer_id="3" * 24)
     assert gone.outcome == "gone"

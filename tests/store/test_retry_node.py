@@ -36,6 +36,8 @@ async def test_a_node_that_failed_waits_outside_of_the_stream(engine, redis, out
     ((member, due_ms),) = redis.zrange(keys.RETRIES, 0, -1, withscores=True)
     assert member == f"{execution.id} a"
     assert 50_000 < due_ms - 1000 * redis.time()[0] < 61_001
+    ((_, happened),) = redis.xrevrange(keys.EVENTS, count=1)
+    assert happened["node.retrying"].startswith(f"{execution.id} a 1 ")
 
 
 async def test_a_retry_sent_again_after_a_lost_reply_is_stale(engine, redis):

@@ -14,7 +14,7 @@ from flowd.store.entries import Entry
 from flowd.store.limits import Limit
 from flowd.store.redis import keys
 from tests.store.engine import Execution, ScriptedEngine, Worker
-from tests.store.limits import BROAD, THREE, ask
+from tests.store.limits import BROAD, THREE, ask, holders, waiters
 from tests.store.limits import start as started
 
 
@@ -169,3 +169,29 @@ async def test_as_many_are_read_as_places_are_given_back_where_there_is_room(eng
     exchange = await worker.session.complete_and_claim(completions[5:], [], [], 1, 2)
     assert [len(exchange.entries), exchange.asked] == [2, 2]
     assert (await worker.session.complete_and_claim([], [], [], 0, 64)).asked == 0
+
+
+async def test_a_place_that_nobody_holds_and_nobody_waits_for_is_forgotten(engine, redis):
+    """Those who seemed to wait for it had ended."""
+    worker, execution, (a,) = await started(engine, max=1)
+    for one in "bc":
+        redis.set(keys.node(execution.id, one), "COMPLETED")
+
+    await worker.complete(a)
+
+    assert (holders(redis), waiters(redis)) == ([], [])
+    assert redis.zcard(keys.PLACES) == 0
+    assert redis.exists(keys.places(execution.id)) == 0
+
+
+async def test_a_date_that_is_earlier_than_was_planned_wakes_the_schedulers(engine, redis):
+    """They would sleep until the later one."""
+    await started(engine, per_s=0.001)
+    assert (len(holders(redis)), len(waiters(redis))) == (1, 2)
+    redis.delete(keys.RETRIES_WAKEUP)
+    before_ms = redis.zscore(keys.LIMITS_DUE, "api")
+
+    await engine.store.tasks.limits.put(Limit("api", per_s=0.01, burst=3))
+
+    assert redis.zscore(keys.LIMITS_DUE, "api") == before_ms - 200_000
+    assert redis.exists(keys.RETRIES_WAKEUP) == 1

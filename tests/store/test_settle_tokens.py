@@ -53,3 +53,15 @@ async def test_a_call_that_outlives_its_execution_leaves_no_key_behind(store, re
 
     assert outcomes["settle_tokens"] == ["gone"]
     assert redis.keys() == []
+
+
+async def test_what_a_child_has_cost_makes_no_payer_of_one_that_is_gone(store, redis):
+    root = "1" * 24
+    redis.hset(keys.run(root), "nodes", 1)
+    await store.budgets.reserve(AN_ID, "a", 1, tokens=60, budget=100, payer_id=root)
+    redis.delete(keys.run(root))
+
+    await store.budgets.settle(AN_ID, "a", 1, 10, COST, root)
+
+    assert redis.exists(keys.run(root)) == 0
+    assert (await store.budgets.usage(AN_ID)).total == 10

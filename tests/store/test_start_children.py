@@ -7,7 +7,7 @@ import asyncio
 import orjson
 import pytest
 
-from flowd.errors import StoreUnavailable
+from flowd.errors import StoreError, StoreUnavailable
 from flowd.store.child_starts import ChildStart, ChildWorkflow
 from flowd.store.making import Pin
 from flowd.store.redis import keys
@@ -305,16 +305,19 @@ async def test_one_call_makes_no_more_nodes_than_it_may(engine, store, redis, ou
     assert [len(said) for said in outcomes["start_children"]] == [2, 1]
 
 
-async def test_a_damaged_stream_makes_no_child_and_leaves_no_trace_of_one(engine, store, redis):
+@pytest.mark.parametrize("key", ["workflow:tasks", keys.EXECUTIONS])
+async def test_a_damaged_key_of_all_makes_no_child_and_leaves_no_trace_of_one(
+    engine, store, redis, key
+):
     root, _ = await engine.start_and_take({one: [] for one in "ab"}, engine.worker())
-    stream = redis.dump("workflow:tasks")
-    redis.set("workflow:tasks", "x")
+    whole = redis.dump(key)
+    redis.set(key, "x")
     before = everything(redis)
 
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreError):
         await start_together(store, redis, [Parent(root.id, one, 1) for one in "ab"])
 
     redis.delete(keys.saved_definition("report"))
     assert everything(redis) == before
-    redis.restore("workflow:tasks", 0, stream, replace=True)
+    redis.restore(key, 0, whole, replace=True)
     assert await start_together(store, redis, [Parent(root.id, "a", 1)]) == ["triggered"]

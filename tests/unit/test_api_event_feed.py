@@ -115,3 +115,16 @@ async def test_what_comes_after_the_gap_may_have_earlier_ids_than_what_was_lost(
 
     assert await take(subscription, 1) == ["9-0"]
     subscription.close()
+
+
+async def test_who_asks_for_a_bell_of_an_api_that_ends_is_sent_away_at_once():
+    """It came when all others had been told to go: its connection held up the end."""
+    feed = feed_of(Stream("1-0"))
+    early = await feed.ring()
+
+    feed.close()
+    late = await feed.ring()
+
+    assert early.expelled.is_set()
+    assert late.expelled.is_set()
+    assert await late.read(60.0) == []

@@ -60,3 +60,25 @@ async def test_what_is_said_while_a_line_is_on_its_way_becomes_late_in_its_turn(
 def test_no_more_is_late_than_the_manual_says_a_killed_worker_loses():
     page = (Path(flowd.__file__).parent / "docs" / "logs.md").read_text()
     assert f"loses less than the last {2_000 * FLUSH_S:.0f} ms" in page
+
+
+def test_lines_redis_does_not_take_for_now_are_sent_again_and_others_told_to_be_lost(
+    lines,
+):
+    async def scenario():
+        logs = NodeLogs(1024)
+        node_log = logs.open("execution", "A", 1)
+        node_log.write("stdout", "hello")
+        pieces = logs.take()
+        logs.settle(pieces, ["kept"])
+        assert (logs.is_pending, lines) == (True, [])
+
+        again = logs.take()
+        assert [one.entries for one in again] == [one.entries for one in pieces]
+        logs.settle(again, ["redis refused a command"])
+        assert not logs.is_pending
+
+    asyncio.run(scenario())
+    about = {"execution_id": "execution", "node_id": "A", "attempt": 1}
+    reason = "redis refused a command"
+    assert lines.of("node.log_dropped") == [("warning", {**about, "lines": 1, "reason": reason})]

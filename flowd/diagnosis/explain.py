@@ -170,7 +170,8 @@ def _corrupt(situation: Situation, node_id: str) -> Reason:
 
 def _ending(situation: Situation, row: NodeRow) -> Reason:
     if row.state is NodeState.COMPLETED:
-        return Reason("completed", f"it is completed{_by(row)}")
+        by = " by what an equal call put out, and was kept" if row.record.is_cached else _by(row)
+        return Reason("completed", f"it is completed{by}")
     if row.state is NodeState.SKIPPED:
         return Reason("skipped", f"it was skipped: {row.reason or 'nothing says why'}")
     if row.state is NodeState.CANCELLED:

@@ -17,6 +17,7 @@ from flowd.diagnosis.explain import (
 )
 from flowd.diagnosis.limit_check import places_waited_for
 from flowd.errors import CorruptExecution, UnknownNode
+from flowd.handlers.simulation import SIMULATING, is_simulated
 from flowd.orchestrator.items import find_item
 from flowd.orchestrator.leases import LEASE_S, LeaseWatch
 from flowd.orchestrator.owner import Owner
@@ -33,8 +34,6 @@ from flowd.workflow.states import ExecutionState, NodeState
 SHOWN_MAX: Final = 100
 # A simulated answer repeats a url or a prompt.
 SIMULATED_BYTES_MAX: Final = 4096
-# The handlers that may simulate, with the key that only a real answer has.
-_REAL_ANSWER: Final = {"call_external_service": "status_code", "llm": "model"}
 # A node that moves while it is looked at is looked at once more.
 LOOKS_MAX: Final = 2
 
@@ -197,7 +196,7 @@ class Observer:
         called = [
             one
             for one, state in states.items()
-            if state is NodeState.COMPLETED and plan.node(one).handler in _REAL_ANSWER
+            if state is NodeState.COMPLETED and plan.node(one).handler in SIMULATING
         ][:NODES_PER_CALL_MAX]
         sizes = await nodes.output_sizes(execution_id, called)
         short = [
@@ -205,9 +204,7 @@ class Observer:
         ]
         outputs = await nodes.outputs(execution_id, short)
         return [
-            one
-            for one, output in outputs.items()
-            if isinstance(output, dict) and _REAL_ANSWER[plan.node(one).handler] not in output
+            one for one, output in outputs.items() if is_simulated(plan.node(one).handler, output)
         ]
 
     async def _status(self, execution_id: str) -> ExecutionState | None:

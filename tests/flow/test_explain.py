@@ -22,6 +22,7 @@ from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_worker
 from flowd.store import standing
 from flowd.store.executions import now_ms
+from flowd.workflow.caching import Keep
 from flowd.workflow.ids import new_execution_id
 from tests.flow import handlers
 from tests.flow.engine import Engine, node, until, workflow
@@ -410,6 +411,33 @@ async def test_answers_that_are_simulated_are_said_to_be(settings):
         assert await codes(engine, execution_id, "C") == {"C": ["completed"]}
         text = await message(engine, execution_id, "A", "simulated")
         assert text == "its answer is simulated: call_external_service has called nobody"
+
+
+async def test_a_kept_answer_is_said_to_be_one_and_simulated_only_where_it_is(settings):
+    """Whatever lacked a status code was said to be simulated."""
+    call = node("A", handler="call_external_service", url="http://service-a")
+    definition = workflow({**call, "cache": {"ttl_s": 60, "key": "{{ input.key }}"}})
+    async with Engine(settings, registry=built_in_registry()) as engine:
+        cache = engine.store.tasks.cache
+        await cache.keep([(Keep("call_external_service/=own", 60_000), b'{"data": "rain"}')])
+        own = await engine.run(definition, b'{"key": "own"}')
+        first = await engine.run(definition, b'{"key": "simulated"}')
+
+        async def is_kept():
+            return (await cache.size()).entries == 2
+
+        await until(is_kept, "what was simulated to be kept")
+        again = await engine.run(definition, b'{"key": "simulated"}')
+
+        found = await observing(engine).explain(own)
+        assert found.summary == "COMPLETED: of 1 node 1 COMPLETED."
+        assert await codes(engine, own, "A") == {"A": ["completed"]}
+        text = await message(engine, own, "A", "completed")
+        assert text == "it is completed by what an equal call put out, and was kept"
+        for one in (first, again):
+            assert await codes(engine, one, "A") == {"A": ["completed", "simulated"]}
+        text = await message(engine, first, "A", "completed")
+        assert text == "it is completed, by attempt 1"
 
 
 async def test_a_node_is_explained_with_its_attempts(settings):

@@ -23,6 +23,7 @@ from flowd.errors import Fail
 from flowd.handlers.config import NodeConfig
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.registry import handler
+from flowd.handlers.simulation import simulated
 from flowd.log import get_logger
 
 log = get_logger(__name__)
@@ -175,7 +176,7 @@ async def call_external_service(
 ) -> dict[str, Any]:
     """Calls a URL and returns what it answered."""
     if await _is_simulated(config.url, context):
-        return {"data": f"Simulated call to {config.url}"}
+        return simulated("call_external_service", config.url)
     return await _call(config, context)
 
 

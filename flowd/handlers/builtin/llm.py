@@ -20,6 +20,7 @@ from flowd.handlers.config import NodeConfig, PromptText, SchemaObject
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.registry import handler
 from flowd.handlers.schema_check import judge
+from flowd.handlers.simulation import simulated
 from flowd.handlers.token_budget import within_budget
 from flowd.redaction import REDACTOR
 
@@ -125,7 +126,7 @@ async def llm(config: LlmConfig, context: HandlerContext) -> dict[str, Any]:
         await _check(schema, context)
     if context.settings.handlers.llm.base_url:
         return await _ask(config, context)
-    return {"answer": f"Simulated response for: {_question(config)}"}
+    return simulated("llm", _question(config))
 
 
 def _question(config: LlmConfig) -> str:

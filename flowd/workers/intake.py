@@ -72,12 +72,10 @@ class Intake:
     def arrived_count(self) -> int:
         return len(self._arrived)
 
-    def note_halt(self, halted_ms: int | None) -> None:
-        """Take note of up to when entries have to be asked about before they start."""
+    def receive(self, entries: Sequence[Entry | Garbage], halted_ms: int | None = None) -> None:
+        """Take note of entries; those known already came by two ways after a lost reply. Those that
+        were queued up to `halted_ms` have to be asked about before they start; None is all."""
         self._halted_ms = halted_ms
-
-    def receive(self, entries: Sequence[Entry | Garbage]) -> None:
-        """Take note of entries; those known already came by two ways after a lost reply."""
         for entry in entries:
             if entry.name not in self._held:
                 self._held[entry.name] = 0
@@ -226,10 +224,10 @@ class Intake:
         is_calm = self._halted_ms == 0
         for one in planned:
             entry, node = one.entry, one.node
-            # An inline node, which else takes too little time to ask, may be one that was queued
-            # before somebody paused or cancelled an execution, or again after that.
-            is_quick = one.handler.kind == "inline" and entry.attempt == 1
-            if not is_quick or not (is_calm or self._is_calm(entry)):
+            # It may be one that was queued before somebody paused or cancelled an execution, or
+            # again after that; but not when it was given a place.
+            is_first = entry.attempt == 1 or entry.holds
+            if not is_first or not (is_calm or self._is_calm(entry)):
                 wanted[Fact("status", entry.execution_id)] = None
             if entry.waits:
                 wanted[decision_fact(one)] = None

@@ -257,8 +257,7 @@ class Shift:
         # Doubling leaves the first of a wide fan to the other workers.
         self._read_window = min(2 * self._read_window, READ_MAX) if self._is_hungry else 1
         self._asked_at_s = time.monotonic()
-        self._intake.note_halt(exchange.halted_ms)
-        self._intake.receive(exchange.entries)
+        self._intake.receive(exchange.entries, exchange.halted_ms)
 
     def _settle(self, waiting: list[Any], outcomes: Sequence[str]) -> None:
         """Take the endings whose outcomes these are from the list they waited in."""

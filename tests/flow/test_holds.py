@@ -17,6 +17,8 @@ from flowd.orchestrator.executor import (
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_worker
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
+from flowd.store.facts import Facts
+from flowd.store.limits import Limit
 from flowd.store.tasks import TaskSession
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
@@ -348,9 +350,10 @@ async def test_a_missing_input_fails_the_node_that_reads_it(settings):
         assert error == "'input' has no key 'x'; its keys are 'y'"
 
 
+@pytest.mark.parametrize("handler", ["echo", "echo_async"])
 @pytest.mark.parametrize("halt", [pause_execution, cancel_execution])
-async def test_inline_nodes_that_were_queued_before_do_not_start_after_the_next_call(
-    settings, monkeypatch, halt
+async def test_nodes_that_were_queued_before_do_not_start_after_the_next_call(
+    settings, monkeypatch, halt, handler
 ):
     """Whole batches of them ran on, as nobody asked about what takes no time: 900 of a fan."""
     width, after = 600, []
@@ -364,7 +367,8 @@ async def test_inline_nodes_that_were_queued_before_do_not_start_after_the_next_
 
     monkeypatch.setattr(TaskSession, "complete_and_claim", complete_and_claim)
     async with Engine(settings, workers=0) as engine:
-        execution_id = await engine.start(workflow(*(node(f"n{at}") for at in range(width))))
+        nodes = [node(f"n{at}", handler=handler) for at in range(width)]
+        execution_id = await engine.start(workflow(*nodes))
         other = await engine.start(workflow(node("A"), node("B", ["A"])))
         await engine.add_worker()
         await engine.end(other)
@@ -375,6 +379,57 @@ async def test_inline_nodes_that_were_queued_before_do_not_start_after_the_next_
         await until(is_empty, "the end of the entries")
         assert 0 < after[0] == len(calls(execution_id)) < width
         assert calls(other) == ["A", "B"]
+
+
+async def test_what_is_taken_with_an_end_is_known_to_run_and_not_asked_about(settings, monkeypatch):
+    """The call that ends a node says what was halted up to then; to ask takes another."""
+    asked = []
+    find = Facts.find
+
+    async def finding(facts, wanted, bytes_max):
+        asked.extend(fact.execution_id for fact in wanted if fact.kind == "status")
+        return await find(facts, wanted, bytes_max)
+
+    monkeypatch.setattr(Facts, "find", finding)
+    async with Engine(settings, workers=1) as engine:
+        await engine.store.tasks.limits.put(Limit("api", max=1))
+        above = {"A": [], "B": ["A"], "C": ["B"], "D": ["C"]}
+        chain = workflow(*(node(one, named, "echo_async") for one, named in above.items()))
+        execution_id = await engine.run(chain)
+        assert (calls(execution_id), asked) == (list("ABCD"), [execution_id])
+
+        asked.clear()
+        limited = (node(one, handler="echo_async") | {"limit": "api"} for one in "ABC")
+        execution_id = await engine.run(workflow(*limited))
+        # Of each where it asks for a place, of none that is given one.
+        assert (len(calls(execution_id)), asked) == (3, [execution_id] * 3)
+
+
+@pytest.mark.parametrize("handler", ["echo", "echo_async"])
+async def test_what_the_doorbell_brings_into_a_paused_execution_waits(
+    settings, monkeypatch, handler
+):
+    """With no other slot nothing is asked behind it, and the call before knew of no pause."""
+    ring, rung = TaskSession.wait_for_entry, []
+
+    async def wait_for_entry(session):
+        entries = await ring(session)
+        if entries and rung:
+            await pause_execution(engine.store, entries[0].execution_id)
+        return entries
+
+    monkeypatch.setattr(TaskSession, "wait_for_entry", wait_for_entry)
+    one_slot = replace(settings, workers=replace(settings.workers, concurrency=1))
+    async with Engine(one_slot, workers=1) as engine:
+        await engine.run(workflow(node("A", handler=handler)))
+        rung.append(True)
+        execution_id = await engine.start(workflow(node("A", handler=handler)))
+
+        async def is_held():
+            return await engine.redis("HLEN", f"workflow:{execution_id}:parked") == 1
+
+        await until(is_held, "the node that waits")
+        assert calls(execution_id) == []
 
 
 async def test_a_worker_that_comes_after_the_pause_starts_none_of_its_inline_nodes(settings):

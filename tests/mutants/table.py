@@ -511,9 +511,23 @@ MUTANTS = (
     Mutant(
         "U10 inline",
         "an inline node that comes back into a paused execution starts",
-        'one.handler.kind == "inline" and entry.attempt == 1',
-        'one.handler.kind == "inline"',
+        "            is_first = entry.attempt == 1 or entry.holds",
+        "            is_first = True",
         "test_an_inline_node_that_comes_back_is_no_newer_than_the_pause_to_a_busy_worker",
+    ),
+    Mutant(
+        "U10 asked",
+        "what is given a place is asked about before it starts",
+        "            is_first = entry.attempt == 1 or entry.holds",
+        "            is_first = entry.attempt == 1",
+        "test_what_is_taken_with_an_end_is_known_to_run_and_not_asked_about",
+    ),
+    Mutant(
+        "U10 rung",
+        "what the doorbell brings starts by what the call before it knew",
+        "        self._halted_ms = halted_ms\n",
+        "        self._halted_ms = self._halted_ms if halted_ms is None else halted_ms\n",
+        "test_what_the_doorbell_brings_into_a_paused_execution_waits[echo_async]",
     ),
     Mutant(
         "U10 suspect",

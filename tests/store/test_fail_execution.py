@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowd.store.redis import keys
-from tests.store.engine import CHAIN, State, everything
+from tests.store.engine import CHAIN, STREAM, State, everything
 
 AN_ID = "0123456789ab0123456789ab"
 
@@ -23,6 +23,17 @@ async def test_a_running_execution_ends_as_failed_with_the_reason(engine, outcom
         queued=["a#1"],
         is_active=False,
     )
+
+
+async def test_what_it_had_in_the_stream_is_asked_about_before_it_starts(engine, redis):
+    await engine.start(CHAIN)
+    execution = await engine.start(CHAIN)
+    assert not redis.exists(keys.HALTED)
+
+    assert await engine.store.executions.fail_execution(execution.id, "its keys were damaged")
+
+    newest = redis.xinfo_stream(STREAM)["last-generated-id"]
+    assert redis.get(keys.HALTED) == newest.partition("-")[0]
 
 
 async def test_an_execution_that_has_ended_keeps_its_end(engine, redis, outcomes):

@@ -1,5 +1,5 @@
 --- @use announce
---- @use end_waits
+--- @use end_waits lazily
 --- @use is_live
 --- @use limit_rules
 --- @use ring_dates

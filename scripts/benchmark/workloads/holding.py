@@ -1,17 +1,17 @@
 """W16: what limits, rates and queues cost, and that they are kept to.
 
-A stack whose workers read three queues runs in turn with one that has the default alone. Beside
-100,000 nodes that wait for a place, a chain is to run as without them.
+What reads three queues runs in turn with what has the default one alone, and a limit of ten with
+ten slots. Beside 100,000 nodes that wait for a place, a chain is to run as without them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -21,73 +21,94 @@ from flowd.store.redis import keys
 from scripts.benchmark.bench import Bench, Repetition
 from scripts.benchmark.engine import BenchedEngine
 from scripts.benchmark.figures import Reading
-from scripts.benchmark.processes import Void
+from scripts.benchmark.processes import Void, cpu_of
 from scripts.benchmark.shapes import Shape, beside, chain, diamond
-from scripts.benchmark.stack import Stack, running_stacks, wait_for
+from scripts.benchmark.stack import Stack, wait_for
 from scripts.benchmark.workloads.lone_chain import WARM_UPS, hop_ms
-from scripts.benchmark.workloads.sleepers import WATCHED_S_PER_REST_S, scheduler_percent
 
 _AT_ONCE: Final = 10
 _PER_S: Final = 100.0
 _PATIENCE_S: Final = 120.0
-# The first line is of the section of the workers.
-_CONFIG: Final = """\
-queues = ["default", "gpu", "low"]
-
+_DEVIATION_MAX: Final = 0.02
+# The first lines are of the section of the workers.
+_QUEUES: Final = 'queues = ["default", "gpu", "low"]\n'
+_SLOTS: Final = f"concurrency = {_AT_ONCE // 2}\n"
+_NAPS: Final = """
 [handlers]
 modules = ["scripts.benchmark.naps"]
 """
+
+
+class _Stand(NamedTuple):
+    """Flowds by what is special of them: nothing; ten slots; four workers; three queues; and those
+    with 100,000 nodes that wait. All but the third have two workers."""
+
+    plain: BenchedEngine
+    slots: BenchedEngine
+    four: BenchedEngine
+    three: BenchedEngine
+    held: BenchedEngine
+    held_scheduler: Sequence[int]
 
 
 @contextmanager
 def holding(bench: Bench) -> Iterator[Repetition]:
     sizes = bench.sizes
     shape, in_gpu = chain(sizes.chain), chain(sizes.chain, queue="gpu")
-    naps, starts = (
-        beside(count, "nap", limit=name)
-        for count, name in ((sizes.naps, "ten"), (sizes.starts, "rate"))
-    )
-    with ExitStack() as open_ones:
-        (stack,) = open_ones.enter_context(running_stacks(bench.folder, bench.durability))
-        held = open_ones.enter_context(
-            Stack(bench.folder, bench.durability, workers=4, extra_config=_CONFIG)
-        )
-        held.start()
-        held.wait_until_ready()
-        plain, engine = (open_ones.enter_context(BenchedEngine(one)) for one in (stack, held))
-        _put(engine, Limit("ten", max=_AT_ONCE), Limit("rate", per_s=_PER_S), Limit("none", max=0))
-        _put(engine, Limit("tenant", max=4))
+    free, limited = beside(sizes.naps, "nap"), beside(sizes.naps, "nap", limit="ten")
+    starts = beside(sizes.starts, "nap", limit="rate")
+    with _standing(bench) as stand:
+        _put(stand.plain, Limit("ten", max=_AT_ONCE), Limit("tenant", max=4))
+        _put(stand.four, Limit("rate", per_s=_PER_S))
+        _hold(stand.held, sizes.held)
         for _ in range(WARM_UPS):
-            hop_ms(plain, shape)
-            hop_ms(engine, shape)
-            _run_s(engine, in_gpu)
+            _hops(stand, shape, in_gpu)
 
         def repeat() -> dict[str, Reading]:
-            readings = {
-                "W16 limit": _limited(engine, naps),
-                "W16 rate": _rated(engine, starts),
-                "W16 keys": _keyed(engine, sizes.diamonds),
+            slots, ten = _most_a_second(stand.slots, free), _most_a_second(stand.plain, limited)
+            begin, cpu_begin = time.perf_counter(), cpu_of(stand.held_scheduler)
+            rate = _rate(stand.four, starts)
+            cpu_s = cpu_of(stand.held_scheduler) - cpu_begin
+            percent = 100 * cpu_s / (time.perf_counter() - begin)
+            hops = [_hops(stand, shape, in_gpu) for _ in range(sizes.chain_rounds)]
+            plain_ms, three_ms, held_ms, run_ms, gpu_ms = map(median, zip(*hops, strict=True))
+            return {
+                "W16 limit": Reading(ten, slots),
+                "W16 rate": Reading(rate, _PER_S),
+                "W16 keys": _keyed(stand.plain, sizes.diamonds),
+                "W16 diamonds": _diamonds(stand, sizes.diamonds, sizes.diamond_rounds),
+                "W16 three": Reading(three_ms, plain_ms),
+                "W16 queue": Reading(gpu_ms, run_ms),
+                # With the same queues.
+                "W16 hop": Reading(held_ms, three_ms),
+                "W16 scheduler": Reading(percent),
             }
-            hops = [
-                (
-                    hop_ms(plain, shape),
-                    hop_ms(engine, shape),
-                    _run_s(engine, in_gpu) * 1000 / shape.size,
-                )
-                for _ in range(sizes.chain_rounds)
-            ]
-            plain_ms, three_ms, gpu_ms = (median(column) for column in zip(*hops, strict=True))
-            readings["W16 three"] = Reading(three_ms, plain_ms)
-            readings["W16 queue"] = Reading(gpu_ms, plain_ms)
-            with _waiting(engine, sizes.held):
-                beside_ms = median(hop_ms(engine, shape) for _ in range(sizes.chain_rounds))
-                percent = scheduler_percent(held, WATCHED_S_PER_REST_S * sizes.rest_s)
-            # On the same stack, and so with the same queues and workers.
-            readings["W16 hop"] = Reading(beside_ms, three_ms)
-            readings["W16 scheduler"] = Reading(percent)
-            return readings
 
         yield repeat
+
+
+@contextmanager
+def _standing(bench: Bench) -> Iterator[_Stand]:
+    with ExitStack() as open_ones:
+
+        def started(config: str, workers: int = 2) -> Stack:
+            stack = Stack(bench.folder, bench.durability, workers=workers, extra_config=config)
+            open_ones.enter_context(stack)
+            stack.start()
+            stack.wait_until_ready()
+            return stack
+
+        held = started(_QUEUES)
+        stacks = started(_NAPS), started(_SLOTS + _NAPS), started(_NAPS, 4), started(_QUEUES), held
+        engines = (open_ones.enter_context(BenchedEngine(one)) for one in stacks)
+        yield _Stand(*engines, held.pids("scheduler"))
+
+
+def _hops(stand: _Stand, shape: Shape, in_gpu: Shape) -> tuple[float, ...]:
+    """Milliseconds a hop: with one queue, with three, beside those that wait; then the first by the
+    way of the last, which is in another queue."""
+    alone = (hop_ms(one, shape) for one in (stand.plain, stand.three, stand.held))
+    return (*alone, _run_ms(stand.plain, shape), _run_ms(stand.three, in_gpu))
 
 
 def _put(engine: BenchedEngine, *limits: Limit) -> None:
@@ -100,8 +121,8 @@ def _put(engine: BenchedEngine, *limits: Limit) -> None:
     asyncio.run(put())
 
 
-def _run_s(engine: BenchedEngine, shape: Shape) -> float:
-    """Seconds from the trigger to the end of an execution. Raises Void."""
+def _run_ms(engine: BenchedEngine, shape: Shape) -> float:
+    """Milliseconds a hop, whatever the queue. Raises Void."""
     (execution_id,) = engine.submit(shape)
     begin = time.perf_counter()
     engine.trigger([execution_id])
@@ -109,7 +130,7 @@ def _run_s(engine: BenchedEngine, shape: Shape) -> float:
     seconds = time.perf_counter() - begin
     _check(engine, [execution_id])
     engine.clear()
-    return seconds
+    return seconds * 1000 / shape.size
 
 
 def _check(engine: BenchedEngine, execution_ids: list[str]) -> None:
@@ -129,8 +150,8 @@ def _naps(engine: BenchedEngine, shape: Shape) -> list[Mapping[str, Any]]:
     return sorted(map(orjson.loads, outputs), key=lambda one: one["begin"])
 
 
-def _limited(engine: BenchedEngine, shape: Shape) -> Reading:
-    """Beside what as many calls come to that follow each other without a pause. Raises Void."""
+def _most_a_second(engine: BenchedEngine, shape: Shape) -> float:
+    """Calls a second, of which as many are under way as may be. Raises Void where it is more."""
     naps = _naps(engine, shape)
     steps = sorted([(one["begin"], 1) for one in naps] + [(one["end"], -1) for one in naps])
     running = most = 0
@@ -140,13 +161,26 @@ def _limited(engine: BenchedEngine, shape: Shape) -> Reading:
     if most > _AT_ONCE:
         raise Void(f"{most} calls at once where {_AT_ONCE} may be")
     seconds = max(one["end"] for one in naps) - naps[0]["begin"]
-    called_s = sum(one["end"] - one["begin"] for one in naps)
-    return Reading(len(naps) / seconds, len(naps) * _AT_ONCE / called_s)
+    return len(naps) / seconds
 
 
-def _rated(engine: BenchedEngine, shape: Shape) -> Reading:
+def _rate(engine: BenchedEngine, shape: Shape) -> float:
+    """Starts a second. Raises Void where they are too many."""
     naps = _naps(engine, shape)
-    return Reading((len(naps) - 1) / (naps[-1]["begin"] - naps[0]["begin"]), _PER_S)
+    rate = (len(naps) - 1) / (naps[-1]["begin"] - naps[0]["begin"])
+    if len(naps) > _PER_S and rate > _PER_S * (1 + _DEVIATION_MAX):
+        raise Void(f"{rate:.1f} starts a second where {_PER_S:g} may be")
+    return rate
+
+
+def _diamonds(stand: _Stand, count: int, rounds: int) -> Reading:
+    """At once, by workers that read three queues, beside those that read one."""
+    shape = diamond()
+    pairs = [
+        [one.run_many(shape, count) for one in (stand.three, stand.plain)] for _ in range(rounds)
+    ]
+    three_s, plain_s = map(median, zip(*pairs, strict=True))
+    return Reading(shape.size * count / three_s, shape.size * count / plain_s)
 
 
 def _keyed(engine: BenchedEngine, count: int) -> Reading:
@@ -164,9 +198,9 @@ def _keyed(engine: BenchedEngine, count: int) -> Reading:
     return Reading(nodes / keyed_s, nodes / plain_s)
 
 
-@contextmanager
-def _waiting(engine: BenchedEngine, count: int) -> Iterator[None]:
-    """While so many nodes wait for a place of a limit that holds everybody."""
+def _hold(engine: BenchedEngine, count: int) -> None:
+    """Have so many nodes wait for a place of a limit that holds everybody."""
+    _put(engine, Limit("none", max=0))
     shape = beside(min(count, 1000), "noop", limit="none")
     execution_ids = engine.submit(shape, max(1, count // 1000))
     engine.trigger(execution_ids)
@@ -174,9 +208,3 @@ def _waiting(engine: BenchedEngine, count: int) -> Iterator[None]:
     all_of_them = len(execution_ids) * shape.size
     wait_for(lambda: engine.line.ask("ZCARD", waiters) == all_of_them, "all to wait", _PATIENCE_S)
     engine.keep(execution_ids, entries=0)
-    try:
-        yield
-    finally:
-        engine.keep([])
-        engine.clear()
-        engine.line.ask("DEL", waiters, keys.ACTIVE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ from hypothesis.stateful import invariant, precondition, rule
 from flowd.orchestrator.executor import cancel_execution
 from flowd.orchestrator.recovery import ensure_groups
 from flowd.store.attempt_records import lost_record
-from flowd.store.endings import RetryLater
+from flowd.store.endings import ItemPause, ItemRetry, RetryLater, Wait
 from flowd.store.entries import Entry
 from flowd.store.limits import Asking, Limit
 from flowd.store.redis import keys
@@ -20,11 +20,14 @@ from scripts.soaking.checker import find_violations
 from tests.model.limit_reference import PLACES, LimitReference, Ticket, Written
 from tests.model.machine import ELSEWHERE, EngineMachine
 from tests.private_server import PrivateServer
+from tests.store import maps
 from tests.store.engine import STREAM, Worker, finish_continuations
 
 # Who reads which queues, in this order.
 READERS: Final = {"w1": ("default", "gpu"), "w2": ("gpu",)}
 QUEUES: Final = ("default", "gpu")
+# A rate of one start in this time, which never passes by itself.
+UNIT_MS: Final = 1_000_000
 
 
 class LimitMachine(EngineMachine):
@@ -41,24 +44,43 @@ class LimitMachine(EngineMachine):
             self.workers[name] = self.engine.worker(name, queues)
             self.run(self.store.tasks.enroll_worker(name, ELSEWHERE))
 
-    @rule(name=st.sampled_from(("api", "lane")), most=st.sampled_from((None, 0, 1, 1, 2, 3)))
-    def limit(self, name: str, most: int | None) -> None:
-        self.reference.limit(name, most)
+    @rule(
+        name=st.sampled_from(("api", "lane")),
+        most=st.sampled_from((None, None, 0, 1, 1, 2, 3)),
+        burst=st.sampled_from((None, None, 1, 2)),
+    )
+    def limit(self, name: str, most: int | None, burst: int | None) -> None:
+        self.reference.limit(name, most, burst)
         limits = self.store.tasks.limits
-        self.run(limits.delete(name) if most is None else limits.put(Limit(name, max=most)))
+        if most is None and burst is None:
+            self.run(limits.delete(name))
+            return
+        per_s = None if burst is None else 1000 / UNIT_MS
+        self.run(limits.put(Limit(name, max=most, per_s=per_s, burst=burst)))
 
     @rule(
         nodes=st.lists(
-            st.tuples(st.sampled_from((*PLACES, "api", None)), st.sampled_from(QUEUES)),
+            st.tuples(
+                st.sampled_from((*PLACES, "api", None)),
+                st.sampled_from(QUEUES),
+                st.sampled_from((0, 0, 0, 2, 3)),
+            ),
             min_size=1,
             max_size=6,
         )
     )
-    def start(self, nodes: list[tuple[str | None, str]]) -> None:
+    def start(self, nodes: list[tuple[str | None, str, int]]) -> None:
+        """The items of a map are opened at once, before its node waits for them."""
         written = {f"n{at}": Written(*said) for at, said in enumerate(nodes)}
         graph = {node_id: said.said for node_id, said in written.items()}
         execution = self.run(self.engine.start(graph))
         self.reference.start(execution.id, written)
+        of_nodes = self.store.nodes.maps
+        for node_id, said in written.items():
+            if said.items:
+                bounds = {"window": 50, "max_failed": 50, "fail_fast": False, "bytes_max": 0}
+                assert self.run(of_nodes.stage(execution.id, node_id, list(range(said.items))))
+                assert self.run(of_nodes.expand(execution.id, node_id, n=said.items, **bounds))
 
     @rule(name=st.sampled_from(tuple(READERS)), count=st.integers(1, 5), has_room=st.booleans())
     def read(self, name: str, count: int, has_room: bool) -> None:
@@ -78,27 +100,37 @@ class LimitMachine(EngineMachine):
             self.delivered.append((entry, ticket))
 
     def _some(self, data: st.DataObject, size: int = 1) -> list[tuple[Entry, Ticket]]:
-        """Mostly such that are held."""
-        held = [one for one in self.delivered if one[1].is_open]
-        chosen = st.sampled_from((held * 4 + self.delivered)[-30:])
+        """Mostly such that are held; no maps, which go on by themselves."""
+        known = [one for one in self.delivered if not self._is_map(one[1])]
+        held = [one for one in known if one[1].is_open]
+        chosen = st.sampled_from((held * 4 + known)[-30:])
         return data.draw(st.lists(chosen, min_size=1, max_size=size, unique_by=id))
 
-    def _written(self, ticket: Ticket) -> Written:
+    def _is_map(self, ticket: Ticket) -> bool:
         execution_id, node_id = ticket.member
         execution = self.reference.executions.get(execution_id)
-        return execution.nodes[node_id] if execution else Written("api", ticket.queue)
+        is_item = "." in node_id
+        return execution is not None and execution.written(node_id).items > 0 and not is_item
+
+    def _has_some(self) -> bool:
+        return not all(self._is_map(ticket) for _, ticket in self.delivered)
+
+    def _place(self, ticket: Ticket) -> str | None:
+        execution_id, node_id = ticket.member
+        execution = self.reference.executions.get(execution_id)
+        return execution.place_of(node_id) if execution else "api"
 
     def _holding(self, entry: Entry, ticket: Ticket) -> Entry:
         """As a worker says it of a node that names a limit."""
-        return entry._replace(holds=self._written(ticket).place is not None)
+        return entry._replace(holds=self._place(ticket) is not None)
 
-    @precondition(lambda self: self.delivered)
+    @precondition(lambda self: self._has_some())
     @rule(data=st.data(), is_reply_lost=st.booleans())
     def ask(self, data: st.DataObject, is_reply_lost: bool) -> None:
         asking = [
             (entry, ticket, place)
             for entry, ticket in self._some(data, size=6)
-            if (place := self._written(ticket).place)
+            if (place := self._place(ticket))
         ]
         if not asking:
             return
@@ -107,7 +139,7 @@ class LimitMachine(EngineMachine):
             expected = self.reference.ask(asking)
             assert self.run(self.store.tasks.limits.admit(said)) == expected
 
-    @precondition(lambda self: self.delivered)
+    @precondition(lambda self: self._has_some())
     @rule(data=st.data(), is_reply_lost=st.booleans())
     def complete(self, data: st.DataObject, is_reply_lost: bool) -> None:
         chosen = self._some(data, size=4)
@@ -121,7 +153,7 @@ class LimitMachine(EngineMachine):
         words = self.run(self.workers["w1"].complete(*entries))
         assert [one if one in ("stale", "ended") else "" for one in words] == expected
 
-    @precondition(lambda self: self.delivered)
+    @precondition(lambda self: self._has_some())
     @rule(
         data=st.data(),
         state=st.sampled_from(("FAILED", "RETRYING", "WAITING")),
@@ -136,21 +168,47 @@ class LimitMachine(EngineMachine):
             word = self.run(self._say(self._holding(entry, ticket), state))
             assert (word if word in ("stale", "ended") else "") == expected
 
-    def _say(self, entry: Entry, state: str) -> Awaitable[str]:
-        worker = self.workers["w1"]
+    async def _say(self, entry: Entry, state: str) -> str:
+        worker, is_item = self.workers["w1"], "." in entry.node_id
         if state == "FAILED":
-            return worker.fail(entry)
+            if not is_item:
+                return await worker.fail(entry)
+            (outcome,) = await maps.fail(worker, entry)
+            return outcome
+        record = worker.completion(entry).record
+        later: RetryLater | Wait
         if state == "WAITING":
-            return worker.wait(entry, "date", number=entry.waits + 1, due_ms=0)
-        return self._retry(entry)
-
-    async def _retry(self, entry: Entry) -> str:
-        worker = self.workers["w1"]
-        later = RetryLater(entry, worker.completion(entry).record, 0, entry.failures + 1, "boom")
+            kind = ItemPause if is_item else Wait
+            later = kind(entry, record, "date", entry.waits + 1, 0)
+        else:
+            kind_of_retry = ItemRetry if is_item else RetryLater
+            later = kind_of_retry(entry, record, 0, entry.failures + 1, "boom")
         (outcome,) = (await worker.exchange(failures=[later])).failed
         return outcome
 
-    @precondition(lambda self: self.delivered)
+    def _maps(self) -> list[tuple[Entry, Ticket]]:
+        return [one for one in self.delivered if one[1].is_open and self._is_map(one[1])]
+
+    @precondition(lambda self: self._maps())
+    @rule(data=st.data(), is_reply_lost=st.booleans())
+    def go_on(self, data: st.DataObject, is_reply_lost: bool) -> None:
+        """What the node of a map does whenever it is claimed: gather, or wait for its items."""
+        entry, ticket = data.draw(st.sampled_from(self._maps()))
+        for _ in range(1 + is_reply_lost):
+            self._go_on(entry, ticket)
+
+    def _go_on(self, entry: Entry, ticket: Ticket) -> None:
+        member = ticket.member
+        if self.reference.executions[member.execution_id].is_over(member.node_id):
+            self._complete([(entry, ticket)])
+            return
+        expected = self.reference.close(ticket)
+        if not expected:
+            self.reference.wait_for_items(member)
+            expected = "waiting"
+        assert self.run(maps.wait(self.workers["w1"], entry)) == expected
+
+    @precondition(lambda self: self._has_some())
     @rule(data=st.data())
     def claim(self, data: st.DataObject) -> None:
         ((entry, ticket),) = self._some(data)
@@ -164,7 +222,7 @@ class LimitMachine(EngineMachine):
         worker = self.workers[ticket.holder or "w1"]
         assert self.run(worker.claim(entry)) == [expected]
 
-    @precondition(lambda self: self.delivered)
+    @precondition(lambda self: self._has_some())
     @rule(data=st.data(), is_death=st.booleans())
     def lose(self, data: st.DataObject, is_death: bool) -> None:
         """Its worker died, or gave it back: the node keeps its place until others run it."""
@@ -178,7 +236,7 @@ class LimitMachine(EngineMachine):
         outcome, _ = self.run(requeue)
         assert outcome == {"stale": "gone", "ended": "ended", "": "requeued"}[expected]
 
-    @precondition(lambda self: self.delivered)
+    @precondition(lambda self: self._has_some())
     @rule(data=st.data())
     def park(self, data: st.DataObject) -> None:
         ((entry, ticket),) = self._some(data)
@@ -223,10 +281,11 @@ class LimitMachine(EngineMachine):
         found = self.reference.executions.items()
         return [one for one, execution in found if execution.status in statuses]
 
-    @precondition(lambda self: any(one.dated for one in self.reference.executions.values()))
-    @rule()
-    def come_due(self) -> None:
-        self.reference.come_due()
+    @rule(units=st.integers(0, 2))
+    def pass_time(self, units: int) -> None:
+        """What has a date comes back, and who waits for a rate has its turn."""
+        self.reference.pass_time(units)
+        self.redis.hincrby(keys.CLOCK, "ahead_ms", units * UNIT_MS)
         self.run(self.store.retries.dispatch())
 
     @rule()
@@ -238,7 +297,7 @@ class LimitMachine(EngineMachine):
 
     @invariant()
     def who_holds_and_who_waits_is_as_the_reference_says(self) -> None:
-        in_use = set()
+        in_use, dated = set(), set()
         for place in PLACES:
             holders, waiters = self.reference.holders[place], self.reference.waiters[place]
             found = set(self.redis.zrange(keys.holders(place), 0, -1))
@@ -246,9 +305,19 @@ class LimitMachine(EngineMachine):
             assert self.redis.zrange(keys.waiters(place), 0, -1) == [
                 " ".join(one) for _, one in waiters
             ]
-            assert not waiters or len(holders) >= self.reference.max_of(place)
+            is_full = len(holders) >= self.reference.max_of(place)
+            assert not waiters or is_full or not self.reference.is_due(place)
+            dated |= {place} if waiters and not is_full else set()
             in_use |= {place} if holders or waiters else set()
         assert set(self.redis.zrange(keys.PLACES, 0, -1)) == in_use
+        # Whoever waits for its time alone has one by which it is looked at.
+        assert set(self.redis.zrange(keys.LIMITS_DUE, 0, -1)) == dated
+
+    @invariant()
+    def no_more_start_in_any_time_than_a_rate_lets(self) -> None:
+        for place in PLACES:
+            burst = self.reference.bursts.get(place.partition("/")[0])
+            assert burst is None or self.reference.most_in_a_window(place) <= burst
 
     @invariant()
     def every_node_is_as_the_reference_says(self) -> None:
@@ -281,18 +350,19 @@ class LimitMachine(EngineMachine):
     def _end_everything(self) -> None:
         """Limits are lifted, what is paused goes on: then everything ends, and no key is left."""
         for name in ("api", "lane"):
-            self.limit(name, 1)
+            self.limit(name, 1, 1)
         for execution_id in self._of("PAUSED"):
             self.reference.resume(execution_id)
             self.run(self.store.lifecycle.resume_execution(execution_id))
         for _ in range(400):
             if not self._of("RUNNING") and not self.reference.tickets:
                 break
-            if any(one.dated for one in self.reference.executions.values()):
-                self.come_due()
+            self.pass_time(1)
             self.read("w1", 5, has_room=True)
             for entry, ticket in self.delivered:
-                if ticket.is_open:
+                if ticket.is_open and self._is_map(ticket):
+                    self._go_on(entry, ticket)
+                elif ticket.is_open:
                     self._ask_and_complete(entry, ticket)
         assert not self._of("RUNNING"), "it did not end"
         self.who_holds_and_who_waits_is_as_the_reference_says()
@@ -302,7 +372,7 @@ class LimitMachine(EngineMachine):
         assert find_violations(self.redis, list(self.reference.executions)) == []
 
     def _ask_and_complete(self, entry: Entry, ticket: Ticket) -> None:
-        place = self._written(ticket).place
+        place = self._place(ticket)
         if place is not None and not ticket.is_admitted:
             asking = [Asking(entry, place, lost_record(entry, "-"))]
             expected = self.reference.ask([(entry, ticket, place)])

@@ -19,16 +19,27 @@ ENDED: Final = ("COMPLETED", "FAILED", "CANCELLED")
 
 
 class Written(NamedTuple):
-    """A node: the place it needs, or none, and its queue."""
+    """A node: the place it needs, or none, its queue, and of how many items it is a map."""
 
     place: str | None
     queue: str
+    items: int = 0
 
     @property
     def said(self) -> dict[str, Any]:
         name, _, key = (self.place or "").partition("/")
         limit = {"name": name, "key": key} if key else name
-        return {"queue": self.queue} | ({"limit": limit} if name else {})
+        mapped = {"map": {"over": "{{ input.rows }}"}} if self.items else {}
+        return {"queue": self.queue} | ({"limit": limit} if name else {}) | mapped
+
+    def place_of(self, node_id: str) -> str | None:
+        """Of a map each item needs a place of its own, and the node none."""
+        _, _, index = node_id.partition(".")
+        if self.items and not index:
+            return None
+        if self.place and index and "/" in self.place:
+            return PLACES[1 + int(index) % 2]
+        return self.place
 
 
 class Member(NamedTuple):
@@ -62,12 +73,31 @@ class LimitedExecution:
     def is_live(self) -> bool:
         return self.status in LIVE
 
+    def written(self, node_id: str) -> Written:
+        return self.nodes[node_id.partition(".")[0]]
+
+    def place_of(self, node_id: str) -> str | None:
+        return self.written(node_id).place_of(node_id)
+
+    def is_over(self, map_id: str) -> bool:
+        """Whether every item of this map has ended."""
+        items = range(self.nodes[map_id].items)
+        return all(self.states[f"{map_id}.{one}"] in ENDED for one in items)
+
 
 class LimitReference:
-    """`waiters` of a place are the next first; `places` says who holds one, or waits for it."""
+    """`waiters` of a place are the next first; `places` says who holds one, or waits for it.
+
+    `bursts` are those of limits that have a rate, of one start in a unit of `clock`; `due` is when
+    the next start of a place would be, and `started` when those were that its rate let go.
+    """
 
     def __init__(self) -> None:
         self.most: dict[str, int] = {}
+        self.bursts: dict[str, int] = {}
+        self.clock = 0
+        self.due: dict[str, int] = {}
+        self.started: dict[str, list[int]] = {one: [] for one in PLACES}
         self.executions: dict[str, LimitedExecution] = {}
         self.tickets: list[Ticket] = []
         self.places: dict[Member, str] = {}
@@ -77,14 +107,15 @@ class LimitReference:
     def start(self, execution_id: str, nodes: dict[str, Written]) -> None:
         states = dict.fromkeys(nodes, "PENDING")
         self.executions[execution_id] = LimitedExecution(nodes, states)
-        for node_id in nodes:
+        items = [f"{one}.{at}" for one, said in nodes.items() for at in range(said.items)]
+        for node_id in (*nodes, *items):
             self.put(Member(execution_id, node_id))
 
     def put(self, member: Member, *, is_admitted: bool = False) -> None:
         execution, node_id = self.executions[member.execution_id], member.node_id
         attempt = execution.attempts[node_id] = execution.attempts.get(node_id, 0) + 1
         execution.states[node_id] = "QUEUED"
-        queue = execution.nodes[node_id].queue
+        queue = execution.written(node_id).queue
         self.tickets.append(Ticket(member, queue, attempt, is_admitted))
 
     def state(self, member: Member) -> str | None:
@@ -111,6 +142,31 @@ class LimitReference:
     def max_of(self, place: str) -> float:
         return self.most.get(place.partition("/")[0], inf)
 
+    def is_due(self, place: str) -> bool:
+        """Whether the rate, if there is one, lets somebody start."""
+        burst = self.bursts.get(place.partition("/")[0])
+        return burst is None or self.due.get(place, self.clock) - (burst - 1) <= self.clock
+
+    def _has_room(self, place: str) -> bool:
+        return len(self.holders[place]) < self.max_of(place) and self.is_due(place)
+
+    def _count(self, place: str) -> None:
+        """A start, also one that is made again, moves the next one."""
+        if place.partition("/")[0] in self.bursts:
+            self.due[place] = max(self.due.get(place, self.clock), self.clock) + 1
+
+    def _let_in(self, member: Member, place: str) -> None:
+        self.holders[place].add(member)
+        self._count(place)
+        self.started[place].append(self.clock)
+
+    def most_in_a_window(self, place: str) -> int:
+        """By how many starts more than its length a window of time had at most, up to now."""
+        started = self.started[place]
+        return max(
+            (len(started) - at - (self.clock - one) for at, one in enumerate(started)), default=0
+        )
+
     def ask(self, asking: Sequence[tuple[Entry, Ticket, str]]) -> list[str]:
         """Place by place, as the scripts do; who comes later in one call comes later."""
         outcomes: dict[int, str] = {}
@@ -130,10 +186,11 @@ class LimitReference:
     def _ask_one(self, entry: Entry, ticket: Ticket, place: str) -> str:
         holders, waiters = self.holders[place], self.waiters[place]
         if ticket.member in holders:
+            self._count(place)
             return "admitted"
         self.places[ticket.member] = place
-        if not waiters and len(holders) < self.max_of(place):
-            holders.add(ticket.member)
+        if not waiters and self._has_room(place):
+            self._let_in(ticket.member, place)
             return "admitted"
         self.close(ticket)
         self.executions[ticket.member.execution_id].states[ticket.member.node_id] = "WAITING"
@@ -158,25 +215,30 @@ class LimitReference:
             self.settle(place)
 
     def settle(self, place: str) -> None:
-        holders, waiters = self.holders[place], self.waiters[place]
-        while waiters and len(holders) < self.max_of(place):
+        waiters = self.waiters[place]
+        while waiters and self._has_room(place):
             _, member = waiters.pop(0)
             execution = self.executions[member.execution_id]
             if execution.status == "RUNNING":
                 self.put(member, is_admitted=True)
-                holders.add(member)
+                self._let_in(member, place)
                 continue
             del self.places[member]
             execution.states[member.node_id] = "PENDING"
             execution.parked.add(member.node_id)
 
-    def limit(self, name: str, most: int | None) -> None:
-        if most is None:
-            self.most.pop(name, None)
-        else:
-            self.most[name] = most
+    def limit(self, name: str, most: int | None, burst: int | None) -> None:
+        """None where it says nothing."""
+        has_changed = self.bursts.get(name) != burst
+        for said, by_name in ((most, self.most), (burst, self.bursts)):
+            if said is None:
+                by_name.pop(name, None)
+            else:
+                by_name[name] = said
         for place in PLACES:
             if place.partition("/")[0] == name:
+                if has_changed:
+                    self.started[place].clear()
                 self.settle(place)
 
     # What becomes of nodes.
@@ -201,11 +263,31 @@ class LimitReference:
         execution.states[member.node_id] = state
         if state in ("RETRYING", "WAITING"):
             execution.dated.add(member.node_id)
-        states = set(execution.states.values())
+        map_id, _, is_item = member.node_id.partition(".")
+        if is_item and execution.states[map_id] == "WAITING" and execution.is_over(map_id):
+            self._wake(Member(member.execution_id, map_id))
+        states = {execution.states[one] for one in execution.nodes}
         if states <= set(ENDED):
             execution.status = "FAILED" if "FAILED" in states else "COMPLETED"
 
-    def come_due(self) -> None:
+    def wait_for_items(self, member: Member) -> None:
+        """Of a map whose items may have ended already: then it comes back at once."""
+        execution = self.executions[member.execution_id]
+        execution.states[member.node_id] = "WAITING"
+        if execution.is_over(member.node_id):
+            self._wake(member)
+
+    def _wake(self, member: Member) -> None:
+        execution = self.executions[member.execution_id]
+        if execution.status == "RUNNING":
+            self.put(member)
+        else:
+            execution.parked.add(member.node_id)
+            execution.states[member.node_id] = "PENDING"
+
+    def pass_time(self, units: int) -> None:
+        """What has a date comes back, and who waits for a rate starts when it is due."""
+        self.clock += units
         for execution_id, execution in self.executions.items():
             dated, execution.dated = execution.dated, set()
             for node_id in sorted(dated):
@@ -213,8 +295,10 @@ class LimitReference:
                     self.put(Member(execution_id, node_id))
                     continue
                 execution.parked.add(node_id)
-                if execution.states[node_id] == "WAITING":
+                if execution.states[node_id] == "WAITING" or "." in node_id:
                     execution.states[node_id] = "PENDING"
+        for place in PLACES:
+            self.settle(place)
 
     def resume(self, execution_id: str) -> None:
         execution = self.executions[execution_id]

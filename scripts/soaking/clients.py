@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import random
 import threading
 import time
@@ -12,11 +13,13 @@ from typing import Any
 
 from scripts.soaking.gates import answer_to, gates_of, late_codes
 from scripts.soaking.hosts import Host
+from scripts.soaking.limit_checks import LIMITS, PACE, PACED, TIDE, Change, changes_of, paced
 from scripts.soaking.shapes import random_workflow
 
 _UNANSWERED = (OSError, http.client.HTTPException)
 _PAUSE_S = 0.05
 _GATE_S = 0.4
+_LOOK_S = 0.3
 # What is run as a saved workflow, and the names for it: few, so that versions change meanwhile.
 _SAVED_SHARE = 0.3
 _NAMES = 3
@@ -51,6 +54,7 @@ class Clients:
         self.doomed: set[str] = set()
         self.answers: dict[tuple[str, str], dict[str, Any]] = {}
         self.requests: dict[str, tuple[str, bytes]] = {}
+        self._tides: list[tuple[float, float, float, bool]] = []
         self.poisoned = 0
         self.refused = 0
         self.unanswered = 0
@@ -65,6 +69,8 @@ class Clients:
             threading.Thread(target=self._work, args=(random.Random(f"{seed} {number}"),))
             for number in range(count)
         ]
+        if may_choose:
+            self._threads.append(threading.Thread(target=self._keep_pace))
 
     def start(self) -> None:
         for thread in self._threads:
@@ -89,10 +95,31 @@ class Clients:
         for name, definition in definitions.items():
             self._expect("PUT", f"/definitions/{name}", json.dumps(definition).encode())
 
-    def put_limits(self, limits: Mapping[str, int]) -> None:
-        """The most at once, by name."""
-        for name, most in limits.items():
+    def put_limits(self) -> None:
+        """All there are; one will be changed."""
+        for name, most in LIMITS.items():
             self._expect("PUT", f"/limits/{name}", json.dumps({"max": most}).encode())
+        self._expect("PUT", f"/limits/{PACED}", json.dumps(dict(PACE)).encode())
+        self.set_tide(1)
+
+    def set_tide(self, most: int | None) -> None:
+        """Put the limit that changes, or lift it."""
+        path, asked_s, lost = f"/limits/{TIDE}", time.monotonic(), []
+        said = {"on_lost": lambda: lost.append(path), "of_this_version": True}
+        if most is None:
+            self.insist("DELETE", path, **said)
+        else:
+            self.insist("PUT", path, json.dumps({"max": most}).encode(), **said)
+        value = math.inf if most is None else most
+        self._tides.append((value, asked_s, time.monotonic(), bool(lost)))
+
+    def lift_tide(self) -> None:
+        if self._may_choose:
+            self.set_tide(None)
+
+    @property
+    def tides(self) -> list[Change]:
+        return changes_of(self._tides)
 
     def pick(self, chance: random.Random) -> str | None:
         """One of the newest executions."""
@@ -168,6 +195,22 @@ class Clients:
             self.acknowledge(execution_id, definition)
             self.requests[execution_id] = (key, body)
             self._active += 1
+
+    def _keep_pace(self) -> None:
+        """One execution after the other of what has more nodes than its rate lets start."""
+        number = 0
+        self._expect("PUT", f"/definitions/{PACED}", json.dumps(paced()).encode())
+        while not self._is_over.is_set():
+            number += 1
+            run = f"/definitions/{PACED}/run"
+            key = f"{PACED} {number}"
+            execution_id = self._expect("POST", run, b"{}", Idempotency_Key=key)["execution_id"]
+            self.acknowledge(execution_id, paced())
+            while not self._is_over.is_set():
+                status, told = self.insist("GET", f"/workflows/{execution_id}")
+                if status != 200 or told["status"] not in ("PENDING", "RUNNING", "PAUSED"):
+                    break
+                time.sleep(_LOOK_S)
 
     def _run_saved(self, chance: random.Random, body: bytes) -> None:
         """Save a workflow under a name that others save theirs under too, and run what is the

@@ -26,6 +26,7 @@ from scripts.soaking.applies import Applies
 from scripts.soaking.clients import Clients, NoHost
 from scripts.soaking.gates import gates_of
 from scripts.soaking.hosts import HUNG_AFTER_S, WORKERS, Host, Server, WatchedServer
+from scripts.soaking.limit_checks import TIDES
 from scripts.soaking.shapes import corrected
 
 Victim = int | str | None
@@ -36,6 +37,8 @@ LONG = ("kill_host", "freeze_host")
 UPGRADES = "change_version"
 # With it Redis is a primary with a replica and Sentinels, and each fault of it may be a failover.
 FAILOVERS = "fail_over"
+# It changes a limit that an older version does not know.
+TIDE = "tide"
 # Its definitions are such that an older version takes them, its sets are not.
 APPLY = "apply"
 PAUSE_MAX_S = 2.0
@@ -433,6 +436,14 @@ def _was_done(hand: Hand, execution_id: str, verb: str) -> bool:
     return status == 200
 
 
+def _change_tide(hand: Hand) -> None:
+    """Raise, lower and lift a limit while nodes hold its places and wait for them."""
+    with hand.noted(TIDE, None):
+        for most in hand.chance.choices(TIDES, k=3):
+            hand.clients.set_tide(most)
+            hand.sleep(hand.chance.uniform(0, 1))
+
+
 def _poison(hand: Hand) -> None:
     with hand.noted("poison", None):
         hand.clients.poison()
@@ -464,5 +475,6 @@ KINDS: dict[str, Callable[[Hand], None]] = {
     "correct": _rerun("correct"),
     APPLY: _apply,
     "resubmit": _resubmit,
+    TIDE: _change_tide,
     "poison": _poison,
 }

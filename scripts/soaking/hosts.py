@@ -23,6 +23,7 @@ from flowd.cli.private_flowd import PrivateFlowd
 from scripts.redis_server import RedisServer
 from scripts.replica_set import MASTER_NAME, ReplicaSet, wait_for
 from scripts.soaking.handlers import LEDGER
+from scripts.soaking.limit_checks import GROUPS
 
 ROOT = Path(__file__).parents[2]
 # The oldest version that may share a Redis with this one. When keys change their meaning, move it.
@@ -42,6 +43,7 @@ data_dir = "data"
 [workers]
 count = {workers}
 {queues}
+{groups}
 [supervisor]
 hung_after_s = {hung_after_s}
 [shutdown]
@@ -138,7 +140,7 @@ def unpack_other_version(folder: Path) -> Path | None:
 
 class Host(PrivateFlowd):
     """A `flowd start` with a data directory and a host name of its own; without `queues` its
-    workers read the default one, as the other version does."""
+    workers read the default one, as the other version does, and there are no others."""
 
     def __init__(
         self,
@@ -152,6 +154,8 @@ class Host(PrivateFlowd):
         command = (sys.executable, "-m", "scripts.soaking.host_main", "start")
         super().__init__(folder / name, command)
         self.name = name
+        # With those of the groups.
+        self.workers = WORKERS + (len(GROUPS) if queues else 0)
         self._other_version = other_version
         self._is_other_version = False
         self.folder.mkdir()
@@ -162,6 +166,7 @@ class Host(PrivateFlowd):
             apis=APIS,
             hung_after_s=HUNG_AFTER_S,
             queues=f"queues = {json.dumps(list(queues))}" if queues else "",
+            groups="\n".join(map(_group, GROUPS)) if queues else "",
         )
         (self.folder / "flowd.toml").write_text(config)
         self.environ |= {"SOAK_HOST": name, LEDGER: str(ledger)}
@@ -223,6 +228,10 @@ class Host(PrivateFlowd):
             raise ConnectionError(str(error)) from error
         finally:
             connection.close()
+
+
+def _group(name: str) -> str:
+    return f"[workers.groups.{name}]\ncount = 1\nqueues = {json.dumps(list(GROUPS[name]))}"
 
 
 def _headers(given: Mapping[str, str]) -> dict[str, str]:

@@ -33,7 +33,12 @@ from scripts.soaking.hosts import (
     unpack_other_version,
 )
 from scripts.soaking.ledger import START, Ledger, Note
-from scripts.soaking.limit_checks import LIMITS, QUEUES
+from scripts.soaking.limit_checks import (
+    QUEUES,
+    check_changes,
+    check_rates,
+    check_readers,
+)
 from scripts.soaking.schedules import check_runs, check_times, pause_schedules, put_schedules
 from scripts.soaking.shapes import expected_states, expected_status
 
@@ -109,7 +114,7 @@ def soak(seed: int, minutes: float, kinds: Sequence[str]) -> Outcome:
             firsts = put_schedules(clients, client)
         if may_choose:
             clients.save(families.SAVED)
-            clients.put_limits(LIMITS)
+            clients.put_limits()
         applies = Applies(folder / "applied", seed)
         hand = Hand(kinds, seed, hosts, server, clients, applies, seconds=minutes * 60)
         open_things.callback(hand.close)
@@ -120,7 +125,7 @@ def soak(seed: int, minutes: float, kinds: Sequence[str]) -> Outcome:
         if APPLY in kinds:
             outcome.violations += applies.settle(hosts)
         healed_at = time.monotonic()
-        outcome.violations += _heal(hosts, server, clients.acknowledged)
+        outcome.violations += _heal(hosts, server, clients)
         outcome.healed_after_s = time.monotonic() - healed_at
         with server.client() as client:
             outcome.violations += check_runs(client, firsts)
@@ -150,7 +155,7 @@ def _run(outcome: Outcome, seconds: float, clients: Clients, hand: Hand, server:
     outcome.signals = len(clients.answers)
 
 
-def _heal(hosts: Sequence[Host], server: Server, known: Collection[str]) -> Iterator[str]:
+def _heal(hosts: Sequence[Host], server: Server, clients: Clients) -> Iterator[str]:
     """Wait until all is quiet; what is not in time."""
     deadline = time.monotonic() + HEAL_LIMIT_S
     with server.client() as client:
@@ -163,8 +168,10 @@ def _heal(hosts: Sequence[Host], server: Server, known: Collection[str]) -> Iter
                     yield f"{host.name} is not ready, {HEAL_LIMIT_S:g} s after the last fault"
                     break
                 time.sleep(0.05)
-        _let_go(client, hosts[0], known)
-        while noise := _noise(client, len(hosts)):
+        _let_go(client, hosts[0], clients.acknowledged)
+        # Nobody is to wait for a limit that holds everybody.
+        clients.lift_tide()
+        while noise := _noise(client, hosts):
             if time.monotonic() > deadline:
                 for one in noise:
                     yield f"{one}, {HEAL_LIMIT_S:g} s after the last fault"
@@ -184,15 +191,15 @@ def _let_go(client: redis_py.Redis, host: Host, known: Collection[str]) -> None:
             host.request("POST", f"/workflows/{execution_id}/cancel")
 
 
-def _noise(client: redis_py.Redis, hosts: int) -> list[str]:
+def _noise(client: redis_py.Redis, hosts: Sequence[Host]) -> list[str]:
     """What is not as it is while nothing runs."""
     group = checker.GROUP
-    workers = hosts * WORKERS
+    readers, workers = len(hosts) * WORKERS, sum(host.workers for host in hosts)
     counts = {
         "executions that run": (client.scard(keys.ACTIVE), 0),
         "entries in the stream": (client.xlen(checker.STREAM), 0),
         "entries that are pending": (client.xpending(checker.STREAM, group)["pending"], 0),
-        "consumers": (len(client.xinfo_consumers(checker.STREAM, group)), workers),
+        "consumers": (len(client.xinfo_consumers(checker.STREAM, group)), readers),
         "leases": (client.hlen(keys.LEASES), workers),
         "owners": (client.hlen(keys.WORKERS), workers),
         "continuations": (client.zcard(keys.CONTINUATIONS), 0),
@@ -225,13 +232,27 @@ def _check(
         outcome.violations += _check_deleted(client, clients)
         outcome.violations += _check_shapes(outcome, client, clients)
         kept = [one for one in clients.acknowledged if one not in clients.doomed]
-        outcome.violations += check_answers(
-            checker.read_executions(client, kept), clients.answers, clients.settled
-        )
+        executions = {one.id: one for one in checker.read_executions(client, kept)}
+        outcome.violations += check_answers(executions.values(), clients.answers, clients.settled)
+        outcome.violations += _check_limits(outcome, executions, clients)
     for host in hosts:
-        wanted = {"worker": WORKERS, "api": APIS, "scheduler": 1}
+        wanted = {"worker": host.workers, "api": APIS, "scheduler": 1}
         found = checker.check_processes(host.status(), wanted)
         outcome.violations += [f"{host.name}: {one}" for one in found]
+
+
+def _check_limits(
+    outcome: Outcome, executions: Mapping[str, checker.Execution], clients: Clients
+) -> Iterator[str]:
+    frozen = {
+        pid
+        for fault in outcome.faults
+        if fault.kind in ("freeze_worker", "freeze_host")
+        for pid in fault.pids
+    }
+    yield from check_changes(executions, outcome.ledger, clients.tides, frozen)
+    yield from check_rates(executions, outcome.ledger, frozen)
+    yield from check_readers(executions)
 
 
 def _deaths(outcome: Outcome) -> list[float]:

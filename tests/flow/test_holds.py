@@ -425,11 +425,12 @@ async def test_what_the_doorbell_brings_into_a_paused_execution_waits(
         rung.append(True)
         execution_id = await engine.start(workflow(node("A", handler=handler)))
 
-        async def is_held():
-            return await engine.redis("HLEN", f"workflow:{execution_id}:parked") == 1
+        async def is_over():
+            return await engine.redis("XLEN", "workflow:tasks") == 0
 
-        await until(is_held, "the node that waits")
+        await until(is_over, "the end of the entry")
         assert calls(execution_id) == []
+        assert await engine.states(execution_id) == {"A": "PENDING"}
 
 
 async def test_a_worker_that_comes_after_the_pause_starts_none_of_its_inline_nodes(settings):

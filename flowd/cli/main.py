@@ -85,6 +85,21 @@ _GROUPS = {
     },
 }
 _COMMANDS = {name: text for commands in _GROUPS.values() for name, text in commands.items()}
+# What others call what a command does.
+_MEANT = {
+    **dict.fromkeys(("retry", "redo", "replay"), "rerun"),
+    **dict.fromkeys(("list", "ps"), "ls"),
+    **dict.fromkeys(("show", "describe", "inspect"), "get"),
+    **dict.fromkeys(("delete", "remove"), "rm"),
+    **dict.fromkeys(("kill", "abort", "terminate"), "cancel"),
+    **dict.fromkeys(("serve", "up"), "start"),
+    "down": "stop",
+    "check": "validate",
+    "save": "apply",
+    "workflows": "definitions",
+    "dead-letters": "dlq",
+    "dashboard": "ui",
+}
 # Commands that share a module; any other lives in the module of its name.
 _MODULES = {
     **dict.fromkeys(("api", "scheduler", "worker"), "roles"),
@@ -117,7 +132,7 @@ class _Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            near = nearest(args[0], _COMMANDS)
+            near = _MEANT.get(args[0]) or nearest(args[0], _COMMANDS)
             if near is None:
                 raise
             message = f"{error.message} Did you mean {near!r}?"

@@ -151,6 +151,8 @@ _CALLS: Final = (
     (re.compile(r"GET /definitions\b(?!/)"), r"`flowd definitions ls`"),
     (re.compile(r"GET /schedules"), r"`flowd schedules ls`"),
     (re.compile(r"GET /limits"), r"`flowd limits ls`"),
+    (re.compile(r"name the node to begin with$"), r"\g<0>: `--from NODE`"),
+    (re.compile(r"with `force`"), "with `--force`"),
     # Files are checked with the handlers there are now, and flowd runs with those of its start.
     (
         re.compile(r"(?<=')(; the handlers are )"),
@@ -179,11 +181,13 @@ def find_id(client: Client, text: str) -> str:
 
 
 def _ids_that_begin(client: Client, text: str) -> Iterator[str]:
-    """The newest first; ids sort by age, so that nothing is behind one that sorts before."""
+    """The newest first; ids sort by age, so that nothing is behind one that sorts before. The
+    latest is no child: those begin as their parent does, in any order."""
     is_latest = text == LATEST
     if not (is_latest or _BEGINNING.fullmatch(text)):
         return
-    for row in client.list(count_max=1 if is_latest else None, fields="execution_id"):
+    count_max = 1 if is_latest else None
+    for row in client.list(count_max=count_max, roots=is_latest or None, fields="execution_id"):
         execution_id = str(row["execution_id"])
         if is_latest or execution_id.startswith(text):
             yield execution_id
@@ -251,8 +255,14 @@ def show_rows(
     output: str,
     columns: Mapping[str, Callable[[Mapping[str, Any]], str]],
     key: str = "execution_id",
+    limit: int | None = None,
 ) -> None:
-    """Rows as a table, as JSON, or only what names each of them."""
+    """Rows as a table, as JSON, or only what names each of them.
+
+    Where there are more than the `limit`, those behind are left out, and the table says so.
+    """
+    every = iter(rows)
+    rows = islice(every, limit)
     if output == "json":
         show_json(list(rows))
     elif output == "id":
@@ -261,6 +271,8 @@ def show_rows(
     else:
         cells = [[str(column(row)) for column in columns.values()] for row in rows]
         show_table(list(columns), cells)
+        if limit is not None and next(every, None) is not None:
+            click.echo(f"these are the first {limit:,}; -n shows more", err=True)
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -12,7 +12,7 @@ from flowd.cli.at_home import ANSWER_S
 from flowd.cli.exit_codes import NOT_RUNNING, UNAVAILABLE, UNKNOWN_STATE, exit_code_of_code
 from flowd.cli.options import config_of_running, running_settings_of
 from flowd.config import ApiSettings
-from flowd.config.loading import config_file, find_data_dir, load_with_origins
+from flowd.config.loading import config_file, find_data_dir, load_settings
 from flowd.errors import InvalidSettings
 from flowd.home import DEFAULT_DATA_DIR, find_foreign
 
@@ -52,25 +52,29 @@ def find_api(has_token: bool) -> str:
 
     The control socket knows best; where nobody answers it, the settings do. `has_token`: what is
     found is sent a token, and so comes from somebody who may have it. Ends the program where a
-    port is not known.
+    port is not known. Raises InvalidSettings where nobody answers and the settings have mistakes:
+    the address they mean is another one than the default.
     """
     from flowd.supervisor.asking import ControlUnavailable, ask
 
     config = config_of_running(Path(named) if (named := os.environ.get("FLOWD_CONFIG")) else None)
     if has_token:
         _check_owner(config)
+    mistakes = None
     try:
-        settings, origins = load_with_origins(config)
+        settings = load_settings(config)
         api, folder = settings.api, settings.redis.data_dir
-    except InvalidSettings:
-        api, origins, folder = ApiSettings(), {}, find_data_dir(config)
+    except InvalidSettings as error:
+        mistakes, api, folder = error, ApiSettings(), find_data_dir(config)
     # An address in the environment was meant for this very command; port 0 is none.
-    is_meant = any(origins.get(f"api.{one}") == f"FLOWD_API__{one.upper()}" for one in _ADDRESS)
+    is_meant = any(f"FLOWD_API__{one.upper()}" in os.environ for one in _ADDRESS)
     if not is_meant or (api.port == 0 and api.socket is None):
         try:
             return str(ask(folder, "status", timeout_s=ANSWER_S)["api"])
         except (ControlUnavailable, KeyError):
             pass
+    if mistakes is not None:
+        raise mistakes
     return _url_of(api, folder)
 
 

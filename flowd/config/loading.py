@@ -79,7 +79,11 @@ def load_with_origins(
         raise InvalidSettings(problems)
     settings: Settings = _build(Settings, values)
     if settings.redis.mode == "embedded" and settings.redis.url is not None:
-        message = "redis.mode 'embedded' and a redis.url exclude each other; take one away"
+        mode, url = (f"{origins[one]}" for one in ("redis.mode", "redis.url"))
+        message = (
+            f"redis.mode 'embedded' ({mode}) and a redis.url ({url}) exclude each other; take one "
+            "away"
+        )
         raise InvalidSettings([Problem("redis.url", "bad_value", message)])
     if settings.redis.mode == "embedded" and settings.redis.replicas:
         message = "flowd's own Redis has no replicas; leave redis.replicas out, or use a redis.url"

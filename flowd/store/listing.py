@@ -117,7 +117,16 @@ class Listing:
         self._handlers: dict[str, frozenset[str]] = {}
 
     async def page(self, filters: Filters, count_max: int, after_id: str | None) -> ExecutionPage:
-        """Up to `count_max` executions that pass, behind this one, the newest first."""
+        """Up to `count_max` executions that pass, behind this one, the newest first.
+
+        The index has their ids, and children share the time in that of their parent: the index
+        tells them apart by nothing, and the page sorts those it has.
+        """
+        page = await self._page(filters, count_max, after_id)
+        page.rows.sort(key=lambda row: (row.execution_id[:12], _submitted_ms(row)), reverse=True)
+        return page
+
+    async def _page(self, filters: Filters, count_max: int, after_id: str | None) -> ExecutionPage:
         rows: list[ExecutionRow] = []
         scan = _Scan(await self._walk(filters), filters, after_id)
         budget = DEFINITION_BYTES_MAX

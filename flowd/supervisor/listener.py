@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import MutableMapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from flowd.api.http.limits import is_local
@@ -136,9 +137,11 @@ def require_tokens(address: str | None, data_dir: Path) -> None:
     now_ms = time.time_ns() // 1_000_000
     if is_local(address) or not all(one.has_expired(now_ms) for one in tokens):
         return
+    # The folder is named: the settings that lead to it may be those of a --config.
+    create = f"flowd token create --name NAME --scope admin --data-dir {quote(str(data_dir))}"
     message = (
-        f"other machines can reach {address}, but there is no token in {data_dir}; create one with "
-        "`flowd token create --name NAME --scope admin`, or listen on 127.0.0.1"
+        f"other machines can reach {address}, but there is no token; create one with `{create}`, "
+        "or listen on 127.0.0.1"
     )
     raise InvalidSettings([Problem("api.host", "no_tokens", message)])
 

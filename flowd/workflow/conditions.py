@@ -353,12 +353,23 @@ def _tokens(text: str) -> Iterator[_Token]:
         found = _TOKEN.match(text, position)
         if found is None or found.lastgroup is None:
             rest = text[position:].lstrip()
-            raise MalformedCondition(f"cannot read {abridge(rest)}")
+            raise MalformedCondition(f"cannot read {abridge(rest)}{_cure(rest)}")
         kind = found.lastgroup
         yield _Token(kind, found[kind], found.start(kind))
         if kind == "end":
             return
         position = found.end()
+
+
+def _cure(rest: str) -> str:
+    """What to write instead of what is most often meant with this."""
+    if rest.startswith(("{{", "}}", "{%", "%}")):
+        return "; a condition stands without braces"
+    signs = {"=": "==", "!": "not", "&": "and"}
+    for sign, word in signs.items():
+        if rest.startswith(sign):
+            return f"; write `{word}`"
+    return ""
 
 
 def _combined(

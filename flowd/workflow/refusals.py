@@ -21,6 +21,14 @@ def message_of(error: ErrorDetails) -> str:
     return text[:1].lower() + text[1:]
 
 
+def template_hint(error: ErrorDetails) -> str:
+    """Of a field outside of a config; to stand behind a text. Some of these take a template, and
+    are only too long."""
+    given = error["input"]
+    is_template = isinstance(given, str) and "{{" in given
+    return "; it takes no template" if is_template and "too_long" not in error["type"] else ""
+
+
 def names_of(model: type[BaseModel]) -> list[str]:
     """The fields of a model as they are written."""
     return [field.alias or name for name, field in model.model_fields.items()]
@@ -62,4 +70,4 @@ def problem_of(model: type[BaseModel], error: ErrorDetails) -> Problem:
         return Problem(path, "missing_field", "this field is required")
     if kind == "model_type":
         return Problem(path, "wrong_type", "expected an object")
-    return Problem(path, "invalid_value", message_of(error))
+    return Problem(path, "invalid_value", message_of(error) + template_hint(error))

@@ -24,7 +24,7 @@ from flowd.workflow.definition import (
     WorkflowDefinition,
 )
 from flowd.workflow.ids import LABEL_VALUE_RULE, NAME_RULE, is_label_value, is_name
-from flowd.workflow.refusals import message_of, names_of
+from flowd.workflow.refusals import message_of, names_of, template_hint
 from flowd.workflow.report import Report, quote
 from flowd.workflow.strict_json import join_path
 from flowd.workflow.suggestions import Suggestions
@@ -201,7 +201,8 @@ def _translate(field: str, error: ErrorDetails) -> tuple[str, str]:
     if kind == "string_pattern_mismatch":
         if field == "id":
             return "bad_id", f"bad node id {quote(value)}; use {_PATTERNS[field]}"
-        return "invalid_value", f"expected {_PATTERNS[field]}, not {quote(value)}"
+        hint = template_hint(error)
+        return "invalid_value", f"expected {_PATTERNS[field]}, not {quote(value)}{hint}"
     if kind == "too_short" and field == "nodes":
         return "empty_dag", "a workflow needs at least one node"
-    return "invalid_value", message_of(error)
+    return "invalid_value", message_of(error) + template_hint(error)

@@ -233,6 +233,24 @@ async def test_no_command_of_a_page_has_more_than_a_thousand_keys(
     assert longest <= 1002
 
 
+@pytest.mark.parametrize("filters", [ALL, Filters(statuses=frozenset({"PENDING"}))])
+async def test_children_are_listed_by_their_own_time_although_their_ids_have_that_of_their_parent(
+    store: Store, redis: redis_py.Redis, filters: Filters
+) -> None:
+    now_ms = time.time_ns() // 1_000_000 - 60_000
+    before, parent = write(redis, now_ms - 1), write(redis, now_ms, submitted_ms=now_ms)
+    late, early, middle = (
+        write(redis, now_ms, submitted_ms=now_ms + ms, parent=f"{parent} call 1 {parent} 2")
+        for ms in (3_000, 1_000, 2_000)
+    )
+    after = write(redis, now_ms + 1)
+
+    assert await walk(store, filters) == [after, late, middle, early, parent, before]
+    assert sorted(await walk(store, filters, 2)) == sorted(
+        [after, late, middle, early, parent, before]
+    )
+
+
 async def test_those_that_are_no_child_are_listed_alone(
     store: Store, redis: redis_py.Redis
 ) -> None:

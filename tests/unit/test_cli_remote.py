@@ -16,7 +16,7 @@ from flowd.api.routers import schedules as schedule_routes
 from flowd.cli.commands import schedules as schedule_commands
 from flowd.cli.commands.diff import differences, first_difference
 from flowd.cli.exit_codes import exit_code_of_status
-from flowd.cli.main import _COMMANDS, main
+from flowd.cli.main import _COMMANDS, _MEANT, main
 from flowd.cli.node_tree import parents_of, run_order
 from flowd.cli.remote import connected, find_id, plain, show_json, show_rows, why
 from flowd.cli.status_page import status_page
@@ -33,12 +33,16 @@ A, B, C = "0a" * 12, "0b" + "0" * 22, "0b" + "1" * 22
 class Listed:
     """A client of a flowd that has these executions, the newest first."""
 
-    def __init__(self, *execution_ids: str) -> None:
+    def __init__(self, *execution_ids: str, children: tuple[str, ...] = ()) -> None:
         self._ids = execution_ids
+        self._children = children
         self.asked = 0
 
-    def list(self, *, count_max: int | None, **_filters: str) -> Iterator[dict[str, Any]]:
-        for one in self._ids[:count_max]:
+    def list(
+        self, *, count_max: int | None, roots: bool | None = None, **_filters: str
+    ) -> Iterator[dict[str, Any]]:
+        listed = [one for one in self._ids if not (roots and one in self._children)]
+        for one in listed[:count_max]:
             self.asked += 1
             yield {"execution_id": one}
 
@@ -54,6 +58,14 @@ def test_a_whole_id_is_taken_as_it_is() -> None:
 )
 def test_an_id_is_found_by_its_beginning(text: str, expected: str) -> None:
     assert find_id(Listed(C, B, A), text) == expected  # type: ignore[arg-type]
+
+
+def test_the_latest_is_the_child_of_no_other() -> None:
+    """Children begin as their parent does, and one of them at random was the latest."""
+    client: Any = Listed(C, B, A, children=(C,))
+
+    assert find_id(client, "@latest") == B
+    assert find_id(client, C[:3]) == C
 
 
 @pytest.mark.parametrize(
@@ -220,12 +232,31 @@ def test_the_first_difference_is_the_one_nearest_the_roots() -> None:
     assert first_difference([definition, longer], before, {**before, "Z": 1}) == "Z"
 
 
+@pytest.mark.parametrize(
+    ("count", "said"), [(2, ""), (3, "these are the first 2; -n shows more\n")]
+)
+def test_a_list_that_was_cut_says_so(
+    capsys: pytest.CaptureFixture[str], count: int, said: str
+) -> None:
+    rows = [{"id": str(number)} for number in range(count)]
+
+    show_rows(iter(rows), "table", {"ID": lambda row: row["id"]}, "id", limit=2)
+    shown = capsys.readouterr()
+    show_rows(iter(rows), "id", {}, "id", limit=2)
+
+    assert (shown.out, shown.err) == ("ID\n0\n1\n", said)
+    assert capsys.readouterr() == ("0\n1\n", "")
+
+
 def test_a_command_that_is_not_there_is_answered_with_the_nearest() -> None:
     ended = CliRunner().invoke(main, ["strat"])
 
     assert ended.exit_code == 2
     assert "No such command 'strat'. Did you mean 'start'?" in ended.stderr
+    assert "Did you mean 'rerun'?" in CliRunner().invoke(main, ["retry"]).stderr
     assert "Did you mean" not in CliRunner().invoke(main, ["zzz"]).stderr
+    assert _MEANT.keys().isdisjoint(_COMMANDS)
+    assert set(_MEANT.values()) <= _COMMANDS.keys()
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "rubbish://x", "http://localhost:99999", "http://"])

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from flowd import Client
 from flowd.cli.profiles import locate
 from flowd.cli.running import data_dir_of
+from flowd.errors import InvalidSettings
 from flowd.supervisor.asking import ControlUnavailable
 
 
@@ -91,6 +92,31 @@ def test_a_broken_file_still_leads_to_the_flowd_that_runs(
     (folder / "flowd.toml").write_text('[redis]\ndata_dir = "elsewhere"\n[api\nport = 18200\n')
     running[folder / "elsewhere"] = "http://127.0.0.1:45678"
 
+    assert found_api().output == "http://127.0.0.1:45678\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[api]\nport = 18200\n[workers]\ncuont = 2\n",
+        "[api]\nport = 'x'\n",
+        "[api\nport = 18200\n",
+    ],
+)
+def test_a_broken_file_of_a_flowd_that_does_not_run_leads_to_no_other_one(
+    folder: Path, running: dict[Path, str], text: str
+) -> None:
+    """A typo anywhere in the file sent workflows to whatever listened on the default port."""
+    (folder / "flowd.toml").write_text(text)
+
+    refused = found_api()
+    # An address in the environment is no reason to ask the one of the folder instead.
+    running[folder / ".flowd"] = "http://127.0.0.1:45678"
+    meant = found_api(FLOWD_API__SOCKET="/run/api.sock")
+
+    for one in (refused, meant):
+        assert isinstance(one.exception, InvalidSettings), one.output
+        assert "flowd.toml" in str(one.exception)
     assert found_api().output == "http://127.0.0.1:45678\n"
 
 

@@ -70,6 +70,8 @@ def test_a_group_without_a_command_shows_its_help() -> None:
         ("no such letter; GET /dead-letters lists", "no such letter; `flowd dlq list` lists"),
         ("not saved; GET /definitions lists", "not saved; `flowd definitions ls` lists"),
         ("a child; GET /workflows/0a/explain says", "a child; `flowd explain 0a` says"),
+        ("name the node to begin with", "name the node to begin with: `--from NODE`"),
+        ("with `force` it runs beside", "with `--force` it runs beside"),
         ("nothing to call", "nothing to call"),
     ],
 )  # fmt: skip

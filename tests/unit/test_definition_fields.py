@@ -148,3 +148,29 @@ def test_everything_that_is_wrong_is_listed_at_once() -> None:
         ("labels.x", "bad_label"),
         ("output", "unknown_reference"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("node", "path"),
+    [
+        ({"timeout_s": "{{ input.deadline }}"}, "timeout_s"),
+        ({"queue": "{{ input.queue }}"}, "queue"),
+        ({"after": "{{ input.after }}"}, "after"),
+        ({"retry": {"max_attempts": "{{ input.n }}"}}, "retry.max_attempts"),
+        ({"map": {"over": "{{ A }}", "concurrency": "{{ input.n }}"}}, "map.concurrency"),
+    ],
+)
+def test_a_field_that_takes_no_template_says_so(node: dict[str, Any], path: str) -> None:
+    with pytest.raises(InvalidWorkflow) as refused:
+        check_here(written({**A, **node}), HANDLERS)
+
+    found = {one.path: one.message for one in refused.value.problems}
+    assert found[f"dag.nodes[0].{path}"].endswith("; it takes no template"), found
+
+
+def test_a_template_that_is_only_too_long_is_not_called_one() -> None:
+    over = "{{ input." + "x" * 5_000 + " }}"
+    with pytest.raises(InvalidWorkflow) as refused:
+        check_here(written({**A, "map": {"over": over}}), HANDLERS)
+
+    assert "takes no template" not in str(refused.value.problems)

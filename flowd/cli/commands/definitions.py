@@ -50,7 +50,7 @@ def ls(url: str | None, output: str, labels: tuple[str, ...], limit: int) -> Non
     """List the saved workflows, each with its latest version."""
     with connected(url) as client:
         show_rows(
-            client.definitions(count_max=limit, label=list(labels) or None),
+            client.definitions(count_max=limit + 1, label=list(labels) or None),
             output,
             {
                 "NAME": lambda row: row["name"],
@@ -59,6 +59,7 @@ def ls(url: str | None, output: str, labels: tuple[str, ...], limit: int) -> Non
                 "SAVED": lambda row: clock(row["saved_ms"]),
             },
             key="name",
+            limit=limit,
         )
 
 
@@ -103,7 +104,7 @@ def versions(url: str | None, output: str, name: str, limit: int) -> None:
     """List the versions of a saved workflow, the newest first."""
     with connected(url) as client:
         show_rows(
-            client.versions(name, count_max=limit),
+            client.versions(name, count_max=limit + 1),
             output,
             {
                 "VERSION": lambda row: str(row["version"]),
@@ -111,6 +112,7 @@ def versions(url: str | None, output: str, name: str, limit: int) -> None:
                 "SAVED": lambda row: clock(row["saved_ms"]),
             },
             key="version",
+            limit=limit,
         )
 
 

@@ -50,7 +50,7 @@ def show_all(url: str | None, output: str, limit: int) -> None:
     """List the dead letters."""
     with connected(url) as client:
         show_rows(
-            client.dead_letters(count_max=limit),
+            client.dead_letters(count_max=limit + 1),
             output,
             {
                 "ID": lambda row: row["dead_letter_id"],
@@ -60,6 +60,7 @@ def show_all(url: str | None, output: str, limit: int) -> None:
                 "REASON": lambda row: row["reason"],
             },
             key="dead_letter_id",
+            limit=limit,
         )
 
 

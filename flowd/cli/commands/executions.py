@@ -87,7 +87,7 @@ def ls(
     """List executions, the newest first."""
     with connected(url) as client:
         rows = client.list(
-            count_max=limit,
+            count_max=limit + 1,
             status=[one.upper() for one in status] or None,
             name=name,
             handler=handler,
@@ -109,6 +109,7 @@ def ls(
                 "SUBMITTED": lambda row: clock(row["submitted_ms"]),
                 "TOOK": _time_of,
             },
+            limit=limit,
         )
 
 

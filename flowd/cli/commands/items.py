@@ -35,7 +35,7 @@ def items(
     with connected(url) as client:
         execution_id = find_id(client, execution)
         wanted = [one.upper() for one in state] or None
-        rows = list(client.items(execution_id, node, count_max=limit, state=wanted))
+        rows = list(client.items(execution_id, node, count_max=limit + 1, state=wanted))
         show_rows(
             rows,
             output,
@@ -50,6 +50,7 @@ def items(
                 "ERROR": lambda row: row["error"] or "",
             },
             key="node_id",
+            limit=limit,
         )
         failed = next((row for row in rows if row["state"] == "FAILED"), None)
         if failed and output == "table" and client.node(execution_id, node)["state"] == "COMPLETED":

@@ -72,7 +72,7 @@ def list_all(url: str | None, output: str, limit: int) -> None:
     """List the schedules."""
     with connected(url) as client:
         show_rows(
-            client.schedules(count_max=limit),
+            client.schedules(count_max=limit + 1),
             output,
             {
                 "NAME": lambda row: row["name"],
@@ -85,6 +85,7 @@ def list_all(url: str | None, output: str, limit: int) -> None:
                 "SKIPPED": lambda row: str(row.get("skipped", "-")),
             },
             key="name",
+            limit=limit,
         )
 
 

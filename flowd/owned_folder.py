@@ -6,8 +6,10 @@ A command that root runs for a service would else write where that service's use
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from pathlib import Path
 
 # Nothing but a plain file is opened in the end: a pipe would make us wait for its other side.
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class OwnedFolder:
@@ -23,8 +26,11 @@ class OwnedFolder:
     def __init__(self, path: Path, *, make: bool = False) -> None:
         if make:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._owner = os.fstat(self._descriptor)
+        self._hold(os.open(path, _FOLDER_FLAGS))
+
+    def _hold(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._owner = os.fstat(descriptor)
         self.owner_id = self._owner.st_uid
 
     def __enter__(self) -> OwnedFolder:
@@ -92,6 +98,27 @@ class OwnedFolder:
             self._unlink(new)
             raise
         os.fsync(self._descriptor)
+
+    def inner(self, name: str, *, make: bool = False) -> OwnedFolder:
+        """A folder in it; with `make` a new one of the same owner."""
+        if make:
+            os.mkdir(name, 0o700, dir_fd=self._descriptor)
+        descriptor = os.open(name, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=self._descriptor)
+        if make and self.is_anothers:
+            os.fchown(descriptor, self.owner_id, self._owner.st_gid)
+        folder = OwnedFolder.__new__(OwnedFolder)
+        folder._hold(descriptor)
+        return folder
+
+    def rename(self, name: str, new: str) -> None:
+        """Lasts through a power cut."""
+        os.rename(name, new, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+        os.fsync(self._descriptor)
+
+    def remove_folder(self, name: str) -> None:
+        """With all that is in it; nothing where there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(name, dir_fd=self._descriptor)
 
     def _unlink(self, name: str) -> None:
         try:

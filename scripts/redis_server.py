@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from flowd.prctl import end_with_parent
-from flowd.supervisor.embedded_server import ProbeResult, find_binary, probe
+from flowd.supervisor.bare_redis import ProbeResult, probe
+from flowd.supervisor.embedded_server import find_binary
 
 START_LIMIT_S = 180.0
 

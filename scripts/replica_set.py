@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple, Self
 import redis as redis_py
 
 from flowd.prctl import end_with_parent
-from flowd.supervisor.embedded_server import ProbeResult, find_binary, probe
+from flowd.supervisor.bare_redis import ProbeResult, probe
+from flowd.supervisor.embedded_server import find_binary
 from scripts.redis_server import RedisServer
 
 HOST = "127.0.0.1"

@@ -37,6 +37,8 @@ _GROUPS = {
         "scale": "Change the number of workers",
         "logs": "Show what the nodes of an execution say",
         "doctor": "Check that everything flowd keeps in Redis is consistent",
+        "backup": "Back up the data of flowd while it runs",
+        "restore": "Put a backup back in its place",
         "redis-cli": "Run redis-cli on the Redis that flowd uses",
         "config": "Check, show or write the settings",
         "token": "Create, list and revoke the tokens of the API",
@@ -103,6 +105,7 @@ _MEANT = {
 # Commands that share a module; any other lives in the module of its name.
 _MODULES = {
     **dict.fromkeys(("api", "scheduler", "worker"), "roles"),
+    **dict.fromkeys(("backup", "restore"), "backup"),
     **dict.fromkeys(("stop", "reload", "restart", "scale"), "control"),
     **dict.fromkeys(("install", "uninstall"), "install"),
     **dict.fromkeys(("submit", "trigger", "run"), "submit"),

@@ -1,7 +1,4 @@
-"""The embedded Redis server: find its binary, write its configuration, ask whether it answers.
-
-Speaks to the server over a bare socket: the supervisor decides with this before any client exists.
-"""
+"""The embedded Redis server: find its binary, write its configuration, ask whether it answers."""
 
 from __future__ import annotations
 
@@ -15,10 +12,8 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 from flowd.config import RedisSettings, Settings
@@ -28,90 +23,23 @@ from flowd.owned_folder import OwnedFolder
 from flowd.pulse import Pulse
 from flowd.socket_path import reachable_path
 from flowd.supervisor.access import PASSWORD_FILE, Access, read_password
+from flowd.supervisor.bare_redis import Address, ProbeResult, connect, converse, probe
 
 if TYPE_CHECKING:
     from flowd.store.fitness import Fitness
 
 log = get_logger(__name__)
 
-# A TCP host and port, or the path of a unix socket.
-Address = tuple[str, int] | str
-
 EXTERNAL_WAIT_S = 3.0
 SERVER_SOCKET = "redis.sock"
+DATA_FOLDER = "appendonlydir"
+# Until it is whole.
+RESTORING_FOLDER = f"{DATA_FOLDER}.restoring"
 _CONFIG_FILE = "redis.conf"
 _LOG_FILE = "redis.log"
-_PROBE_S = 1.0
 # The supervisor's loop stands still meanwhile.
 _LOOK_S = 0.2
 _ORPHAN_WAIT_S = 10.0
-
-
-class ProbeResult(StrEnum):
-    """What is found at an address."""
-
-    READY = "ready"
-    LOADING = "loading"
-    NOTHING = "nothing"
-    # Something listens and is no Redis, or one that does not get round to answering.
-    STRANGER = "stranger"
-
-
-def probe(
-    address: Address,
-    timeout_s: float = _PROBE_S,
-    *,
-    speaks_tls: bool = False,
-    login: Sequence[str] = (),
-) -> ProbeResult:
-    """Connect and PING. A Redis that wants a password counts; with TLS, connecting is enough."""
-    if speaks_tls:
-        try:
-            _connect(address, timeout_s).close()
-        except OSError as error:
-            return ProbeResult.STRANGER if isinstance(error, TimeoutError) else ProbeResult.NOTHING
-        return ProbeResult.READY
-    try:
-        *_, reply = converse(address, [("PING",)], timeout_s=timeout_s, login=login)
-    except (TimeoutError, ValueError, ConnectionResetError, BrokenPipeError):
-        return ProbeResult.STRANGER
-    except OSError:
-        return ProbeResult.NOTHING
-    if reply.startswith(b"-LOADING"):
-        return ProbeResult.LOADING
-    # Any error in Redis's own form (-NOAUTH, -DENIED, -BUSY ...) is a Redis answering.
-    is_redis = reply.startswith(b"+PONG") or (reply[:1] == b"-" and reply[1:3].isupper())
-    return ProbeResult.READY if is_redis else ProbeResult.STRANGER
-
-
-def converse(
-    address: Address,
-    commands: Sequence[Sequence[str]],
-    *,
-    timeout_s: float = _PROBE_S,
-    login: Sequence[str] = (),
-) -> list[bytes]:
-    """The replies to these commands: of each a line, or the bytes of a bulk string.
-
-    Raises OSError, and ValueError for what is no reply.
-    """
-    with _connect(address, timeout_s) as connection, connection.makefile("rb") as replies:
-        if login:
-            _ask(connection, replies, "AUTH", *login)
-        return [_ask(connection, replies, *command) for command in commands]
-
-
-def _connect(address: Address, timeout_s: float) -> socket.socket:
-    if not isinstance(address, str):
-        return socket.create_connection(address, timeout=timeout_s)
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(timeout_s)
-        connection.connect(address)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 class EmbeddedServer:
@@ -154,6 +82,11 @@ class EmbeddedServer:
         `is_closed` has the port ask for the password whether the API asks for tokens or not.
         Raises ServerFailed.
         """
+        if (self._folder / RESTORING_FOLDER).exists() and not (self._folder / DATA_FOLDER).exists():
+            raise ServerFailed(
+                f"a restore in {self._folder} was cut off; run `flowd restore` again, or delete "
+                f"{self._folder / RESTORING_FOLDER} to start without data"
+            )
         try:
             self._access = Access(self._folder, is_closed=is_closed)
             self._write_configuration(self._access)
@@ -419,15 +352,6 @@ def look_at(settings: Settings) -> Fitness:
     return fitness
 
 
-def _ask(connection: socket.socket, replies: BinaryIO, *words: str) -> bytes:
-    """The reply to one command: a line, or the bytes of a bulk string."""
-    encoded = [word.encode() for word in words]
-    bulks = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)
-    connection.sendall(b"*%d\r\n%s" % (len(words), bulks))
-    line = replies.readline(65536)
-    return replies.read(int(line[1:]) + 2) if line[:1] == b"$" else line
-
-
 def address_of(redis: RedisSettings) -> Address:
     """Where the store connects to with these settings."""
     if redis.socket_path:
@@ -463,7 +387,7 @@ def _end_orphan(data_dir: Path) -> None:
     It has been told to end by the kernel already; only its last fsync may take a moment.
     """
     try:
-        connection = _connect(reachable_path(data_dir / SERVER_SOCKET), _PROBE_S)
+        connection = connect(reachable_path(data_dir / SERVER_SOCKET))
     except OSError:
         return
     with connection:

@@ -24,10 +24,11 @@ class DataDirLock:
     for people; only the lock decides.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, lets_root_in: bool = False) -> None:
+        """`lets_root_in` to a folder of another user: it opens nothing there but as OwnedFolder."""
         try:
             with OwnedFolder(data_dir, make=True) as folder:
-                if folder.is_anothers:
+                if folder.is_anothers and not lets_root_in:
                     raise _anothers(data_dir, folder.owner_id)
                 self._fd = folder.open_or_create(PID_FILE, os.O_RDWR)
         except OSError as error:

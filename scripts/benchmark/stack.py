@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 from flowd.cli.private_flowd import START_LIMIT_S, FlowdFailed, TemporaryFlowd
 from flowd.config import Settings
-from flowd.supervisor.embedded_server import EmbeddedServer, ProbeResult, find_binary, probe
+from flowd.supervisor.bare_redis import ProbeResult, probe
+from flowd.supervisor.embedded_server import EmbeddedServer, find_binary
 
 T = TypeVar("T")
 

@@ -24,7 +24,8 @@ import redis as redis_py
 
 from flowd.cli.status_page import status_page
 from flowd.supervisor.asking import ask
-from flowd.supervisor.embedded_server import ProbeResult, find_binary, probe
+from flowd.supervisor.bare_redis import ProbeResult, probe
+from flowd.supervisor.embedded_server import find_binary
 from scripts.soaking.checker import check_processes, find_violations
 from scripts.soaking.handlers import LEDGER
 from scripts.soaking.ledger import CANCELLED, START, Ledger

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ResponseError
 
 from tests.daemon import PATIENCE_S, wait_until
 from tests.manual import blocks
@@ -21,28 +24,14 @@ from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
 
 Run = Callable[..., Flowd]
 
-# What `flowd redis-cli` runs: the little of redis-cli that the manual needs.
-REDIS_CLI = """\
-import os, sys
-import redis
-socket, user, command = sys.argv[2], sys.argv[4], sys.argv[5:]
-client = redis.Redis(unix_socket_path=socket, username=user, password=os.environ["REDISCLI_AUTH"])
-print(client.execute_command(*command))
-"""
-
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """A folder for PATH with flowd and redis-cli."""
+    """A folder for PATH with flowd."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    (folder / "redis_cli.py").write_text(REDIS_CLI)
-    for name, call in (
-        ("flowd", "-m flowd.cli.main"),
-        ("redis-cli", str(folder / "redis_cli.py")),
-    ):
-        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {call} "$@"\n')
-        (folder / name).chmod(0o755)
+    (folder / "flowd").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m flowd.cli.main "$@"\n')
+    (folder / "flowd").chmod(0o755)
     return folder
 
 
@@ -67,26 +56,58 @@ def test_a_backup_is_restored_with_all_that_was_acknowledged_before_it(
     (tmp_path / "flowd.toml").write_text(CONFIG.replace('data_dir = "data"', 'data_dir = ".flowd"'))
     flowd = run_flowd("start", "--workers", "1")
     flowd.wait_until_running()
-    kept = flowd.submit_and_trigger(node("A"), node("B", "A"))
-    assert flowd.wait_for_execution(kept) == "COMPLETED"
-    waits = flowd.api.submit_workflow(json.dumps(workflow()).encode())
-
     (backup,) = blocks("Backup", "bash")
     shell(backup, tmp_path, programs)
+    kept = flowd.submit_and_trigger(node("A"), node("B", "A"))
+    assert flowd.wait_for_execution(kept) == "COMPLETED"
+
+    with under_load(flowd) as acknowledged:
+        for count in (5, 10):
+            wait_until(partial(has_more_than, count, acknowledged), "work")
+            before = list(acknowledged)
+            made = shell(backup, tmp_path, programs).strip()
     later = flowd.submit_and_trigger(node("A"))
     (restore,) = blocks("Restore", "bash")
     *steps, start = restore.strip().splitlines()
     assert start == "flowd start"
-    shell("\n".join(steps), tmp_path, programs)
+    shell(re.sub(r"backups/flowd-\S+", made, "\n".join(steps)), tmp_path, programs)
 
     again = run_flowd("start", "--workers", "1")
     again.wait_until_running()
     assert again.api.execution_status(kept) == "COMPLETED"
-    again.api.trigger_workflow(waits)
-    assert again.wait_for_execution(waits) == "COMPLETED"
+    again.api.trigger_workflow(before[-1])
+    assert again.wait_for_execution(before[-1]) == "COMPLETED"
     with again.redis as redis:
+        assert all(redis.exists(f"workflow:{one}:status") for one in before)
         assert not redis.exists(f"workflow:{later}:status")
     assert shell("flowd doctor", tmp_path, programs)
+
+
+def has_more_than(count: int, ids: list[str]) -> bool:
+    return len(ids) > count
+
+
+@contextmanager
+def under_load(flowd: Flowd) -> Iterator[list[str]]:
+    """Workflows are submitted, and the server rewrites its files again and again; the ids."""
+    acknowledged: list[str] = []
+    is_over = threading.Event()
+
+    def load() -> None:
+        with flowd.redis as redis:
+            while not is_over.is_set():
+                acknowledged.append(flowd.api.submit_workflow(json.dumps(workflow()).encode()))
+                with suppress(ResponseError):
+                    # One at a time.
+                    redis.bgrewriteaof()
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    try:
+        yield acknowledged
+    finally:
+        is_over.set()
+        loading.join()
 
 
 def workflow() -> dict[str, object]:

@@ -19,14 +19,12 @@ import pytest
 from flowd.config import EMBEDDED_USER, RedisSettings, Settings
 from flowd.errors import InvalidSettings, ServerFailed, StoreUnavailable
 from flowd.supervisor.access import PASSWORD_FILE, keep_password, read_password
+from flowd.supervisor.bare_redis import ProbeResult, converse, probe
 from flowd.supervisor.embedded_server import (
     EmbeddedServer,
-    ProbeResult,
     choose_server,
-    converse,
     find_binary,
     locate_redis,
-    probe,
     wait_for_external,
 )
 from tests.daemon import PATIENCE_S, wait_until

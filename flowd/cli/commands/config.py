@@ -95,7 +95,8 @@ def _check_handlers(settings: Settings) -> None:
 def _check_redis(settings: Settings, *, is_quiet: bool) -> None:
     from flowd.replicas import describe
     from flowd.store.primary import locate_primary
-    from flowd.supervisor.embedded_server import ProbeResult, join_embedded, look_at, probe
+    from flowd.supervisor.bare_redis import ProbeResult, probe
+    from flowd.supervisor.embedded_server import join_embedded, look_at
 
     settings = join_embedded(settings)
     redis = settings.redis

@@ -598,7 +598,16 @@ def test_a_shell_completes_the_names_of_commands(shell: Shell) -> None:
         "COMP_CWORD": "1",
     }
     found = {line.partition(",")[2] for line in shell.pipe().splitlines()}
-    assert found == {"redis-cli", "reload", "reject", "restart", "results", "resume", "rerun"}
+    assert found == {
+        "redis-cli",
+        "reload",
+        "reject",
+        "restart",
+        "restore",
+        "results",
+        "resume",
+        "rerun",
+    }
 
 
 def test_the_items_of_a_map_are_listed_in_their_order(shell: Shell) -> None:
@@ -791,6 +800,7 @@ BESIDE_IT = [
     ("status", "worker-1"),
     ("doctor", "ok"),
     ("config check", ""),
+    ("backup kept", "flowd-"),
     ("config show", "api.port"),
     ("handlers", "noop"),
     ("token list", "SCOPE"),
@@ -819,6 +829,7 @@ ELSEWHERE = {
     "install": "test_install",
     "uninstall": "test_install",
     "apply": "test_apply",
+    "restore": "test_recipes",
     "redis-cli": "test_redis_access",
     "top": "test_control",
     "stop": "test_control",

@@ -28,7 +28,7 @@ from typing import Any
 import redis as redis_py
 
 from flowd.cli.private_flowd import PrivateFlowd, leave_on_signals
-from scripts.replica_set import MASTER_NAME, ReplicaServer, ReplicaSet, wait_for
+from scripts.replica_set import ReplicaServer, ReplicaSet, wait_for
 from scripts.soaking.checker import find_violations
 
 CLIENTS = 4
@@ -148,7 +148,7 @@ def plan(servers: ReplicaSet) -> None:
     """As the manual says: nothing new, then another primary."""
     servers.primary.ask("CLIENT", "PAUSE", PAUSE_MS, "WRITE")
     servers.wait_until_whole()
-    servers.sentinels[0].ask("SENTINEL", "FAILOVER", MASTER_NAME)
+    servers.fail_over()
 
 
 def kill_with_a_sentinel(servers: ReplicaSet) -> None:
@@ -158,7 +158,7 @@ def kill_with_a_sentinel(servers: ReplicaSet) -> None:
 
 def mistake(servers: ReplicaSet) -> None:
     """Taken for gone while it lives and writes, with whom of its replicas is left to it."""
-    servers.sentinels[0].ask("SENTINEL", "FAILOVER", MASTER_NAME)
+    servers.fail_over()
 
 
 FAULTS: dict[str, Callable[[ReplicaSet], None]] = {

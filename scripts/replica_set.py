@@ -298,6 +298,18 @@ class ReplicaSet:
     def named_server(self) -> ReplicaServer:
         return self._at(self.named)
 
+    def fail_over(self) -> None:
+        """Begin one although nothing is wrong. A Sentinel refuses that amid another, and while it
+        knows of no good replica."""
+
+        def is_begun() -> bool:
+            with contextlib.suppress(redis_py.ResponseError):
+                self.sentinels[0].ask("SENTINEL", "FAILOVER", MASTER_NAME)
+                return True
+            return False
+
+        wait_for(is_begun, "a failover to begin")
+
     def promote(self, server: ReplicaServer) -> None:
         """By hand: this one is the primary, and all others follow it."""
         server.ask("REPLICAOF", "NO", "ONE")

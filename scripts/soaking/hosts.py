@@ -21,7 +21,7 @@ import redis as redis_py
 
 from flowd.cli.private_flowd import PrivateFlowd
 from scripts.redis_server import RedisServer
-from scripts.replica_set import MASTER_NAME, ReplicaSet, wait_for
+from scripts.replica_set import ReplicaSet, wait_for
 from scripts.soaking.handlers import LEDGER
 from scripts.soaking.limit_checks import GROUPS
 
@@ -117,7 +117,7 @@ class WatchedServer(Server):
     def fail_over(self) -> None:
         """Of a primary that lives and writes."""
         before = self._set.named
-        self._set.sentinels[0].ask("SENTINEL", "FAILOVER", MASTER_NAME)
+        self._set.fail_over()
         wait_for(lambda: self._set.named != before, "another primary")
         self._set.mend()
 

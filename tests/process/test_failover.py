@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from flowd.cli.main import main
 from flowd.cli.private_flowd import PrivateFlowd
 from scripts import failing_over
-from scripts.replica_set import MASTER_NAME, MovingAddress, Place, ReplicaServer, ReplicaSet
+from scripts.replica_set import MovingAddress, Place, ReplicaServer, ReplicaSet
 from scripts.soaking.checker import find_violations
 from tests.api_client import ApiError
 from tests.daemon import wait_until
@@ -113,7 +113,7 @@ def test_a_user_with_no_more_rights_than_the_manual_says_runs_all_of_it(
         flowd.wait_until_running()
         still_works(flowd)
         old = servers.primary
-        servers.sentinels[0].ask("SENTINEL", "FAILOVER", MASTER_NAME)
+        servers.fail_over()
         wait_until(lambda: servers.named != old.port, "another primary to be named")
         servers.mend()
 

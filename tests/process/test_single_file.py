@@ -15,8 +15,12 @@ from pathlib import Path
 import pytest
 
 from flowd import __version__
-from scripts.building.single_file import write_single_file
+from scripts.building import single_file
+from scripts.building.output import write_checksum
+from scripts.building.sbom import SBOM_FILE
+from scripts.building.single_file import build_single_file, write_single_file
 from tests.daemon import PATIENCE_S, wait_until
+from tests.manual import blocks
 
 # In place of an interpreter: says how it was called, and with what in its environment.
 PYTHON = """\
@@ -88,6 +92,35 @@ def test_the_same_bundle_gives_the_same_file(bundle: Path, file: Path, tmp_path:
     write_single_file(copy, tmp_path / "again")
 
     assert (tmp_path / "again").read_bytes() == file.read_bytes()
+
+
+def test_the_command_of_the_manual_finds_the_file_among_what_lies_beside_it(
+    bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pattern that fits its checksum and its SBOM too gives these to the program to read."""
+
+    def build(folder: Path, _wheel: Path) -> None:
+        shutil.copytree(bundle, folder, dirs_exist_ok=True)
+        (folder / SBOM_FILE).touch()
+
+    monkeypatch.setattr(single_file, "build_bundle", build)
+    monkeypatch.setattr(single_file, "build_wheel", lambda folder: folder / "wheel")
+    dist = cache.parent / "dist"
+    dist.mkdir()
+    write_checksum(build_single_file(dist))
+    assert len(list(dist.iterdir())) == 4
+
+    command = blocks("The single file", "bash")[0].splitlines()[-1]
+    ended = subprocess.run(
+        ["sh", "-c", command],
+        capture_output=True,
+        text=True,
+        cwd=dist.parent,
+        env=environ_of(cache),
+        timeout=PATIENCE_S,
+    )
+
+    assert ended.stdout.split("|")[1:-1] == ["demo"], ended.stderr
 
 
 @pytest.mark.parametrize("is_short", [True, False])

@@ -124,7 +124,10 @@ RUN_BY = {
     ("Clearing it", "bash"): ["test_the_cache_is_seen_and_cleared_as_it_is_told"],
     ("A wheel", "bash"): ["tests/process/test_wheel.py"],
     ("Which flowd", "toml"): ["test_the_profile_of_the_manual_is_taken"],
-    ("The single file", "bash"): ["tests/process/test_bundle.py"],
+    ("The single file", "bash"): [
+        "test_it_is_built_and_copied_to_another_machine_as_the_manual_says"
+    ]
+    * 2,
     ("The Debian package", "bash"): ["tests/process/test_debian_package.py"],
     ("Containers", "bash"): ["tests/process/test_container.py"] * 2,
     ("A planned failover", "bash"): ["tests/process/test_failover.py"],

@@ -6,6 +6,7 @@ What it does with what follows it is tried on a bundle of one small script.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -94,8 +95,8 @@ def test_the_same_bundle_gives_the_same_file(bundle: Path, file: Path, tmp_path:
     assert (tmp_path / "again").read_bytes() == file.read_bytes()
 
 
-def test_the_command_of_the_manual_finds_the_file_among_what_lies_beside_it(
-    bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+def test_it_is_built_and_copied_to_another_machine_as_the_manual_says(
+    bundle: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pattern that fits its checksum and its SBOM too gives these to the program to read."""
 
@@ -103,24 +104,34 @@ def test_the_command_of_the_manual_finds_the_file_among_what_lies_beside_it(
         shutil.copytree(bundle, folder, dirs_exist_ok=True)
         (folder / SBOM_FILE).touch()
 
+    def typed(commands: str, folder: Path) -> list[str]:
+        """The command that the program was given, each time."""
+        ended = subprocess.run(
+            ["sh", "-ec", commands],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=environ_of(cache),
+            timeout=PATIENCE_S,
+        )
+        assert ended.returncode == 0, ended.stderr
+        return re.findall(r"/bin/flowd\|([^|]*)\|", ended.stdout)
+
     monkeypatch.setattr(single_file, "build_bundle", build)
     monkeypatch.setattr(single_file, "build_wheel", lambda folder: folder / "wheel")
-    dist = cache.parent / "dist"
-    dist.mkdir()
-    write_checksum(build_single_file(dist))
-    assert len(list(dist.iterdir())) == 4
+    here, there = tmp_path / "dist", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    made = build_single_file(here)
+    write_checksum(made)
+    assert len(list(here.iterdir())) == 4
+    for name in (made.name, f"{made.name}.sha256"):
+        # As without rights to run it, by whatever it came.
+        shutil.copyfile(here / name, there / name)
 
-    command = blocks("The single file", "bash")[0].splitlines()[-1]
-    ended = subprocess.run(
-        ["sh", "-c", command],
-        capture_output=True,
-        text=True,
-        cwd=dist.parent,
-        env=environ_of(cache),
-        timeout=PATIENCE_S,
-    )
-
-    assert ended.stdout.split("|")[1:-1] == ["demo"], ended.stderr
+    build_and_run, copy_and_run = blocks("The single file", "bash")
+    assert typed(build_and_run.splitlines()[-1], tmp_path) == ["demo"]
+    assert typed(copy_and_run, there) == ["demo", "start"]
 
 
 @pytest.mark.parametrize("is_short", [True, False])

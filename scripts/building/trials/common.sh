@@ -14,6 +14,17 @@ refused() {
   tail -n 1 /root/said
 }
 
+# until_is TEXT COMMAND...: what it prints has TEXT in it.
+until_is() {
+  text=$1
+  shift
+  for _ in $(seq 1200); do
+    if "$@" 2> /dev/null | grep -q -- "$text"; then return; fi
+    sleep 0.1
+  done
+  fail "$* does not say: $text; it says: $("$@" 2>&1)"
+}
+
 until_ready() {
   for _ in $(seq 600); do
     if [ "$("$@" status 2> /dev/null | grep -c 'worker .*RUNNING')" = 2 ]; then return; fi

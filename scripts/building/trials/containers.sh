@@ -10,17 +10,6 @@ compose() { quietly podman-compose -f "$source/scripts/container/compose.yaml" "
 post() { curl -sS --fail-with-body -X POST -H 'content-type: application/json' ${2:+-d "$2"} "$api/$1"; }
 status_of() { curl -sS "$api/workflows/$1" | sed -n 's/.*"status": *"\([A-Z]*\)".*/\1/p'; }
 
-# until_is TEXT COMMAND...: what it prints has TEXT in it.
-until_is() {
-  text=$1
-  shift
-  for _ in $(seq 1200); do
-    if "$@" 2> /dev/null | grep -q -- "$text"; then return; fi
-    sleep 0.1
-  done
-  fail "$* does not say: $text; it says: $("$@" 2>&1)"
-}
-
 # start HANDLER COUNT CONFIG: prints the id of an execution of so many nodes, all of them running.
 start() {
   nodes=$(for at in $(seq "$2"); do printf '%s{"id": "n%d", "handler": "%s", "config": %s}' "${comma-}" "$at" "$1" "$3"; comma=', '; done)

@@ -16,6 +16,10 @@ newest_tick() {
   "$command" ls --name tick --status COMPLETED -o id | head -n 1
 }
 
+has_ticked() {
+  [ "$(newest_tick)" = "$seen" ] || echo yes
+}
+
 # In the settings of this machine, which every upgrade keeps.
 begin() {
   sed -i 's/^grace_s = [0-9.]*/grace_s = 1.0/; s/^modules = \[\]/modules = ["ours"]/' /etc/flowd/flowd.toml
@@ -32,9 +36,10 @@ begin() {
     "$command" definitions put tick "$work/tick.yaml" > /dev/null
     "$command" schedules put every "$work/every.yaml" > /dev/null
     parent=$("$command" submit "$work/waiting.yaml" --trigger -o id)
-    until "$command" get "$parent" | grep -q 'each .*RUNNING'; do sleep 0.1; done
+    until_is 'each .*RUNNING' "$command" get "$parent"
   fi
-  until [ "$("$command" get "$begun" | grep -c '^ *[ab] .*RUNNING')" = 2 ]; do sleep 0.1; done
+  until_is '^ *a .*RUNNING' "$command" get "$begun"
+  until_is '^ *b .*RUNNING' "$command" get "$begun"
   echo "begun by $("$command" --version):"
   "$command" ls | head -n 8
 }
@@ -51,7 +56,7 @@ root 750' ] || fail "the folders are open: $(stat -c '%U %a' /var/lib/flowd /etc
     seen=$(newest_tick)
     "$command" approve "$parent" ok > /dev/null
     ended "$command" get "$parent"
-    until [ "$(newest_tick)" != "$seen" ]; do sleep 0.1; done
+    until_is yes has_ticked
   fi
   ended "$command" get "$begun"
   "$command" ls | head -n 8

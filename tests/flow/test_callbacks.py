@@ -349,6 +349,11 @@ async def test_a_damaged_queue_is_said_once_and_work_goes_on_when_it_is_mended(
             assert lines == [("callback.failed",)]
             redis.delete(keys.CALLBACKS)
             await settled(store, ended(redis, service.url), CallbackState.DELIVERED)
+            await until(lambda: redis.zcard(keys.CALLBACKS) == 0, "the end of it")
+            looks.clear()
+            redis.set(keys.CALLBACKS, "x")
+            await until(lambda: len(looks) > 3, "some looks")
+            assert lines == [("callback.failed",)] * 2
 
 
 async def test_a_redis_that_goes_away_before_the_call_costs_no_attempt(store, redis, monkeypatch):

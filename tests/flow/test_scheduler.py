@@ -62,3 +62,29 @@ async def test_an_outage_is_said_once_by_both_lanes_and_so_is_its_end(settings, 
 
     said = capfd.readouterr().err
     assert (said.count("redis.lost"), said.count("redis.reconnected")) == (1, 1)
+
+
+async def test_while_redis_is_away_nobody_sleeps_on_it_and_both_lanes_forget_what_they_saw(
+    store, monkeypatch
+):
+    scheduler = Scheduler(store)
+    paused, asked = [], []
+
+    async def unanswered(*_arguments):
+        raise StoreUnavailable("nobody is there")
+
+    async def wait(_seconds):
+        asked.append(1)
+
+    monkeypatch.setattr(lane.Lane, "pause", lambda self: paused.append(self))
+    monkeypatch.setattr(store.retries, "wait_for_change", wait)
+    with monkeypatch.context() as away:
+        away.setattr(lane.Lane, "tick", unanswered)
+        assert not await scheduler._tick(scheduler._clock, 1.0)
+    assert paused == [scheduler._clock, scheduler._healing]
+    await scheduler._wait()
+    assert asked == []
+
+    assert await scheduler._tick(scheduler._clock, 2.0)
+    await scheduler._wait()
+    assert asked == [1]

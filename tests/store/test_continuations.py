@@ -48,12 +48,16 @@ async def test_one_that_fails_holds_up_no_other_and_is_named(
             raise error
         return await advance(execution_id, *arguments, **named)
 
+    began_ms = redis.zscore(keys.CONTINUATIONS, f"advance {bad.id} first")
     with monkeypatch.context() as patch:
         patch.setattr(store.executions, "advance_node", advancing)
-        for now_s in (0.0, OVERDUE_S, OVERDUE_S + 0.5):
+        for now_s in (0.0, OVERDUE_S, OVERDUE_S + 0.5, OVERDUE_S + 1.0):
             await duty.run(now_s)
 
         reason = f"{type(error).__name__}: {error}"
+        # It has gone behind whatever is begun meanwhile.
+        (first, _), *_ = redis.zscan(keys.CONTINUATIONS)[1]
+        assert redis.zscore(keys.CONTINUATIONS, first) > began_ms
         assert good.states()["QUEUED"] == WIDTH
         assert bad.state().continuations == ["advance first"]
         explained = await Observer(store, plans).explain(bad.id)
@@ -66,14 +70,14 @@ async def test_one_that_fails_holds_up_no_other_and_is_named(
             f"`advance {bad.id} first` was begun and cannot be carried on: {reason}"
         ]
 
-    await duty.run(OVERDUE_S + 0.9)
+    await duty.run(OVERDUE_S + 2.9)
     assert bad.states().get("QUEUED") is None
-    await duty.run(OVERDUE_S + 1.0)
+    await duty.run(OVERDUE_S + 3.0)
     assert bad.states()["QUEUED"] == WIDTH
     assert redis.exists(keys.TROUBLES) == 0
     about = {"verb": "advance", "execution_id": bad.id, "node_id": "first"}
     assert lines.of("continuation.failed") == [
-        ("error", {**about, "reason": reason, "retry_in_s": 1.0})
+        ("error", {**about, "reason": reason, "retry_in_s": pause_s}) for pause_s in (1.0, 2.0)
     ]
     assert lines.of("continuation.finished") == [
         ("warning", {**about, "execution_id": one.id}) for one in (good, bad)

@@ -100,3 +100,15 @@ async def test_doctor_sees_what_is_not_counted(store, redis):
     assert "'llm/=a' is listed, not counted" in said
     assert "'llm/=b' is counted, not listed" in said
     assert "are counted as" in said
+
+
+async def test_what_is_counted_of_nothing_that_is_kept_is_forgotten(store, redis):
+    """As after somebody has deleted the names: else all that is new would go at once, for ever."""
+    redis.hset(keys.CACHE_SIZES, "total", 10**12)
+    await store.tasks.cache.keep([(A, OUTPUT)])
+    assert redis.exists(keys.CACHE_SIZES) == 0
+
+    await store.tasks.cache.keep([(A, OUTPUT)])
+
+    assert await store.tasks.cache.find([A]) == [OUTPUT]
+    assert await is_sound(store)

@@ -9,7 +9,7 @@ import pytest
 
 from flowd.diagnosis import readiness
 from flowd.diagnosis.doctor import examine
-from flowd.errors import StoreUnavailable
+from flowd.errors import StoreUnavailable, WrongType
 from flowd.scheduler import lane as lanes
 from flowd.scheduler.duty import BACKOFF_S_MAX, Duty, backoff_s
 from flowd.scheduler.lane import Lane
@@ -106,6 +106,71 @@ async def test_a_duty_that_does_not_end_is_left_behind_and_broken_off(store, mon
     ]
     await lane.tick(11.0)
     assert runs == ["endless", "good", "endless", "good"]
+
+
+async def test_a_duty_that_is_hurried_while_it_runs_runs_again_at_the_next_tick(store):
+    runs = []
+
+    class Hurried(Noted):
+        async def run(self, now_s):
+            await super().run(now_s)
+            if len(runs) == 1:
+                self.hurry()
+
+    lane = Lane(store, [Hurried("hurried", runs)])
+    for now_s in (0.0, 0.1, 0.2):
+        await lane.tick(now_s)
+    assert runs == ["hurried"] * 2
+
+
+async def test_what_is_damaged_in_redis_is_tried_again_at_the_next_tick(store):
+    """Another duty mends it there, and nobody waits for a pause."""
+    runs = []
+    lane = Lane(store, [Noted("bad", runs, WrongType("no hash"))])
+    for now_s in (0.0, 0.1, 0.2):
+        await lane.tick(now_s)
+    assert runs == ["bad"] * 3
+
+
+async def test_a_duty_that_has_gone_well_begins_its_failures_anew(store, lines, monkeypatch):
+    cleared = []
+    clear = store.health.troubles.clear_duty
+
+    async def clearing(name):
+        cleared.append(name)
+        await clear(name)
+
+    monkeypatch.setattr(store.health.troubles, "clear_duty", clearing)
+    bad = Noted("bad", [])
+    lane = Lane(store, [bad])
+    for now_s, outcome in enumerate((RuntimeError("a defect"), None, None, RuntimeError("again"))):
+        bad.outcome = outcome
+        await lane.tick(100.0 * now_s)
+
+    assert cleared == ["bad"]
+    assert [facts["failures"] for _, facts in lines.of("duty.failed")] == [1, 1]
+
+
+async def test_a_tick_that_is_broken_off_takes_its_duties_along(store):
+    has_begun = asyncio.Event()
+
+    class Endless(Noted):
+        async def run(self, _now_s):
+            has_begun.set()
+            await asyncio.Event().wait()
+
+    lane = Lane(store, [Endless("endless", [])])
+    tick = asyncio.create_task(lane.tick(0.0))
+    async with asyncio.timeout(PATIENCE_S):
+        await has_begun.wait()
+    (running,) = lane._running.values()
+
+    tick.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await tick
+    with pytest.raises(asyncio.CancelledError):
+        await running
 
 
 async def test_while_redis_is_away_the_tick_says_so_and_no_duty_is_blamed(store):

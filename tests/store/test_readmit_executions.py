@@ -95,3 +95,28 @@ async def test_what_a_run_has_no_time_for_follows_at_once(store, redis, plans, m
     assert redis.scard(keys.ACTIVE) == 4 * repairs.EXECUTIONS_PER_SLICE / 100
     said = {facts["execution_id"] for _, facts in lines.of("execution.readmitted")}
     assert said == redis.smembers(keys.ACTIVE)
+
+
+async def test_who_distrusts_the_lists_has_all_of_them_looked_at_from_the_first_on(
+    engine, redis, store
+):
+    """Also amid a round, of which what was looked at already may be lost since."""
+    execution = await engine.start(CHAIN)
+    begun = []
+    readmit = Readmit(store, SimpleNamespace(begin_anew=lambda: begun.append(1)))
+    while await readmit.run(0.0) == 0.0:
+        pass
+    assert await store.executions.indexes.are_complete()
+    whole = {one: redis.zrange(one, 0, -1) for one in (keys.NAMES, keys.EXECUTIONS)}
+    redis.delete(keys.ACTIVE, keys.NAMES)
+    readmit._cursor = "1"
+    assert begun == []
+
+    readmit.distrust()
+    while await readmit.run(0.0) == 0.0:
+        pass
+
+    assert redis.smembers(keys.ACTIVE) == {execution.id}
+    assert {one: redis.zrange(one, 0, -1) for one in whole} == whole
+    # By who distrusts, and by what was found.
+    assert begun == [1, 1]

@@ -11,6 +11,7 @@ import pytest
 from flowd.orchestrator.leases import LEASE_S
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.recovery import recover_worker, release_dead_worker
+from flowd.scheduler.lost_workers import RecoverExpired
 from flowd.scheduler.scheduler import Scheduler
 from flowd.store.dependents import DEPENDENTS_PER_CALL_MAX
 from flowd.store.redis import keys
@@ -220,7 +221,7 @@ async def test_a_given_up_node_takes_any_number_of_nodes_along(engine, plans):
     assert (state.status, state.continuations, state.counters["remaining"]) == ("FAILED", [], "0")
 
 
-async def test_who_is_too_late_to_give_a_node_up_harms_nothing(engine, plans, monkeypatch):
+async def test_who_is_too_late_to_give_a_node_up_harms_nothing(engine, plans, monkeypatch, lines):
     """Between the verdict and its execution somebody else had requeued the node. Its downstream
     was failed all the same, and the counters went wrong when it then completed."""
     execution = await engine.start(DIAMOND)
@@ -240,7 +241,7 @@ async def test_who_is_too_late_to_give_a_node_up_harms_nothing(engine, plans, mo
 
     state = execution.state()
     assert state.nodes == {"a": "QUEUED", "b": "PENDING", "c": "PENDING", "d": "PENDING"}
-    assert state.dead_letters == []
+    assert state.dead_letters == lines.of("node.poisoned") == []
     await engine.finish(engine.worker("survivor"))
     assert execution.state().status == "COMPLETED"
 
@@ -407,6 +408,59 @@ async def test_the_scheduler_makes_the_group_after_flushall(engine, redis):
     assert await scheduler.tick(1.0)
 
     assert [group["name"] for group in redis.xinfo_groups(STREAM)] == [GROUP]
+
+
+async def test_an_outage_of_redis_is_no_silence_of_a_worker(engine, store, plans):
+    """While it lasted nobody could renew a lease."""
+    execution, _ = await engine.start_and_take({"a": []}, engine.worker())
+    await store.tasks.enroll_worker("w1", b"{}")
+    duty = RecoverExpired(store, plans, 0)
+
+    await duty.run(0.0)
+    duty.pause()
+    await duty.run(LEASE_S + 1)
+    assert execution.state().held == {"w1": ["a#1"]}
+
+    await duty.run(2 * LEASE_S + 1)
+    assert execution.state().queued == ["a#2 after 1 deaths"]
+
+
+async def test_only_a_group_that_was_there_is_said_to_have_been_lost(store, redis, plans, lines):
+    duty = RecoverExpired(store, plans, 0)
+    await duty.run(0.0)
+    await duty.run(1.0)
+    assert lines.of("group.recreated") == []
+
+    redis.flushall()
+    await duty.run(2.0)
+
+    assert lines.of("group.recreated") == [("error", {"queue": "default"})]
+
+
+@pytest.mark.parametrize("is_blamed", [True, False])
+async def test_a_worker_that_held_nothing_is_told_of_where_it_died(engine, plans, lines, is_blamed):
+    await engine.store.tasks.queues.ensure_groups()
+    await engine.store.tasks.enroll_worker("w1", b"{}")
+    cause = "w1 died"
+
+    await recover_worker(engine.store, plans, "w1", cause, is_blamed=is_blamed)
+
+    said = [("warning", {"consumer": "w1", "cause": cause, "nodes": 0})]
+    assert lines.of("worker.recovered") == said * is_blamed
+
+
+async def test_what_is_damaged_of_a_node_that_held_up_its_worker_stops_no_recovery(
+    engine, store, plans, redis
+):
+    worker = engine.worker()
+    execution, (a, b) = await engine.start_and_take({"a": [], "b": []}, worker)
+    await worker.claim(a, b)
+    redis.set(execution.key(), "{")
+
+    facts = {"is_blamed": True, "suspects": [a.name], "hung_s": 1e9}
+    await recover_worker(store, plans, "w1", "w1 was hung", **facts)
+
+    assert sorted(execution.state().queued) == ["a#2 after 1 deaths", "b#2"]
 
 
 async def test_only_the_culprit_is_blamed_where_it_is_known(engine, store, plans):

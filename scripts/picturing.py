@@ -183,7 +183,7 @@ GESTURES: Final[dict[str, Callable[[Page], object]]] = {
     "bulk": ask_for_two,
     "keys": lambda page: page.keyboard.press("?"),
 }
-SIZES: Final = {"wide": (1280, 800), "narrow": (320, 640)}
+SIZES: Final = {"wide": (1280, 800), "narrow": (390, 844)}
 
 
 def picture(browser: Browser, url: str, ids: dict[str, str], folder: Path, only: list[str]) -> None:

@@ -304,6 +304,42 @@ def test_two_executions_differ_first_where_they_do(
     expect(page.locator("tr[data-id='c']")).to_contain_text("Failed (upstream)")
 
 
+def test_two_executions_are_chosen_from_the_newest(page: Page, submit: Submit) -> None:
+    left, right = submit("chosen", node("a")), submit("chosen", node("b"))
+    page.goto("compare")
+    expect(page.locator(".compare-heads")).to_contain_text("Choose the left one above.")
+    expect(page.locator(f"#newest option[value='{right}']")).to_have_count(1)
+
+    page.get_by_label("Id of the left execution").fill(left)
+    expect(page).to_have_url(re.compile(f"left={left}"))
+    page.get_by_label("Id of the right execution").fill(right)
+
+    expect(page.locator(".compare-first")).to_contain_text("is a: only left")
+
+
+def test_a_rerun_takes_a_corrected_workflow(page: Page, submit: Submit, flowd: WebFlowd) -> None:
+    execution_id = submit("mended", node("a"), failing("b", "a"), node("old", "b"))
+    flowd.client.wait(execution_id)
+    page.goto(f"executions/{execution_id}")
+    page.get_by_role("button", name="Rerun from failed").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("runs 2 nodes")
+
+    dialog.get_by_label("With a corrected workflow").check()
+    field = dialog.get_by_label("Workflow", exact=True)
+    expect(field).to_have_value(re.compile("exit 3"))
+    expect(dialog).to_contain_text("runs 2 nodes")
+    field.fill("name: mended\ndag: [")
+    expect(dialog.locator(".wrong")).to_contain_text("line 2: what begins here does not end")
+    nodes = "{nodes: [{id: a, handler: noop}, {id: b, handler: noop, dependencies: [a]}]}"
+    field.fill(f"name: mended\ndag: {nodes}\n")
+    expect(dialog).to_contain_text("Is not there any more")
+    dialog.get_by_role("button", name="Run 1 node").click()
+
+    expect(page).not_to_have_url(re.compile(execution_id))
+    expect(page.locator(".execution-title .state")).to_have_text("Completed")
+
+
 @pytest.mark.parametrize(
     "tab", ["", "/nodes", "/timeline", "/logs", "/events", "/results", "/definition"]
 )

@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from tests.web.conftest import Submit, WebFlowd
+from tests.web.conftest import Submit, Visit, WebFlowd
 
 
 def rows(page: Page) -> list[str]:
@@ -112,3 +112,68 @@ def test_a_definition_says_how_long_its_executions_take(page: Page, flowd: WebFl
     for words in ("median", "90th percentile", "99th percentile", "longest"):
         expect(durations).to_contain_text(words)
     expect(page.locator(".grid rect.bar")).to_have_count(3)
+
+
+def test_a_row_says_how_many_nodes_have_ended_and_what_it_is_of(
+    page: Page, flowd: WebFlowd
+) -> None:
+    workflow = {"name": "counted", "labels": {"team": "blue"}}
+    gate = {"id": "B", "handler": "signal", "dependencies": ["A"]}
+    nodes = [{"id": "A", "handler": "noop"}, gate]
+    flowd.client.put_definition("counted", workflow | {"dag": {"nodes": nodes}})
+    execution_id = flowd.client.run_definition("counted")
+
+    page.goto("executions?name=counted")
+
+    row = page.locator(f"tr[data-id='{execution_id}']")
+    expect(row).to_contain_text("1/2")
+    expect(row).to_contain_text("v1 · team:blue")
+    flowd.client.approve(execution_id, "B")
+    expect(row).to_contain_text("2/2")
+
+
+def test_a_definition_counts_all_its_nodes_and_the_time_of_what_still_runs(
+    page: Page, flowd: WebFlowd
+) -> None:
+    gate = {"id": "A", "handler": "signal"}
+    dag = {"nodes": [gate], "finally": [{"id": "Z", "handler": "noop"}]}
+    flowd.client.put_definition("open", {"name": "open", "dag": dag})
+    execution_id = flowd.client.run_definition("open")
+    page.goto("definitions")
+    expect(page.locator("tr[data-id='open']")).to_contain_text("2")
+
+    page.goto("definitions/open")
+
+    expect(page.locator(".toolbar")).to_contain_text("2 nodes")
+    expect(page.locator(".grid-said")).to_contain_text("or has run until now (1)")
+    flowd.client.cancel(execution_id)
+
+
+def test_what_is_wrong_with_a_workflow_is_said_with_its_line_and_node(
+    page: Page, visit: Visit
+) -> None:
+    visit.expected.add(400)
+    page.goto("submit")
+    expect(page.locator(".live")).to_have_text("")
+
+    field = page.get_by_label("Workflow")
+    written = "name: x\ndag:\n  nodes:\n    - id: A\n      handler: noop\n    - id: B\n"
+    field.fill(f"{written}      handler: nop\n")
+
+    expect(page.locator("#verdict")).to_contain_text("line 7 B: unknown handler 'nop'")
+    page.get_by_role("button", name="line 7").click()
+    chosen = "one => one.value.slice(one.selectionStart, one.selectionEnd)"
+    assert field.evaluate(chosen) == "      handler: nop"
+
+
+def test_who_waits_for_a_limit_is_named_by_its_workflow(
+    page: Page, flowd: WebFlowd, submit: Submit
+) -> None:
+    flowd.client.put_limit("closed", max=0)
+    execution_id = submit("patient", {"id": "A", "handler": "noop", "limit": "closed"})
+
+    page.goto("limits/closed")
+
+    expect(page.locator(f"a[href*='{execution_id}']")).to_contain_text("patient A")
+    flowd.client.cancel(execution_id)
+    flowd.client.delete_limit("closed")

@@ -21,7 +21,6 @@ const LIVE = {
   paused: ['Paused', 'PAUSED', 'nothing is asked until you let it go on'],
   ended: ['Ended', 'COMPLETED', 'nothing more will come'],
   asking: ['Polling', 'COMPLETED', 'this view asks again every few seconds'],
-  off: ['Not live', 'PENDING', 'this view is as it was when it was opened'],
 };
 
 function useShellKeys() {
@@ -94,7 +93,10 @@ function AskForToken() {
 
 function Live() {
   const unheard = polls.value > 0 ? 'asking' : isSettled.value ? 'ended' : 'off';
-  const [word, glyph, why] = LIVE[liveState.value === 'off' ? unheard : liveState.value];
+  const state = liveState.value === 'off' ? unheard : liveState.value;
+  // Nothing of this view changes by itself.
+  if (state === 'off') return html`<div class="live"></div>`;
+  const [word, glyph, why] = LIVE[state];
   return html`<div class="live" title=${why}><${Glyph} state=${glyph} /><span class="grow">${word}</span>
     <button class="btn quiet" aria-pressed=${String(paused.value)} onClick=${() => { paused.value = !paused.value; }}>${paused.value ? 'Go on' : 'Pause'}</button>
   </div>`;

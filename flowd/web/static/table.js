@@ -32,7 +32,7 @@ export function VirtualTable({ label, rows, columns, rowId, rowClass, selected, 
   const first = Math.max(0, Math.floor(view.top / rowHeight) - BEYOND);
   const last = Math.min(rows.length, Math.ceil((view.top + view.height) / rowHeight) + BEYOND);
   useEffect(() => { if (last >= rows.length - BEYOND) onEnd?.(); }, [last, rows.length]);
-  onSee?.(rows.slice(first, last).map(rowId));
+  onSee?.(rows.slice(first, last));
 
   const at = current === null ? -1 : rows.findIndex(row => rowId(row) === current);
   const go = to => {

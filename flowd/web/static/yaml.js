@@ -10,14 +10,30 @@ export class BadYaml extends Error {
 const DEPTH_MAX = 200;
 const ESCAPES = { n: '\n', t: '\t', r: '\r', 0: '\0', '"': '"', '\\': '\\', '/': '/', b: '\b', f: '\f', e: '\x1b', ' ': ' ', a: '\x07', v: '\v' };
 
-export function parseYaml(text) {
-  return new Reader(text).document();
+export const parseYaml = text => readYaml(text).value;
+
+/** {value, lines}: where what stands at a path, such as `dag.nodes[1].handler`, begins; counted from 1. */
+export function readYaml(text) {
+  const reader = new Reader(text);
+  return { value: reader.document(), lines: reader.found };
 }
 
 class Reader {
   constructor(text) {
     this.lines = text.replace(/^\ufeff/, '').replace(/\r?\n$/, '').split(/\r?\n/);
     this.at = 0;
+    this.path = '';
+    this.found = new Map();
+  }
+
+  /** What `read` answers, as what stands at `step` of what is read. */
+  within(step, read) {
+    const outer = this.path;
+    this.path = typeof step === 'number' ? `${outer}[${step}]` : outer ? `${outer}.${step}` : step;
+    this.found.set(this.path, this.at + 1);
+    const value = read();
+    this.path = outer;
+    return value;
   }
 
   fail(text, line = this.at) {
@@ -59,22 +75,24 @@ class Reader {
   sequence(indent, depth) {
     const items = [];
     while (this.next() === indent && /^-(\s|$)/.test(this.lines[this.at].slice(indent))) {
-      const line = this.lines[this.at];
-      const rest = line.slice(indent + 1);
-      if (/^\s*(#.*)?$/.test(rest)) {
-        this.at += 1;
-        const deeper = this.next();
-        items.push(deeper > indent ? this.block(deeper, depth + 1) : null);
-        continue;
-      }
-      const inner = indent + 1 + rest.search(/\S/);
-      const said = line.slice(inner);
-      if (/^-(\s|$)/.test(said) || this.key(said)) {
-        this.lines[this.at] = ' '.repeat(inner) + said;
-        items.push(this.block(inner, depth + 1));
-      } else items.push(this.scalar(indent, said, depth + 1));
+      items.push(this.within(items.length, () => this.item(indent, depth)));
     }
     return items;
+  }
+
+  item(indent, depth) {
+    const line = this.lines[this.at];
+    const rest = line.slice(indent + 1);
+    if (/^\s*(#.*)?$/.test(rest)) {
+      this.at += 1;
+      const deeper = this.next();
+      return deeper > indent ? this.block(deeper, depth + 1) : null;
+    }
+    const inner = indent + 1 + rest.search(/\S/);
+    const said = line.slice(inner);
+    if (!/^-(\s|$)/.test(said) && !this.key(said)) return this.scalar(indent, said, depth + 1);
+    this.lines[this.at] = ' '.repeat(inner) + said;
+    return this.block(inner, depth + 1);
   }
 
   /** [key, what stands behind its colon], or null where the text is no `key:`. */
@@ -97,17 +115,20 @@ class Reader {
       if (key === '<<') this.fail('this needs a reader of all of YAML; use `flowd submit`');
       if (Object.hasOwn(found, key)) this.fail(`the key '${key}' is written more than once`);
       if (typeof plainValue(key) !== 'string' && !/^["']/.test(text)) this.fail('a key has to be text; put it in quotes');
-      let value;
-      if (/^\s*(#.*)?$/.test(said)) {
-        this.at += 1;
-        const deeper = this.next();
-        const isList = deeper === indent && /^-(\s|$)/.test(this.lines[this.at].slice(deeper));
-        value = deeper > indent || isList ? this.block(deeper, depth + 1) : null;
-      } else value = this.scalar(indent, said.trimStart(), depth + 1);
+      const value = this.within(key, () => this.behind(indent, said, depth));
       Object.defineProperty(found, key, { value, enumerable: true, writable: true, configurable: true });
     }
     if (this.next() > indent) this.fail('this line is indented deeper than the keys before it');
     return found;
+  }
+
+  /** The value of a key: in its line, or below it. */
+  behind(indent, said, depth) {
+    if (!/^\s*(#.*)?$/.test(said)) return this.scalar(indent, said.trimStart(), depth + 1);
+    this.at += 1;
+    const deeper = this.next();
+    const isList = deeper === indent && /^-(\s|$)/.test(this.lines[this.at].slice(deeper));
+    return deeper > indent || isList ? this.block(deeper, depth + 1) : null;
   }
 
   /** A value that begins in this line; `indent` is that of what holds it. */
@@ -196,7 +217,7 @@ class Reader {
       const items = [];
       rest = rest.slice(1);
       for (skip(); rest[0] !== ']'; skip()) {
-        items.push(value(deep + 1));
+        items.push(this.within(items.length, () => value(deep + 1)));
         skip();
         if (rest[0] === ',') rest = rest.slice(1);
         else if (rest[0] !== ']') this.fail(`a comma or ] should stand before '${rest[0]}'`);
@@ -217,7 +238,7 @@ class Reader {
         if (!isQuoted && !/^:(\s|$)/.test(rest)) this.fail('a space should stand behind this colon');
         rest = rest.slice(1).trimStart();
         const isEmpty = rest[0] === ',' || rest[0] === '}';
-        Object.defineProperty(found, key, { value: isEmpty ? null : value(deep + 1), enumerable: true, writable: true, configurable: true });
+        Object.defineProperty(found, key, { value: isEmpty ? null : this.within(key, () => value(deep + 1)), enumerable: true, writable: true, configurable: true });
         skip();
         if (rest[0] === ',') rest = rest.slice(1);
         else if (rest[0] !== '}') this.fail(`a comma or } should stand before '${rest[0]}'`);

@@ -12,7 +12,9 @@ import { svg } from './svg.js';
 const DRAWN_MAX = 140;
 const EDGES_MAX = 600;
 const MINIMAP_MS = 60;
-const SCALE = { min: 0.02, max: 2, readable: 0.78 };
+const SCALE = { min: 0.02, max: 2, readable: 0.78, ofFew: 0.5 };
+/** So few shapes are all in sight at first, smaller than they are read best. */
+const FEW = 16;
 const MARGIN = 24;
 
 export class GraphCanvas {
@@ -93,7 +95,7 @@ export class GraphCanvas {
     const { width, height } = this.graph;
     const room = { x: this.room.width - 2 * MARGIN, y: this.room.height - 2 * MARGIN };
     const scale = Math.min(room.x / width, room.y / height, 1);
-    const isReadable = isWhole || scale >= SCALE.readable;
+    const isReadable = isWhole || scale >= (this.graph.count <= FEW ? SCALE.ofFew : SCALE.readable);
     this.view.scale = Math.max(SCALE.min, isReadable ? scale : 0.85);
     if (isReadable) this.centreOn(width / 2, height / 2);
     else this.reveal(this.#foremost(), { isMiddle: true });

@@ -1,7 +1,10 @@
 // Two executions side by side: the first node that differs, then all that do.
 import { html, useMemo, useState } from '../lib.js';
 import { useResource } from '../live.js';
+import { moment, visibleText } from '../format.js';
 import { Link, setQuery, useTitle } from '../router.js';
+import { clock } from '../settings.js';
+import { stateOf } from '../states.js';
 import { VirtualTable } from '../table.js';
 import { Button, Duration, Empty, Failure, Json, Loaded, Name, State, Time, plural } from '../ui.js';
 import { STATES, codeOf } from '../graph/states.js';
@@ -53,28 +56,37 @@ export default function Compare({ query }) {
   }, [isThere, ...sides.flatMap(one => [one.states.data, one.timeline.data])]);
   const error = sides.flatMap(one => [one.summary.error, one.graph.error, one.states.error, one.definition.error]).find(Boolean);
   return html`<div class="page fill compare">
-    <${Choose} query=${query} />
+    <${Choose} query=${query} name=${sides.map(one => one.summary.data?.name).find(Boolean)} />
     ${error && html`<${Failure} error=${error} />`}
     <div class="compare-heads">${sides.map((one, at) => html`<${Side} key=${SIDES[at]} side=${one} word=${SIDES[at]} />`)}</div>
     ${isThere ? html`<${Differences} rows=${rows} query=${query} />` : query.left && query.right && !error && html`<p class="loading soft">Loading …</p>`}
   </div>`;
 }
 
-function Choose({ query }) {
+function Choose({ query, name }) {
   const [ids, setIds] = useState({ left: query.left ?? '', right: query.right ?? '' });
+  // Those of the same name as the one that is there already.
+  const newest = useResource('workflows', { query: { name, limit: 50 } });
+  const show = chosen => setQuery({ left: chosen.left.trim() || null, right: chosen.right.trim() || null, node: null });
+  const choose = (one, text) => {
+    const chosen = { ...ids, [one]: text };
+    setIds(chosen);
+    if (newest.data?.workflows.some(row => row.execution_id === text)) show(chosen);
+  };
   const go = event => {
     event.preventDefault();
-    setQuery({ left: ids.left.trim() || null, right: ids.right.trim() || null, node: null });
+    show(ids);
   };
   return html`<form class="toolbar" onSubmit=${go}><h1>Compare</h1>
-    ${SIDES.map(one => html`<input key=${one} class="mono" aria-label=${`Id of the ${one} execution`} placeholder="Id of an execution" size="28" value=${ids[one]} onInput=${event => setIds({ ...ids, [one]: event.target.value })} />`)}
+    ${SIDES.map(one => html`<input key=${one} class="mono" list="newest" autocomplete="off" aria-label=${`Id of the ${one} execution`} placeholder=${`${one}: choose one, or an id`} size="28" value=${ids[one]} onInput=${event => choose(one, event.target.value)} />`)}
+    <datalist id="newest">${(newest.data?.workflows ?? []).map(row => html`<option key=${row.execution_id} value=${row.execution_id} label=${visibleText(`${row.name}, ${stateOf(row.status).word.toLowerCase()}, ${moment(row.submitted_ms, clock.value === 'utc')}`)} />`)}</datalist>
     <${Button} kind="primary" type="submit">Compare<//>
   </form>`;
 }
 
 function Side({ side, word }) {
   const { data } = side.summary;
-  if (!data) return html`<div class="compare-side soft">No execution ${word}</div>`;
+  if (!data) return html`<div class="compare-side soft">${side.summary.error ? `There is no ${word} one.` : side.id ? 'Loading …' : `Choose the ${word} one above.`}</div>`;
   return html`<div class="compare-side"><h2><${Link} to=${`executions/${side.id}`}><${Name} value=${data.name} /><//></h2> <${State} value=${data.status} />
     <span class="soft"><${Time} ms=${data.triggered_ms ?? data.submitted_ms} /> · <${Duration} ms=${data.duration_ms} since=${data.triggered_ms} until=${data.finished_ms} />${data.definition && html` · <${Name} value=${data.definition} />`}</span></div>`;
 }

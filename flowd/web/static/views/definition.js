@@ -14,6 +14,9 @@ import { Standing, at, rule } from './schedules.js';
 
 const TABS = [['executions', 'Executions'], ['run', 'Run'], ['graph', 'Graph'], ['versions', 'Versions'], ['schedules', 'Schedules'], ['definition', 'Definition']];
 
+/** All of them, as the list counts them: those of `finally` as well. */
+const nodesOf = ({ dag }) => (dag?.nodes?.length ?? 0) + (dag?.finally?.length ?? 0);
+
 export default function Definition({ params: { name, tab = 'executions' }, query }) {
   useTitle(name);
   const path = `definitions/${encodeURIComponent(name)}`;
@@ -21,7 +24,7 @@ export default function Definition({ params: { name, tab = 'executions' }, query
   const own = { executions: Executions, run: Run, graph: DryGraph, versions: Versions, schedules: Schedules, definition: Written }[tab] ?? Executions;
   return html`<div class="page">
     <div class="toolbar"><h1><${Link} to="definitions">Definitions<//> <span class="faint">/</span> <${Name} value=${name} /></h1>
-      ${saved.data && html`<span class="soft">version ${saved.data.version}${saved.data.version === saved.data.latest ? '' : ` of ${saved.data.latest}`}, ${plural(saved.data.definition.dag?.nodes?.length ?? 0, 'node')}, saved <${Time} ms=${saved.data.saved_ms} relative /></span>`}
+      ${saved.data && html`<span class="soft">version ${saved.data.version}${saved.data.version === saved.data.latest ? '' : ` of ${saved.data.latest}`}, ${plural(nodesOf(saved.data.definition), 'node')}, saved <${Time} ms=${saved.data.saved_ms} relative /></span>`}
       <span class="grow"></span>
       <${Button} kind="primary" scope="trigger" onClick=${() => navigate(`${path}/run`, { query: { version: query.version } })}>Run …<//>
       <${Action} label="Delete" scope="admin" kind="danger" ask=${html`<p>Deletes <${Name} value=${name} /> with all its versions. Its executions stay.</p>`} confirm="Delete 1 definition" run=${() => api.del(path)} done="Definition deleted" onDone=${() => navigate('definitions')}

@@ -17,7 +17,7 @@ const COLUMNS = [
 export default function Definitions({ query }) {
   useTitle('Definitions');
   const list = usePages('definitions', 'definitions', { query: { label: query.label }, everyMs: 30_000 });
-  return html`<div class="page fill two-lines">
+  return html`<div class="page fill">
     <div class="toolbar"><h1>Definitions</h1>${query.label && html`<button class="chip" aria-pressed="true" onClick=${() => setQuery({ label: null })}><bdi>${query.label}</bdi> ✕</button>`}</div>
     <${VirtualTable} label="Definitions" rows=${list.rows} rowId=${row => row.name} columns=${COLUMNS} onEnd=${list.more} onOpen=${row => navigate(to(row))}
       footer=${list.error ? html`<${Failure} error=${list.error} retry=${list.reload} />` : !list.loading && !list.rows.length && html`<${Empty} title=${query.label ? 'No definition has this label.' : 'No saved definitions.'}><code>flowd definitions put report workflow.yaml</code> saves one, and so does <${Link} to="submit">Submit<//>.<//>`} />

@@ -5,7 +5,7 @@ import { shellWord } from '../format.js';
 import { useResource } from '../live.js';
 import { Link, navigate } from '../router.js';
 import { isTerminal } from '../states.js';
-import { Action, Button, CopyAs, Dialog, Failure, Name, copyText, curlOf, notify, number, plural } from '../ui.js';
+import { Action, Button, CopyAs, Dialog, Failure, Field, Name, copyText, curlOf, notify, number, plural } from '../ui.js';
 
 const ENDED = ['COMPLETED', 'FAILED', 'SKIPPED', 'CANCELLED'];
 const PLANNED_MAX = 100;
@@ -76,24 +76,57 @@ function Delete({ id, data }) {
 
 function Rerun({ execution: { id, summary }, node }) {
   const [from, setFrom] = useState(null);
+  const [isCorrecting, setCorrecting] = useState(false);
   return html`
     ${hasFailed(summary.data) && html`<${Button} scope="trigger" kind="primary" onClick=${() => setFrom('failed')}>Rerun from failed<//>`}
     ${node && !node.includes('.') && html`<${Button} scope="trigger" onClick=${() => setFrom(node)}>Rerun from <${Name} value=${node} /><//>`}
-    ${from && html`<${RerunDialog} id=${id} from=${from} onClose=${() => setFrom(null)} />`}`;
+    ${!hasFailed(summary.data) && html`<${Button} scope="trigger" kind="quiet" onClick=${() => setCorrecting(true)}>Rerun corrected …<//>`}
+    ${(from || isCorrecting) && html`<${RerunDialog} id=${id} from=${from ?? 'failed'} isCorrecting=${isCorrecting} onClose=${() => { setFrom(null); setCorrecting(false); }} />`}`;
 }
 
-/** What would run, before it does. */
-export function RerunDialog({ id, from, onClose }) {
+const TYPED_MS = 350;
+
+/** The corrected workflow that is typed: {text, setText, definition, wrong}; nothing of these before there is one. */
+function useCorrection(id, isWanted) {
+  const [text, setText] = useState(null);
+  const [reading, setReading] = useState(null);
+  useEffect(() => {
+    if (!isWanted) return;
+    // Who only runs it again needs no reader of YAML.
+    import('../written.js').then(module => setReading({ read: module.readWorkflow }));
+    api.get(`workflows/${id}/definition`).then(
+      // A secret is hidden there, and must not be sent back as it is shown.
+      definition => setText(before => before ?? (definition.callback?.secret ? '' : JSON.stringify(definition, null, 2))),
+      () => setText(before => before ?? ''),
+    );
+  }, [isWanted]);
+  if (!isWanted || text === null || !reading) return { text: null, setText };
+  const { workflow: definition, wrong } = reading.read(text);
+  return { text, setText, definition, wrong: wrong && `${wrong[0].path}: ${wrong[0].message}` };
+}
+
+/** What would run, before it does: as it was, or with a workflow that was corrected. */
+export function RerunDialog({ id, from, isCorrecting = false, onClose }) {
   const [planned, setPlanned] = useState({});
   const [state, setState] = useState({ busy: false, error: null });
-  const request = { method: 'POST', path: `workflows/${id}/rerun`, body: { from } };
+  const [isOpen, setOpen] = useState(isCorrecting);
+  const { text, setText, definition, wrong } = useCorrection(id, isOpen);
+  const path = `workflows/${id}/rerun`;
+  const body = { from, ...(isOpen && { definition }) };
+  const isReady = !isOpen || definition !== undefined;
   useEffect(() => {
-    api.post(request.path, { from, preview: true }).then(data => setPlanned({ data }), error => setPlanned({ error }));
-  }, []);
+    setPlanned({});
+    if (!isReady) return undefined;
+    const controller = new AbortController();
+    const timer = setTimeout(() => {
+      api.post(path, { ...body, preview: true }, { signal: controller.signal }).then(data => setPlanned({ data }), error => { if (!controller.signal.aborted) setPlanned({ error }); });
+    }, isOpen ? TYPED_MS : 0);
+    return () => { clearTimeout(timer); controller.abort(); };
+  }, [isOpen, isReady, text]);
   const act = async () => {
     setState({ busy: true, error: null });
     try {
-      const made = await api.post(request.path, request.body);
+      const made = await api.post(path, body);
       onClose();
       notify(`Runs again as ${made.execution_id}`);
       navigate(`executions/${made.execution_id}`);
@@ -102,14 +135,17 @@ export function RerunDialog({ id, from, onClose }) {
     }
   };
   const { data } = planned;
-  return html`<${Dialog} title=${from === 'failed' ? 'Rerun from failed' : `Rerun from ${from}`} onClose=${onClose} wide>
+  const command = `flowd rerun ${id}${isOpen ? ' --with workflow.yaml' : ''}${from === 'failed' ? '' : ` --from ${shellWord(from)}`}`;
+  return html`<${Dialog} title=${isCorrecting ? 'Rerun corrected' : from === 'failed' ? 'Rerun from failed' : `Rerun from ${from}`} onClose=${onClose} wide>
     <div class="dialog-body" tabindex="0">
-      ${!data && !planned.error && html`<p class="soft">Looking up what would run …</p>`}
+      <label class="row"><input type="checkbox" checked=${isOpen} onChange=${event => setOpen(event.target.checked)} /> With a corrected workflow: what it changes runs too</label>
+      ${isOpen && text !== null && html`<${Field} label="Workflow" error=${wrong}>${field => html`<textarea id=${field} class="mono code" rows="12" spellcheck=${false} placeholder="all of it, in YAML or JSON" value=${text} onInput=${event => setText(event.target.value)}></textarea>`}<//>`}
+      ${!data && !planned.error && isReady && html`<p class="soft">Looking up what would run …</p>`}
       <${Failure} error=${planned.error ?? state.error} compact />
       ${data && html`<p>A new execution runs <b>${plural(data.runs.length, 'node')}</b> and takes over ${plural(data.reused.length, 'output')}.</p>
-        <${Planned} label="Runs" nodes=${data.runs} /><${Planned} label="Stays failed" nodes=${data.left_out} />`}
+        <${Planned} label="Runs" nodes=${data.runs} /><${Planned} label="Stays failed" nodes=${data.left_out} /><${Planned} label="Is not there any more" nodes=${data.removed ?? []} />`}
     </div>
-    <footer><${CopyAs} flowd=${`flowd rerun ${id}${from === 'failed' ? '' : ` --from ${shellWord(from)}`}`} request=${request} /><span class="grow"></span>
+    <footer><${CopyAs} flowd=${command} request=${{ method: 'POST', path, body }} /><span class="grow"></span>
       <button class="btn" onClick=${onClose}>Close</button>
       <${Button} kind="primary" scope="trigger" disabled=${!data || state.busy} onClick=${act}>${data ? `Run ${plural(data.runs.length, 'node')}` : 'Run'}<//></footer>
   <//>`;

@@ -3,7 +3,7 @@ import { html, useEffect, useMemo, useState } from '../lib.js';
 import { errorOf, send } from '../api.js';
 import { useResource } from '../live.js';
 import { VirtualTable } from '../table.js';
-import { Button, Copy, Empty, Json, Loaded, Name, Time, notify, number } from '../ui.js';
+import { Button, Copy, CopyAs, Empty, Json, Loaded, Name, Time, notify, number } from '../ui.js';
 import { Lines } from './lines.js';
 
 /** Nodes with outputs; of so many at most all outputs are asked for at once. */
@@ -70,8 +70,8 @@ export function Definition({ execution }) {
   const lines = useMemo(() => text?.split('\n'), [text]);
   return html`<div class="definition-view"><${Loaded} of=${definition}>${() => html`
     <div class="toolbar"><span class="soft num">${number(lines.length)} lines</span><span class="grow"></span>
-      ${summary.data?.input && html`<span class="soft">started with its input:</span> <${Copy} text=${JSON.stringify(summary.data.input, null, 2)} label="Copy input" />`}
-      <${Copy} text=${text} label="Copy definition" what="Copied the definition" /><${Copy} text=${`flowd definition ${id}`} label="Copy flowd" /></div>
+      ${summary.data?.input && html`<${Copy} text=${JSON.stringify(summary.data.input, null, 2)} label="Copy the input" what="Copied the input it was started with" />`}
+      <${Copy} text=${text} label="Copy the definition" what="Copied the definition" /><${CopyAs} flowd=${`flowd definition ${id}`} request=${{ method: 'GET', path: `workflows/${id}/definition` }} /></div>
     <${Lines} lines=${lines} label="Definition" />`}<//></div>`;
 }
 

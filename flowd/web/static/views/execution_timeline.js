@@ -86,10 +86,10 @@ export function Timeline({ execution, nodes, show }) {
   const columns = [
     { id: 'node', head: 'Node', width: '240px', cell: one => html`<span class="named"><${Glyph} state=${STATES[codeOf(states[nodes.place.get(one.node_id)] ?? '?')].name} /><${Name} value=${one.node_id} mono /></span>` },
     { id: 'took', head: 'Took', width: '80px', cls: 'num', cell: one => duration(one.started_ms && one.finished_ms ? one.finished_ms - one.started_ms : null) },
-    { id: 'track', head: html`<${Scale} begin=${begin} end=${end} />`, cell: one => html`<${Track} one=${one} begin=${begin} end=${end} earlier=${attemptsOf(one)} />` },
+    { id: 'track', cls: 'whole-line', head: html`<${Scale} begin=${begin} end=${end} />`, cell: one => html`<${Track} one=${one} begin=${begin} end=${end} earlier=${attemptsOf(one)} />` },
   ];
   return html`<${Loaded} of=${timeline}>${data => (rows.length
-    ? html`<div class="timeline-view">
+    ? html`<div class="timeline-view two-lines">
       <div class="toolbar soft"><span>From ${moment(begin)}</span><span class="key"><i class="span queued"></i> in the queue</span><span class="key"><i class="span ran"></i> ran</span><span class="key"><i class="span runs"></i> runs</span>
         <span class="key"><i class="span failed"></i> failed attempt</span><span class="key"><i class="span waited"></i> waits</span><span class="key"><i class="span paused"></i> pause before the next attempt</span>
         ${data.more > 0 && html`<span>${number(data.more)} more nodes are not shown</span>`}</div>

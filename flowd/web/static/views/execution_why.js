@@ -44,8 +44,8 @@ export function Why({ execution, nodes }) {
     : { signal: [], failed: [], other: [] };
   return html`<div class="execution-why"><p>${why ? html`<${Linked} text=${why} />` : html`<span class="faint">…</span>`}</p>
     <ul class="held">
-      ${lines.signal.slice(0, SHOWN_MAX).map(one => html`<${Held} key=${one.node} id=${id} state="WAITING" node=${one.node}>waits for an answer${one.text && html`: <${Linked} text=${one.text} />`}${one.until && html`, until <${Time} ms=${one.until} />`}
-        ${' '}<${Link} class="btn" to=${`executions/${id}`} query=${{ node: one.node }}>Answer …<//><//>`)}
+      ${lines.signal.slice(0, SHOWN_MAX).map(one => html`<${Held} key=${one.node} id=${id} state="WAITING" node=${one.node} isAsking>waits for an answer${one.text && html`: <${Linked} text=${one.text} />`}${one.until && html`, until <${Time} ms=${one.until} />`}
+<//>`)}
       ${lines.failed.slice(0, SHOWN_MAX).map(one => html`<${Held} key=${one.node} id=${id} state="FAILED" node=${one.node}>failed${one.text && html`: <${Linked} text=${one.text} />`}<//>`)}
       ${lines.other.slice(0, SHOWN_MAX).map(one => html`<${Held} key=${one.node} id=${id} state=${one.state} node=${one.node}>${one.child
         ? html`waits for its child <${Link} class="mono" to=${`executions/${one.child}`}>${one.child}<//>` : html`– <${Linked} text=${one.text} />`}<//>`)}
@@ -53,8 +53,8 @@ export function Why({ execution, nodes }) {
     </ul></div>`;
 }
 
-function Held({ id, node, state, children }) {
-  return html`<li><${Glyph} state=${state} /><span><${Link} to=${`executions/${id}`} query=${{ node }}><${Name} value=${node} mono /><//> ${children}</span></li>`;
+function Held({ id, node, state, isAsking, children }) {
+  return html`<li><${Glyph} state=${state} /><span><${Link} to=${`executions/${id}`} query=${{ node }}><${Name} value=${node} mono /><//> ${children}</span>${isAsking && html`<${Link} class="btn" to=${`executions/${id}`} query=${{ node }}>Answer …<//>`}</li>`;
 }
 
 function More({ id, lines }) {

@@ -1,6 +1,7 @@
 // Executions: a list of any length whose rows stay where they are, filters in the address, and what is done to many.
 import { html, useEffect, useMemo, useRef, useState } from '../lib.js';
 import { api } from '../api.js';
+import { useSummaries } from '../summaries.js';
 import { BELL, useLive } from '../live.js';
 import { useKeys } from '../keys.js';
 import { Link, navigate, setQuery, useTitle } from '../router.js';
@@ -100,7 +101,7 @@ function useExecutions(filters) {
     reload: () => load(true),
     retry: () => load(self.state.rows.length === 0),
     refresh,
-    see: ids => { self.visible = ids; },
+    see: rows => { self.visible = rows.map(row => row.execution_id); },
   };
 }
 
@@ -108,6 +109,7 @@ export default function Executions({ query }) {
   useTitle('Executions');
   const filters = useFilters(query);
   const list = useExecutions(filters);
+  const [details, see] = useSummaries();
   const [selected, setSelected] = useState(new Set());
   useLive(BELL, () => list.refresh());
   useEffect(() => setSelected(new Set()), [filters]);
@@ -126,9 +128,9 @@ export default function Executions({ query }) {
     ${selected.size > 0 && html`<${Bulk} rows=${chosen} filter=${isFiltered && list.next && selected.size === list.rows.length ? actionFilter(filters) : null} onDone=${() => { setSelected(new Set()); list.reload(); }} onClear=${() => setSelected(new Set())} />`}
     <div class="pill-place">${list.fresh.length > 0 && html`<button class="pill" onClick=${() => { list.reload(); document.querySelector('.table-scroll').scrollTop = 0; }}>
       ${list.fresh.length >= PEEK ? `${PEEK}+` : number(list.fresh.length)} new</button>`}</div>
-    <${VirtualTable} label="Executions" rows=${list.rows} rowId=${row => row.execution_id} columns=${COLUMNS}
+    <${VirtualTable} label="Executions" rows=${list.rows} rowId=${row => row.execution_id} columns=${columnsOf(details)}
       rowClass=${row => (row.isDeleted ? 'gone' : '')} selected=${selected} onSelect=${setSelected}
-      onOpen=${row => navigate(`executions/${row.execution_id}`)} onEnd=${list.more} onSee=${list.see}
+      onOpen=${row => navigate(`executions/${row.execution_id}`)} onEnd=${list.more} onSee=${rows => { list.see(rows); see(rows); }}
       total=${list.next ? -1 : list.rows.length + 1}
       footer=${html`<${Foot} list=${list} isFiltered=${isFiltered} />`} />
   </div>`;
@@ -139,14 +141,26 @@ const actionFilter = ({ status, name, label, submitted_after: since }) => ({
   ...(status && { status: status.split(',') }), ...(name && { name }), ...(label && { label: label.split(',') }), ...(since && { since }),
 });
 
-const COLUMNS = [
+const columnsOf = details => [
   { id: 'status', head: 'State', cell: row => html`<${State} value=${row.isDeleted ? 'DELETED' : row.status} word=${row.isDeleted ? 'Deleted' : undefined} />` },
-  { id: 'name', head: 'Name', cell: row => html`<${Name} value=${row.name} />` },
+  { id: 'name', head: 'Name', cell: row => html`<span class="named"><${Name} value=${row.name} /><${Origin} of=${details.get(row.execution_id)} /></span>` },
   { id: 'id', head: 'Execution', cell: row => html`<${Link} to=${`executions/${row.execution_id}`} class="mono">${row.execution_id}<//>` },
-  { id: 'nodes', head: 'Nodes', cls: 'num', cell: row => number(row.nodes) },
+  { id: 'nodes', head: 'Nodes', cls: 'num', cell: row => nodesOf(row, details.get(row.execution_id)) },
   { id: 'time', head: 'Submitted', cell: row => html`<${Time} ms=${row.submitted_ms} />` },
   { id: 'took', head: 'Took', cls: 'num', cell: row => (row.triggered_ms ? html`<${Duration} ms=${row.duration_ms} since=${row.triggered_ms} until=${row.finished_ms} />` : html`<span class="faint">–</span>`) },
 ];
+
+/** How many have ended, and all, as `flowd ls` says it. */
+function nodesOf({ nodes, status }, details) {
+  const done = { COMPLETED: nodes, PENDING: 0 }[status] ?? details?.done;
+  return done === undefined || nodes === null ? number(nodes) : `${number(done)}/${number(nodes)}`;
+}
+
+/** What has started it, and its labels, where there is room. */
+function Origin({ of }) {
+  const words = [of?.version && `v${of.version}`, of?.schedule, ...Object.entries(of?.labels ?? {}).map(([name, value]) => `${name}:${value}`)].filter(Boolean);
+  return words.length > 0 && html`<span class="origin soft"><${Name} value=${words.join(' · ')} /></span>`;
+}
 
 function Foot({ list, isFiltered }) {
   if (list.error) return html`<${Failure} error=${list.error} retry=${list.retry} />`;

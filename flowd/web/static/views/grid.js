@@ -3,6 +3,7 @@ import { html, useEffect, useMemo, useRef, useState } from '../lib.js';
 import { api } from '../api.js';
 import { useResource } from '../live.js';
 import { Link, navigate } from '../router.js';
+import { now } from '../settings.js';
 import { stateOf } from '../states.js';
 import { Empty, Loaded, Name, State, Time, duration, number } from '../ui.js';
 
@@ -54,7 +55,9 @@ function Cells({ rows }) {
   useEffect(() => { scroller.current.scrollLeft = scroller.current.scrollWidth; }, [rows.length, nodes.length]);
   const shown = nodes.slice(0, NODES_MAX);
   const index = useMemo(() => new Map(shown.map((node, row) => [node, row])), [nodes]);
-  const longest = Math.max(1, ...rows.map(row => row.duration_ms ?? 0));
+  const took = rows.map(row => row.duration_ms ?? (row.triggered_ms ? Math.max(0, now.value - row.triggered_ms) : 0));
+  const longest = Math.max(1, ...took);
+  const running = rows.filter(row => row.triggered_ms && !row.finished_ms).length;
   const paths = {};
   const states = new Map();
   rows.forEach((row, column) => {
@@ -89,8 +92,8 @@ function Cells({ rows }) {
   const state = at && states.get(`${at.column},${at.line}`);
   return html`<div class="stack">
     <p class="soft num grid-said" aria-live="off">${row
-      ? html`<${Link} class="mono" to=${`executions/${row.execution_id}`}>${row.execution_id}<//> <${State} value=${row.status} /> <${Time} ms=${row.submitted_ms} /> ${duration(row.duration_ms)} ${at.line >= 0 && html`<span> · <${Name} value=${shown[at.line]} mono /> ${state ? html`<${State} value=${state} />` : 'not in this version'}</span>`}`
-      : `The last ${number(rows.length)}, the newest at the right. The bars above are how long each took, ${duration(longest)} at most.`}</p>
+      ? html`<${Link} class="mono" to=${`executions/${row.execution_id}`}>${row.execution_id}<//> <${State} value=${row.status} /> <${Time} ms=${row.submitted_ms} /> ${duration(took[at.column])} ${at.line >= 0 && html`<span> · <${Name} value=${shown[at.line]} mono /> ${state ? html`<${State} value=${state} />` : 'not in this version'}</span>`}`
+      : `${rows.length === 1 ? 'The only one' : `The last ${number(rows.length)}, the newest at the right`}. The bars above are how long each took${running ? `, or has run until now (${number(running)})` : ''}: ${duration(longest)}${rows.length === 1 ? '' : ' at most'}.`}</p>
     <div class="scroll grid-scroll" ref=${scroller}><div class="grid-names">${shown.map(node => html`<${Name} key=${node} value=${node} mono />`)}</div>
       <svg class="grid" width=${width} height=${height} tabindex="0" role="application" aria-roledescription="grid of executions and nodes"
         aria-label=${row ? `${row.execution_id}, ${stateOf(row.status).word}${at.line >= 0 ? `, ${shown[at.line]}: ${state ? stateOf(state).word : 'not in this version'}` : ''}` : 'Executions and their nodes; arrow keys move, Enter opens'}
@@ -98,7 +101,7 @@ function Cells({ rows }) {
         ${at && html`<rect class="grid-at" x=${at.column * CELL} y="0" width=${CELL} height=${height} />`}
         ${at && at.line >= 0 && html`<rect class="grid-at" x="0" y=${TOP + at.line * CELL} width=${width} height=${CELL} />`}
         ${rows.map((one, column) => {
-          const tall = Math.max(2, ((one.duration_ms ?? 0) / longest) * (TOP - 10));
+          const tall = Math.max(2, (took[column] / longest) * (TOP - 10));
           return html`<rect key=${one.execution_id} class=${`bar ${stateOf(one.status).cls}`} x=${column * CELL + 4} width=${CELL - 8} y=${TOP - 6 - tall} height=${tall} />`;
         })}
         ${Object.entries(paths).map(([one, path]) => html`<path key=${one} class=${`cells ${stateOf(one).cls} ${OUTLINED.has(one) ? 'outline' : ''}`} d=${path} />`)}

@@ -1,16 +1,17 @@
 // Limits: how many nodes run at once, who holds their places, and who waits.
-import { html, useState } from '../lib.js';
+import { html, useEffect, useState } from '../lib.js';
 import { api } from '../api.js';
+import { useSummaries } from '../summaries.js';
 import { useResource } from '../live.js';
 import { Link, navigate, useTitle } from '../router.js';
 import { VirtualTable } from '../table.js';
 import { Action, Button, CopyAs, Dialog, Empty, Failure, Field, Loaded, Name, Time, notify, number, plural } from '../ui.js';
 
 const to = name => `limits/${encodeURIComponent(name)}`;
-const rate = row => (row.per_s === null ? '–' : `${number(row.per_s)} a second${row.burst ? `, ${number(row.burst)} at once` : ''}`);
+const rate = row => (row.per_s === null ? '–' : `${number(row.per_s)} a second${row.burst ? `, ${number(row.burst)} together` : ''}`);
 const COLUMNS = [
   { id: 'name', head: 'Name', cell: row => html`<${Link} to=${to(row.name)}><${Name} value=${row.name} /><//>` },
-  { id: 'max', head: 'At once', cls: 'num', cell: row => number(row.max) },
+  { id: 'max', head: 'Run together', cls: 'num', cell: row => number(row.max) },
   { id: 'rate', head: 'Starts', cell: row => rate(row) },
   { id: 'holding', head: 'Hold a place', cls: 'num', cell: row => number(row.holding) },
   { id: 'waiting', head: 'Wait', cls: 'num', cell: row => html`<span class=${row.waiting ? '' : 'faint'}>${number(row.waiting)}</span>` },
@@ -38,6 +39,9 @@ function Limit({ name }) {
   const path = `limits/${encodeURIComponent(name)}`;
   const limit = useResource(path, { everyMs: 3_000 });
   const [isChanging, setChanging] = useState(false);
+  const [details, see] = useSummaries();
+  const { holders = [], waiters = [] } = limit.data ?? {};
+  useEffect(() => see([...holders.slice(0, NAMED_MAX), ...waiters.slice(0, NAMED_MAX)]), [limit.data]);
   return html`<div class="page">
     <div class="toolbar"><h1><${Link} to="limits">Limits<//> <span class="faint">/</span> <${Name} value=${name} /></h1><span class="grow"></span>
       ${limit.data && html`<${Button} scope="trigger" onClick=${() => setChanging(true)}>Change …<//>`}
@@ -49,23 +53,26 @@ function Limit({ name }) {
         <span class="soft">${plural(row.holding, 'node')} ${row.holding === 1 ? 'holds' : 'hold'} a place, ${number(row.waiting)} wait.</span></p>
       ${row.keys.length > 0 && html`<section class="stack"><h2>Keys, the busiest first</h2><div class="scroll" tabindex="0" role="region" aria-label="Keys"><table class="plain"><thead><tr><th>Key</th><th class="num">Hold</th><th class="num">Wait</th></tr></thead>
         <tbody>${row.keys.map(one => html`<tr key=${one.key}><th scope="row"><${Name} value=${one.key} /></th><td class="num">${number(one.holding)}</td><td class="num">${number(one.waiting)}</td></tr>`)}</tbody></table></div></section>`}
-      <div class="columns"><${Turns} title="Hold a place" turns=${row.holders} count=${row.holding} /><${Turns} title="Wait" turns=${row.waiters} count=${row.waiting} /></div>
+      <div class="columns"><${Turns} title="Hold a place" turns=${row.holders} count=${row.holding} details=${details} /><${Turns} title="Wait" turns=${row.waiters} count=${row.waiting} details=${details} /></div>
       ${isChanging && html`<${Change} row=${row} onClose=${() => setChanging(false)} onDone=${limit.reload} />`}
     `}<//>
   </div>`;
 }
 
-function Turns({ title, turns, count }) {
+/** Of so many of each the workflow is named. */
+const NAMED_MAX = 20;
+
+function Turns({ title, turns, count, details }) {
   return html`<section class="card"><h2>${title} <span class="badge num">${number(count)}</span></h2>
-    ${turns.length ? html`<ul class="listed">${turns.map(one => html`<li key=${`${one.execution_id}/${one.node_id}`}><${Link} to=${`executions/${one.execution_id}`} query=${{ node: one.node_id }}><span class="what"><${Name} value=${one.node_id} mono /> <span class="soft mono">${one.execution_id}</span>${one.key !== null && html` <${Name} value=${one.key} />`}</span><//><span class="faint right nowrap"><${Time} ms=${one.since_ms} relative /></span></li>`)}</ul>` : html`<p class="soft">Nobody.</p>`}
+    ${turns.length ? html`<ul class="listed">${turns.map(one => html`<li key=${`${one.execution_id}/${one.node_id}`}><${Link} to=${`executions/${one.execution_id}`} query=${{ node: one.node_id }}><span class="what">${details.get(one.execution_id) && html`<strong><${Name} value=${details.get(one.execution_id).name} /></strong> `}<${Name} value=${one.node_id} mono /> <span class="soft mono">${one.execution_id}</span>${one.key !== null && html` <${Name} value=${one.key} />`}</span><//><span class="faint right nowrap"><${Time} ms=${one.since_ms} relative /></span></li>`)}</ul>` : html`<p class="soft">Nobody.</p>`}
     ${count > turns.length && html`<p class="soft">and ${number(count - turns.length)} more</p>`}
   </section>`;
 }
 
 const FIELDS = [
-  ['max', 'At once', 'how many run at the same time; 0 holds everybody'],
-  ['per_s', 'Starts a second', 'on average'],
-  ['burst', 'At once, at most', 'how many may start together after a pause'],
+  ['max', 'Run together', 'how many at the same time; 0 holds everybody'],
+  ['per_s', 'Start a second', 'on average'],
+  ['burst', 'Start together', 'how many at most, after a pause in which fewer started'],
 ];
 
 function Change({ row, onClose, onDone }) {

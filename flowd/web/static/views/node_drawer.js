@@ -124,7 +124,7 @@ function Items({ execution, node, show }) {
   useEffect(() => { if (execution.rings) page.reload(); }, [Math.floor(execution.rings / 4), execution.isOver]);
   return html`<div class="row"><h3>Items</h3><span class="grow"></span>
       <${Button} kind="quiet" onClick=${() => setOnly(only ? '' : 'FAILED,RETRYING')}>${only ? 'Show all' : 'Only those in trouble'}<//></div>
-    <${Loaded} of=${page}>${data => html`<ul class="neighbours">
+    <${Loaded} of=${page}>${data => html`<ul class="neighbours said">
       ${data.items.map(one => html`<li key=${one.index}><button class="btn quiet" onClick=${() => show(one.node_id)}><${State} value=${one.state} word="" /><${Name} value=${one.node_id} mono /><span class="soft"><${Name} value=${one.error ?? JSON.stringify(one.item)?.slice(0, 80)} /></span></button></li>`)}
       ${data.items.length === 0 && html`<li class="soft">${only ? 'None is in trouble.' : 'There are none.'}</li>`}
       ${data.next_cursor && html`<li class="soft">Only the first ${data.items.length} are shown.</li>`}

@@ -9,7 +9,7 @@ import { Action, Empty, Failure, Name, State, Time, duration, notify, number } f
 export default function Schedules() {
   useTitle('Schedules');
   const list = usePages('schedules', 'schedules', { everyMs: 10_000 });
-  return html`<div class="page fill two-lines">
+  return html`<div class="page fill five-lines">
     <div class="toolbar"><h1>Schedules</h1></div>
     <${VirtualTable} label="Schedules" rows=${list.rows} rowId=${row => row.name} columns=${columns(list.reload)} onEnd=${list.more}
       onOpen=${row => navigate(`schedules/${encodeURIComponent(row.name)}`)}
@@ -29,14 +29,14 @@ export function Standing({ row }) {
 }
 
 const columns = reload => [
-  { id: 'status', head: 'State', width: '116px', cell: row => html`<${Standing} row=${row} />` },
+  { id: 'status', head: 'State', width: '106px', cell: row => html`<${Standing} row=${row} />` },
   { id: 'name', head: 'Name', cell: row => html`<${Link} to=${`schedules/${encodeURIComponent(row.name)}`}><${Name} value=${row.name} /><//>` },
-  { id: 'workflow', head: 'Runs', cls: 'wide-only', cell: row => (row.workflow ? html`<${Name} value=${`${row.workflow}@${row.version}`} />` : '–') },
-  { id: 'rule', head: 'When', width: '160px', cell: row => html`<span class="mono">${rule(row)}</span>${row.cron && html` <span class="soft">${row.timezone}</span>`}` },
-  { id: 'next', head: 'Next', width: '124px', cell: row => (row.next ? html`<${Time} ms=${at(row.next)} relative />` : html`<span class="faint">–</span>`) },
-  { id: 'last', head: 'Last', width: '104px', cell: row => (row.last ? html`<${Link} to=${`executions/${row.last.execution_id}`}><${Time} ms=${at(row.last.scheduled_at)} relative /><//>` : html`<span class="faint">–</span>`) },
-  { id: 'missed', head: 'Missed', cls: 'num wide-only', width: '70px', cell: row => html`<span class=${row.missed ? '' : 'faint'}>${number(row.missed)}</span>` },
-  { id: 'act', head: 'Actions', cls: 'actions', width: '178px', cell: row => html`<${ScheduleActions} row=${row} reload=${reload} kind="quiet" />` },
+  { id: 'workflow', head: 'Runs', cls: 'named-column whole-line', cell: row => (row.workflow ? html`<${Name} value=${`${row.workflow}@${row.version}`} />` : '–') },
+  { id: 'rule', head: 'When', cls: 'whole-line', width: '212px', cell: row => html`<span class="mono">${rule(row)}</span>${row.cron && html` <span class="soft">${row.timezone}</span>`}` },
+  { id: 'next', head: 'Next', cls: 'named-column', width: '124px', cell: row => (row.next ? html`<${Time} ms=${at(row.next)} relative />` : html`<span class="faint">–</span>`) },
+  { id: 'last', head: 'Last', cls: 'named-column', width: '104px', cell: row => (row.last ? html`<${Link} to=${`executions/${row.last.execution_id}`}><${Time} ms=${at(row.last.scheduled_at)} relative /><//>` : html`<span class="faint">–</span>`) },
+  { id: 'missed', head: 'Missed', cls: 'num', width: '70px', cell: row => html`<span class=${row.missed ? '' : 'faint'}>${number(row.missed)}</span>` },
+  { id: 'act', head: 'Actions', cls: 'actions whole-line', width: '176px', cell: row => html`<${ScheduleActions} row=${row} reload=${reload} kind="quiet" />` },
 ];
 
 export function ScheduleActions({ row, reload, kind = '' }) {

@@ -4,7 +4,7 @@ import { api } from '../api.js';
 import { useTitle, navigate } from '../router.js';
 import { visibleText } from '../format.js';
 import { Button, CopyAs, Failure, Field, Glyph, Name, notify, plural } from '../ui.js';
-import { BadYaml, parseYaml } from '../yaml.js';
+import { placed, readWorkflow } from '../written.js';
 import { DryGraph } from './dry_graph.js';
 
 const TYPED_MS = 350;
@@ -19,26 +19,10 @@ dag:
       dependencies: [greet]
 `;
 
-/** {workflow} or {wrong: [{path, message}]}. */
-function read(text) {
-  if (!text.trim()) return {};
-  try {
-    if (/^\s*[[{]/.test(text)) return { workflow: JSON.parse(text) };
-  } catch (error) {
-    return { wrong: [{ path: 'JSON', message: error.message }] };
-  }
-  try {
-    return { workflow: parseYaml(text) };
-  } catch (error) {
-    if (!(error instanceof BadYaml)) throw error;
-    return { wrong: [{ path: error.line ? `line ${error.line}` : 'YAML', message: error.message, line: error.line }] };
-  }
-}
-
 function useChecked(text) {
   const [checked, setChecked] = useState({});
   useEffect(() => {
-    const found = read(text);
+    const found = readWorkflow(text);
     if (!found.workflow) {
       setChecked(found);
       return undefined;
@@ -51,7 +35,7 @@ function useChecked(text) {
         setChecked({ ...found, nodes });
       } catch (error) {
         if (controller.signal.aborted) return;
-        setChecked(error.status === 400 || error.status === 413 ? { ...found, wrong: error.errors } : { ...found, error });
+        setChecked(error.status === 400 || error.status === 413 ? { ...found, wrong: error.errors.map(one => placed(one, found)) } : { ...found, error });
       }
     }, TYPED_MS);
     return () => {
@@ -130,7 +114,7 @@ function Verdict({ checked, isGood, isEmpty, goTo }) {
   if (checked.error) return html`<${Failure} error=${checked.error} compact />`;
   if (checked.wrong) {
     return html`<div class="failure compact"><${Glyph} state="FAILED" /><div class="grow"><p>${plural(checked.wrong.length, 'problem')}</p><ul>${checked.wrong.slice(0, 100).map((one, at) => html`<li key=${at}>${one.line
-      ? html`<button class="btn quiet" onClick=${() => goTo(one.line)}>${one.path}</button>` : html`<code><${Name} value=${one.path} /></code>`} ${visibleText(one.message)}</li>`)}</ul></div></div>`;
+      ? html`<button class="btn quiet" title=${one.path} onClick=${() => goTo(one.line)}>line ${one.line}</button>` : html`<code><${Name} value=${one.path} /></code>`}${one.node && html` <${Name} value=${one.node} mono />:`} ${visibleText(one.message)}</li>`)}</ul></div></div>`;
   }
   return isGood ? html`<p class="s-completed state"><${Glyph} state="COMPLETED" /> <span>Valid: ${plural(checked.nodes, 'node')}</span></p>` : html`<p class="soft">Checking …</p>`;
 }

@@ -76,7 +76,7 @@ class Children:
                 if await self._store.children.is_made(execution_id, parent):
                     return False
                 raise Fail(str(error)) from None
-            outcome = await self._start(parent, wanted, payer, known)
+            outcome = await self._start(parent, execution_id, wanted, payer, known)
             if outcome != "changed":
                 break
             self._known.clear()
@@ -105,7 +105,12 @@ class Children:
         return known
 
     async def _start(
-        self, parent: Parent, wanted: WantedChild, payer: Payer | None, known: _Known
+        self,
+        parent: Parent,
+        execution_id: str,
+        wanted: WantedChild,
+        payer: Payer | None,
+        known: _Known,
     ) -> str:
         """The outcome of start_children.lua."""
         saved, plan = known
@@ -124,7 +129,7 @@ class Children:
             raise Fail(f"its child is not to be given this: {error}") from None
         pin = Pin(saved.name, saved.version, is_latest=False, digest=saved.digest)
         workflow = ChildWorkflow(definition, plan, pin, payer)
-        child = ChildStart(parent, child_id(*parent), given_input, place)
+        child = ChildStart(parent, execution_id, given_input, place)
         outcome = await self._store.submissions.start_child(workflow, child)
         if outcome != "rerun":
             return outcome

@@ -78,13 +78,22 @@ class Facts:
         commands: list[Command] = [("GETRANGE", _key(fact), 0, bytes_max) for fact in texts]
         if words:
             commands.append(("MGET", *map(_key, words)))
-        commands += (("HMGET", *_FIELD_OF[fact.kind](fact)) for fact in fields)
+        # Those that stand in one hash are asked for together.
+        hashes: dict[str, list[str]] = {}
+        places: list[tuple[Fact, str, int]] = []
+        for fact in fields:
+            key, *names = _FIELD_OF[fact.kind](fact)
+            asked = hashes.setdefault(key, [])
+            places.append((fact, key, len(asked)))
+            asked += names
+        commands += (("HMGET", key, *names) for key, names in hashes.items())
         replies = iter(await self._client.converse_freely(commands))
         found: dict[Fact, str | None] = {fact: _text(next(replies)) or None for fact in texts}
         if words:
             found.update(_values(words, next(replies)))
-        for fact in fields:
-            found[fact] = _of_fields(fact, next(replies))
+        values = {key: next(replies) for key in hashes}
+        for fact, key, at in places:
+            found[fact] = _of_fields(fact, values[key], at)
         large = [fact for fact in texts if _is_longer(found[fact] or "", bytes_max)]
         if not large:
             return found, {}
@@ -108,17 +117,19 @@ def _key(fact: Fact) -> str:
     return _KEY_OF[fact.kind](fact)
 
 
-def _of_fields(fact: Fact, reply: Any) -> str | None:
+def _of_fields(fact: Fact, reply: Any, at: int) -> str | None:
+    """The fact whose fields begin `at` this place of the reply."""
     if is_wrong_type(reply):
         return None
-    first: str | None = reply[0]
+    first: str | None = reply[at]
     if fact.kind != "ends":
         return first
+    failure, scheduled_at = reply[at + 1 : at + 3]
     # What fails in `finally` is no error of what that comes after.
-    error = readable(reply[1]) if first == ExecutionState.FAILED and reply[1] else None
+    error = readable(failure) if first == ExecutionState.FAILED and failure else None
     said = {"status": first, "error": error}
-    if reply[2]:
-        said["scheduled_at"] = readable(reply[2])
+    if scheduled_at:
+        said["scheduled_at"] = readable(scheduled_at)
     return orjson.dumps(said).decode()
 
 

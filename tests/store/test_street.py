@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from flowd.store.entries import parse_entry
+from flowd.workflow.children import Parent
 from tests.store.engine import DIAMOND
+from tests.store.test_start_children import start_together
 
 
 async def commands_of(redis: Any, act: Awaitable[Any]) -> dict[str, int]:
@@ -51,6 +53,31 @@ async def test_a_node_that_opens_two_costs_eight_commands(engine, redis):
     assert await commands_of(redis, worker.complete(entry)) == {
         "hincrby": 1, "hset": 1, "mget": 1, "mset": 1, "xack": 1, "xadd": 3, "xdel": 1,
     }  # fmt: skip
+
+
+async def test_a_child_costs_what_is_its_own_and_the_rest_is_done_for_all_at_once(
+    engine, store, redis
+):
+    """Its keys were written by a call of its own, and what its node has been through, too."""
+    worker, costs, of_ends = engine.worker(), [], []
+    await engine.submit({"x": []})
+    # The first time scripts are loaded.
+    for count in (1, 2, 5):
+        nodes = {f"n{one}": [] for one in range(count)}
+        parent, entries = await engine.start_and_take(nodes, worker)
+        wanted = [Parent(parent.id, one, 1) for one in nodes]
+        costs.append(await commands_of(redis, start_together(store, redis, wanted, {"x": []})))
+        await worker.wait_together(entries, "child")
+        children = await worker.take()
+        of_ends.append(await commands_of(redis, worker.complete(*children)))
+        await worker.complete(*await worker.take())
+
+    def each(few: dict[str, int], many: dict[str, int]) -> dict[str, float]:
+        more = {name: (many[name] - few[name]) / 3 for name in few}
+        return {name: count for name, count in more.items() if count}
+
+    assert each(*costs[1:]) == {"hset": 1, "xadd": 1}
+    assert each(*of_ends[1:]) == {"hset": 2, "hincrby": 1, "hmget": 1, "xadd": 1}
 
 
 async def test_what_nobody_waits_for_ends_together(engine, redis):

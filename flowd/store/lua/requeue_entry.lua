@@ -3,7 +3,7 @@
 --- @use is_live
 --- @use is_outstanding
 --- @use is_owner
---- @use keep_attempt
+--- @use keep_attempts
 --- @use let_item_go lazily
 --- @use place_of
 --- @use requeue_node
@@ -71,7 +71,7 @@ if type(given_up) ~= 'string' or string.match(given_up, '^%d+') ~= attempt then
   given_up = attempt .. ' ' .. string.match(entry_id, '%d+') .. ' - - ' .. holder
 end
 local cause = ARGV[4] == '1' and 'its worker died' or 'its worker gave it back'
-keep_attempt(execution_id, node_id, given_up, cause)
+keep_attempts(execution_id, { { node_id, given_up, cause } })
 local record = requeue_node(stream, execution_id, node_id, attempt + 1, fields.plan or '', deaths,
   failures, waits)
 announce({ 'node.requeued', execution_id .. ' ' .. node_id .. ' ' .. record })

@@ -6,6 +6,7 @@
 --- @use list_status
 --- @use open_roots
 --- @use take_place lazily
+--- @use write_all
 -- Starts a PENDING execution and opens the nodes that depend on nothing. Harmless when repeated.
 --
 -- KEYS  1 status (string)  2 run (hash)  3 active (set)  4 stream  5 continuations (zset)
@@ -61,4 +62,7 @@ end
 list_status(execution_id, 'PENDING', 'RUNNING')
 redis.call('HSET', KEYS[2], 'triggered_ms', now_ms)
 announce({ 'execution.triggered', execution_id })
-return open_roots(KEYS[4], KEYS[5], execution_id, plan, roots, 'RUNNING', now_ms, { KEYS[1], 'RUNNING' })
+local writes = { KEYS[1], 'RUNNING' }
+local outcome = open_roots(KEYS[4], KEYS[5], execution_id, plan, roots, 'RUNNING', now_ms, writes)
+write_all(writes)
+return outcome

@@ -4,6 +4,7 @@
 --- @use first_waiter
 --- @use list_status
 --- @use open_roots
+--- @use write_all
 -- Starts the executions that wait for a place of this key, who has asked first first, as long as one is
 -- free; how many. A child starts in the state its parent is in. Who waits no more, or was damaged, is in
 -- nobody's way.
@@ -45,8 +46,9 @@ local function admit_waiters(stream, active, digest, now_ms)
       list_status(execution_id, 'PENDING', state)
       announce({ 'execution.triggered', execution_id })
       announce(state == 'PAUSED' and { 'execution.paused', execution_id } or {})
-      open_roots(stream, 'flowd:continuations', execution_id, plan, roots, state, now_ms,
-        { prefix .. ':status', state })
+      local writes = { prefix .. ':status', state }
+      open_roots(stream, 'flowd:continuations', execution_id, plan, roots, state, now_ms, writes)
+      write_all(writes)
     end
   end
   return admitted

@@ -5,6 +5,7 @@
 --- @use make_execution
 --- @use open_roots
 --- @use take_place lazily
+--- @use write_all
 -- Makes a new execution of a workflow, see read_making, and starts it in the same step: 'triggered';
 -- 'continue'; where it asks for a place, and all are taken, 'waiting' or 'replaced' and ids, see await_place,
 -- or 'refused'; or the error of a shared key that is damaged: then, as with 'refused', nothing of it was
@@ -40,6 +41,9 @@ local function begin_execution(making, names, execution_id, given, own, place)
     take_place(execution_id, place)
   end
   announce({ 'execution.submitted', text, 'execution.triggered', text })
-  return open_roots(names.stream, names.continuations, execution_id, making.plan, making.roots,
-    making.status, making.now_ms, {})
+  local writes = {}
+  local outcome = open_roots(names.stream, names.continuations, execution_id, making.plan, making.roots,
+    making.status, making.now_ms, writes)
+  write_all(writes)
+  return outcome
 end

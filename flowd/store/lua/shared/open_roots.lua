@@ -1,10 +1,9 @@
 --- @use append_entry
 --- @use park_node lazily
 --- @use place_of
---- @use write_all
 -- Opens the nodes of a new execution that depend on nothing: 'triggered'; 'continue' where they are too
--- many for one call, and stand nowhere: the caller opens them by advance_node. Beside their states it
--- writes what is in `writes`, a flat list of key and value.
+-- many for one call, and stand nowhere: the caller opens them by advance_node. Their states are added to
+-- `writes`, a flat list of key and value, which the caller writes.
 local function open_roots(stream, continuations, execution_id, plan, roots, status, now_ms, writes)
   local node = 'workflow:' .. execution_id .. ':node:'
   for called in string.gmatch(roots, '[^,]+') do
@@ -17,7 +16,6 @@ local function open_roots(stream, continuations, execution_id, plan, roots, stat
       writes[#writes + 1] = 'QUEUED'
     end
   end
-  write_all(writes)
   if roots ~= '' then
     return 'triggered'
   end

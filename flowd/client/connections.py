@@ -36,8 +36,18 @@ class Connections:
         self._idle: list[http.client.HTTPConnection] = []
 
     def send(self, call: Call) -> tuple[int, bytes]:
-        """The status and the body of the answer."""
-        connection = self._take(call.timeout_s)
+        """The status and the body of the answer. A connection that was kept may have been closed
+        the moment it is used again: what changes nothing is then asked on a new one."""
+        if kept := self._take_idle():
+            try:
+                return self._send_on(kept, call)
+            except ConnectionError:
+                if call.method != "GET":
+                    raise
+        return self._send_on(self._open(), call)
+
+    def _send_on(self, connection: http.client.HTTPConnection, call: Call) -> tuple[int, bytes]:
+        _set_timeout(connection, call.timeout_s)
         try:
             answer = self._ask(connection, call)
             body = answer.read()
@@ -51,7 +61,8 @@ class Connections:
     @contextlib.contextmanager
     def stream(self, call: Call) -> Iterator[http.client.HTTPResponse]:
         """The answer with its body still to read, by `chunks`."""
-        connection = self._take(call.timeout_s)
+        connection = self._take_idle() or self._open()
+        _set_timeout(connection, call.timeout_s)
         with contextlib.closing(connection), self._ask(connection, call) as answer:
             yield answer
 
@@ -75,15 +86,8 @@ class Connections:
                 raise
         return connection.getresponse()
 
-    def _take(self, timeout_s: float) -> http.client.HTTPConnection:
-        """One that nobody else uses meanwhile."""
-        connection = self._take_idle() or self._open()
-        connection.timeout = timeout_s
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout_s)
-        return connection
-
     def _take_idle(self) -> http.client.HTTPConnection | None:
+        """One that nobody else uses meanwhile."""
         while self._idle:
             connection = self._idle.pop()
             # What can be read before anything was asked is its end.
@@ -111,6 +115,12 @@ def chunks(answer: http.client.HTTPResponse) -> Iterator[bytes]:
     """The body as it comes."""
     while chunk := answer.read1(CHUNK_BYTES_MAX):
         yield chunk
+
+
+def _set_timeout(connection: http.client.HTTPConnection, timeout_s: float) -> None:
+    connection.timeout = timeout_s
+    if connection.sock is not None:
+        connection.sock.settimeout(timeout_s)
 
 
 class _UnixConnection(http.client.HTTPConnection):

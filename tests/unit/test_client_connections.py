@@ -78,6 +78,24 @@ def test_one_connection_carries_many_calls_and_one_that_was_closed_none() -> Non
     assert calls_of == [2, 2]
 
 
+def test_what_changes_nothing_is_asked_again_where_a_kept_connection_ends_meanwhile() -> None:
+    asked: list[str] = []
+
+    def answer_once(connection: socket.socket) -> None:
+        """And hear the next question out, to hang up then."""
+        for reply in (OK, b""):
+            asked.append(head_of(connection).split(" ", 1)[0])
+            connection.sendall(reply)
+
+    with server(answer_once) as port, Client(f"http://127.0.0.1:{port}") as client:
+        assert client.status("a") == "RUNNING"
+        assert client.status("a") == "RUNNING"
+        with pytest.raises(ConnectionFailed):
+            client.trigger("a", {})
+
+    assert asked == ["GET", "GET", "GET", "POST"]
+
+
 def test_an_answer_that_ends_too_soon_is_a_connection_that_failed() -> None:
     def cut(connection: socket.socket) -> None:
         head_of(connection)

@@ -655,12 +655,16 @@ def picture(redis: Any) -> dict[str, Any]:
         "list": lambda key: redis.lrange(key, 0, -1),
         "stream": lambda key: redis.xrange(key),
     }
-    found = {alike(key): alike(readers[redis.type(key)](key)) for key in redis.scan_iter()}
+    # A name that says nothing of ids is that of several.
+    alikes: dict[str, list[str]] = {}
+    for key in redis.scan_iter():
+        alikes.setdefault(alike(key), []).append(alike(readers[redis.type(key)](key)))
+    found: dict[str, Any] = {name: sorted(values) for name, values in alikes.items()}
     if redis.exists(STREAM) and redis.xinfo_groups(STREAM):
         held = redis.xpending_range(STREAM, GROUP, "-", "+", 10_000)
         found["pending"] = sorted(row["consumer"] for row in held)
     # A heartbeat more or less says nothing.
-    found[keys.LEASES] = re.sub(r"'\d+'", "", found.get(keys.LEASES, ""))
+    found[keys.LEASES] = re.sub(r"'\d+'", "", str(found.get(keys.LEASES, "")))
     return found
 
 

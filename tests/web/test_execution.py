@@ -455,6 +455,29 @@ def test_the_timeline_shows_pauses_and_waits_that_are_over(
     expect(track.locator(".failed")).to_have_count(2)
 
 
+def test_what_waited_took_as_long_as_from_its_start_to_its_end(
+    page: Page, submit: Submit, flowd: WebFlowd
+) -> None:
+    """Only the attempt after it was woken was counted, which takes no time."""
+    say = {"command": ["sleep", "0.5"]}
+    each = node("each", handler="shell", config=say) | {"map": {"over": "{{ input.list }}"}}
+    waits = node("waits", handler="delay", config={"seconds": 0.5})
+    execution_id = submit("long", each, waits, input={"list": [1]})
+    flowd.client.wait(execution_id)
+
+    half_a_second = re.compile(r"^([5-9]\d\d ms|[\d.]+ s)$")
+    for tab in ("nodes", "timeline"):
+        page.goto(f"executions/{execution_id}/{tab}")
+        for one in ("each", "waits"):
+            took = page.locator(f"tr[data-id='{one}'] td[data-head='Took']")
+            expect(took).to_have_text(half_a_second)
+    page.goto(f"executions/{execution_id}?node=each")
+    facts = page.locator(".drawer .facts")
+    expect(facts.locator("dt:text-is('Took') + dd")).to_have_text(half_a_second)
+    # It has waited, and failed never.
+    expect(page.get_by_role("tab", name="Attempts")).to_have_text("Attempts")
+
+
 def test_what_has_nothing_to_run_again_offers_no_rerun(
     page: Page, submit: Submit, flowd: WebFlowd
 ) -> None:

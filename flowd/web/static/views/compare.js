@@ -3,11 +3,12 @@ import { html, useMemo, useState } from '../lib.js';
 import { useResource } from '../live.js';
 import { moment, visibleText } from '../format.js';
 import { Link, setQuery, useTitle } from '../router.js';
-import { clock } from '../settings.js';
+import { clock, now } from '../settings.js';
 import { stateOf } from '../states.js';
 import { VirtualTable } from '../table.js';
 import { Button, Duration, Empty, Failure, Json, Loaded, Name, State, Time, plural } from '../ui.js';
 import { STATES, codeOf } from '../graph/states.js';
+import { tookOf, useAttempts } from './execution_nodes.js';
 
 const SIDES = ['left', 'right'];
 
@@ -23,11 +24,11 @@ function useSide(id) {
   };
 }
 
-/** What is to be compared of each node: {state, written, took}, by its id, in the order of the graph. */
+/** What is to be compared of each node: {state, written, times}, by its id, in the order of the graph. */
 export function nodesOf({ graph, states, definition, timeline }) {
-  const took = new Map((timeline?.nodes ?? []).map(one => [one.node_id, one.started_ms && one.finished_ms ? one.finished_ms - one.started_ms : null]));
+  const times = new Map((timeline?.nodes ?? []).map(one => [one.node_id, one]));
   const written = new Map([...definition.dag.nodes, ...(definition.dag.finally ?? [])].map(one => [one.id, JSON.stringify(one)]));
-  return new Map(graph.ids.map((id, at) => [id, { state: STATES[codeOf(states.states[at])].name, written: written.get(id), took: took.get(id) ?? null }]));
+  return new Map(graph.ids.map((id, at) => [id, { state: STATES[codeOf(states.states[at])].name, written: written.get(id), times: times.get(id) }]));
 }
 
 /** Every node that one lacks, or that came to another state, or was told otherwise. */
@@ -92,8 +93,9 @@ function Side({ side, word }) {
 }
 
 function Differences({ rows, query }) {
+  const attemptsOf = { left: useAttempts(query.left), right: useAttempts(query.right) };
   if (!rows.length) return html`<${Empty} title="No node differs">Each was told the same and came to the same state.<//>`;
-  const side = (row, one) => (row[one] ? html`<span class="row nowrap"><${State} value=${row[one].state} /><span class="soft"><${Duration} ms=${row[one].took} /></span></span>` : html`<span class="faint">–</span>`);
+  const side = (row, one) => (row[one] ? html`<span class="row nowrap"><${State} value=${row[one].state} /><span class="soft"><${Duration} ms=${tookOf(row[one].times, attemptsOf[one](row[one].times), now.value)} /></span></span>` : html`<span class="faint">–</span>`);
   const columns = [
     { id: 'node', head: 'Node', cell: row => html`<${Name} value=${row.id} mono />` },
     { id: 'left', head: 'Left', width: '27%', cell: row => side(row, 'left') },

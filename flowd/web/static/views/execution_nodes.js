@@ -1,11 +1,14 @@
 // The nodes as a table, what needs a look first: the equal of the graph.
-import { html, useEffect, useMemo, useState } from '../lib.js';
+import { html, useEffect, useMemo, useRef, useState } from '../lib.js';
+import { api } from '../api.js';
 import { useResource } from '../live.js';
+import { now } from '../settings.js';
 import { CODE_OF, STATES, codeOf } from '../graph/states.js';
 import { VirtualTable } from '../table.js';
 import { Duration, Empty, Loaded, Name, State, Time, number } from '../ui.js';
 
 const DETAILS_EVERY_MS = 2_000;
+const ENDED = ['COMPLETED', 'FAILED', 'SKIPPED', 'CANCELLED'];
 const TROUBLED = 'FAILED,RETRYING,WAITING,SKIPPED';
 
 /** Times of all nodes, and what is to be said of those in trouble: asked for now and then. */
@@ -39,7 +42,7 @@ export function byNeed(states, ids, { state = '', text = '' } = {}) {
   return piles.flat();
 }
 
-function columnsOf(nodes, states, details) {
+function columnsOf(nodes, states, details, attemptsOf) {
   const of = at => details.get(nodes.ids[at]);
   return [
     { id: 'state', head: 'State', width: '172px', cell: at => html`<${State} value=${STATES[codeOf(states[at] ?? '?')].name} />` },
@@ -47,12 +50,37 @@ function columnsOf(nodes, states, details) {
     { id: 'handler', head: 'Handler', width: '130px', cls: 'soft', cell: at => html`<${Name} value=${nodes.handlerOf(at)} />` },
     { id: 'attempt', head: 'Attempt', width: '72px', cls: 'num', cell: at => of(at)?.attempt ?? '–' },
     { id: 'started', head: 'Started', width: '166px', cell: at => html`<${Time} ms=${of(at)?.started_ms} />` },
-    { id: 'took', head: 'Took', width: '80px', cls: 'num', cell: at => html`<${Duration} ms=${tookOf(of(at))} />` },
+    { id: 'took', head: 'Took', width: '80px', cls: 'num', cell: at => html`<${Duration} ms=${tookOf(of(at), attemptsOf(of(at)), now.value)} />` },
     { id: 'said', head: 'Says', cls: 'soft', cell: at => html`<${Name} value=${saidOf(of(at))} />` },
   ];
 }
 
-const tookOf = one => (one?.started_ms && one.finished_ms ? one.finished_ms - one.started_ms : null);
+/** From the start of the first of its attempts to its end, or until now; null before it has begun. */
+export function tookOf(one, earlier, until) {
+  const begin = earlier.find(attempt => attempt.started_ms)?.started_ms ?? one?.started_ms;
+  if (!begin) return null;
+  const end = ENDED.includes(one.state) ? one.finished_ms : until;
+  return end ? Math.max(0, end - begin) : null;
+}
+
+/** Attempts before the newest: asked for only of rows in sight that had some. */
+export function useAttempts(id) {
+  const known = useRef(new Map());
+  const [, draw] = useState(0);
+  return one => {
+    if ((one?.attempt ?? 1) < 2) return [];
+    const key = `${id} ${one.node_id} ${one.attempt}`;
+    if (!known.current.has(key)) {
+      known.current.set(key, []);
+      api.get(`workflows/${id}/nodes/${encodeURIComponent(one.node_id)}/attempts`).then(data => {
+        known.current.set(key, data.attempts.filter(attempt => attempt.attempt < one.attempt));
+        draw(count => count + 1);
+      }, () => {});
+    }
+    return known.current.get(key);
+  };
+}
+
 const saidOf = one => one?.error ?? one?.skipped_because ?? one?.waiting?.text ?? (one?.cached ? 'cached' : '');
 
 export function Nodes({ execution, nodes, show }) {
@@ -60,7 +88,7 @@ export function Nodes({ execution, nodes, show }) {
   const { details } = useDetails(execution);
   const [filter, setFilter] = useState({ state: '', text: '' });
   const rows = useMemo(() => byNeed(states, nodes.ids, filter), [states, nodes, filter]);
-  const columns = useMemo(() => columnsOf(nodes, states, details), [nodes, states, details]);
+  const columns = columnsOf(nodes, states, details, useAttempts(execution.id));
   const present = STATES.filter(({ letter }) => states.includes(letter));
   return html`<div class="nodes-view">
     <div class="toolbar">

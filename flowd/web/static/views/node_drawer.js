@@ -71,11 +71,14 @@ function Node({ execution, nodes, node, show, onClose }) {
     log: () => html`<${Log} execution=${execution} node=${node} isEnded=${ENDED.includes(data.state)} />`,
   };
   return html`<${Head} title=${node} onClose=${onClose}>${data && html`<${State} value=${stateNow(data, execution, nodes)} />`}<//>
-    <div class="tabs" role="tablist" aria-label="Of the node">${SECTIONS.map(([one, text]) => html`<button key=${one} role="tab" class="tab" aria-selected=${one === section} onClick=${() => setSection(one)}>${text}${one === 'attempts' && data?.attempt > 1 && html` <span class="soft num">${data.attempt}</span>`}</button>`)}</div>
+    <div class="tabs" role="tablist" aria-label="Of the node">${SECTIONS.map(([one, text]) => html`<button key=${one} role="tab" class="tab" aria-selected=${one === section} onClick=${() => setSection(one)}>${text}${one === 'attempts' && data?.attempt > 1 && !data.items && !data.child && html` <span class="soft num">${data.attempt}</span>`}</button>`)}</div>
     <div class=${`drawer-body${section === 'log' ? ' fill' : ''}`} role="tabpanel"><${Loaded} of=${detail}>${() => parts[section]()}<//></div>`;
 }
 
 function About({ execution, nodes, data, explain, show, reload }) {
+  const isOver = ENDED.includes(data.state);
+  // Of the first attempt: what waits is attempted again when it is woken.
+  const began = explain.data?.nodes[0]?.attempts.find(one => one.started_ms)?.started_ms ?? data.started_ms;
   const isAsking = data.waiting?.waits_for === 'signal';
   const reasons = (explain.data?.nodes[0]?.reasons ?? []).filter(one => !isAsking || one.code !== 'signal');
   const traceback = data.traceback ?? explain.data?.nodes[0]?.traceback;
@@ -92,7 +95,7 @@ function About({ execution, nodes, data, explain, show, reload }) {
       ${data.queued_ms && html`<${Row} label="Queued"><${Time} ms=${data.queued_ms} /><//>`}
       ${data.started_ms && html`<${Row} label="Started"><${Time} ms=${data.started_ms} /><//>`}
       ${data.queued_ms && data.started_ms && html`<${Row} label="Stood in the queue"><${Duration} ms=${data.started_ms - data.queued_ms} /><//>`}
-      ${data.started_ms && html`<${Row} label=${data.finished_ms ? 'Took' : 'For'}><${Duration} ms=${data.duration_ms} since=${data.started_ms} until=${data.finished_ms} /><//>`}
+      ${began && html`<${Row} label=${isOver ? 'Took' : 'For'}><${Duration} since=${began} until=${isOver ? data.finished_ms : null} /><//>`}
       ${data.cached && html`<${Row} label="Cached">the output of an equal call<//>`}
       ${data.worker && html`<${Row} label="Worker"><${Name} value=${data.worker} mono /><//>`}
       ${data.child && html`<${Row} label="Child"><${Link} to=${`executions/${data.child}`}><span class="mono">${data.child}</span><//><//>`}
@@ -116,17 +119,19 @@ function Neighbours({ label, ids, execution, nodes, show }) {
   </ul>`;
 }
 
-/** The items of a map, a page at a time, those that failed first. */
+const NEEDY = 'FAILED,RETRYING,WAITING';
+
+/** The items of a map, a page at a time; at first those somebody may have to do something about. */
 function Items({ execution, node, show }) {
-  const [only, setOnly] = useState('FAILED,RETRYING');
+  const [only, setOnly] = useState(NEEDY);
   const path = `workflows/${execution.id}/nodes/${encodeURIComponent(node)}/items`;
   const page = useResource(path, { query: { limit: 50, state: only }, keep: true });
   useEffect(() => { if (execution.rings) page.reload(); }, [Math.floor(execution.rings / 4), execution.isOver]);
   return html`<div class="row"><h3>Items</h3><span class="grow"></span>
-      <${Button} kind="quiet" onClick=${() => setOnly(only ? '' : 'FAILED,RETRYING')}>${only ? 'Show all' : 'Only those in trouble'}<//></div>
+      <${Button} kind="quiet" onClick=${() => setOnly(only ? '' : NEEDY)}>${only ? 'Show all' : 'Only those that failed or wait'}<//></div>
     <${Loaded} of=${page}>${data => html`<ul class="neighbours said">
       ${data.items.map(one => html`<li key=${one.index}><button class="btn quiet" onClick=${() => show(one.node_id)}><${State} value=${one.state} word="" /><${Name} value=${one.node_id} mono /><span class="soft"><${Name} value=${one.error ?? JSON.stringify(one.item)?.slice(0, 80)} /></span></button></li>`)}
-      ${data.items.length === 0 && html`<li class="soft">${only ? 'None is in trouble.' : 'There are none.'}</li>`}
+      ${data.items.length === 0 && html`<li class="soft">${only ? 'None has failed or waits.' : 'There are none.'}</li>`}
       ${data.next_cursor && html`<li class="soft">Only the first ${data.items.length} are shown.</li>`}
     </ul>`}<//>`;
 }

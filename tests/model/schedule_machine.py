@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
@@ -15,6 +16,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from flowd.errors import ScheduleBusy
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.schedules import Firings, hold_schedule, put_schedule
+from flowd.store.callbacks import CallbackState
 from flowd.store.redis import keys
 from flowd.store.schedules import DueSchedule
 from flowd.workflow.schedule import ScheduleDefinition
@@ -96,6 +98,7 @@ class ScheduleMachine(EngineMachine):
         self.seen: list[tuple[DueSchedule, int]] = []
         self.changes = 0
         self.forced: set[str] = set()
+        self.told: Counter[str] = Counter()
 
     @initialize(
         overlap=st.sampled_from(OVERLAPS), catch_up=st.sampled_from(CATCH_UPS), late=st.booleans()
@@ -113,6 +116,7 @@ class ScheduleMachine(EngineMachine):
         self.changes += 1
         said = {"workflow": "report", "every_s": EVERY_MS // 1000, "overlap": overlap}
         said |= {"catch_up": catch_up, "catch_up_window_s": WINDOW_S, "input": {"n": self.changes}}
+        said |= {"callback": {"url": "https://example.com/flowd"}}
         self.run(put_schedule(self.store, NAME, ScheduleDefinition.model_validate(said)))
 
     @rule(minutes=st.one_of(st.integers(-30, 30), st.integers(1, 300), st.just(10)))
@@ -151,6 +155,23 @@ class ScheduleMachine(EngineMachine):
         self.pass_time(minutes)
         self.look(is_new=True)
         self._go_on(*self.seen.pop())
+
+    @rule(is_heard=st.booleans(), is_late=st.booleans())
+    def tell(self, is_heard: bool, is_late: bool) -> None:
+        """Whoever is to know is called about what it was not told of yet, and more may come to that
+        until it answers."""
+        callbacks = self.store.callbacks
+        due, _ = self.run(callbacks.claim(9, repeat_after_ms=0))
+        untold = self.run(callbacks.untold(NAME))
+        assert bool(due) == bool(untold.missed + untold.skipped)
+        if is_late:
+            self.pass_time(10)
+            self.look(is_new=False)
+        for one in due if is_heard else ():
+            settle = partial(callbacks.settle, one, CallbackState.DELIVERED, told=untold)
+            # The second time for a reply that was lost.
+            assert [self.run(settle()) for _ in "ab"] == ["settled", "stale"]
+            self.told.update(missed=untold.missed, skipped=untold.skipped)
 
     @precondition(lambda self: self.reference.running)
     @rule(data=st.data(), is_silent=st.booleans())
@@ -218,6 +239,14 @@ class ScheduleMachine(EngineMachine):
         live = {one for one, status in zip(made, statuses, strict=True) if status == "RUNNING"}
         assert self.redis.zcard(keys.EXECUTIONS) == len(made)
         assert live == reference.running
+
+    @invariant()
+    def each_time_without_an_execution_is_told_once(self) -> None:
+        if not hasattr(self, "reference"):
+            return
+        untold, counts = self.run(self.store.callbacks.untold(NAME)), self.reference.counts
+        for word in ("missed", "skipped"):
+            assert self.told[word] + getattr(untold, word) == counts[word]
 
     @invariant()
     def whoever_has_not_ended_holds_a_place_and_is_looked_at(self) -> None:

@@ -50,7 +50,7 @@ function columnsOf(nodes, states, details, attemptsOf) {
     { id: 'handler', head: 'Handler', width: '130px', cls: 'soft', cell: at => html`<${Name} value=${nodes.handlerOf(at)} />` },
     { id: 'attempt', head: 'Attempt', width: '72px', cls: 'num', cell: at => of(at)?.attempt ?? '–' },
     { id: 'started', head: 'Started', width: '166px', cell: at => html`<${Time} ms=${of(at)?.started_ms} />` },
-    { id: 'took', head: 'Took', width: '80px', cls: 'num', cell: at => html`<${Duration} ms=${tookOf(of(at), attemptsOf(of(at)), now.value)} />` },
+    { id: 'took', head: 'Took', width: '112px', cls: 'num', cell: at => html`<${Duration} ms=${tookOf(of(at), attemptsOf(of(at)), now.value)} />` },
     { id: 'said', head: 'Says', cls: 'soft', cell: at => html`<${Name} value=${saidOf(of(at))} />` },
   ];
 }

@@ -66,7 +66,7 @@ export function Timeline({ execution, nodes, show }) {
   const end = Math.max(begin + 1, timeline.data?.finished_ms ?? (execution.isOver ? last : Math.max(last, now.value)));
   const columns = [
     { id: 'node', head: 'Node', width: '240px', cell: one => html`<span class="named"><${Glyph} state=${STATES[codeOf(states[nodes.place.get(one.node_id)] ?? '?')].name} /><${Name} value=${one.node_id} mono /></span>` },
-    { id: 'took', head: 'Took', width: '80px', cls: 'num', cell: one => duration(tookOf(one, attemptsOf(one), now.value)) },
+    { id: 'took', head: 'Took', width: '112px', cls: 'num', cell: one => duration(tookOf(one, attemptsOf(one), now.value)) },
     { id: 'track', cls: 'whole-line', head: html`<${Scale} begin=${begin} end=${end} />`, cell: one => html`<${Track} one=${one} begin=${begin} end=${end} earlier=${attemptsOf(one)} />` },
   ];
   return html`<${Loaded} of=${timeline}>${data => (rows.length

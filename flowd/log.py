@@ -58,6 +58,8 @@ EVENTS: dict[str, str] = {
     "server.orphaned": "the server of a killed supervisor was still there and is ended first",
     "redis.lost": "Redis does not answer or refuses writes; this process waits for it",
     "redis.reconnected": "Redis answers again",
+    "redis.filled": "Redis is at its memory limit: nothing new is accepted until it has room",
+    "redis.freed": "Redis has room again, and everything goes on",
     "redis.emptied": "Redis has lost what it had: it was emptied, or came back without its past",
     "redis.failed_over": "another server is the primary now; fewer `entries` than before were lost",
     "group.recreated": "the consumer group was gone; it is there again, and what it had handed out",

@@ -120,6 +120,17 @@ class OwnedFolder:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(name, dir_fd=self._descriptor)
 
+    def try_to_write(self, size: int) -> None:
+        """Raises OSError where a file of `size` bytes has no room, or nobody may write."""
+        name = f"{os.getpid()}.room"
+        try:
+            with os.fdopen(self.create(name), "wb") as file:
+                file.write(bytes(size))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            self._unlink(name)
+
     def _unlink(self, name: str) -> None:
         try:
             os.unlink(name, dir_fd=self._descriptor)

@@ -43,6 +43,8 @@ def _head(answer: dict[str, Any]) -> list[str]:
     ]
     if redis.get("primary") not in (None, redis["address"]) or redis.get("replicas"):
         lines.append(_replication(redis))
+    lines += map(_down, down(answer["processes"]))
+    lines += [f"flowd is not ready: {problem}" for problem in answer.get("problems", ())]
     overdue_s = max((one.get("redis_overdue_s") or 0 for one in answer["processes"]), default=0)
     if overdue_s > 0:
         lines.append(f"Redis does not answer: its answer is overdue by {span(1000 * overdue_s)}")
@@ -57,6 +59,19 @@ def _head(answer: dict[str, Any]) -> list[str]:
     if answer["rolling"]:
         lines.append("being replaced: " + ", ".join(answer["rolling"]))
     return lines
+
+
+def down(processes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The Redis of this flowd while it does not run, other than at its first start."""
+    return [
+        one
+        for one in processes
+        if one["role"] == "server" and one["state"] != "RUNNING" and one["last_exit"]
+    ]
+
+
+def _down(server: dict[str, Any]) -> str:
+    return f"the Redis of flowd is down and is started again: it {server['last_exit']}"
 
 
 def _readers(processes: Sequence[dict[str, Any]]) -> list[str]:

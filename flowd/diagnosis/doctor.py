@@ -139,9 +139,10 @@ async def examine(store: Store, *, pause_s: float = PAUSE_S) -> Examination:
     fit = Check("this Redis is one that flowd can work with", 1, fitness.defects)
     if fitness.defects:
         return Examination((fit,), fitness.risks)
+    room = Check("this Redis has room for new work", 1, fitness.shortages)
     types = await _check_types(store)
     if types.violations:
-        return Examination((fit, types), fitness.risks)
+        return Examination((fit, room, types), fitness.risks)
     checks = check(await look(store))
     for _ in range(LOOKS - 1):
         if not any(one.violations for one in checks):
@@ -150,7 +151,7 @@ async def examine(store: Store, *, pause_s: float = PAUSE_S) -> Examination:
         checks = _in_both(checks, check(await look(store)))
     counted = await store.health.metrics.snapshot()
     numbers = counted.queue, counted.dead_letters, counted.workers
-    return Examination((fit, types, *checks), fitness.risks, *numbers, fitness.replicas)
+    return Examination((fit, room, types, *checks), fitness.risks, *numbers, fitness.replicas)
 
 
 def _in_both(before: Sequence[Check], now: Sequence[Check]) -> tuple[Check, ...]:

@@ -18,6 +18,8 @@ from flowd.workflow.states import ExecutionState
 # As long ago as a failure counts as news.
 FAILED_WITHIN_MS: Final = 24 * 3_600_000
 SAMPLE_MAX: Final = 5
+# As many places as are looked through for who waits.
+_PLACES_LOOKED_AT: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +47,17 @@ async def look(store: Store, verdict: Verdict) -> Overview:
     attention = await _attention(store, at_ms, checks, problems)
     named = {notice.execution_id for one in attention.values() for notice in one.sample}
     redis, workers = checks.get("redis", {}), checks.get("workers", {})
+    executions = await store.executions.indexes.counts()
+    running = executions.get(ExecutionState.RUNNING, 0)
     return Overview(
         at_ms,
-        _sentence(snapshot, problems, attention),
+        _sentence(snapshot, problems, attention, running),
         problems,
         redis.get("server", ""),
         redis.get("risks", ()),
         len(workers.get("stalled", ())),
         checks.get("scheduler", {}).get("ticked_ms"),
-        await store.executions.indexes.counts(),
+        executions,
         snapshot,
         attention,
         await store.health.attention.names([one for one in named if one is not None]),
@@ -69,6 +73,9 @@ async def _attention(
     told += [
         f"the duty {what!r} fails: {why}" for what, why in _section(checks, "duties", "failing")
     ]
+    unread = checks.get("queues", {}).get("unread", ())
+    told += [f"no worker reads the queue {name!r}, in which nodes wait" for name in unread]
+    told += await _shut_limits(store)
     told = list(dict.fromkeys(told))
     stuck = await store.health.troubles.continuations()
     buried = [
@@ -86,6 +93,20 @@ async def _attention(
     return {kind: one for kind, one in found.items() if one.sample}
 
 
+async def _shut_limits(store: Store) -> list[str]:
+    """Those that let nothing run, and hold something back."""
+    limits = store.tasks.limits
+    shut = [one.name for one in await limits.all() if one.max == 0]
+    totals = await limits.totals(_PLACES_LOOKED_AT) if shut else {}
+    waiting = {name: totals[name][1] for name in shut if name in totals}
+    return [
+        f"the limit {name!r} lets nothing run (max 0), and {_counted(count, 'node')} "
+        f"{'waits' if count == 1 else 'wait'}"
+        for name, count in waiting.items()
+        if count
+    ]
+
+
 def _section(checks: Mapping[str, Any], name: str, what: str) -> Sequence[tuple[str, str]]:
     return list(checks.get(name, {}).get(what, {}).items())
 
@@ -97,7 +118,10 @@ def _stuck(trouble: Trouble) -> Notice:
 
 
 def _sentence(
-    snapshot: Snapshot, problems: Sequence[Problem], attention: Mapping[str, Notices]
+    snapshot: Snapshot,
+    problems: Sequence[Problem],
+    attention: Mapping[str, Notices],
+    running: int,
 ) -> str:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -108,11 +132,19 @@ def _sentence(
     if not workers:
         wait = "waits" if queue.waiting == 1 else "wait"
         return f"No worker is alive: {_counted(queue.waiting, 'node')} {wait} for one."
-    waiting = (
-        f"{_counted(queue.waiting, 'node')} in the queue" if queue.waiting else "nothing waits"
+    executions = _counted(running, "execution") if running else "no execution"
+    runs = "runs" if running < 2 else "run"
+    nodes = [
+        f"{_counted(count, 'node')} {where}"
+        for count, where in ((queue.in_flight, "under way"), (queue.waiting, "in the queue"))
+        if count
+    ]
+    if running and not nodes:
+        # For an answer, a date, a place: what else there is to say of it stands below.
+        nodes = ["no node under way or in the queue"]
+    return (
+        f"flowd works: {', '.join([_counted(workers, 'worker'), f'{executions} {runs}', *nodes])}."
     )
-    under_way = f"{_counted(queue.in_flight, 'node') if queue.in_flight else 'nothing'} under way"
-    return f"flowd works: {_counted(workers, 'worker')}, {under_way}, {waiting}."
 
 
 def _counted(count: int, noun: str) -> str:

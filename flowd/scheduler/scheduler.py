@@ -35,6 +35,7 @@ from flowd.scheduler.reconciler import Reconciler
 from flowd.scheduler.repairs import NoticeLoss, Readmit, SetDamageAside
 from flowd.scheduler.retention import ForgetFinished
 from flowd.scheduler.retries import DispatchRetries
+from flowd.scheduler.room import NoteRoom
 from flowd.scheduler.schedules import FireSchedules, ReadmitSchedules
 from flowd.scheduler.sign_of_life import SignOfLife
 from flowd.scheduler.traces import SpanSender, TraceExport
@@ -134,6 +135,7 @@ class Scheduler:
                 TrimCache(store),
                 PruneQueues(store),
                 NoteHours(store, interval_s),
+                NoteRoom(store),
             ),
         )
         # The lanes that Redis did not answer at their last tick.

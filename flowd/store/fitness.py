@@ -18,8 +18,9 @@ from flowd.config.sentinel_url import EXAMPLE as SENTINEL_EXAMPLE
 from flowd.replicas import Replica, describe
 from flowd.store.primary import connection_now
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import Command, translate
+from flowd.store.redis.client import FULL, Command, translate
 from flowd.store.redis.connecting import pairs_in, parse_info, parse_replicas
+from flowd.store.redis.text import count_of
 from flowd.store.redis.tls import tls_error
 
 VERSION_MIN: Final = 7
@@ -55,12 +56,14 @@ _NAMES_SHOWN_MAX: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Fitness:
-    """`defects` are what flowd cannot work with, `risks` what can lose accepted work: sentences."""
+    """`defects` are what flowd cannot work with, `risks` what can lose accepted work, `shortages`
+    what keeps it from new work until somebody makes room: sentences."""
 
     server: str = "Redis"
     defects: tuple[str, ...] = ()
     risks: tuple[str, ...] = ()
     replicas: tuple[Replica, ...] = ()
+    shortages: tuple[str, ...] = ()
 
 
 def questions(settings: Settings) -> list[Command]:
@@ -113,7 +116,17 @@ def judge(replies: Sequence[Any], replicas: int = 0) -> Fitness:
             f"redis.replicas is {replicas}, and it has {online} replicas: one that has not "
             f"confirmed a change may become the primary; set redis.replicas to {online}"
         )
-    return Fitness(server, tuple(_defects(greeting | facts, rights)), tuple(risks), found)
+    defects = tuple(_defects(greeting | facts, rights))
+    return Fitness(server, defects, tuple(risks), found, shortages(facts))
+
+
+def shortages(facts: Mapping[str, str]) -> tuple[str, ...]:
+    """Of a server by its INFO, counted as it does (Redis, evict.c: without some buffers)."""
+    limit, used, uncounted = (
+        count_of(facts.get(name))
+        for name in ("maxmemory", "used_memory", "mem_not_counted_for_evict")
+    )
+    return (FULL,) if 0 < limit < used - uncounted else ()
 
 
 def _defects(facts: Mapping[str, str], rights: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ from flowd.config import Settings
 from flowd.errors import CorruptStore, MissingGroup, WrongType
 from flowd.replicas import Replica
 from flowd.store.executions import now_ms
-from flowd.store.fitness import Fitness, judge, questions
+from flowd.store.fitness import Fitness, judge, questions, shortages
 from flowd.store.queues import Queues
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Command, RedisClient, translate
@@ -113,6 +113,11 @@ class Metrics:
     async def fitness(self) -> Fitness:
         """What is wrong with this Redis, and what it may lose."""
         return judge(await self._client.converse_freely(self._questions), self._replicas)
+
+    async def shortages(self) -> tuple[str, ...]:
+        """Those of `fitness` alone."""
+        (info,) = await self._client.converse_freely([("INFO", "memory")])
+        return () if isinstance(info, Exception) else shortages(parse_info(info))
 
     @property
     def primary(self) -> str | None:

@@ -65,6 +65,8 @@ class Role:
     # A role that turns into another program cannot say so: the supervisor asks this instead.
     # It must answer within milliseconds.
     is_ready: Callable[[], bool] | None = None
+    # Asked when it has ended unasked: what it says of that itself, empty where it says nothing.
+    explain_end: Callable[[], str] | None = None
     # Called at every look while it runs; it must return within milliseconds as well.
     look_after: Callable[[], None] | None = None
     # Its event loop beats; one that stands still for long is hung.

@@ -164,6 +164,8 @@ class Crew:
         if slot.role.kind is RoleKind.WORKER:
             end_orphans(self._pids())
         slot.last_exit = describe_exit(code)
+        if code and slot.role.explain_end and (reason := slot.role.explain_end()):
+            slot.last_exit += f": {reason}"
         if slot.hung_s is not None:
             slot.last_exit = f"was hung for {slot.hung_s:.0f} s and {slot.last_exit}"
         self._on_end(slot, child.pid, code)

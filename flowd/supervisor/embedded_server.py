@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import platform
+import re
 import select
 import shutil
 import signal
@@ -37,6 +38,11 @@ DATA_FOLDER = "appendonlydir"
 RESTORING_FOLDER = f"{DATA_FOLDER}.restoring"
 _CONFIG_FILE = "redis.conf"
 _LOG_FILE = "redis.log"
+_LOG_END_BYTES = 65_536
+# A line of the server with its loudest mark (Redis, server.c: `12:M 31 Jan 2026 03:15:00.123 # `).
+_COMPLAINT = re.compile(r"\d+:\w [^#*]* # (.*)")
+# More than the last commands of a server take.
+_ROOM_BYTES = 65_536
 # The supervisor's loop stands still meanwhile.
 _LOOK_S = 0.2
 _ORPHAN_WAIT_S = 10.0
@@ -139,13 +145,33 @@ class EmbeddedServer:
 
     def last_words(self) -> str:
         """The end of what the server wrote since this start: why it would not run."""
+        return "\n".join(self._last_lines())
+
+    def explain_end(self) -> str:
+        """Why it ended: its last complaints, and what keeps everybody from writing there now; empty
+        where it has said nothing, as when it was killed."""
+        complaints: list[str] = []
+        for line in reversed(self._last_lines()):
+            if (complaint := _COMPLAINT.fullmatch(line)) is None:
+                break
+            complaints.insert(0, complaint[1].removeprefix("Warning: "))
+        try:
+            with OwnedFolder(self._folder) as folder:
+                folder.try_to_write(_ROOM_BYTES)
+        except OSError as error:
+            # What it says of a full disk is often lost with it.
+            complaints.append(f"nobody can write to {self._folder}: {error.strerror}")
+        return " ".join(complaints)
+
+    def _last_lines(self) -> list[str]:
         try:
             with self._log_path.open("rb") as file:
-                file.seek(self._log_start)
-                text = file.read(65536).decode(errors="replace")
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self._log_start, size - _LOG_END_BYTES))
+                text = file.read().decode(errors="replace")
         except OSError:
-            return ""
-        return "\n".join(line for line in text.splitlines()[-8:] if line.strip())
+            return []
+        return [line for line in text.splitlines()[-8:] if line.strip()]
 
     def _write_configuration(self, access: Access) -> None:
         text = "\n".join([*self._configuration(), *access.configuration()]) + "\n"

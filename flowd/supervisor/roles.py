@@ -80,6 +80,7 @@ def _server_role(server: EmbeddedServer) -> Role:
         server.run,
         is_ready=server.is_ready,
         look_after=server.look_after,
+        explain_end=server.explain_end,
         # What keeps it from starting (a port, a damaged file) is the same at the next try.
         tries_max=1,
         # Lets it write its last transactions to disk when the supervisor is gone.

@@ -9,6 +9,7 @@ import pytest
 from flowd.handlers.registry import Registry, built_in_registry
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
+from flowd.store.limits import Limit
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import child_id
 from tests.flow import handlers
@@ -168,7 +169,8 @@ async def test_the_overview_says_how_flowd_is_and_what_needs_somebody(settings):
         seen = await api.request("/overview")
 
         assert seen["health"]["ok"]
-        assert seen["health"]["sentence"].startswith("flowd works: 1 worker")
+        sentence = "flowd works: 1 worker, 1 execution runs, no node under way or in the queue."
+        assert seen["health"]["sentence"] == sentence
         assert seen["executions"]["RUNNING"] == 1
         assert seen["workers"] == {"live": 1, "stalled": 0}
         by_kind = {one["kind"]: one for one in seen["attention"]}
@@ -271,6 +273,29 @@ async def test_without_a_worker_the_overview_says_so(settings):
         seen = await api.request("/overview")
 
         assert seen["health"]["sentence"] == "No worker is alive: 1 node waits for one."
+
+
+async def test_what_nobody_will_ever_run_needs_somebody(settings):
+    """Nodes behind a limit of none, and in a queue that no worker reads, were nothing to see to."""
+    async with serving(settings, 1, built_in_registry()) as api:
+        await api.engine.store.health.metrics.beat()
+        await api.engine.store.tasks.limits.put(Limit("api", 0))
+        await api.engine.start(
+            workflow({**node("A"), "limit": "api"}, {**node("B"), "queue": "gpu"})
+        )
+        told = [
+            "no worker reads the queue 'gpu', in which nodes wait",
+            "the limit 'api' lets nothing run (max 0), and 1 node waits",
+        ]
+
+        async def is_told() -> bool:
+            attention = (await api.request("/overview"))["attention"]
+            return [[row["text"] for row in one["sample"]] for one in attention] == [told]
+
+        await until(is_told, "both to be told")
+        seen = await api.request("/overview")
+        assert seen["health"]["sentence"] == f"flowd works, but {told[0]}."
+        assert seen["health"]["ok"]
 
 
 async def test_a_worker_is_shown_with_what_it_holds(settings):

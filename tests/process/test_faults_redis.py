@@ -586,6 +586,13 @@ def test_p17_a_full_disk_refuses_what_is_new_and_loses_nothing(
             return bool(answers_to(flowd, "POST", "/workflow", definition(*CHAIN)).status == 503)
 
         wait_until(is_refused, "a submission to be refused")
+
+        def said() -> list[str]:
+            return [one["reason"] for one in flowd.events("child.died") if one["child"] == "redis"]
+
+        # In the last words of the server, or where these had no room either.
+        wait_until(lambda: any("No space left" in one for one in said()), "the reason in the log")
+        assert "No space left" in flowd.post("redis")["last_exit"]
         stuffing.unlink()
 
         wait_until(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -172,6 +173,36 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         with running(redis) as (server, process):
             assert process.wait(PATIENCE_S) != 0
             assert "Address already in use" in server.last_words()
+            assert "Address already in use" in server.explain_end()
+
+
+def test_a_server_says_why_it_ended_and_one_that_was_killed_says_nothing(tmp_path: Path) -> None:
+    with running(redis_settings(tmp_path)) as (server, process):
+        wait_until(server.is_ready, "the server")
+        process.kill()
+        process.wait()
+        assert server.explain_end() == ""
+
+    for file in (tmp_path / "appendonlydir").glob("*.aof"):
+        file.write_text("no command\n")
+    with running(redis_settings(tmp_path)) as (server, process):
+        assert process.wait(PATIENCE_S) != 0
+        assert "append only file" in server.explain_end()
+
+
+def test_a_disk_that_takes_nothing_is_named_where_the_server_could_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last words are lost with the rest: the log stands on the same disk."""
+    server = EmbeddedServer(redis_settings(tmp_path))
+    server.prepare()
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert server.explain_end() == f"nobody can write to {tmp_path}: No space left on device"
+    assert not list(tmp_path.glob("*.room"))
 
 
 def test_the_words_of_an_earlier_start_are_not_repeated(tmp_path: Path) -> None:

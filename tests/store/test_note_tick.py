@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from flowd.diagnosis.doctor import examine
 from flowd.orchestrator.leases import LEASE_S
+from flowd.scheduler.room import NoteRoom
 from flowd.scheduler.scheduler import Scheduler
 from flowd.store.redis import keys
 from tests.store.engine import CHAIN, configured
@@ -14,6 +16,26 @@ async def test_a_tick_is_noted_for_a_while(store, redis, outcomes):
     assert outcomes["note_tick"] == ["noted"]
     assert await store.health.metrics.ticked_ms() == int(redis.get(keys.SCHEDULER))
     assert 1_000 < redis.pttl(keys.SCHEDULER) <= 5_000
+
+
+async def test_a_full_server_is_told_of_once_and_once_that_it_has_room(store, redis, lines):
+    """Nothing said so in the log until a worker had something to do."""
+    duty = NoteRoom(store)
+
+    def told():
+        return [(level, event) for level, event, *_ in lines if event.startswith("redis.f")]
+
+    with configured(redis, maxmemory=1):
+        for _ in range(2):
+            await duty.run(0.0)
+        assert told() == [("warning", "redis.filled")]
+        examined = await examine(store, pause_s=0)
+        assert not examined.is_sound
+        assert "redis is at its memory limit" in examined.checks[1].violations[0]
+    for _ in range(2):
+        await duty.run(0.0)
+    assert told() == [("warning", "redis.filled"), ("info", "redis.freed")]
+    assert (await examine(store, pause_s=0)).is_sound
 
 
 async def test_a_full_server_is_healed(engine, store, redis):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -343,6 +346,98 @@ def test_the_page_says_who_takes_from_other_queues_than_the_default() -> None:
         "gpu-1, gpu-2 take from gpu",
         "low-1 takes from low, default",
     ]
+
+
+def daemon(**server: object) -> dict[str, Any]:
+    """What a supervisor says whose only process is its server."""
+    process = {
+        "name": "redis", "role": "server", "pid": 1, "state": "RUNNING", "uptime_s": 1,
+        "restarts": 0, "memory_mb": 1, "cpu_percent": 0, "in_flight": None, "done": None,
+        "last_exit": None, "queues": None,
+    }  # fmt: skip
+    return {
+        "pid": 1, "state": "RUNNING", "uptime_s": 1, "redis": {"mode": "embedded", "address": "y"},
+        "api": "http://localhost:1", "data_dir": "", "rolling": [], "processes": [process | server],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("server", "code", "line"),
+    [
+        ({}, 0, None),
+        # Its first start is no fault.
+        ({"state": "STARTING"}, 0, None),
+        (
+            {"state": "BACKOFF", "last_exit": "ended with exit code 1: full"},
+            69,
+            "the Redis of flowd is down and is started again: it ended with exit code 1: full",
+        ),
+    ],
+)
+def test_a_server_that_is_down_is_said_and_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: dict[str, Any], code: int, line: str
+) -> None:
+    """`flowd status` exited with 0 and only said that a process had ended with exit code 1."""
+    monkeypatch.setattr("flowd.supervisor.asking.ask", lambda *_, **__: daemon(**server))
+    ended = CliRunner().invoke(main, ["status", "--data-dir", str(tmp_path)])
+
+    assert ended.exit_code == code, ended.output
+    assert line is None or line in ended.stdout.splitlines()
+
+
+FULL = "redis is at its memory limit; raise maxmemory or delete old executions"
+
+
+def test_status_says_that_flowd_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = json.dumps({"status": 503, "errors": [{"path": "", "code": "x", "message": FULL}]})
+    monkeypatch.setattr("flowd.supervisor.asking.ask", lambda *_, **__: daemon())
+    monkeypatch.setattr(
+        "flowd.client.connections.Connections.send", lambda *_: (503, body.encode())
+    )
+    ended = CliRunner().invoke(main, ["status", "--data-dir", str(tmp_path)])
+
+    assert f"flowd is not ready: {FULL}" in ended.stdout.splitlines()
+
+
+def test_the_time_of_a_coming_attempt_is_not_called_a_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = dict.fromkeys(("execution_id", "node_id", "name", "text", "letter_id"), "x")
+    attention = [
+        {"kind": kind, "count": 1, "sample": [row | {"at_ms": 0}]}
+        for kind in ("failed", "retrying")
+    ]
+    overview = {"health": {"ok": True, "sentence": "flowd works."}, "attention": attention}
+    client = SimpleNamespace(overview=lambda: overview)
+    monkeypatch.setattr("flowd.cli.commands.now.connected", lambda _: nullcontext(client))
+
+    heads = [
+        line for line in CliRunner().invoke(main, ["now"]).stdout.splitlines() if "TEXT" in line
+    ]
+    assert [" ".join(one.split()) for one in heads] == [
+        "ID NODE NAME SINCE TEXT",
+        "ID NODE NAME NEXT ATTEMPT TEXT",
+    ]
+
+
+@pytest.mark.parametrize("kinds", [["health"], []])
+def test_now_says_that_nothing_is_needed_only_where_flowd_works(
+    monkeypatch: pytest.MonkeyPatch, kinds: list[str]
+) -> None:
+    """It said "nothing needs you" right below "flowd is not ready"."""
+    overview = {
+        "health": {"ok": False, "sentence": f"flowd is not ready: {FULL}."},
+        "attention": [{"kind": kind, "count": 1, "sample": []} for kind in kinds],
+    }
+    client = SimpleNamespace(overview=lambda: overview)
+    monkeypatch.setattr("flowd.cli.commands.now.connected", lambda _: nullcontext(client))
+    ended = CliRunner().invoke(main, ["now"])
+    assert ended.stdout == f"flowd is not ready: {FULL}.\n"
+
+    overview |= {"health": {"ok": True, "sentence": "flowd works."}, "attention": []}
+    assert "nothing needs you" in CliRunner().invoke(main, ["now"]).stdout
 
 
 def test_who_may_not_ask_is_not_told_that_flowd_does_not_run(

@@ -26,6 +26,9 @@ _KINDS: Final[Mapping[str, tuple[str, str]]] = {
     "stuck": ("not to be continued", "`flowd doctor`"),
 }
 
+# What its time is, where that is no beginning.
+_TIMES: Final = {"retrying": "NEXT ATTEMPT"}
+
 
 @click.command()
 @server_options
@@ -45,7 +48,7 @@ def now(url: str | None, output: str) -> None:
     kinds = [one for one in overview["attention"] if one["kind"] in _KINDS]
     for one in kinds:
         _show(one)
-    if not kinds:
+    if not overview["attention"] and overview["health"]["ok"]:
         click.echo("\nnothing needs you")
 
 
@@ -55,7 +58,7 @@ def _show(found: Mapping[str, Any]) -> None:
     count = f"more than {len(sample)}" if found["count"] is None else f"{found['count']:,}"
     click.echo(f"\n{what}: {count}; {how}")
     show_table(
-        ("ID", "NODE", "NAME", "SINCE", "TEXT"),
+        ("ID", "NODE", "NAME", _TIMES.get(found["kind"], "SINCE"), "TEXT"),
         [
             (
                 one["execution_id"] or one["letter_id"] or "-",

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import click
 
+from flowd.cli.exit_codes import UNAVAILABLE
 from flowd.cli.options import config_option, data_dir_option, running_settings_of
 from flowd.cli.running import ask_running
-from flowd.cli.status_page import status_page
+from flowd.cli.status_page import down, status_page
 from flowd.errors import InvalidSettings, StoreError
 
 # Of the API, which asks Redis meanwhile.
@@ -26,28 +27,41 @@ ANSWER_S: Final = 1.0
 def status(ctx: click.Context, config: Path | None, data_dir: str | None, output: str) -> None:
     """Show the processes of the running flowd.
 
-    Exits with 0 if it runs, 3 if not, and 4 if it does not answer.
+    Exits with 0 if it runs, 3 if not, 4 if it does not answer, and 69 while its Redis is down.
     """
     answer = ask_running(ctx, config, data_dir, "status", exact=True)
+    told = _told_by_api(answer["api"]) if answer["state"] == "RUNNING" else {}
+    answer["problems"] = [one["message"] for one in told.get("errors", ())]
     if data_dir is None and answer["redis"]["mode"] == "external":
-        answer["redis"] |= _told_by_api(answer["api"]) or _told_by_redis(config)
+        answer["redis"] |= _servers(told) or _told_by_redis(config)
     click.echo(json.dumps(answer) if output == "json" else status_page(answer))
     if data_dir is None:
         _warn_of_mistakes(config)
+    if down(answer["processes"]):
+        ctx.exit(UNAVAILABLE)
 
 
 def _told_by_api(url: str) -> dict[str, Any]:
-    """Which server is the primary now, and its replicas; empty where the API is not ready. It knows
-    them already: to load what speaks to Redis takes five times as long as all else."""
+    """Whether flowd is ready, as the API has it; empty where that does not answer."""
     from flowd.client.calls import Call
     from flowd.client.connections import FAILURES, Connections
 
     try:
         with contextlib.closing(Connections(url, {})) as api:
             _, body = api.send(Call("GET", "/readyz", timeout_s=ANSWER_S))
-        redis = json.loads(body)["checks"]["redis"]
+        told = json.loads(body)
+    except (*FAILURES, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _servers(told: dict[str, Any]) -> dict[str, Any]:
+    """Which server is the primary now, and its replicas; empty where the API is not ready. It knows
+    them already: to load what speaks to Redis takes five times as long as all else."""
+    try:
+        redis = told["checks"]["redis"]
         return {"primary": redis["primary"], "replicas": redis["replicas"]}
-    except (*FAILURES, ValueError, LookupError, TypeError):
+    except (LookupError, TypeError):
         return {}
 
 

@@ -47,6 +47,7 @@ _SESSIONS_IDLE_MAX: Final = 4
 # What is sent at once over the connection that all share.
 _SHARED_BYTES_MAX: Final = 64 * 1024
 
+FULL: Final = "redis is at its memory limit; raise maxmemory or delete old executions"
 # The first word of an error reply decides. What is not listed is our defect or a tampered key.
 _UNAVAILABLE: Final = (
     "LOADING",
@@ -87,7 +88,7 @@ def translate(error: Exception) -> StoreError:
     if any(word in words for word in _NO_GROUP):
         return MissingGroup(str(error))
     if "OutOfMemory" in words or "OOM" in words:
-        return StoreFull("redis is at its memory limit; raise maxmemory or delete old executions")
+        return StoreFull(FULL)
     if "ReadOnly" in words or "READONLY" in words or "WAIT cannot be used" in words:
         return StoreReadOnly(REPLICA)
     if "WRONGTYPE" in words:

@@ -3,6 +3,8 @@
 . /root/trials/common.sh
 . /root/trials/upgrade.sh
 export PIP_NO_INDEX=1 PIP_FIND_LINKS=/root/built/wheels
+# The older ones do not find the settings of the machine by themselves.
+export FLOWD_CONFIG=/etc/flowd/flowd.toml
 
 by_package() {
   "$checkout/scripts/uninstall"

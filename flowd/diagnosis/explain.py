@@ -12,7 +12,17 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from flowd.diagnosis.limit_check import PlaceStanding, describe_place
-from flowd.diagnosis.phrases import ahead, listed, sentence, span
+from flowd.diagnosis.phrases import (
+    TROUBLES,
+    ahead,
+    corrupt_text,
+    listed,
+    sentence,
+    span,
+    stall_text,
+    trouble_text,
+    where_more_is,
+)
 from flowd.diagnosis.place_text import place_text
 from flowd.store.budgets import Holds
 from flowd.store.nodes import NO_REPORT, NodeRow, Report, RetryStanding
@@ -29,17 +39,17 @@ from flowd.workflow.states import ExecutionState, NodeState
 # Handlers whose calls count against the budget of their execution.
 METERED: Final = frozenset({"llm"})
 
-_TROUBLES: Final = {
-    "stream_missing": "the task stream is gone from Redis",
-    "group_missing": "the consumer group of the task stream is gone",
-    "stream_corrupt": "the key of the task stream holds something else",
-}
 _HEALED: Final = "; the scheduler mends that and queues the node again"
 
 
 class Reason(NamedTuple):
     code: str
     message: str
+
+
+_STORE_FULL: Final = Reason(
+    "store_full", "redis is at its memory limit and refuses what would start an execution"
+)
 
 
 class ExplainedNode(NamedTuple):
@@ -151,7 +161,7 @@ def _reasons(situation: Situation, row: NodeRow) -> tuple[Reason, ...]:
         to = situation.moved[row.node_id]
         return (Reason("moving", f"it went from {state} to {to} while this was written"),)
     if state is None:
-        return (_corrupt(situation, row.node_id),)
+        return (Reason("corrupt", corrupt_text(situation.execution_id, row.node_id)),)
     if state.is_terminal:
         return (_ending(situation, row), *_simulated(situation, row))
     if status is None:
@@ -161,11 +171,6 @@ def _reasons(situation: Situation, row: NodeRow) -> tuple[Reason, ...]:
     if status is ExecutionState.PENDING:
         return _not_triggered(situation)
     return tuple(_EXPLAIN[state](situation, row))
-
-
-def _corrupt(situation: Situation, node_id: str) -> Reason:
-    key = f"workflow:{situation.execution_id}:node:{node_id}"
-    return Reason("corrupt", f"the key {key!r} is gone, or holds something flowd did not write")
 
 
 def _ending(situation: Situation, row: NodeRow) -> Reason:
@@ -198,13 +203,7 @@ def _not_triggered(situation: Situation) -> tuple[Reason, ...]:
         return (Reason("limit_reached", place_text(situation.cluster.place, situation.now_ms)),)
     path = f"/workflow/trigger/{situation.execution_id}"
     reason = Reason("not_triggered", f"its execution was not triggered yet: POST {path}")
-    return (reason, _store_full()) if situation.cluster.is_store_full else (reason,)
-
-
-def _store_full() -> Reason:
-    return Reason(
-        "store_full", "redis is at its memory limit and refuses what would start an execution"
-    )
+    return (reason, _STORE_FULL) if situation.cluster.is_store_full else (reason,)
 
 
 def _pending(situation: Situation, row: NodeRow) -> list[Reason]:
@@ -225,7 +224,7 @@ def _pending(situation: Situation, row: NodeRow) -> list[Reason]:
         reasons.append(
             Reason("opening", "nothing holds it back; it is being put into the queue with others")
         )
-    reasons += [Reason("set_aside", _trouble_text(one)) for one in situation.troubles]
+    reasons += [Reason("set_aside", trouble_text(one)) for one in situation.troubles]
     return reasons + _paused(situation)
 
 
@@ -248,12 +247,6 @@ def _waited_for(situation: Situation, node_id: str) -> Sequence[str]:
         if not all(_has_ended(states.get(one)) for one in others):
             return others
     return plan.nodes[node_id].dependencies
-
-
-def _trouble_text(trouble: Trouble) -> str:
-    verb, _, *node_id = trouble.what.split(" ")
-    what = " ".join([verb, *node_id]).rstrip()
-    return f"`{what}` was begun and cannot be carried on: {trouble.reason}; it is tried again"
 
 
 def _paused(situation: Situation) -> list[Reason]:
@@ -285,7 +278,7 @@ def _queued(situation: Situation, row: NodeRow) -> list[Reason]:
     else:
         reasons.append(Reason("taken", f"{place.holder} has taken it and is about to start it"))
     if place is None or place.ahead is not None:
-        reasons += [Reason("worker_stalled", _stall_text(one)) for one in situation.cluster.stalled]
+        reasons += [Reason("worker_stalled", stall_text(one)) for one in situation.cluster.stalled]
     if situation.cluster.workers_alive == 0:
         reasons.append(Reason("no_worker", "no worker is alive"))
     elif (queue := situation.plan.queues.of(row.node_id)) not in situation.cluster.queues_read:
@@ -293,13 +286,9 @@ def _queued(situation: Situation, row: NodeRow) -> list[Reason]:
     return reasons
 
 
-def _stall_text(stalled: Trouble) -> str:
-    return f"the worker {stalled.what} {stalled.reason}; `flowd start` replaces it"
-
-
 def _trouble(situation: Situation) -> Reason:
     code = situation.queue.trouble
-    return Reason(code, _TROUBLES[code] + _HEALED)
+    return Reason(code, TROUBLES[code] + _HEALED)
 
 
 def _no_place(situation: Situation) -> Reason:
@@ -450,6 +439,8 @@ def _summary(situation: Situation) -> str:
     if status.is_terminal:
         return _summary_of_the_end(situation, status) + simulated
     first = f"{status}: {_counts(situation)}."
+    if failed := _failed(situation):
+        first += f" Failed: {listed(failed)}."
     if status is ExecutionState.PAUSED:
         first += " No node starts until it is resumed."
     if NodeState.CANCELLED in situation.states.values():
@@ -463,8 +454,16 @@ def _summary_of_the_end(situation: Situation, status: ExecutionState) -> str:
     if situation.failures.first is not None:
         row = situation.failures.first
         because = f": {row.error}" if row.error else ""
-        return f"{status}: {row.node_id!r} failed{because}. {sentence(_counts(situation))}"
+        said = f"{status}: {row.node_id!r} failed{because}. {sentence(_counts(situation))}"
+        is_map, count = row.node_id in situation.plan.maps, len(_failed(situation))
+        return said + where_more_is(situation.execution_id, row.node_id, is_map, count)
     return f"{status}: {_counts(situation)}."
+
+
+def _failed(situation: Situation) -> list[str]:
+    """Those that have, and not with what they depend on."""
+    failed = [one for one in situation.plan.nodes if situation.states[one] is NodeState.FAILED]
+    return [one for one in failed if not _failed_with(situation, one)]
 
 
 def _counts(situation: Situation) -> str:
@@ -490,11 +489,11 @@ def _obstacles(situation: Situation) -> str:
     elif unread := _unread_queues(situation):
         text += f" No worker that is alive reads the queue {listed(unread)}."
     if situation.queue.trouble:
-        trouble = _TROUBLES[situation.queue.trouble]
+        trouble = TROUBLES[situation.queue.trouble]
         text += f" {sentence(trouble)}"
-    text += "".join(f" {sentence(_trouble_text(one))}" for one in situation.troubles)
+    text += "".join(f" {sentence(trouble_text(one))}" for one in situation.troubles)
     if NodeState.QUEUED in states:
-        text += "".join(f" {sentence(_stall_text(one))}" for one in situation.cluster.stalled)
+        text += "".join(f" {sentence(stall_text(one))}" for one in situation.cluster.stalled)
     if not situation.cluster.has_scheduler:
         text += " No scheduler is alive."
     return text

@@ -240,16 +240,20 @@ class Observer:
         first, error = None, None
         if status is ExecutionState.FAILED:
             _, details = await self._store.executions.listing.execution(execution_id)
-            first, error = await self._first_failure(execution_id, states), details.error
+            first = await self._first_failure(execution_id, states, details.failure or "")
+            error = details.error
         failed = [one for one in shown if states[one] in (NodeState.FAILED, NodeState.RETRYING)]
         failed += [first.node_id] if first else []
         return Failures(first, error, await nodes.reports(execution_id, failed))
 
     async def _first_failure(
-        self, execution_id: str, states: Mapping[str, NodeState | None]
+        self, execution_id: str, states: Mapping[str, NodeState | None], failure: str
     ) -> NodeRow | None:
-        """A node that has failed by itself, and not as it may."""
+        """A node that has failed by itself, and not as it may: the one that was noted first."""
         nodes = self._store.nodes
+        noted = failure.partition(":")[0]
+        if states.get(noted) is NodeState.FAILED:
+            states = {noted: NodeState.FAILED}
         failed = [one for one, state in states.items() if state is NodeState.FAILED]
         allowed = await nodes.allowed_failures(execution_id, failed)
         portion = [one for one in failed if one not in allowed][:NODES_PER_CALL_MAX]

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from flowd.store.troubles import Trouble
+
 NAMES_SHOWN_MAX: Final = 10
+TROUBLES: Final = {
+    "stream_missing": "the task stream is gone from Redis",
+    "group_missing": "the consumer group of the task stream is gone",
+    "stream_corrupt": "the key of the task stream holds something else",
+}
 
 
 def sentence(text: str) -> str:
@@ -37,3 +44,26 @@ def span(ms: int) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def trouble_text(trouble: Trouble) -> str:
+    verb, _, *node_id = trouble.what.split(" ")
+    what = " ".join([verb, *node_id]).rstrip()
+    return f"`{what}` was begun and cannot be carried on: {trouble.reason}; it is tried again"
+
+
+def stall_text(stalled: Trouble) -> str:
+    return f"the worker {stalled.what} {stalled.reason}; `flowd start` replaces it"
+
+
+def where_more_is(execution_id: str, first: str, is_map: bool, count: int) -> str:
+    """Where the other failures are listed, of `count` in all, and those of items."""
+    path, text = f"/workflows/{execution_id}/nodes", ""
+    if is_map:
+        text = f" GET {path}/{first}/items?state=FAILED lists its items that did."
+    return text + (f" GET {path} lists all that did." if count > 1 else "")
+
+
+def corrupt_text(execution_id: str, node_id: str) -> str:
+    key = f"workflow:{execution_id}:node:{node_id}"
+    return f"the key {key!r} is gone, or holds something flowd did not write"

@@ -46,6 +46,8 @@ def fail_attempt(
     if policy.max_attempts > 1:
         text = f"attempt {failures} of {policy.max_attempts}: {text}"
     if not policy.wants_another(error, failures):
+        if failures < policy.max_attempts:
+            text += f"; {policy.why_no_other(error)}"
         return node_failure(plan, entry, record=record, error=text, report=error.report)
     # Chance spreads load here, and keeps no secret.
     pause_s = policy.pause_s(error, failures, random.random())

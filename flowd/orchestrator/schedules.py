@@ -34,7 +34,7 @@ from flowd.store.saved import Saved
 from flowd.store.schedules import DueSchedule, Fired, Firing, ScheduleRow
 from flowd.workflow.concurrency import LimitReached
 from flowd.workflow.ids import scheduled_id
-from flowd.workflow.schedule import LATEST, ScheduleDefinition
+from flowd.workflow.schedule import LATEST, STORED, ScheduleDefinition
 
 log = get_logger(__name__)
 
@@ -49,7 +49,7 @@ MADE: Final = frozenset({"triggered", "continue", "exists", "held"})
 def read_schedule(name: str, said: str) -> ScheduleDefinition:
     """Raises CorruptStore for what is none any more: a hand was in it, or a newer version."""
     try:
-        return ScheduleDefinition.model_validate_json(said)
+        return ScheduleDefinition.model_validate_json(said, context=STORED)
     except ValidationError as error:
         raise CorruptStore(f"flowd:schedule:{name}") from error
 

@@ -46,6 +46,7 @@ _RUN_FIELDS: Final = (
     *_ROW_FIELDS,
     "rerun_as",
     "error",
+    "failure",
     "ends_as",
     *(f"tokens:{one}" for one in TokenUsage._fields),
 )
@@ -99,11 +100,13 @@ class ExecutionPage(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Details:
     """What the run hash says of an execution beyond its row: the newest one that reruns it, why it
-    failed, what it has spent, and whether it was cancelled and runs its `finally`.
+    failed as a whole, the first node that failed, with why, what it has spent, and whether it was
+    cancelled and runs its `finally`.
     """
 
     rerun_as: str | None
     error: str | None
+    failure: str | None
     usage: TokenUsage
     is_cancelling: bool = False
 
@@ -178,11 +181,12 @@ class Listing:
         row = _row(execution_id, status, values)
         if row.status is None:
             raise CorruptExecution(execution_id, f"its status is {status!r}")
-        rerun_as, error, ends_as, *numbers = values[len(_ROW_FIELDS) :]
+        rerun_as, error, failure, ends_as, *numbers = values[len(_ROW_FIELDS) :]
         is_cancelled = status == CANCELLING or ends_as == ExecutionState.CANCELLED
         return row, Details(
             rerun_as if rerun_as is not None and is_execution_id(rerun_as) else None,
             error and readable(error),
+            failure and readable(failure),
             TokenUsage(*(_number(one) or 0 for one in numbers)),
             is_cancelled and not row.status.is_terminal,
         )

@@ -48,6 +48,12 @@ class RetryPolicy:
             return bool(self.on & kinds)
         return "status" not in kinds or bool(TRANSIENT_STATUSES & kinds)
 
+    def why_no_other(self, error: BaseException) -> str:
+        """Of one that `wants_another` has not let run again although there are attempts left."""
+        if self.on and not isinstance(error, Fail | TemplateError):
+            return "not tried again: `on` does not name this failure"
+        return "not tried again: another attempt would not change it"
+
     def pause_s(self, error: BaseException, failures: int, jitter_sample: float) -> float:
         """Seconds until the next attempt; `jitter_sample` is between 0 and 1.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from flowd.errors import WAIT_S_MAX
@@ -16,6 +18,16 @@ from flowd.workflow.timetable import EVERY_S_MAX, CatchUp, Timetable
 
 Overlap = Literal["skip", "queue", "replace", "allow"]
 LATEST: Final = "latest"
+# What validates one that was put already.
+STORED: Final = "stored"
+# Other braces may be for whom it is sent to.
+_TEMPLATE: Final = re.compile(r"\{\{\s*(?:execution|input)\b[^}]{0,100}\}{0,2}")
+
+
+def _find_template(value: Any) -> str | None:
+    """One that means what a workflow reads, as it is written."""
+    found = _TEMPLATE.search(json.dumps(value, ensure_ascii=False))
+    return found and found[0]
 
 
 class ScheduleCallback(CallbackDefinition):
@@ -66,6 +78,17 @@ class ScheduleDefinition(BaseModel):
         if cron is not None:
             Timetable(cron=cron)
         return cron
+
+    @field_validator("input")
+    @classmethod
+    def _is_literal(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if info.context != STORED and (text := _find_template(given)):
+            message = (
+                "{text} is not rendered: an input is taken as it is written; write it into the "
+                "workflow, whose templates read execution.scheduled_at and input"
+            )
+            raise PydanticCustomError("template", message, {"text": text})
+        return given
 
     @field_validator("timezone")
     @classmethod

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from flowd.cli.remote import as_commands
 from flowd.diagnosis import observer
 from flowd.diagnosis.observer import Observer
 from flowd.errors import CorruptExecution, UnknownExecution, UnknownNode
@@ -317,6 +318,46 @@ async def test_what_failed_an_execution_is_no_failure_that_is_allowed(settings):
         execution_id = await engine.run(workflow(may, node("bad", ["may"], handler="fail")))
         summary = (await observing(engine).explain(execution_id)).summary
         assert summary.startswith("FAILED: 'bad' failed: ")
+
+
+async def test_the_failure_an_execution_is_explained_with_is_the_first_and_it_says_where_others_are(
+    settings,
+):
+    """It was the first of the definition, the log and `now` said another one, the summary none."""
+    late = node("A", ["Z"], handler="fail") | {"after": "ended"}
+    async with serving(settings) as api:
+        execution_id = await api.engine.run(workflow(late, node("Z", handler="fail")))
+        summary = (await observing(api.engine).explain(execution_id)).summary
+        error = (await api.request(f"/workflows/{execution_id}/summary"))["error"]
+
+    assert error.startswith("Z: ")
+    assert summary.startswith(f"FAILED: 'Z' failed: {error.removeprefix('Z: ')}. Of 2 nodes ")
+    assert summary.endswith(f" GET /workflows/{execution_id}/nodes lists all that did.")
+
+
+async def test_a_failed_map_says_how_its_items_are_listed(settings):
+    mapped = node("fan", handler="fail") | {"map": {"over": "{{ input.rows }}"}}
+    async with serving(settings) as api:
+        execution_id = await api.engine.run(workflow(mapped, input={"rows": [1, 2]}))
+        summary = (await observing(api.engine).explain(execution_id)).summary
+
+    listing = f"/workflows/{execution_id}/nodes/fan/items?state=FAILED"
+    assert summary.endswith(f" GET {listing} lists its items that did.")
+    assert as_commands(summary).endswith(
+        f" `flowd items {execution_id} fan --state failed` lists its items that did."
+    )
+
+
+async def test_what_runs_on_says_which_nodes_have_failed(settings):
+    async with Engine(settings) as engine:
+        execution_id = await engine.start(
+            workflow(node("bad", handler="fail"), node("ask", handler="signal"))
+        )
+        await becomes(engine, execution_id, "bad", "FAILED")
+        await becomes(engine, execution_id, "ask", "WAITING")
+        summary = (await observing(engine).explain(execution_id)).summary
+
+    assert " Failed: bad." in summary
 
 
 async def test_a_cancelled_execution(settings):

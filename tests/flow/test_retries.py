@@ -77,6 +77,8 @@ async def test_only_failures_that_may_pass_are_tried_again(settings, error, on, 
         assert len(calls(execution_id)) == attempts
         error = (await engine.results(execution_id))["A"]["error"]
         assert error.startswith(f"attempt {attempts} of 3: ")
+        told = "`on` does not name this failure" if on else "another attempt would not change it"
+        assert error.endswith(f"; not tried again: {told}") is (attempts < 3)
 
 
 async def test_many_nodes_fail_and_come_again_each_as_often_as_it_must(settings):

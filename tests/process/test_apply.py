@@ -294,6 +294,25 @@ def test_what_calls_another_is_pruned_before_that(here: Applying) -> None:
     ]
 
 
+@pytest.mark.parametrize("diff", [(), ("--diff",)])
+def test_what_calls_a_workflow_that_is_nowhere_is_refused(
+    here: Applying, diff: tuple[str, ...]
+) -> None:
+    """It was saved with exit code 0, and could not be run: a schedule found that at night."""
+    parent = definition("all", "workflow, config: {name: custmer}")
+    here.write("a.yaml", parent + "---\n" + definition("customer"))
+
+    _, said = here.apply("a.yaml", *diff, code=1)
+
+    assert "a.yaml:4: node 'A': config.name: no definition 'custmer' is saved" in said
+    assert "all" not in here.saved()
+    here.write("b.yaml", definition("custmer"))
+    here.apply("a.yaml", "b.yaml", *diff)
+    if not diff:
+        # Those that are saved already count, too.
+        here.apply("a.yaml")
+
+
 def test_a_set_of_which_no_file_is_left_can_be_pruned(here: Applying) -> None:
     here.write("f/a.yaml", definition("a") + "---\n" + schedule("s", "a"))
     here.apply("f", "--set", "emptied")

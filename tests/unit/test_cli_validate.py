@@ -30,6 +30,7 @@ dag:
     - {id: sum, handler: transfrm, dependencies: [laod]}
 """
 GOOD = '{"name": "good", "dag": {"nodes": [{"id": "A", "handler": "noop"}]}}'
+YAML = "name: good\ndag:\n  nodes: [{id: A, handler: noop}]\n"
 OWN = """\
 from pydantic import BaseModel
 from flowd.handlers import handler
@@ -116,9 +117,9 @@ def test_a_valid_file_is_said_to_hold_what_it_holds(here: Path) -> None:
     write(
         here,
         a_yaml=timed,
-        b_yaml=f"{workflow}---\n{timed}",
+        b_yaml=f"{workflow}---\n{timed.replace('name: s', 'name: t')}",
         c_yaml=f"{workflow}---\n{workflow.replace('w', 'v')}",
-        d_yaml=f"name: api\nmax: 3\n---\n{timed}---\nname: mail\nper_s: 1\n",
+        d_yaml=f"name: api\nmax: 3\n---\n{timed.replace(': s', ': u')}---\nname: mail\nper_s: 1\n",
     )
 
     assert validate("a.yaml", "b.yaml", "c.yaml", "d.yaml").stderr.splitlines() == [
@@ -159,6 +160,61 @@ def test_a_name_that_stands_twice_in_a_file_is_said(here: Path) -> None:
         "b.yaml is a valid workflow of 1 node",
         "1 of 2 files are valid",
     ]
+
+
+@pytest.mark.parametrize(
+    "text", ["name: w\nmax: 3\n", "name: w\nworkflow: w\nevery_s: 60\n"], ids=["limit", "schedule"]
+)
+def test_what_only_apply_takes_stands_once_in_all_files(here: Path, text: str) -> None:
+    """`flowd apply` refused the second, and `flowd validate` had called both valid."""
+    write(here, f__a_yaml=text, f__b_yaml=f"{YAML}---\n{text}")
+
+    said = validate("f", code=1).stderr.splitlines()
+
+    assert said[1].startswith("f/b.yaml:4: name: the ")
+    assert said[1].endswith(" 'w' stands in f/a.yaml:1 already")
+
+
+CALLS = "name: all\ndag:\n  nodes:\n    - {id: A, handler: workflow, config: {name: %s}}\n"
+
+
+def test_a_saved_workflow_that_no_file_here_has_is_warned_of(here: Path) -> None:
+    timed = "name: nightly\nworkflow: god\nevery_s: 60\n"
+    write(here, f__a_yaml=CALLS % "goood", f__b_yaml=f"{YAML}---\n{timed}")
+
+    said = validate("f").stderr.splitlines()
+
+    hint = "; did you mean 'good'?"
+    assert said[:2] == [
+        f"warning: f/a.yaml:4: node 'A': config.name: no file here defines 'goood'{hint}",
+        f"warning: f/b.yaml:5: workflow: no file here defines 'god'{hint}",
+    ]
+    write(here, f__a_yaml=CALLS % "good", f__b_yaml=GOOD)
+    assert "warning" not in validate("f").stderr
+    # One alone may run whatever is saved.
+    write(here, f__a_yaml=CALLS % "elsewhere")
+    assert "warning" not in validate("f/a.yaml").stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ execution.scheduled_at }}", "of {{input.day}}", "{{ execution.id | json }}"]
+)
+def test_a_template_in_the_input_of_a_schedule_is_refused_with_the_cure(
+    here: Path, text: str
+) -> None:
+    """It was taken as it is written: the node got the literal text, the first time at night."""
+    write(here, a_yaml=f'workflow: w\nevery_s: 60\ninput:\n  deep: [{{day: "{text}"}}]\n')
+
+    said = validate("a.yaml", code=1).stderr
+
+    assert "input: '{{" in said or "input: {{" in said, said
+    assert "templates read execution.scheduled_at" in said
+
+
+def test_braces_that_mean_nothing_to_flowd_stay_in_the_input_of_a_schedule(here: Path) -> None:
+    write(here, a_yaml='workflow: w\nevery_s: 60\ninput: {mail: "Dear {{ name }}"}\n')
+
+    validate("a.yaml")
 
 
 @pytest.mark.parametrize("version", ["0", "newest", "1.5", "true", "null"])

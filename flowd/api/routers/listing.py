@@ -181,7 +181,9 @@ class Concurrency(Model):
 
 
 class WorkflowSummary(WorkflowRow):
-    """`rerun_as` (the newest execution that reruns it), `parent`, `definition` (`name@version`),
+    """`error` is why it is FAILED: the first node that did, and what of.
+
+    `rerun_as` (the newest execution that reruns it), `parent`, `definition` (`name@version`),
     `labels`, `schedule`, `scheduled_at` and `concurrency` are there only where it has them."""
 
     counts: dict[str, int]
@@ -256,7 +258,7 @@ async def show_summary(request: Request) -> Response:
         ),
         budget=_budget(plan, details),
         input=await effective_input(store, plan, execution_id) or None,
-        error=details.error,
+        error=details.error or (details.failure if row.status is ExecutionState.FAILED else None),
         cancelling=details.is_cancelling,
         callback=await _callback(store, row) if plan.has_callback else None,
         **said,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -12,6 +12,7 @@ import click
 from flowd.cli.documents import (
     Document,
     Finding,
+    child_names,
     find_files,
     problems_of,
     read_documents,
@@ -72,7 +73,8 @@ def apply(
     # The last file of a set may have gone.
     wanted, broken = read_wanted(find_files(files, may_be_none=prune))
     with connected(url) as client:
-        applied = _Apply(client, is_preview=diff)
+        named = {one.name for one in wanted if one.kind.name == "definition"}
+        applied = _Apply(client, named, is_preview=diff)
         members = applied.begin_set(set_name, wanted)
         results = [applied.do(one) for one in wanted]
         removed = []
@@ -145,8 +147,10 @@ def _wanted(document: Document) -> Wanted | list[Finding]:
 
 
 class _Apply:
-    def __init__(self, client: Client, *, is_preview: bool) -> None:
+    def __init__(self, client: Client, named: Set[str], *, is_preview: bool) -> None:
         self._client = client
+        # The definitions in the files.
+        self._named = named
         self._is_preview = is_preview
         # The definitions that a preview has found to get a version.
         self._new: set[str] = set()
@@ -175,6 +179,8 @@ class _Apply:
 
         kind, name, document = wanted.kind, wanted.name, wanted.document
         try:
+            if unknown := self._unknown_children(wanted):
+                return self._refuse(wanted, unknown)
             if self._is_preview:
                 return self._preview(wanted)
             # It is put field by field, and no document is sent for the API to refuse.
@@ -184,6 +190,15 @@ class _Apply:
         except ApiError as error:
             return self._refuse(wanted, _problems(error))
         return Result(kind.name, name, outcome, document=document)
+
+    def _unknown_children(self, wanted: Wanted) -> list[Problem]:
+        """Those of its children that neither stand in the files nor are saved: it would start, and
+        at once be refused."""
+        return [
+            Problem(path, UnknownDefinition.code, str(UnknownDefinition(name)))
+            for path, name in child_names(wanted.content)
+            if name not in self._named and not self._latest(name)
+        ]
 
     def _refuse(self, wanted: Wanted, problems: Sequence[Problem]) -> Result:
         kind, name, document = wanted.kind, wanted.name, wanted.document

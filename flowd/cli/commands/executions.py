@@ -298,7 +298,9 @@ def explain(url: str | None, output: str, execution: str, node: str | None) -> N
         show_json(explanation)
         return
     click.echo(f"{explanation['execution_id']} is {explanation['status']}")
-    click.echo(plain(as_commands(explanation["summary"])))
+    # How it ended may be another node's doing.
+    if node is None or explanation["status"] not in ENDED:
+        click.echo(plain(as_commands(explanation["summary"])))
     for row in explanation["nodes"]:
         for reason in row["reasons"]:
             message = as_commands(reason["message"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,7 @@ from flowd.cli.documents import (
     Document,
     Finding,
     Verdict,
+    child_names,
     find_files,
     problems_of,
     read_documents,
@@ -34,6 +35,7 @@ from flowd.cli.remote import (
 )
 from flowd.cli.workflow_file import name_of
 from flowd.errors import Problem
+from flowd.suggestions import did_you_mean
 from flowd.workflow.report import quote
 
 if TYPE_CHECKING:
@@ -59,11 +61,11 @@ def validate(url: str | None, config: Path | None, output: str, files: tuple[str
     """
     if url or names_profile(click.get_current_context()):
         with connected(url) as client:
-            reports = [_report(file, partial(_ask, client)) for file in find_files(files)]
+            reports = _reports(files, partial(_ask, client))
     else:
         from flowd.cli.local_check import LocalCheck
 
-        reports = [_report(file, LocalCheck(config)) for file in find_files(files)]
+        reports = _reports(files, LocalCheck(config))
     if output == "json":
         show_json(_document(reports))
     else:
@@ -73,18 +75,48 @@ def validate(url: str | None, config: Path | None, output: str, files: tuple[str
 
 class _Report(NamedTuple):
     """What there is to say of a file: `kinds` counts its documents by theirs, `nodes` are those of
-    its workflows that are valid."""
+    its workflows that are valid. `refers` are the saved workflows that its documents name, each
+    with the document and the path."""
 
     file: str
     findings: list[Finding]
     nodes: int
-    kinds: Mapping[str, int]
+    kinds: Counter[str]
+    refers: Sequence[tuple[str, Document, str]] = ()
 
 
-def _report(file: str, check: Callable[[Document], Verdict]) -> _Report:
+# Where what has a name of its kind stands first.
+_Places = dict[tuple[str, str], tuple[str, int]]
+
+
+def _reports(files: Sequence[str], check: Callable[[Document], Verdict]) -> list[_Report]:
+    """Of all files together: what stands in one of them may be named in another."""
+    places: _Places = {}
+    reports = [_report(file, check, places) for file in find_files(files)]
+    named = {name for kind, name in places if kind == "definition"}
+    # What stands alone may run what is nowhere near.
+    if named and sum(report.kinds.total() for report in reports) > 1:
+        for report in reports:
+            for name, document, path in report.refers:
+                if name not in named:
+                    _warn_of(name, named, document, path)
+    return reports
+
+
+def _warn_of(name: str, named: Set[str], document: Document, path: str) -> None:
+    """It may be saved by others; only `flowd apply` can tell."""
+    hint = did_you_mean(name, named) or "; `flowd apply` refuses it unless it is saved"
+    problem = Problem(path, "unknown_definition", f"no file here defines {quote(name)}{hint}")
+    for finding in document.findings([problem]):
+        click.echo(plain(f"warning: {finding}"), err=True)
+
+
+def _report(file: str, check: Callable[[Document], Verdict], places: _Places) -> _Report:
+    from flowd.cli.kinds import kind_of
+
     findings: list[Finding] = []
     nodes = 0
-    lines: dict[tuple[str, str], int] = {}
+    refers: list[tuple[str, Document, str]] = []
     kinds: Counter[str] = Counter()
     try:
         for document in read_documents(file):
@@ -92,34 +124,48 @@ def _report(file: str, check: Callable[[Document], Verdict]) -> _Report:
                 findings.append(document)
                 continue
             verdict = check(document)
-            kind, name = _kind_and_name(document)
-            twice = _named_before(lines, kind, name, document.line)
+            content = _content(document)
+            kind = kind_of(content).name
+            twice = _named_before(places, kind, content, document)
+            refers += ((one, document, path) for path, one in _named_in(content))
             findings += document.findings([*verdict.problems, *twice])
             nodes += verdict.nodes
             kinds[kind] += 1
     except click.ClickException as error:
         findings.append(unreadable(file, error))
-    return _Report(name_of(file), findings, nodes, kinds)
+    return _Report(name_of(file), findings, nodes, kinds, refers)
 
 
-def _kind_and_name(document: Document) -> tuple[str, str | None]:
-    from flowd.cli.kinds import kind_of
-
+def _content(document: Document) -> Any:
     try:
-        content = json.loads(document.body)
+        return json.loads(document.body)
     except ValueError:
-        content = None
-    name = content.get("name") if isinstance(content, dict) else None
-    return kind_of(content).name, name if isinstance(name, str) else None
+        return None
+
+
+def _named_in(content: Any) -> Iterator[tuple[str, str]]:
+    """The saved workflows that a definition or a schedule runs, each with its path."""
+    yield from child_names(content)
+    runs = content.get("workflow") if isinstance(content, dict) else None
+    if isinstance(runs, str):
+        yield "workflow", runs
 
 
 def _named_before(
-    lines: dict[tuple[str, str], int], kind: str, name: str | None, line: int
+    places: _Places, kind: str, content: Any, document: Document
 ) -> Sequence[Problem]:
-    """Whether one of its kind and name stands before it in its file; notes where it does."""
-    if name is None or (first := lines.setdefault((kind, name), line)) == line:
+    """Whether one of its kind and name stands before it; notes where it does. Workflows in files of
+    their own may have one name: they are not saved under it."""
+    name = content.get("name") if isinstance(content, dict) else None
+    here = (document.file, document.line)
+    if not isinstance(name, str) or (first := places.setdefault((kind, name), here)) == here:
         return ()
-    text = f"the {kind} {quote(name)} stands in line {first} already"
+    if first[0] == document.file:
+        text = f"the {kind} {quote(name)} stands in line {first[1]} already"
+    elif kind == "definition":
+        return ()
+    else:
+        text = f"the {kind} {quote(name)} stands in {first[0]}:{first[1]} already"
     return (Problem("name", "duplicate_name", text),)
 
 

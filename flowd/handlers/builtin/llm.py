@@ -183,6 +183,9 @@ async def _send(client: HttpClient, call: OutgoingCall, request: dict[str, Any])
     try:
         return await client.send(replace(call, content=orjson.dumps(request)))
     except HandlerFailed as error:
+        if error.kinds & {"401", "403"}:
+            text = f"{error}; the key is the setting handlers.llm.api_key"
+            raise HandlerFailed(text, kinds=error.kinds) from None
         is_refused = "400" in error.kinds and "max_completion_tokens" in str(error)
         if not (is_refused and "max_tokens" in request):
             raise

@@ -160,7 +160,7 @@ async def test_a_summary_counts_what_became_of_the_nodes(settings):
             },
             "budget": {"tokens": 50, "spent": 0, "reserved": 0},
             "input": {"x": 1, "y": 2},
-            "error": None,
+            "error": "B: RuntimeError: no luck",
             "cancelling": False,
             "callback": None,
         }

@@ -221,7 +221,7 @@ def _show_head(summary: Mapping[str, Any]) -> None:
     origin = ("rerun_of", "rerun_as", "definition", "schedule", "scheduled_at")
     for name in ("execution_id", "name", "status", *origin, "error"):
         if summary.get(name) is not None:
-            also = " (cancelling)" if name == "status" and summary["cancelling"] else ""
+            also = " (cancelling)" if name == "status" and summary.get("cancelling") else ""
             click.echo(f"{name.replace('_', ' ')}: {plain(summary[name])}{also}")
     if parent := summary.get("parent"):
         click.echo(f"parent: {parent['execution_id']} {parent['node_id']}")

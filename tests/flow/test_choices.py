@@ -206,7 +206,7 @@ async def test_a_condition_that_cannot_be_decided_fails_its_node_at_once_and_say
         ]
         execution_id = await engine.run(workflow(*nodes))
         error = (await engine.results(execution_id))["B"]["error"]
-        assert error.endswith("when: A.score (a string) and 5 (a number) are not ordered")
+        assert "when: A.score (a string) and 5 (a number) are not ordered" in error
         assert calls(execution_id) == ["A"]
 
 

@@ -243,6 +243,7 @@ async def test_one_that_is_never_done_fails_after_its_last_call_and_without_a_re
         assert error == (
             "attempt 1 of 5: repeat: output.done was not true after 3 calls; "
             'the last output: {"done":false,"calls":3}'
+            "; not tried again: another attempt would not change it"
         )
 
 

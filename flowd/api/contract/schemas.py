@@ -181,3 +181,6 @@ class ProblemDocument(_Body):
     decision: SignalDecision | None = Field(
         None, description="of `already_decided`: what was decided before"
     )
+    holders: list[str] | None = Field(
+        None, description="of `limit_reached`: the executions that have the places"
+    )

@@ -112,7 +112,7 @@ class Clients:
 
     def _work(self) -> None:
         while not self._is_over.is_set():
-            key = uuid.uuid4().hex
+            key, found = uuid.uuid4().hex, None
             while not self._is_over.is_set() and (found := self._ask(key)) is None:
                 self._report.refused += 1
                 time.sleep(0.02)

@@ -207,9 +207,10 @@ class Deliverer:
         if state is not CallbackState.PENDING:
             self._receivers.settle(due.subject)
         if state is CallbackState.FAILED:
-            about = {"execution_id": due.subject} if due.schedule is None else {}
-            about |= {"schedule": due.schedule} if due.schedule is not None else {}
-            log.error("callback.failed", **about, reason=outcome.error)
+            subject = "execution_id" if due.schedule is None else "schedule"
+            log.error(
+                "callback.failed", **{subject: due.schedule or due.subject}, reason=outcome.error
+            )
 
     async def _call(self, notice: Notice, hidden: contextlib.ExitStack) -> int:
         """The status code of the answer. Raises HandlerFailed for none, Fail for a call that is

@@ -39,7 +39,8 @@ class BackupRefused(Exception):
 def back_up(data_dir: Path, folder: Path, *, keep: int | None = None) -> Path:
     """Make a backup in `folder` that is there as a whole or not at all, and return its path.
 
-    Everything that was acknowledged before the call is in it. Of earlier ones there, only the
+    Everything that was acknowledged before the call is in it; with durability `everysec`, where the
+    server may put off a write (Redis, aof.c), what is two seconds old. Of earlier ones, only the
     newest stay, `keep` with this one; None lets all stay. Raises OSError and BackupRefused.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

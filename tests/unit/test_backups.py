@@ -21,6 +21,7 @@ from flowd.supervisor.backups import back_up, restore
 from flowd.supervisor.bare_redis import ProbeResult
 from flowd.supervisor.embedded_server import EmbeddedServer
 from flowd.supervisor.lock import DataDirLock
+from tests.unit.test_supervisor_lock import holder_of
 
 NOBODY = 65534
 BASE, INCREMENT = "appendonly.aof.1.base.rdb", "appendonly.aof.1.incr.aof"
@@ -186,20 +187,8 @@ def test_a_restore_refuses_what_would_lose_something(data_dir: Path, tmp_path: P
     assert "--replace" in refused.stderr
     parent = flowd("restore", tmp_path / "backups", folder=data_dir)
     assert f"the newest backup in it is {made}" in parent.stderr
-    holder = (
-        "import sys; from pathlib import Path; from flowd.supervisor.lock import DataDirLock\n"
-        "lock = DataDirLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", holder, str(data_dir)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+    with holder_of(data_dir):
         runs = flowd("restore", made, "--replace", folder=data_dir)
-        process.communicate()
     assert runs.exit_code == 75
     assert "stop it with `flowd stop`" in runs.stderr
     assert data_of(data_dir)[INCREMENT] == "writes of later"

@@ -43,7 +43,7 @@ for former = oldest, math.max(oldest - ARGV[4], 1), -1 do
       size = size + #entry[2][2]
     end
     redis.call('DEL', key)
-    redis.pcall('HINCRBY', run, 'log_bytes', -size)
+    redis.pcall('HINCRBY', run, 'log_bytes', 0 - size)
   end
 end
 return 'stored'

@@ -21,8 +21,9 @@ redis.call('HSET', KEYS[3], 'state', ARGV[3], 'last_status', ARGV[5],
   'last_error', ARGV[6], 'delivered_ms', ARGV[3] == 'DELIVERED' and ARGV[7] or '')
 local left = 0
 if ARGV[8] and ARGV[3] ~= 'PENDING' then
-  left = redis.call('HINCRBY', KEYS[3], 'missed', -ARGV[8])
-    + redis.call('HINCRBY', KEYS[3], 'skipped', -ARGV[9])
+  -- Not the negative of 0: Redis 7 is given that as '-0', which is no integer to it.
+  left = redis.call('HINCRBY', KEYS[3], 'missed', 0 - ARGV[8])
+    + redis.call('HINCRBY', KEYS[3], 'skipped', 0 - ARGV[9])
 end
 if left > 0 then
   redis.call('HSET', KEYS[3], 'state', 'PENDING', 'before', ARGV[2])

@@ -5,7 +5,7 @@ local function forget_output(name)
   local size = tonumber(redis.call('HGET', 'flowd:cache:sizes', name) or nil)
   if size then
     redis.call('HDEL', 'flowd:cache:sizes', name)
-    redis.call('HINCRBY', 'flowd:cache:sizes', 'total', string.format('%.0f', -size))
+    redis.call('HINCRBY', 'flowd:cache:sizes', 'total', string.format('%.0f', 0 - size))
   end
   return size and 1 or 0
 end

@@ -68,6 +68,14 @@ def test_where_a_second_decides_a_replica_names_the_past_it_has_taken_over(known
     assert known.note_server(said("c", "z", 0) | {"master_replid2": "y"})
 
 
+def test_one_that_counts_a_second_since_it_began_may_have_begun_just_now(known, clock):
+    """A server counts by whole seconds of its clock: at 11.1 it has run for 1 since 10.9."""
+    clock.now_s += 0.4
+
+    assert not known.note_server(said("b", "y", 1))
+    assert known.failovers == 0
+
+
 def test_one_that_was_a_replica_in_between_may_lack_what_it_had(known):
     assert known.note_server(said("a", "y", 70))
 

@@ -29,14 +29,14 @@ class Lineage:
         if "run_id" not in facts or "master_replid" not in facts:
             return False
         known, self._known = self._known, (facts["run_id"], facts["master_replid"])
-        # Whole seconds, cut off: it seems to have begun up to a second too late.
+        # The difference of whole seconds: wrong by up to one, either way.
         began_s = time.monotonic() - int(facts.get("uptime_in_seconds", 0))
         heard_s = self._heard_s
         self.note_heard()
         if known is None or known == self._known:
             return False
         is_heir = facts.get("master_replid2") == known[1]
-        if known[0] != self._known[0] and began_s - (1.0 if is_heir else 0.0) >= heard_s:
+        if known[0] != self._known[0] and began_s + (-1.0 if is_heir else 1.0) >= heard_s:
             return False
         self.failovers += 1
         return True

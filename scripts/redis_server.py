@@ -46,9 +46,13 @@ class RedisServer:
         )
         deadline = time.monotonic() + START_LIMIT_S
         while probe(self.socket_path) is not ProbeResult.READY:
-            assert self.process.poll() is None, "the Redis server ended at once"
-            assert time.monotonic() < deadline, f"no answer; its log is {self.folder / 'redis.log'}"
+            assert self.process.poll() is None, f"the Redis server ended at once:\n{self._log()}"
+            assert time.monotonic() < deadline, f"no answer from the Redis server:\n{self._log()}"
             time.sleep(0.01)
+
+    def _log(self) -> str:
+        log = self.folder / "redis.log"
+        return log.read_text(errors="replace") if log.exists() else "it has no log"
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

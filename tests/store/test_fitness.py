@@ -108,7 +108,9 @@ async def test_a_policy_that_evicts_is_none_where_memory_has_no_bound() -> None:
 
 
 def test_a_cluster_is_refused() -> None:
-    with running(**SAFE, cluster_enabled="yes", port=str(free_port())) as server:
+    # By itself it takes port + 10,000 for its bus, which may be anybody's.
+    ports = {"port": str(free_port()), "cluster_port": str(free_port())}
+    with running(**SAFE, cluster_enabled="yes", **ports) as server:
         settings = as_external(server)
         found = examine_now(settings)
 

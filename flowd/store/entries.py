@@ -16,7 +16,8 @@ class Entry(NamedTuple):
     `deaths` counts the workers lost with it, `failures` the attempts that failed; neither counts
     what was taken away from a worker that did nothing wrong, as `attempt` does. `waits` is how
     often the node has waited. What `holds` has, or may have, a place of a limit to give back; where
-    the stream says so, it has one.
+    the stream says so, it has one. `arrived` is what has arrived at the node, as the module
+    `choices` has it; None where the stream does not say.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Entry(NamedTuple):
     failures: int = 0
     waits: int = 0
     holds: bool = False
+    arrived: int | None = None
 
     @property
     def queue(self) -> str:
@@ -88,6 +90,9 @@ def parse_entry(name: str, fields: Sequence[str] | None) -> Entry | Garbage | No
         return Garbage(name, "it names no execution_id and node_id")
     try:
         counts = int(attempt), int(deaths), int(failures), int(waits)
+        arrived = int(named["arrived"]) if "arrived" in named else None
     except ValueError:
-        return Garbage(name, "its attempt, deaths, failures or waits is not a number")
-    return Entry(name, execution_id, node_id, counts[0], plan, *counts[1:], holds=holds)
+        return Garbage(name, "its attempt, deaths, failures, waits or arrived is not a number")
+    return Entry(
+        name, execution_id, node_id, counts[0], plan, *counts[1:], holds=holds, arrived=arrived
+    )

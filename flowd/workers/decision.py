@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from flowd.store.entries import Entry
 from flowd.store.facts import Fact
 from flowd.store.waits import Decision, parse_decision
 from flowd.workers.node_run import PreparedNode
@@ -35,8 +36,11 @@ def input_fact(prepared: PreparedNode, name: str) -> Fact:
 def facts_of_choice(prepared: PreparedNode) -> Iterator[Fact]:
     """What `decide` will look for."""
     entry, choice = prepared.entry, prepared.node.choice
-    yield Fact("arrived", entry.execution_id, entry.node_id)
-    yield from _facts_of(prepared, choice.reads if choice else ())
+    if choice is None:
+        return
+    if choice.looks and entry.arrived is None:
+        yield Fact("arrived", entry.execution_id, entry.node_id)
+    yield from _facts_of(prepared, choice.reads)
 
 
 def facts_of_repeat(prepared: PreparedNode, repeat: Repeat) -> Iterator[Fact]:
@@ -52,14 +56,20 @@ def _facts_of(prepared: PreparedNode, reads: Sequence[Read]) -> Iterator[Fact]:
 
 def decide(prepared: PreparedNode, choice: Choice, fetched: Fetched) -> None:
     """Raises SkipNode, DependencyFailed or Fail for a node that does not run."""
-    entry = prepared.entry
-    arrived = str(fetched.get(Fact("arrived", entry.execution_id, entry.node_id)) or "0")
-    # What a hand has written there is told by whoever adds to it.
-    choice.check_arrivals(int(arrived) if arrived.isdecimal() else 0)
+    if choice.looks:
+        choice.check_arrivals(_arrived_at(prepared.entry, fetched))
     if choice.reads:
         choice.check_condition(scope_of(prepared, choice.reads, fetched))
     else:
         choice.check_condition({})
+
+
+def _arrived_at(entry: Entry, fetched: Fetched) -> int:
+    if entry.arrived is not None:
+        return entry.arrived
+    arrived = str(fetched.get(Fact("arrived", entry.execution_id, entry.node_id)) or "0")
+    # What a hand has written there is told by whoever adds to it.
+    return int(arrived) if arrived.isdecimal() else 0
 
 
 def decision_fact(prepared: PreparedNode) -> Fact:

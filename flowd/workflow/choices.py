@@ -21,10 +21,14 @@ After = Literal["completed", "failed", "ended"]
 
 
 class Choice:
-    """When a node runs: after what, and under which condition."""
+    """When a node runs: after what, and under which condition. Whether it `looks` at what has
+    arrived: not where all it can be opened by is that its dependencies have completed."""
 
-    def __init__(self, after: After, when: str | None, dependencies: int) -> None:
+    def __init__(
+        self, after: After, when: str | None, dependencies: int, *, looks: bool = True
+    ) -> None:
         self.after = after
+        self.looks = looks
         self._when = when
         self._dependencies = dependencies
 

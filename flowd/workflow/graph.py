@@ -436,7 +436,10 @@ def _choices(
         pending += new
     return {
         node["id"]: Choice(
-            node.get("after") or "completed", node.get("when"), len(node["dependencies"])
+            node.get("after") or "completed",
+            node.get("when"),
+            len(node["dependencies"]),
+            looks="after" in node or not chosen.isdisjoint(node["dependencies"]),
         )
         for node in written
         if node["id"] in chosen

@@ -17,6 +17,7 @@ from flowd.workflow.definition import WorkflowDefinition
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
 from tests.manual import blocks
+from tests.redis_calls import listen_to_calls
 
 COMPLETED, SKIPPED, FAILED = "COMPLETED", "SKIPPED", "FAILED"
 
@@ -41,6 +42,26 @@ async def test_a_node_below_a_skipped_one_is_skipped_and_never_run(settings):
         assert calls(execution_id) == ["A"]
         assert (await engine.results(execution_id)).keys() == {"A"}
         assert str(await engine.end(execution_id)) == COMPLETED
+
+
+async def test_who_has_been_told_what_has_arrived_does_not_ask(settings, monkeypatch):
+    """B follows what surely completes, and the entry of D says it."""
+    asked = []
+
+    async def listener(commands, ask):
+        asked.extend(command for command in commands if "arrived:" in str(command))
+        return await ask()
+
+    listen_to_calls(monkeypatch, listener)
+    async with Engine(settings) as engine:
+        nodes = [choosing("A"), choosing("B", "A", when="false"), choosing("C", "A")]
+        status, states = await outcome(engine, *nodes, choosing("D", "B", "C"))
+        assert (status, states["D"]) == (COMPLETED, COMPLETED)
+        assert asked == []
+        # Where both complete, nothing is told, and D has to ask.
+        nodes[1]["when"] = "true"
+        assert (await outcome(engine, *nodes, choosing("D", "B", "C")))[0] == COMPLETED
+        assert len(asked) == 1
 
 
 async def test_a_join_with_one_skipped_arm_runs_once_after_the_other_has_ended(settings):

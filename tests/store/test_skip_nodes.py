@@ -47,6 +47,22 @@ async def test_a_join_opens_when_all_have_arrived_and_counts_who_was_skipped(eng
     )
 
 
+async def test_what_has_arrived_is_in_the_entry_where_it_is_more_than_completed_ones(engine):
+    worker = engine.worker()
+    _, (a,) = await engine.start_and_take(DIAMOND, worker)
+    await worker.complete(a)
+    b, c = await worker.take()
+    await worker.skip(b)
+    await worker.complete(c)
+    (d,) = await worker.take()
+    _, (first,) = await engine.start_and_take({"a": [], "b": ["a"]}, worker)
+    await worker.skip(first)
+    (second,) = await worker.take()
+
+    assert [one.arrived for one in (a, b, c)] == [None] * 3
+    assert (d.arrived, second.arrived) == (SKIPPED + 1, SKIPPED)
+
+
 async def test_what_is_skipped_and_what_is_completed_travel_in_one_call(engine):
     worker = engine.worker()
     execution, (a,) = await engine.start_and_take(fan(3), worker)

@@ -64,7 +64,7 @@ for _, nths in ipairs(groups) do
   local execution_id, plan, status = ARGV[first], ARGV[first + 2], states[2 * nths[1] - 1]
   local prefix = 'workflow:' .. execution_id
   local run, node_prefix, outcome, records = prefix .. ':run', prefix .. ':node:', 'completed', {}
-  local opened, arrivals, needed = {}, nil, nil
+  local opened, arrived_at, arrivals, needed = {}, {}, nil, nil
   for at_record, nth in ipairs(nths) do
     local at = starts[nth]
     local node_id, record = ARGV[at + 1], ARGV[at + 3]
@@ -78,7 +78,8 @@ for _, nths in ipairs(groups) do
       opened[#opened + 1] = ARGV[open_at]
       if arrival ~= 1 then
         local _, dependent = place_of(stream, ARGV[open_at])
-        pcall('HINCRBY', run, 'arrived:' .. dependent, arrival)
+        local arrived = pcall('HINCRBY', run, 'arrived:' .. dependent, arrival)
+        arrived_at[ARGV[open_at]] = type(arrived) == 'number' and arrived or nil
       end
     end
     if ARGV[at + 6] ~= '0' then
@@ -102,6 +103,7 @@ for _, nths in ipairs(groups) do
         outcome = 'corrupt'
       elseif arrived % ARRIVALS == tonumber(needed[join]) then
         opened[#opened + 1] = join
+        arrived_at[join] = arrived >= ARRIVALS and arrived or nil
       end
     end
   end
@@ -110,7 +112,7 @@ for _, nths in ipairs(groups) do
     if status == 'PAUSED' then
       park_node(execution_id, node_id, 0)
     else
-      append_entry(own, execution_id, node_id, plan)
+      append_entry(own, execution_id, node_id, plan, arrived_at[called])
       writes[#writes + 1] = node_prefix .. node_id
       writes[#writes + 1] = 'QUEUED'
     end

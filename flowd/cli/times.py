@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import click
+
+from flowd.cli.progress import ENDED
 
 _AGO: Final = re.compile(r"(\d{1,9}(?:\.\d+)?)\s*(s|m|h|d|w)")
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -53,8 +56,15 @@ def span(ms: float | None) -> str:
     return f"{hours}h{minutes:02d}m" if hours < 24 else f"{hours // 24}d{hours % 24:02d}h"
 
 
-def took(duration_ms: int | None, started_ms: int | None, *, runs: bool) -> str:
-    """How long it took; of what still runs, how long it has taken until now."""
-    if duration_ms is None and started_ms is not None and runs:
+def took(duration_ms: int | None, started_ms: int | None, *, is_over: bool) -> str:
+    """How long it took; of what is not over, how long it has taken until now."""
+    if duration_ms is None and started_ms is not None and not is_over:
         duration_ms = max(0, time.time_ns() // 1_000_000 - started_ms)
     return span(duration_ms)
+
+
+def node_took(node: Mapping[str, Any]) -> str:
+    """From its first start to its end, or until now."""
+    # A flowd of an earlier version does not say when it began.
+    began_ms = node.get("began_ms", node.get("started_ms"))
+    return took(node["duration_ms"], began_ms, is_over=node["state"] in (*ENDED, "SKIPPED"))

@@ -18,7 +18,7 @@ import click
 from flowd.cli.node_tree import parents_of
 from flowd.cli.progress import ENDED, count_ended, with_children
 from flowd.cli.remote import STYLES, plain, why
-from flowd.cli.times import span
+from flowd.cli.times import node_took
 from flowd.workflow.states import ExecutionState, NodeState
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _label(node: Node, others: Sequence[str] = ()) -> Text:
 
     state = str(node["state"])
     also = f" (also after {', '.join(others)})" if others else ""
-    took = f" {span(node['duration_ms'])}" if node["duration_ms"] is not None else ""
+    took = f" {text}" if (text := node_took(node)) != "-" else ""
     told = f" {plain(why(node) or '')}" if why(node) else ""
     return Text.assemble(
         f"{node['node_id']} ",

@@ -15,7 +15,7 @@ from flowd.config import Settings
 from flowd.errors import WrongType
 from flowd.store.attempt_records import NO_RECORD, AttemptRecord, parse_record
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
-from flowd.store.logs import Logs
+from flowd.store.logs import ATTEMPTS_KEPT, Logs
 from flowd.store.maps import Maps
 from flowd.store.redis import keys
 from flowd.store.redis.client import RedisClient, is_wrong_type
@@ -38,7 +38,8 @@ _LOOKED_INTO_BYTES_MAX: Final = 256 * 1024
 class NodeRow:
     """`state` is None where its key is gone or holds none; `error` is set on FAILED nodes only, and
     `reason`, why it does not run, on SKIPPED ones, `wait` on WAITING ones. `items` is how many
-    items of its map are in each state, where somebody has counted.
+    items of its map are in each state, where somebody has counted. `began_ms` is when the first of
+    its attempts started, Unix ms.
     """
 
     node_id: str
@@ -48,6 +49,19 @@ class NodeRow:
     reason: str | None = None
     wait: WaitStanding | None = None
     items: Mapping[str, int] | None = None
+    began_ms: int | None = None
+
+    @property
+    def took_ms(self) -> int | None:
+        """From its first start to its end; None before that."""
+        return took_ms(self.state, self.began_ms, self.record)
+
+
+def took_ms(state: NodeState | None, began_ms: int | None, newest: AttemptRecord) -> int | None:
+    """From the first start of a node to its end; None before that."""
+    if state is None or not state.is_terminal or began_ms is None or newest.finished_ms is None:
+        return None
+    return max(0, newest.finished_ms - began_ms)
 
 
 class WaitStanding(NamedTuple):
@@ -113,6 +127,45 @@ class Nodes:
             found.update(zip(some, map(parse_record, texts), strict=True))
         return found
 
+    async def began_ms(
+        self, execution_id: str, records: Mapping[str, AttemptRecord | None]
+    ) -> dict[str, int]:
+        """When the first attempt of each node started, Unix ms, by its newest record; without those
+        that have not begun. Of more than 20 the first one and the last are known."""
+        found = {
+            one: record.started_ms
+            for one, record in records.items()
+            if record is not None and record.started_ms is not None
+        }
+        several = {
+            one: record.attempt
+            for one, record in records.items()
+            if record is not None and record.attempt is not None and record.attempt > 1
+        }
+        firsts = await self._starts(execution_id, [(one, 1) for one in several])
+        # The first never started where its worker took it along, or it waited for a place.
+        others = [
+            (one, number)
+            for one, newest in several.items()
+            if one not in firsts
+            for number in range(newest - 1, max(1, newest - ATTEMPTS_KEPT), -1)
+        ]
+        return found | await self._starts(execution_id, others) | firsts
+
+    async def _starts(
+        self, execution_id: str, attempts: Sequence[tuple[str, int]]
+    ) -> dict[str, int]:
+        """Of each node that of the last of these attempts before its newest that has started."""
+        found: dict[str, int] = {}
+        for some in slices(attempts, NODES_PER_CALL_MAX):
+            fields = [f"{one} {number}" for one, number in some]
+            texts = await self._fields(keys.history(execution_id), fields)
+            for (one, _), text in zip(some, texts, strict=True):
+                record = parse_record((text or "").partition("\n")[0])
+                if record is not None and record.started_ms is not None:
+                    found[one] = record.started_ms
+        return found
+
     async def errors(self, execution_id: str, node_ids: Sequence[str]) -> dict[str, str | None]:
         """What FAILED nodes failed of."""
         found: dict[str, str | None] = {}
@@ -132,6 +185,7 @@ class Nodes:
         reasons = await self.skip_reasons(execution_id, skipped)
         waiting = [one for one, state in states.items() if state is NodeState.WAITING]
         waits = await self.waits(execution_id, waiting)
+        began_ms = await self.began_ms(execution_id, records)
         return [
             NodeRow(
                 one,
@@ -140,6 +194,7 @@ class Nodes:
                 errors.get(one),
                 reasons.get(one),
                 waits.get(one),
+                began_ms=began_ms.get(one),
             )
             for one, state in states.items()
         ]

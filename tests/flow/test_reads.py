@@ -272,6 +272,7 @@ async def test_a_node_shows_its_config_as_written_and_as_rendered(settings, monk
             "queued_ms": queued_ms,
             "started_ms": queued_ms + waited_ms,
             "finished_ms": queued_ms + waited_ms + ran_ms,
+            "began_ms": queued_ms + waited_ms,
             "duration_ms": ran_ms,
             "error": None,
             "skipped_because": None,
@@ -348,9 +349,10 @@ async def test_the_timeline_is_in_the_order_of_the_starts(settings):
         assert timeline["triggered_ms"] <= starts[0]
         assert timeline["finished_ms"] >= timeline["nodes"][-1]["finished_ms"]
         assert {one["node_id"] for one in timeline["nodes"]} == {"A", "B", "C"}
-        assert list(timeline["nodes"][0]) == (
-            ["node_id", "state", "attempt", "worker", "queued_ms", "started_ms", "finished_ms"]
-        )
+        assert list(timeline["nodes"][0]) == [
+            *("node_id", "state", "attempt", "worker", "queued_ms", "started_ms", "finished_ms"),
+            *("began_ms", "duration_ms"),
+        ]
 
 
 async def test_a_timeline_that_is_too_long_says_so(settings, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from flowd.cli.samples import load_samples
 from flowd.config import WorkersSettings
 from flowd.diagnosis.observer import Observer
-from flowd.handlers.registry import built_in_registry
+from flowd.handlers.registry import Registry, built_in_registry
 from flowd.orchestrator.executor import (
     cancel_execution,
     pause_execution,
@@ -21,9 +21,12 @@ from flowd.orchestrator.executor import (
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.store.redis import keys
+from flowd.store.saved import About
 from flowd.workflow.definition import WorkflowDefinition
+from flowd.workflow.graph import plan_digest
 from tests.flow import handlers
 from tests.flow.engine import Engine, calls, node, until, workflow
+from tests.flow.test_children import WITH_CHILDREN
 from tests.flow.test_reads import serving
 from tests.manual import blocks
 
@@ -380,3 +383,53 @@ async def test_a_summary_counts_nodes_that_wait(settings):
 
         counts = (await api.request(f"/workflows/{execution_id}/summary"))["counts"]
         assert counts["WAITING"] == 1
+
+
+async def test_what_woke_several_times_took_as_long_as_from_its_first_start_to_its_end(settings):
+    """The time of its last wake-up alone was said to be that of the node, which is none."""
+    rows = {"map": {"over": "{{ input.rows }}"}}
+    nodes = [
+        delayed("delay", seconds=0.3),
+        node("repeat", [], "count_calls")
+        | {"repeat": {"until": "output.calls > 2", "delay_s": 0.15}},
+        node("retry", [], "fail_first", times=1)
+        | {"retry": {"max_attempts": 2, "delay_s": 0.3, "jitter": 0}},
+        node("child", [], "workflow", name="child"),
+        delayed("map", seconds=0.3) | rows,
+        node("map_of_children", [], "workflow", name="child") | rows,
+    ]
+    registry = Registry(WITH_CHILDREN)
+    async with serving(settings, registry=registry) as api, api.engine.ticking():
+        engine = api.engine
+        child = workflow(delayed(seconds=0.3), name="child").to_json()
+        await engine.store.saved.put("child", child, plan_digest(child), About(0, 1, ""))
+        execution_id = await engine.run(workflow(*nodes, input={"rows": [1]}))
+
+        path = f"/workflows/{execution_id}"
+        listed = (await api.request(f"{path}/nodes"))["nodes"]
+        items = [
+            (await api.request(f"{path}/nodes/{one}/items"))["items"][0]
+            for one in ("map", "map_of_children")
+        ]
+        fields = ("node_id", "state", "began_ms", "duration_ms")
+        shown = [tuple(row[one] for one in fields) for row in [*listed, *items]]
+        assert [row for row in shown if row[1] != "COMPLETED" or row[3] < 200] == []
+        details = [await api.request(f"{path}/nodes/{row[0]}") for row in shown]
+        assert [tuple(row[one] for one in fields) for row in details] == shown
+        for row in details:
+            assert row["began_ms"] + row["duration_ms"] == row["finished_ms"]
+            assert row["began_ms"] == row["attempts"][0]["started_ms"]
+        timeline = (await api.request(f"{path}/timeline"))["nodes"]
+        assert sorted(tuple(row[one] for one in fields) for row in timeline) == sorted(
+            shown[: len(listed)]
+        )
+
+
+async def test_what_waits_has_begun_and_has_taken_no_time_yet(settings):
+    async with serving(settings, registry=built_in_registry()) as api:
+        execution_id = await api.engine.start(workflow(delayed(seconds=HOUR_S)))
+        await waiting(api.engine, execution_id)
+
+        (row,) = (await api.request(f"/workflows/{execution_id}/nodes"))["nodes"]
+
+        assert (row["began_ms"], row["duration_ms"]) == (row["started_ms"], None)

@@ -25,10 +25,30 @@ async def test_a_failed_node_has_its_record_and_its_error(
 
     record = AttemptRecord(1, entry.queued_ms, 3, 7, "w1")
     assert await rows(store, execution.id, "a", "b") == [
-        NodeRow("a", "FAILED", record, "boom"),
+        NodeRow("a", "FAILED", record, "boom", began_ms=entry.queued_ms + 3),
         NodeRow("b", "FAILED", NO_RECORD, "not run: it depends on 'a', which failed"),
     ]
     assert (record.started_ms, record.finished_ms) == (entry.queued_ms + 3, entry.queued_ms + 10)
+
+
+async def test_a_node_began_with_the_first_of_its_attempts_that_started(
+    store: Store, engine: ScriptedEngine, redis: redis_py.Redis
+) -> None:
+    """Of many attempts the first is kept with the last; it may never have started."""
+    execution = await engine.submit(CHAIN)
+    redis.hset(execution.key(":attempts"), mapping={"a": "50 900 1 2 w", "b": "3 900 - - w"})
+    history = {"a 1": "1 100 5 2 w\nboom", "a 40": "40 200 1 1 w\n"}
+    redis.hset(keys.history(execution.id), mapping=history)
+
+    async def began_ms() -> list[int | None]:
+        return [row.began_ms for row in await rows(store, execution.id, "a", "b", "c")]
+
+    assert await began_ms() == [105, None, None]
+    redis.hset(keys.history(execution.id), mapping={"a 1": "1 100 - - w\n", "b 2": "2 300 1 - w\n"})
+    assert await began_ms() == [201, 301, None]
+    redis.delete(keys.history(execution.id))
+    redis.set(keys.history(execution.id), "x")
+    assert await began_ms() == [901, None, None]
 
 
 async def test_damage_is_none_and_hides_no_other(

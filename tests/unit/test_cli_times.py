@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from flowd.cli.times import clock, read_moment, span, took
+from flowd.cli.times import clock, node_took, read_moment, span, took
 
 
 def read(text: str) -> tuple[int, str]:
@@ -67,9 +67,20 @@ def test_what_is_no_time_is_said_with_what_would_be_one(text: str) -> None:
 def test_what_runs_has_taken_until_now() -> None:
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
 
-    assert took(1500, now_ms, runs=True) == "1.5s"
-    assert took(None, now_ms - 7_200_500, runs=True) == "2h00m"
-    assert took(None, now_ms + 60_000, runs=True) == "0ms"
-    assert took(None, now_ms, runs=False) == "-"
-    assert took(None, None, runs=True) == "-"
+    assert took(1500, now_ms, is_over=False) == "1.5s"
+    assert took(None, now_ms - 7_200_500, is_over=False) == "2h00m"
+    assert took(None, now_ms + 60_000, is_over=False) == "0ms"
+    assert took(None, now_ms, is_over=True) == "-"
+    assert took(None, None, is_over=False) == "-"
     assert span(183_600_000) == "2d03h"
+
+
+def test_a_node_that_waits_has_taken_until_now_since_its_first_start() -> None:
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    begun = {"began_ms": now_ms - 7_200_500, "started_ms": now_ms, "duration_ms": None}
+
+    for state in ("RUNNING", "WAITING", "RETRYING", "QUEUED"):
+        assert node_took({**begun, "state": state}) == "2h00m"
+    assert node_took({**begun, "state": "CANCELLED"}) == "-"
+    assert node_took({**begun, "state": "COMPLETED", "duration_ms": 1500}) == "1.5s"
+    assert node_took({"started_ms": now_ms - 7_200_500, "duration_ms": None, "state": "RUNNING"})

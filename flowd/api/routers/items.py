@@ -34,7 +34,8 @@ class _Body(Model):
 
 
 class NodeItem(_Body):
-    """`item` is what it runs for; `output` and what else is not known yet is null."""
+    """`item` is what it runs for; `output` and what else is not known yet is null. `began_ms` and
+    `duration_ms` are those of a node."""
 
     index: int
     node_id: str
@@ -43,6 +44,7 @@ class NodeItem(_Body):
     attempt: int | None
     worker: str | None
     started_ms: int | None
+    began_ms: int | None
     duration_ms: int | None
     error: str | None
     output: Any
@@ -146,7 +148,8 @@ async def _items(
             attempt=row.record.attempt,
             worker=row.record.worker,
             started_ms=row.record.started_ms,
-            duration_ms=row.record.ran_ms,
+            began_ms=row.began_ms,
+            duration_ms=row.took_ms,
             error=row.error,
             output=outputs.get(row.node_id) if row.state is NodeState.COMPLETED else None,
         )

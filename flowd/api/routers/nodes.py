@@ -25,7 +25,7 @@ from flowd.orchestrator.rendering import NOTHING, rendered_config
 from flowd.store import Store
 from flowd.store.attempt_records import AttemptRecord
 from flowd.store.executions import NODES_PER_CALL_MAX, slices
-from flowd.store.nodes import NO_REPORT, NodeRow, WaitStanding
+from flowd.store.nodes import NO_REPORT, NodeRow, WaitStanding, took_ms
 from flowd.workflow.graph import Plan, PlannedNode
 from flowd.workflow.ids import WORKFLOW
 from flowd.workflow.queues import bare
@@ -54,6 +54,7 @@ class NodeWait(_Body):
 
 class Node(_Body):
     """`attempt` and what follows are of its newest attempt; null is what is not known yet.
+    `began_ms` is when its first attempt started, `duration_ms` how long from then to its end.
 
     `cached` says that its output is that of an equal call, and its handler did not run; `items` is
     how many items of a node with `map` are in each state; null for any other.
@@ -67,6 +68,7 @@ class Node(_Body):
     queued_ms: int | None
     started_ms: int | None
     finished_ms: int | None
+    began_ms: int | None
     duration_ms: int | None
     error: str | None
     skipped_because: str | None
@@ -125,10 +127,13 @@ class TimelineNode(_Body):
     queued_ms: int | None
     started_ms: int | None
     finished_ms: int | None
+    began_ms: int | None
+    duration_ms: int | None
 
 
 class Timeline(_Body):
-    """The nodes that were queued at least once; `more` of them are not listed."""
+    """The nodes that were queued at least once, each as in the list of nodes; `more` of them are
+    not listed."""
 
     execution_id: str
     status: ExecutionState
@@ -258,6 +263,7 @@ async def show_timeline(request: Request) -> Response:
     records = await store.nodes.records(execution_id, list(plan.nodes))
     begun = [(one, record) for one, record in records.items() if record is not None]
     begun.sort(key=lambda pair: _start(pair[1]))
+    began_ms = await store.nodes.began_ms(execution_id, dict(begun[:TIMELINE_MAX]))
     nodes = [
         TimelineNode(
             node_id=node_id,
@@ -267,6 +273,8 @@ async def show_timeline(request: Request) -> Response:
             queued_ms=record.queued_ms,
             started_ms=record.started_ms,
             finished_ms=record.finished_ms,
+            began_ms=began_ms.get(node_id),
+            duration_ms=took_ms(states[node_id], began_ms.get(node_id), record),
         )
         for node_id, record in begun[:TIMELINE_MAX]
     ]
@@ -306,7 +314,8 @@ def node_fields(row: NodeRow, node: PlannedNode) -> dict[str, Any]:
         "queued_ms": record.queued_ms,
         "started_ms": record.started_ms,
         "finished_ms": record.finished_ms,
-        "duration_ms": record.ran_ms,
+        "began_ms": row.began_ms,
+        "duration_ms": row.took_ms,
         "error": row.error,
         "skipped_because": row.reason,
         "waiting": _waiting(row.wait),

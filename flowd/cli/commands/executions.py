@@ -29,7 +29,7 @@ from flowd.cli.remote import (
     table_or_json_option,
     why,
 )
-from flowd.cli.times import clock, read_moment, span, took
+from flowd.cli.times import clock, node_took, read_moment, span, took
 
 if TYPE_CHECKING:
     from flowd.client import Client
@@ -114,7 +114,7 @@ def ls(
 
 
 def _time_of(row: Mapping[str, Any]) -> str:
-    return took(row["duration_ms"], row["triggered_ms"], runs=row["status"] not in ENDED)
+    return took(row["duration_ms"], row["triggered_ms"], is_over=row["status"] in ENDED)
 
 
 @click.command()
@@ -148,7 +148,7 @@ def get(url: str | None, output: str, execution: str) -> None:
             after.get(node["node_id"]) or "-",
             str(node["attempt"] or "-"),
             node["worker"] or "-",
-            took(node["duration_ms"], node["started_ms"], runs=node["state"] == "RUNNING"),
+            node_took(node),
             why(node) or "",
         )
         for node in shown_nodes

@@ -16,7 +16,7 @@ from flowd.cli.remote import (
     short,
     show_rows,
 )
-from flowd.cli.times import took
+from flowd.cli.times import node_took
 
 ITEM_CHARS_MAX: Final = 60
 
@@ -43,9 +43,7 @@ def items(
                 "ITEM": lambda row: row["node_id"],
                 "STATE": lambda row: row["state"],
                 "ATTEMPT": lambda row: str(row["attempt"] or "-"),
-                "TOOK": lambda row: took(
-                    row["duration_ms"], row["started_ms"], runs=row["state"] == "RUNNING"
-                ),
+                "TOOK": node_took,
                 "OF": lambda row: short(row["item"], ITEM_CHARS_MAX),
                 "ERROR": lambda row: row["error"] or "",
             },

@@ -255,7 +255,7 @@ def attempts(execution_id: str) -> str:
 
 def history(execution_id: str) -> str:
     """Hash: `node attempt` -> the record of an attempt before the newest, and its error, a line
-    each. The last 20 of a node."""
+    each. The first of a node and its last 20, the newest counted."""
     return f"workflow:{execution_id}:history"
 
 

@@ -8,7 +8,7 @@ import { stateOf } from '../states.js';
 import { VirtualTable } from '../table.js';
 import { Button, Duration, Empty, Failure, Json, Loaded, Name, State, Time, plural } from '../ui.js';
 import { STATES, codeOf } from '../graph/states.js';
-import { tookOf, useAttempts } from './execution_nodes.js';
+import { tookOf } from './execution_nodes.js';
 
 const SIDES = ['left', 'right'];
 
@@ -93,9 +93,8 @@ function Side({ side, word }) {
 }
 
 function Differences({ rows, query }) {
-  const attemptsOf = { left: useAttempts(query.left), right: useAttempts(query.right) };
   if (!rows.length) return html`<${Empty} title="No node differs">Each was told the same and came to the same state.<//>`;
-  const side = (row, one) => (row[one] ? html`<span class="row nowrap"><${State} value=${row[one].state} /><span class="soft"><${Duration} ms=${tookOf(row[one].times, attemptsOf[one](row[one].times), now.value)} /></span></span>` : html`<span class="faint">–</span>`);
+  const side = (row, one) => (row[one] ? html`<span class="row nowrap"><${State} value=${row[one].state} /><span class="soft"><${Duration} ms=${tookOf(row[one].times, now.value)} /></span></span>` : html`<span class="faint">–</span>`);
   const columns = [
     { id: 'node', head: 'Node', cell: row => html`<${Name} value=${row.id} mono />` },
     { id: 'left', head: 'Left', width: '27%', cell: row => side(row, 'left') },

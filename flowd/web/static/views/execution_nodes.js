@@ -1,6 +1,5 @@
 // The nodes as a table, what needs a look first: the equal of the graph.
-import { html, useEffect, useMemo, useRef, useState } from '../lib.js';
-import { api } from '../api.js';
+import { html, useEffect, useMemo, useState } from '../lib.js';
 import { useResource } from '../live.js';
 import { now } from '../settings.js';
 import { CODE_OF, STATES, codeOf } from '../graph/states.js';
@@ -42,7 +41,7 @@ export function byNeed(states, ids, { state = '', text = '' } = {}) {
   return piles.flat();
 }
 
-function columnsOf(nodes, states, details, attemptsOf) {
+function columnsOf(nodes, states, details) {
   const of = at => details.get(nodes.ids[at]);
   return [
     { id: 'state', head: 'State', width: '172px', cell: at => html`<${State} value=${STATES[codeOf(states[at] ?? '?')].name} />` },
@@ -50,35 +49,15 @@ function columnsOf(nodes, states, details, attemptsOf) {
     { id: 'handler', head: 'Handler', width: '130px', cls: 'soft', cell: at => html`<${Name} value=${nodes.handlerOf(at)} />` },
     { id: 'attempt', head: 'Attempt', width: '72px', cls: 'num', cell: at => of(at)?.attempt ?? '–' },
     { id: 'started', head: 'Started', width: '166px', cell: at => html`<${Time} ms=${of(at)?.started_ms} />` },
-    { id: 'took', head: 'Took', width: '112px', cls: 'num', cell: at => html`<${Duration} ms=${tookOf(of(at), attemptsOf(of(at)), now.value)} />` },
+    { id: 'took', head: 'Took', width: '112px', cls: 'num', cell: at => html`<${Duration} ms=${tookOf(of(at), now.value)} />` },
     { id: 'said', head: 'Says', cls: 'soft', cell: at => html`<${Name} value=${saidOf(of(at))} />` },
   ];
 }
 
-/** From the start of the first of its attempts to its end, or until now; null before it has begun. */
-export function tookOf(one, earlier, until) {
-  const begin = earlier.find(attempt => attempt.started_ms)?.started_ms ?? one?.started_ms;
-  if (!begin) return null;
-  const end = ENDED.includes(one.state) ? one.finished_ms : until;
-  return end ? Math.max(0, end - begin) : null;
-}
-
-/** Attempts before the newest: asked for only of rows in sight that had some. */
-export function useAttempts(id) {
-  const known = useRef(new Map());
-  const [, draw] = useState(0);
-  return one => {
-    if ((one?.attempt ?? 1) < 2) return [];
-    const key = `${id} ${one.node_id} ${one.attempt}`;
-    if (!known.current.has(key)) {
-      known.current.set(key, []);
-      api.get(`workflows/${id}/nodes/${encodeURIComponent(one.node_id)}/attempts`).then(data => {
-        known.current.set(key, data.attempts.filter(attempt => attempt.attempt < one.attempt));
-        draw(count => count + 1);
-      }, () => {});
-    }
-    return known.current.get(key);
-  };
+/** From its first start to its end, or until now; null before it has begun. */
+export function tookOf(one, until) {
+  if (!one?.began_ms || ENDED.includes(one.state)) return one?.duration_ms ?? null;
+  return Math.max(0, until - one.began_ms);
 }
 
 const saidOf = one => one?.error ?? one?.skipped_because ?? one?.waiting?.text ?? (one?.cached ? 'cached' : '');
@@ -88,7 +67,7 @@ export function Nodes({ execution, nodes, show }) {
   const { details } = useDetails(execution);
   const [filter, setFilter] = useState({ state: '', text: '' });
   const rows = useMemo(() => byNeed(states, nodes.ids, filter), [states, nodes, filter]);
-  const columns = columnsOf(nodes, states, details, useAttempts(execution.id));
+  const columns = columnsOf(nodes, states, details);
   const present = STATES.filter(({ letter }) => states.includes(letter));
   return html`<div class="nodes-view">
     <div class="toolbar">

@@ -1,11 +1,12 @@
 // When each node stood in the queue, ran, and waited: one row a node, every attempt on it.
-import { html, useMemo } from '../lib.js';
+import { html, useMemo, useRef, useState } from '../lib.js';
+import { api } from '../api.js';
 import { duration } from '../format.js';
 import { now } from '../settings.js';
 import { codeOf, STATES } from '../graph/states.js';
 import { VirtualTable } from '../table.js';
 import { Empty, Glyph, Loaded, Name, moment, number } from '../ui.js';
-import { tookOf, useAttempts, useDetails } from './execution_nodes.js';
+import { tookOf, useDetails } from './execution_nodes.js';
 
 const TICKS = 6;
 // Further to the right there is no room for words, in percent.
@@ -39,6 +40,24 @@ export function gapsOf(attempts) {
   });
 }
 
+/** Attempts before the newest: asked for only of rows in sight that had some. */
+function useAttempts(id) {
+  const known = useRef(new Map());
+  const [, draw] = useState(0);
+  return one => {
+    if ((one?.attempt ?? 1) < 2) return [];
+    const key = `${id} ${one.node_id} ${one.attempt}`;
+    if (!known.current.has(key)) {
+      known.current.set(key, []);
+      api.get(`workflows/${id}/nodes/${encodeURIComponent(one.node_id)}/attempts`).then(data => {
+        known.current.set(key, data.attempts.filter(attempt => attempt.attempt < one.attempt));
+        draw(count => count + 1);
+      }, () => {});
+    }
+    return known.current.get(key);
+  };
+}
+
 function Track({ one, begin, end, earlier }) {
   const until = Math.min(end, Math.max(now.value, begin));
   const spans = [...gapsOf([...earlier, one]), ...earlier.flatMap(attempt => spansOf(attempt, 'FAILED', null, until)), ...spansOf(one, one.state, one.waiting, until)];
@@ -66,7 +85,7 @@ export function Timeline({ execution, nodes, show }) {
   const end = Math.max(begin + 1, timeline.data?.finished_ms ?? (execution.isOver ? last : Math.max(last, now.value)));
   const columns = [
     { id: 'node', head: 'Node', width: '240px', cell: one => html`<span class="named"><${Glyph} state=${STATES[codeOf(states[nodes.place.get(one.node_id)] ?? '?')].name} /><${Name} value=${one.node_id} mono /></span>` },
-    { id: 'took', head: 'Took', width: '112px', cls: 'num', cell: one => duration(tookOf(one, attemptsOf(one), now.value)) },
+    { id: 'took', head: 'Took', width: '112px', cls: 'num', cell: one => duration(tookOf(one, now.value)) },
     { id: 'track', cls: 'whole-line', head: html`<${Scale} begin=${begin} end=${end} />`, cell: one => html`<${Track} one=${one} begin=${begin} end=${end} earlier=${attemptsOf(one)} />` },
   ];
   return html`<${Loaded} of=${timeline}>${data => (rows.length

@@ -2,13 +2,14 @@
 import { html, useEffect, useMemo, useState } from '../lib.js';
 import { useResource } from '../live.js';
 import { Link } from '../router.js';
+import { now } from '../settings.js';
 import { Button, Copy, Duration, Failure, Json, Linked, Loaded, Name, State, Time, number } from '../ui.js';
 import { STATES, codeOf } from '../graph/states.js';
 import { VirtualTable } from '../table.js';
 import { Answer } from './node_answer.js';
 import { Attempts } from './node_attempts.js';
 import { Log } from './log_pane.js';
-import { byNeed } from './execution_nodes.js';
+import { byNeed, tookOf } from './execution_nodes.js';
 
 const NEIGHBOURS_MAX = 50;
 const ENDED = ['COMPLETED', 'FAILED', 'SKIPPED', 'CANCELLED'];
@@ -77,8 +78,6 @@ function Node({ execution, nodes, node, show, onClose }) {
 
 function About({ execution, nodes, data, explain, show, reload }) {
   const isOver = ENDED.includes(data.state);
-  // Of the first attempt: what waits is attempted again when it is woken.
-  const began = explain.data?.nodes[0]?.attempts.find(one => one.started_ms)?.started_ms ?? data.started_ms;
   const isAsking = data.waiting?.waits_for === 'signal';
   const reasons = (explain.data?.nodes[0]?.reasons ?? []).filter(one => !isAsking || one.code !== 'signal');
   const traceback = data.traceback ?? explain.data?.nodes[0]?.traceback;
@@ -95,7 +94,7 @@ function About({ execution, nodes, data, explain, show, reload }) {
       ${data.queued_ms && html`<${Row} label="Queued"><${Time} ms=${data.queued_ms} /><//>`}
       ${data.started_ms && html`<${Row} label="Started"><${Time} ms=${data.started_ms} /><//>`}
       ${data.queued_ms && data.started_ms && html`<${Row} label="Stood in the queue"><${Duration} ms=${data.started_ms - data.queued_ms} /><//>`}
-      ${began && html`<${Row} label=${isOver ? 'Took' : 'For'}><${Duration} since=${began} until=${isOver ? data.finished_ms : null} /><//>`}
+      ${data.began_ms && html`<${Row} label=${isOver ? 'Took' : 'For'}><${Duration} ms=${tookOf(data, now.value)} /><//>`}
       ${data.cached && html`<${Row} label="Cached">the output of an equal call<//>`}
       ${data.worker && html`<${Row} label="Worker"><${Name} value=${data.worker} mono /><//>`}
       ${data.child && html`<${Row} label="Child"><${Link} to=${`executions/${data.child}`}><span class="mono">${data.child}</span><//><//>`}

@@ -30,6 +30,10 @@ from flowd.workflow.states import CANCELLING, ExecutionState, NodeState
 log = get_logger(__name__)
 
 RECONCILE_EVERY_S: Final = 60.0
+# With very many nodes a round takes seconds of a core: the rounds are then so far apart that it is
+# half a percent of one, but never more than ten minutes.
+CORE_SHARE_MAX: Final = 0.005
+REST_S_MAX: Final = 600.0
 # However much there is to look at, a slice of it ends soon after.
 BUDGET_S: Final = 0.2
 EXECUTIONS_PER_SLICE: Final = 100
@@ -88,10 +92,18 @@ class Reconciler(Duty):
         self._round: tuple[_Round, AsyncIterator[None]] | None = None
         self._missing: dict[_NodeKey, tuple[NodeState, str | None]] = {}
         self._stuck: dict[str, Counter[NodeState]] = {}
+        self._spent_s = 0.0
 
     async def run(self, _now_s: float) -> float | None:
         """A round at start and every minute, and one right behind it when it suspects something."""
-        return None if await self.run_slice() else 0.0
+        begun_s = time.process_time()
+        is_quiet = await self.run_slice()
+        self._spent_s += time.process_time() - begun_s
+        if not is_quiet:
+            return 0.0
+        rest_s = min(self._spent_s / CORE_SHARE_MAX, REST_S_MAX)
+        self._spent_s = 0.0
+        return max(self.every_s, rest_s)
 
     def begin_anew(self) -> None:
         """Two rounds from now on: one that was under way as the second would leave out the first,

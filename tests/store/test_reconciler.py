@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from flowd.errors import StoreUnavailable
@@ -451,3 +453,23 @@ async def test_an_execution_whose_waits_are_damaged_fails_visibly(engine, redis,
     await run_rounds(reconciler, 2)
 
     assert redis.get(execution.key(":status")) == "FAILED"
+
+
+@pytest.mark.parametrize(("core_s", "least_s"), [(0.001, 60.0), (0.5, 100.0), (1_000.0, 600.0)])
+async def test_rounds_that_take_long_are_further_apart(
+    engine, store, plans, monkeypatch, core_s, least_s
+):
+    """A hundred thousand nodes that wait are looked at, and cost nobody a core."""
+    await engine.start({"a": []})
+    monkeypatch.setattr("flowd.scheduler.reconciler.BUDGET_S", 0.0)
+    # Each slice reads it twice.
+    clock = itertools.count(step=core_s)
+    monkeypatch.setattr("flowd.scheduler.reconciler.time.process_time", lambda: next(clock))
+    reconciler, slices = Reconciler(store, plans), 1
+
+    while (rest := await reconciler.run(0.0)) == 0.0:
+        slices += 1
+
+    assert slices > 1
+    assert rest == pytest.approx(max(60.0, min(slices * core_s * 200, 600.0)))
+    assert rest >= least_s

@@ -12,8 +12,9 @@ from flowd.config import Settings
 from flowd.store.entries import Entry
 from flowd.store.executions import slices
 from flowd.store.redis import keys, scripts
-from flowd.store.redis.client import Argument, Command, RedisClient
-from flowd.store.waits import WaitRecord
+from flowd.store.redis.client import Argument, Command, RedisClient, is_wrong_type
+from flowd.store.redis.text import count_of
+from flowd.store.waits import WaitRecord, parse_wait
 from flowd.workflow.limiting import SLOT
 
 PLACES_PER_CALL: Final = 500
@@ -22,6 +23,10 @@ NODES_SHOWN_MAX: Final = 100
 _CHECKED_PER_CALL: Final = 20
 _RELEASED_PER_CALL: Final = 500
 _UNLIMITED: Final = "-"
+# Who waits for a place counts as having come so much later for each queue its worker takes from
+# before its own. Longer than most rows of waiters take to pass: behind a row that is longer what is
+# urgent would stand again. And short enough that what is low goes on the same day.
+QUEUE_STEP_MS: Final = 3_600_000
 
 
 class Limit(NamedTuple):
@@ -35,11 +40,18 @@ class Limit(NamedTuple):
 
 
 class Asking(NamedTuple):
-    """A node that is to start, the place it needs, and the record of its attempt."""
+    """A node that is to start, the place it needs, and the record of its attempt; `rank` is how
+    many queues its worker takes from before that of the node."""
 
     entry: Entry
     place: str
     record: str
+    rank: int = 0
+
+    @property
+    def turn_ms(self) -> int:
+        """By when it counts as having come, among those who wait."""
+        return self.entry.queued_ms + self.rank * QUEUE_STEP_MS
 
 
 class Place(NamedTuple):
@@ -51,11 +63,11 @@ class Place(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """A node that holds a place, or waits for one, since when; the latter by when it was queued."""
+    """A node that has held a place since `at_ms`, or that waits for one as if it had come then."""
 
     execution_id: str
     node_id: str
-    since_ms: int
+    at_ms: int
 
 
 class Limits:
@@ -91,9 +103,10 @@ class Limits:
     async def admit(self, asking: Sequence[Asking]) -> list[str]:
         """Ask for places; the outcome words of admit_nodes.lua."""
         arguments: list[Argument] = [self._group]
-        for entry, place, record in asking:
+        for one in asking:
+            entry = one.entry
             ids = (entry.name, entry.execution_id, entry.node_id)
-            arguments += (place, *ids, record, entry.waits)
+            arguments += (one.place, *ids, one.record, entry.waits, one.turn_ms)
         outcomes: list[str] = await self._client.run(
             scripts.ADMIT_NODES, (self._stream,), *arguments
         )
@@ -160,6 +173,20 @@ class Limits:
         """Who is next."""
         return await self._turns(keys.waiters(place), count_max)
 
+    async def waiting_since(self, waiters: Sequence[Turn]) -> list[int | None]:
+        """Since when each of these waits, in Unix ms; None where it waits no more."""
+        asked: list[Command] = [
+            ("HGET", keys.waits(one.execution_id), one.node_id) for one in waiters
+        ]
+        if not asked:
+            return []
+        ahead, *texts = await self._client.converse_freely(
+            [("HGET", keys.CLOCK, "ahead_ms"), *asked]
+        )
+        ahead_ms = 0 if is_wrong_type(ahead) else count_of(ahead)
+        waits = (None if is_wrong_type(text) else parse_wait(text) for text in texts)
+        return [None if wait is None else wait.since_ms - ahead_ms for wait in waits]
+
     async def ahead(self, place: str, execution_id: str, node_id: str) -> int | None:
         """How many are to be admitted before it; None where it does not wait for this place."""
         member = f"{execution_id} {node_id}"
@@ -185,8 +212,8 @@ class Limits:
         flat = await self._client.execute("ZRANGE", key, 0, count_max - 1, "WITHSCORES")
         members = (member.partition(" ") for member in flat[::2])
         return [
-            Turn(execution_id, node_id, int(float(since_ms)))
-            for (execution_id, _, node_id), since_ms in zip(members, flat[1::2], strict=True)
+            Turn(execution_id, node_id, int(float(at_ms)))
+            for (execution_id, _, node_id), at_ms in zip(members, flat[1::2], strict=True)
         ]
 
 

@@ -54,11 +54,14 @@ _Value = str | bytes | None
 class Intake:
     """Holds every entry from its arrival until its outcome is known, so that none starts twice."""
 
-    def __init__(self, store: Store, plans: Plans, registry: Registry, consumer: str) -> None:
+    def __init__(
+        self, store: Store, plans: Plans, registry: Registry, consumer: str, queues: Sequence[str]
+    ) -> None:
         self._store = store
         self._plans = plans
         self._registry = registry
         self._consumer = consumer
+        self._queues = queues
         self._policy = store.nodes.default_policy
         # With the bytes of the large inputs that each of them was given.
         self._held: dict[str, int] = {}
@@ -159,7 +162,15 @@ class Intake:
         if not asking:
             return ready
         outcomes = await self._store.tasks.limits.admit(
-            [Asking(one.entry, one.place, lost_record(one.entry, "-")) for one in asking]
+            [
+                Asking(
+                    one.entry,
+                    one.place,
+                    lost_record(one.entry, "-"),
+                    self._queues.index(one.entry.queue),
+                )
+                for one in asking
+            ]
         )
         held_back = set()
         for one, outcome in zip(asking, outcomes, strict=True):

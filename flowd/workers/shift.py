@@ -90,7 +90,7 @@ class Shift:
         self._session = store.tasks.open_session(
             consumer, settings.workers.queues, logs=equipment.logs
         )
-        self._intake = Intake(store, plans, equipment.registry, consumer)
+        self._intake = Intake(store, plans, equipment.registry, consumer, settings.workers.queues)
         self._settlement = Settlement(store, plans, self._intake, equipment.tally, on_stale)
         self._slots = Slots(
             settings,

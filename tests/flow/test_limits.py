@@ -266,6 +266,56 @@ async def test_who_waits_for_a_place_is_shown_with_how_many_are_before_it(settin
         assert detail == "api"
 
 
+async def test_who_is_urgent_is_shown_before_who_has_waited_longer(settings):
+    reading = replace(settings.workers, queues=("urgent", "default", "low"))
+    async with serving(replace(settings, workers=reading), workers=1) as api:
+        engine = api.engine
+        await engine.store.tasks.limits.put(Limit("api", max=0))
+        ids = {}
+        for at, queue in enumerate(("low", "default", "urgent")):
+            ids[queue] = await engine.start(
+                workflow({**limited("A", handler="echo"), "queue": queue})
+            )
+            await waiting(engine, at + 1)
+
+        views = {
+            queue: (await api.request(f"/workflows/{one}/nodes/A"))["waiting"]
+            for queue, one in ids.items()
+        }
+        assert {queue: one["before"] for queue, one in views.items()} == {
+            "urgent": 0,
+            "default": 1,
+            "low": 2,
+        }
+        assert (await api.request("/limits/api"))["waiters"] == [
+            {
+                "execution_id": ids[queue],
+                "node_id": "A",
+                "key": None,
+                "since_ms": views[queue]["since_ms"],
+            }
+            for queue in ("urgent", "default", "low")
+        ]
+        explanation = await Observer(engine.store, Plans(engine.store)).explain(ids["low"], "A")
+        ((_, message),) = explanation.nodes[0].reasons
+        assert message.endswith("; 2 wait before it")
+
+        await engine.store.tasks.limits.put(Limit("api", max=1))
+        for one in ids.values():
+            assert (await engine.end(one)) == "COMPLETED"
+
+
+async def test_who_is_let_in_while_somebody_looks_is_not_shown_as_waiting(settings):
+    async with serving(settings) as api:
+        await api.engine.store.tasks.limits.put(Limit("api", max=0))
+        ids = [await api.engine.start(workflow(limited("A"))) for _ in range(2)]
+        await waiting(api.engine, 2)
+        await api.engine.redis("HDEL", keys.waits(ids[0]), "A")
+
+        shown = await api.request("/limits/api")
+        assert [one["execution_id"] for one in shown["waiters"]] == ids[1:]
+
+
 async def test_the_sample_that_holds_back_ends_without_a_network(settings):
     (text,) = load_samples(("hold",)).values()
     async with Engine(settings, registry=built_in_registry()) as engine:

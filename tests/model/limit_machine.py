@@ -28,6 +28,8 @@ READERS: Final = {"w1": ("default", "gpu"), "w2": ("gpu",)}
 QUEUES: Final = ("default", "gpu")
 # A rate of one start in this time, which never passes by itself.
 UNIT_MS: Final = 1_000_000
+# Some steps of the machine take less, some more: who is in a later queue is overtaken, or not.
+QUEUE_STEP_MS: Final = 25
 
 
 class LimitMachine(EngineMachine):
@@ -35,7 +37,7 @@ class LimitMachine(EngineMachine):
 
     def __init__(self, server: PrivateServer) -> None:
         super().__init__(server)
-        self.reference = LimitReference()
+        self.reference = LimitReference(READERS, QUEUE_STEP_MS)
         self.delivered: list[tuple[Entry, Ticket]] = []
         self.run(ensure_groups(self.store, self.plans))
         self.run(self.store.tasks.queues.ensure_groups(QUEUES))
@@ -124,6 +126,10 @@ class LimitMachine(EngineMachine):
         """As a worker says it of a node that names a limit."""
         return entry._replace(holds=self._place(ticket) is not None)
 
+    def _asking(self, entry: Entry, ticket: Ticket, place: str) -> Asking:
+        rank = READERS[ticket.holder or ""].index(entry.queue)
+        return Asking(entry, place, lost_record(entry, "-"), rank)
+
     @precondition(lambda self: self._has_some())
     @rule(data=st.data(), is_reply_lost=st.booleans())
     def ask(self, data: st.DataObject, is_reply_lost: bool) -> None:
@@ -135,7 +141,7 @@ class LimitMachine(EngineMachine):
         if not asking:
             return
         for _ in range(1 + is_reply_lost):
-            said = [Asking(entry, place, lost_record(entry, "-")) for entry, _, place in asking]
+            said = [self._asking(*one) for one in asking]
             expected = self.reference.ask(asking)
             assert self.run(self.store.tasks.limits.admit(said)) == expected
 
@@ -374,8 +380,8 @@ class LimitMachine(EngineMachine):
     def _ask_and_complete(self, entry: Entry, ticket: Ticket) -> None:
         place = self._place(ticket)
         if place is not None and not ticket.is_admitted:
-            asking = [Asking(entry, place, lost_record(entry, "-"))]
             expected = self.reference.ask([(entry, ticket, place)])
+            asking = [self._asking(entry, ticket, place)]
             assert self.run(self.store.tasks.limits.admit(asking)) == expected
         if ticket.is_open:
             self._complete([(entry, ticket)])

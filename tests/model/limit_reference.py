@@ -5,7 +5,7 @@ No scripts and no Redis; the machine does to this what it does to the store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final, NamedTuple
@@ -88,11 +88,16 @@ class LimitedExecution:
 class LimitReference:
     """`waiters` of a place are the next first; `places` says who holds one, or waits for it.
 
+    By its place in the list that its worker reads, by `readers`, an entry counts as having come
+    `step_ms` later for each queue before its own.
+
     `bursts` are those of limits that have a rate, of one start in a unit of `clock`; `due` is when
     the next start of a place would be, and `started` when those were that its rate let go.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, readers: Mapping[str, Sequence[str]], step_ms: int) -> None:
+        self.readers = readers
+        self.step_ms = step_ms
         self.most: dict[str, int] = {}
         self.bursts: dict[str, int] = {}
         self.clock = 0
@@ -194,7 +199,9 @@ class LimitReference:
             return "admitted"
         self.close(ticket)
         self.executions[ticket.member.execution_id].states[ticket.member.node_id] = "WAITING"
-        waiters.append((entry.queued_ms, ticket.member))
+        assert ticket.holder is not None
+        rank = self.readers[ticket.holder].index(ticket.queue)
+        waiters.append((entry.queued_ms + rank * self.step_ms, ticket.member))
         waiters.sort()
         return "waiting"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.model.limit_machine import LimitMachine
+from tests.model.limit_machine import QUEUE_STEP_MS, LimitMachine
 
 BRIEF = settings(
     max_examples=20,
@@ -14,5 +14,6 @@ BRIEF = settings(
 )
 
 
-def test_places_and_queues_are_at_every_step_as_the_reference_says(server):
+def test_places_and_queues_are_at_every_step_as_the_reference_says(server, monkeypatch):
+    monkeypatch.setattr("flowd.store.limits.QUEUE_STEP_MS", QUEUE_STEP_MS)
     run_state_machine_as_test(lambda: LimitMachine(server), settings=BRIEF)

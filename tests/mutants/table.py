@@ -1220,7 +1220,7 @@ MUTANTS = (
     Mutant(
         "U16 age",
         "who has waited longest is not the next",
-        "  waiters[#waiters + 1] = string.match(entry_id, '^%d+')",
+        "  waiters[#waiters + 1] = ARGV[at + 6]",
         "  waiters[#waiters + 1] = 0",
         "test_who_was_queued_first_is_next_also_when_it_asks_last",
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flowd.store.attempt_records import lost_record
 from flowd.store.limits import Asking, Limit
 from flowd.store.redis import keys
+from flowd.workflow.ids import DEFAULT_QUEUE
 
 ONE = {"a": {"limit": "api"}}
 THREE = {one: {"limit": "api"} for one in ("a", "b", "c")}
@@ -15,13 +16,14 @@ def holding(entries):
     return [entry._replace(holds=True) for entry in entries]
 
 
-def asking_for(entry, place="api"):
-    return Asking(entry, place, lost_record(entry, "-"))
+def asking_for(entry, place="api", queues=(DEFAULT_QUEUE,)):
+    return Asking(entry, place, lost_record(entry, "-"), queues.index(entry.queue))
 
 
-async def ask(engine, entries, place="api"):
-    """Who is admitted, as a worker is to go on with it, and the outcomes."""
-    outcomes = await engine.store.tasks.limits.admit([asking_for(one, place) for one in entries])
+async def ask(engine, entries, place="api", queues=(DEFAULT_QUEUE,)):
+    """Who is admitted, as a worker of these queues is to go on with it, and the outcomes."""
+    asking = [asking_for(one, place, queues) for one in entries]
+    outcomes = await engine.store.tasks.limits.admit(asking)
     admitted = [
         one for one, outcome in zip(entries, outcomes, strict=True) if outcome == "admitted"
     ]

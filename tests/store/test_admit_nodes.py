@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from flowd.orchestrator.executor import cancel_execution, pause_execution, resume_execution
+from flowd.store import limits
 from flowd.store.limits import Limit
 from flowd.store.redis import keys
-from tests.store.engine import everything, until
-from tests.store.limits import BROAD, ONE, THREE, ask, holders, holding, start, waiters
+from tests.store.engine import WAIT_MAX_S, everything, until
+from tests.store.limits import (
+    BROAD,
+    ONE,
+    THREE,
+    ask,
+    holders,
+    holding,
+    start,
+    waiters,
+)
+
+QUEUES = ("urgent", "default", "low")
+
+
+def in_queue(queue, *node_ids):
+    return {one: {"limit": "api", "queue": queue} for one in node_ids}
 
 
 async def test_no_more_hold_a_place_than_there_are_and_the_others_wait_outside(engine, redis):
@@ -73,6 +91,57 @@ async def test_who_was_queued_first_is_next_also_when_it_asks_last(engine, redis
     assert (await ask(engine, [late]))[1] == ["waiting"]
 
     assert redis.zrange(keys.waiters("api"), 0, -1) == [f"{second.id} a", f"{first.id} a"]
+
+
+async def test_who_is_in_an_earlier_queue_of_the_worker_that_asks_is_next(engine, redis):
+    await engine.store.tasks.limits.put(Limit("api", max=0))
+    worker = engine.worker(queues=QUEUES)
+    _, entries = await engine.start_and_take(in_queue("low", "l"), worker)
+    await ask(engine, entries, queues=QUEUES)
+    _, entries = await engine.start_and_take(in_queue("default", "d"), worker)
+    await ask(engine, entries, queues=QUEUES)
+    _, entries = await engine.start_and_take(in_queue("urgent", "u"), worker)
+    await ask(engine, entries, queues=QUEUES)
+
+    assert waiters(redis) == ["u", "d", "l"]
+
+
+async def test_for_who_reads_it_alone_a_queue_is_the_first(engine, redis):
+    await engine.store.tasks.limits.put(Limit("api", max=0))
+    several, alone = engine.worker("w1", QUEUES), engine.worker("w2", ("low",))
+    _, entries = await engine.start_and_take(in_queue("default", "d"), several)
+    await ask(engine, entries, queues=QUEUES)
+    _, entries = await engine.start_and_take(in_queue("low", "l"), alone)
+    await ask(engine, entries, queues=("low",))
+
+    assert waiters(redis) == ["l", "d"]
+
+
+async def test_what_is_low_moves_at_its_share_however_much_is_urgent(engine, redis, monkeypatch):
+    """For each that ends two urgent ones come, and a low one."""
+    monkeypatch.setattr(limits, "QUEUE_STEP_MS", 40)
+    await engine.store.tasks.limits.put(Limit("api", max=1))
+    worker = engine.worker(queues=QUEUES)
+    turns, started, holder = {}, [], None
+    async with asyncio.timeout(WAIT_MAX_S):
+        while [node_id for _, node_id in started].count("l") < 5:
+            for graph in (in_queue("urgent", "u", "v"), in_queue("low", "l")):
+                _, entries = await engine.start_and_take(graph, worker)
+                admitted, _ = await ask(engine, entries, queues=QUEUES)
+                for one in entries:
+                    turns[member_of(one)] = one.queued_ms + 40 * QUEUES.index(one.queue)
+                holder = admitted[0] if admitted else holder
+            started.append(member_of(holder))
+            assert {"u", "v"} & set(waiters(redis)), "nothing urgent waits"
+            await worker.complete(holder)
+            (holder,) = await worker.take()
+
+    order = [turns[one] for one in started]
+    assert order == sorted(order)
+
+
+def member_of(entry):
+    return entry.execution_id, entry.node_id
 
 
 def milliseconds(redis):

@@ -28,6 +28,9 @@ KEYS_SHOWN_MAX: Final = 100
 _KEYS_COUNTED_MAX: Final = 100_000
 
 
+_Keyed = tuple[str | None, Turn]
+
+
 class _Body(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,8 +76,8 @@ class LimitRow(_Body):
 
 
 class LimitView(LimitRow):
-    """`keys` are the busiest of those that are in use, `holders` and `waiters` the oldest of all,
-    up to 100 of each.
+    """`keys` are the busiest of those that are in use, `holders` the oldest of all, and `waiters`
+    those who are next, up to 100 of each.
     """
 
     keys: list[LimitKey]
@@ -119,11 +122,14 @@ async def show_limit(request: Request) -> Response:
     places = await _places(limits, name)
     places.sort(key=lambda one: (-one.waiters, -one.holders, one.place))
     shown = places[:KEYS_SHOWN_MAX]
-    holders, waiters = [], []
-    for one in shown:
-        holders += _turns(one.place, await limits.holders(one.place))
-        waiters += _turns(one.place, await limits.waiters(one.place))
     keys = [(split_place(one.place)[1], one) for one in shown]
+    holders: list[_Keyed] = []
+    waiters: list[_Keyed] = []
+    for key, one in keys:
+        holders += [(key, turn) for turn in await limits.holders(one.place)]
+        waiters += [(key, turn) for turn in await limits.waiters(one.place)]
+    holders, waiters = _first(holders), _first(waiters)
+    waiting_since = await limits.waiting_since([turn for _, turn in waiters])
     return json_response(
         LimitView(
             **_row(limit, places).model_dump(),
@@ -132,8 +138,12 @@ async def show_limit(request: Request) -> Response:
                 for key, one in keys
                 if key is not None
             ],
-            holders=_oldest(holders),
-            waiters=_oldest(waiters),
+            holders=[_turn(key, turn, turn.at_ms) for key, turn in holders],
+            waiters=[
+                _turn(key, turn, since_ms)
+                for (key, turn), since_ms in zip(waiters, waiting_since, strict=True)
+                if since_ms is not None
+            ],
         )
     )
 
@@ -168,18 +178,14 @@ def _row(limit: Limit, places: list[Place]) -> LimitRow:
     )
 
 
-def _turns(place: str, turns: list[Turn]) -> list[LimitTurn]:
-    _, key = split_place(place)
-    return [
-        LimitTurn(
-            execution_id=one.execution_id, node_id=one.node_id, key=key, since_ms=one.since_ms
-        )
-        for one in turns
-    ]
+def _first(turns: list[_Keyed]) -> list[_Keyed]:
+    return sorted(turns, key=lambda one: one[1].at_ms)[:KEYS_SHOWN_MAX]
 
 
-def _oldest(turns: list[LimitTurn]) -> list[LimitTurn]:
-    return sorted(turns, key=lambda one: one.since_ms)[:KEYS_SHOWN_MAX]
+def _turn(key: str | None, turn: Turn, since_ms: int) -> LimitTurn:
+    return LimitTurn(
+        execution_id=turn.execution_id, node_id=turn.node_id, key=key, since_ms=since_ms
+    )
 
 
 ROUTES = [

@@ -12,8 +12,8 @@
 -- wide fan waits with the call that opened it.
 --
 -- KEYS  1 stream
--- ARGV  1 group  2… six for each node: place, full name of its entry, execution id, node id, attempt record, how often
---       it has waited
+-- ARGV  1 group  2… seven for each node: place, full name of its entry, execution id, node id, attempt record, how
+--       often it has waited, by when it counts as having come (ms)
 -- RETURNS for each node 'admitted' (also when it holds a place already), 'waiting' (the entry is gone),
 --         'stale' (the attempt was taken away) or 'ended' (the node or its execution runs no more; the
 --         entry is gone)
@@ -43,15 +43,15 @@ local end_own, ended_ids, own_streams = gathering()
 local waiting_keys = {}
 
 local keys = {}
-for at = 2, #ARGV, 6 do
+for at = 2, #ARGV, 7 do
   local prefix = 'workflow:' .. ARGV[at + 2]
   keys[#keys + 1] = prefix .. ':status'
   keys[#keys + 1] = prefix .. ':node:' .. ARGV[at + 3]
 end
 local states = redis.call('MGET', unpack(keys))
 
-for at = 2, #ARGV, 6 do
-  local nth, own, entry_id = (at + 4) / 6, place_of(stream, ARGV[at + 1])
+for at = 2, #ARGV, 7 do
+  local nth, own, entry_id = (at + 5) / 7, place_of(stream, ARGV[at + 1])
   if #redis.call('XRANGE', own, entry_id, entry_id) == 0 then
     outcomes[nth] = 'stale'
   elseif not is_live(states[2 * nth - 1]) or not is_outstanding(states[2 * nth]) then
@@ -72,7 +72,7 @@ local function wait_for(place, at, member, waiters)
   set_record(prefix .. ':attempts', node_id, record)
   set_place(prefix .. ':places', node_id, place)
   set_wait(prefix .. ':waits', node_id, string.format('%s slot %.0f - %s', ARGV[at + 5], now_ms, place))
-  waiters[#waiters + 1] = string.match(entry_id, '^%d+')
+  waiters[#waiters + 1] = ARGV[at + 6]
   waiters[#waiters + 1] = member
   happened[#happened + 1] = 'node.waiting'
   happened[#happened + 1] = ARGV[at + 2] .. ' ' .. node_id .. ' ' .. record .. '\n'
@@ -106,14 +106,14 @@ for _, place in ipairs(places) do
         holds[member] = true
         held = held + 1
       end
-      outcomes[(at + 4) / 6] = 'admitted'
+      outcomes[(at + 5) / 7] = 'admitted'
     else
       if waiting == 0 and held < limit.max then
         plan_settling(place, due_ms - limit.ahead_ms)
       end
       wait_for(place, at, member, waiters)
       waiting = waiting + 1
-      outcomes[(at + 4) / 6] = 'waiting'
+      outcomes[(at + 5) / 7] = 'waiting'
     end
   end
   if waiters[1] then

@@ -383,6 +383,10 @@ class DependencyFailed(Fail):
     code = "dependency_failed"
 
 
+class HandlerElsewhere(HandlerFailed):
+    """This worker does not know the handler of a node, and another one does: no failure."""
+
+
 class NotSent(HandlerFailed):
     """There was no connection, so a service has seen nothing of the call."""
 
@@ -390,10 +394,7 @@ class NotSent(HandlerFailed):
 
 
 class BadHandlers(FlowdError):
-    """The modules of `[handlers]` cannot be used; the text holds the traceback where there is one.
-
-    As with settings, starting again changes nothing.
-    """
+    """The modules of `[handlers]` cannot be used; the text holds the traceback, if there is one."""
 
     code = "bad_handlers"
 

@@ -73,6 +73,7 @@ EVENTS: dict[str, str] = {
     "request.failed": "a request was answered with a 5xx that nobody foresaw",
     "call.simulated": "in development: a name without a dot does not resolve; nobody is called",
     "worker.enrolled": "a worker took its lease and takes nodes from now on",
+    "handlers.differ": "workers of two flowds share a Redis and do not know the same handlers",
     "worker.recovered": "what a dead or stopped worker held was given to others",
     "worker.stalled": "a worker has room and asks for no work; flowd start replaces it",
     "recycling.impossible": "a limit is below what a fresh worker uses, and is not kept to",

@@ -12,6 +12,7 @@ from flowd.errors import (
     DependencyFailed,
     Fail,
     FlowdError,
+    HandlerElsewhere,
     HandlerFailed,
     Retry,
     SkipNode,
@@ -68,7 +69,7 @@ def _of_same_kind(error: BaseException, text: str) -> HandlerFailed:
         return Wait(after_s=error.after_s or 0.0)
     if isinstance(error, Retry):
         return Retry(text, after_s=error.after_s, kinds=kinds)
-    if isinstance(error, SkipNode | DependencyFailed):
+    if isinstance(error, SkipNode | DependencyFailed | HandlerElsewhere):
         return type(error)(text)
     if isinstance(error, Fail | TemplateError):
         return Fail(text, kinds=kinds)

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import random
+from typing import Final
 
-from flowd.errors import DependencyFailed, HandlerFailed, SkipNode, Wait, WaitFor
+from flowd.backoff import pause_after
+from flowd.errors import (
+    DependencyFailed,
+    HandlerElsewhere,
+    HandlerFailed,
+    SkipNode,
+    Wait,
+    WaitFor,
+)
 from flowd.orchestrator.executor import node_failure
 from flowd.store import endings
 from flowd.store.endings import Ending, ItemRetry, RetryLater, Skip
@@ -13,6 +22,11 @@ from flowd.workflow.children import CHILD
 from flowd.workflow.graph import Plan
 from flowd.workflow.retrying import RetryPolicy
 from flowd.workflow.signals import SIGNAL
+
+# Before a node is queued again that came to a worker that does not know its handler: the others may
+# all be busy, and this one takes it again meanwhile.
+_HANDED_ON_FIRST_S: Final = 1.0
+_HANDED_ON_LONGEST_S: Final = 10.0
 
 
 def fail_attempt(
@@ -41,6 +55,14 @@ def fail_attempt(
         return pause(entry, record, "date", entry.waits + 1, due_ms)
     if isinstance(error, DependencyFailed):
         return node_failure(plan, entry, record=record, error=text, is_own=False)
+    later = ItemRetry if node.is_item else RetryLater
+    if isinstance(error, HandlerElsewhere):
+        pause_s = pause_after(
+            max(1, entry.attempt - entry.failures),
+            first_s=_HANDED_ON_FIRST_S,
+            longest_s=_HANDED_ON_LONGEST_S,
+        )
+        return later(entry, record, round(1000 * pause_s), entry.failures, text)
     policy = default_policy.overridden_by(node.retry)
     failures = entry.failures + 1
     if policy.max_attempts > 1:
@@ -52,5 +74,4 @@ def fail_attempt(
     # Chance spreads load here, and keeps no secret.
     pause_s = policy.pause_s(error, failures, random.random())
     pause_ms = round(1000 * pause_s)
-    later = ItemRetry if node.is_item else RetryLater
     return later(entry, record, pause_ms, failures, text, error.report)

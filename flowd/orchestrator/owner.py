@@ -25,6 +25,8 @@ class Owner:
 
     `pid_space` tells containers that share a host name from each other; `language` is the version
     of the language of workflows it knows, 0 where it does not say; `queues` are those it reads.
+    Of a worker also the `handlers` it knows, None where it does not say, the process that has
+    started it, and since when (Unix time in ms) it has been there.
     """
 
     host: str
@@ -34,6 +36,9 @@ class Owner:
     pid_space: str = ""
     language: int = 0
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    handlers: tuple[str, ...] | None = None
+    parent_pid: int = 0
+    since_ms: int = 0
 
     @classmethod
     def of_this_process(cls, queues: tuple[str, ...] = (DEFAULT_QUEUE,)) -> Owner:
@@ -49,8 +54,9 @@ class Owner:
         if not isinstance(said, dict):
             raise TypeError(f"{text!r} is no owner")
         known = {one.name for one in fields(cls)}
-        if "queues" in said:
-            said["queues"] = tuple(said["queues"])
+        for name in ("queues", "handlers"):
+            if said.get(name) is not None:
+                said[name] = tuple(said[name])
         return cls(**{name: value for name, value in said.items() if name in known})
 
     def to_json(self) -> bytes:

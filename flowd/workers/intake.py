@@ -8,11 +8,20 @@ from typing import Any, Final
 
 import orjson
 
-from flowd.errors import CorruptExecution, Fail, HandlerFailed, TemplateError, UnknownExecution
+from flowd.errors import (
+    CorruptExecution,
+    Fail,
+    HandlerElsewhere,
+    HandlerFailed,
+    TemplateError,
+    UnknownExecution,
+    UnknownHandler,
+)
 from flowd.handlers.context import HandlerContext
 from flowd.handlers.outcome import JsonText, error_text
 from flowd.handlers.registry import Handler, Registry
 from flowd.log import get_logger
+from flowd.orchestrator.enrolment import enrolled, who_knows
 from flowd.orchestrator.plans import Plans
 from flowd.redaction import REDACTOR
 from flowd.store import Store
@@ -68,6 +77,8 @@ class Intake:
         self._arrived: list[Entry | Garbage] = []
         self._outputs: dict[tuple[str, ...], bytes] = {}
         self._older_outputs = self._outputs
+        # Handlers that nodes of the present batch have, and this worker does not.
+        self._unknown: set[str] = set()
         # Entries queued up to then may be of executions that were paused or cancelled; None is any.
         self._halted_ms: int | None = None
 
@@ -112,6 +123,8 @@ class Intake:
                 self._arrived.remove(entry)
             else:
                 planned.append(prepared)
+        if self._unknown:
+            planned = await self._hand_on(planned)
         fetched, large = await self._fetch(self._wanted(planned))
         halted = _halted(fetched)
         if halted:
@@ -227,6 +240,24 @@ class Intake:
         self.release(name)
         log.error("entry.buried", entry_id=name, reason=reason)
 
+    async def _hand_on(self, planned: Sequence[PreparedNode]) -> list[PreparedNode]:
+        """The same; whose handler only other workers know ends here so that one of them has it."""
+        owners = await enrolled(self._store)
+        unknown, self._unknown = self._unknown, set()
+        handed_on = []
+        for one in planned:
+            name = one.node.handler
+            if name in unknown and (other := who_knows(name, one.entry.queue, owners)):
+                reason = HandlerElsewhere(
+                    f"{self._consumer} does not know the handler {name!r}; "
+                    f"{other} on {owners[other].host} does, and the node waits for that"
+                )
+                # Nothing is looked up for it, and no place asked for.
+                bare = one.node._replace(config=NO_CONFIG, asks=None, repeat=None)
+                one = one._replace(node=bare, handler=_refusing(name, reason))
+            handed_on.append(one)
+        return handed_on
+
     def _wanted(self, planned: Sequence[PreparedNode]) -> dict[Fact, None]:
         """What these nodes need to know: the outputs and the input that their templates read,
         whether their executions may start nodes, and for nodes that choose what they decide by.
@@ -305,6 +336,8 @@ class Intake:
         try:
             return self._registry.load(name)
         except Exception as error:  # noqa: BLE001 - importing a handler's module may do anything
+            if isinstance(error, UnknownHandler):
+                self._unknown.add(name)
             reason = f"handler {name!r} cannot be loaded: {error_text(error)}"
             return _refusing(name, Fail(reason))
 

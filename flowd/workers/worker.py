@@ -9,6 +9,7 @@ import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.thread import _threads_queues
+from dataclasses import replace
 from functools import partial
 from typing import Final, TextIO, cast
 
@@ -22,11 +23,13 @@ from flowd.handlers.registry import Registry
 from flowd.log import get_logger, listen_to_nodes
 from flowd.node_log import SpokenStream
 from flowd.orchestrator.children import Children
+from flowd.orchestrator.enrolment import differing, enrolled
 from flowd.orchestrator.owner import Owner
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import ensure_groups, recover_worker
 from flowd.pulse import Pulse
 from flowd.store import Store, open_store
+from flowd.store.executions import now_ms
 from flowd.workers.lease import Lease
 from flowd.workers.node_logs import NodeLogs
 from flowd.workers.shift import Equipment, Shift
@@ -90,7 +93,12 @@ class Worker:
             logs,
         )
         self._drain_s = DRAIN_SHARE * settings.shutdown.grace_s
-        self._owner = Owner.of_this_process(settings.workers.queues)
+        self._owner = replace(
+            Owner.of_this_process(settings.workers.queues),
+            handlers=registry.names(),
+            parent_pid=os.getppid(),
+            since_ms=now_ms(),
+        )
         self._stop = asyncio.Event()
         self._shift: Shift | None = None
         self._is_stalled = False
@@ -144,12 +152,18 @@ class Worker:
                 if is_lost:
                     log.warning("redis.reconnected")
                 log.info("worker.enrolled", consumer=consumer)
+                await self._warn_of_others()
                 return True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._stop.wait()
                 return False
         return False
+
+    async def _warn_of_others(self) -> None:
+        with contextlib.suppress(StoreError):
+            for reason in differing(self._owner, await enrolled(self._store)):
+                log.warning("handlers.differ", reason=reason)
 
     async def _work(self, consumer: str) -> None:
         """One shift: until drained, or until the lease is lost."""

@@ -10,7 +10,9 @@ import pytest
 
 from flowd.config import HandlersSettings
 from flowd.handlers.loading import open_registry
-from tests.flow.engine import Engine, node, workflow
+from flowd.handlers.registry import built_in_registry
+from tests.flow import handlers
+from tests.flow.engine import Engine, node, until, workflow
 
 HANDLERS = """
 import functools, multiprocessing, sys
@@ -72,3 +74,32 @@ async def test_own_handlers_do_what_they_do_elsewhere(own):
         "decorated": {"decorated": True},
         "decorated_apart": {"decorated": True},
     }
+
+
+async def test_a_node_waits_for_a_worker_that_knows_its_handler(settings):
+    """A second flowd on the same Redis took nodes of the first and failed them: unknown handler."""
+    one_at_a_time = replace(settings, workers=replace(settings.workers, concurrency=1))
+    async with (
+        Engine(settings, workers=1, registry=built_in_registry()),
+        Engine(one_at_a_time, workers=1) as knowing,
+        knowing.ticking(),
+    ):
+        first = await knowing.start(workflow(node("H", handler="held")))
+        await until(lambda: has_state(knowing, first, "H", "RUNNING"), "the only slot taken")
+        second = await knowing.start(workflow(node("A"), node("B", ["A"])))
+        await until(lambda: has_state(knowing, second, "A", "RETRYING"), "A handed on")
+        (notice,) = (await knowing.store.health.attention.retrying(9)).sample
+        assert "does not know the handler 'echo'; worker-1-" in notice.text
+        handlers.GATES["H"].set()
+        await knowing.end(second)
+        assert await knowing.states(second) == {"A": "COMPLETED", "B": "COMPLETED"}
+
+
+async def test_a_node_whose_handler_nobody_knows_fails_at_once(settings):
+    async with Engine(settings, workers=2, registry=built_in_registry()) as engine:
+        execution_id = await engine.run(workflow(node("A")))
+        assert await engine.states(execution_id) == {"A": "FAILED"}
+
+
+async def has_state(engine, execution_id, node_id, state):
+    return (await engine.states(execution_id))[node_id] == state

@@ -57,7 +57,7 @@ def put_program(places: Places) -> None:
     requirements = places.settings / "requirements.txt"
     try:
         _fill(new, places, requirements)
-        _open_to_all(new)
+        open_to_all(new)
         _run([new / "bin/flowd", "--version"], "what was installed does not run")
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
@@ -130,9 +130,9 @@ def _copy_packages(new: Path) -> None:
         shutil.copytree(name, new / names, ignore=ignored, dirs_exist_ok=True)
 
 
-def _open_to_all(new: Path) -> None:
-    """Whoever's umask it was made with: the service reads it, and nobody but its owner writes."""
-    for path in (new, *new.rglob("*")):
+def open_to_all(folder: Path) -> None:
+    """Whoever's umask it was made with: everybody reads it, and nobody but its owner writes."""
+    for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             mode = path.stat().st_mode & 0o755
             path.chmod(mode | 0o444 | (0o111 if mode & 0o100 else 0))

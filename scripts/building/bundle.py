@@ -16,7 +16,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from flowd.installation.program import BUNDLE_MARK, COMMAND
+from flowd.installation.program import BUNDLE_MARK, COMMAND, open_to_all
 from scripts.building.output import source_epoch
 from scripts.building.sbom import write_sbom
 
@@ -31,6 +31,8 @@ _LEFT_OUT = (
 _OF_THE_MACHINE = (
     "ld-linux", "libc.", "libdl.", "libm.", "libpthread.", "libresolv.", "librt.", "libutil.",
 )  # fmt: skip
+# In a package's list of its files: what is not kept, and says by its checksum where it was made.
+_NOT_KEPT = re.compile(r"\.\./\.\./bin/|[^/]+\.dist-info/direct_url\.json,")
 
 
 def build_bundle(folder: Path, wheel: Path) -> None:
@@ -42,13 +44,11 @@ def build_bundle(folder: Path, wheel: Path) -> None:
     libraries = _bring_libraries(folder)
     command = folder / "bin" / "flowd"
     command.write_text(COMMAND.format(python="/usr/bin/env python3"))
+    command.chmod(0o755)
     (folder / BUNDLE_MARK).touch()
     write_sbom(folder, libraries)
     compile_all(folder, folder / "lib" / name)
-    for path in folder.rglob("*"):
-        if not path.is_symlink():
-            is_open = path.is_dir() or path == command or os.access(path, os.X_OK)
-            path.chmod(0o755 if is_open else 0o644)
+    open_to_all(folder)
 
 
 def glibc_needed(bundle: Path) -> str:
@@ -86,9 +86,9 @@ def _install_packages(folder: Path, wheel: Path) -> None:
     shutil.rmtree(packages / "bin")
     for note in packages.glob("*.dist-info/direct_url.json"):
         note.unlink()
-        record = note.with_name("RECORD")
+    for record in packages.glob("*.dist-info/RECORD"):
         lines = record.read_text().splitlines(keepends=True)
-        record.write_text("".join(line for line in lines if f"/{note.name}," not in line))
+        record.write_text("".join(line for line in lines if not _NOT_KEPT.match(line)))
 
 
 def _strip(folder: Path) -> None:

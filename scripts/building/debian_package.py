@@ -12,9 +12,9 @@ from typing import Final
 
 from flowd import __version__
 from flowd.installation.places import UNITS, Places
-from flowd.installation.program import COMMAND
+from flowd.installation.program import COMMAND, open_to_all
 from scripts.building.bundle import build_bundle, glibc_needed
-from scripts.building.output import ROOT, source_epoch
+from scripts.building.output import ROOT, blocks_of, source_epoch
 from scripts.building.wheel import build_wheel
 
 _SCRIPTS: Final = Path(__file__).with_name("debian")
@@ -35,9 +35,8 @@ def write_debian_package(bundle: Path, folder: Path, version: str = __version__)
     architecture = _output("dpkg", "--print-architecture")
     file = folder / f"flowd_{version}_{architecture}.deb"
     with tempfile.TemporaryDirectory() as place:
-        # `mkdtemp` makes it for its owner alone.
         root = Path(place) / "root"
-        root.mkdir(mode=0o755)
+        root.mkdir()
         _lay_out(bundle, root)
         _write_control(
             root,
@@ -45,9 +44,10 @@ def write_debian_package(bundle: Path, folder: Path, version: str = __version__)
                 "VERSION": version,
                 "ARCHITECTURE": architecture,
                 "GLIBC": glibc_needed(bundle),
-                "KILOBYTES": str(sum(one.lstat().st_size // 1024 + 1 for one in root.rglob("*"))),
+                "KILOBYTES": str(blocks_of(root, 1024)),
             },
         )
+        open_to_all(root)
         subprocess.run(
             ["dpkg-deb", "--root-owner-group", "--build", root, file],
             check=True,
@@ -60,8 +60,6 @@ def write_debian_package(bundle: Path, folder: Path, version: str = __version__)
 def _lay_out(bundle: Path, root: Path) -> None:
     program = root / _PROGRAM
     shutil.copytree(bundle, program, symlinks=True)
-    # The folder a bundle was made in may be its maker's alone: the service is another user.
-    program.chmod(0o755)
     command = program / "bin" / "flowd"
     command.write_text(COMMAND.format(python=f"/{_PROGRAM}/bin/python3"))
     for packages in program.glob("lib/python3*/*-packages"):
@@ -84,7 +82,8 @@ def _write_control(root: Path, values: Mapping[str, str]) -> None:
         for name, value in values.items():
             text = text.replace(f"@{name}@", value)
         (control / source.name).write_text(text)
-        (control / source.name).chmod(0o644 if source.name == "control" else 0o755)
+        if source.name != "control":
+            (control / source.name).chmod(0o755)
 
 
 def _output(*command: str) -> str:

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from flowd.installation.program import open_to_all
+
 ROOT = Path(__file__).parents[2]
 # Where neither git nor SOURCE_DATE_EPOCH says a time: the first that a zip file can hold.
 _EPOCH = 315_532_800
@@ -29,9 +31,13 @@ def copy_source(folder: Path) -> None:
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "flowd", folder / "flowd", ignore=_NOT_SOURCE)
-    # Whatever the mask of the person who cloned it.
-    for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    open_to_all(folder)
+
+
+def blocks_of(folder: Path, size: int) -> int:
+    """How many blocks of `size` bytes it fills: one for a folder, whatever its file system says."""
+    sizes = (0 if one.is_dir() else one.lstat().st_size for one in folder.rglob("*"))
+    return sum(each // size + 1 for each in sizes)
 
 
 def write_checksum(file: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from flowd import __version__
 from scripts.building.bundle import build_bundle, glibc_needed
-from scripts.building.output import source_epoch, write_checksum
+from scripts.building.output import blocks_of, source_epoch, write_checksum
 from scripts.building.sbom import SBOM_FILE
 from scripts.building.wheel import build_wheel
 
@@ -61,14 +61,13 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _head(bundle: Path, payload: bytes) -> bytes:
     digest = hashlib.sha256(payload).hexdigest()
-    blocks = sum(one.stat().st_size // 4096 + 1 for one in bundle.rglob("*"))
     text = _HEAD.read_text()
     for name, value in {
         "VERSION": __version__,
         "MACHINE": platform.machine(),
         "DIGEST": digest,
         "SHORT": digest[:12],
-        "MEGABYTES": str(blocks * 4096 // 1_000_000 + 1),
+        "MEGABYTES": str(blocks_of(bundle, 4096) * 4096 // 1_000_000 + 1),
         "GLIBC": glibc_needed(bundle),
     }.items():
         text = text.replace(f"@{name}@", value)

@@ -19,6 +19,7 @@ def build_wheel(folder: Path) -> Path:
             [*pip, "-qq", "--no-deps", "--wheel-dir", folder, source],
             check=True,
             env=os.environ | {"SOURCE_DATE_EPOCH": str(source_epoch())},
+            umask=0o022,
         )
     (wheel,) = folder.glob(f"flowd-{_version()}-*.whl")
     return wheel

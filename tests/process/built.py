@@ -20,7 +20,7 @@ from tests.process.flowd_process import clean_environ
 ROOT = Path(__file__).parents[2]
 
 
-def build_wheel(folder: Path) -> None:
+def build_wheel(folder: Path, umask: int = 0o022) -> None:
     """As `scripts/build wheel` does."""
     subprocess.run(
         [sys.executable, "-m", "scripts.building", "wheel", "--into", folder],
@@ -28,6 +28,7 @@ def build_wheel(folder: Path) -> None:
         check=True,
         timeout=PATIENCE_S,
         env=clean_environ() | {"SOURCE_DATE_EPOCH": "1700000000"},
+        umask=umask,
     )
 
 

@@ -5,6 +5,7 @@ Built by pip, as the wheel is.
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import resource
@@ -82,6 +83,19 @@ def test_nothing_is_loaded_from_this_machine_but_its_c_library(bundle: Path) -> 
     assert len(loaded) > 30
     foreign = [one for one in loaded if not one.is_relative_to(bundle)]
     assert [one for one in foreign if not MACHINES.match(str(one))] == []
+
+
+def test_the_lists_of_its_packages_name_what_is_there(bundle: Path) -> None:
+    """A script that pip had put there, and that was removed, named the checkout by its checksum."""
+    packages = next(bundle.glob("lib/python3*/*-packages"))
+    with_files = [
+        packages / row[0]
+        for record in packages.glob("*.dist-info/RECORD")
+        for row in csv.reader(record.open(newline=""))
+    ]
+
+    assert len(with_files) > 1000
+    assert [file for file in with_files if not file.exists()] == []
 
 
 def test_own_handlers_find_everything_an_interpreter_has(bundle: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ What dpkg makes of it is tried in a bare Debian by `scripts/try_installs`.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -59,12 +60,18 @@ def test_its_command_its_units_and_its_owner(package: Path, unpacked: Path) -> N
     assert {line[7:10] for line in listed.stdout.splitlines()} <= {"r-x", "r--", "rwx"}
 
 
-def test_the_same_bundle_gives_the_same_package(
-    package: Path, bundle: Path, tmp_path: Path
+@pytest.mark.parametrize("umask", [0o002, 0o077])
+def test_the_same_bundle_gives_the_same_package_to_everybody(
+    umask: int, package: Path, bundle: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "again").mkdir()
+    before = os.umask(umask)
+    try:
+        again = write_debian_package(bundle, tmp_path / "again")
+    finally:
+        os.umask(before)
 
-    assert write_debian_package(bundle, tmp_path / "again").read_bytes() == package.read_bytes()
+    assert again.read_bytes() == package.read_bytes()
 
 
 @pytest.mark.parametrize(

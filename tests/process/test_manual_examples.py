@@ -43,6 +43,7 @@ CHECKING = "test_validate_says_what_the_manual_shows"
 EDITOR = "test_the_schema_is_used_as_the_manual_shows"
 APPLYING = "test_files_are_applied_as_the_manual_shows"
 MANY = "test_a_graph_and_an_action_on_many_are_as_they_are_shown"
+TOGETHER = "test_limits_queues_and_concurrency_go_together_as_they_are_told"
 TOKEN = "test_a_token_opens_what_it_is_said_to"
 # The tests that run the examples, by section and language, one for each.
 RUN_BY = {
@@ -114,6 +115,9 @@ RUN_BY = {
     ("Limits and rates", "json"): [WORKFLOWS],
     ("Limits and rates", "bash"): ["test_limits_are_put_and_lifted_as_it_is_told"],
     ("Limits and rates", "console"): ["test_limits_are_put_and_lifted_as_it_is_told"],
+    ("All of it together", "yaml"): [TOGETHER],
+    ("All of it together", "toml"): [TOGETHER],
+    ("All of it together", "console"): [TOGETHER],
     ("Logs of nodes", "bash"): ["test_what_a_node_says_is_read_as_it_is_told"],
     ("Reading them", "bash"): ["test_what_a_node_says_is_read_as_it_is_told"],
     ("Acting on many", "json"): [MANY],

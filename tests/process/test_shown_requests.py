@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from flowd.config.loading import load_settings
 from tests.daemon import PATIENCE_S, wait_until
 from tests.manual import blocks
 from tests.process.flowd_process import CONFIG, Flowd, clean_environ, node
+from tests.process.metered import Metered
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="it is sent with curl")
 
@@ -70,6 +72,65 @@ def test_limits_are_put_and_lifted_as_it_is_told(flowd: Flowd, tmp_path: Path) -
     assert "storage" in listed and "api" in api
     with Client(flowd.url) as client:
         assert [one["name"] for one in client.limits()] == ["api"]
+
+
+def test_limits_queues_and_concurrency_go_together_as_they_are_told(
+    run_flowd: Callable[..., Flowd], tmp_path: Path
+) -> None:
+    title = "All of it together"
+    (tmp_path / "flowd.toml").write_text(CONFIG + blocks(title, "toml")[0])
+    customers = [f"customer-{number}" for number in range(4)]
+    with Metered(holds_s=0.05) as service:
+        written = blocks(title, "yaml")[0].replace("http://service-a", service.url)
+        (tmp_path / "orders.yaml").write_text(written)
+        flowd = run_flowd("start")
+        flowd.wait_until_running()
+        (session,) = blocks(title, "console")
+        for line in session.splitlines():
+            told(flowd, line, tmp_path)
+        with Client(flowd.url) as client:
+            # All come while nobody may start, those that are urgent last.
+            client.put_limit("api", max=0)
+            ids: dict[str, list[str]] = {}
+            for number, name in enumerate(("report", "order")):
+                # The second of a customer waits for the first.
+                ids[name] = [
+                    client.run_definition(name, {"customer": one})
+                    for one in customers
+                    for _ in range(2)
+                ]
+                count = len(customers) * (number + 1)
+                wait_until(partial(has_waiting, client, count), f"{count} to wait for a place")
+            waiting = [one["execution_id"] for one in client.limit("api")["waiters"]]
+            firsts = {name: found[::2] for name, found in ids.items()}
+            assert set(waiting[: len(customers)]) == set(firsts["order"])
+            assert set(waiting[len(customers) :]) == set(firsts["report"])
+
+            told(flowd, "flowd apply orders.yaml", tmp_path)
+            everything = [*ids["report"], *ids["order"]]
+            assert {client.wait(one, PATIENCE_S) for one in everything} == {"COMPLETED"}
+            rows = {
+                name: [{row["node_id"]: row for row in client.nodes(one)} for one in found]
+                for name, found in ids.items()
+            }
+
+    called = {name: [row["ask"]["queued_ms"] for row in found] for name, found in rows.items()}
+    # A node that waited has an entry since its turn came.
+    assert max(called["order"][::2]) <= min(called["report"][::2])
+    assert service.most["/"] <= 3
+    first_ms = min(called["order"] + called["report"])
+    last_ms = max(row["ask"]["started_ms"] for found in rows.values() for row in found)
+    assert last_ms - first_ms >= 100 * (4 * len(customers) - 1) - 1
+    for found in rows.values():
+        for first, second in zip(found[::2], found[1::2], strict=True):
+            ended_ms = max(row["finished_ms"] for row in first.values())
+            assert second["ask"]["started_ms"] >= ended_ms
+    drawn = {row["draw"]["worker"].rpartition("-")[0] for row in rows["report"]}
+    assert drawn == {"big-1"}
+
+
+def has_waiting(client: Client, count: int) -> bool:
+    return bool(client.limit("api")["waiting"] == count)
 
 
 def test_the_cache_is_seen_and_cleared_as_it_is_told(flowd: Flowd, tmp_path: Path) -> None:

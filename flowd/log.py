@@ -31,6 +31,7 @@ EVENTS: dict[str, str] = {
     "supervisor.stopping": "a signal asked for the end; children are stopped in order",
     "supervisor.reloaded": "every child runs with the new settings, or the reload was broken off",
     "supervisor.scaled": "the number of workers was changed",
+    "supervisor.waiting": "the end waits for what still runs: nodes, or processes that run none",
     "supervisor.stop_forced": "a second signal: children are killed, only the server may finish",
     "supervisor.stopped": "every child has ended",
     "child.started": "a child process was forked",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 EXTERNAL_WAIT_S = 3.0
+LOADING_SAID_EVERY_S = 5.0
 SERVER_SOCKET = "redis.sock"
 DATA_FOLDER = "appendonlydir"
 # Until it is whole.
@@ -59,7 +60,7 @@ class EmbeddedServer:
         self._folder = settings.data_dir
         self._log_path = self._folder / _LOG_FILE
         self._log_start = 0
-        self._was_loading = False
+        self._loading = _LoadingNotice(data_dir=str(self._folder))
         self._binary = find_binary(settings.server)
         self._access: Access | None = None
         self._was_asking: bool | None = None
@@ -138,9 +139,7 @@ class EmbeddedServer:
         self._was_asking = None
         login = self._access.login if self._access else ()
         answer = probe(self.socket_path, timeout_s=0.1, login=login)
-        if answer is ProbeResult.LOADING and not self._was_loading:
-            self._was_loading = True
-            log.info("server.loading", data_dir=str(self._folder))
+        self._loading.note(answer)
         return answer is ProbeResult.READY
 
     def last_words(self) -> str:
@@ -206,6 +205,27 @@ class EmbeddedServer:
             "daemonize no",
             'proc-title-template "flowd: redis {listen-addr}"',
         ]
+
+
+class _LoadingNotice:
+    """Says of a Redis that reads its data that it does, and every few seconds for how long."""
+
+    def __init__(self, **where: str) -> None:
+        self._where = where
+        self._since_s: float | None = None
+        self._due_s = 0.0
+
+    def note(self, answer: ProbeResult) -> None:
+        """To be called with each answer it gives."""
+        now_s = time.monotonic()
+        if answer is not ProbeResult.LOADING:
+            self._since_s = None
+            return
+        if self._since_s is None:
+            self._since_s = self._due_s = now_s
+        if now_s >= self._due_s:
+            self._due_s = now_s + LOADING_SAID_EVERY_S
+            log.info("server.loading", **self._where, waited_s=round(now_s - self._since_s, 1))
 
 
 def find_binary(server: str | None = None) -> str:
@@ -311,12 +331,11 @@ def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> 
     address = address_of(redis)
     speaks_tls = (redis.url or "").startswith("rediss:")
     deadline = time.monotonic() + wait_s
-    was_loading = was_away = False
+    was_away = False
+    loading = _LoadingNotice(address=redis.address)
     while (answer := probe(address, speaks_tls=speaks_tls)) is not ProbeResult.READY:
+        loading.note(answer)
         if answer is ProbeResult.LOADING:
-            if not was_loading:
-                log.info("server.loading", address=redis.address)
-            was_loading = True
             deadline = time.monotonic() + wait_s
         elif time.monotonic() >= deadline:
             found = "something else" if answer is ProbeResult.STRANGER else "nothing"

@@ -6,14 +6,20 @@ import signal
 from typing import Final
 
 from flowd.errors import FlowdError
+from flowd.log import get_logger
 from flowd.supervisor.child import RoleKind
 from flowd.supervisor.crew import Crew
-from flowd.supervisor.process_slot import State
+from flowd.supervisor.process_slot import ProcessSlot, State
+
+log = get_logger(__name__)
 
 SCHEDULER_STOP_S: Final = 5.0
 SERVER_STOP_S: Final = 20.0
 # After a second signal nothing may take longer than this; three such waits are under two seconds.
 QUICK_STOP_S: Final = 0.6
+# An end that takes longer says what it waits for, and again each time so many seconds have passed.
+_TELL_AFTER_S: Final = 2.0
+_TELL_EVERY_S: Final = 5.0
 # What is below stays for what is above: the server is the last to go.
 _ORDER: Final = (
     (RoleKind.API, RoleKind.WORKER, RoleKind.TRIAL),
@@ -36,10 +42,12 @@ class Ending:
         self.failure: FlowdError | None = None
         # When those who serve and work are killed.
         self.by = 0.0
+        self._tell_at = 0.0
 
     def begin(self, now: float, grace_s: float) -> None:
         self.has_begun = True
         self.by = now + grace_s
+        self._tell_at = now + _TELL_AFTER_S
         for slot in self._crew.slots:
             if slot.state is State.BACKOFF:
                 slot.rest()
@@ -59,6 +67,19 @@ class Ending:
                 slot.due_at = min(slot.due_at, self.by)
         return True
 
+    def tell(self, now: float) -> None:
+        """Say what it waits for, if that is due. To be called about every second."""
+        stopping = [one for one in self._crew.slots if one.child and one.state is State.STOPPING]
+        if self.is_quick or now < self._tell_at or not stopping:
+            return
+        self._tell_at = now + _TELL_EVERY_S
+        log.info(
+            "supervisor.waiting",
+            waits_for=", ".join(map(_awaited, stopping)),
+            killed_in_s=round(max(0.0, max(one.due_at or now for one in stopping) - now)),
+            hint="a second Ctrl-C, or `flowd stop --quick`, waits for nothing",
+        )
+
     def go_on(self, now: float) -> None:
         """Ask the first group that still lives to end; the next one waits for it."""
         limits_s = {RoleKind.SCHEDULER: SCHEDULER_STOP_S, RoleKind.SERVER: SERVER_STOP_S}
@@ -72,3 +93,10 @@ class Ending:
                     self._crew.ask_to_stop(slot, now + limit_s)
             if slots:
                 return
+
+
+def _awaited(slot: ProcessSlot) -> str:
+    """`3 nodes on worker-1`, or the name of what runs none."""
+    count = slot.watch.in_flight if slot.watch and slot.role.kind is RoleKind.WORKER else 0
+    nodes = f"{count} {'node' if count == 1 else 'nodes'} on " if count else ""
+    return f"{nodes}{slot.role.name}"

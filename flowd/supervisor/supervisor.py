@@ -237,6 +237,7 @@ class Supervisor:
             self._notifier.watchdog()
         if self._ending.has_begun:
             self._notifier.extend_timeout(EXTENSION_S)
+            self._ending.tell(now)
         elif self._hooks.data_dir_missing():
             self._leave(now)
         elif self._start_up.is_announced:

@@ -19,6 +19,7 @@ import pytest
 
 from flowd.config import EMBEDDED_USER, RedisSettings, Settings
 from flowd.errors import InvalidSettings, ServerFailed, StoreUnavailable
+from flowd.supervisor import embedded_server
 from flowd.supervisor.access import PASSWORD_FILE, keep_password, read_password
 from flowd.supervisor.bare_redis import ProbeResult, converse, probe
 from flowd.supervisor.embedded_server import (
@@ -282,7 +283,10 @@ def test_a_redis_that_is_away_is_said_to_be_once_before_it_is_waited_for(
     assert "redis.awaited" not in "".join(said[1:])
 
 
-def test_a_redis_that_loads_its_data_is_waited_for() -> None:
+def test_a_redis_that_loads_its_data_is_waited_for_and_said_to_load_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(embedded_server, "LOADING_SAID_EVERY_S", 0.0)
     loading = b"-LOADING Redis is loading the dataset in memory\r\n"
     replies = [loading, loading, loading, b"+PONG\r\n"]
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -299,6 +303,10 @@ def test_a_redis_that_loads_its_data_is_waited_for() -> None:
         host, port = listener.getsockname()
         wait_for_external(RedisSettings(host=host, port=port), wait_s=0.2)
         thread.join()
+
+    said = [line for line in capfd.readouterr().err.splitlines() if "server.loading" in line]
+    assert len(said) == 3
+    assert all("waited_s" in line for line in said)
 
 
 def test_a_single_role_finds_the_server_that_has_no_port(tmp_path: Path) -> None:

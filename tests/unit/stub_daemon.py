@@ -41,6 +41,7 @@ def serve(_folder: Path, pulse: Pulse) -> None:
 
 def stubborn(_folder: Path, pulse: Pulse) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pulse.note_work(3, 0)
     pulse.ready()
     while True:
         signal.pause()

@@ -486,6 +486,21 @@ def test_a_quick_stop_waits_for_nobody(boot: Boot) -> None:
     assert daemon.wait_for_end() == 0
 
 
+def test_an_end_that_takes_long_says_what_it_waits_for(boot: Boot) -> None:
+    daemon = boot("worker-1:worker:serve", "worker-2:worker:stubborn", grace_s=ENDLESS_S)
+    daemon.wait_until_running()
+
+    daemon.signal(signal.SIGINT)
+    wait_until(lambda: bool(daemon.events("supervisor.waiting")), "what it waits for")
+    daemon.signal(signal.SIGINT)
+
+    assert daemon.wait_for_end() == 0
+    line = daemon.events("supervisor.waiting")[0]
+    assert line["waits_for"] == "3 nodes on worker-2"
+    assert 0 < line["killed_in_s"] < ENDLESS_S
+    assert "second Ctrl-C" in line["hint"]
+
+
 def test_the_status_says_what_each_child_uses(boot: Boot) -> None:
     daemon = boot("api-1:api:serve", "worker-1:worker:busy")
     daemon.wait_until_running()

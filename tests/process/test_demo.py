@@ -82,6 +82,10 @@ def test_the_three_samples_complete_with_their_results(tmp_path: Path) -> None:
             )
         assert f"{sample} COMPLETED" in lines
     assert '  A {"data": "Simulated call to http://service-a"}' in lines
+    # No line of a log is among what it says.
+    first, second = errors.splitlines()
+    assert first == "starting a private flowd ..."
+    assert second.startswith("its API listens on http://127.0.0.1:")
     assert_nothing_is_left(tmp_path)
 
 

@@ -23,7 +23,7 @@ from flowd.cli.watching import Sample, sample_view
 from flowd.client import Client, ClientError
 from flowd.errors import FlowdError
 from flowd.store import Store, open_store
-from flowd.supervisor.embedded_server import locate_redis
+from flowd.supervisor.embedded_server import join_embedded
 from flowd.workflow.graph import nodes_of
 from flowd.workflow.states import ExecutionState, NodeState
 
@@ -92,7 +92,7 @@ def _run(flowd: PrivateFlowd, definitions: Mapping[str, bytes]) -> None:
             for name, text in load_samples(SAVED).items():
                 client.put_definition(name, text)
         samples = [Sample(name, client.submit(text)) for name, text in definitions.items()]
-        store = open_store(locate_redis(flowd.settings))
+        store = open_store(join_embedded(flowd.settings))
         try:
             _watch(client, samples, runner, store)
         finally:

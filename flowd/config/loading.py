@@ -347,7 +347,8 @@ def _from_environ(environ: Mapping[str, str], here: Path) -> dict[str, _Variable
 
 def _dotenv(path: Path, problems: list[Problem]) -> dict[str, _Variable]:
     """The variables of `.env` with where each stands; empty when there is no such file."""
-    if not path.is_file():
+    # In a folder that may not be looked into the settings beside it say the reason.
+    if not os.path.isfile(path):  # noqa: PTH113
         return {}
     from dotenv import dotenv_values
 

@@ -76,6 +76,31 @@ def test_the_settings_of_the_folder_say_where_the_api_is(
     assert found_api(**environ).output == f"{url}\n"
 
 
+@pytest.mark.usefixtures("running")
+def test_whoever_may_not_read_the_settings_of_the_machine_is_told_who_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of an installed flowd is closed: its `.env` may not even be looked for."""
+    settings = tmp_path / "etc" / "flowd.toml"
+    settings.parent.mkdir()
+    settings.touch()
+    settings.parent.chmod(0)
+    monkeypatch.setattr("flowd.cli.options.MACHINE_FILE", settings)
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        refused = found_api().exception
+        with pytest.raises(InvalidSettings) as also_refused:
+            data_dir_of(None, None)
+    finally:
+        os.seteuid(user)
+        settings.parent.chmod(0o700)
+
+    reason = f"{settings}: cannot read it: Permission denied; ask as its owner, or with sudo"
+    assert reason in str(refused)
+    assert reason in str(also_refused.value)
+
+
 def test_a_supervisor_that_answers_knows_better_than_its_settings(
     folder: Path, running: dict[Path, str]
 ) -> None:

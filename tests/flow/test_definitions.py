@@ -580,6 +580,13 @@ async def test_executions_are_listed_by_their_labels(settings, redis):
         async def found(*labels: str) -> list[str]:
             return [row["execution_id"] async for row in here.client.list(label=list(labels))]
 
+        shown = {row["execution_id"]: row["labels"] async for row in here.client.list()}
+        assert shown == {
+            one: {"env": "prod", "team": "x"},
+            other: {"env": "a b:c", "run": "1", "team": "x"},
+            plain: {},
+        }
+        assert (await here.client.get(one))["labels"] == shown[one]
         assert await found("team:x") == [other, one]
         assert await found("env:prod") == [one]
         assert await found("team:x", "env:a b:c") == [other]

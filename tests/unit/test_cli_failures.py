@@ -145,3 +145,48 @@ def test_explain_lists_the_attempts_of_the_node_it_is_asked_about() -> None:
     result = CliRunner().invoke(executions.explain, [SOME_ID, "A"], catch_exceptions=False)
 
     assert attempts_in(result.output) == ROWS
+
+
+def test_get_says_the_labels_as_they_are_asked_for(
+    client: StubClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No command showed them."""
+    said = client.get(SOME_ID) | {"labels": {"env": "prod", "team": "x"}}
+    monkeypatch.setattr(client, "get", lambda _: said)
+
+    result = CliRunner().invoke(executions.get, [SOME_ID], catch_exceptions=False)
+
+    assert "\nlabels: env:prod, team:x\n" in result.output
+
+
+@pytest.mark.parametrize(
+    ("rendered", "title"),
+    [
+        ({"url": "http://x/7", "key": {"$secret": "name"}}, "config:"),
+        (None, "config, as written: what it reads is not there"),
+    ],
+)
+def test_get_of_a_node_shows_what_its_handler_got(
+    client: StubClient, monkeypatch: pytest.MonkeyPatch, rendered: Any, title: str
+) -> None:
+    detail = {
+        **dict.fromkeys(("error", "traceback", "output", "worker", "started_ms", "duration_ms")),
+        "node_id": "A",
+        "handler": "h",
+        "state": "COMPLETED",
+        "attempt": 2,
+        "config": {"url": "http://x/{{ input.n }}"},
+        "rendered_config": rendered,
+        "attempts": client.attempts(SOME_ID, "A"),
+    }
+    monkeypatch.setattr(client, "node", lambda *_: detail)
+
+    result = CliRunner().invoke(executions.get, [SOME_ID, "A"], catch_exceptions=False)
+
+    assert result.output.startswith("node id: A\nhandler: h\nstate: COMPLETED\nattempt: 2\n")
+    config = json.dumps(rendered or detail["config"], indent=2)
+    block = "".join(f"    {line}\n" for line in config.splitlines())
+    assert f"\n{title}\n{block}" in result.output
+    assert attempts_in(result.output)[1:] == ROWS[1:]
+    listed = CliRunner().invoke(executions.get, [SOME_ID, "A", "-o", "json"])
+    assert json.loads(listed.output) == detail

@@ -53,6 +53,7 @@ RowField = Literal[
     "finished_ms",
     "duration_ms",
     "rerun_of",
+    "labels",
 ]
 _ROW_FIELDS: tuple[RowField, ...] = get_args(RowField)
 _ORIGIN_FIELDS = ("definition", "labels", "schedule", "scheduled_at")
@@ -146,6 +147,7 @@ class WorkflowRow(Model):
     finished_ms: int | None = None
     duration_ms: int | None = None
     rerun_of: str | None = None
+    labels: dict[str, str] | None = None
 
 
 class WorkflowPage(Model):
@@ -220,7 +222,10 @@ async def list_workflows(request: Request) -> Response:
     field_names = query.fields or _ROW_FIELDS
     return json_response(
         WorkflowPage.model_construct(
-            workflows=[{name: getattr(row, name) for name in field_names} for row in page.rows],
+            workflows=[
+                {name: fields[name] for name in field_names}
+                for fields in map(row_fields, page.rows)
+            ],
             next_cursor=write_cursor(page.next_id),
         )
     )
@@ -228,7 +233,8 @@ async def list_workflows(request: Request) -> Response:
 
 def row_fields(row: ExecutionRow) -> dict[str, Any]:
     """A row of a list with all its fields."""
-    return {name: getattr(row, name) for name in _ROW_FIELDS}
+    fields: dict[str, Any] = {name: getattr(row, name) for name in _ROW_FIELDS}
+    return fields | {"labels": dict(one.split("=", 1) for one in sorted(row.labels))}
 
 
 @whole
@@ -248,7 +254,7 @@ async def show_summary(request: Request) -> Response:
         "concurrency": place and _concurrency(place),
     }
     summary = WorkflowSummary(
-        **{name: getattr(row, name) for name in _ROW_FIELDS},
+        **row_fields(row) | said,
         counts=Counter(str(state or CORRUPT) for state in states.values()),
         usage=Usage(
             calls=details.usage.calls,
@@ -261,7 +267,6 @@ async def show_summary(request: Request) -> Response:
         error=details.error or (details.failure if row.status is ExecutionState.FAILED else None),
         cancelling=details.is_cancelling,
         callback=await _callback(store, row) if plan.has_callback else None,
-        **said,
     )
     fields = {name: one for name, one in summary.__dict__.items() if said.get(name, name)}
     return Response(orjson.dumps(fields, default=vars), media_type="application/json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -119,12 +120,23 @@ def _time_of(row: Mapping[str, Any]) -> str:
 
 @click.command()
 @of_an_execution
-def get(url: str | None, output: str, execution: str) -> None:
-    """Show one execution and its nodes. ID may be the beginning of an id, or `@latest`."""
+@click.argument("node", required=False)
+def get(url: str | None, output: str, execution: str, node: str | None) -> None:
+    """Show one execution and its nodes. ID may be the beginning of an id, or `@latest`.
+
+    With a NODE: its config as its handler gets it, with the templates filled in, and its attempts.
+    """
     with connected(url) as client:
         execution_id = find_id(client, execution)
         if output == "id":
-            click.echo(execution_id)
+            click.echo(execution_id if node is None else node)
+            return
+        if node is not None:
+            detail = client.node(execution_id, node)
+            if output == "json":
+                show_json(detail)
+            else:
+                _show_node(detail)
             return
         summary, nodes = client.get(execution_id), list(client.nodes(execution_id))
         reports = _reports(client, execution_id, nodes)
@@ -160,6 +172,26 @@ def get(url: str | None, output: str, execution: str) -> None:
     for node_id, report in reports.items():
         click.echo()
         show_block(f"{node_id}:", report["traceback"] or _written(report["output"]))
+
+
+def _show_node(node: Mapping[str, Any]) -> None:
+    for name in ("node_id", "handler", "state", "attempt", "worker", "child", "error"):
+        if node.get(name) is not None:
+            click.echo(f"{name.replace('_', ' ')}: {plain(str(node[name]))}")
+    click.echo(f"took: {node_took(node)}")
+    if why(node) not in (None, node["error"]):
+        click.echo(f"why: {plain(why(node) or '')}")
+    rendered = node["rendered_config"]
+    title = "config:" if rendered is not None else "config, as written: what it reads is not there"
+    config = node["config"] if rendered is None else rendered
+    show_block(title, json.dumps(config, indent=2, ensure_ascii=False))
+    if node["output"] is not None:
+        show_block("output:", json.dumps(node["output"], indent=2, ensure_ascii=False))
+    if node["traceback"]:
+        show_block("traceback:", node["traceback"])
+    if begun := _begun(node["attempts"]):
+        click.echo()
+        _show_attempts({node["node_id"]: begun})
 
 
 def _reports(client: Client, execution_id: str, nodes: list[Any]) -> dict[str, dict[str, Any]]:
@@ -223,6 +255,8 @@ def _show_head(summary: Mapping[str, Any]) -> None:
         if summary.get(name) is not None:
             also = " (cancelling)" if name == "status" and summary.get("cancelling") else ""
             click.echo(f"{name.replace('_', ' ')}: {plain(summary[name])}{also}")
+    if labels := summary.get("labels"):
+        click.echo(plain(f"labels: {', '.join(f'{name}:{one}' for name, one in labels.items())}"))
     if parent := summary.get("parent"):
         click.echo(f"parent: {parent['execution_id']} {parent['node_id']}")
     click.echo(f"submitted: {clock(summary['submitted_ms'])}")

@@ -86,14 +86,18 @@ def submit(
             workflow, trigger=trigger or wait, input=given_input, idempotency_key=key
         )
         if not wait:
-            if output == "json":
-                show_json({"execution_id": execution_id})
-            else:
-                click.echo(execution_id)
+            _say_id(execution_id, output)
             if not trigger:
                 click.echo(f"start it with `flowd trigger {execution_id}`", err=True)
             return
         wait_and_show(client, execution_id, timeout, output)
+
+
+def _say_id(execution_id: str, output: str) -> None:
+    if output == "json":
+        show_json({"execution_id": execution_id})
+    else:
+        click.echo(execution_id)
 
 
 @click.command()
@@ -133,6 +137,7 @@ def trigger(
 )
 @input_option
 @version_option
+@click.option("--no-wait", is_flag=True, help="Start it, print the id of its execution, and leave.")
 @timeout_option
 @key_option
 @click.option(
@@ -162,6 +167,7 @@ def run(
     workflow: str,
     inputs: tuple[str, ...],
     version: int | None,
+    no_wait: bool,
     timeout: float | None,
     key: str | None,
     local: bool,
@@ -181,7 +187,8 @@ def run(
     _check_usage(ctx, is_saved=is_saved)
     given_input = read_input(inputs)
     if is_saved:
-        _run(url, partial(_start, workflow, given_input, version, key), timeout, output)
+        start = partial(_start, workflow, given_input, version, key)
+        _run(url, start, timeout, output, waits=not no_wait)
         return
     definition = read_workflow(workflow)
     if local:
@@ -197,7 +204,8 @@ def run(
             output=output,
         )
         return
-    _run(url, partial(_submit, definition, given_input, key), timeout, output, workflow)
+    start = partial(_submit, definition, given_input, key)
+    _run(url, start, timeout, output, workflow, waits=not no_wait)
 
 
 def _check_usage(ctx: click.Context, *, is_saved: bool) -> None:
@@ -215,6 +223,12 @@ def _check_usage(ctx: click.Context, *, is_saved: bool) -> None:
         ),
         "--key is for a flowd that runs; --local begins anew each time": (
             given["key"] is not None and local
+        ),
+        "--timeout is how long to wait, and --no-wait does not": (
+            given["no_wait"] and given["timeout"] is not None
+        ),
+        "--local ends with what it runs; without it, --no-wait leaves at once": (
+            local and given["no_wait"]
         ),
         "--local runs a FILE; `flowd definitions get NAME` prints a saved workflow": (
             local and is_saved
@@ -261,11 +275,16 @@ def _run(
     timeout: float | None,
     output: str,
     file: str | None = None,
+    *,
+    waits: bool,
 ) -> None:
     from flowd.cli.watching import watch_execution
 
     with connected(url, file) as client:
         execution_id = start(client)
+        if not waits:
+            _say_id(execution_id, output)
+            return
         with said_to_run_on(execution_id):
             status = watch_execution(client, execution_id, timeout)
         show_end(client, execution_id, status, output)

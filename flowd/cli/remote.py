@@ -155,6 +155,7 @@ _CALLS: Final = (
     (re.compile(r"GET /definitions\b(?!/)"), r"`flowd definitions ls`"),
     (re.compile(r"GET /schedules"), r"`flowd schedules ls`"),
     (re.compile(r"GET /limits"), r"`flowd limits ls`"),
+    (re.compile(r"PUT /limits/([\w.-]+) with another max"), r"`flowd limits put \1 --max 1`"),
     (re.compile(r"name the node to begin with$"), r"\g<0>: `--from NODE`"),
     (re.compile(r"with `force`"), "with `--force`"),
     # Files are checked with the handlers there are now, and flowd runs with those of its start.

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 from flowd.diagnosis.limit_check import PlaceStanding, describe_place
 from flowd.diagnosis.phrases import (
+    NO_SCHEDULER,
+    NO_WORKER,
     TROUBLES,
     ahead,
     corrupt_text,
@@ -21,6 +23,7 @@ from flowd.diagnosis.phrases import (
     span,
     stall_text,
     trouble_text,
+    unread_text,
     where_more_is,
 )
 from flowd.diagnosis.place_text import place_text
@@ -48,7 +51,9 @@ class Reason(NamedTuple):
 
 
 _STORE_FULL: Final = Reason(
-    "store_full", "redis is at its memory limit and refuses what would start an execution"
+    "store_full",
+    "redis is at its memory limit and refuses what would start an execution: raise its "
+    "`maxmemory`, or delete old executions with `flowd act delete`",
 )
 
 
@@ -280,9 +285,9 @@ def _queued(situation: Situation, row: NodeRow) -> list[Reason]:
     if place is None or place.ahead is not None:
         reasons += [Reason("worker_stalled", stall_text(one)) for one in situation.cluster.stalled]
     if situation.cluster.workers_alive == 0:
-        reasons.append(Reason("no_worker", "no worker is alive"))
+        reasons.append(Reason("no_worker", NO_WORKER))
     elif (queue := situation.plan.queues.of(row.node_id)) not in situation.cluster.queues_read:
-        reasons.append(Reason("no_worker", f"no worker that is alive reads the queue {queue!r}"))
+        reasons.append(Reason("no_worker", unread_text([queue])))
     return reasons
 
 
@@ -348,7 +353,7 @@ def _retrying(situation: Situation, row: NodeRow) -> list[Reason]:
     reasons = [Reason("retrying", f"{failed}{because}; {_due(situation, retry)}")]
     is_late = retry.due_ms is None or retry.due_ms < situation.now_ms
     if is_late and not situation.cluster.has_scheduler:
-        reasons.append(Reason("no_scheduler", "no scheduler is alive to queue what is due"))
+        reasons.append(Reason("no_scheduler", NO_SCHEDULER))
     return reasons + _paused(situation)
 
 
@@ -381,7 +386,7 @@ def _waiting(situation: Situation, row: NodeRow) -> list[Reason]:
         what += f"; GET /workflows/{wait.text}/explain says how that stands"
     reasons = [Reason(code, what)]
     if left is not None and left < 0 and not situation.cluster.has_scheduler:
-        reasons.append(Reason("no_scheduler", "no scheduler is alive to wake what is due"))
+        reasons.append(Reason("no_scheduler", NO_SCHEDULER))
     return reasons + _paused(situation)
 
 
@@ -485,9 +490,9 @@ def _obstacles(situation: Situation) -> str:
     text = ""
     states = set(situation.states.values())
     if situation.cluster.workers_alive == 0 and NodeState.QUEUED in states:
-        text += " No worker is alive."
+        text += f" {sentence(NO_WORKER)}"
     elif unread := _unread_queues(situation):
-        text += f" No worker that is alive reads the queue {listed(unread)}."
+        text += f" {sentence(unread_text(unread))}"
     if situation.queue.trouble:
         trouble = TROUBLES[situation.queue.trouble]
         text += f" {sentence(trouble)}"
@@ -495,5 +500,5 @@ def _obstacles(situation: Situation) -> str:
     if NodeState.QUEUED in states:
         text += "".join(f" {sentence(stall_text(one))}" for one in situation.cluster.stalled)
     if not situation.cluster.has_scheduler:
-        text += " No scheduler is alive."
+        text += f" {sentence(NO_SCHEDULER)}"
     return text

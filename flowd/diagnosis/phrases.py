@@ -8,6 +8,8 @@ from typing import Final
 from flowd.store.troubles import Trouble
 
 NAMES_SHOWN_MAX: Final = 10
+NO_WORKER: Final = "no worker is alive: `flowd start` runs some, `flowd scale 2` where flowd runs"
+NO_SCHEDULER: Final = "no scheduler is alive: `flowd start` runs one, `flowd status` shows it"
 TROUBLES: Final = {
     "stream_missing": "the task stream is gone from Redis",
     "group_missing": "the consumer group of the task stream is gone",
@@ -54,6 +56,14 @@ def trouble_text(trouble: Trouble) -> str:
 
 def stall_text(stalled: Trouble) -> str:
     return f"the worker {stalled.what} {stalled.reason}; `flowd start` replaces it"
+
+
+def unread_text(queues: Sequence[str]) -> str:
+    named, them = listed([repr(one) for one in queues]), "it" if len(queues) == 1 else "them"
+    return (
+        f"no worker that is alive reads the queue {named}: add {them} to the `queues` of "
+        "`[workers]`, or of a group of them, and `flowd reload`"
+    )
 
 
 def where_more_is(execution_id: str, first: str, is_map: bool, count: int) -> str:

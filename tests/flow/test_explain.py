@@ -97,7 +97,9 @@ async def test_what_waits_and_what_is_queued_while_no_worker_is_alive(settings):
             "C": ["waiting_for"],
         }
         assert found.summary == (
-            "RUNNING: of 3 nodes 2 PENDING and 1 QUEUED. No worker is alive. No scheduler is alive."
+            "RUNNING: of 3 nodes 2 PENDING and 1 QUEUED. "
+            "No worker is alive: `flowd start` runs some, `flowd scale 2` where flowd runs. "
+            "No scheduler is alive: `flowd start` runs one, `flowd status` shows it."
         )
         text = await message(engine, execution_id, "C", "waiting_for")
         assert text == "waits for A (QUEUED) and B (PENDING)"

@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 
+from flowd.cli.remote import as_commands
 from flowd.cli.samples import load_samples
 from flowd.config import WorkersSettings
 from flowd.diagnosis.doctor import check, look
@@ -181,6 +182,21 @@ async def test_eight_workers_at_fifty_a_second_make_fifty_a_second(settings):
         records = await engine.store.nodes.records(execution_id, ids)
         queued_ms = [one.queued_ms for one in records.values()]
         assert max(queued_ms) - min(queued_ms) >= 999
+
+
+async def test_explain_says_what_to_do_about_a_limit_that_lets_nothing_run(settings):
+    async with engine_of(settings) as engine:
+        await engine.store.tasks.limits.put(Limit("api", max=0))
+        execution_id = await engine.start(workflow(limited("A")))
+        await waiting(engine, 1)
+
+        explanation = await Observer(engine.store, Plans(engine.store)).explain(execution_id)
+
+        ((_, message),) = explanation.nodes[0].reasons
+        assert as_commands(message) == (
+            "it waits for a place of the limit: api; it lets nothing run (max 0): "
+            "`flowd limits put api --max 1`"
+        )
 
 
 async def test_explain_says_who_holds_the_places_and_who_waits_before(settings):

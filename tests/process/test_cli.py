@@ -234,6 +234,18 @@ def test_submit_and_what_comes_of_it(shell: Shell) -> None:
     shell.pipe("submit", "some.yaml", "--timeout", "1", code=2)
 
 
+def test_run_that_does_not_wait_prints_the_id_and_leaves(shell: Shell) -> None:
+    execution_id = shell.pipe("run", "good.json", "--no-wait").strip()
+    shell.pipe("watch", execution_id)
+    assert set(shell.json("run", "good.json", "--no-wait")) == {"execution_id"}
+    for more, said in (
+        (("--timeout", "1"), "--no-wait does not"),
+        (("--local",), "--local ends with what it runs"),
+    ):
+        shell.pipe("run", "good.json", "--no-wait", *more, code=2)
+        assert said in shell.stderr
+
+
 def test_run_shows_the_nodes_and_ends_as_they_do(shell: Shell) -> None:
     assert json.loads(shell.pipe("run", "good.json")).keys() == {"A", "B"}
     assert "B COMPLETED" in shell.stderr
@@ -457,7 +469,9 @@ def test_dead_letters(shell: Shell, flowd: FaultyFlowd) -> None:
 
 def test_doctor_finds_what_does_not_add_up(shell: Shell, flowd: FaultyFlowd) -> None:
     arguments = ("doctor", "--config", str(shell.config))
-    assert "FAILED" not in shell.pipe(*arguments)
+    seen = shell.pipe(*arguments)
+    assert "FAILED" not in seen
+    assert seen.splitlines()[-1].startswith("healthy")
     assert "ok" in shell.terminal(*arguments)
     stranger = "0" * 24
     is_over = threading.Event()
@@ -473,6 +487,8 @@ def test_doctor_finds_what_does_not_add_up(shell: Shell, flowd: FaultyFlowd) -> 
         found = shell.ended(*arguments)
         is_said = f"execution {stranger} is active and has no status" in found.stdout
         assert found.returncode == is_said, found.stdout + found.stderr
+        verdict = "not healthy: " if is_said else "healthy"
+        assert found.stdout.splitlines()[-1].startswith(verdict)
         return is_said
 
     keeping = threading.Thread(target=keep_it_there)
@@ -684,6 +700,7 @@ def test_a_workflow_is_saved_run_by_its_name_and_deleted(shell: Shell) -> None:
     assert shell.json("definitions", "get", "report", "--version", "1")["latest"] == 2
 
     assert json.loads(shell.pipe("run", "report")).keys() == {"A", "B"}
+    shell.pipe("watch", shell.pipe("run", "report", "--no-wait").strip())
     results = shell.pipe("run", "report", "--version", "1", "--input", "n=7", "--input", "who=you")
     assert json.loads(results)["A"] == {"result": {"who": "you", "n": 7}}
     # A file of this name goes before.

@@ -29,7 +29,8 @@ VIOLATIONS_SHOWN_MAX = 20
 def doctor(config: Path | None, data_dir: str | None, output: str) -> None:
     """Check that everything flowd keeps in Redis is consistent. Changes nothing.
 
-    Connects to Redis directly. Exits with 0 if all is well, otherwise with 1. Checks up to three
+    Connects to Redis directly. Its last line is the verdict. Exits with 0 if all is well, warnings
+    included, otherwise with 1. Checks up to three
     times, so that changes in progress are not reported.
     """
     from flowd.supervisor.embedded_server import join_embedded
@@ -81,3 +82,17 @@ def _show(examination: Examination) -> None:
         if len(check.violations) > VIOLATIONS_SHOWN_MAX:
             hidden = len(check.violations) - VIOLATIONS_SHOWN_MAX
             click.echo(f"FAILED … and {hidden:,} more where {check.rule}")
+    click.echo(verdict(examination))
+
+
+def verdict(examination: Examination) -> str:
+    """The last line: whether all is well, and what to do if not."""
+    count = sum(len(check.violations) for check in examination.checks)
+    if count:
+        things = "1 thing" if count == 1 else f"{count:,} things"
+        return (
+            f"not healthy: {things} to mend; a flowd that runs mends what it can within a minute, "
+            "the doctor nothing: ask it again then; `flowd help redis-keys` says what is mended"
+        )
+    risks = len(examination.risks)
+    return f"healthy, with {risks:,} warning{'s' * (risks > 1)}" if risks else "healthy"

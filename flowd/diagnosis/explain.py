@@ -15,6 +15,7 @@ from flowd.diagnosis.limit_check import PlaceStanding, describe_place
 from flowd.diagnosis.phrases import (
     NO_SCHEDULER,
     NO_WORKER,
+    STORE_FULL,
     TROUBLES,
     ahead,
     corrupt_text,
@@ -48,13 +49,6 @@ _HEALED: Final = "; the scheduler mends that and queues the node again"
 class Reason(NamedTuple):
     code: str
     message: str
-
-
-_STORE_FULL: Final = Reason(
-    "store_full",
-    "redis is at its memory limit and refuses what would start an execution: raise its "
-    "`maxmemory`, or delete old executions with `flowd act delete`",
-)
 
 
 class ExplainedNode(NamedTuple):
@@ -208,7 +202,8 @@ def _not_triggered(situation: Situation) -> tuple[Reason, ...]:
         return (Reason("limit_reached", place_text(situation.cluster.place, situation.now_ms)),)
     path = f"/workflow/trigger/{situation.execution_id}"
     reason = Reason("not_triggered", f"its execution was not triggered yet: POST {path}")
-    return (reason, _STORE_FULL) if situation.cluster.is_store_full else (reason,)
+    full = Reason("store_full", STORE_FULL)
+    return (reason, full) if situation.cluster.is_store_full else (reason,)
 
 
 def _pending(situation: Situation, row: NodeRow) -> list[Reason]:

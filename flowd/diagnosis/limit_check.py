@@ -57,8 +57,8 @@ def describe_place(standing: PlaceStanding) -> str:
     """`; 3 of 3 hold one: 5f… call, …; 2 wait before it`"""
     limit, text = standing.limit, ""
     if limit is not None and limit.max == 0:
-        return f"; it lets nothing run (max 0): PUT /limits/{limit.name} with another max"
-    if limit is not None and limit.max is not None:
+        text = f"; it lets nothing run (max 0): PUT /limits/{limit.name} with another max"
+    elif limit is not None and limit.max is not None:
         text = f"; {standing.holding:,} of {limit.max:,} hold one"
         named = ", ".join(f"{one.node_id} of {one.execution_id}" for one in standing.holders)
         text += f": {named}" if named else ""

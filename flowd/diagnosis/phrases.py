@@ -10,6 +10,10 @@ from flowd.store.troubles import Trouble
 NAMES_SHOWN_MAX: Final = 10
 NO_WORKER: Final = "no worker is alive: `flowd start` runs some, `flowd scale 2` where flowd runs"
 NO_SCHEDULER: Final = "no scheduler is alive: `flowd start` runs one, `flowd status` shows it"
+STORE_FULL: Final = (
+    "redis is at its memory limit and refuses what would start an execution: raise its "
+    "`maxmemory`, or delete old executions with `flowd act delete`"
+)
 TROUBLES: Final = {
     "stream_missing": "the task stream is gone from Redis",
     "group_missing": "the consumer group of the task stream is gone",

@@ -148,6 +148,16 @@ def get(url: str | None, output: str, execution: str, node: str | None) -> None:
         shown_nodes = list(with_children(client, nodes))
         submitted = client.definition(execution_id)
     _show_head(summary)
+    _show_nodes(shown_nodes, submitted)
+    if begun := {one: some for one, all_of_it in attempts.items() if (some := _begun(all_of_it))}:
+        click.echo()
+        _show_attempts(begun)
+    for node_id, report in reports.items():
+        click.echo()
+        show_block(f"{node_id}:", report["traceback"] or _written(report["output"]))
+
+
+def _show_nodes(nodes: Sequence[Mapping[str, Any]], submitted: Mapping[str, Any]) -> None:
     after = {one["id"]: ", ".join(one["dependencies"]) for one in submitted["dag"]["nodes"]}
     last = submitted["dag"].get("finally", ())
     after |= {one["id"]: ", ".join(one["dependencies"]) or "all others" for one in last}
@@ -163,15 +173,9 @@ def get(url: str | None, output: str, execution: str, node: str | None) -> None:
             node_took(node),
             why(node) or "",
         )
-        for node in shown_nodes
+        for node in nodes
     ]
     show_table(columns, rows)
-    if begun := {one: some for one, all_of_it in attempts.items() if (some := _begun(all_of_it))}:
-        click.echo()
-        _show_attempts(begun)
-    for node_id, report in reports.items():
-        click.echo()
-        show_block(f"{node_id}:", report["traceback"] or _written(report["output"]))
 
 
 def _show_node(node: Mapping[str, Any]) -> None:

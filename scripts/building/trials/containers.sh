@@ -26,9 +26,13 @@ finished() {
 code_of() { podman inspect "$1" --format '{{.State.ExitCode}}'; }
 in_volume() { podman run --rm --network none -i -v flowd_flowd:/var/lib/flowd --entrypoint sh localhost/flowd -c "$1"; }
 
-trap 'quietly podman rm -fa -t 0; quietly podman volume prune -f; quietly podman network rm -f flowd_default' EXIT
-quietly podman rm -fa -t 0
-quietly podman volume prune -f
+# An older podman removes what others depend on only when these are gone, and no network that is not there.
+clear_away() {
+  quietly podman rm -fa -t 0 || quietly podman rm -fa -t 0
+  quietly podman volume prune -f
+}
+trap 'clear_away; quietly podman network rm -f flowd_default || true' EXIT
+clear_away
 podman volume create flowd_flowd > /dev/null
 in_volume 'cat > ours.py; printf "[handlers]\nmodules = [\"ours\"]\n" > flowd.toml' << 'X'
 import os, subprocess, time

@@ -112,7 +112,14 @@ for _, nths in ipairs(groups) do
     if status == 'PAUSED' then
       park_node(execution_id, node_id, 0)
     else
-      append_entry(own, execution_id, node_id, plan, arrived_at[called])
+      local arrived = arrived_at[called]
+      if arrived then
+        -- More than dependencies that have completed: its worker need not look that up.
+        call('XADD', own, '*', 'execution_id', execution_id, 'node_id', node_id, 'attempt', '1',
+          'plan', plan, 'arrived', string.format('%.0f', arrived))
+      else
+        append_entry(own, execution_id, node_id, plan)
+      end
       writes[#writes + 1] = node_prefix .. node_id
       writes[#writes + 1] = 'QUEUED'
     end

@@ -202,6 +202,7 @@ class Worker:
         for_s = 0.0 if self._shift is None else self._shift.stalled_s()
         is_stalled = for_s >= STALLED_AFTER_S
         self._pulse.note_stalled(for_s if is_stalled else 0.0)
+        self._is_stalled = self._is_stalled or is_stalled
         with contextlib.suppress(StoreError):
             if is_stalled:
                 reason = f"has room and has asked for no work for {for_s:.0f} s"
@@ -209,7 +210,8 @@ class Worker:
                 await self._store.health.troubles.report_worker(consumer, reason)
             elif self._is_stalled:
                 await self._store.health.troubles.clear_worker(consumer)
-        self._is_stalled = is_stalled
+                # Not before it was heard: what is shown would stand for ever.
+                self._is_stalled = False
 
     def _end_process(self, reason: str, exit_code: int) -> None:
         """A handler that does not end: the process has to take it along."""

@@ -10,6 +10,7 @@ import pytest
 from flowd.config import ShutdownSettings
 from flowd.diagnosis import readiness
 from flowd.diagnosis.observer import Observer
+from flowd.errors import StoreUnavailable
 from flowd.orchestrator.executor import cancel_execution, pause_execution
 from flowd.orchestrator.plans import Plans
 from flowd.orchestrator.recovery import recover_worker
@@ -161,6 +162,16 @@ async def test_a_worker_that_asks_for_no_work_although_it_has_room_says_so(own, 
         explanation = await observer.explain(execution_id)
         assert [one.code for one in explanation.nodes[0].reasons] == ["queued", "worker_stalled"]
         assert consumer in explanation.summary
+        troubles = worker._store.health.troubles
+        clear, tries = troubles.clear_worker, []
+
+        async def clear_at_the_second_try(consumer):
+            tries.append(consumer)
+            if len(tries) == 1:
+                raise StoreUnavailable("no answer")
+            await clear(consumer)
+
+        monkeypatch.setattr(troubles, "clear_worker", clear_at_the_second_try)
         monkeypatch.setattr("flowd.workers.worker.STALLED_AFTER_S", 1000)
 
         async def is_mended():

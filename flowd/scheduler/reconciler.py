@@ -31,8 +31,8 @@ log = get_logger(__name__)
 
 RECONCILE_EVERY_S: Final = 60.0
 # With very many nodes a round takes seconds of a core: the rounds are then so far apart that it is
-# half a percent of one, but never more than ten minutes.
-CORE_SHARE_MAX: Final = 0.005
+# a quarter of a percent of one, but never more than ten minutes.
+CORE_SHARE_MAX: Final = 0.0025
 REST_S_MAX: Final = 600.0
 # However much there is to look at, a slice of it ends soon after.
 BUDGET_S: Final = 0.2
@@ -153,14 +153,20 @@ class Reconciler(Duty):
                 return
 
     async def _read_entries(self, this: _Round) -> AsyncIterator[None]:
-        """Also requeues those that were handed out and that nobody holds."""
+        """Also requeues those that were handed out and that nobody holds, and drops those of
+        cancelled and deleted executions where no worker will meet them."""
         delivered: list[str] = []
+        unread = await self._store.tasks.queues.unread()
         async for page in self._store.tasks.outstanding():
+            left = []
             for entry, is_delivered in page:
                 if isinstance(entry, Entry):
                     this.entries[entry.execution_id].add(entry.node_id)
+                    if not is_delivered and entry.queue in unread:
+                        left.append(entry)
                 if is_delivered:
                     delivered.append(entry.name)
+            await self._store.tasks.drop_ended(left)
             yield
         await recover_unheld(self._store, self._plans, delivered)
         async for waiting in self._store.retries.waiting_pages():

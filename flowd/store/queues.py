@@ -61,6 +61,13 @@ class Queues:
             await self._client.execute("SADD", keys.QUEUES, *new)
         return made
 
+    async def unread(self) -> list[str]:
+        """Those that no worker has read since the last of theirs was retired."""
+        known = await self.known()
+        asked = [("XINFO", "CONSUMERS", self.stream(queue), self._group) for queue in known]
+        replies = await self._client.converse_freely(asked)
+        return [queue for queue, consumers in zip(known, replies, strict=True) if consumers == []]
+
     async def prune(self) -> list[str]:
         """Forget the queues that are empty, that nobody reads, and that nothing that runs names."""
         names = (keys.QUEUES, keys.ACTIVE, self._base)

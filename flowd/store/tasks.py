@@ -414,6 +414,16 @@ class Tasks:
         )
         return outcome, parse_entry(name, rest[0] if rest else None)
 
+    async def drop_ended(self, entries: Sequence[Entry]) -> int:
+        """Take those that nobody has been given, and whose nodes run no more, out of queues that
+        nobody reads; how many those were."""
+        dropped = 0
+        for at in range(0, len(entries), PAGE):
+            named = ((one.name, one.execution_id, one.node_id) for one in entries[at : at + PAGE])
+            arguments = chain([self._group], *named)
+            dropped += await self._client.run(scripts.DROP_ENDED, (self._stream,), *arguments)
+        return dropped
+
     async def end_attempt(self, ending: Ending) -> str:
         """Commit an ending outside of any worker; the outcome word of its script."""
         # Nobody knows here whether it holds a place; if so, that comes back in the same call.

@@ -17,6 +17,7 @@ import pytest
 from flowd.errors import StoreUnavailable, UnknownDefinition, UnknownExecution
 from flowd.orchestrator.executor import (
     advance_node,
+    cancel_execution,
     cancel_items,
     cancel_nodes,
     fail_downstream,
@@ -187,6 +188,13 @@ async def prune_queues(bench: Bench) -> None:
     await bench.near.store.tasks.queues.ensure_groups(["gpu"])
     bench.redis.sadd(keys.QUEUES, "gpu")
     await bench.insist(bench.store.tasks.queues.prune)
+
+
+async def drop_ended(bench: Bench) -> None:
+    execution = await bench.near.start({"a": {"queue": "gpu"}})
+    await cancel_execution(bench.near.store, execution.id)
+    async for page in bench.near.store.tasks.outstanding():
+        await bench.insist(lambda page=page: bench.store.tasks.drop_ended([page[0].entry]))
 
 
 async def settle_follow(bench: Bench) -> None:
@@ -598,6 +606,7 @@ SCRIPT_CALLS = {
     scripts.KEEP_OUTPUTS: keep_output,
     scripts.DROP_OUTPUTS: drop_outputs,
     scripts.PRUNE_QUEUES: prune_queues,
+    scripts.DROP_ENDED: drop_ended,
 }
 # No reply of these that is lost can leave anything behind.
 WRITES_NOTHING = {scripts.CHECK_RIGHTS, scripts.FIND_OUTPUTS}

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import orjson
 
+from flowd.log import set_up_log
 from scripts.benchmark import peers, report
 from scripts.benchmark.bench import Bench
 from scripts.benchmark.figures import WORKLOADS
@@ -73,6 +74,8 @@ def main(
     """
     # Ended in order, so that nothing stays behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # What flowd does in this process is told among the figures only where it goes wrong.
+    set_up_log(level="warning")
     repetitions = repeat or (1 if tiny else 5)
     own_folder = Path(tempfile.mkdtemp(prefix="flowd-bench-", dir=folder))
     try:

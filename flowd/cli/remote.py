@@ -178,6 +178,8 @@ def find_id(client: Client, text: str) -> str:
     if _WHOLE_ID.fullmatch(text):
         return text
     ids = list(islice(_ids_that_begin(client, text), 2))
+    if not ids and text == LATEST:
+        raise click.ClickException("there is no execution yet; start one with `flowd run FILE`")
     if not ids:
         raise click.ClickException(f"no execution has an id that begins with {quote(text)}")
     if len(ids) > 1:

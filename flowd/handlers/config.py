@@ -169,7 +169,7 @@ def _problem(
         return Problem(path, "missing_config", f"this key is required{hint}")
     if details["type"] == "extra_forbidden":
         return Problem(path, "unknown_config", f"unknown key; {_known(model, steps)}")
-    return Problem(path, "bad_config", message_of(details))
+    return Problem(path, "bad_config", _message(model, steps, details))
 
 
 def _sentence(model: type[BaseModel], config: dict[str, Any], details: ErrorDetails) -> str:
@@ -180,7 +180,14 @@ def _sentence(model: type[BaseModel], config: dict[str, Any], details: ErrorDeta
         return f"{path} is missing: {description}" if description else f"{path} is missing"
     if details["type"] == "extra_forbidden":
         return f"{path} is not known to this handler; {_known(model, steps)}"
-    return f"{path}: {message_of(details)}"
+    return f"{path}: {_message(model, steps, details)}"
+
+
+def _message(model: type[BaseModel], steps: list[Any], details: ErrorDetails) -> str:
+    """Of a value of the wrong type with what the key is for."""
+    is_of_wrong_type = steps and details["type"].endswith("_type")
+    description = _description(model, steps) if is_of_wrong_type else ""
+    return "; ".join(filter(None, (message_of(details), description)))
 
 
 def _keys(model: type[BaseModel] | None) -> dict[str, str]:

@@ -93,7 +93,7 @@ def test_no_further_id_is_looked_at_than_could_begin_so() -> None:
 
 
 def test_the_latest_of_nothing_is_refused() -> None:
-    with pytest.raises(click.ClickException, match="no execution"):
+    with pytest.raises(click.ClickException, match="there is no execution yet"):
         find_id(Listed(), "@latest")  # type: ignore[arg-type]
 
 

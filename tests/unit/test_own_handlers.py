@@ -337,6 +337,7 @@ def f(config: Model): ...
         ({"n": 1}, []),
         ({}, [(".n", "missing_config", "this key is required; how many")]),
         ({"n": "x"}, [(".n", "bad_config", "input should be a valid integer, unable to parse")]),
+        ({"n": []}, [(".n", "bad_config", "input should be a valid integer; how many")]),
         ({"n": "{{ A.n }}"}, []),
         (
             {"n": "{{ A.n }}", "iner": 1},

@@ -8,7 +8,6 @@ reversed or encrypted is not found.
 from __future__ import annotations
 
 import base64
-import html
 import json
 import re
 import sys
@@ -151,6 +150,9 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _encoded(plain: str) -> Iterator[str]:
+    # Half a MiB of names of characters, which only who has secrets needs.
+    import html
+
     yield plain
     yield repr(plain)[1:-1]
     yield from _in_json(plain)

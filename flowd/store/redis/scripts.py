@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Final
+from itertools import chain
+from typing import Final, NamedTuple
 
 _USE = re.compile(r"^--- @use (\w+)( lazily)?$", re.MULTILINE)
 _THEN = re.compile(r"^--- @then (\w+)$", re.MULTILINE)
@@ -28,61 +29,76 @@ _LUA = resources.files("flowd.store") / "lua"
 
 @dataclass(frozen=True, slots=True)
 class Script:
+    """Its text is kept as the pieces that it has in common with others: they are most of it."""
+
     name: str
-    text: str
+    pieces: tuple[str, ...]
     sha: str
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.pieces)
+
+
+class _File(NamedTuple):
+    """A file without its comments, and what the head of it names."""
+
+    text: str
+    uses: list[tuple[str, str]]
+    then: list[str]
 
 
 def _load(name: str) -> Script:
     """The first line (`#!lua …`) has to stay first, so fragments go in behind it."""
-    shebang, _, body = (_LUA / f"{name}.lua").read_text("utf-8").partition("\n")
-    parts = [body, *(_fragment(rest) for rest in _THEN.findall(body))]
-    lazy: dict[str, str] = {}
-    fragments = _used_by("\n".join(parts), lazy)
-    lines = [*([_making(lazy)] if lazy else ()), *fragments.values(), *parts]
-    text = "\n".join([shebang, _COMMENT.sub("", "\n".join(lines))])
-    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+    file = _read(f"{name}.lua")
+    shebang, _, body = file.text.partition("\n")
+    rest = [_fragment(one) for one in file.then]
+    lazy: dict[str, list[str]] = {}
+    fragments = _used_by([use for one in (file, *rest) for use in one.uses], lazy)
+    making = _making(lazy) if lazy else []
+    pieces = (shebang, *making, *fragments.values(), body, *(one.text for one in rest))
+    text = "\n".join(pieces).encode()
+    return Script(name, pieces, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+
+
+def _read(path: str) -> _File:
+    text = (_LUA / path).read_text("utf-8")
+    return _File(_COMMENT.sub("", text), _USE.findall(text), _THEN.findall(text))
 
 
 @cache
-def _fragment(name: str) -> str:
-    return (_LUA / "shared" / f"{name}.lua").read_text("utf-8")
+def _fragment(name: str) -> _File:
+    return _read(f"shared/{name}.lua")
 
 
-@cache
-def _uses(text: str) -> list[tuple[str, str]]:
-    uses: list[tuple[str, str]] = _USE.findall(text)
-    return uses
-
-
-def _used_by(text: str, lazy: dict[str, str]) -> dict[str, str]:
-    """The fragments a text uses, each behind those it uses itself.
+def _used_by(uses: Sequence[tuple[str, str]], lazy: dict[str, list[str]]) -> dict[str, str]:
+    """The texts of these fragments, each behind those it uses itself.
 
     In place of one that is used lazily stands one that has it made; what makes it is put into
     `lazy`, once for the whole script.
     """
     fragments: dict[str, str] = {}
-    for name, lazily in _uses(text):
+    for name, lazily in uses:
         if lazily:
             if name not in lazy:
                 # Known before its text is looked at: it may be used by what it uses.
-                lazy[name] = ""
+                lazy[name] = []
                 fragment = _fragment(name)
-                own = _used_by(fragment, lazy).values()
-                lazy[name] = "\n".join([*own, fragment, f"return {name}"])
+                own = _used_by(fragment.uses, lazy).values()
+                lazy[name] += [*own, fragment.text, f"return {name}"]
             fragments.setdefault(name, f"local function {name}(...) return made('{name}')(...) end")
         elif name not in fragments:
             fragment = _fragment(name)
-            for one, used in _used_by(fragment, lazy).items():
+            for one, used in _used_by(fragment.uses, lazy).items():
                 fragments.setdefault(one, used)
-            fragments[name] = fragment
+            fragments[name] = fragment.text
     return fragments
 
 
-def _making(lazy: Mapping[str, str]) -> str:
+def _making(lazy: Mapping[str, Sequence[str]]) -> list[str]:
     """The function that makes each of these when it is called for."""
-    branches = [f"if name == '{name}' then\n{text}\nend" for name, text in lazy.items()]
-    return "\n".join(["local function made(name)", *branches, "end"])
+    branches = ((f"if name == '{name}' then", *texts, "end") for name, texts in lazy.items())
+    return ["local function made(name)", *chain.from_iterable(branches), "end"]
 
 
 STAGE_MAP: Final = _load("stage_map")

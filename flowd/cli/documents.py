@@ -105,16 +105,23 @@ class Document:
         return node_id, path[match.end() :]
 
 
-def child_names(content: Any) -> Iterator[tuple[str, str]]:
-    """The saved workflows that its nodes run, each with its path; nothing of what is malformed."""
+def nodes_of(content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The nodes of a definition, each with its path; nothing of what is malformed."""
     dag = content.get("dag") if isinstance(content, dict) else None
     for part in ("nodes", "finally"):
         nodes = dag.get(part) if isinstance(dag, dict) else None
         for at, node in enumerate(nodes if isinstance(nodes, list) else ()):
-            config = node.get("config") if isinstance(node, dict) else None
-            name = config.get("name") if isinstance(config, dict) else None
-            if isinstance(name, str) and is_name(name) and node.get("handler") == WORKFLOW:
-                yield f"dag.{part}[{at}].config.name", name
+            if isinstance(node, dict):
+                yield f"dag.{part}[{at}]", node
+
+
+def child_names(content: Any) -> Iterator[tuple[str, str]]:
+    """The saved workflows that its nodes run, each with its path; nothing of what is malformed."""
+    for path, node in nodes_of(content):
+        config = node.get("config")
+        name = config.get("name") if isinstance(config, dict) else None
+        if isinstance(name, str) and is_name(name) and node.get("handler") == WORKFLOW:
+            yield f"{path}.config.name", name
 
 
 def _line_of_syntax(problem: Problem) -> int | None:
@@ -167,6 +174,16 @@ def read_documents(file: str) -> Iterator[Document | Finding]:
             yield Document(name, one.line, one.body, one.tree)
     if not found:
         yield Finding(name, None, None, "", Problem("", "empty", EMPTY))
+
+
+def findings_in(file: str, problems: Sequence[Problem]) -> Iterator[Finding]:
+    """Where in a file stands what is wrong with the workflow in it."""
+    from flowd.cli.workflow_yaml import is_workflow
+
+    found = [one for one in read_documents(file) if not isinstance(one, Finding)]
+    for document in found:
+        if len(found) == 1 or is_workflow(document.body):
+            yield from document.findings(problems)
 
 
 def unreadable(file: str, error: click.ClickException) -> Finding:

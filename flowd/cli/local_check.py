@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from flowd.cli.exit_codes import FAILED
 from flowd.cli.kinds import verdict_by_itself
 from flowd.cli.options import MACHINE_FILE, config_of_running
 from flowd.cli.remote import plain
+from flowd.cli.unknown_names import QUEUE, Known, Named, read_by, unknown_among
 from flowd.config.loading import load_settings
 from flowd.errors import InvalidWorkflow, Problem
 from flowd.handlers.config_checks import ConfigChecks, find_schema_flaw
@@ -24,8 +26,11 @@ from flowd.workflow.validator import Handlers, validate_workflow
 
 
 class _Rules(NamedTuple):
+    """`queues` are those that workers read, none where nothing is known of that."""
+
     handlers: Handlers
     bytes_max: int
+    queues: Set[str]
 
 
 def settings_file_of(file: str, named: Path | None) -> Path | None:
@@ -50,11 +55,20 @@ class LocalCheck:
         self._named = named
         self._rules: dict[Path | None, _Rules] = {}
 
-    def __call__(self, document: Document) -> Verdict:
+    def unknown_among(self, document: Document, names: Iterable[Named]) -> list[Problem]:
+        """Those queues that no worker of the settings reads which count for the document."""
+        queues = self._rules_of(document).queues
+        known = {QUEUE: Known(queues, f"no worker of {DEFAULT_FILE} reads")} if queues else {}
+        return unknown_among(names, known)
+
+    def _rules_of(self, document: Document) -> _Rules:
         settings_file = settings_file_of(document.file, self._named)
         if settings_file not in self._rules:
             self._rules[settings_file] = _read_rules(settings_file)
-        rules = self._rules[settings_file]
+        return self._rules[settings_file]
+
+    def __call__(self, document: Document) -> Verdict:
+        rules = self._rules_of(document)
         if len(document.body) > rules.bytes_max:
             limit = f"the limit of {rules.bytes_max:,} bytes; the setting is api.body_max_mb"
             return Verdict([Problem("", "body_too_large", f"it is longer than {limit}")])
@@ -83,4 +97,5 @@ def refuse_wrong(file: str, named: Path | None) -> None:
 def _read_rules(settings_file: Path | None) -> _Rules:
     settings = load_settings(settings_file)
     handlers = ConfigChecks(open_registry(settings), settings)
-    return _Rules(handlers, int(settings.api.body_max_mb * 2**20))
+    queues = read_by(settings) if settings_file else frozenset()
+    return _Rules(handlers, int(settings.api.body_max_mb * 2**20), queues)

@@ -20,7 +20,6 @@ from flowd.cli.times import clock
 from flowd.workflow.report import quote
 
 if TYPE_CHECKING:
-    from flowd.cli.documents import Finding
     from flowd.client import ApiError, Client
 
 LATEST: Final = "@latest"
@@ -119,7 +118,9 @@ def _say_refusal(error: ApiError, file: str | None) -> None:
         return
     click.echo(f"flowd: refused ({error.code}):", err=True)
     if is_of_file:
-        for finding in _findings(str(file), error):
+        from flowd.cli.documents import findings_in, problems_of
+
+        for finding in findings_in(str(file), problems_of(error)):
             click.echo(plain(as_commands(f"  {finding}")), err=True)
         return
     for problem in error.errors:
@@ -127,16 +128,6 @@ def _say_refusal(error: ApiError, file: str | None) -> None:
         path = re.sub(r"^query\.(\w+)(\.\d+)?$", r"\1", problem.get("path") or "")
         place = f"{path}: " if path else ""
         click.echo(plain(f"  {place}{as_commands(problem['message'])}"), err=True)
-
-
-def _findings(file: str, error: ApiError) -> Iterator[Finding]:
-    from flowd.cli.documents import Finding, problems_of, read_documents
-    from flowd.cli.workflow_yaml import is_workflow
-
-    found = [one for one in read_documents(file) if not isinstance(one, Finding)]
-    for document in found:
-        if len(found) == 1 or is_workflow(document.body):
-            yield from document.findings(problems_of(error))
 
 
 # What a message of the API tells its clients to do, and the command that does it.

@@ -86,6 +86,8 @@ class Cluster:
     budget: Holds | None = None
     # What nodes wait for a place of.
     places: Mapping[str, PlaceStanding] = field(default_factory=dict)
+    # Of limits that its nodes name and nobody has made, as sentences.
+    unmade: str = ""
     # What it waits for before it starts, where its workflow has a `concurrency`.
     place: Place | None = None
 
@@ -282,7 +284,7 @@ def _queued(situation: Situation, row: NodeRow) -> list[Reason]:
     if situation.cluster.workers_alive == 0:
         reasons.append(Reason("no_worker", NO_WORKER))
     elif (queue := situation.plan.queues.of(row.node_id)) not in situation.cluster.queues_read:
-        reasons.append(Reason("no_worker", unread_text([queue])))
+        reasons.append(Reason("no_worker", unread_text([queue], situation.cluster.queues_read)))
     return reasons
 
 
@@ -487,13 +489,12 @@ def _obstacles(situation: Situation) -> str:
     if situation.cluster.workers_alive == 0 and NodeState.QUEUED in states:
         text += f" {sentence(NO_WORKER)}"
     elif unread := _unread_queues(situation):
-        text += f" {sentence(unread_text(unread))}"
+        text += f" {sentence(unread_text(unread, situation.cluster.queues_read))}"
     if situation.queue.trouble:
-        trouble = TROUBLES[situation.queue.trouble]
-        text += f" {sentence(trouble)}"
+        text += f" {sentence(TROUBLES[situation.queue.trouble])}"
     text += "".join(f" {sentence(trouble_text(one))}" for one in situation.troubles)
     if NodeState.QUEUED in states:
         text += "".join(f" {sentence(stall_text(one))}" for one in situation.cluster.stalled)
     if not situation.cluster.has_scheduler:
         text += f" {sentence(NO_SCHEDULER)}"
-    return text
+    return text + situation.cluster.unmade

@@ -16,6 +16,7 @@ from flowd.diagnosis.explain import (
     explain,
 )
 from flowd.diagnosis.limit_check import places_waited_for
+from flowd.diagnosis.phrases import unmade_text
 from flowd.errors import CorruptExecution, UnknownNode
 from flowd.handlers.simulation import SIMULATING, is_simulated
 from flowd.orchestrator.items import find_item
@@ -137,7 +138,7 @@ class Observer:
             queue,
             retries,
             replace(
-                await self._cluster(cluster_state, holders),
+                await self._cluster(cluster_state, holders, plan),
                 budget=await self._budget(execution_id, plan, states, shown),
                 places=await places_waited_for(store, execution_id, rows),
                 place=await store.lifecycle.places.find(execution_id) if plan.concurrency else None,
@@ -176,7 +177,15 @@ class Observer:
             return None
         return await self._store.budgets.holds(execution_id, asking)
 
-    async def _cluster(self, state: ClusterState, holders: set[str]) -> Cluster:
+    async def _unmade(self, plan: Plan) -> str:
+        asks = [node.map.item.asks if node.map else node.asks for node in plan.nodes.values()]
+        named = {one.limit.name for one in asks if one and one.limit}
+        if not named:
+            return ""
+        made = {one.name for one in await self._store.tasks.limits.all()}
+        return unmade_text(sorted(named - made), made)
+
+    async def _cluster(self, state: ClusterState, holders: set[str], plan: Plan) -> Cluster:
         dead = self._dead(state)
         no_lease = {one: "it has no lease" for one in holders if one not in state.leases}
         return Cluster(
@@ -186,6 +195,7 @@ class Observer:
             state.is_full,
             no_lease | dead,
             await self._store.health.troubles.workers(),
+            unmade=await self._unmade(plan),
         )
 
     async def _simulated(

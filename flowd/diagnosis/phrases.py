@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from flowd.store.troubles import Trouble
+from flowd.suggestions import did_you_mean, nearest
 
 NAMES_SHOWN_MAX: Final = 10
 NO_WORKER: Final = "no worker is alive: `flowd start` runs some, `flowd scale 2` where flowd runs"
@@ -62,11 +63,23 @@ def stall_text(stalled: Trouble) -> str:
     return f"the worker {stalled.what} {stalled.reason}; `flowd start` replaces it"
 
 
-def unread_text(queues: Sequence[str]) -> str:
+def unread_text(queues: Sequence[str], read: Iterable[str]) -> str:
+    """`read` are those that workers do read."""
     named, them = listed([repr(one) for one in queues]), "it" if len(queues) == 1 else "them"
+    meant = [nearest(one, read) for one in queues]
+    hint = f" (did you mean {listed([repr(one) for one in meant if one])}?)" if any(meant) else ""
     return (
-        f"no worker that is alive reads the queue {named}: add {them} to the `queues` of "
+        f"no worker that is alive reads the queue {named}{hint}: add {them} to the `queues` of "
         "`[workers]`, or of a group of them, and `flowd reload`"
+    )
+
+
+def unmade_text(names: Iterable[str], made: Iterable[str]) -> str:
+    """A sentence on each of these limits, which nobody has made."""
+    return "".join(
+        f" Nobody has made the limit {one!r}, which holds nothing back"
+        + (did_you_mean(one, made) or ".")
+        for one in names
     )
 
 

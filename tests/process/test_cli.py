@@ -166,6 +166,47 @@ def test_validate_says_what_is_wrong_and_where(shell: Shell) -> None:
     assert "cannot read nothing.json" in shell.stderr
 
 
+def test_a_limit_or_a_queue_that_nobody_has_yet_is_warned_of_with_the_nearest(shell: Shell) -> None:
+    """It was said by none of them: the limit held nothing back, and the node waited for ever."""
+    slips = [node("A") | {"limit": "licenze"}, node("B") | {"queue": "defualt", "limit": "else"}]
+    (shell.folder / "slips.json").write_text(
+        json.dumps({"name": "slips", "dag": {"nodes": slips}}, indent=1)
+    )
+    shell.pipe("limits", "put", "license", "--max", "1")
+    nobody = "limit: nobody has made the limit"
+    told = [
+        f": node 'A': {nobody} 'licenze'; did you mean 'license'?",
+        f": node 'B': {nobody} 'else'; until somebody does, it holds nothing back",
+        ": node 'B': queue: no worker reads the queue 'defualt'; did you mean 'default'?",
+    ]
+
+    def warned() -> list[str]:
+        lines = [one for one in shell.stderr.splitlines() if one.startswith("warning: ")]
+        return sorted(re.sub(r"^warning: (slips|stdin)(\.json:\d+)?", "", one) for one in lines)
+
+    for command in (
+        ("validate", "slips.json", "--url", shell.environ["FLOWD_URL"]),
+        ("apply", "slips.json", "--diff"),
+        ("apply", "slips.json"),
+        ("definitions", "put", "slips", "slips.json"),
+        ("run", "slips.json", "--no-wait"),
+        ("run", "slips", "--no-wait"),
+        ("submit", "slips.json"),
+    ):
+        shell.pipe(*command)
+        assert warned() == told, command
+    assert re.search("warning: slips.json:[0-9]+: node 'A'", shell.stderr)
+    started = shell.pipe("submit", "-", stdin=(shell.folder / "slips.json").read_text()).strip()
+    assert warned() == told
+    shell.pipe("trigger", started)
+    said = shell.pipe("explain", started)
+    assert "no worker that is alive reads the queue 'defualt' (did you mean 'default'?)" in said
+    assert "Nobody has made the limit 'licenze', which holds nothing back; did you mean" in said
+    shell.pipe("act", "cancel", "--name", "slips", "--yes")
+    shell.pipe("limits", "rm", "license", "--yes")
+    shell.pipe("definitions", "rm", "slips", "--yes")
+
+
 def test_what_flowd_refuses_as_a_whole_is_said_with_its_file(shell: Shell) -> None:
     (shell.folder / "list.json").write_text("[]")
     new = {"name": "new", "dag": {"nodes": [node("A", handler="of_tomorrow")]}}

@@ -197,6 +197,44 @@ def test_a_saved_workflow_that_no_file_here_has_is_warned_of(here: Path) -> None
     assert "warning" not in validate("f/a.yaml").stderr
 
 
+ASKS = """\
+name: asks
+queue: %s
+dag:
+  nodes:
+    - {id: A, handler: noop, limit: %s}
+    - {id: B, handler: noop, limit: {name: %s, key: x}, queue: urgnt}
+  finally:
+    - {id: C, handler: noop, queue: urgnt}
+"""
+
+
+def test_a_limit_that_no_file_makes_and_a_queue_that_no_worker_reads_are_warned_of(
+    here: Path,
+) -> None:
+    """A slip in either was said by nobody: the limit held nothing back, the queue for ever."""
+    groups = '[workers.groups.b]\ncount = 1\nqueues = ["gpu"]\n'
+    write(here, a_yaml=ASKS % ("gpu", "apii", "apii"), b_yaml="name: api\nmax: 3\n")
+    write(here, flowd_toml='[workers]\nqueues = ["urgent", "default"]\n' + groups)
+
+    said = [one for one in validate("a.yaml", "b.yaml").stderr.splitlines() if "warning" in one]
+
+    no_file, no_worker = "no file here makes the limit", "no worker of flowd.toml reads the queue"
+    assert said == [
+        f"warning: a.yaml:5: node 'A': limit: {no_file} 'apii'; did you mean 'api'?",
+        f"warning: a.yaml:6: node 'B': queue: {no_worker} 'urgnt'; did you mean 'urgent'?",
+    ]
+    # Nothing is known of limits, and of queues where there is no flowd.toml.
+    assert "limit" not in validate("a.yaml").stderr
+    (here / "flowd.toml").unlink()
+    assert "warning" not in validate("a.yaml").stderr
+
+
+def test_where_workers_run_elsewhere_nothing_is_known_of_queues(here: Path) -> None:
+    write(here, a_yaml=ASKS % ("gpu", "api", "api"), flowd_toml="[workers]\ncount = 0\n")
+    assert "warning" not in validate("a.yaml").stderr
+
+
 @pytest.mark.parametrize(
     "text", ["{{ execution.scheduled_at }}", "of {{input.day}}", "{{ execution.id | json }}"]
 )

@@ -131,11 +131,13 @@ class ProcessList(_Body):
 
 
 class WorkerRow(_Body):
-    """`why_not` says why it is not alive, `stalled` that it asks for no work and has room."""
+    """`why_not` says why it is not alive, `stalled` that it asks for no work and has room; null is
+    what a worker has not said of itself."""
 
     name: str
     host: str | None
     pid: int | None
+    queues: list[str] | None
     alive: bool
     why_not: str | None
     in_flight: int
@@ -268,6 +270,7 @@ async def list_workers(request: Request) -> Response:
                     name=one.name,
                     host=one.owner.host if one.owner else None,
                     pid=one.owner.pid if one.owner else None,
+                    queues=list(one.owner.queues) if one.owner else None,
                     alive=one.dead is None,
                     why_not=one.dead,
                     in_flight=one.in_flight,

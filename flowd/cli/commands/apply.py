@@ -28,6 +28,7 @@ from flowd.cli.remote import (
     show_json,
     table_or_json_option,
 )
+from flowd.cli.unknown_names import LIMIT, Installation, names_in, read_here, warn_of
 from flowd.errors import Problem, UnknownDefinition
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def apply(
         applied = _Apply(client, named, is_preview=diff)
         members = applied.begin_set(set_name, wanted)
         results = [applied.do(one) for one in wanted]
+        _warn_of_unknown(client, wanted, results)
         removed = []
         if prune and broken:
             click.echo("nothing is removed, as some files cannot be read", err=True)
@@ -144,6 +146,16 @@ def _wanted(document: Document) -> Wanted | list[Finding]:
     if problems := [*name_problems(content), *hidden]:
         return document.findings(problems)
     return Wanted(kind_of(content), content["name"], document, content)
+
+
+def _warn_of_unknown(client: Client, wanted: Sequence[Wanted], results: Sequence[Result]) -> None:
+    """Of limits and queues that definitions name, unless these were refused."""
+    made = {one.name for one in wanted if one.kind.name == LIMIT}
+    installation = Installation(client, made=made, read=read_here)
+    for one, result in zip(wanted, results, strict=True):
+        if one.kind.name == "definition" and result.outcome != REFUSED:
+            problems = installation.unknown_among(names_in(one.content))
+            warn_of(one.document.findings(problems))
 
 
 class _Apply:

@@ -18,6 +18,7 @@ from flowd.cli.remote import (
     yes_option,
 )
 from flowd.cli.times import clock
+from flowd.cli.unknown_names import warn_of_workflow
 from flowd.cli.workflow_file import read_workflow
 
 name_argument = click.argument("name", metavar="NAME", shell_complete=complete_definitions)
@@ -91,6 +92,7 @@ def put(url: str | None, output: str, name: str, file: str) -> None:
     workflow = read_workflow(file)
     with connected(url, file) as client:
         answer = client.put_definition(name, workflow)
+        warn_of_workflow(client, workflow, file)
     message = f"{answer['message']}: {name}, version {answer['version']}"
     show_done(answer, output, message, key="version")
 

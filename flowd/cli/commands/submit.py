@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from flowd.cli.remote import (
     show_done,
     show_json,
 )
+from flowd.cli.unknown_names import warn_of_workflow
 from flowd.cli.workflow_file import read_input, read_workflow
 from flowd.workflow.ids import is_name
 
@@ -85,6 +87,7 @@ def submit(
         execution_id = client.submit(
             workflow, trigger=trigger or wait, input=given_input, idempotency_key=key
         )
+        warn_of_workflow(client, workflow, file)
         if not wait:
             _say_id(execution_id, output)
             if not trigger:
@@ -188,7 +191,8 @@ def run(
     given_input = read_input(inputs)
     if is_saved:
         start = partial(_start, workflow, given_input, version, key)
-        _run(url, start, timeout, output, waits=not no_wait)
+        warn = partial(_warn_of_saved, workflow, version)
+        _run(url, start, warn, timeout, output, waits=not no_wait)
         return
     definition = read_workflow(workflow)
     if local:
@@ -205,7 +209,8 @@ def run(
         )
         return
     start = partial(_submit, definition, given_input, key)
-    _run(url, start, timeout, output, workflow, waits=not no_wait)
+    warn = partial(warn_of_workflow, body=definition, file=workflow)
+    _run(url, start, warn, timeout, output, workflow, waits=not no_wait)
 
 
 def _check_usage(ctx: click.Context, *, is_saved: bool) -> None:
@@ -269,9 +274,21 @@ def _start(
         raise
 
 
+def _warn_of_saved(name: str, version: int | None, client: Client) -> None:
+    from flowd.client import ClientError
+
+    try:
+        saved = client.saved_definition(name, version)["definition"]
+    except ClientError:
+        # It has started; who may not look is not warned.
+        return
+    warn_of_workflow(client, json.dumps(saved).encode(), None, name)
+
+
 def _run(
     url: str | None,
     start: Callable[[Client], str],
+    warn: Callable[[Client], None],
     timeout: float | None,
     output: str,
     file: str | None = None,
@@ -282,6 +299,7 @@ def _run(
 
     with connected(url, file) as client:
         execution_id = start(client)
+        warn(client)
         if not waits:
             _say_id(execution_id, output)
             return

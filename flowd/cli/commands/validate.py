@@ -33,6 +33,15 @@ from flowd.cli.remote import (
     table_or_json_option,
     token_option,
 )
+from flowd.cli.unknown_names import (
+    LIMIT,
+    Installation,
+    Known,
+    Named,
+    names_in,
+    unknown_among,
+    warn_of,
+)
 from flowd.cli.workflow_file import name_of
 from flowd.errors import Problem
 from flowd.suggestions import did_you_mean
@@ -61,11 +70,22 @@ def validate(url: str | None, config: Path | None, output: str, files: tuple[str
     """
     if url or names_profile(click.get_current_context()):
         with connected(url) as client:
-            reports = _reports(files, partial(_ask, client))
+            reports, made = _reports(files, partial(_ask, client))
+            installation = Installation(client, made=made)
+            _warn_of_unknown(reports, lambda _, names: installation.unknown_among(names))
     else:
         from flowd.cli.local_check import LocalCheck
 
-        reports = _reports(files, LocalCheck(config))
+        check = LocalCheck(config)
+        reports, made = _reports(files, check)
+        here = {LIMIT: Known(made, "no file here makes")} if made else {}
+        _warn_of_unknown(
+            reports,
+            lambda document, names: [
+                *unknown_among(names, here),
+                *check.unknown_among(document, names),
+            ],
+        )
     if output == "json":
         show_json(_document(reports))
     else:
@@ -76,21 +96,25 @@ def validate(url: str | None, config: Path | None, output: str, files: tuple[str
 class _Report(NamedTuple):
     """What there is to say of a file: `kinds` counts its documents by theirs, `nodes` are those of
     its workflows that are valid. `refers` are the saved workflows that its documents name, each
-    with the document and the path."""
+    with the document and the path, `names` the limits and queues."""
 
     file: str
     findings: list[Finding]
     nodes: int
     kinds: Counter[str]
     refers: Sequence[tuple[str, Document, str]] = ()
+    names: Sequence[tuple[Document, Sequence[Named]]] = ()
 
 
 # Where what has a name of its kind stands first.
 _Places = dict[tuple[str, str], tuple[str, int]]
 
 
-def _reports(files: Sequence[str], check: Callable[[Document], Verdict]) -> list[_Report]:
-    """Of all files together: what stands in one of them may be named in another."""
+def _reports(
+    files: Sequence[str], check: Callable[[Document], Verdict]
+) -> tuple[list[_Report], set[str]]:
+    """Of all files together: what stands in one of them may be named in another. And the limits
+    that they make."""
     places: _Places = {}
     reports = [_report(file, check, places) for file in find_files(files)]
     named = {name for kind, name in places if kind == "definition"}
@@ -100,15 +124,23 @@ def _reports(files: Sequence[str], check: Callable[[Document], Verdict]) -> list
             for name, document, path in report.refers:
                 if name not in named:
                     _warn_of(name, named, document, path)
-    return reports
+    return reports, {name for kind, name in places if kind == LIMIT}
+
+
+def _warn_of_unknown(
+    reports: Sequence[_Report],
+    unknown: Callable[[Document, Sequence[Named]], Sequence[Problem]],
+) -> None:
+    for report in reports:
+        for document, names in report.names:
+            warn_of(document.findings(unknown(document, names)))
 
 
 def _warn_of(name: str, named: Set[str], document: Document, path: str) -> None:
     """It may be saved by others; only `flowd apply` can tell."""
     hint = did_you_mean(name, named) or "; `flowd apply` refuses it unless it is saved"
     problem = Problem(path, "unknown_definition", f"no file here defines {quote(name)}{hint}")
-    for finding in document.findings([problem]):
-        click.echo(plain(f"warning: {finding}"), err=True)
+    warn_of(document.findings([problem]))
 
 
 def _report(file: str, check: Callable[[Document], Verdict], places: _Places) -> _Report:
@@ -117,6 +149,7 @@ def _report(file: str, check: Callable[[Document], Verdict], places: _Places) ->
     findings: list[Finding] = []
     nodes = 0
     refers: list[tuple[str, Document, str]] = []
+    names: list[tuple[Document, Sequence[Named]]] = []
     kinds: Counter[str] = Counter()
     try:
         for document in read_documents(file):
@@ -128,12 +161,14 @@ def _report(file: str, check: Callable[[Document], Verdict], places: _Places) ->
             kind = kind_of(content).name
             twice = _named_before(places, kind, content, document)
             refers += ((one, document, path) for path, one in _named_in(content))
+            if not verdict.problems and (named := names_in(content)):
+                names.append((document, named))
             findings += document.findings([*verdict.problems, *twice])
             nodes += verdict.nodes
             kinds[kind] += 1
     except click.ClickException as error:
         findings.append(unreadable(file, error))
-    return _Report(name_of(file), findings, nodes, kinds, refers)
+    return _Report(name_of(file), findings, nodes, kinds, refers, names)
 
 
 def _content(document: Document) -> Any:

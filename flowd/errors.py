@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 
 # Ten years, with leap days.
 WAIT_S_MAX: Final = 3_653 * 86_400.0
+_ERROR: Final = frozenset({"error"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +120,9 @@ class UnknownDefinition(FlowdError):
     def __init__(self, name: str, version: int | None = None, latest: int = 0) -> None:
         self.name = name
         self.version = version
+        text = f"no definition {name!r} is saved; GET /definitions lists those that are"
         if latest:
             text = f"definition {name!r} has no version {version}; its latest is {latest}"
-        else:
-            text = f"no definition {name!r} is saved; GET /definitions lists those that are"
         super().__init__(text)
 
 
@@ -290,10 +290,10 @@ class HandlerFailed(FlowdError):
 
     code = "handler_failed"
     # Of the class too: one that inherits from it may not call __init__.
-    kinds: frozenset[str] = frozenset({"error"})
+    kinds: frozenset[str] = _ERROR
     report: bytes = b""
 
-    def __init__(self, reason: str, *, kinds: frozenset[str] = frozenset({"error"})) -> None:
+    def __init__(self, reason: str, *, kinds: frozenset[str] = _ERROR) -> None:
         self.kinds = kinds
         super().__init__(reason)
 
@@ -313,11 +313,7 @@ class Retry(HandlerFailed):
     after_s: float | None = None
 
     def __init__(
-        self,
-        reason: str = "",
-        *,
-        after_s: float | None = None,
-        kinds: frozenset[str] = frozenset({"error"}),
+        self, reason: str = "", *, after_s: float | None = None, kinds: frozenset[str] = _ERROR
     ) -> None:
         self.after_s = None if after_s is None else max(0.0, _seconds(after_s))
         wait = "" if after_s is None else f" after {after_s:g} s"
@@ -367,7 +363,7 @@ class Fail(HandlerFailed):
 
     code = "fail"
 
-    def __init__(self, reason: str = "", *, kinds: frozenset[str] = frozenset({"error"})) -> None:
+    def __init__(self, reason: str = "", *, kinds: frozenset[str] = _ERROR) -> None:
         super().__init__(reason or "the handler failed for good", kinds=frozenset(kinds))
 
 
@@ -435,13 +431,17 @@ class StoreUnavailable(StoreError):
     code = "store_unavailable"
 
 
+class StoreAway(StoreUnavailable):
+    """Redis does not answer or is not ready; unlike a refused login, that may pass by itself."""
+
+
 class StoreFull(StoreError):
     """Redis is at its memory limit and refuses what would need more."""
 
     code = "store_full"
 
 
-class StoreReadOnly(StoreUnavailable):
+class StoreReadOnly(StoreAway):
     """This Redis is a replica: what is asked belongs elsewhere, and may be asked again."""
 
     code = "store_read_only"

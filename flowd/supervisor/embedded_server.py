@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 from flowd.config import RedisSettings, Settings
-from flowd.errors import InvalidSettings, Problem, ServerFailed, StoreUnavailable
+from flowd.errors import InvalidSettings, Problem, ServerFailed, StoreAway, StoreUnavailable
 from flowd.log import get_logger
 from flowd.owned_folder import OwnedFolder
 from flowd.pulse import Pulse
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 EXTERNAL_WAIT_S = 3.0
+# Unless told otherwise, Sentinels take half a minute to give up a primary; then they elect another.
+FAILOVER_WAIT_S = 60.0
 LOADING_SAID_EVERY_S = 5.0
 SERVER_SOCKET = "redis.sock"
 DATA_FOLDER = "appendonlydir"
@@ -350,19 +352,21 @@ def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> 
 
 
 def _wait_for_primary(redis: RedisSettings, wait_s: float) -> None:
-    """As wait_for_external, where Sentinels name the server: it may just be failing over."""
+    """As wait_for_external, where Sentinels name the server. One that they name and that is away
+    may just be failing over: it is waited for as long as that takes."""
     from flowd.store.primary import reach_primary
 
-    deadline = time.monotonic() + wait_s
+    begun = time.monotonic()
     was_away = False
     while True:
         try:
             return reach_primary(redis)
         except StoreUnavailable as error:
-            if time.monotonic() >= deadline:
+            limit_s = FAILOVER_WAIT_S if isinstance(error, StoreAway) else wait_s
+            if time.monotonic() - begun >= limit_s:
                 raise StoreUnavailable(f"no Redis answers at {redis.address}: {error}") from error
         if not was_away:
-            log.warning("redis.awaited", address=redis.address, wait_s=wait_s)
+            log.warning("redis.awaited", address=redis.address, wait_s=limit_s)
             was_away = True
         time.sleep(0.1)
 

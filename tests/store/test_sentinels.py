@@ -15,7 +15,7 @@ from flowd.config.loading import load_settings
 from flowd.errors import StoreUnavailable
 from flowd.store.primary import locate_primary, reach_primary
 from flowd.store.redis.client import RedisClient, Session
-from flowd.supervisor.embedded_server import choose_server
+from flowd.supervisor.embedded_server import choose_server, wait_for_external
 from scripts.replica_set import MASTER_NAME, ReplicaSet, hold_port, port_of
 from tests.daemon import PATIENCE_S
 from tests.store.engine import until
@@ -138,6 +138,18 @@ async def test_a_killed_primary_is_followed_by_the_one_they_choose(whole, tmp_pa
         assert whole.primary is not old
         # Whoever is slow may be replaced again.
         assert client.lineage.failovers >= 1
+
+
+def test_a_start_amid_a_failover_waits_for_the_primary_they_choose(whole, tmp_path):
+    """Longer than for a server that nobody names, which is given up soon."""
+    redis = at(whole.url, tmp_path).redis
+    whole.wait_until_whole()
+    old = whole.primary
+    old.process.send_signal(signal.SIGSTOP)
+
+    wait_for_external(redis, wait_s=0.0)
+
+    assert f":{old.port}" not in locate_primary(redis).url
 
 
 async def test_who_waits_at_a_frozen_primary_is_sent_away_when_there_is_another(whole, tmp_path):

@@ -21,6 +21,7 @@ from flowd.config import EMBEDDED_USER, RedisSettings, Settings
 from flowd.errors import (
     MissingGroup,
     MissingScript,
+    StoreAway,
     StoreError,
     StoreFull,
     StoreReadOnly,
@@ -82,7 +83,7 @@ def translate(error: Exception) -> StoreError:
             "ssl_keyfile and ssl_server_name in FLOWD_REDIS__URL"
         )
     if not isinstance(error, ResponseError):
-        return StoreUnavailable(f"redis does not answer: {error or type(error).__name__}")
+        return StoreAway(f"redis does not answer: {error or type(error).__name__}")
     if "NoScript" in words or "NOSCRIPT" in words:
         return MissingScript(str(error))
     if any(word in words for word in _NO_GROUP):
@@ -98,7 +99,7 @@ def translate(error: Exception) -> StoreError:
     if "DB index" in words or "SELECT is not allowed" in words:
         return StoreUnavailable(f"redis has no such database: {error}; check [redis] db")
     if any(word in words for word in _UNAVAILABLE) or isinstance(error, RedisConnectionError):
-        return StoreUnavailable(f"redis is not ready: {error}")
+        return StoreAway(f"redis is not ready: {error}")
     return StoreError(f"redis refused a command: {error}")
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
-from flowd.store.entries import Entry
+from flowd.store.entries import Entry, entry_order
 from flowd.store.executions import slices
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient, is_wrong_type
@@ -27,6 +27,9 @@ _UNLIMITED: Final = "-"
 # before its own. Longer than most rows of waiters take to pass: behind a row that is longer what is
 # urgent would stand again. And short enough that what is low goes on the same day.
 QUEUE_STEP_MS: Final = 3_600_000
+# Of those that were queued in one millisecond so many keep their order; a float holds such
+# fractions of a Unix time in ms exactly.
+_ORDERED_PER_MS: Final = 2048
 
 
 class Limit(NamedTuple):
@@ -49,9 +52,12 @@ class Asking(NamedTuple):
     rank: int = 0
 
     @property
-    def turn_ms(self) -> int:
-        """By when it counts as having come, among those who wait."""
-        return self.entry.queued_ms + self.rank * QUEUE_STEP_MS
+    def turn_ms(self) -> float:
+        """By when it counts as having come, among those who wait; the fraction is its place in the
+        stream among those of its millisecond."""
+        ms, sequence = entry_order(self.entry.name)
+        after = min(sequence, _ORDERED_PER_MS - 1) / _ORDERED_PER_MS
+        return ms + after + self.rank * QUEUE_STEP_MS
 
 
 class Place(NamedTuple):
@@ -106,7 +112,7 @@ class Limits:
         for one in asking:
             entry = one.entry
             ids = (entry.name, entry.execution_id, entry.node_id)
-            arguments += (one.place, *ids, one.record, entry.waits, one.turn_ms)
+            arguments += (one.place, *ids, one.record, entry.waits, str(one.turn_ms))
         outcomes: list[str] = await self._client.run(
             scripts.ADMIT_NODES, (self._stream,), *arguments
         )

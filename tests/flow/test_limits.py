@@ -6,6 +6,8 @@ import asyncio
 import time
 from dataclasses import replace
 
+import pytest
+
 from flowd.cli.remote import as_commands
 from flowd.cli.samples import load_samples
 from flowd.config import WorkersSettings
@@ -17,7 +19,7 @@ from flowd.store.limits import Limit
 from flowd.store.redis import keys
 from flowd.workflow.definition import WorkflowDefinition
 from tests.flow import handlers
-from tests.flow.engine import _HANDLERS, Engine, node, until, workflow
+from tests.flow.engine import _HANDLERS, Engine, calls, node, until, workflow
 from tests.flow.test_reads import serving
 
 # Calls under way by key, the most there were, and when each began.
@@ -330,6 +332,34 @@ async def test_who_is_let_in_while_somebody_looks_is_not_shown_as_waiting(settin
 
         shown = await api.request("/limits/api")
         assert [one["execution_id"] for one in shown["waiters"]] == ids[1:]
+
+
+@pytest.mark.parametrize("held_by", ["limit", "concurrency"])
+async def test_of_many_inputs_those_that_wait_start_in_the_order_given(settings, held_by):
+    """They were queued in one millisecond, and stood by the random half of their ids."""
+    async with serving(settings, workers=1) as api:
+        await api.engine.store.tasks.limits.put(Limit("api", max=1))
+        one = node("A", (), "echo") | ({"limit": "api"} if held_by == "limit" else {})
+        said = {"name": "w", "dag": {"nodes": [one]}}
+        said |= {"concurrency": {"max": 1}} if held_by == "concurrency" else {}
+        await api._client.put("/definitions/w", json=said)
+        answer = await api._client.post("/definitions/w/run", json={"inputs": [{}] * 60})
+        ids = answer.json()["execution_ids"]
+
+        for each in ids:
+            assert await api.engine.end(each) == "COMPLETED"
+        assert [execution_id for execution_id, _, _ in handlers.CALLS] == ids
+
+
+async def test_items_that_wait_for_a_limit_start_in_the_order_of_the_list(settings):
+    """`fan.10` came before `fan.2`."""
+    async with engine_of(settings, workers=1) as engine:
+        await engine.store.tasks.limits.put(Limit("api", max=1))
+        fan = {**limited("fan", handler="echo"), "map": {"over": "{{ input.rows }}"}}
+        rows = {"rows": list(range(40))}
+        execution_id = await engine.run(workflow(fan, input=rows))
+
+        assert calls(execution_id) == [f"fan.{at}" for at in range(40)]
 
 
 async def test_the_sample_that_holds_back_ends_without_a_network(settings):

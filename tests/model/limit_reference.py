@@ -107,7 +107,7 @@ class LimitReference:
         self.tickets: list[Ticket] = []
         self.places: dict[Member, str] = {}
         self.holders: dict[str, set[Member]] = {one: set() for one in PLACES}
-        self.waiters: dict[str, list[tuple[int, Member]]] = {one: [] for one in PLACES}
+        self.waiters: dict[str, list[tuple[tuple[int, int], Member]]] = {one: [] for one in PLACES}
 
     def start(self, execution_id: str, nodes: dict[str, Written]) -> None:
         states = dict.fromkeys(nodes, "PENDING")
@@ -201,7 +201,9 @@ class LimitReference:
         self.executions[ticket.member.execution_id].states[ticket.member.node_id] = "WAITING"
         assert ticket.holder is not None
         rank = self.readers[ticket.holder].index(ticket.queue)
-        waiters.append((entry.queued_ms + rank * self.step_ms, ticket.member))
+        _, _, sequence = entry.name.rpartition("-")
+        turn = (entry.queued_ms + rank * self.step_ms, int(sequence))
+        waiters.append((turn, ticket.member))
         waiters.sort()
         return "waiting"
 

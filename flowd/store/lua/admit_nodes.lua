@@ -13,7 +13,7 @@
 --
 -- KEYS  1 stream
 -- ARGV  1 group  2… seven for each node: place, full name of its entry, execution id, node id, attempt record, how
---       often it has waited, by when it counts as having come (ms)
+--       often it has waited, by when it counts as having come (ms, with a fraction)
 -- RETURNS for each node 'admitted' (also when it holds a place already), 'waiting' (the entry is gone),
 --         'stale' (the attempt was taken away) or 'ended' (the node or its execution runs no more; the
 --         entry is gone)

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -193,24 +194,32 @@ def fail_over(servers: ReplicaSet, kind: str, replicas: int, report: Report) -> 
 
 
 def recovery_s(primary: ReplicaServer, replicas: int) -> float:
-    known, since_s = newest_event(primary), time.monotonic()
+    events, since_s = Events(primary), time.monotonic()
     if replicas:
         wait_for(lambda: primary.facts().get("connected_slaves", 0) >= replicas, "replicas")
         since_s = time.monotonic()
-    wait_for(lambda: has_run_a_node(primary, since=known), "the next node")
+    wait_for(events.tell_of_a_node, "the next node")
     return time.monotonic() - since_s
 
 
-def newest_event(server: ReplicaServer) -> str:
-    found = server.ask("XREVRANGE", "flowd:events", "+", "-", "COUNT", 1)
-    return str(found[0][0]) if found else "0"
+class Events:
+    """What a server tells from now on."""
 
+    def __init__(self, server: ReplicaServer) -> None:
+        self._server = server
+        newest = server.ask("XREVRANGE", "flowd:events", "+", "-", "COUNT", 1)
+        self._read = str(newest[0][0]) if newest else "0"
 
-def has_run_a_node(server: ReplicaServer, since: str) -> bool:
-    with suppress(redis_py.RedisError):
-        entries = server.ask("XRANGE", "flowd:events", f"({since}", "+", "COUNT", 100)
-        return any("node." in str(entry) for entry in entries)
-    return False
+    def tell_of_a_node(self) -> bool:
+        """Whether what has come since the last call does. Clients alone fill many pages."""
+        with suppress(redis_py.RedisError):
+            while entries := self._server.ask(
+                "XRANGE", "flowd:events", f"({self._read}", "+", "COUNT", 100
+            ):
+                self._read = str(entries[-1][0])
+                if any("node." in str(entry) for entry in entries):
+                    return True
+        return False
 
 
 def run(
@@ -274,13 +283,9 @@ def check(servers: ReplicaSet, acknowledged: dict[str, str], report: Report) -> 
         wait_for(lambda: redis.scard("workflows:active") == 0, "the end of all")
         states = {one: redis.get(f"workflow:{one}:status") for one in acknowledged.values()}
         report.lost = [one for one, state in states.items() if state != "COMPLETED"]
-        report.twice = [one for one in set(acknowledged.values()) if counted(acknowledged, one) > 1]
+        report.twice = [one for one, keys in Counter(acknowledged.values()).items() if keys > 1]
         there = [one for one, state in states.items() if state is not None]
         report.violations = find_violations(redis, there)
-
-
-def counted(acknowledged: dict[str, str], execution_id: str) -> int:
-    return list(acknowledged.values()).count(execution_id)
 
 
 def main(arguments: list[str] | None = None) -> int:

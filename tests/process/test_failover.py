@@ -93,6 +93,22 @@ def test_failovers_lose_nothing_that_was_acknowledged_where_replicas_are_asked_f
     assert report.twice == []
 
 
+def test_a_node_is_noticed_behind_any_number_of_other_events(tmp_path: Path) -> None:
+    """Only the first hundred were looked at, which were those of clients: for half a minute, until
+    they were forgotten."""
+    with ReplicaSet(tmp_path, replicas=0) as servers:
+        server = servers.primary
+        events = failing_over.Events(server)
+        for number in range(250):
+            server.ask("XADD", "flowd:events", "*", "event", f"execution.submitted {number}")
+        assert not events.tell_of_a_node()
+
+        server.ask("XADD", "flowd:events", "*", "event", "node.started")
+
+        assert events.tell_of_a_node()
+        assert not events.tell_of_a_node()
+
+
 def test_a_user_with_no_more_rights_than_the_manual_says_runs_all_of_it(
     run_faulty: Run, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def run_locally(
     documents = [workflow, *(one.document.body for one in saved)]
     where = str(used.absolute()) if used else f"the defaults, there is no {DEFAULT_FILE}"
     click.echo(f"starting a private flowd; its settings: {where}", err=True)
+    workflow = _without_callback(workflow)
     leave_on_signals()
     try:
         with _private_flowd(used, documents) as flowd:
@@ -104,6 +105,15 @@ def _definitions(beside: Sequence[str]) -> list[Wanted]:
     if broken:
         sys.exit(FAILED)
     return [one for one in wanted if one.kind.name == "definition"]
+
+
+def _without_callback(workflow: bytes) -> bytes:
+    """Its flowd may be gone before the callback is sent, and nobody but who started it waits."""
+    document = json.loads(workflow)
+    if document.pop("callback", None) is None:
+        return workflow
+    click.echo("the callback of the workflow is not called: this run is no one else's", err=True)
+    return json.dumps(document).encode()
 
 
 def _asks(document: bytes) -> bool:

@@ -107,7 +107,10 @@ def yaml_to_json(
     if len(documents) > 1:
         meant = [one for one in documents if _has_one(one.body, marks)]
         if len(meant) != 1:
-            message = f"a file holds one {what}, and here a second document begins"
+            message = (
+                f"a file holds one {what}, and here a second document begins; "
+                "`flowd apply` takes several"
+            )
             raise BadYaml(documents[1].line, message)
         documents = meant
     body = documents[0].body if documents else b"null"

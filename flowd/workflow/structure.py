@@ -194,6 +194,9 @@ def _translate(field: str, error: ErrorDetails) -> tuple[str, str]:
         "dict_type": "an object",
         "model_type": "an object",
     }
+    if kind == "string_type" and field == "over":
+        hint = "put a list that does not change into `input`, and name it here: {{ input.list }}"
+        return "wrong_type", f"expected a template, not {describe_type(value)}; {hint}"
     if kind in expected:
         return "wrong_type", f"expected {expected[kind]}, not {describe_type(value)}"
     if kind == "missing":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,22 @@ def test_the_exit_code_says_how_it_ended(folder: Folder) -> None:
     assert code == 124
     assert "flowd watch" not in errors
     assert folder.left() == []
+
+
+def test_the_callback_is_not_called_and_that_is_said(folder: Folder) -> None:
+    """Whether it was depended on who was quicker, the call or the end of its flowd."""
+    with socket.create_server(("127.0.0.1", 0)) as receiver:
+        url = f"http://127.0.0.1:{receiver.getsockname()[1]}/"
+        dag = {"nodes": [{"id": "A", "handler": "noop"}]}
+        tells = {"name": "tells", "callback": {"url": url}, "dag": dag}
+        (folder.path / "tells.json").write_text(json.dumps(tells))
+
+        code, _, errors = folder.run("tells.json")
+
+        assert (code, "the callback of the workflow is not called" in errors) == (0, True)
+        receiver.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            receiver.accept()
 
 
 def test_the_run_of_its_own_that_is_shown(folder: Folder) -> None:

@@ -406,19 +406,23 @@ def test_the_time_of_a_coming_attempt_is_not_called_a_beginning(
 ) -> None:
     row = dict.fromkeys(("execution_id", "node_id", "name", "text", "letter_id"), "x")
     attention = [
-        {"kind": kind, "count": 1, "sample": [row | {"at_ms": 0}]}
-        for kind in ("failed", "retrying")
+        {"kind": kind, "count": count, "sample": [row | {"at_ms": 0}]}
+        for kind, count in (("failed", 2), ("retrying", 1), ("dead_letter", None))
     ]
     overview = {"health": {"ok": True, "sentence": "flowd works."}, "attention": attention}
     client = SimpleNamespace(overview=lambda: overview)
     monkeypatch.setattr("flowd.cli.commands.now.connected", lambda _: nullcontext(client))
 
-    heads = [
-        line for line in CliRunner().invoke(main, ["now"]).stdout.splitlines() if "TEXT" in line
+    lines = CliRunner().invoke(main, ["now"]).stdout.splitlines()
+    assert [line for line in lines if "shows all" in line] == [
+        "these are the first 1; `flowd ls --status failed` shows all",
+        "these are the first 1; `flowd dlq list` shows all",
     ]
+    heads = [line for line in lines if "TEXT" in line]
     assert [" ".join(one.split()) for one in heads] == [
         "ID NODE NAME SINCE TEXT",
         "ID NODE NAME NEXT ATTEMPT TEXT",
+        "ID NODE NAME SINCE TEXT",
     ]
 
 

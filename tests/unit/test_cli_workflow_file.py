@@ -96,7 +96,7 @@ def test_a_dash_is_stdin(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         ("a: 1\n2: b\n", 2, "a key has to be text"),
         (f"a: {'1' * 5_000}\n", 1, "this number is too long"),
         ("a: *b\n", 1, "undefined alias"),
-        ("a: 1\n---\nb: 1\n", 2, "a file holds one workflow, and here a second document begins"),
+        ("a: 1\n---\nb: 1\n", 2, "here a second document begins; `flowd apply` takes several"),
     ],
 )
 def test_what_is_wrong_with_yaml_is_said_with_its_line(

@@ -168,6 +168,15 @@ def test_a_field_that_takes_no_template_says_so(node: dict[str, Any], path: str)
     assert found[f"dag.nodes[0].{path}"].endswith("; it takes no template"), found
 
 
+def test_a_list_in_place_of_a_template_is_told_where_to_put_it() -> None:
+    with pytest.raises(InvalidWorkflow) as refused:
+        check_here(written({**A, "map": {"over": [1, 2, 3]}}), HANDLERS)
+
+    (found,) = refused.value.problems
+    assert (found.path, found.code) == ("dag.nodes[0].map.over", "wrong_type")
+    assert "put a list that does not change into `input`" in found.message
+
+
 def test_a_template_that_is_only_too_long_is_not_called_one() -> None:
     over = "{{ input." + "x" * 5_000 + " }}"
     with pytest.raises(InvalidWorkflow) as refused:

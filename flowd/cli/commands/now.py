@@ -26,6 +26,8 @@ _KINDS: Final[Mapping[str, tuple[str, str]]] = {
     "stuck": ("not to be continued", "`flowd doctor`"),
 }
 
+# What shows all of a kind, where there are more than here.
+_ALL: Final = {"failed": "flowd ls --status failed", "dead_letter": "flowd dlq list"}
 # What its time is, where that is no beginning.
 _TIMES: Final = {"retrying": "NEXT ATTEMPT"}
 
@@ -70,3 +72,5 @@ def _show(found: Mapping[str, Any]) -> None:
             for one in sample
         ],
     )
+    if found["count"] != len(sample) and (command := _ALL.get(found["kind"])):
+        click.echo(f"these are the first {len(sample)}; `{command}` shows all")

@@ -366,6 +366,25 @@ def test_looking_at_executions(shell: Shell) -> None:
     assert "node.completed" in shell.terminal("events", execution_id)
 
 
+def test_what_holds_up_a_whole_execution_is_explained_once(shell: Shell) -> None:
+    """It was said once for the execution, and again for each of its nodes."""
+    nodes = [node("A", handler="delay", seconds=600), node("B"), node("C")]
+    one = {"name": "one", "concurrency": {"max": 1}, "dag": {"nodes": nodes}}
+    (shell.folder / "one.json").write_text(json.dumps(one))
+    first, waits = (shell.pipe("submit", "one.json", "--trigger").strip() for _ in "12")
+    pending = shell.pipe("submit", "one.json").strip()
+
+    said = shell.pipe("explain", waits)
+    assert said.count("waits for a place") == 1
+    assert first in said
+    assert "A PENDING: it waits for a place" in shell.pipe("explain", waits, "A")
+    said = shell.pipe("explain", pending)
+    assert said.count(f"`flowd trigger {pending}`") == 1
+    shell.pipe("pause", first)
+    assert shell.pipe("explain", first).count(f"`flowd resume {first}`") == 1
+    shell.pipe("act", "cancel", "--name", "one", "--yes")
+
+
 def test_holding_up_and_running_again(shell: Shell) -> None:
     execution_id = shell.pipe("submit", "held.json", "--trigger").strip()
     assert "A " in shell.pipe("explain", execution_id)

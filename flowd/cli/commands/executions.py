@@ -40,6 +40,8 @@ INPUT_CHARS_MAX: Final = 500
 REPORTS_SHOWN_MAX: Final = 3
 # Nodes whose attempts are listed.
 RETRIED_SHOWN_MAX: Final = 10
+# Reasons that a node has for the sake of its execution.
+_OF_EXECUTION: Final = ("limit_reached", "not_triggered", "store_full", "paused")
 
 
 @click.command()
@@ -339,10 +341,13 @@ def explain(url: str | None, output: str, execution: str, node: str | None) -> N
     # How it ended may be another node's doing.
     if node is None or explanation["status"] not in ENDED:
         click.echo(plain(as_commands(explanation["summary"])))
+    if node is None:
+        _show_once(explanation)
     for row in explanation["nodes"]:
         for reason in row["reasons"]:
-            message = as_commands(reason["message"])
-            click.echo(plain(f"  {row['node_id']} {row['state']}: {message}"))
+            if node is not None or reason["code"] not in _OF_EXECUTION:
+                message = as_commands(reason["message"])
+                click.echo(plain(f"  {row['node_id']} {row['state']}: {message}"))
         if row["traceback"]:
             show_block("", row["traceback"])
         # A flowd of an earlier version says nothing of them.
@@ -352,3 +357,12 @@ def explain(url: str | None, output: str, execution: str, node: str | None) -> N
         show_block("", explanation["traceback"])
     if explanation["more"]:
         click.echo(f"  … and {explanation['more']:,} more nodes")
+
+
+def _show_once(explanation: Mapping[str, Any]) -> None:
+    """What holds up the execution, and so each of its nodes."""
+    reasons = [reason for row in explanation["nodes"] for reason in row["reasons"]]
+    messages = [one["message"] for one in reasons if one["code"] in _OF_EXECUTION]
+    for message in dict.fromkeys(messages):
+        if message not in explanation["summary"]:
+            click.echo(plain(f"  {as_commands(message)}"))

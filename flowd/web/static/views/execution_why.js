@@ -9,7 +9,7 @@ import { Glyph, Linked, Name, Time, plural } from '../ui.js';
 const SHOWN_MAX = 2;
 const ASKED_MAX = 100;
 /** What explain says of a node that only has its turn still to come. */
-const IN_ORDER = new Set(['waiting_for', 'opening', 'running', 'taken', 'queued', 'window_full', 'not_triggered', 'paused', 'execution_ended', 'moving', 'completed', 'skipped', 'cancelled', 'dependency_failed']);
+const IN_ORDER = new Set(['waiting_for', 'opening', 'running', 'taken', 'queued', 'window_full', 'not_triggered', 'limit_reached', 'paused', 'execution_ended', 'moving', 'completed', 'skipped', 'cancelled', 'dependency_failed']);
 
 /** What failed and what waits of an execution that has not ended: asked for as often as what explains it. */
 export function useHeld(path, states) {

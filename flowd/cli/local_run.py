@@ -16,6 +16,7 @@ from flowd.cli.local_check import refuse_wrong, settings_file_of
 from flowd.cli.outcome import show_end
 from flowd.cli.private_flowd import START, FlowdFailed, TemporaryFlowd, leave_on_signals
 from flowd.cli.remote import connected, plain
+from flowd.cli.unknown_names import warn_of_inputs
 from flowd.cli.watching import watch_execution
 from flowd.home import DEFAULT_FILE
 from flowd.workflow.ids import DEFAULT_QUEUE, is_name
@@ -82,6 +83,7 @@ def run_locally(
                 for document in saved:
                     client.put_definition(document.name, document.document.body)
                 execution_id = client.submit(workflow, trigger=True, input=given_input)
+                warn_of_inputs(json.loads(workflow), given_input)
                 if any(map(_asks, documents)):
                     # Nobody else knows its address, and it does not last.
                     said = f"`flowd approve @latest NODE --url {api}`"

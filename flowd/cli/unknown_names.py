@@ -1,6 +1,7 @@
-"""Warn of names that mean nothing yet: limits that nobody has made, queues that nobody reads.
+"""Warn of names that mean nothing yet: limits that nobody has made, queues that nobody reads, and
+keys of an input of which its workflow knows nothing.
 
-They need not be mistakes, as both may come later.
+They need not be mistakes: limits and queues may come later.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from flowd.cli.remote import plain
 from flowd.errors import Problem
 from flowd.suggestions import did_you_mean
 from flowd.workflow.ids import DEFAULT_QUEUE
+from flowd.workflow.inputs import known_inputs
 from flowd.workflow.report import quote
 
 if TYPE_CHECKING:
@@ -149,13 +151,32 @@ def _asked(call: Callable[[], list[Any]]) -> list[Any] | None:
         return None
 
 
-def warn_of_workflow(client: Client, body: bytes, file: str | None, name: str = "stdin") -> None:
-    """Of what it names that flowd does not know. It has no file where it is saved, or was read from
-    stdin; `name` is said in its place."""
+def warn_of_inputs(content: Mapping[str, Any], given: Mapping[str, Any] | None) -> None:
+    """Of what is given and a valid workflow does nothing with."""
+    known = known_inputs(content) if given else None
+    for name in sorted((given or {}).keys() - known) if known is not None else ():
+        hint = did_you_mean(name, known or ()) or (
+            f"; it knows {', '.join(sorted(known))}" if known else "; it reads no input"
+        )
+        text = f"the workflow knows no input {quote(name)}{hint}"
+        click.echo(plain(f"warning: --input: {text}"), err=True)
+
+
+def warn_of_workflow(
+    client: Client,
+    body: bytes,
+    file: str | None,
+    name: str = "stdin",
+    given_input: Mapping[str, Any] | None = None,
+) -> None:
+    """Of what it names that flowd does not know, and what of its input it does not know, once flowd
+    has taken it. It has no file where it is saved, or was read from stdin; `name` is said in its
+    place."""
     try:
         content = json.loads(body)
     except ValueError:
         return
+    warn_of_inputs(content, given_input)
     problems = Installation(client).unknown_among(names_in(content))
     if problems and file not in (None, "-"):
         warn_of(findings_in(str(file), problems))

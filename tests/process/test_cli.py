@@ -366,6 +366,30 @@ def test_looking_at_executions(shell: Shell) -> None:
     assert "node.completed" in shell.terminal("events", execution_id)
 
 
+def test_an_input_that_a_workflow_does_not_know_is_warned_of_with_the_nearest(shell: Shell) -> None:
+    """`--input whu=Ada` was taken in silence, and the greeting was for nobody."""
+    slip = ("--input", "whu=Ada", "--input", "n=1", "--input", "some=2")
+    near = "warning: --input: the workflow knows no input 'whu'; did you mean 'who'?"
+    none = "warning: --input: the workflow knows no input 'some'; it knows n, who"
+    shell.pipe("definitions", "put", "from-yaml", "some.yaml")
+    execution_id = shell.pipe("submit", "some.yaml").strip()
+    for command in (
+        ("run", "some.yaml", "--no-wait"),
+        ("run", "from-yaml", "--no-wait"),
+        ("submit", "some.yaml", "--trigger"),
+        ("trigger", execution_id),
+        ("run", "some.yaml", "--local"),
+    ):
+        shell.pipe(*command, *slip)
+        said = [one for one in shell.stderr.splitlines() if one.startswith("warning")]
+        assert said == [none, near], command
+    shell.pipe("run", "good.json", "--no-wait", "--input", "day=1")
+    assert "knows no input 'day'; it reads no input" in shell.stderr
+    shell.pipe("run", "from-yaml", "--no-wait", "--input", "who=Ada")
+    assert "warning" not in shell.stderr
+    shell.pipe("definitions", "rm", "from-yaml", "--yes")
+
+
 def test_what_holds_up_a_whole_execution_is_explained_once(shell: Shell) -> None:
     """It was said once for the execution, and again for each of its nodes."""
     nodes = [node("A", handler="delay", seconds=600), node("B"), node("C")]

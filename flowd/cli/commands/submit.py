@@ -32,7 +32,7 @@ from flowd.cli.remote import (
     show_done,
     show_json,
 )
-from flowd.cli.unknown_names import warn_of_workflow
+from flowd.cli.unknown_names import warn_of_inputs, warn_of_workflow
 from flowd.cli.workflow_file import read_input, read_workflow
 from flowd.workflow.ids import is_name
 
@@ -87,7 +87,7 @@ def submit(
         execution_id = client.submit(
             workflow, trigger=trigger or wait, input=given_input, idempotency_key=key
         )
-        warn_of_workflow(client, workflow, file)
+        warn_of_workflow(client, workflow, file, given_input=given_input)
         if not wait:
             _say_id(execution_id, output)
             if not trigger:
@@ -123,6 +123,8 @@ def trigger(
         execution_id = find_id(client, execution)
         before = client.status(execution_id)
         client.trigger(execution_id, given_input)
+        if given_input:
+            warn_of_inputs(client.definition(execution_id), given_input)
         if wait:
             wait_and_show(client, execution_id, timeout, output)
         status = client.status(execution_id)
@@ -191,7 +193,7 @@ def run(
     given_input = read_input(inputs)
     if is_saved:
         start = partial(_start, workflow, given_input, version, key)
-        warn = partial(_warn_of_saved, workflow, version)
+        warn = partial(_warn_of_saved, workflow, version, given_input)
         _run(url, start, warn, timeout, output, waits=not no_wait)
         return
     definition = read_workflow(workflow)
@@ -209,7 +211,7 @@ def run(
         )
         return
     start = partial(_submit, definition, given_input, key)
-    warn = partial(warn_of_workflow, body=definition, file=workflow)
+    warn = partial(warn_of_workflow, body=definition, file=workflow, given_input=given_input)
     _run(url, start, warn, timeout, output, workflow, waits=not no_wait)
 
 
@@ -274,7 +276,9 @@ def _start(
         raise
 
 
-def _warn_of_saved(name: str, version: int | None, client: Client) -> None:
+def _warn_of_saved(
+    name: str, version: int | None, given_input: dict[str, Any] | None, client: Client
+) -> None:
     from flowd.client import ClientError
 
     try:
@@ -282,7 +286,7 @@ def _warn_of_saved(name: str, version: int | None, client: Client) -> None:
     except ClientError:
         # It has started; who may not look is not warned.
         return
-    warn_of_workflow(client, json.dumps(saved).encode(), None, name)
+    warn_of_workflow(client, json.dumps(saved).encode(), None, name, given_input)
 
 
 def _run(

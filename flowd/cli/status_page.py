@@ -54,6 +54,7 @@ def _head(answer: dict[str, Any]) -> list[str]:
         if one.get("stalled_s")
     ]
     lines += _readers(answer["processes"])
+    lines += map(_elsewhere, answer.get("elsewhere", ()))
     if answer.get("hindrance"):
         lines.append(answer["hindrance"])
     if answer["rolling"]:
@@ -85,6 +86,12 @@ def _readers(processes: Sequence[dict[str, Any]]) -> list[str]:
         f"{', '.join(names)} take{'s' if len(names) == 1 else ''} from {', '.join(queues)}"
         for queues, names in readers.items()
     ]
+
+
+def _elsewhere(host: dict[str, Any]) -> str:
+    count, queues = host["workers"], ", ".join(host["queues"])
+    them = "1 worker, which takes" if count == 1 else f"{count:,} workers, which take"
+    return f"not of this flowd: on {host['host']} {them} from {queues}"
 
 
 def _replication(redis: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ Holders and waiters are sets of nodes, never counters: whoever gives back twice 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from flowd.config import Settings
@@ -13,7 +13,7 @@ from flowd.store.entries import Entry, entry_order
 from flowd.store.executions import slices
 from flowd.store.redis import keys, scripts
 from flowd.store.redis.client import Argument, Command, RedisClient, is_wrong_type
-from flowd.store.redis.text import count_of
+from flowd.store.redis.text import count_of, readable
 from flowd.store.waits import WaitRecord, parse_wait
 from flowd.workflow.limiting import SLOT
 
@@ -74,6 +74,14 @@ class Turn(NamedTuple):
     execution_id: str
     node_id: str
     at_ms: int
+
+
+class Whose(NamedTuple):
+    """Of an execution: the name of its workflow, and the digest of its plan where that has nodes in
+    other queues than the default one; None where nobody knows it."""
+
+    name: str | None
+    plan: str | None
 
 
 class Limits:
@@ -192,6 +200,17 @@ class Limits:
         ahead_ms = 0 if is_wrong_type(ahead) else count_of(ahead)
         waits = (None if is_wrong_type(text) else parse_wait(text) for text in texts)
         return [None if wait is None else wait.since_ms - ahead_ms for wait in waits]
+
+    async def whose(self, execution_ids: Iterable[str]) -> dict[str, Whose]:
+        """By execution."""
+        ids = sorted(set(execution_ids))
+        asked: list[Command] = [("HMGET", keys.run(one), "name", "queues", "plan") for one in ids]
+        replies = await self._client.converse_freely(asked) if asked else []
+        found = {}
+        for one, reply in zip(ids, replies, strict=True):
+            name, queues, plan = (None,) * 3 if is_wrong_type(reply) else reply
+            found[one] = Whose(name and readable(name), plan if queues else None)
+        return found
 
     async def ahead(self, place: str, execution_id: str, node_id: str) -> int | None:
         """How many are to be admitted before it; None where it does not wait for this place."""

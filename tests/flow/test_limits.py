@@ -308,7 +308,9 @@ async def test_who_is_urgent_is_shown_before_who_has_waited_longer(settings):
         assert (await api.request("/limits/api"))["waiters"] == [
             {
                 "execution_id": ids[queue],
+                "name": "test",
                 "node_id": "A",
+                "queue": queue,
                 "key": None,
                 "since_ms": views[queue]["since_ms"],
             }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
-from tests.daemon import PATIENCE_S
+from tests.daemon import PATIENCE_S, wait_until
 from tests.process.flowd_process import Flowd, node
 
 Run = Callable[..., Flowd]
@@ -82,6 +84,23 @@ def test_json_holds_the_same(run_flowd: Run) -> None:
         "stalled_s",
         "last_exit",
     }
+
+
+def test_workers_that_others_have_started_are_shown_by_host(run_flowd: Run) -> None:
+    """Those of other machines, of the same Redis, were not there for whoever looked at this one."""
+    flowd = run_flowd("start", FLOWD_WORKERS__COUNT="1")
+    flowd.wait_until_running()
+    assert json.loads(ask_status(flowd, "-o", "json").stdout)["elsewhere"] == []
+    run_flowd("worker", "--queues", "gpu,default", WORKER_NAME="other")
+
+    def elsewhere() -> list[dict[str, Any]]:
+        return list(json.loads(ask_status(flowd, "-o", "json").stdout)["elsewhere"])
+
+    wait_until(elsewhere, "the other worker")
+    host = socket.gethostname()
+    assert elsewhere() == [{"host": host, "workers": 1, "queues": ["default", "gpu"]}]
+    line = f"not of this flowd: on {host} 1 worker, which takes from default, gpu"
+    assert line in ask_status(flowd).stdout.splitlines()
 
 
 def test_it_answers_while_the_server_is_frozen(run_flowd: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pydantic import ConfigDict
@@ -12,13 +13,14 @@ from flowd.api.contract.model import Model
 from flowd.api.contract.route import Endpoint
 from flowd.api.contract.small_body import SmallBody, read_small_body
 from flowd.api.http.responses import json_response
-from flowd.api.shared import shared_of
-from flowd.errors import InvalidRequest, Problem
+from flowd.api.shared import Shared, shared_of
+from flowd.errors import CorruptExecution, InvalidRequest, Problem, UnknownExecution
 from flowd.log import get_logger
-from flowd.store.limits import Limit, Limits, Place, Turn
+from flowd.store.limits import Limit, Limits, Place, Turn, Whose
 from flowd.workflow.ids import NAME_RULE, is_name
 from flowd.workflow.limiting import split_place
 from flowd.workflow.limits import LimitRule, UnknownLimit
+from flowd.workflow.queues import NO_QUEUES, QueuePlan
 from flowd.workflow.report import quote
 
 log = get_logger(__name__)
@@ -50,10 +52,14 @@ class LimitDeleted(_Body):
 
 
 class LimitTurn(_Body):
-    """A node, and since when it holds its place, or waits (Unix ms)."""
+    """A node, with the name of its workflow and its queue, null where nobody knows them, and since
+    when it holds its place, or waits (Unix ms).
+    """
 
     execution_id: str
+    name: str | None
     node_id: str
+    queue: str | None
     key: str | None
     since_ms: int
 
@@ -130,6 +136,8 @@ async def show_limit(request: Request) -> Response:
         waiters += [(key, turn) for turn in await limits.waiters(one.place)]
     holders, waiters = _first(holders), _first(waiters)
     waiting_since = await limits.waiting_since([turn for _, turn in waiters])
+    rows = _TurnRows(shared_of(request.app))
+    await rows.look([turn for _, turn in (*holders, *waiters)])
     return json_response(
         LimitView(
             **_row(limit, places).model_dump(),
@@ -138,9 +146,9 @@ async def show_limit(request: Request) -> Response:
                 for key, one in keys
                 if key is not None
             ],
-            holders=[_turn(key, turn, turn.at_ms) for key, turn in holders],
+            holders=[rows.row(key, turn, turn.at_ms) for key, turn in holders],
             waiters=[
-                _turn(key, turn, since_ms)
+                rows.row(key, turn, since_ms)
                 for (key, turn), since_ms in zip(waiters, waiting_since, strict=True)
                 if since_ms is not None
             ],
@@ -182,10 +190,38 @@ def _first(turns: list[_Keyed]) -> list[_Keyed]:
     return sorted(turns, key=lambda one: one[1].at_ms)[:KEYS_SHOWN_MAX]
 
 
-def _turn(key: str | None, turn: Turn, since_ms: int) -> LimitTurn:
-    return LimitTurn(
-        execution_id=turn.execution_id, node_id=turn.node_id, key=key, since_ms=since_ms
-    )
+class _TurnRows:
+    """Says of turns what their executions are, once looked at."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._limits, self._plans = shared.store.tasks.limits, shared.plans
+        self._whose: Mapping[str, Whose] = {}
+        # Of those executions that have some in other queues than the default one.
+        self._queues: dict[str, QueuePlan | None] = {}
+
+    async def look(self, turns: Sequence[Turn]) -> None:
+        self._whose = await self._limits.whose(turn.execution_id for turn in turns)
+        for execution_id, whose in self._whose.items():
+            if whose.plan is not None:
+                self._queues[execution_id] = await self._find_queues(execution_id, whose.plan)
+
+    async def _find_queues(self, execution_id: str, digest: str) -> QueuePlan | None:
+        try:
+            return (await self._plans.load(execution_id, digest)).queues
+        except (UnknownExecution, CorruptExecution):
+            return None
+
+    def row(self, key: str | None, turn: Turn, since_ms: int) -> LimitTurn:
+        whose = self._whose[turn.execution_id]
+        queues = self._queues.get(turn.execution_id, NO_QUEUES)
+        return LimitTurn(
+            execution_id=turn.execution_id,
+            name=whose.name,
+            node_id=turn.node_id,
+            queue=queues.of(turn.node_id) if queues and whose.name else None,
+            key=key,
+            since_ms=since_ms,
+        )
 
 
 ROUTES = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import click
 from click.shell_completion import CompletionItem
@@ -18,9 +18,11 @@ from flowd.cli.remote import (
     show_done,
     show_json,
     show_rows,
+    show_table,
     table_or_json_option,
     yes_option,
 )
+from flowd.cli.times import clock
 
 
 def _names(ctx: click.Context) -> Iterator[CompletionItem]:
@@ -92,11 +94,20 @@ def get(url: str | None, output: str, name: str) -> None:
         f"key      {one['key']}: {one['holding']:,} hold it, {one['waiting']:,} wait"
         for one in row["keys"]
     ]
-    for word, turns in (("holds", row["holders"]), ("waits", row["waiters"])):
-        for one in turns:
-            key = "" if one["key"] is None else f" {one['key']}"
-            lines.append(f"{word}    {one['execution_id']} {one['node_id']}{key}")
     click.echo("\n".join(lines))
+    turns = [("holds", one) for one in row["holders"]] + [("waits", one) for one in row["waiters"]]
+    if turns:
+        click.echo()
+        show_table(_TURN, [_turn(word, one) for word, one in turns])
+
+
+_TURN: Final = ("EXECUTION", "WORKFLOW", "NODE", "QUEUE", "KEY", "STATE", "SINCE")
+
+
+def _turn(word: str, one: Mapping[str, Any]) -> list[str]:
+    # A flowd of an earlier version says neither name nor queue.
+    said = (one["execution_id"], one.get("name"), one["node_id"], one.get("queue"), one["key"])
+    return [*("-" if each is None else each for each in said), word, clock(one["since_ms"])]
 
 
 @limits.command()

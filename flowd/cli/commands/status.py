@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ def status(ctx: click.Context, config: Path | None, data_dir: str | None, output
     answer = ask_running(ctx, config, data_dir, "status", exact=True)
     told = _told_by_api(answer["api"]) if answer["state"] == "RUNNING" else {}
     answer["problems"] = [one["message"] for one in told.get("errors", ())]
+    answer["elsewhere"] = _workers_elsewhere(answer, told)
     if data_dir is None and answer["redis"]["mode"] == "external":
         answer["redis"] |= _servers(told) or _told_by_redis(config)
     click.echo(json.dumps(answer) if output == "json" else status_page(answer))
@@ -41,14 +43,35 @@ def status(ctx: click.Context, config: Path | None, data_dir: str | None, output
         ctx.exit(UNAVAILABLE)
 
 
-def _told_by_api(url: str) -> dict[str, Any]:
-    """Whether flowd is ready, as the API has it; empty where that does not answer."""
-    from flowd.client.calls import Call
+def _workers_elsewhere(answer: dict[str, Any], told: dict[str, Any]) -> list[dict[str, Any]]:
+    """The workers of the same Redis that others have started, by host: how many there are, and
+    which queues they read. None of them where there is no FLOWD_TOKEN and the API asks for one."""
+    own = {one["pid"] for one in answer["processes"] if one["role"] == "worker" and one["pid"]}
+    live = told.get("checks", {}).get("workers", {}).get("live", 0)
+    if live <= len(own):
+        return []
+    here, hosts = socket.gethostname(), dict[str, list[dict[str, Any]]]()
+    for one in _told_by_api(answer["api"], "/workers").get("workers", ()):
+        if one["alive"] and one["host"] and (one["host"] != here or one["pid"] not in own):
+            hosts.setdefault(one["host"], []).append(one)
+    return [
+        {
+            "host": host,
+            "workers": len(workers),
+            "queues": sorted({queue for one in workers for queue in one["queues"] or ()}),
+        }
+        for host, workers in sorted(hosts.items())
+    ]
+
+
+def _told_by_api(url: str, path: str = "/readyz") -> dict[str, Any]:
+    """What the API answers, such as whether flowd is ready; empty where it does not."""
+    from flowd.client.calls import Call, base_headers
     from flowd.client.connections import FAILURES, Connections
 
     try:
-        with contextlib.closing(Connections(url, {})) as api:
-            _, body = api.send(Call("GET", "/readyz", timeout_s=ANSWER_S))
+        with contextlib.closing(Connections(url, base_headers(None))) as api:
+            _, body = api.send(Call("GET", path, timeout_s=ANSWER_S))
         told = json.loads(body)
     except (*FAILURES, ValueError):
         return {}

@@ -1057,9 +1057,8 @@ MUTANTS = (
     Mutant(
         "U16 settle",
         "who gives a place back lets nobody in",
-        "  released = released + (type(removed) == 'number' and removed or 0)\n"
-        "  settle_place(KEYS[1], place, 500)",
-        "  released = released + (type(removed) == 'number' and removed or 0)",
+        "settle_places(KEYS[1], order, 500)\nreturn released",
+        "return released",
         "test_the_place_comes_back_in_the_same_call_and_exactly_one_waiter_begins[complete]",
     ),
     Mutant(
@@ -1079,8 +1078,8 @@ MUTANTS = (
     Mutant(
         "U16 full",
         "whoever gives a place back lets all in",
-        "  while held < rules.max and looked < most",
-        "  while looked < most",
+        "math.min(waiting, left, rules.max - held)",
+        "math.min(waiting, left)",
         "test_the_place_comes_back_in_the_same_call_and_exactly_one_waiter_begins[fail]",
     ),
     Mutant(
@@ -1198,23 +1197,22 @@ MUTANTS = (
     Mutant(
         "U16 row",
         "who waits loses its turn by what its late worker says",
-        "    local is_waiting = is_live(states[at]) and states[at + 1] == 'WAITING'\n"
-        "      and redis.pcall('ZSCORE', waiters, member)\n",
-        "    local is_waiting = false\n",
+        "= is_live(states[at]) and states[at + 1] == 'WAITING'",
+        "= false",
         "test_who_waits_keeps_its_turn_whatever_its_last_attempt_says",
     ),
     Mutant(
         "U16 late",
         "what a late worker says gives back the place of who runs it now",
-        "  if not (is_live(states[at]) and is_outstanding(states[at + 1])) then\n    local places",
-        "  if true then\n    local places",
+        "  if not (is_live(states[at]) and is_outstanding(states[at + 1])) then\n    if not ended",
+        "  if true then\n    if not ended",
         "test_a_worker_that_dies_keeps_the_place_for_its_node",
     ),
     Mutant(
         "U16 halted",
         "who is kept back by a pause takes the place it was to have",
-        "    if is_queued then\n      redis.call('ZADD', holders, now_ms, member)",
-        "    if true then\n      redis.call('ZADD', holders, now_ms, member)",
+        "if before[at + 1] == 'WAITING' and after[at + 1] == 'QUEUED' then",
+        "if before[at + 1] == 'WAITING' then",
         "test_a_waiter_whose_execution_is_paused_is_parked_and_the_next_one_begins",
     ),
     Mutant(
@@ -1256,7 +1254,7 @@ MUTANTS = (
     Mutant(
         "U16 counted",
         "a start is not counted against the rate",
-        "      if rules.interval_ms then\n"
+        "      if rules.interval_ms and started > 0 then\n"
         "        due_ms = count_start(place, rules, now_ms, due_ms)\n"
         "      end\n",
         "",

@@ -63,7 +63,7 @@ def test_the_scripts_of_the_main_street_stay_small():
     """The server's collector of garbage walks over all of them again and again: together they have
     to stay in the cache of a processor, and what they compile to is some five times as long."""
     of_a_lone_hop = (scripts.SUBMIT_WORKFLOW, scripts.TRIGGER_WORKFLOW, scripts.COMPLETE_NODES)
-    assert sum(len(one.text) for one in of_a_lone_hop) < 82_000
+    assert sum(len(one.text) for one in of_a_lone_hop) < 71_000
 
 
 @pytest.mark.parametrize("script", scripts.ALL, ids=lambda script: script.name)

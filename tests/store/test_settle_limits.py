@@ -68,6 +68,16 @@ async def cancel_with_finally(at):
     assert await at.worker.claim(at.entry) == ["ended"]
 
 
+async def complete_amid_a_cancellation(at):
+    await cancel_execution(at.engine.store, at.execution.id)
+    assert await at.worker.complete(at.entry) == ["ended"]
+
+
+async def fail_amid_a_cancellation(at):
+    await cancel_execution(at.engine.store, at.execution.id)
+    assert await at.worker.fail(at.entry) == "ended"
+
+
 async def park(at):
     await pause_execution(at.engine.store, at.execution.id)
     assert await at.engine.store.lifecycle.park_node(at.entry) == "parked"
@@ -109,6 +119,8 @@ WAYS_OUT = (
     wait,
     cancel,
     cancel_with_finally,
+    complete_amid_a_cancellation,
+    fail_amid_a_cancellation,
     park,
     delete,
     forget,
@@ -118,11 +130,18 @@ WAYS_OUT = (
 )
 
 
+CANCELLED_BEFORE_FINALLY = (
+    cancel_with_finally,
+    complete_amid_a_cancellation,
+    fail_amid_a_cancellation,
+)
+
+
 @pytest.mark.parametrize("leave", WAYS_OUT, ids=lambda way: way.__name__)
 async def test_the_place_comes_back_in_the_same_call_and_exactly_one_waiter_begins(
     engine, redis, leave
 ):
-    last = {"last": {"finally": True}} if leave is cancel_with_finally else {}
+    last = {"last": {"finally": True}} if leave in CANCELLED_BEFORE_FINALLY else {}
     one = {"a": {"limit": "api", "allow_failure": leave is fail_as_it_may}, "z": {}, **last}
     await engine.store.tasks.limits.put(Limit("api", max=1))
     worker = engine.worker()

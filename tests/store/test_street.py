@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from flowd.store.entries import parse_entry
+from flowd.store.limits import Limit
 from flowd.workflow.children import Parent
 from tests.store.engine import DIAMOND
+from tests.store.limits import BROAD, asking_for, holders, holding, start
 from tests.store.test_start_children import start_together
 
 
@@ -24,6 +26,12 @@ async def commands_of(redis: Any, act: Awaitable[Any]) -> dict[str, int]:
     }
     around = {"evalsha", "multi", "exec", "xreadgroup", "config|resetstat", "info"}
     return {name: calls[name] for name in sorted(calls.keys() - around)}
+
+
+def each_of_three(few: dict[str, int], many: dict[str, int]) -> dict[str, float]:
+    """What each costs where there are three more of them."""
+    more = {name: (many[name] - few[name]) / 3 for name in few}
+    return {name: count for name, count in more.items() if count}
 
 
 async def test_a_workflow_is_stored_by_as_few_commands_however_many_nodes_it_has(engine, redis):
@@ -72,12 +80,36 @@ async def test_a_child_costs_what_is_its_own_and_the_rest_is_done_for_all_at_onc
         of_ends.append(await commands_of(redis, worker.complete(*children)))
         await worker.complete(*await worker.take())
 
-    def each(few: dict[str, int], many: dict[str, int]) -> dict[str, float]:
-        more = {name: (many[name] - few[name]) / 3 for name in few}
-        return {name: count for name, count in more.items() if count}
+    assert each_of_three(*costs[1:]) == {"hset": 1, "xadd": 1}
+    assert each_of_three(*of_ends[1:]) == {"hset": 2, "hincrby": 1, "hmget": 1, "xadd": 1}
 
-    assert each(*costs[1:]) == {"hset": 1, "xadd": 1}
-    assert each(*of_ends[1:]) == {"hset": 2, "hincrby": 1, "hmget": 1, "xadd": 1}
+
+async def test_a_place_of_its_own_costs_what_is_written_of_it_alone(engine, redis):
+    """What all places and all nodes write into is written once, whatever there is."""
+    worker, asked, ended = engine.worker(), [], []
+    await engine.store.tasks.limits.put(Limit("api", max=1))
+    # The first time scripts are loaded.
+    for count in (1, 2, 5):
+        _, entries = await engine.start_and_take({f"n{one}": [] for one in range(count)}, worker)
+        asking = [asking_for(one, f"api/{one.node_id}") for one in entries]
+        asked.append(await commands_of(redis, engine.store.tasks.limits.admit(asking)))
+        ended.append(await commands_of(redis, worker.complete(*holding(entries))))
+
+    assert each_of_three(*asked[1:]) == {"xrange": 1, "zadd": 1, "zcard": 2}
+    assert each_of_three(*ended[1:]) == {"zcard": 2, "zrem": 1}
+    assert redis.keys("flowd:limit*") == ["flowd:limits"]
+
+
+async def test_who_gives_places_back_costs_an_entry_for_each_that_begins(engine, redis):
+    worker, _, entries = await start(engine, BROAD, max=8)
+    # The first time scripts are loaded.
+    await worker.complete(entries[0])
+
+    two = await commands_of(redis, worker.complete(*entries[1:3]))
+    five = await commands_of(redis, worker.complete(*entries[3:]))
+
+    assert each_of_three(two, five) == {"xadd": 1}
+    assert len(holders(redis)) == 8
 
 
 async def test_what_nobody_waits_for_ends_together(engine, redis):

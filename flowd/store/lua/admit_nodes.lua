@@ -5,7 +5,7 @@
 --- @use is_outstanding
 --- @use let_item_go lazily
 --- @use place_of
---- @use settle_place
+--- @use settle_places
 -- Asks for nodes whose workflow names a limit whether they may start: who gets a place holds it until it
 -- ends, retries, waits or is held up, whoever runs it; who gets none waits for one outside of the stream.
 -- Nobody overtakes those who wait already. Whatever the server can do for all of them is one command: a
@@ -40,7 +40,7 @@ local set_place, place_fields, with_places = gathering()
 local set_wait, wait_fields, with_waits = gathering()
 local set_record, record_fields, with_records = gathering()
 local end_own, ended_ids, own_streams = gathering()
-local waiting_keys = {}
+local waiting_keys, new_places = {}, {}
 
 local keys = {}
 for at = 2, #ARGV, 7 do
@@ -84,13 +84,14 @@ for _, place in ipairs(places) do
   local held, waiting = count_members(key), count_members(key .. ':waiters')
   local due_ms = limit.interval_ms and due_start(place)
   if held == 0 and waiting == 0 then
-    redis.pcall('ZADD', 'flowd:limits:places', 0, place)
+    new_places[#new_places + 1] = 0
+    new_places[#new_places + 1] = place
   end
   local members, holds, waiters = {}, {}, {}
   for nth, at in ipairs(asked[place]) do
     members[nth] = ARGV[at + 2] .. ' ' .. ARGV[at + 3]
   end
-  local scores = redis.call('ZMSCORE', key, unpack(members))
+  local scores = held > 0 and redis.call('ZMSCORE', key, unpack(members)) or {}
   for nth, at in ipairs(asked[place]) do
     local member = members[nth]
     local is_holder = scores[nth] or holds[member]
@@ -124,6 +125,9 @@ end
 for _, own in ipairs(own_streams) do
   redis.call('XACK', own, group, unpack(ended_ids[own]))
   redis.call('XDEL', own, unpack(ended_ids[own]))
+end
+if new_places[1] then
+  redis.pcall('ZADD', 'flowd:limits:places', unpack(new_places))
 end
 if waiting_keys[1] then
   redis.call('MSET', unpack(waiting_keys))

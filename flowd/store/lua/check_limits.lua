@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 --- @use is_live
 --- @use is_outstanding
---- @use settle_place
+--- @use settle_places
 -- Looks at the places behind one, in their order: who holds one and does not run, or waits for one and
 -- does not wait, is struck off, as far as the 500 oldest of each go; what is free goes to who waits.
 --
@@ -37,6 +37,6 @@ for _, place in ipairs(places) do
   local holders = 'flowd:limit:' .. place
   strike_off(holders, place, is_outstanding)
   strike_off(holders .. ':waiters', place, function(state) return state == 'WAITING' end)
-  settle_place(KEYS[1], place, 500)
 end
+settle_places(KEYS[1], places, 500)
 return { #places == tonumber(ARGV[2]) and places[#places] or '', struck }

@@ -1,9 +1,9 @@
 --- @use count_cancelled
 --- @use is_outstanding
---- @use release_place
 --- @use spend_reserved
 -- Takes leave of a node whose entry has gone while its execution is being cancelled: what its `finally`
--- cleans up after does not run any more. A node with `map` waits for its items that run, see let_item_go.
+-- cleans up after does not run any more. A node with `map` waits for its items that run, see let_item_go. True
+-- for one that is cancelled by that: who does not go on to settle_limits gives back the place it has.
 local function let_go(stream, execution_id, node_id, status)
   local prefix = 'workflow:' .. execution_id
   local node = prefix .. ':node:' .. node_id
@@ -17,7 +17,7 @@ local function let_go(stream, execution_id, node_id, status)
   else
     redis.call('SET', node, 'CANCELLED')
     redis.pcall('HDEL', prefix .. ':waits', node_id)
-    release_place(stream, execution_id, node_id)
     count_cancelled(stream, execution_id, 1)
+    return true
   end
 end

@@ -6,11 +6,14 @@
 --- @use spend_reserved
 --- @use wake_node
 -- As let_go, also for an item of a map that was stopped, or whose execution is being cancelled: with the
--- last that runs the node it belongs to is woken, or ends.
+-- last that runs the node it belongs to is woken, or ends. Places of limits are given back.
 local function let_item_go(stream, execution_id, node_id, status)
   local above, index = string.match(node_id, '^(.+)%.(%d+)$')
   if not above then
-    return let_go(stream, execution_id, node_id, status)
+    if let_go(stream, execution_id, node_id, status) then
+      release_place(stream, execution_id, node_id)
+    end
+    return
   end
   local prefix = 'workflow:' .. execution_id
   local node, open = prefix .. ':node:' .. node_id, prefix .. ':map:' .. above .. ':open'

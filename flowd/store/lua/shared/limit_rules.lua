@@ -1,14 +1,20 @@
 --- @use steady_ms
 -- What a limit allows: how many at once, how many ms are between two starts, and how many ms before its
 -- time one may be. Nothing is held back by a limit that nobody has made, or that says nothing readable.
+local rules_of = {}
 local function limit_rules(place)
-  local said = redis.pcall('HGET', 'flowd:limits', string.match(place, '^[^/]*'))
+  local name = string.match(place, '^[^/]*')
+  if rules_of[name] then
+    return rules_of[name]
+  end
+  local said = redis.pcall('HGET', 'flowd:limits', name)
   local max, per_s, burst = string.match(type(said) == 'string' and said or '', '^(%S+) (%S+) (%S+)$')
   local rules = { max = tonumber(max) or math.huge }
   if (tonumber(per_s) or 0) > 0 then
     rules.interval_ms = 1000 / per_s
     rules.ahead_ms = ((tonumber(burst) or 1) - 1) * rules.interval_ms
   end
+  rules_of[name] = rules
   return rules
 end
 

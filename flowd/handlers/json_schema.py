@@ -9,13 +9,17 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-import jsonschema
-from jsonschema.exceptions import SchemaError, ValidationError, best_match
-from jsonschema.validators import validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from flowd.handlers import handler
+from flowd.handlers.lean_jsonschema import (
+    Draft202012Validator,
+    SchemaError,
+    ValidationError,
+    best_match,
+    validator_for,
+)
 from flowd.redaction import REDACTOR
 
 TEXT_CHARS_SHOWN_MAX = 300
@@ -110,7 +114,7 @@ def find_misfits(schema: dict[str, Any], value: Any, root: str) -> list[tuple[st
 
 
 def _kind(schema: dict[str, Any]) -> Any:
-    return validator_for(schema, default=jsonschema.Draft202012Validator)
+    return validator_for(schema, default=Draft202012Validator)
 
 
 def _sentence(error: ValidationError | SchemaError, root: str) -> str:

@@ -125,3 +125,24 @@ def test_the_start_builds_no_description_of_the_api() -> None:
 
     run = [sys.executable, "-c", program]
     assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "True []\n"
+
+
+def test_who_checks_schemas_compiles_no_grammar_of_addresses(tmp_path: Path) -> None:
+    """Where it was installed each process that checked one took a second for it."""
+    (tmp_path / "rfc3987_syntax.py").write_text(
+        "print('compiled', end=' ')\n"
+        "def is_valid_syntax(term, value):\n"
+        "    return (term, value) == ('iri', 'a:b')\n"
+    )
+    program = (
+        "import flowd.handlers.json_schema\n"
+        "print('imported', end=' ')\n"
+        "from jsonschema import Draft202012Validator as Kind\n"
+        "checks = Kind({'format': 'iri'}, format_checker=Kind.FORMAT_CHECKER)\n"
+        "print(checks.is_valid('a:b'), checks.is_valid('a b'))\n"
+    )
+
+    run = [sys.executable, "-c", program]
+    environ = {"PYTHONPATH": str(tmp_path)}
+    said = subprocess.run(run, capture_output=True, text=True, check=True, env=environ).stdout
+    assert said == "imported compiled True False\n"

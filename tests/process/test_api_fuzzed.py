@@ -40,6 +40,11 @@ positive_data_acceptance.expected-statuses = [
   "2xx", "400", "401", "403", "404", "409", "422", "429", "5xx",
 ]
 
+# That of an execution nobody starts is read until the time-out.
+[[operations]]
+include-operation-id = "watch_execution"
+request-timeout = 30
+
 # Each workflow of a batch is accepted or refused on its own.
 [[operations]]
 include-operation-id = "submit_batch"

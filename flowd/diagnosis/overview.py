@@ -85,12 +85,30 @@ async def _attention(
     found = {
         "health": Notices(len(told), [Notice(None, None, one, None) for one in told[:SAMPLE_MAX]]),
         "failed": await attention.failed(at_ms - FAILED_WITHIN_MS, SAMPLE_MAX),
+        "missed": await _missed(store, at_ms),
         "waiting_for_signal": await attention.signals(SAMPLE_MAX),
         "retrying": await attention.retrying(SAMPLE_MAX),
         "dead_letter": Notices(await store.health.dead_letters.count(), buried),
         "stuck": Notices(len(stuck), list(map(_stuck, stuck[:SAMPLE_MAX]))),
     }
     return {kind: one for kind, one in found.items() if one.sample}
+
+
+async def _missed(store: Store, at_ms: int) -> Notices:
+    count, sample = await store.health.attention.missed(at_ms - FAILED_WITHIN_MS, SAMPLE_MAX)
+    return Notices(
+        count,
+        [
+            Notice(
+                None,
+                None,
+                f"{_counted(one.times, 'time')} of the schedule {one.schedule!r} "
+                f"{'was' if one.times == 1 else 'were'} missed, as no scheduler ran",
+                one.first_ms,
+            )
+            for one in sample
+        ],
+    )
 
 
 async def _shut_limits(store: Store) -> list[str]:

@@ -41,6 +41,15 @@ class Notices(NamedTuple):
     sample: Sequence[Notice]
 
 
+class Missed(NamedTuple):
+    """A schedule, how many times of it were missed, and the first of them, None where nobody knows
+    it (Unix ms)."""
+
+    schedule: str
+    times: int
+    first_ms: int | None
+
+
 class Attention:
     """Raises StoreUnavailable while Redis does not answer."""
 
@@ -126,6 +135,26 @@ class Attention:
                     found.append(Notice(one, node_id, readable(wait.text) or None, since_ms))
         found.sort(key=lambda notice: notice.at_ms or 0)
         return Notices(len(found) if is_whole else None, found[:sample_max])
+
+    async def missed(self, since_ms: int, sample_max: int) -> tuple[int, list[Missed]]:
+        """Schedules of which times were noted as missed since then, the newest first: how many, and
+        some of them."""
+        key = keys.SCHEDULES_MISSED
+        count, names = await self._client.converse_freely(
+            [
+                ("ZCOUNT", key, since_ms, "+inf"),
+                ("ZRANGE", key, "+inf", since_ms, "BYSCORE", "REV", "LIMIT", 0, sample_max),
+            ]
+        )
+        if is_wrong_type(count) or is_wrong_type(names):
+            return 0, []
+        asked: list[Command] = [("HMGET", keys.schedule(one), "unmet", "unmet_ms") for one in names]
+        replies = await self._client.converse_freely(asked) if asked else []
+        return count, [
+            Missed(one, count_of(reply[0]), count_of(reply[1]) or None)
+            for one, reply in zip(names, replies, strict=True)
+            if not is_wrong_type(reply)
+        ]
 
     async def retrying(self, sample_max: int) -> Notices:
         """Nodes that have failed and are to run again, those first that are due first; `at_ms` is

@@ -10,12 +10,14 @@ from flowd.handlers.registry import Registry, built_in_registry
 from flowd.orchestrator.executor import submit_workflow, trigger_workflow
 from flowd.orchestrator.rerun import plan_rerun, rerun_execution
 from flowd.store.limits import Limit
+from flowd.store.redis import keys
 from flowd.workflow.definition import WorkflowDefinition
 from flowd.workflow.ids import child_id
 from tests.flow import handlers
 from tests.flow.engine import node, until, workflow
 from tests.flow.test_children import WITH_CHILDREN, call, save
 from tests.flow.test_reads import SOME_ID, serving
+from tests.store.schedules import HOUR_MS, MINUTE_MS, schedule
 
 
 @pytest.fixture(autouse=True)
@@ -263,6 +265,38 @@ async def test_what_waits_for_a_while_is_not_retrying(settings):
 
 async def _waits(api, execution_id: str) -> bool:
     return await states(api, execution_id) == "W"
+
+
+async def test_missed_times_need_somebody_for_a_day(settings, redis):
+    async with serving(settings, workers=0) as api:
+        nightly = await schedule(api.engine.store, redis, catch_up="none")
+
+        async def missed() -> list[dict[str, object]]:
+            attention = (await api.request("/overview"))["attention"]
+            return [one for one in attention if one["kind"] == "missed"]
+
+        assert await missed() == []
+        await nightly.attend(nightly.first_ms + 72 * HOUR_MS + 5 * MINUTE_MS)
+        (found,) = await missed()
+        assert found["count"] == 1
+        (one,) = found["sample"]
+        assert one["text"] == "73 times of the schedule 'nightly' were missed, as no scheduler ran"
+        assert one["at_ms"] == nightly.first_ms
+        assert redis.pttl(keys.SCHEDULES_MISSED) > 0
+
+        # More of them are one more that somebody has to know.
+        await nightly.attend(nightly.first_ms + 73 * HOUR_MS + 5 * MINUTE_MS)
+        ((one,),) = [found["sample"] for found in await missed()]
+        assert one["text"].startswith("74 times of ")
+        noted_ms = redis.zscore(keys.SCHEDULES_MISSED, "nightly")
+        redis.zadd(keys.SCHEDULES_MISSED, {"nightly": noted_ms - 24 * HOUR_MS - 1})
+        assert await missed() == []
+        await nightly.attend(nightly.first_ms + 74 * HOUR_MS + 5 * MINUTE_MS)
+        ((one,),) = [found["sample"] for found in await missed()]
+        assert one["text"].startswith("1 time of the schedule 'nightly' was missed")
+        assert one["at_ms"] == nightly.first_ms + 74 * HOUR_MS
+        await api.engine.store.schedules.delete("nightly")
+        assert await missed() == []
 
 
 async def test_without_a_worker_the_overview_says_so(settings):

@@ -132,6 +132,7 @@ async def test_after_three_days_without_a_scheduler_the_last_time_runs(store, re
     said = f'-\n{{"schedule":"nightly","times":72,"scheduled_ms":{last_ms}}}'
     assert events(redis) == [("schedule.missed", said)]
     assert redis.hget(keys.METRICS, "schedules missed") == "72"
+    assert (nightly.field("unmet"), nightly.field("unmet_ms")) == ("72", str(nightly.first_ms))
 
 
 async def test_outside_of_the_window_nothing_runs(store, redis, outcomes):

@@ -76,7 +76,9 @@ class AttentionOverview(_Body):
     """A kind of thing somebody should look at: how many, null for more than were counted, and a
     few of them."""
 
-    kind: Literal["health", "failed", "waiting_for_signal", "retrying", "dead_letter", "stuck"]
+    kind: Literal[
+        "health", "failed", "missed", "waiting_for_signal", "retrying", "dead_letter", "stuck"
+    ]
     count: int | None
     sample: list[NoticeRow]
 

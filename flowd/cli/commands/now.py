@@ -20,6 +20,7 @@ from flowd.cli.times import clock
 # Of each kind of thing, what it is, and how to go on. That of `health` is in its sentence.
 _KINDS: Final[Mapping[str, tuple[str, str]]] = {
     "failed": ("failed within a day", "`flowd explain ID`, `flowd diff ID`, `flowd rerun ID`"),
+    "missed": ("missed within a day", "`flowd schedules get NAME`, `flowd schedules run NAME`"),
     "waiting_for_signal": ("waiting for an answer", "`flowd approve ID NODE`, `flowd reject`"),
     "retrying": ("between two attempts", "`flowd explain ID NODE`"),
     "dead_letter": ("given up", "`flowd dlq list`"),
@@ -38,8 +39,8 @@ _TIMES: Final = {"retrying": "NEXT ATTEMPT"}
 def now(url: str | None, output: str) -> None:
     """Show what needs you: what failed, waits or was given up.
 
-    That failed within a day, waits for an answer, is between two attempts, was given up or cannot
-    be continued: of each up to five, and the commands to go on with.
+    That failed or was missed within a day, waits for an answer, is between two attempts, was given
+    up or cannot be continued: of each up to five, and the commands to go on with.
     """
     with connected(url) as client:
         overview = client.overview()

@@ -13,6 +13,7 @@ if type(workflow) == 'string' then
   redis.call('SREM', 'flowd:definition:' .. workflow .. ':schedules', ARGV[1])
 end
 redis.call('ZREM', KEYS[3], ARGV[1])
+redis.pcall('ZREM', 'flowd:schedules:missed', ARGV[1])
 redis.pcall('HDEL', 'flowd:sets', 'schedule ' .. ARGV[1])
 redis.pcall('ZREM', KEYS[5], 'schedule ' .. ARGV[1])
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[6])

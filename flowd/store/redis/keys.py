@@ -7,9 +7,9 @@ Keys of one execution begin with `workflow:` and its id. All others are shared, 
 about a name (an Idempotency-Key, a saved definition, a schedule, a limit, the key of a workflow's
 `concurrency`, a kept output) is found by that name alone, so that it could be at one server of
 several, `home(name)`: idempotency, saved_definition, schedules_of, schedule, schedule_holders,
-holders, waiters, kept_output, and each member of DEFINITIONS, SCHEDULES, SCHEDULES_DUE, LIMITS,
-LIMITS_DUE, PLACES, PLACE_HOLDERS, PLACE_WAITERS, CACHE, CACHE_SIZES and SETS. The rest is about the
-executions and workers of one server, and would be on each.
+holders, waiters, kept_output, and each member of DEFINITIONS, SCHEDULES, SCHEDULES_DUE,
+SCHEDULES_MISSED, LIMITS, LIMITS_DUE, PLACES, PLACE_HOLDERS, PLACE_WAITERS, CACHE, CACHE_SIZES and
+SETS. The rest is about the executions and workers of one server, and would be on each.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ CACHE: Final = "flowd:cache"  # zset: names of outputs kept for equal calls, by 
 CACHE_SIZES: Final = "flowd:cache:sizes"  # hash: name -> bytes it is counted as, and their `total`
 SCHEDULES: Final = "flowd:schedules"  # zset: the names of all schedules, with score 0
 SCHEDULES_DUE: Final = "flowd:schedules:due"  # zset: name, by when it is looked at, Unix ms
+# zset: name of whose times were missed within a day, by when that was noted, Unix ms; expires
+SCHEDULES_MISSED: Final = "flowd:schedules:missed"
 LEASES: Final = "flowd:leases"  # hash: consumer -> heartbeat sequence
 WORKERS: Final = "flowd:workers"  # hash: consumer -> owner (JSON)
 EVENTS: Final = "flowd:events"  # stream, capped: what has happened, as pairs of type and text
@@ -144,6 +146,7 @@ def shared_types(stream: str) -> dict[str, str]:
         CACHE_SIZES: "hash",
         SCHEDULES: "zset",
         SCHEDULES_DUE: "zset",
+        SCHEDULES_MISSED: "zset",
         LEASES: "hash",
         WORKERS: "hash",
         QUEUES: "set",
@@ -167,7 +170,8 @@ def schedule(name: str) -> str:
     said (JSON, as it was put), workflow (the saved definition it runs), revision (another one after
     each change), next_ms (the first time that was not met yet, Unix ms; empty where there is none),
     queued_ms (a time that is kept until the execution before has ended), waits (1 while a time
-    waits for that), fired, missed, skipped (how many times), last_ms and last_id (the newest time
+    waits for that), fired, missed, skipped (how many times), unmet and unmet_ms (how many were
+    missed within a day of each other, and the first of them), last_ms and last_id (the newest time
     that has run, and its execution), error and failures (why the next one could not be made, and
     how often in a row), callback (1 where somebody is told what was missed or skipped).
     """

@@ -9,6 +9,7 @@ import { Failure, Glyph, Linked, Loaded, Name, State, Time, bytes, duration, num
 const KINDS = {
   health: ['Trouble of flowd itself', 'FAILED'],
   failed: ['Failed in the last 24 hours', 'FAILED'],
+  missed: ['Missed times of schedules in the last 24 hours', 'FAILED'],
   waiting_for_signal: ['Waiting for an answer', 'WAITING'],
   retrying: ['Retrying', 'RETRYING'],
   dead_letter: ['Dead letters', 'CORRUPT'],
@@ -54,7 +55,7 @@ function Attention({ groups }) {
   return html`<div class="attention">${groups.map(group => html`<${Group} key=${group.kind} ...${group} />`)}</div>`;
 }
 
-const ALL = { failed: ['executions', { status: 'FAILED', since: '24h' }], dead_letter: ['dead-letters'] };
+const ALL = { failed: ['executions', { status: 'FAILED', since: '24h' }], missed: ['schedules'], dead_letter: ['dead-letters'] };
 
 function Group({ kind, count, sample }) {
   const [title, state] = KINDS[kind] ?? [kind.replaceAll('_', ' '), 'PENDING'];

@@ -1,0 +1,14 @@
+--- @use server_ms
+-- Notes that times of a schedule were missed, for whoever looks at what needs somebody: how many, and since
+-- when. What comes within a day of the ones before is added to those.
+local function note_missed(schedule, name, count)
+  local key, now_ms, day_ms = 'flowd:schedules:missed', server_ms(), 86400000
+  local before = redis.pcall('ZSCORE', key, name)
+  if type(before) ~= 'string' or now_ms - before > day_ms then
+    redis.call('HSET', schedule, 'unmet', 0, 'unmet_ms', redis.call('HGET', schedule, 'next_ms') or '')
+  end
+  redis.pcall('HINCRBY', schedule, 'unmet', count)
+  redis.pcall('ZREMRANGEBYSCORE', key, '-inf', string.format('(%.0f', now_ms - day_ms))
+  redis.pcall('ZADD', key, string.format('%.0f', now_ms), name)
+  redis.pcall('PEXPIRE', key, day_ms)
+end

@@ -51,7 +51,8 @@ def act(
     """Cancel, pause, resume, rerun or delete many executions.
 
     Those that pass all the options, the newest first. Each is acted on by itself; the exit code is
-    1 where one was refused.
+    1 where one was refused. A rerun is of the definition that was run before: with a corrected one
+    it is `flowd rerun ID --with FILE`.
     """
     if not any(filters.values()):
         raise click.UsageError("say which: --status, --name, --label, --since or --until")

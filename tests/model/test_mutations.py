@@ -156,7 +156,7 @@ def test_the_model_notices(request, server, redis, monkeypatch, name, pattern, i
     text, count = re.subn(pattern, instead, original.text, flags=re.DOTALL)
     assert count, "this mutation changes nothing"
     sha = redis.script_load(text)
-    monkeypatch.setattr(scripts, name.upper(), replace(original, text=text, sha=sha))
+    monkeypatch.setattr(scripts, name.upper(), replace(original, pieces=(text,), sha=sha))
     everything = [getattr(scripts, one.name.upper()) for one in scripts.ALL]
     monkeypatch.setattr(scripts, "ALL", tuple(everything))
 

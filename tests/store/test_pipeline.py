@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as bounds
 from hypothesis import strategies as st
 
-from flowd.errors import StoreError, StoreUnavailable
+from flowd.errors import StoreAway, StoreError, StoreUnavailable
 from flowd.store.redis import client as client_module
 from flowd.store.redis import scripts
 from flowd.store.redis.client import _SHARED_BYTES_MAX, RedisClient
@@ -204,7 +204,7 @@ async def test_a_connection_on_which_all_were_given_up_is_closed(slow, slow_clie
     await slow.wait_for("again")
     slow.answer(3)
 
-    assert [type(one) for one in given_up] == [StoreUnavailable] * 2
+    assert [type(one) for one in given_up] == [StoreAway] * 2
     assert await replies_of(again) == ["again"]
     assert slow.connections == 2
 
@@ -223,7 +223,7 @@ async def test_a_lost_connection_fails_what_is_in_flight_and_nothing_is_sent_aga
     await slow.wait_for("d")
     slow.answer()
 
-    assert [type(one) for one in lost] == [StoreUnavailable] * 2
+    assert [type(one) for one in lost] == [StoreAway] * 2
     assert lost[0] is not lost[1]
     assert await replies_of(again) == ["d"]
     assert slow.asked == ["a", "b", "c", "d"]
@@ -238,7 +238,7 @@ async def test_where_redis_is_away_everybody_hears_it_and_may_ask_again(settings
     found = await replies_of(*(ask(client, text) for text in "ab"))
     await client.close()
 
-    assert [type(one) for one in told] == [StoreUnavailable] * 2
+    assert [type(one) for one in told] == [StoreAway] * 2
     assert found == ["a", "b"]
 
 

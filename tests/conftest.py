@@ -24,6 +24,8 @@ from tests.private_server import PrivateServer
 
 # A test that hangs is a failure with a traceback, not a suite that never ends.
 ASYNC_TEST_TIMEOUT_S = 900.0
+# Begun first: at the end of a run the others would wait for it.
+LONGEST = "test_every_answer_is_a_documented_one"
 # What one run of a duty may take before it leaves the rest to the next.
 DUTY_S_MAX = 180.0
 # No example is judged by the clock, and an ordinary run tries the same ones every time.
@@ -40,6 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.register_profile("thorough", REPEATABLE, derandomize=False)
     is_thorough = config.option.markexpr.startswith("thorough")
     hypothesis.settings.load_profile("thorough" if is_thorough else "repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.name != LONGEST)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,3 +68,19 @@ async def test_what_redis_does_not_take_is_kept_for_the_next_time(error):
             assert await tally.flush(sink) is not isinstance(error_now, StoreFull)
     assert sink.counts["ended COMPLETED noop"] == 3
     assert sink.counts["waited_ms noop"] == 9
+
+
+async def test_what_is_counted_while_redis_refuses_is_added_to_what_it_refused():
+    tally, sink = Tally(), Sink()
+    tally.note_miss("llm")
+    tally.note_hit("llm")
+
+    async def refuse(_increments):
+        tally.note_miss("llm")
+        tally.note_hit("llm")
+        raise StoreUnavailable("away")
+
+    assert await tally.flush(SimpleNamespace(add=refuse))
+    await tally.flush(sink)
+
+    assert sink.counts == {"cache miss llm": 2, "cache hit llm": 2, "ended COMPLETED llm": 2}

@@ -359,6 +359,16 @@ def test_all_runs_the_oldest_within_the_window_first() -> None:
     )
 
 
+def test_of_several_that_are_not_late_yet_only_the_newest_waits_for_nobody() -> None:
+    often = Timetable(every_s=10)
+    looks = [often.look(at_ms, 40_000, "all", 60) for at_ms in (20_000, 30_000, 40_000)]
+    assert looks == [
+        Look(0, 20_000, 30_000, is_late=True),
+        Look(0, 30_000, 40_000, is_late=True),
+        Look(0, 40_000, 50_000, is_late=False),
+    ]
+
+
 @given(
     every_s=st.integers(1, 5_000),
     begin_ms=st.integers(0, 10**9),

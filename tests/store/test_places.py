@@ -254,6 +254,24 @@ async def test_of_several_places_the_oldest_is_replaced(engine, redis):
     assert len(held(redis)) == 2
 
 
+@pytest.mark.parametrize("has_begun", [False, True], ids=["cancelling", "in_finally"])
+async def test_for_one_that_makes_room_already_nobody_else_has_to(engine, store, redis, has_begun):
+    worker = engine.worker()
+    first = await ask(engine, LAST, when_full="replace", most=2)
+    (kept,) = await worker.take()
+    second = await ask(engine, LAST, when_full="replace", most=2)
+    (entry,) = await worker.take()
+    await cancel_execution(store, second.id)
+    if has_begun:
+        await worker.complete(entry)
+
+    third = await ask(engine, LAST, when_full="replace", most=2)
+
+    assert statuses(first, third) == ["RUNNING", "PENDING"]
+    assert redis.hget(keys.METRICS, "concurrency replaced") == "0"
+    assert waiting(redis) == [third.id]
+
+
 async def run(store, inputs, **concurrency):
     """The ids of executions that are made and started in one step."""
     definition, plan = compiled(ONE, concurrency=said(**concurrency))

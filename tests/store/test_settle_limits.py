@@ -12,7 +12,7 @@ from flowd.orchestrator.executor import cancel_execution, pause_execution
 from flowd.store.endings import RetryLater
 from flowd.store.entries import Entry
 from flowd.store.limits import Limit
-from flowd.store.redis import keys
+from flowd.store.redis import keys, scripts
 from tests.store.engine import Execution, ScriptedEngine, Worker
 from tests.store.limits import BROAD, THREE, ask, holders, waiters
 from tests.store.limits import start as started
@@ -175,6 +175,19 @@ async def test_what_ends_outside_of_a_worker_gives_back_in_one_transaction_and_o
     # Who asks again, as the reply was lost, finds it done: the one that is next goes on.
     assert await engine.store.tasks.end_attempt(unknowing) == "stale"
     assert execution.states() == {"FAILED": 1, "QUEUED": 1, "WAITING": 1}
+
+
+@pytest.mark.parametrize("leave", [complete, fail, retry, wait], ids=lambda way: way.__name__)
+async def test_an_ending_whose_script_was_forgotten_gives_back_all_the_same(engine, redis, leave):
+    """Others have had the script loaded since that gives back, so it ran and found nothing."""
+    worker, execution, (a,) = await started(engine, max=1)
+    redis.script_flush()
+    redis.script_load(scripts.SETTLE_LIMITS.text)
+
+    await leave(At(engine, worker, execution, a))
+
+    assert holders(redis) == ["b"]
+    assert waiters(redis) == ["c"]
 
 
 async def test_as_many_are_read_as_places_are_given_back_where_there_is_room(engine):

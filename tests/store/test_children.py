@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowd.orchestrator import executor
+from flowd.orchestrator.recovery import finish_continuation
 from flowd.scheduler.retention import forget_finished
 from flowd.store.redis import keys
 from tests.store.engine import (
@@ -287,6 +288,31 @@ async def test_who_follows_begins_anew_when_the_parent_has_moved_on(engine, stor
 
     store.children.pages = resumed_meanwhile
     await executor.follow(store, parent.id, executor.HOLD)
+
+    assert child.state().status == "RUNNING"
+    assert parent.state().continuations == []
+
+
+async def test_what_is_to_be_followed_since_is_not_dropped_with_what_was(engine, store, plans):
+    worker = engine.worker()
+    parent, child = await parent_and_child(engine, worker)
+    await store.lifecycle.pause_execution(parent.id)
+    settle_follow = store.children.settle_follow
+
+    async def resumed_since(execution_id, *facts):
+        assert await settle_follow(execution_id, *facts)
+        if execution_id == parent.id:
+            store.children.settle_follow = settle_follow
+            # By a process that dies before the child follows.
+            await store.lifecycle.resume_execution(parent.id)
+        return True
+
+    store.children.settle_follow = resumed_since
+    (left,) = await store.executions.continuations(10)
+    await finish_continuation(store, plans, left)
+    assert (child.state().status, parent.state().continuations) == ("PAUSED", ["follow hold"])
+
+    await finish_continuations(store, plans)
 
     assert child.state().status == "RUNNING"
     assert parent.state().continuations == []

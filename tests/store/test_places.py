@@ -258,7 +258,7 @@ async def test_of_several_places_the_oldest_is_replaced(engine, redis):
 async def test_for_one_that_makes_room_already_nobody_else_has_to(engine, store, redis, has_begun):
     worker = engine.worker()
     first = await ask(engine, LAST, when_full="replace", most=2)
-    (kept,) = await worker.take()
+    await worker.take()
     second = await ask(engine, LAST, when_full="replace", most=2)
     (entry,) = await worker.take()
     await cancel_execution(store, second.id)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from types import SimpleNamespace
 
+import pytest
+
 from flowd.scheduler import repairs
 from flowd.scheduler.reconciler import Reconciler
 from flowd.scheduler.repairs import Readmit
@@ -65,6 +67,12 @@ def lose(redis, count):
         pipe.execute()
 
 
+def one_step_a_run(monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(repairs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(repairs, "BUDGET_S", 1.5)
+
+
 async def test_any_number_is_looked_at_in_slices(store, redis):
     lose(redis, 2_500)
     found: list[str] = []
@@ -82,9 +90,7 @@ async def test_any_number_is_looked_at_in_slices(store, redis):
 async def test_what_a_run_has_no_time_for_follows_at_once(store, redis, plans, monkeypatch, lines):
     """Else each thousand executions take a minute, and who is lost among them waits for hours."""
     lose(redis, 4 * repairs.EXECUTIONS_PER_SLICE)
-    clock = itertools.count()
-    monkeypatch.setattr(repairs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    monkeypatch.setattr(repairs, "BUDGET_S", 1.5)
+    one_step_a_run(monkeypatch)
     readmit = Readmit(store, Reconciler(store, plans))
     active = []
 
@@ -97,10 +103,30 @@ async def test_what_a_run_has_no_time_for_follows_at_once(store, redis, plans, m
     assert said == redis.smembers(keys.ACTIVE)
 
 
+@pytest.mark.parametrize("amid", ["walk", "sweep"])
+async def test_who_distrusts_the_lists_amid_a_round_begins_another(
+    store, redis, plans, monkeypatch, amid
+):
+    """What was looked at already may be lost since."""
+    lose(redis, 600)
+    redis.mset({keys.status(f"{number:024x}"): "RUNNING" for number in range(600)})
+    monkeypatch.setattr(repairs, "EXECUTIONS_PER_SLICE", 100)
+    one_step_a_run(monkeypatch)
+    readmit = Readmit(store, Reconciler(store, plans))
+    while redis.scard(keys.ACTIVE) == 0 or (amid == "sweep" and readmit._sweep is None):
+        assert await readmit.run(0.0) == 0.0
+    redis.delete(keys.ACTIVE)
+
+    readmit.distrust()
+    while await readmit.run(0.0) == 0.0:
+        pass
+
+    assert redis.scard(keys.ACTIVE) == 600
+
+
 async def test_who_distrusts_the_lists_has_all_of_them_looked_at_from_the_first_on(
     engine, redis, store
 ):
-    """Also amid a round, of which what was looked at already may be lost since."""
     execution = await engine.start(CHAIN)
     begun = []
     readmit = Readmit(store, SimpleNamespace(begin_anew=lambda: begun.append(1)))
@@ -109,7 +135,6 @@ async def test_who_distrusts_the_lists_has_all_of_them_looked_at_from_the_first_
     assert await store.executions.indexes.are_complete()
     whole = {one: redis.zrange(one, 0, -1) for one in (keys.NAMES, keys.EXECUTIONS)}
     redis.delete(keys.ACTIVE, keys.NAMES)
-    readmit._cursor = "1"
     assert begun == []
 
     readmit.distrust()

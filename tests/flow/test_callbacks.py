@@ -199,6 +199,31 @@ async def test_a_silent_receiver_holds_up_no_other_however_many_wait_for_it(
             assert (await store.callbacks.delivery(execution_id)).attempts == 1
 
 
+async def test_only_so_many_calls_are_under_way_however_many_receivers_wait(
+    store, redis, monkeypatch
+):
+    gate, begun = asyncio.Event(), []
+
+    async def hang(_deliverer, due):
+        begun.append(due.subject)
+        await gate.wait()
+
+    monkeypatch.setattr(Deliverer, "_deliver", hang)
+    monkeypatch.setattr(callbacks, "AT_ONCE_MAX", 4)
+    waiting = {ended(redis, f"http://127.0.0.{at}") for at in range(1, 8)}
+    deliverer = Deliverer(store, (), str)
+    for _ in range(3):
+        await deliverer.deliver_due()
+        await asyncio.sleep(0)
+    assert len(begun) == 4
+
+    gate.set()
+    await until(lambda: not deliverer._calls, "the end of the calls")
+    await deliverer.deliver_due()
+    await until(lambda: set(begun) == waiting, "the others")
+    await deliverer.stop()
+
+
 def test_a_receiver_that_never_answered_is_tried_by_one_call_at_a_time():
     receivers = Receivers()
     one = receivers.at("a:1", "x")

@@ -493,3 +493,27 @@ async def test_an_inline_node_that_comes_back_is_no_newer_than_the_pause_to_a_bu
         await until(is_over, "the end of the entry")
         assert calls(execution_id) == []
         assert await engine.states(execution_id) == {"A": "PENDING"}
+
+
+@pytest.mark.parametrize(
+    ("hold", "state"), [(pause_execution, "PENDING"), (cancel_execution, "CANCELLED")]
+)
+async def test_a_busy_worker_starts_nothing_that_was_queued_last_before_a_halt(
+    settings, hold, state
+):
+    """It is as old as what is halted may be, to the millisecond."""
+    one_slot = replace(settings, workers=replace(settings.workers, concurrency=1))
+    async with Engine(one_slot, workers=1) as engine:
+        other = await engine.start(workflow(node("H", handler="held")))
+        await started("H")
+        execution_id = await engine.start(workflow(node("A")))
+        await hold(engine.store, execution_id)
+        handlers.GATES["H"].set()
+        await engine.end(other)
+
+        async def is_over():
+            return await engine.redis("XLEN", "workflow:tasks") == 0
+
+        await until(is_over, "the end of the entry")
+        assert calls(execution_id) == []
+        assert await engine.states(execution_id) == {"A": state}

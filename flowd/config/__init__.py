@@ -435,6 +435,8 @@ class HandlersSettings:
     shell: ShellSettings = field(default_factory=ShellSettings)
     # Not a key: where the settings file is; modules are found there too.
     folder: Path | None = field(default=None, compare=False)
+    # Nor this: where the modules were given, for messages.
+    origin: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

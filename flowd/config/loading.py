@@ -144,7 +144,9 @@ def _gather(
     }
     for source in given:
         _read_into(values, source, problems)
-    return values, {source.key: source.origin for source in given}
+    origins = {source.key: source.origin for source in given}
+    values["handlers.origin"] = origins.get("handlers.modules", "")
+    return values, origins
 
 
 def list_settings(settings: Settings) -> Iterator[tuple[str, Any]]:

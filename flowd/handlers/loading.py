@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 
 from flowd.config import Settings
@@ -22,6 +23,7 @@ from flowd.handlers.registry import (
     marks_of,
     place_of,
 )
+from flowd.suggestions import did_you_mean
 
 ENTRY_POINT_GROUP = "flowd.handlers"
 
@@ -57,8 +59,9 @@ def _modules(settings: Settings) -> Iterator[tuple[ModuleType, str]]:
     if folder is not None and str(folder) not in sys.path:
         sys.path.append(str(folder))
     for name in settings.handlers.modules:
-        source = f"the module {name!r} of [handlers] modules"
-        yield _import(name, source), source
+        origin = f"{settings.handlers.origin}: " if settings.handlers.origin else ""
+        source = f"{origin}the module {name!r} of [handlers] modules"
+        yield _import(name, source, folder), source
     for entry_point in _entry_points():
         package = f" of {entry_point.dist.name}" if entry_point.dist else ""
         source = f"the entry point {entry_point.name!r}{package} in {ENTRY_POINT_GROUP}"
@@ -83,11 +86,29 @@ def _refuse_second(mark: Mark, first: Mark | None, built_in: tuple[str, ...]) ->
         )
 
 
-def _import(name: str, source: str) -> ModuleType:
+def _import(name: str, source: str, folder: Path | None = None) -> ModuleType:
     try:
         return import_module(name)
+    except ModuleNotFoundError as error:
+        if not _is_itself(name, error):
+            raise BadHandlers(f"{source} cannot be imported:\n{_trace(error)}") from error
+        raise BadHandlers(f"{source} is not there: {_searched(name, folder)}") from error
     except (Exception, SystemExit) as error:
         raise BadHandlers(f"{source} cannot be imported:\n{_trace(error)}") from error
+
+
+def _is_itself(name: str, error: ModuleNotFoundError) -> bool:
+    """Whether it, or the package it is in, is what is missing, and nothing that it imports."""
+    return error.name is not None and f"{name}.".startswith(f"{error.name}.")
+
+
+def _searched(name: str, folder: Path | None) -> str:
+    """Where a module was looked for, and what is nearest to it there."""
+    file = f"{name.replace('.', '/')}.py"
+    if folder is None:
+        return f"no installed package of {sys.executable} has it"
+    near = did_you_mean(name, (one.stem for one in folder.glob("*.py")))
+    return f"{folder} has no {file}, and no installed package of {sys.executable} has it{near}"
 
 
 def _trace(error: BaseException) -> str:

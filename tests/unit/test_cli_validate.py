@@ -331,7 +331,7 @@ def test_handlers_of_the_settings_beside_the_file_are_known(
 
 def test_broken_handlers_and_settings_have_an_exit_code_of_their_own(here: Path) -> None:
     write(here, a_json=GOOD, flowd_toml='[handlers]\nmodules = ["not_there_at_all"]\n')
-    assert "cannot be imported" in validate("a.json", code=78).stderr
+    assert "flowd.toml:2: the module " in validate("a.json", code=78).stderr
 
     write(here, flowd_toml="[api]\nprot = 1\n")
     assert "did you mean 'port'?" in validate("a.json", code=78).stderr

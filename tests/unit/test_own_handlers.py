@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flowd.config import Settings
+from flowd.config.loading import load_settings
 from flowd.errors import BadHandlers, HandlerFailed
 from flowd.handlers import Context, Fail, Retry, handler
 from flowd.handlers.config_checks import config_checks
@@ -224,7 +225,30 @@ def test_a_module_that_is_not_there_is_named() -> None:
     handlers = replace(Settings().handlers, modules=("no_such_module",))
     text = refusal_of(replace(Settings(), handlers=handlers))
 
-    assert text.endswith("ModuleNotFoundError: No module named 'no_such_module'")
+    assert text.endswith(f"is not there: no installed package of {sys.executable} has it")
+
+
+def test_a_module_that_is_not_there_is_said_with_its_line_and_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was a traceback of two lines, without the file that names it or the folder."""
+    file = tmp_path / "flowd.toml"
+    file.write_text('[handlers]\nmodules = ["my_handlrs"]\n')
+    (tmp_path / "my_handlers.py").touch()
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    assert refusal_of(load_settings(file, environ={})) == (
+        f"{file}:2: the module 'my_handlrs' of [handlers] modules is not there: {tmp_path} has no "
+        f"my_handlrs.py, and no installed package of {sys.executable} has it; "
+        "did you mean 'my_handlers'?"
+    )
+
+
+def test_what_a_module_imports_in_vain_is_no_fault_of_its_name(write: Write) -> None:
+    text = refusal_of(write(broken="import broken_not_there"))
+
+    assert "of [handlers] modules cannot be imported:\nTraceback" in text
+    assert text.endswith("ModuleNotFoundError: No module named 'broken_not_there'")
 
 
 @pytest.mark.parametrize(

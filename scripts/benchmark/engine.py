@@ -115,10 +115,11 @@ class BenchedEngine:
             end = time.perf_counter()
         return end
 
-    def run_many(self, shape: Shape, count: int) -> float:
-        """Seconds from the first of `count` triggers to the last end; checked and cleared."""
+    def run_many(self, shape: Shape, count: int, *inputs: bytes) -> float:
+        """Seconds from the first of `count` triggers to the last end; checked and cleared. With an
+        input for each, or none."""
         execution_ids = self.submit(shape, count)
-        triggers = pack(self._trigger_calls(execution_ids))
+        triggers = pack(self._trigger_calls(execution_ids, inputs))
         begin = time.perf_counter()
         self.line.send(triggers)
         for _ in execution_ids:

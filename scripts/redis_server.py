@@ -33,6 +33,7 @@ class RedisServer:
             "save": "",
             "appendonly": "no",
             "hash-max-listpack-value": "128",
+            "hash-max-listpack-entries": "128",
             "logfile": str(folder / "redis.log"),
         } | {name.replace("_", "-"): value for name, value in options.items()}
 

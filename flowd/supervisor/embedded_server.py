@@ -200,6 +200,8 @@ class EmbeddedServer:
             f"databases {max(16, settings.db + 1)}",
             # Keeps an execution's small fields in one compact list.
             "hash-max-listpack-value 128",
+            # A field of such a list is looked for from its beginning: one of a thousand takes long.
+            "hash-max-listpack-entries 128",
             # Its stdout, which is the log file: by a name it would follow a link.
             'logfile ""',
             # The server's own chores; twice as often costs as much again while nothing runs.

@@ -133,6 +133,7 @@ def test_the_server_runs_as_configured_and_keeps_its_data(tmp_path: Path) -> Non
             "appendfsync": "always",
             "maxmemory-policy": "noeviction",
             "hash-max-listpack-value": "128",
+            "hash-max-listpack-entries": "128",
             "databases": "21",
             "save": "",
         }.items():

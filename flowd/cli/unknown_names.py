@@ -19,7 +19,6 @@ from flowd.cli.remote import plain
 from flowd.errors import Problem
 from flowd.suggestions import did_you_mean
 from flowd.workflow.ids import DEFAULT_QUEUE
-from flowd.workflow.inputs import known_inputs
 from flowd.workflow.report import quote
 
 if TYPE_CHECKING:
@@ -153,8 +152,13 @@ def _asked(call: Callable[[], list[Any]]) -> list[Any] | None:
 
 def warn_of_inputs(content: Mapping[str, Any], given: Mapping[str, Any] | None) -> None:
     """Of what is given and a valid workflow does nothing with."""
-    known = known_inputs(content) if given else None
-    for name in sorted((given or {}).keys() - known) if known is not None else ():
+    if not given:
+        return
+    # It knows the whole language of workflows, which `flowd validate --url` does not need.
+    from flowd.workflow.inputs import known_inputs
+
+    known = known_inputs(content)
+    for name in sorted(given.keys() - known) if known is not None else ():
         hint = did_you_mean(name, known or ()) or (
             f"; it knows {', '.join(sorted(known))}" if known else "; it reads no input"
         )

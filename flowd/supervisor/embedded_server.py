@@ -13,8 +13,10 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from flowd.config import RedisSettings, Settings
@@ -34,7 +36,7 @@ log = get_logger(__name__)
 EXTERNAL_WAIT_S = 3.0
 # Unless told otherwise, Sentinels take half a minute to give up a primary; then they elect another.
 FAILOVER_WAIT_S = 60.0
-LOADING_SAID_EVERY_S = 5.0
+WAIT_SAID_EVERY_S = 5.0
 SERVER_SOCKET = "redis.sock"
 DATA_FOLDER = "appendonlydir"
 # Until it is whole.
@@ -62,7 +64,7 @@ class EmbeddedServer:
         self._folder = settings.data_dir
         self._log_path = self._folder / _LOG_FILE
         self._log_start = 0
-        self._loading = _LoadingNotice(data_dir=str(self._folder))
+        self._loading = _WaitNotice(log.info, "server.loading", data_dir=str(self._folder))
         self._binary = find_binary(settings.server)
         self._access: Access | None = None
         self._was_asking: bool | None = None
@@ -141,7 +143,7 @@ class EmbeddedServer:
         self._was_asking = None
         login = self._access.login if self._access else ()
         answer = probe(self.socket_path, timeout_s=0.1, login=login)
-        self._loading.note(answer)
+        self._loading.note(waits=answer is ProbeResult.LOADING)
         return answer is ProbeResult.READY
 
     def last_words(self) -> str:
@@ -211,25 +213,25 @@ class EmbeddedServer:
         ]
 
 
-class _LoadingNotice:
-    """Says of a Redis that reads its data that it does, and every few seconds for how long."""
+class _WaitNotice:
+    """Says at once what is waited for, and every few seconds for how long."""
 
-    def __init__(self, **where: str) -> None:
-        self._where = where
+    def __init__(self, say: Callable[..., None], event: str, **where: str) -> None:
+        self._say = partial(say, event, **where)
         self._since_s: float | None = None
         self._due_s = 0.0
 
-    def note(self, answer: ProbeResult) -> None:
-        """To be called with each answer it gives."""
+    def note(self, *, waits: bool, **facts: Any) -> None:
+        """To be called each time it is looked whether it has come."""
         now_s = time.monotonic()
-        if answer is not ProbeResult.LOADING:
+        if not waits:
             self._since_s = None
             return
         if self._since_s is None:
             self._since_s = self._due_s = now_s
         if now_s >= self._due_s:
-            self._due_s = now_s + LOADING_SAID_EVERY_S
-            log.info("server.loading", **self._where, waited_s=round(now_s - self._since_s, 1))
+            self._due_s = now_s + WAIT_SAID_EVERY_S
+            self._say(**facts, waited_s=round(now_s - self._since_s, 1))
 
 
 def find_binary(server: str | None = None) -> str:
@@ -335,11 +337,13 @@ def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> 
     address = address_of(redis)
     speaks_tls = (redis.url or "").startswith("rediss:")
     deadline = time.monotonic() + wait_s
-    was_away = False
-    loading = _LoadingNotice(address=redis.address)
+    loading = _WaitNotice(log.info, "server.loading", address=redis.address)
+    away = _WaitNotice(log.warning, "redis.awaited", address=redis.address)
     while (answer := probe(address, speaks_tls=speaks_tls)) is not ProbeResult.READY:
-        loading.note(answer)
-        if answer is ProbeResult.LOADING:
+        is_loading = answer is ProbeResult.LOADING
+        loading.note(waits=is_loading)
+        away.note(waits=not is_loading, wait_s=wait_s)
+        if is_loading:
             deadline = time.monotonic() + wait_s
         elif time.monotonic() >= deadline:
             found = "something else" if answer is ProbeResult.STRANGER else "nothing"
@@ -347,9 +351,6 @@ def wait_for_external(redis: RedisSettings, wait_s: float = EXTERNAL_WAIT_S) -> 
                 f"no Redis answers at {redis.address} ({found} listens there); start one, set "
                 "REDIS_HOST and REDIS_PORT to yours, or let `flowd start` run the embedded server"
             )
-        elif not was_away:
-            log.warning("redis.awaited", address=redis.address, wait_s=wait_s)
-            was_away = True
         time.sleep(0.1)
 
 
@@ -359,7 +360,7 @@ def _wait_for_primary(redis: RedisSettings, wait_s: float) -> None:
     from flowd.store.primary import reach_primary
 
     begun = time.monotonic()
-    was_away = False
+    away = _WaitNotice(log.warning, "redis.awaited", address=redis.address)
     while True:
         try:
             return reach_primary(redis)
@@ -367,9 +368,7 @@ def _wait_for_primary(redis: RedisSettings, wait_s: float) -> None:
             limit_s = FAILOVER_WAIT_S if isinstance(error, StoreAway) else wait_s
             if time.monotonic() - begun >= limit_s:
                 raise StoreUnavailable(f"no Redis answers at {redis.address}: {error}") from error
-        if not was_away:
-            log.warning("redis.awaited", address=redis.address, wait_s=limit_s)
-            was_away = True
+            away.note(waits=True, wait_s=limit_s, reason=str(error))
         time.sleep(0.1)
 
 

@@ -17,9 +17,10 @@ SCHEDULER_STOP_S: Final = 5.0
 SERVER_STOP_S: Final = 20.0
 # After a second signal nothing may take longer than this; three such waits are under two seconds.
 QUICK_STOP_S: Final = 0.6
-# An end that takes longer says what it waits for, and again each time so many seconds have passed.
-_TELL_AFTER_S: Final = 2.0
-_TELL_EVERY_S: Final = 5.0
+# A start or an end that takes longer says what it waits for, and again each time so many seconds
+# have passed.
+TELL_AFTER_S: Final = 2.0
+TELL_EVERY_S: Final = 5.0
 # What is below stays for what is above: the server is the last to go.
 _ORDER: Final = (
     (RoleKind.API, RoleKind.WORKER, RoleKind.TRIAL),
@@ -47,7 +48,7 @@ class Ending:
     def begin(self, now: float, grace_s: float) -> None:
         self.has_begun = True
         self.by = now + grace_s
-        self._tell_at = now + _TELL_AFTER_S
+        self._tell_at = now + TELL_AFTER_S
         for slot in self._crew.slots:
             if slot.state is State.BACKOFF:
                 slot.rest()
@@ -72,7 +73,7 @@ class Ending:
         stopping = [one for one in self._crew.slots if one.child and one.state is State.STOPPING]
         if self.is_quick or now < self._tell_at or not stopping:
             return
-        self._tell_at = now + _TELL_EVERY_S
+        self._tell_at = now + TELL_EVERY_S
         log.info(
             "supervisor.waiting",
             waits_for=", ".join(map(_awaited, stopping)),

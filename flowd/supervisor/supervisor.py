@@ -16,7 +16,7 @@ import random
 import selectors
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from flowd.prctl import adopt_orphans
 from flowd.supervisor.child import RoleKind
 from flowd.supervisor.control import ControlServer
 from flowd.supervisor.crew import Crew
-from flowd.supervisor.ending import SERVER_STOP_S, Ending
+from flowd.supervisor.ending import SERVER_STOP_S, TELL_AFTER_S, TELL_EVERY_S, Ending
 from flowd.supervisor.lineup import WORKERS, Lineup
 from flowd.supervisor.notify import Notifier
 from flowd.supervisor.process_slot import ProcessSlot, State
@@ -77,6 +77,19 @@ class StartUp:
     began_at: float = field(default_factory=time.monotonic)
     is_open: bool = False
     is_announced: bool = False
+    tell_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.tell_at = self.began_at + TELL_AFTER_S
+
+    def tell(self, now: float, slots: Iterable[ProcessSlot]) -> None:
+        """Say who is not ready yet, if that is due. To be called about every second."""
+        starting = [one.role.name for one in slots if one.state is State.STARTING]
+        if not self.is_open or now < self.tell_at or not starting:
+            return
+        self.tell_at = now + TELL_EVERY_S
+        waited_s = round(now - self.began_at, 1)
+        log.info("supervisor.waiting", waits_for=", ".join(starting), waited_s=waited_s)
 
 
 class Supervisor:
@@ -240,7 +253,9 @@ class Supervisor:
             self._ending.tell(now)
         elif self._hooks.data_dir_missing():
             self._leave(now)
-        elif self._start_up.is_announced:
+        elif not self._start_up.is_announced:
+            self._start_up.tell(now, self._crew.slots)
+        else:
             self._notifier.status(self._summary())
             self._recycling.go_on(self._staffing.lineup, now)
 

@@ -284,10 +284,25 @@ def test_a_redis_that_is_away_is_said_to_be_once_before_it_is_waited_for(
     assert "redis.awaited" not in "".join(said[1:])
 
 
+def test_a_redis_that_stays_away_is_said_to_be_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Sentinels may take a minute to choose another one, and nothing was said meanwhile."""
+    monkeypatch.setattr(embedded_server, "WAIT_SAID_EVERY_S", 0.0)
+    monkeypatch.setattr("time.sleep", lambda _s: None)
+
+    with pytest.raises(StoreUnavailable):
+        wait_for_external(RedisSettings(host="127.0.0.1", port=free_port()), wait_s=0.1)
+
+    said = [one for one in capfd.readouterr().err.splitlines() if "redis.awaited" in one]
+    assert len(said) > 1
+    assert all("waited_s=" in one for one in said)
+
+
 def test_a_redis_that_loads_its_data_is_waited_for_and_said_to_load_again_and_again(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(embedded_server, "LOADING_SAID_EVERY_S", 0.0)
+    monkeypatch.setattr(embedded_server, "WAIT_SAID_EVERY_S", 0.0)
     loading = b"-LOADING Redis is loading the dataset in memory\r\n"
     replies = [loading, loading, loading, b"+PONG\r\n"]
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -316,6 +316,18 @@ def test_a_child_holds_none_of_the_supervisors_descriptors(boot: Boot) -> None:
         assert [socket for socket in sockets if socket.laddr] == []
 
 
+def test_a_start_that_takes_long_says_what_it_waits_for(boot: Boot) -> None:
+    daemon = boot("api-1:api:serve", "worker-1:worker:need_a_file")
+
+    wait_until(lambda: bool(daemon.events("supervisor.waiting")), "what it waits for")
+    (daemon.folder / "allowed").touch()
+    daemon.wait_until_running()
+
+    line = daemon.events("supervisor.waiting")[0]
+    assert line["waits_for"] == "worker-1"
+    assert line["waited_s"] > 0
+
+
 def test_a_slow_child_that_was_ready_once_is_waited_for(boot: Boot) -> None:
     daemon = boot("api-1:api:serve", "worker-1:worker:need_a_file")
     allowed = daemon.folder / "allowed"

@@ -20,6 +20,14 @@ def is_home(folder: Path) -> bool:
         return False
 
 
+def may_be_there(file: Path) -> bool:
+    """Also where this user may not look: whoever reads it then says so."""
+    try:
+        return file.exists()
+    except PermissionError:
+        return True
+
+
 def nearest_home_above() -> Path | None:
     """None too where this folder is gone. What others have put above it is passed over: whoever
     may write to `/tmp`, say, would decide what a command below it asks."""

@@ -134,7 +134,8 @@ def find_files(paths: Sequence[str], *, may_be_none: bool = False) -> Iterator[s
     the schema of an editor are left out. Raises ClickException for a folder without any, unless
     there `may_be_none`."""
     for path in paths:
-        if path == "-" or not Path(path).is_dir():
+        # What may not be looked at is read, and the reason said.
+        if path == "-" or not os.path.isdir(path):  # noqa: PTH112
             yield path
             continue
         found = sorted(_files_below(Path(path)))

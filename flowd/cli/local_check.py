@@ -20,7 +20,7 @@ from flowd.config.loading import load_settings
 from flowd.errors import InvalidWorkflow, Problem
 from flowd.handlers.config_checks import ConfigChecks, find_schema_flaw
 from flowd.handlers.loading import open_registry
-from flowd.home import DEFAULT_FILE
+from flowd.home import DEFAULT_FILE, may_be_there
 from flowd.workflow.strict_json import parse_json
 from flowd.workflow.validator import Handlers, validate_workflow
 
@@ -41,10 +41,10 @@ def settings_file_of(file: str, named: Path | None) -> Path | None:
     beside = Path(file).parent / DEFAULT_FILE
     if file not in ("-", "stdin") and beside.exists():
         return beside
-    found = config_of_running(Path(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else None)
+    found = config_of_running(Path(DEFAULT_FILE) if may_be_there(Path(DEFAULT_FILE)) else None)
     # The service's may be for its own user alone, and a folder without one has the defaults.
     is_closed = found == MACHINE_FILE and not os.access(found, os.R_OK)
-    return None if is_closed or (found is not None and found.is_dir()) else found
+    return None if is_closed or (found is not None and os.path.isdir(found)) else found  # noqa: PTH112
 
 
 class LocalCheck:

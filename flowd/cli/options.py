@@ -10,7 +10,7 @@ import click
 
 from flowd.config import Settings
 from flowd.config.loading import ignored_variables, load_settings
-from flowd.home import DEFAULT_FILE, is_home, nearest_home_above
+from flowd.home import DEFAULT_FILE, is_home, may_be_there, nearest_home_above
 
 # What `flowd install` writes.
 MACHINE_FILE: Final = Path("/etc/flowd/flowd.toml")
@@ -59,11 +59,7 @@ def config_of_running(config: Path | None) -> Path | None:
     if (above := nearest_home_above()) is not None:
         file = above / DEFAULT_FILE
         return file if file.exists() else above
-    try:
-        return MACHINE_FILE if MACHINE_FILE.exists() else None
-    except PermissionError:
-        # It is there, and reading it says who may.
-        return MACHINE_FILE
+    return MACHINE_FILE if may_be_there(MACHINE_FILE) else None
 
 
 def running_settings_of(config: Path | None, **flags: Any) -> Settings:

@@ -24,7 +24,7 @@ from flowd.config import (
     Settings,
 )
 from flowd.errors import InvalidSettings, Problem
-from flowd.home import DEFAULT_DATA_DIR, DEFAULT_FILE
+from flowd.home import DEFAULT_DATA_DIR, DEFAULT_FILE, may_be_there
 from flowd.suggestions import did_you_mean, nearest
 
 # Variables with flowd's prefix that are not settings: they belong to the clients, the tests, and
@@ -125,7 +125,7 @@ def _gather(
         raise InvalidSettings([Problem(".", "no_folder", message)]) from error
     folder = (here / path).parent
     given: list[_Given] = []
-    if _is_file(config_path) or path.exists():
+    if _is_file(config_path) or may_be_there(path):
         given += _from_file(path, folder, problems)
     from_dotenv = _dotenv(folder / ".env", problems)
     variables = from_dotenv | _from_environ(environ, here)

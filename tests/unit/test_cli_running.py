@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socketserver
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flowd import Client
+from flowd.cli.commands.submit import _is_saved
+from flowd.cli.documents import find_files
+from flowd.cli.local_check import settings_file_of
+from flowd.cli.options import settings_of
 from flowd.cli.profiles import locate
 from flowd.cli.running import data_dir_of
 from flowd.errors import InvalidSettings
@@ -56,6 +62,19 @@ def found_api(*, has_token: bool = False, **environ: str) -> Result:
     return CliRunner().invoke(command, env=environ)
 
 
+@contextmanager
+def closed(folder: Path) -> Iterator[None]:
+    """To this process too, whoever it runs as."""
+    folder.chmod(0)
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)
+
+
 @pytest.mark.parametrize(
     ("settings", "environ", "url"),
     [
@@ -84,21 +103,37 @@ def test_whoever_may_not_read_the_settings_of_the_machine_is_told_who_may(
     settings = tmp_path / "etc" / "flowd.toml"
     settings.parent.mkdir()
     settings.touch()
-    settings.parent.chmod(0)
     monkeypatch.setattr("flowd.cli.options.MACHINE_FILE", settings)
-    user = os.geteuid()
-    os.seteuid(user or 65534)
-    try:
+    with closed(settings.parent):
         refused = found_api().exception
         with pytest.raises(InvalidSettings) as also_refused:
             data_dir_of(None, None)
-    finally:
-        os.seteuid(user)
-        settings.parent.chmod(0o700)
 
     reason = f"{settings}: cannot read it: Permission denied; ask as its owner, or with sudo"
     assert reason in str(refused)
     assert reason in str(also_refused.value)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_said_so(folder: Path) -> None:
+    """As `sudo -u somebody flowd start` in a folder of root's."""
+    with closed(folder):
+        with pytest.raises(InvalidSettings) as refused:
+            settings_of(None)
+        found = settings_file_of("-", None)
+
+    reason = "flowd.toml: cannot read it: Permission denied; ask as its owner, or with sudo"
+    assert reason in str(refused.value)
+    assert found == Path("flowd.toml")
+
+
+def test_where_nobody_may_look_a_file_is_read_and_a_name_is_that_of_a_saved_workflow(
+    folder: Path,
+) -> None:
+    file = str(folder / "report.yaml")
+    with closed(folder):
+        assert list(find_files([file])) == [file]
+        assert _is_saved("report")
+        assert not _is_saved("report.yaml")
 
 
 def test_a_supervisor_that_answers_knows_better_than_its_settings(

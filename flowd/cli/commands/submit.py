@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -248,9 +249,10 @@ def _check_usage(ctx: click.Context, *, is_saved: bool) -> None:
 
 def _is_saved(workflow: str) -> bool:
     """Whether it names a saved workflow, and no file."""
-    path = Path(workflow)
-    is_file = path.is_file() or path.suffix in (".json", ".yaml", ".yml")
-    return is_name(workflow) and not is_file and not path.is_fifo()
+    # In a folder that may not be looked into there is none.
+    is_there = os.path.exists(workflow) and not os.path.isdir(workflow)  # noqa: PTH110, PTH112
+    is_file = is_there or Path(workflow).suffix in (".json", ".yaml", ".yml")
+    return is_name(workflow) and not is_file
 
 
 def _submit(

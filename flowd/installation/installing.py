@@ -18,6 +18,7 @@ from flowd.installation.service import (
     put_units,
     remove_units,
     remove_user,
+    stop_without_systemd,
     write_settings,
 )
 
@@ -30,9 +31,9 @@ def install(places: Places) -> str:
     os.umask(0o022)
     refuse_downgrade(places)
     try:
-        make_user(places)
         places.program.mkdir(parents=True, exist_ok=True)
         put_program(places)
+        make_user(places)
         make_folders(places)
         write_settings(places, places.installed)
         link_command(places)
@@ -54,6 +55,7 @@ def configure() -> None:
 def uninstall(places: Places, *, purge: bool = False) -> str:
     """What there is to say. Once more is no mistake. Raises InstallationFailed."""
     try:
+        stop_without_systemd(places)
         remove_units(places)
         if is_our_link(places):
             places.command.unlink()

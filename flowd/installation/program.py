@@ -14,6 +14,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -61,7 +62,7 @@ def put_program(places: Places) -> None:
         _run([new / "bin/flowd", "--version"], "what was installed does not run")
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
-        raise InstallationFailed(f"cannot install flowd into {new}: {error}") from error
+        raise InstallationFailed(f"cannot install flowd into {new}: {_first(error)}") from error
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -72,9 +73,27 @@ def put_program(places: Places) -> None:
 
 
 def remove_old_programs(places: Places) -> None:
-    """The one before stays too: what runs without systemd may still need it."""
+    """The one before stays too, and what a process was started from, which nobody restarts without
+    systemd."""
     for old in sorted(places.program.glob("venv-*"))[:-_KEPT]:
-        shutil.rmtree(old)
+        if not _is_in_use(old):
+            shutil.rmtree(old)
+
+
+def _is_in_use(program: Path) -> bool:
+    # Whatever a process calls itself: what it has loaded is here.
+    loaded = f" {program.resolve()}/"
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):
+            if loaded in maps.read_text(errors="replace"):
+                return True
+    return False
+
+
+def _first(error: OSError) -> object:
+    """Of a full disk shutil tells every file."""
+    of_all = error.args[0] if isinstance(error, shutil.Error) else None
+    return of_all[0][-1] if isinstance(of_all, list) else error
 
 
 def _fill(new: Path, places: Places, requirements: Path) -> None:

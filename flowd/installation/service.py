@@ -10,8 +10,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from flowd.installation.places import UNITS, USER, Places
+
+# The exit code of `flowd stop` where there is nothing to stop.
+_NOT_RUNNING: Final = 3
 
 
 def make_user(places: Places) -> None:
@@ -95,6 +99,17 @@ def put_units(places: Places) -> None:
         _systemctl("enable", "--quiet", "flowd.service")
         # Starts nothing that does not run.
         _systemctl("try-restart", "flowd.service")
+
+
+def stop_without_systemd(places: Places) -> None:
+    """What systemd stops with its unit. Where it cannot be, it says why, and goes on."""
+    settings = places.settings / "flowd.toml"
+    if places.has_systemd or not (places.installed.exists() and settings.exists()):
+        return
+    command: list[str | Path] = [places.installed, "stop", "--config", settings]
+    stopped = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if stopped.returncode not in (0, _NOT_RUNNING):
+        _say(stopped.stderr.rstrip())
 
 
 def remove_units(places: Places) -> None:

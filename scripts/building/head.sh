@@ -21,14 +21,17 @@ unpack() {
     mkdir "$new" || fail "cannot unpack into $shelf"
     found=$(tail -c +@OFFSET@ "$0" | sha256sum)
     [ "${found%% *}" = @DIGEST@ ] || give_up "$0 is damaged or was not loaded to its end"
-    tail -c +@OFFSET@ "$0" | gzip -dc | tar -xf - -C "$new" --no-same-owner ||
-      give_up "cannot unpack into $shelf; is there room for @MEGABYTES@ MB?"
+    # Of a full disk tar says as much as there are files.
+    said=$(tail -c +@OFFSET@ "$0" | gzip -dc | tar -xf - -C "$new" --no-same-owner 2>&1) ||
+      give_up "$(printf '%s\n' "$said" | head -n 1)" "cannot unpack into $shelf; is there room for @MEGABYTES@ MB?"
     "$new/bin/python3" -c '' ||
       give_up "what is in $shelf cannot run here: flowd needs glibc @GLIBC@ or newer, and a folder that is not mounted noexec (XDG_CACHE_HOME may name another)"
     touch "$new"
     mv "$new" "$home" || give_up "cannot unpack into $home"
-    # The one before may still run.
-    ls -1dt "$shelf"/[0-9]* | tail -n +3 | while read -r old; do rm -rf "$old"; done
+    # The one before may still be needed, and any may still run.
+    ls -1dt "$shelf"/[0-9]* | tail -n +3 | while read -r old; do
+      grep -qsF "$old/" /proc/[0-9]*/maps || rm -rf "$old"
+    done
   fi
   exec 9>&-
 }

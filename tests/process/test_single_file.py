@@ -215,6 +215,44 @@ def test_the_version_before_stays_and_older_ones_go(bundle: Path, file: Path, ca
     assert unpacked(cache) == sorted(folders[-2:])
 
 
+def test_what_still_runs_stays_too(bundle: Path, file: Path, cache: Path) -> None:
+    shutil.copy(shutil.which("sleep") or "", bundle / "bin" / "runs")
+    write_single_file(bundle, file)
+    run(file, environ_of(cache))
+    (first,) = unpacked(cache)
+    with subprocess.Popen([first / "bin" / "runs", "600"]) as running:
+        try:
+            for at in range(3):
+                os.utime(first, (1, 1))
+                (bundle / "note").write_text(str(at))
+                write_single_file(bundle, file)
+                assert run(file, environ_of(cache)).returncode == 0
+            assert first in unpacked(cache)
+        finally:
+            running.kill()
+
+
+def test_of_a_full_disk_it_says_one_line(file: Path, cache: Path) -> None:
+    """tar says one for every file."""
+    folder = cache.parent / "programs"
+    folder.mkdir()
+    (folder / "tar").write_text(
+        "#!/bin/sh\nfor file in a b c; do echo tar: $file: No space left >&2; done\nexit 2\n"
+    )
+    (folder / "tar").chmod(0o755)
+
+    ended = run(file, environ_of(cache, PATH=f"{folder}:{os.environ['PATH']}"))
+
+    assert ended.returncode == 73
+    _, *said = ended.stderr.splitlines()
+    assert said[0] == "flowd: tar: a: No space left"
+    assert re.fullmatch(
+        rf"flowd: cannot unpack into {cache}/flowd; is there room for \d+ MB\?", said[1]
+    )
+    assert len(said) == 2
+    assert unpacked(cache) == []
+
+
 def test_without_a_folder_to_unpack_into_it_says_what_to_set(file: Path, cache: Path) -> None:
     cache.write_text("no folder")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from flowd.cli.main import main
-from flowd.installation import InstallationFailed, places, program
+from flowd.installation import InstallationFailed, installing, places, program
 from flowd.installation.places import Places, find_places, version_of
 
 
@@ -51,3 +53,79 @@ def test_an_interpreter_in_a_home_is_of_no_use_to_a_service(
 def test_versions_are_compared_as_numbers() -> None:
     assert version_of("flowd 0.10.0\n") > version_of("0.9.3")
     assert version_of("1.0") > version_of("0.99.99")
+
+
+def test_of_many_files_that_cannot_be_copied_the_first_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk, where all that follow it cannot either."""
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / program.BUNDLE_MARK).touch()
+    for at in range(9):
+        os.mkfifo(bundle / f"pipe-{at}")
+    monkeypatch.setattr(sys, "prefix", str(bundle))
+    stage = Places(tmp_path / "stage")
+    stage.program.mkdir(parents=True)
+
+    with pytest.raises(InstallationFailed) as failed:
+        program.put_program(stage)
+
+    assert str(failed.value).count("is a named pipe") == 1
+    assert list(stage.program.iterdir()) == []
+
+
+def test_a_program_that_cannot_be_put_there_leaves_no_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put_program(_places: Places) -> None:
+        raise InstallationFailed("the disk is full")
+
+    made: list[Places] = []
+    monkeypatch.setattr(installing, "put_program", put_program)
+    monkeypatch.setattr(installing, "make_user", made.append)
+
+    with pytest.raises(InstallationFailed, match="the disk is full"):
+        installing.install(Places(tmp_path))
+    assert made == []
+
+
+def test_a_program_that_still_runs_stays_beside_the_last_two(tmp_path: Path) -> None:
+    stage = Places(tmp_path)
+    programs = [stage.program / f"venv-{at}" for at in range(4)]
+    for one in programs:
+        one.mkdir(parents=True)
+    sleep = shutil.copy(shutil.which("sleep") or "", programs[0])
+    with subprocess.Popen([sleep, "600"]) as running:
+        try:
+            program.remove_old_programs(stage)
+            while_it_ran = sorted(stage.program.iterdir())
+        finally:
+            running.kill()
+    program.remove_old_programs(stage)
+
+    assert while_it_ran == [programs[0], *programs[2:]]
+    assert sorted(stage.program.iterdir()) == programs[2:]
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(0, ""), (3, ""), (1, "it has not stopped yet\n")], ids=str
+)
+def test_what_runs_without_systemd_is_stopped_before_it_is_removed(
+    code: int, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stage, asked = Places(tmp_path / "stage"), tmp_path / "asked"
+    stage.installed.parent.mkdir(parents=True)
+    stage.installed.write_text(
+        f'#!/bin/sh\necho "$@" > {asked}\necho "it has not stopped yet" >&2\nexit {code}\n'
+    )
+    stage.installed.chmod(0o755)
+    stage.settings.mkdir(parents=True)
+    settings = stage.settings / "flowd.toml"
+    settings.touch()
+
+    assert "is removed" in installing.uninstall(stage)
+
+    assert asked.read_text() == f"stop --config {settings}\n"
+    assert capfd.readouterr().err == said
+    assert not stage.program.exists()

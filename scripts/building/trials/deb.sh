@@ -9,7 +9,9 @@ upgrade dpkg --install /root/built/flowd.deb
 refused 'is installed, and this is 0.1.9' dpkg --install /root/built/older/flowd.deb
 flowd --version | grep -vx 'flowd 0.1.9'
 [ -L /etc/systemd/system/multi-user.target.wants/flowd.service ] || fail "it would not start at boot"
+start_service
 dpkg --remove flowd
+none_runs
 [ -z "$(ls -d /usr/bin/flowd /usr/local/bin/flowd 2> /dev/null)" ] || fail "the command is still there"
 [ -e /etc/flowd/flowd.toml ] && [ -d /var/lib/flowd/appendonlydir ] || fail "settings or data are gone"
 [ ! -e /usr/lib/flowd ] || fail "something is left of the program"

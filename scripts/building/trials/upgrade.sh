@@ -12,6 +12,10 @@ start_service() {
   until_ready "$command"
 }
 
+none_runs() {
+  ! grep -qs '^flowd: ' /proc/[0-9]*/cmdline || fail "what was removed runs on"
+}
+
 newest_tick() {
   "$command" ls --name tick --status COMPLETED -o id | head -n 1
 }

@@ -198,9 +198,6 @@ async def test_as_many_are_read_as_places_are_given_back_where_there_is_room(eng
     worker, execution, admitted = await started(engine, BROAD, max=8)
     assert execution.states() == {"QUEUED": 8, "WAITING": 112}
     completions = [worker.completion(one) for one in admitted]
-    # What has to be loaded first is called behind the read.
-    for script in (scripts.COMPLETE_NODES, scripts.SETTLE_LIMITS):
-        redis.script_load(script.text)
 
     exchange = await worker.session.complete_and_claim(completions[:5], [], [], 1, 64)
     assert [len(exchange.entries), exchange.asked] == [5, 5]

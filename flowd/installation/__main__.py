@@ -7,19 +7,20 @@ import sys
 from pathlib import Path
 
 from flowd.installation import InstallationFailed
-from flowd.installation.installing import configure, install, uninstall
+from flowd.installation.installing import configure, install, restart_packaged, uninstall
 from flowd.installation.places import find_places
 
 _PURPOSES = {
     "install": "Install flowd as a service of this machine, or upgrade the one that is there.",
     "uninstall": "Take the installed flowd off this machine; settings and data stay.",
 }
+_OF_A_PACKAGE = {"configure": configure, "restart": restart_packaged}
 
 
 def main() -> None:
     verb = sys.argv[1]
-    if verb == "configure":
-        configure()
+    if verb in _OF_A_PACKAGE:
+        _OF_A_PACKAGE[verb]()
         return
     parser = argparse.ArgumentParser(f"scripts/{verb}", description=_PURPOSES[verb])
     parser.add_argument("--root", type=Path, metavar="DIR", help="the same files below DIR")

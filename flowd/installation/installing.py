@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Final
 
 from flowd.installation import InstallationFailed
 from flowd.installation.places import Places
@@ -18,9 +19,13 @@ from flowd.installation.service import (
     put_units,
     remove_units,
     remove_user,
+    restart,
     stop_without_systemd,
     write_settings,
 )
+
+# The command of a package.
+PACKAGED: Final = Path("/usr/bin/flowd")
 
 
 def install(places: Places) -> str:
@@ -49,7 +54,12 @@ def configure() -> None:
     places = Places()
     make_user(places)
     make_folders(places)
-    write_settings(places, Path("/usr/bin/flowd"))
+    write_settings(places, PACKAGED)
+
+
+def restart_packaged() -> None:
+    """Once systemd knows the unit of a package."""
+    restart(Places(), PACKAGED)
 
 
 def uninstall(places: Places, *, purge: bool = False) -> str:

@@ -16,6 +16,8 @@ from flowd.installation.places import UNITS, USER, Places
 
 # The exit code of `flowd stop` where there is nothing to stop.
 _NOT_RUNNING: Final = 3
+# That of a service.
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def make_user(places: Places) -> None:
@@ -97,8 +99,24 @@ def put_units(places: Places) -> None:
     if places.has_systemd:
         _systemctl("daemon-reload")
         _systemctl("enable", "--quiet", "flowd.service")
-        # Starts nothing that does not run.
+        restart(places, places.installed)
+
+
+def restart(places: Places, command: Path) -> None:
+    """What runs, unless its settings would keep it from starting again."""
+    settings = places.settings / "flowd.toml"
+    check: list[str | Path] = [command, "config", "check", "--quiet", "--config", settings]
+    # As the service: own handlers are imported, with no more rights than they will have.
+    checked = subprocess.run(
+        check, user=USER, group=USER, extra_groups=(), cwd=places.data, env={"PATH": _PATH}
+    )
+    if checked.returncode == 0:
         _systemctl("try-restart", "flowd.service")
+    else:
+        _say(
+            "flowd was not restarted, since it would not start again: what runs continues. Mend "
+            f"{settings}, then `sudo systemctl restart flowd`"
+        )
 
 
 def stop_without_systemd(places: Places) -> None:

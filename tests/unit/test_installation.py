@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from flowd.cli.main import main
-from flowd.installation import InstallationFailed, installing, places, program
+from flowd.installation import InstallationFailed, installing, places, program, service
 from flowd.installation.places import Places, find_places, version_of
 
 
@@ -129,3 +130,31 @@ def test_what_runs_without_systemd_is_stopped_before_it_is_removed(
     assert asked.read_text() == f"stop --config {settings}\n"
     assert capfd.readouterr().err == said
     assert not stage.program.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may run something as another user")
+@pytest.mark.parametrize(("code", "is_restarted"), [(0, True), (78, False)])
+def test_what_would_not_start_again_is_not_restarted(
+    code: int,
+    is_restarted: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    ordered: list[tuple[str, ...]] = []
+    monkeypatch.setattr(service, "USER", pwd.getpwuid(os.geteuid()).pw_name)
+    monkeypatch.setattr(service, "_systemctl", lambda *arguments: ordered.append(arguments))
+    monkeypatch.setattr(Places, "has_systemd", True)
+    stage = Places(tmp_path / "stage")
+    stage.data.mkdir(parents=True)
+    stage.installed.parent.mkdir(parents=True)
+    stage.installed.write_text(f'#!/bin/sh\necho "$@" >&2\nexit {code}\n')
+    stage.installed.chmod(0o755)
+
+    service.put_units(stage)
+
+    settings = stage.settings / "flowd.toml"
+    checked, *said = capfd.readouterr().err.splitlines()
+    assert checked == f"config check --quiet --config {settings}"
+    assert (("try-restart", "flowd.service") in ordered) is is_restarted
+    assert [f"Mend {settings}, then" in line for line in said] == [True] * (not is_restarted)

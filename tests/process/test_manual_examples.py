@@ -40,6 +40,7 @@ FIRST = "test_the_first_page_works_when_it_is_followed"
 APPROVAL = "test_an_approval_goes_as_it_is_told"
 PLACES = "test_of_one_customer_one_execution_runs_at_a_time_as_it_is_told"
 CHECKING = "test_validate_says_what_the_manual_shows"
+SLIPS = "test_a_limit_or_a_queue_that_nobody_has_yet_is_warned_of_with_the_nearest"
 EDITOR = "test_the_schema_is_used_as_the_manual_shows"
 APPLYING = "test_files_are_applied_as_the_manual_shows"
 MANY = "test_a_graph_and_an_action_on_many_are_as_they_are_shown"
@@ -87,7 +88,7 @@ RUN_BY = {
     ("Workflows from the command line", "console"): [EXAMPLES],
     ("Workflows from the command line", "yaml"): [EXAMPLES],
     ("Checking workflows", "yaml"): [CHECKING],
-    ("Checking workflows", "text"): [CHECKING],
+    ("Checking workflows", "text"): [CHECKING, SLIPS],
     ("A run of its own", "console"): ["test_the_run_of_its_own_that_is_shown"],
     ("Running it", "python"): ["test_the_example_of_the_manual_saves_and_runs"],
     ("Workflows in an editor", "console"): [EDITOR],

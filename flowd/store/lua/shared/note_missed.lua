@@ -8,7 +8,11 @@ local function note_missed(schedule, name, count)
     redis.call('HSET', schedule, 'unmet', 0, 'unmet_ms', redis.call('HGET', schedule, 'next_ms') or '')
   end
   redis.pcall('HINCRBY', schedule, 'unmet', count)
-  redis.pcall('ZREMRANGEBYSCORE', key, '-inf', string.format('(%.0f', now_ms - day_ms))
+  local before_that = string.format('(%.0f', now_ms - day_ms)
+  local old = redis.pcall('ZRANGEBYSCORE', key, '-inf', before_that, 'LIMIT', 0, 100)
+  if not old.err and #old > 0 then
+    redis.call('ZREM', key, unpack(old))
+  end
   redis.pcall('ZADD', key, string.format('%.0f', now_ms), name)
-  redis.pcall('PEXPIRE', key, day_ms)
+  redis.pcall('EXPIRE', key, day_ms / 1000)
 end

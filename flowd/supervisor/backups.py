@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -53,7 +54,9 @@ def back_up(data_dir: Path, folder: Path, *, keep: int | None = None) -> Path:
             with OwnedFolder(data_dir) as source, OwnedFolder(unfinished) as target:
                 _copy_data(source, target, DATA_FOLDER)
                 _copy_tokens(source, target)
-            made = folder / f"flowd-{_now()}"
+            # Two within a millisecond would have one name.
+            while (made := folder / f"flowd-{_now()}").exists():
+                time.sleep(0.001)
             unfinished.rename(made)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)

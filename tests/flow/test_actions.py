@@ -36,7 +36,7 @@ async def test_a_preview_counts_them_and_changes_nothing(settings):
         answer = await post(api, {"action": "cancel", "filter": {"name": "night"}, "preview": True})
 
         assert (answer["count"], answer["more"]) == (3, False)
-        assert [row["execution_id"] for row in answer["sample"]] == sorted(wanted, reverse=True)
+        assert sorted(row["execution_id"] for row in answer["sample"]) == sorted(wanted)
         assert {await status_of(api, one) for one in wanted} == {"PENDING"}
 
 
@@ -93,7 +93,7 @@ async def test_no_more_than_a_request_acts_on_and_the_newest_of_them(settings, m
         answer = await post(api, body)
 
         assert (answer["count"], answer["more"]) == (2, True)
-        assert list(outcomes(answer)) == sorted(ids, reverse=True)[:2]
+        assert sorted(outcomes(answer)) == sorted(ids)[1:]
         assert not (await post(api, body))["more"]
 
 
